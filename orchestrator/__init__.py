@@ -1,0 +1,1 @@
+"""Why will this guest not give its memory back, and what would make it?"""

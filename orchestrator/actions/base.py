@@ -1,0 +1,42 @@
+"""The shape of an action: its parameters, what can be wrong with them, and how it is carried out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.host.machine import Frozen, Machine
+from orchestrator.registry import Registry
+
+if TYPE_CHECKING:
+    from orchestrator.actions.context import TrialContext
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """What is wrong with one parameter of a step, and what would be right."""
+
+    field: str
+    wrong: str
+    right: str
+
+
+class Action(Frozen, ABC):
+    """One step. Its fields are the parameters that a scenario writes; its docstring is the help."""
+
+    def problems(self, machine: Machine) -> Iterator[FieldProblem]:
+        """Faults that can be seen before anything runs."""
+        yield from ()
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The step in a few words, as shown while it runs: `unplug to 0 B`."""
+
+    @abstractmethod
+    def run(self, trial: TrialContext) -> None:
+        """Carry it out and record how it went with `trial`. Raises GuestError when the guest failed."""
+
+
+ACTIONS: Registry[type[Action]] = Registry("action", "orchestrator.actions")

@@ -1,0 +1,33 @@
+"""What every verb prints with: one console for results, one for progress and errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from orchestrator.errors import OrchestratorError
+
+# rich honours NO_COLOR and a pipe by itself; results go to stdout, everything else to stderr.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:  # any JSON-able value
+    """Machine-readable result: one JSON document on stdout."""
+    out.out(json.dumps(value, indent=2, default=str), highlight=False)
+
+
+def print_error(error: OrchestratorError) -> None:
+    """What failed, where, the console's tail, and what to type next."""
+    err.print(f"[bold red]error:[/] {escape(error.brief)}")
+    if error.details:
+        err.print(escape(error.details))
+    if error.console_tail:
+        err.print("[dim]--- end of the guest's console ---[/]")
+        err.print(escape(error.console_tail))
+        err.print("[dim]----------------------------------[/]")
+    if error.hint:
+        err.print(f"[bold]next:[/] {escape(error.hint)}")
