@@ -18,6 +18,7 @@ ENTRIES_PER_TABLE = 512
 PMD_BYTES = PAGE_BYTES * ENTRIES_PER_TABLE  # what one last-level table maps: 2 MiB
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)")
+_SIZE_LOOKALIKE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])(?:i?b)?", re.IGNORECASE)
 _SIZE_FACTORS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h)")
 _DURATION_FACTORS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
@@ -27,7 +28,14 @@ def parse_size(text: object) -> int:
     """Bytes of a size such as `1536MiB`. Raises ValueError that says what would be right."""
     match = _SIZE.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"{text!r} is not a size; write a number with B, KiB, MiB, GiB or TiB, as in 1536MiB")
+        if isinstance(text, str) and (near := _SIZE_LOOKALIKE.fullmatch(text.strip())):
+            unit = {"k": "KiB", "m": "MiB", "g": "GiB", "t": "TiB"}[near[2].lower()]
+            raise ValueError(
+                f"{text!r} is not a size; write {near[1]}{unit} (units are B, KiB, MiB, GiB, TiB)"
+            )
+        raise ValueError(
+            f"{text!r} is not a size; write a number with B, KiB, MiB, GiB or TiB, as in 1536MiB"
+        )
     size = float(match[1]) * _SIZE_FACTORS[match[2]]
     if not size.is_integer():
         raise ValueError(f"{text!r} is not a whole number of bytes")
@@ -48,6 +56,14 @@ def format_size(size_bytes: float) -> str:
         if abs(size_bytes) >= factor:
             return f"{size_bytes / factor:.4g} {unit}"
     return f"{size_bytes:.0f} B"
+
+
+def write_size(size_bytes: int) -> str:
+    """A size as a scenario writes it, exact: `1536MiB`. `parse_size` reads it back."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size_bytes and size_bytes % _SIZE_FACTORS[unit] == 0:
+            return f"{size_bytes // _SIZE_FACTORS[unit]}{unit}"
+    return f"{size_bytes}B"
 
 
 def format_duration(seconds: float) -> str:
@@ -75,11 +91,11 @@ Size = Annotated[
     int,
     _from_text_or_number(parse_size),
     Field(ge=0),
-    WithJsonSchema({"type": "string", "pattern": _SIZE.pattern, "examples": ["1536MiB"]}),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SIZE.pattern}$", "examples": ["1536MiB"]}),
 ]
 Duration = Annotated[
     float,
     _from_text_or_number(parse_duration),
     Field(ge=0, allow_inf_nan=False),
-    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["30s"]}),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["30s"]}),
 ]

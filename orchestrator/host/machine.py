@@ -12,7 +12,7 @@ from orchestrator.units import MIB, Size
 class Frozen(BaseModel):
     """Base of all models that cross module borders: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class VirtioMem(Frozen):

@@ -7,8 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
+
+# Physical addresses end at bit 51 (Intel SDM vol. 3A, 4.1.4: MAXPHYADDR is at most 52).
+MAX_FRAMES = 1 << 40
+
+U8 = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
 U64 = NDArray[np.uint64]
+I16 = NDArray[np.int16]
+I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
@@ -71,3 +79,58 @@ class Snapshot:
     def tables(self) -> int:
         """Number of page-table pages whose content was read."""
         return len(self.table_pfn)
+
+    def faults(self) -> list[str]:
+        """What is inconsistent in it, in words; empty when the model can work with it.
+
+        The model's array code relies on these: it does not check again.
+        """
+        return [*self._frame_faults(), *self._table_faults()]
+
+    def _frame_faults(self) -> list[str]:
+        block_ok = self.online_block_bytes > 0 and self.online_block_bytes % PAGE_BYTES == 0
+        checks = [
+            (
+                block_ok,
+                f"a Linux memory block of {self.online_block_bytes} bytes is no whole number of pages",
+            ),
+            (_ascending(self.online_blocks), "online memory blocks are not sorted, or repeat"),
+            (self.moved >= -1 and self.tables_unread >= 0, "a count is negative"),
+        ]
+        for region in self.regions:
+            whole = region.block_pages > 0 and region.pages > 0 and region.pages % region.block_pages == 0
+            # A region may reach past the flags: /proc/kpageflags ends at the highest frame ever added.
+            within = region.start_pfn >= 0 and region.start_pfn + region.pages <= MAX_FRAMES
+            filled = 0 <= region.plugged_bytes <= region.pages * PAGE_BYTES
+            checks += [
+                (whole, f"region {region.name!r} is no whole number of blocks"),
+                (within, f"region {region.name!r} lies outside of physical memory"),
+                (filled, f"region {region.name!r} has more plugged than its size, or less than nothing"),
+            ]
+        return [wrong for right, wrong in checks if not right]
+
+    def _table_faults(self) -> list[str]:
+        starts, slots = self.entry_start, self.entry_slot
+        if len(starts) != self.tables + 1:
+            return [f"{self.tables} tables need {self.tables + 1} entry starts, not {len(starts)}"]
+        sizes = np.diff(starts)
+        if starts[0] != 0 or starts[-1] != len(slots) or np.any(sizes < 0):
+            return ["entry starts do not ascend from 0 to the number of entries"]
+        if len(slots) != len(self.entry_value):
+            return [f"{len(slots)} entry slots for {len(self.entry_value)} entry values"]
+        same_table = np.ones(max(len(slots) - 1, 0), dtype=np.bool_)
+        boundaries = starts[1:-1]
+        same_table[boundaries[(boundaries > 0) & (boundaries < len(slots))] - 1] = False
+        in_flags = self.tables == 0 or (self.table_pfn[0] >= 0 and self.table_pfn[-1] < len(self.flags))
+        checks = [
+            (_ascending(self.table_pfn), "page-table frames are not sorted, or repeat"),
+            (in_flags, "a page-table frame lies outside of the frames whose flags were read"),
+            (not np.any(slots >= ENTRIES_PER_TABLE), f"an entry's slot is not below {ENTRIES_PER_TABLE}"),
+            (not np.any(same_table & (slots[1:] <= slots[:-1])), "slots within a table do not ascend"),
+            (bool(np.all(self.entry_value)), "an entry is stored although it is zero"),
+        ]
+        return [wrong for right, wrong in checks if not right]
+
+
+def _ascending(values: I64) -> bool:
+    return bool(np.all(values[1:] > values[:-1])) and (len(values) == 0 or values[0] >= 0)

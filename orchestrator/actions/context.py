@@ -1,0 +1,64 @@
+"""What a trial offers to the actions that it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Protocol
+
+from orchestrator.deadline import Deadline
+from orchestrator.host.domain import Domain
+from orchestrator.host.machine import Machine
+
+
+class Outcome(StrEnum):
+    """How a step ended."""
+
+    DONE = "done"
+    PARTIAL = "partial"  # something came of it, and less than was asked
+    REFUSED = "refused"  # acknowledged, and nothing came of it
+    TIMEOUT = "timeout"  # still moving when its time was over
+
+
+class TrialContext(Protocol):
+    """A running trial, as an action sees it."""
+
+    @property
+    def machine(self) -> Machine:
+        """What the guest is made of."""
+
+    @property
+    def domain(self) -> Domain:
+        """The running virtual machine."""
+
+    def now_ns(self) -> int:
+        """Monotonic nanoseconds since the trial began."""
+
+    def check(self) -> None:
+        """Raise the GuestError that tells it, if the guest is dead."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, and notice when the guest dies meanwhile."""
+
+    def done(
+        self,
+        outcome: Outcome,
+        *,
+        requested_ns: int | None = None,
+        acknowledged_ns: int | None = None,
+        settled_ns: int | None = None,
+        values: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record how the running step went."""
+
+    def start_workload(self, name: str, settings: Mapping[str, object], deadline: Deadline) -> dict[str, float]:
+        """Bring a workload to its steady state; returns what it measured."""
+
+    def stop_workload(self, name: str, deadline: Deadline) -> None:
+        """End a workload."""
+
+    def execute(self, argv: list[str], deadline: Deadline) -> None:
+        """Run a command in the guest to its end."""
+
+    def snapshot(self, label: str) -> None:
+        """Take a snapshot and keep it with the trial."""

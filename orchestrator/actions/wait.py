@@ -1,0 +1,22 @@
+"""`wait`: let time pass."""
+
+from __future__ import annotations
+
+from orchestrator.actions.base import ACTIONS, Action
+from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.units import Duration, format_duration
+
+
+@ACTIONS.register("wait")
+class Wait(Action):
+    """Let time pass while the probes go on."""
+
+    time: Duration
+    """How long."""
+
+    def describe(self) -> str:
+        return f"wait {format_duration(self.time)}"
+
+    def run(self, trial: TrialContext) -> None:
+        trial.sleep(self.time)
+        trial.done(Outcome.DONE)

@@ -1,0 +1,52 @@
+"""Starting and stopping what runs in the guest: `start` and `stop`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from orchestrator.actions.base import ACTIONS, Action
+from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.deadline import Deadline
+from orchestrator.units import Duration
+
+WorkloadName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+
+
+@ACTIONS.register("start")
+class Start(Action):
+    """Bring a workload of `workloads/` to its steady state and leave it there."""
+
+    workload: WorkloadName
+    """A folder of `workloads/`."""
+    set: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Parameters of its `workload.yaml` that are to differ."""
+    within: Duration = 300.0
+    """How long it may take."""
+
+    def describe(self) -> str:
+        return f"start {self.workload}"
+
+    def run(self, trial: TrialContext) -> None:
+        requested_ns = trial.now_ns()
+        measured = trial.start_workload(self.workload, self.set, Deadline(self.within))
+        trial.done(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured)
+
+
+@ACTIONS.register("stop")
+class Stop(Action):
+    """End a workload; its memory is the guest's again."""
+
+    workload: WorkloadName
+    """A folder of `workloads/`."""
+    within: Duration = 60.0
+    """How long it may take."""
+
+    def describe(self) -> str:
+        return f"stop {self.workload}"
+
+    def run(self, trial: TrialContext) -> None:
+        requested_ns = trial.now_ns()
+        trial.stop_workload(self.workload, Deadline(self.within))
+        trial.done(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())

@@ -1,0 +1,112 @@
+"""`run`: execute a scenario."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.output import err, out, print_error, print_json
+from orchestrator.cli.progress import watch
+from orchestrator.cli.scenario import find_guests_dir, open_scenario
+from orchestrator.errors import FileProblemsError
+
+if TYPE_CHECKING:
+    from orchestrator.run import RunResult
+
+
+@click.command("run")
+@click.argument("scenario_file", metavar="SCENARIO", type=click.Path(path_type=Path))
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Where the run folder is made.",
+)
+@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
+@click.option("--connect", metavar="URI", help="Use this libvirt instead of the embedded one.")
+@click.option("--seed", type=click.IntRange(min=0), help="Instead of the scenario's.")
+@click.option("--repeats", type=click.IntRange(min=1), help="Instead of the scenario's.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+@click.pass_context
+def run_command(
+    ctx: click.Context,
+    *,
+    scenario_file: Path,
+    results: Path,
+    guests_dir: Path | None,
+    connect: str | None,
+    seed: int | None,
+    repeats: int | None,
+    as_json: bool,
+) -> None:
+    """Run a scenario and write a run folder with a report."""
+    import psutil
+
+    from orchestrator.plan import make_plan
+    from orchestrator.run import Places, execute_plan
+    from orchestrator.scenario import check_fits
+
+    scenario = open_scenario(scenario_file, guests_dir)
+    problems = check_fits(scenario, psutil.virtual_memory().available)
+    if problems:
+        raise FileProblemsError(problems)
+    plan = make_plan(scenario, seed=seed, repeats=repeats)
+    places = Places.beside(find_guests_dir(scenario_file, guests_dir))
+    results.mkdir(parents=True, exist_ok=True)
+    with stop_at_signals(), watch() as progress:
+        result = execute_plan(plan, places, results, progress, connect=connect)
+        progress.note("writing the report")
+        files = _write_reports(result.directory)
+    for trial, error in result.errors:
+        err.print(f"\n[bold]trial {trial}[/]")
+        error.hint = error.hint or f"orchestrator show {result.directory.name}"
+        print_error(error)
+    _print_result(result, files, as_json=as_json)
+    ctx.exit(int(result.exit_code))
+
+
+def _write_reports(directory: Path) -> dict[str, str]:
+    from orchestrator.report import build_report, write_junit, write_prometheus
+
+    return {
+        "report": str(build_report(directory)),
+        "junit": str(write_junit(directory)),
+        "metrics": str(write_prometheus(directory)),
+    }
+
+
+def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) -> None:
+    from orchestrator.cli.runs import run_as_json, run_table
+
+    if as_json:
+        print_json({**run_as_json(result.directory), "exit_code": int(result.exit_code), "files": files})
+        return
+    out.print(run_table(result.directory))
+    out.print(f"report: {files['report']}", soft_wrap=True)
+
+
+@contextmanager
+def stop_at_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the run as Ctrl-C does; once it is ending, further ones change nothing."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for number in kinds:
+            signal.signal(number, signal.SIG_IGN)
+        sys.stderr.write("\nstopping: ending the guest and keeping what was read\n")
+        raise KeyboardInterrupt
+
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in kinds}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,249 @@
+"""Verbs that look at runs: list, show, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.output import out, print_json
+from orchestrator.errors import BadInputError
+from orchestrator.store import layout
+from orchestrator.store.layout import Status
+
+if TYPE_CHECKING:
+    from orchestrator.report.data import RunView
+    from orchestrator.store import Run
+
+_WIDE = 110  # columns of a terminal from which `list` says how runs came out
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_COLOURS = {
+    Status.COMPLETED: "green",
+    Status.RUNNING: "cyan",
+    Status.FAILED: "red",
+    Status.KILLED: "red",
+    Status.INTERRUPTED: "yellow",
+    Status.UNKNOWN: "yellow",
+}
+
+
+def _results_option(command: Command) -> Command:
+    return click.option(
+        "--results",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("results"),
+        show_default=True,
+        help="Folder of run folders.",
+    )(command)
+
+
+def _json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+@click.command("list")
+@_results_option
+@_json_option
+def list_command(results: Path, *, as_json: bool) -> None:
+    """List the runs in the results folder, the newest first."""
+    from orchestrator.store import list_runs
+
+    found = list_runs(results)
+    rows = [_list_row(run) for run in found if not isinstance(run, BadInputError)]
+    unreadable = [run.brief for run in found if isinstance(run, BadInputError)]
+    if as_json:
+        print_json({"runs": rows, "unreadable": unreadable})
+        return
+    if not found:
+        out.print(f"No runs in {escape(str(results))}.")
+        out.print("[bold]next:[/] orchestrator run scenarios/quickstart.yaml")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    wide = out.width >= _WIDE
+    for column in ("run", "scenario", "started", "status", "trials", *(["came out"] if wide else [])):
+        table.add_column(column, no_wrap=column != "came out")
+    for row in rows:
+        table.add_row(
+            escape(_clean(row["run"])),
+            escape(_clean(row["scenario"])),
+            escape(_clean(row["started_at"])[:16].replace("T", " ")),
+            _coloured(Status(row["status"])),
+            f"{row['trials_done']}/{row['trials_planned']}",
+            *([escape(row["headline"])] if wide else []),
+        )
+    out.print(table, soft_wrap=False)
+    for brief in unreadable:
+        out.print(f"[yellow]unreadable:[/] {escape(_clean(brief))}")
+
+
+@click.command("show")
+@click.argument("run_name", metavar="RUN")
+@_results_option
+@_json_option
+def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
+    """Show one run: its id, the beginning of its id, `last`, or a path.
+
+    Works for runs that are unfinished or were killed, too.
+    """
+    from orchestrator import summary
+    from orchestrator.report.data import view_run
+    from orchestrator.store import find_run
+
+    run = find_run(run_name, results)
+    view = view_run(run, summary.load(run))
+    if as_json:
+        print_json(_show_json(view))
+    else:
+        _show_text(view)
+
+
+@click.command("report")
+@click.argument("run_name", metavar="RUN")
+@_results_option
+@_json_option
+def report_command(run_name: str, results: Path, *, as_json: bool) -> None:
+    """Make report.html, junit.xml, metrics.prom and summary.csv of a run again from what is on disk."""
+    from orchestrator import summary
+    from orchestrator.report import build_report, write_junit, write_metrics
+    from orchestrator.store import find_run
+
+    run = find_run(run_name, results)
+    if run.trials:  # a folder of which only the small files were kept has nothing to compute them from
+        summary.refresh(run.directory)
+    report = build_report(run.directory)
+    junit, metrics = write_junit(run.directory), write_metrics(run.directory)
+    if as_json:
+        files = {"report": str(report), "junit": str(junit), "metrics": str(metrics)}
+        print_json({"run": run.id, "status": run.status.value, **files})
+    else:
+        out.print(escape(str(report)))
+
+
+def _list_row(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "scenario": run.scenario,
+        "started_at": str(run.meta.get("started_at", "")),
+        "status": run.status.value,
+        "exit_code": run.meta.get("exit_code"),
+        "trials_done": run.done,
+        "trials_planned": len(run.planned),
+        "headline": _headline(run),
+    }
+
+
+def _headline(run: Run) -> str:
+    """What unplug gave back, from summary.csv alone: a list must not compute."""
+    from orchestrator.report.text import percent
+    from orchestrator.summary import saved
+
+    given: dict[str, tuple[float, float]] = {}
+    for one in saved(run):
+        asked, got = one.number("unplug_requested_bytes"), one.number("unplug_achieved_bytes")
+        if asked and got is not None:
+            before = given.get(one.arm, (0.0, 0.0))
+            given[one.arm] = before[0] + got, before[1] + asked
+    parts = [f"{_clean(arm)} {percent(got, asked)}" for arm, (got, asked) in given.items()]
+    return f"unplugged: {', '.join(parts)}" if parts else ""
+
+
+def _show_json(view: RunView) -> dict[str, Any]:
+    from orchestrator.report.answer import answer
+
+    trials = [
+        {
+            "trial": trial.summary.trial,
+            "arm": trial.summary.arm,
+            "repeat": trial.summary.repeat,
+            "differs": dict(trial.summary.differs),
+            "kernel_release": trial.summary.kernel_release,
+            "outcome": trial.summary.outcome,
+            "error": trial.error if trial.failed else "",
+            "hint": trial.hint if trial.failed else "",
+            "metrics": dict(trial.summary.metrics),
+            "gaps": dict(trial.summary.gaps),
+            "tables_snapshot": trial.summary.tables_snapshot,
+            "blocks_snapshot": trial.summary.blocks_snapshot,
+            "policies": [vars(result) for result in trial.summary.policies],
+        }
+        for trial in view.trials
+    ]
+    return {
+        **_list_row(view.run),
+        "directory": str(view.run.directory),
+        "answer": answer(view),
+        "trials": trials,
+        "meta": dict(view.run.meta),
+    }
+
+
+def _show_text(view: RunView) -> None:
+    from orchestrator.report.answer import answer
+
+    run = view.run
+    out.print(f"[bold]{escape(_clean(run.id))}[/]  {escape(_clean(run.scenario))}  {_coloured(run.status)}")
+    out.print(f"[dim]{escape(str(run.directory))}[/]")
+    out.print(f"{run.done} of {len(run.planned)} trials complete, {len(view.trials)} begun")
+    for sentence in answer(view):
+        out.print(escape(sentence))
+    _show_comparison(view)
+    for trial in view.trials:
+        if trial.failed:
+            out.print(
+                f"[red]{escape(_clean(trial.summary.trial))}: {escape(_clean(trial.summary.outcome))}[/]"
+            )
+            out.print(f"  {escape(_clean(trial.error, 400))}")
+            if trial.hint:
+                out.print(f"  [bold]next:[/] {escape(_clean(trial.hint, 400))}")
+    out.print(f"[bold]next:[/] {escape(_next(view))}")
+
+
+def _show_comparison(view: RunView) -> None:
+    from orchestrator.report.comparison import comparison
+
+    groups = comparison(view.arms)
+    if not groups:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for arm in view.arms:
+        table.add_column(escape(_clean(arm.name, 40)), justify="right")
+    for group in groups:
+        table.add_row(f"[dim]{escape(group.title)}[/]")
+        for row in group.rows:
+            label = f"  {row.label} (predicted)" if row.predicted else f"  {row.label}"
+            table.add_row(
+                escape(label), *(escape(cell.text) if cell.text else "[dim]-[/]" for cell in row.cells)
+            )
+    out.print(table, soft_wrap=False)
+
+
+def _next(view: RunView) -> str:
+    run = view.run
+    report = f"orchestrator report {run.directory}"
+    partial = f"{report}   shows what there is"
+    page = run.directory / layout.REPORT
+    return {
+        Status.COMPLETED: f"open {page}" if page.exists() else report,
+        Status.RUNNING: f"wait, then   orchestrator show {run.directory}",
+        Status.KILLED: f"orchestrator clean   removes what the killed run left running; {partial}",
+        Status.INTERRUPTED: partial,
+        Status.FAILED: f"orchestrator doctor   says whether this machine is fit; {partial}",
+        Status.UNKNOWN: f"it was begun on another machine and may go on there; {partial}",
+    }[run.status]
+
+
+def _coloured(status: Status) -> str:
+    return f"[{_COLOURS[status]}]{status.value}[/]"
+
+
+def _clean(text: object, limit: int = 80) -> str:
+    from orchestrator.report.text import clean
+
+    return clean(text, limit)

@@ -1,0 +1,28 @@
+"""Where images, keys and what else is slow to make are kept between runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """`$ORCHESTRATOR_CACHE`, else root's `/var/cache/orchestrator` or a user's `~/.cache/orchestrator`."""
+    chosen = os.environ.get("ORCHESTRATOR_CACHE")
+    if chosen:
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/cache/orchestrator")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"
+
+
+@contextmanager
+def locked(folder: Path, *, mode: int = 0o755) -> Iterator[None]:
+    """Hold an exclusive lock on `folder` (made with `mode` if missing), so that two runs make nothing twice."""
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,53 @@
+"""What a guest image is made of: `guests/<name>.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.errors import BadInputError
+from orchestrator.host.machine import Frozen
+from orchestrator.units import Size
+from orchestrator.yamlfile import load_yaml_model
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")]
+
+
+class Kernel(Frozen):
+    """A kernel package and the Debian suite that it is taken from."""
+
+    package: Name
+    suite: Name
+
+
+class GuestDefinition(Frozen):
+    """A Debian image with one or more kernels."""
+
+    version: Literal[1]
+    name: Name
+    description: str = ""
+    suite: Name
+    also_suites: list[Name] = []
+    disk: Size
+    packages: list[Name]
+    kernels: Annotated[dict[str, Kernel], Field(min_length=1)]
+    initrd_modules: list[str]
+    command_line: str
+
+    @property
+    def default_kernel(self) -> str:
+        """The kernel that is booted when nobody says which: the first one."""
+        return next(iter(self.kernels))
+
+
+def load_definition(path: Path) -> GuestDefinition:
+    """Read a definition. Raises FileProblemsError with every fault, BadInputError if there is no file."""
+    if not path.is_file():
+        there = sorted(other.stem for other in path.parent.glob("*.yaml"))
+        raise BadInputError(
+            f"no guest is called {path.stem!r}: {path} does not exist",
+            hint=f"there are: {', '.join(there) or 'none'}",
+        )
+    return load_yaml_model(path, GuestDefinition)

@@ -1,0 +1,87 @@
+"""Runs `playbooks/` against a guest, through ansible-runner. Nothing else in the project imports it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.guest.keys import SshKeys
+from orchestrator.guest.shell import GuestShell
+
+SETUP_SECONDS = 600
+
+
+def apply_playbook(
+    playbook: Path, variables: dict[str, Any], shell: GuestShell, keys: SshKeys, scratch: Path
+) -> None:
+    """Run a playbook against the guest `guest`. `scratch` is a folder that goes with the run.
+
+    Raises InfrastructureError with the failed task and what it said.
+    """
+    import ansible_runner
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    host = {
+        "ansible_host": "127.0.0.1",
+        "ansible_port": shell.port,
+        "ansible_user": "root",
+        "ansible_ssh_private_key_file": str(keys.client),
+        "ansible_python_interpreter": "/usr/bin/python3",
+        # -F /dev/null: the user's own ssh configuration has no say here.
+        "ansible_ssh_common_args": (
+            f"-F /dev/null -o IdentitiesOnly=yes -o IdentityAgent=none -o StrictHostKeyChecking=yes"
+            f" -o UserKnownHostsFile={shell.known_hosts} -o GlobalKnownHostsFile=/dev/null"
+        ),
+    }
+    failures: list[str] = []
+
+    def on_event(event: dict[str, Any]) -> bool:
+        if event.get("event") in {"runner_on_failed", "runner_on_unreachable"}:
+            data = event.get("event_data", {})
+            said = data.get("res", {})
+            text = said.get("msg") or said.get("stderr") or said.get("module_stderr") or ""
+            failures.append(f"{data.get('task', 'a task')}: {str(text)[:2000]}")
+        return False  # keep no copy of the event on disk
+
+    # ansible-runner installs signal handlers where it may; in a thread it leaves ours alone.
+    finished: list[Any] = []
+    cancel = threading.Event()
+
+    def work() -> None:
+        finished.append(
+            ansible_runner.run(
+                private_data_dir=str(scratch),
+                playbook=str(playbook.resolve()),
+                inventory={"all": {"hosts": {"guest": host}}},
+                extravars=variables,
+                envvars={
+                    "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner switches it off by default
+                    "ANSIBLE_PIPELINING": "True",
+                    "ANSIBLE_SSH_CONTROL_PATH_DIR": str(scratch / "cp"),
+                    "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
+                    "ANSIBLE_HOME": str(scratch / "home"),
+                    "ANSIBLE_NOCOLOR": "True",
+                    "ANSIBLE_TIMEOUT": "60",
+                },
+                quiet=True,
+                event_handler=on_event,
+                cancel_callback=cancel.is_set,
+                settings={"suppress_ansible_output": True, "job_timeout": SETUP_SECONDS},
+            )
+        )
+
+    thread = threading.Thread(target=work, name="ansible", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        cancel.set()
+        thread.join(10)
+        raise
+    if not finished or finished[0].status != "successful":
+        status = finished[0].status if finished else "did not start"
+        raise InfrastructureError(
+            f"setting up the guest failed ({playbook.name}: {status})", details="\n".join(failures[-3:])
+        )

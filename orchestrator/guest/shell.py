@@ -1,0 +1,144 @@
+"""Commands in a guest, through fabric. Nothing else in the project imports it.
+
+fabric's defaults are not ours: it would accept any host key, ask an agent and read the user's
+~/.ssh/config. Here only the key that was baked into the image is believed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.deadline import Deadline
+from orchestrator.errors import GuestLostError
+from orchestrator.guest.keys import SshKeys
+
+MAX_OUTPUT_BYTES = 64 << 20
+CONNECT_SECONDS = 20.0
+# An idle guest under software emulation answers within a second; a busy one may take some.
+KEEPALIVE_SECONDS = 10
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command in the guest left: its exit code and bounded output."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text; bytes that are none are replaced."""
+        return self.stdout.decode(errors="replace")
+
+
+class CommandError(GuestLostError):
+    """A command in the guest failed though the guest answers."""
+
+    outcome = "command-failed"
+
+
+class GuestShell:
+    """A shell in one guest. Close it when done; a lost connection is a GuestLostError."""
+
+    def __init__(self, port: int, keys: SshKeys, known_hosts: Path) -> None:
+        import fabric
+        import paramiko
+
+        self.port = port
+        self.known_hosts = known_hosts
+        known_hosts.write_text(keys.known_hosts_line(port))
+        known_hosts.chmod(0o600)
+        config = fabric.Config(overrides={"load_ssh_configs": False}, lazy=True)
+        self._connection = fabric.Connection(
+            "127.0.0.1",
+            user="root",
+            port=port,
+            config=config,
+            connect_timeout=CONNECT_SECONDS,
+            connect_kwargs={
+                "key_filename": str(keys.client),
+                "allow_agent": False,
+                "look_for_keys": False,
+                "banner_timeout": CONNECT_SECONDS,
+                "auth_timeout": CONNECT_SECONDS,
+            },
+        )
+        self._connection.client.load_host_keys(str(known_hosts))
+        self._connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+
+    def connect(self) -> None:
+        """Open the connection. Raises OSError or paramiko's SSHException when the guest is not ready."""
+        self._connection.open()
+        self._connection.transport.set_keepalive(KEEPALIVE_SECONDS)
+
+    def close(self) -> None:
+        """Close the connection; a running stream ends."""
+        self._connection.close()
+
+    def stream(self, argv: list[str]) -> Any:  # paramiko.Channel, which callers read and close
+        """Start a command and hand over its channel."""
+        import paramiko
+
+        try:
+            channel = self._connection.transport.open_session(timeout=CONNECT_SECONDS)
+            channel.exec_command(shlex.join(argv))
+        except (paramiko.SSHException, OSError, EOFError, AttributeError) as error:
+            # paramiko drops the transport of a dead connection, hence the AttributeError.
+            raise GuestLostError("the guest does not answer on ssh", details=str(error)) from error
+        return channel
+
+    def run(self, argv: list[str], *, seconds: float, stdin: bytes = b"", check: bool = True) -> Result:
+        """Run a command to its end.
+
+        Raises GuestLostError when the connection fails or `seconds` are over, CommandError when
+        `check` and the command's exit code is not 0.
+        """
+        channel = self.stream(argv)
+        try:
+            result = _drain(channel, argv, stdin, Deadline(seconds))
+        finally:
+            channel.close()
+        if check and result.code != 0:
+            said = result.stderr.decode(errors="replace")[-2000:]
+            raise CommandError(f"in the guest, {shlex.join(argv)[:200]!r} ended with code {result.code}", details=said)
+        return result
+
+
+def _drain(channel: Any, argv: list[str], stdin: bytes, deadline: Deadline) -> Result:  # paramiko.Channel
+    channel.settimeout(deadline.remaining)
+    stdout, stderr = bytearray(), bytearray()
+    try:
+        if stdin:
+            channel.sendall(stdin)
+        channel.shutdown_write()
+        # Read both, else a command that fills the one nobody reads would wait for ever.
+        while True:
+            busy = False
+            while channel.recv_ready():
+                stdout += channel.recv(_CHUNK)
+                busy = True
+            while channel.recv_stderr_ready():
+                stderr += channel.recv_stderr(_CHUNK)
+                busy = True
+            if len(stdout) + len(stderr) > MAX_OUTPUT_BYTES:
+                raise CommandError(f"in the guest, {argv[0]!r} printed more than {MAX_OUTPUT_BYTES} bytes")
+            # exit_status arrives after the last byte of output; eof after both.
+            if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready() and not channel.recv_stderr_ready():
+                return Result(channel.recv_exit_status(), bytes(stdout), bytes(stderr))
+            if channel.closed and not busy:
+                raise GuestLostError("the guest closed the ssh connection", details=shlex.join(argv)[:200])
+            if deadline.expired:
+                raise GuestLostError(
+                    f"the guest did not finish {shlex.join(argv)[:200]!r} in {deadline.seconds:.0f} s"
+                )
+            if not busy:
+                time.sleep(0.01)
+    except (socket.timeout, OSError, EOFError) as error:
+        raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error

@@ -1,0 +1,84 @@
+"""Takes a `Snapshot` of a running guest: frame flags from inside, page-table pages from outside."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.guest.boot import Guest
+from orchestrator.guest.sampler import PROGRAM
+from orchestrator.host.machine import Machine
+from orchestrator.host.qemu_process import ram_segments, read_frames
+from orchestrator.model.frames import KPF_PGTABLE
+from orchestrator.model.snapshot import Region, Snapshot
+from orchestrator.units import PAGE_BYTES, TIB
+
+READ_SECONDS = 120.0
+_MAX_FRAMES = 4 * TIB // PAGE_BYTES
+_MEMORY_BLOCK = re.compile(r"/sys/devices/system/memory/memory(\d{1,9})/online:1")
+
+
+def take_snapshot(guest: Guest, machine: Machine, label: str) -> Snapshot:
+    """Read the flags of all frames, then the contents of all page-table pages.
+
+    The flags are read by the guest itself while it runs; the contents with its vCPUs stopped, and
+    then the flags once more, so that `moved` says how much changed meanwhile.
+    """
+    # What exists comes first: a memory block added later has no flags in the reading, but one
+    # removed later would have flags that mean nothing.
+    shell, domain = guest.shell, guest.domain
+    kernel = shell.run(["uname", "-r"], seconds=READ_SECONDS).text.strip()[:64]
+    size = int(shell.run(["cat", "/sys/devices/system/memory/block_size_bytes"], seconds=READ_SECONDS).text, 16)
+    listed = shell.run(
+        ["sh", "-c", "grep -H . /sys/devices/system/memory/memory*/online"], seconds=READ_SECONDS
+    ).text
+    flags = _page_flags(guest)
+    device = domain.virtio_mem()
+    domain.suspend()
+    try:
+        tables = np.flatnonzero(flags & np.uint64(KPF_PGTABLE)).astype(np.int64)
+        read, contents = read_frames(domain.pid, ram_segments(domain, machine), tables)
+    finally:
+        domain.resume()
+    again = _page_flags(guest)
+    common = min(len(flags), len(again))
+    table, slot = np.nonzero(contents)
+    start = np.concatenate([[0], np.cumsum(np.bincount(table, minlength=len(read)))]).astype(np.int64)
+    regions = ()
+    if device:
+        regions = (
+            Region(
+                name="virtio-mem0",
+                start_pfn=device.address // PAGE_BYTES,
+                pages=device.maximum // PAGE_BYTES,
+                block_pages=device.block // PAGE_BYTES,
+                plugged_bytes=device.size,
+            ),
+        )
+    return Snapshot(
+        label=label,
+        kernel=kernel,
+        flags=flags,
+        table_pfn=read,
+        entry_start=start,
+        entry_slot=slot.astype(np.uint16),
+        entry_value=contents[table, slot],
+        regions=regions,
+        online_block_bytes=size,
+        online_blocks=np.array(sorted(map(int, _MEMORY_BLOCK.findall(listed))), dtype=np.int64),
+        paused=False,
+        moved=int(np.count_nonzero(flags[:common] != again[:common])) + abs(len(flags) - len(again)),
+        tables_unread=len(tables) - len(read),
+        notes={"contents": "read with the vCPUs stopped", "flags": "read by the running guest"},
+    )
+
+
+def _page_flags(guest: Guest) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    raw = guest.shell.run([PROGRAM, "pageflags"], seconds=READ_SECONDS).stdout
+    runs = np.frombuffer(raw[: len(raw) // 16 * 16], dtype="<u8").reshape(-1, 2)
+    frames = int(runs[:, 1].sum())
+    if len(raw) % 16 or not frames or frames > _MAX_FRAMES or runs[:, 1].max() > _MAX_FRAMES:
+        raise InfrastructureError("the guest's page flags make no sense", details=f"{len(raw)} bytes, {frames} frames")
+    return np.repeat(runs[:, 0], runs[:, 1].astype(np.int64))

@@ -1,0 +1,85 @@
+"""Does KVM really run guests here? And which second-level translation would it use?
+
+/dev/kvm may exist, open and create vCPUs on a machine that cannot run a stock guest (a hypervisor
+that passes KVM through without VMX or SVM). So only a kernel that printed under it is believed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.deadline import Deadline
+
+KVM_PROBE_SECONDS = 20.0
+# Printed first thing by every x86 kernel (init/main.c, start_kernel(): pr_notice linux_banner); the
+# second is printed once it has found its memory and interrupts, far past the first exits to KVM.
+_BANNER = "Linux version "
+_WELL_UNDER_WAY = re.compile(r"(Memory: |Calibrating delay loop|smpboot: |Kernel panic)")
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """`name` is kvm or tcg; `reason` is one line for people; `second_level` is EPT, NPT or none."""
+
+    name: str
+    reason: str
+    second_level: str
+
+
+def second_level() -> str:
+    """EPT or NPT where the kernel's KVM has it switched on, else `none`."""
+    for module, parameter, name in (("kvm_intel", "ept", "EPT"), ("kvm_amd", "npt", "NPT")):
+        try:
+            value = Path(f"/sys/module/{module}/parameters/{parameter}").read_text().strip()
+        except OSError:
+            continue
+        if value in {"Y", "1"}:
+            return name
+    return "none"
+
+
+def probe_kvm(kernel: Path) -> str:
+    """Boot `kernel` under KVM until it has printed. Empty when it did, else why KVM is no use."""
+    device = Path("/dev/kvm")
+    if not device.exists():
+        return "there is no /dev/kvm"
+    if not os.access(device, os.R_OK | os.W_OK):
+        return "/dev/kvm is not yours to open (be in group kvm)"
+    with tempfile.TemporaryDirectory(prefix="orchestrator-kvm-") as scratch:
+        console = Path(scratch) / "console"
+        console.touch()
+        argv = ["qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256"]
+        argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        argv += ["-serial", f"file:{console}", "-kernel", str(kernel)]
+        argv += ["-append", "console=ttyS0 earlyprintk=serial panic=-1"]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as qemu:
+            try:
+                deadline = Deadline(KVM_PROBE_SECONDS)
+                while not deadline.expired:
+                    printed = console.read_text(errors="replace")
+                    if _BANNER in printed and _WELL_UNDER_WAY.search(printed):
+                        return ""
+                    if qemu.poll() is not None:
+                        assert qemu.stderr is not None  # noqa: S101  # it is a pipe
+                        said = qemu.stderr.read().strip().splitlines()
+                        return f"/dev/kvm opens but cannot run a stock kernel: {said[0][:200] if said else 'QEMU ended'}"
+                    time.sleep(0.05)
+                return f"a stock kernel printed nothing under KVM in {KVM_PROBE_SECONDS:.0f} s"
+            finally:
+                qemu.kill()
+
+
+def choose(wanted: str, kernel: Path) -> Acceleration:
+    """`auto`, `kvm` or `tcg`, decided. Asking for kvm where it does not work is left to the caller."""
+    if wanted == "tcg":
+        return Acceleration("tcg", "software emulation, as the scenario asks", "none")
+    trouble = probe_kvm(kernel)
+    if trouble:
+        return Acceleration("tcg", f"software emulation: {trouble}", "none")
+    return Acceleration("kvm", "KVM: a stock kernel printed under it", second_level())

@@ -1,0 +1,137 @@
+"""The libvirt domain of a guest, built with lxml (https://libvirt.org/formatdomain.html)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxml import etree
+from lxml.builder import E
+
+from orchestrator.host.machine import Machine
+from orchestrator.units import KIB
+
+VIRTIO_MEM_ALIAS = "ua-virtiomem0"  # libvirt keeps aliases that begin with "ua-"
+
+
+@dataclass(frozen=True)
+class DomainFiles:
+    """What a domain is booted from and writes to."""
+
+    kernel: Path
+    initrd: Path | None
+    command_line: str
+    disk: Path  # qcow2 overlay
+    console_log: Path
+    ssh_port: int  # on 127.0.0.1
+
+
+def domain_xml(name: str, machine: Machine, files: DomainFiles, *, accel: str, guest_address: str) -> str:
+    """The domain as XML text. `accel` is `kvm` or `tcg`."""
+    domain = E.domain(
+        E.name(name),
+        *_memory(machine),
+        E.vcpu(str(machine.vcpus)),
+        _boot(files),
+        E.features(E.acpi(), E.apic()),
+        _cpu(machine, accel),
+        E.on_poweroff("destroy"),
+        E.on_reboot("destroy"),
+        E.on_crash("destroy"),
+        E.devices(
+            _disk(files.disk),
+            _network(files, guest_address),
+            _console(files.console_log),
+            *_virtio_mem(machine),
+            _balloon(machine),
+            # An entropy source: sshd would wait for one on a machine without RDRAND.
+            E.rng(E.backend("/dev/urandom", model="random"), model="virtio"),
+            E.controller(type="usb", model="none"),
+        ),
+        type="kvm" if accel == "kvm" else "qemu",
+    )
+    return etree.tostring(domain, pretty_print=True, encoding="unicode")
+
+
+def virtio_mem_xml(machine: Machine, requested_bytes: int) -> str:
+    """The virtio-mem device with another requested size, as `updateDeviceFlags` takes it."""
+    (device,) = _virtio_mem(machine, requested_bytes)
+    return etree.tostring(device, encoding="unicode")
+
+
+def _memory(machine: Machine) -> list[etree._Element]:
+    total = machine.maximum_memory
+    elements = [E.memory(str(total // KIB), unit="KiB")]
+    if machine.virtio_mem:
+        # maxMemory must exceed the total by the alignment of each slot (qemuDomainDefValidateMemory).
+        elements.insert(0, E.maxMemory(str((total + machine.virtio_mem.size) // KIB), slots="16", unit="KiB"))
+    return elements
+
+
+def _boot(files: DomainFiles) -> etree._Element:
+    boot = E.os(E.type("hvm", arch="x86_64", machine="q35"), E.kernel(str(files.kernel)))
+    if files.initrd:
+        boot.append(E.initrd(str(files.initrd)))
+    boot.append(E.cmdline(files.command_line))
+    return boot
+
+
+def _cpu(machine: Machine, accel: str) -> etree._Element:
+    # `maximum` is `-cpu max`: all that TCG emulates, SVM with nested paging among it.
+    mode = "host-passthrough" if accel == "kvm" else "maximum"
+    # Memory devices need a guest NUMA node to live on.
+    cells = E.numa(
+        E.cell(id="0", cpus=f"0-{machine.vcpus - 1}", memory=str(machine.memory // KIB), unit="KiB")
+    )
+    return E.cpu(cells, mode=mode)
+
+
+def _disk(path: Path) -> etree._Element:
+    return E.disk(
+        E.driver(name="qemu", type="qcow2", cache="unsafe", discard="unmap"),
+        E.source(file=str(path)),
+        E.target(dev="vda", bus="virtio"),
+        type="file",
+        device="disk",
+    )
+
+
+def _network(files: DomainFiles, guest_address: str) -> etree._Element:
+    return E.interface(
+        E.backend(type="passt"),
+        E.ip(family="ipv4", address=guest_address, prefix="24"),
+        E.portForward(E.range(start=str(files.ssh_port), to="22"), proto="tcp", address="127.0.0.1"),
+        E.model(type="virtio"),
+        type="user",
+    )
+
+
+def _console(log: Path) -> etree._Element:
+    return E.serial(E.source(path=str(log), append="on"), E.target(port="0"), type="file")
+
+
+def _virtio_mem(machine: Machine, requested_bytes: int = 0) -> list[etree._Element]:
+    device = machine.virtio_mem
+    if device is None:
+        return []
+    return [
+        E.memory(
+            E.target(
+                E.size(str(device.size // KIB), unit="KiB"),
+                E.node("0"),
+                E.block(str(device.block // KIB), unit="KiB"),
+                E.requested(str(requested_bytes // KIB), unit="KiB"),
+            ),
+            E.alias(name=VIRTIO_MEM_ALIAS),
+            model="virtio-mem",
+        )
+    ]
+
+
+def _balloon(machine: Machine) -> etree._Element:
+    return E.memballoon(
+        E.stats(period="1"),
+        model="virtio",
+        autodeflate="off",
+        freePageReporting="on" if machine.balloon.free_page_reporting else "off",
+    )

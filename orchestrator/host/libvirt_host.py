@@ -1,0 +1,258 @@
+"""libvirt-python, and nothing else in the project imports it.
+
+The default connection is libvirt's embedded driver (https://libvirt.org/drvqemu.html, "Embedded
+driver"): libvirt inside this process, its state below one folder, no daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.host.domain import VirtioMemState
+from orchestrator.host.domain_xml import virtio_mem_xml
+from orchestrator.host.machine import Machine
+from orchestrator.units import KIB
+
+# QEMU runs with the rights of whoever runs the orchestrator: embedded libvirt has no daemon with
+# more, and files need no change of owner. cgroups and mount namespaces would need systemd or root.
+_QEMU_CONF = """\
+user = "+{uid}"
+group = "+{gid}"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+stdio_handler = "file"
+namespaces = []
+cgroup_controllers = []
+"""
+
+_loop_lock = threading.Lock()
+_loop_running = False
+
+
+def _libvirt(log: Path | None) -> ModuleType:
+    """The module. libvirt reads where to log when it is first imported, so that comes first."""
+    if log is not None:
+        os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", f"3:file:{log}")
+    import libvirt
+
+    global _loop_running  # noqa: PLW0603  # libvirt has one event loop for the whole process
+    with _loop_lock:
+        if not _loop_running:
+            # Else it prints every error on stderr; we raise them instead.
+            libvirt.registerErrorHandler(lambda _context, _error: None, None)
+            libvirt.virEventRegisterDefaultImpl()
+            threading.Thread(target=_run_events, args=(libvirt,), name="libvirt events", daemon=True).start()
+            _loop_running = True
+    module: ModuleType = libvirt
+    return module
+
+
+def _run_events(libvirt: Any) -> None:  # libvirt-python has no types
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+class LibvirtHost:
+    """A libvirt connection."""
+
+    def __init__(self, libvirt: Any, connection: Any, uri: str) -> None:  # libvirt-python has no types
+        self._libvirt = libvirt
+        self._connection = connection
+        self.uri = uri
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of libvirt and of the hypervisor behind the connection."""
+        return {
+            "libvirt": _version(self._connection.getLibVersion()),
+            "qemu": _version(self._connection.getVersion()),
+        }
+
+    @contextmanager
+    def domain(self, xml: str, machine: Machine) -> Iterator[LibvirtDomain]:
+        """Start a transient domain; it is destroyed at the end, whatever happened."""
+        try:
+            handle = self._connection.createXML(xml, 0)
+        except self._libvirt.libvirtError as error:
+            raise InfrastructureError(
+                "libvirt could not start the guest", details=str(error), hint="orchestrator doctor"
+            ) from error
+        domain = LibvirtDomain(self._libvirt, self._connection, handle, machine)
+        try:
+            domain.listen()
+            yield domain
+        finally:
+            domain.destroy()
+
+
+@contextmanager
+def open_host(uri: str | None, runtime: Path) -> Iterator[LibvirtHost]:
+    """Connect: to `uri`, or to an embedded driver with its root in the run's runtime folder."""
+    libvirt = _libvirt(runtime / "libvirt.log")
+    if uri is None:
+        root = runtime / "v"
+        (root / "etc").mkdir(parents=True)
+        (root / "etc" / "qemu.conf").write_text(_QEMU_CONF.format(uid=os.getuid(), gid=os.getgid()))
+        uri = f"qemu:///embed?root={root}"
+    try:
+        connection = libvirt.open(uri)
+    except libvirt.libvirtError as error:
+        raise InfrastructureError(
+            f"cannot connect to {uri}", details=str(error), hint="orchestrator doctor"
+        ) from error
+    try:
+        if uri.startswith("qemu:///embed"):
+            # Started as root, passt turns itself into `nobody` and then writes its socket and pid file
+            # here (passt(1), --runas), so that user must be able to. Like /tmp: one's own files only.
+            (runtime / "v" / "run" / "qemu" / "passt").chmod(0o1777)
+        yield LibvirtHost(libvirt, connection, uri)
+    finally:
+        connection.close()
+
+
+class LibvirtDomain:
+    """A running domain; the real side of `orchestrator.host.domain.Domain`."""
+
+    def __init__(self, libvirt: Any, connection: Any, handle: Any, machine: Machine) -> None:  # no types
+        self._libvirt = libvirt
+        self._connection = connection
+        self._handle = handle
+        self._machine = machine
+        self._event = threading.Event()
+        self._callback: int | None = None
+        self._pid: int | None = None
+
+    def listen(self) -> None:
+        """Begin to receive memory-device-size-change events."""
+        self._callback = self._connection.domainEventRegisterAny(
+            self._handle,
+            self._libvirt.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
+            lambda *_: self._event.set(),
+            None,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Process id of its QEMU, found by the domain's UUID on a command line of this machine."""
+        if self._pid is None:
+            uuid = self._handle.UUIDString()
+            for process in psutil.process_iter(["name", "cmdline"]):
+                words = process.info["cmdline"] or []
+                if (process.info["name"] or "").startswith("qemu-system") and uuid in words:
+                    self._pid = process.pid
+                    break
+            else:
+                raise InfrastructureError("the guest's QEMU process is not on this machine")
+        return self._pid
+
+    def is_running(self) -> bool:
+        """False once QEMU has ended or the guest has stopped, for whatever reason."""
+        try:
+            state, _ = self._handle.state()
+        except self._libvirt.libvirtError:
+            return False
+        return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
+
+    def virtio_mem(self) -> VirtioMemState | None:
+        """The virtio-mem device, as QEMU sees it."""
+        for device in self._qmp("query-memory-devices"):
+            if device["type"] == "virtio-mem":
+                data = device["data"]
+                return VirtioMemState(
+                    address=data["memaddr"],
+                    size=data["size"],
+                    requested=data["requested-size"],
+                    maximum=data["max-size"],
+                    block=data["block-size"],
+                )
+        return None
+
+    def request_virtio_mem(self, size_bytes: int) -> None:
+        """Ask the guest to plug or unplug until `size_bytes` are plugged."""
+        self._event.clear()
+        xml = virtio_mem_xml(self._machine, size_bytes)
+        self._call(self._handle.updateDeviceFlags, xml, self._libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def wait_memory_event(self, seconds: float) -> bool:
+        """Wait for the next size-change event."""
+        came = self._event.wait(seconds)
+        self._event.clear()
+        return came
+
+    def request_balloon(self, size_bytes: int) -> None:
+        """Set the balloon's target."""
+        self._call(self._handle.setMemoryFlags, size_bytes // KIB, self._libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def balloon_bytes(self) -> int:
+        """QEMU's `query-balloon`: actual."""
+        return int(self._qmp("query-balloon")["actual"])
+
+    def balloon_statistics(self) -> dict[str, int]:
+        """libvirt's balloon statistics."""
+        statistics: dict[str, int] = self._call(self._handle.memoryStats)
+        return statistics
+
+    def suspend(self) -> None:
+        """Stop the vCPUs."""
+        self._call(self._handle.suspend)
+
+    def resume(self) -> None:
+        """Let the vCPUs run again."""
+        self._call(self._handle.resume)
+
+    def host_address(self, guest_physical: int) -> int:
+        """HMP `gpa2hva`: "Host virtual address for 0x... (pc.ram) is 0x..."."""
+        answer = self._hmp(f"gpa2hva {guest_physical:#x}")
+        _, found, address = answer.strip().rpartition(" is ")
+        if not found:
+            raise InfrastructureError(f"QEMU maps no memory at {guest_physical:#x}", details=answer.strip())
+        return int(address, 16)
+
+    def destroy(self) -> None:
+        """End QEMU at once, if it still runs."""
+        if self._callback is not None:
+            try:
+                self._connection.domainEventDeregisterAny(self._callback)
+            except self._libvirt.libvirtError:
+                pass  # the connection is gone, and its callbacks with it
+            self._callback = None
+        try:
+            self._handle.destroy()
+        except self._libvirt.libvirtError:
+            pass  # it has ended by itself
+
+    def _qmp(self, command: str) -> Any:  # QEMU's JSON
+        import libvirt_qemu
+
+        answer = self._call(
+            libvirt_qemu.qemuMonitorCommand, self._handle, json.dumps({"execute": command}), 0
+        )
+        return json.loads(answer)["return"]
+
+    def _hmp(self, command: str) -> str:
+        import libvirt_qemu
+
+        flag = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+        answer: str = self._call(libvirt_qemu.qemuMonitorCommand, self._handle, command, flag)
+        return answer
+
+    def _call(self, function: Any, *arguments: Any) -> Any:  # libvirt-python has no types
+        try:
+            return function(*arguments)
+        except self._libvirt.libvirtError as error:
+            raise InfrastructureError("libvirt refused or lost the guest", details=str(error)) from error
+
+
+def _version(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

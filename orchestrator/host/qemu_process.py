@@ -1,0 +1,113 @@
+"""A guest's memory as its QEMU process has it: read from /proc, no guest CPU spent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.host.domain import Domain
+from orchestrator.host.machine import Machine
+from orchestrator.units import ENTRIES_PER_TABLE, GIB, KIB, MIB, PAGE_BYTES
+
+# hw/i386/pc_q35.c, pc_q35_init(): with this much RAM and more, only 2 GiB of it lie below 4 GiB.
+_Q35_LOW_MAXIMUM = 0xB000_0000
+_Q35_LOW_WHEN_SPLIT = 2 * GIB
+_ABOVE_4G = 4 * GIB
+
+# Documentation/admin-guide/mm/pagemap.rst
+_PRESENT = np.uint64(1 << 63)
+_SWAPPED = np.uint64(1 << 62)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Guest RAM that is contiguous both for the guest and in QEMU; all in bytes."""
+
+    guest_physical: int
+    host_virtual: int
+    size: int
+
+
+def ram_segments(domain: Domain, machine: Machine) -> tuple[Segment, ...]:
+    """Where the guest's RAM lies in QEMU. Asks QEMU for both ends of each stretch, and checks."""
+    # The first MiB holds ROMs beside RAM, and no page table; QEMU maps it in pieces.
+    low = machine.memory if machine.memory < _Q35_LOW_MAXIMUM else _Q35_LOW_WHEN_SPLIT
+    wanted = [(MIB, low - MIB)]
+    if machine.memory > low:
+        wanted.append((_ABOVE_4G, machine.memory - low))
+    device = domain.virtio_mem()
+    if device:
+        wanted.append((device.address, device.maximum))
+    segments = []
+    for start, size in wanted:
+        first = domain.host_address(start)
+        if domain.host_address(start + size - PAGE_BYTES) != first + size - PAGE_BYTES:
+            raise InfrastructureError(
+                f"QEMU does not map guest memory {start:#x}..{start + size:#x} in one piece",
+                details="this machine type is laid out in a way that the orchestrator does not know",
+            )
+        segments.append(Segment(start, first, size))
+    return tuple(segments)
+
+
+def status_bytes(pid: int) -> dict[str, int]:
+    """The `kB` lines of /proc/PID/status in bytes: VmRSS, VmPTE, ..."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    pairs = (line.split(":", 1) for line in lines if line.endswith(" kB"))
+    return {name: int(value.split()[0]) * KIB for name, value in pairs}
+
+
+def page_state(pid: int, segment: Segment) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For each 4 KiB page of a segment: is it present in QEMU, is it swapped out."""
+    pages = segment.size // PAGE_BYTES
+    with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
+        raw = _pread_exactly(pagemap.fileno(), pages * 8, segment.host_virtual // PAGE_BYTES * 8)
+    words = np.frombuffer(raw, dtype="<u8")
+    return (words & _PRESENT) != 0, (words & _SWAPPED) != 0
+
+
+def read_frames(pid: int, segments: Sequence[Segment], pfns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Contents of guest frames.
+
+    `pfns`: sorted guest frame numbers. Returns those that could be read, and their contents as
+    (n, 512) u64. Left out: frames outside `segments`, and frames QEMU has no page for, since reading
+    one would allocate it and so change what is measured.
+    """
+    found: list[NDArray[np.int64]] = []
+    contents: list[NDArray[np.uint64]] = []
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for segment in segments:
+            first = segment.guest_physical // PAGE_BYTES
+            inside = pfns[(pfns >= first) & (pfns < first + segment.size // PAGE_BYTES)]
+            if not len(inside):
+                continue
+            present, _ = page_state(pid, segment)
+            inside = inside[present[inside - first]]
+            # One read for each run of neighbouring frames.
+            for run in np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1):
+                if len(run):
+                    offset = segment.host_virtual + (int(run[0]) - first) * PAGE_BYTES
+                    raw = _pread_exactly(memory.fileno(), len(run) * PAGE_BYTES, offset)
+                    found.append(run)
+                    contents.append(np.frombuffer(raw, dtype="<u8").reshape(-1, ENTRIES_PER_TABLE))
+    if not found:
+        return np.empty(0, np.int64), np.empty((0, ENTRIES_PER_TABLE), np.uint64)
+    return np.concatenate(found), np.concatenate(contents)
+
+
+def _pread_exactly(descriptor: int, size: int, offset: int) -> bytes:
+    parts = []
+    while size:
+        part = os.pread(descriptor, min(size, 64 * MIB), offset)
+        if not part:
+            raise InfrastructureError("QEMU's memory ended before the guest's did")
+        parts.append(part)
+        size -= len(part)
+        offset += len(part)
+    return b"".join(parts)

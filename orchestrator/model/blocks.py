@@ -1,0 +1,180 @@
+"""Device blocks of a resizable region: which are plugged, and what keeps them from being unplugged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Self
+
+import numpy as np
+
+from orchestrator.model.frames import N_FRAME_CLASSES, UNMOVABLE, FrameClass, classify_frames
+from orchestrator.model.snapshot import I32, I64, U8, Bool, Region, Snapshot
+from orchestrator.units import PAGE_BYTES
+
+_OTHER_UNMOVABLE = tuple(c for c in UNMOVABLE if c not in {FrameClass.PAGE_TABLE, FrameClass.SLAB})
+
+
+class Holder(IntEnum):
+    """The one label of a block on a map: the first of these, in this order, that applies."""
+
+    UNPLUGGED = 0
+    PAGE_TABLE_ONLY = 1  # page tables are all that cannot be moved
+    PAGE_TABLE = 2  # page tables, and something else that cannot be moved
+    SLAB = 3  # slab, and perhaps other kernel memory, no page tables
+    OTHER = 4  # kernel memory that is neither
+    MOVABLE = 5  # nothing that could not be moved
+    FREE = 6  # plugged and unused
+
+
+@dataclass(frozen=True)
+class BlockTotals:
+    """Counts of blocks, over one region or several.
+
+    blocks_plugged = blocks_pinned + blocks_movable_only + blocks_free, so that plugged blocks that
+    hold nothing unmovable show up by themselves: after an unplug they are what flags do not explain.
+    blocks_pinned_page_table and blocks_pinned_slab may overlap; blocks_pinned_other are the pinned ones
+    with neither: blocks_pinned = |page_table or slab| + blocks_pinned_other.
+    """
+
+    blocks: int = 0
+    blocks_plugged: int = 0  # not wholly OFFLINE or ABSENT
+    blocks_pinned: int = 0  # plugged and holding at least one unmovable frame
+    blocks_pinned_page_table: int = 0
+    blocks_pinned_page_table_only: int = 0  # page tables are the only unmovable class
+    blocks_pinned_slab: int = 0
+    blocks_pinned_other: int = 0
+    blocks_movable_only: int = 0  # plugged, something in use, nothing unmovable
+    blocks_free: int = 0  # plugged, nothing in use
+    plugged_mismatch_blocks: int = 0  # seen plugged minus what QEMU says is plugged
+
+    @classmethod
+    def of(cls, maps: Iterable[BlockMap]) -> Self:
+        """The sum over the maps of several regions."""
+        totals = [block_map.totals() for block_map in maps]
+        return cls(**{f.name: sum(getattr(t, f.name) for t in totals) for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """`counts` is the number of frames by block and FrameClass, shape (blocks, classes).
+
+    The masks derived from it have shape (blocks,). Two things look alike from flags, which
+    `plugged_mismatch_blocks` brings to light: a block whose frames are all in the balloon reads as
+    unplugged, and so does a plugged one in a Linux memory block that is offline.
+    """
+
+    region: Region
+    counts: I32
+
+    @property
+    def plugged(self) -> Bool:
+        """At least one frame is neither OFFLINE nor ABSENT."""
+        return self.frames_of(FrameClass.OFFLINE, FrameClass.ABSENT) < self.region.block_pages
+
+    @property
+    def pinned(self) -> Bool:
+        """At least one frame cannot be moved."""
+        return self.frames_of(*UNMOVABLE) > 0
+
+    @property
+    def page_table(self) -> Bool:
+        """At least one frame is a page table."""
+        return self.frames_of(FrameClass.PAGE_TABLE) > 0
+
+    @property
+    def slab(self) -> Bool:
+        """At least one frame is slab."""
+        return self.frames_of(FrameClass.SLAB) > 0
+
+    @property
+    def holds_other(self) -> Bool:
+        """At least one frame is unmovable and neither page table nor slab."""
+        return self.frames_of(*_OTHER_UNMOVABLE) > 0
+
+    @property
+    def page_table_only(self) -> Bool:
+        """Page tables are all that cannot be moved."""
+        return self.page_table & ~self.slab & ~self.holds_other
+
+    @property
+    def other(self) -> Bool:
+        """Pinned, and by neither a page table nor slab."""
+        return self.holds_other & ~self.page_table & ~self.slab
+
+    @property
+    def movable_only(self) -> Bool:
+        """Plugged and in use, with nothing that could not be moved."""
+        return ~self.pinned & (self.frames_of(FrameClass.MOVABLE) > 0)
+
+    @property
+    def free(self) -> Bool:
+        """Plugged with nothing in use; frames that are OFFLINE in it do not count as use."""
+        return self.plugged & ~self.pinned & ~self.movable_only
+
+    @property
+    def holder(self) -> U8:
+        """One Holder per block."""
+        labels = np.full(len(self.counts), Holder.FREE, dtype=np.uint8)
+        masks = (
+            (self.movable_only, Holder.MOVABLE),
+            (self.other, Holder.OTHER),
+            (self.slab, Holder.SLAB),
+            (self.page_table, Holder.PAGE_TABLE),
+            (self.page_table_only, Holder.PAGE_TABLE_ONLY),
+            (~self.plugged, Holder.UNPLUGGED),
+        )
+        for mask, label in masks:
+            labels[mask] = label
+        return labels
+
+    @property
+    def plugged_mismatch_blocks(self) -> int:
+        """Blocks seen plugged minus the blocks that QEMU says are plugged."""
+        block_bytes = self.region.block_pages * PAGE_BYTES
+        return int(self.plugged.sum()) - self.region.plugged_bytes // block_bytes
+
+    def frames_of(self, *classes: FrameClass) -> I64:
+        """Frames of any of `classes` per block."""
+        frames: I64 = self.counts[:, classes].sum(axis=1, dtype=np.int64)
+        return frames
+
+    def after_freeing(self, pfn: I64) -> BlockMap:
+        """The map once the page tables at frames `pfn` are free; frames elsewhere are ignored."""
+        inside = pfn[(pfn >= self.region.start_pfn) & (pfn < self.region.start_pfn + self.region.pages)]
+        block = (inside - self.region.start_pfn) // self.region.block_pages
+        freed = np.bincount(block, minlength=len(self.counts)).astype(np.int32)
+        # A frame that a running guest gave another use before its flags were read stays what it is.
+        freed = np.minimum(freed, self.counts[:, FrameClass.PAGE_TABLE])
+        counts = self.counts.copy()
+        counts[:, FrameClass.PAGE_TABLE] -= freed
+        counts[:, FrameClass.FREE] += freed
+        return BlockMap(self.region, counts)
+
+    def totals(self) -> BlockTotals:
+        """Counts of blocks under the names of the headline metrics."""
+        return BlockTotals(
+            blocks=len(self.counts),
+            blocks_plugged=int(self.plugged.sum()),
+            blocks_pinned=int(self.pinned.sum()),
+            blocks_pinned_page_table=int(self.page_table.sum()),
+            blocks_pinned_page_table_only=int(self.page_table_only.sum()),
+            blocks_pinned_slab=int(self.slab.sum()),
+            blocks_pinned_other=int(self.other.sum()),
+            blocks_movable_only=int(self.movable_only.sum()),
+            blocks_free=int(self.free.sum()),
+            plugged_mismatch_blocks=self.plugged_mismatch_blocks,
+        )
+
+
+def map_blocks(snapshot: Snapshot, region: Region, classes: U8 | None = None) -> BlockMap:
+    """Count frame classes by device block. `classes` saves classifying the frames a second time."""
+    classes = classify_frames(snapshot) if classes is None else classes
+    inside = classes[region.start_pfn : region.start_pfn + region.pages]
+    # /proc/kpageflags ends at the highest frame that was ever added; the rest of the region is absent.
+    padded = np.full(region.pages, FrameClass.ABSENT, dtype=np.uint8)
+    padded[: len(inside)] = inside
+    block = np.repeat(np.arange(region.blocks, dtype=np.int64), region.block_pages)
+    cells = np.bincount(block * N_FRAME_CLASSES + padded, minlength=region.blocks * N_FRAME_CLASSES)
+    return BlockMap(region, cells.reshape(region.blocks, N_FRAME_CLASSES).astype(np.int32))

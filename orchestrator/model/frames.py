@@ -1,0 +1,159 @@
+"""What every guest page frame is used for, read from /proc/kpageflags.
+
+Read against fs/proc/page.c (`stable_page_flags`) as of 6.12 and of 7.x (linux-mm, after
+`snapshot_page()` came in). What differs, and matters here:
+
+* A frame without an online struct page reads KPF_NOPAGE up to 6.12; since `kpage_read()` was shared
+  between the three /proc files it reads plain 0. So ABSENT is decided by the list of online Linux
+  memory blocks first, by KPF_NOPAGE second.
+* Both export the *folio's* flags for the tails of compound pages (LRU, ANON, SLAB, RESERVED ...), and
+  set KPF_BUDDY on all pages of a free block, not just its first (`is_free_buddy_page`). But 6.12 reads
+  PageOffline and PageTable from the page itself, 7.x from the folio, and kernels before 6.9 the flags
+  of the tail: so a tail that tells nothing takes the class of its head.
+* KPF_PGTABLE is set by the pagetable constructors: on 6.12 by those for user PTE tables and for all
+  PMD and PUD tables; later ones also by those for P4D, PGD and the kernel's PTE tables
+  (include/asm-generic/pgalloc.h). Tables of the direct map are never constructed and stay unflagged.
+
+What flags cannot tell, so that a figure made from them has to say it:
+
+* Pages on the per-CPU free lists are free but carry no flag (not BUDDY): they count as OTHER_KERNEL.
+  At most a few hundred per CPU and zone; alloc_contig_range() drains them before it gives up.
+* Large kmalloc, vmalloc, kernel stacks, percpu, network buffers, zsmalloc and unflagged page tables have
+  no flag of their own: OTHER_KERNEL.
+* LRU pages under a long-term pin (vfio, RDMA) look movable and are not.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from orchestrator.model.snapshot import U8, U64, Bool, Snapshot
+from orchestrator.units import PAGE_BYTES
+
+# Bit numbers: include/uapi/linux/kernel-page-flags.h; from 32 on include/linux/kernel-page-flags.h.
+KPF_LOCKED = 0
+KPF_ERROR = 1
+KPF_REFERENCED = 2
+KPF_UPTODATE = 3
+KPF_DIRTY = 4
+KPF_LRU = 5
+KPF_ACTIVE = 6
+KPF_SLAB = 7
+KPF_WRITEBACK = 8
+KPF_RECLAIM = 9
+KPF_BUDDY = 10
+KPF_MMAP = 11
+KPF_ANON = 12
+KPF_SWAPCACHE = 13
+KPF_SWAPBACKED = 14
+KPF_COMPOUND_HEAD = 15
+KPF_COMPOUND_TAIL = 16
+KPF_HUGE = 17
+KPF_UNEVICTABLE = 18
+KPF_HWPOISON = 19
+KPF_NOPAGE = 20
+KPF_KSM = 21
+KPF_THP = 22
+KPF_OFFLINE = 23
+KPF_ZERO_PAGE = 24
+KPF_IDLE = 25
+KPF_PGTABLE = 26
+KPF_RESERVED = 32
+KPF_MLOCKED = 33
+
+
+class FrameClass(IntEnum):
+    """The use of a frame; every frame has exactly one. The order of the values is part of saved counts."""
+
+    ABSENT = 0  # no online struct page: a hole, or a Linux memory block that is removed or offline
+    OFFLINE = 1  # PageOffline: unplugged by virtio-mem, or in the balloon (both on 6.12 and 7.x)
+    FREE = 2  # in the buddy allocator
+    MOVABLE = 3  # user memory and page cache, mlocked and hugetlb included
+    PAGE_TABLE = 4
+    SLAB = 5
+    RESERVED = 6  # kernel image, early boot allocations, firmware
+    ZERO_PAGE = 7  # the zero page, the huge zero page
+    HWPOISON = 8
+    OTHER_KERNEL = 9  # allocated (or on a per-CPU free list), and flags do not say for what
+
+
+N_FRAME_CLASSES = len(FrameClass)
+
+# What alloc_contig_range() cannot move. HWPOISON: page_is_unmovable() lets it pass for memory offlining
+# only. ZERO_PAGE: the huge zero page is allocated without __GFP_MOVABLE. OFFLINE is not here: unplugged
+# frames are what is wanted, and balloon pages are migrated (balloon_mops).
+UNMOVABLE = (
+    FrameClass.PAGE_TABLE,
+    FrameClass.SLAB,
+    FrameClass.RESERVED,
+    FrameClass.ZERO_PAGE,
+    FrameClass.HWPOISON,
+    FrameClass.OTHER_KERNEL,
+)
+
+# Unevictable and mlocked pages stay movable: unlike compaction, isolate_migratepages_range() isolates
+# with ISOLATE_UNEVICTABLE (mm/compaction.c). A page that has just been faulted in waits in a per-CPU LRU
+# batch without PG_lru; ANON, SWAPBACKED and UPTODATE tell such pages from the kernel's. MMAP alone does
+# not: vm_insert_page() maps driver buffers (perf, io_uring, packet rings), which nobody can move.
+_MOVABLE_BITS = (
+    *(KPF_LRU, KPF_ANON, KPF_SWAPCACHE, KPF_SWAPBACKED, KPF_UNEVICTABLE, KPF_MLOCKED),
+    *(KPF_HUGE, KPF_THP, KPF_UPTODATE, KPF_WRITEBACK),
+)
+
+# Later rows win. BUDDY beats the rest because PG_reported aliases PG_uptodate on free pages; ZERO_PAGE
+# beats RESERVED (the 4 KiB zero page lies in the kernel image) and MOVABLE (the huge one reads as THP).
+_RULES: tuple[tuple[tuple[int, ...], FrameClass], ...] = (
+    (_MOVABLE_BITS, FrameClass.MOVABLE),
+    ((KPF_RESERVED,), FrameClass.RESERVED),
+    ((KPF_ZERO_PAGE,), FrameClass.ZERO_PAGE),
+    ((KPF_SLAB,), FrameClass.SLAB),
+    ((KPF_PGTABLE,), FrameClass.PAGE_TABLE),
+    ((KPF_BUDDY,), FrameClass.FREE),
+    ((KPF_HWPOISON,), FrameClass.HWPOISON),
+    ((KPF_OFFLINE,), FrameClass.OFFLINE),
+    ((KPF_NOPAGE,), FrameClass.ABSENT),
+)
+
+
+def flag_set(flags: U64, *bits: int) -> Bool:
+    """Which of `flags` (u64 of /proc/kpageflags, any shape) have at least one of the bits set."""
+    mask = np.uint64(sum(1 << bit for bit in bits))
+    found: Bool = (flags & mask) != 0
+    return found
+
+
+def classify_frames(snapshot: Snapshot) -> U8:
+    """One FrameClass per frame of `snapshot.flags`, shape (frames,)."""
+    flags = snapshot.flags
+    classes = np.full(len(flags), FrameClass.OTHER_KERNEL, dtype=np.uint8)
+    for bits, frame_class in _RULES:
+        classes[flag_set(flags, *bits)] = frame_class
+    _inherit_from_heads(classes, flags)
+    classes[~_online(snapshot)] = FrameClass.ABSENT
+    return classes
+
+
+def _inherit_from_heads(classes: U8, flags: U64) -> None:
+    """Give every compound tail that tells nothing the class of its head (in place)."""
+    tail = flag_set(flags, KPF_COMPOUND_TAIL)
+    silent = np.flatnonzero(tail & (classes == FrameClass.OTHER_KERNEL))
+    if not len(silent):
+        return
+    last_non_tail = np.arange(len(flags), dtype=np.int64)
+    last_non_tail[tail] = 0
+    np.maximum.accumulate(last_non_tail, out=last_non_tail)
+    heads = last_non_tail[silent]
+    # In a guest that ran on, a head may be gone when its tails are read: those stay OTHER_KERNEL.
+    headed = flag_set(flags[heads], KPF_COMPOUND_HEAD)
+    classes[silent[headed]] = classes[heads[headed]]
+
+
+def _online(snapshot: Snapshot) -> Bool:
+    """Which frames lie in a Linux memory block that is online, shape (frames,)."""
+    frames = len(snapshot.flags)
+    block_frames = snapshot.online_block_bytes // PAGE_BYTES
+    online = np.zeros(-(-frames // block_frames), dtype=np.bool_)
+    online[snapshot.online_blocks[snapshot.online_blocks < len(online)]] = True
+    return np.repeat(online, block_frames)[:frames]

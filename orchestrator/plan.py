@@ -1,0 +1,236 @@
+"""What will be done, trial by trial: decided before anything runs, and readable without a hypervisor.
+
+Trials come in blocks, one block for each repeat; every block has each arm once, in an order that
+the seed decides. So a drift of the host over time meets all arms alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import JsonValue, ValidationError
+
+from orchestrator.actions.base import ACTIONS, Action
+from orchestrator.errors import BadInputError
+from orchestrator.host.machine import Frozen, Machine
+from orchestrator.registry import Registry
+from orchestrator.scenario.model import Accel, Arm, Scenario, Setup
+
+# Sizes and durations in a plan are numbers: bytes and seconds (units.py).
+_RESOLVED = {"resolved": True}
+
+
+class PlannedStep(Frozen):
+    """An action by its registered name, and its parameters."""
+
+    action: str
+    params: dict[str, JsonValue]
+
+    def load(self, actions: Registry[type[Action]] = ACTIONS) -> Action:
+        """The action itself. Raises BadInputError when this version has no such action."""
+        try:
+            return actions[self.action].model_validate(self.params, context=_RESOLVED)
+        except ValidationError as error:
+            raise BadInputError(f"a planned step cannot be read: {self.action}", details=str(error)) from None
+
+
+class PlannedArm(Arm):
+    """An arm, and the columns by which a table tells it from the others.
+
+    Columns are keys of the scenario (`kernel`, `thp`, `virtio_mem.block`); sizes are bytes. All arms of
+    a plan have the same columns: the kernel, and whatever is not the same in all of them.
+    """
+
+    differs: dict[str, str]
+
+
+class Trial(Frozen):
+    """One execution of one arm.
+
+    `repeat` and `order` count from 1; `order` is the place in the whole run. All arms of a repeat
+    share one `seed`, so that their workloads do the same and can be compared pair by pair.
+    """
+
+    id: str
+    arm: str
+    repeat: int
+    order: int
+    seed: int
+    steps: tuple[PlannedStep, ...]
+
+
+class TrialPlan(Frozen):
+    """Everything that it takes to execute one trial, here or on another machine."""
+
+    scenario: str
+    id: str
+    arm: str
+    differs: dict[str, str]
+    repeat: int
+    order: int
+    seed: int
+    guest: str
+    kernel: str
+    accel: Accel
+    machine: Machine
+    setup: Setup
+    steps: tuple[PlannedStep, ...]
+    sample_every_seconds: float
+    deadline_seconds: float
+
+    def to_json(self) -> str:
+        """As text that `from_json` reads back to the same trial."""
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> TrialPlan:
+        """Read back what `to_json` wrote. Raises BadInputError."""
+        try:
+            return cls.model_validate_json(text, context=_RESOLVED)
+        except ValidationError as error:
+            raise BadInputError("the trial's plan cannot be read", details=str(error)) from None
+
+
+class Plan(Frozen):
+    """A scenario with every choice made: plan.json of a run folder."""
+
+    format: Literal[1] = 1
+    scenario: str
+    description: str
+    scenario_version: int
+    scenario_path: str
+    scenario_sha256: str
+    guest: str
+    accel: Accel
+    sample_every_seconds: float
+    deadline_seconds: float
+    seed: int
+    repeats: int
+    arms: tuple[PlannedArm, ...]
+    trials: tuple[Trial, ...]
+
+    def trial(self, trial_id: str) -> TrialPlan:
+        """A trial with all that it needs. Raises BadInputError when there is no such trial."""
+        for trial in self.trials:
+            if trial.id == trial_id:
+                break
+        else:
+            ids = ", ".join(trial.id for trial in self.trials)
+            raise BadInputError(f"no trial is called {trial_id!r}", hint=f"there are: {ids}")
+        arm = next(arm for arm in self.arms if arm.name == trial.arm)
+        return TrialPlan(
+            scenario=self.scenario,
+            id=trial.id,
+            arm=arm.name,
+            differs=arm.differs,
+            repeat=trial.repeat,
+            order=trial.order,
+            seed=trial.seed,
+            guest=self.guest,
+            kernel=arm.kernel,
+            accel=self.accel,
+            machine=arm.machine,
+            setup=arm.setup,
+            steps=trial.steps,
+            sample_every_seconds=self.sample_every_seconds,
+            deadline_seconds=self.deadline_seconds,
+        )
+
+    def to_json(self) -> str:
+        """As text that `from_json` reads back to the same plan."""
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """Read back what `to_json` wrote. Raises BadInputError."""
+        try:
+            return cls.model_validate_json(text, context=_RESOLVED)
+        except ValidationError as error:
+            hint = "it was written by another version or changed by hand; plan the scenario again"
+            raise BadInputError("the plan cannot be read", details=str(error), hint=hint) from None
+
+
+def make_plan(scenario: Scenario, *, seed: int | None = None, repeats: int | None = None) -> Plan:
+    """Decide everything. `seed` and `repeats` replace the scenario's. Pure: same input, same plan."""
+    body = scenario.body
+    seed = body.seed if seed is None else seed
+    repeats = body.repeats if repeats is None else repeats
+    steps = tuple(
+        PlannedStep(action=step.name, params=step.action.model_dump(mode="json")) for step in scenario.steps
+    )
+    blocks = [
+        (arm, repeat)
+        for repeat in range(1, repeats + 1)
+        for arm in shuffled([arm.name for arm in scenario.arms], seed, repeat)
+    ]
+    trials = tuple(
+        Trial(
+            id=f"{arm}-{repeat:02d}",
+            arm=arm,
+            repeat=repeat,
+            order=order,
+            seed=_number(seed, repeat) % 2**32,  # workloads take 32 bits
+            steps=steps,
+        )
+        for order, (arm, repeat) in enumerate(blocks, start=1)
+    )
+    return Plan(
+        scenario=body.name,
+        description=body.description,
+        scenario_version=body.version,
+        scenario_path=scenario.path,
+        scenario_sha256=hashlib.sha256(scenario.file.text.encode()).hexdigest(),
+        guest=body.guest,
+        accel=body.accel,
+        sample_every_seconds=body.sample_every,
+        deadline_seconds=body.deadline,
+        seed=seed,
+        repeats=repeats,
+        arms=_with_columns(scenario.arms),
+        trials=trials,
+    )
+
+
+def shuffled(arms: list[str], seed: int, repeat: int) -> list[str]:
+    """The arms in the order of one block: by hash, so it is the same in every version of Python."""
+    return sorted(arms, key=lambda arm: (_number(seed, repeat, arm), arm))
+
+
+def _number(*parts: object) -> int:
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+def _with_columns(arms: tuple[Arm, ...]) -> tuple[PlannedArm, ...]:
+    rows = [_row(arm) for arm in arms]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    told = ["kernel", *(key for key in keys if key != "kernel" and len({row.get(key) for row in rows}) > 1)]
+    return tuple(
+        PlannedArm(
+            name=arm.name,
+            kernel=arm.kernel,
+            setup=arm.setup,
+            machine=arm.machine,
+            differs={key: row.get(key, "") for key in told},
+        )
+        for arm, row in zip(arms, rows, strict=True)
+    )
+
+
+def _row(arm: Arm) -> dict[str, str]:
+    """An arm as flat columns, `kernel` first."""
+    row = {"kernel": arm.kernel}
+    for part in (arm.setup, arm.machine):
+        row |= _flat(part.model_dump(mode="json"))
+    return row
+
+
+def _flat(value: dict[str, object], prefix: str = "") -> dict[str, str]:
+    row: dict[str, str] = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            row |= _flat(inner, f"{prefix}{key}.")
+        elif inner is not None:
+            row[prefix + key] = str(inner).lower() if isinstance(inner, bool) else str(inner)
+    return row

@@ -1,0 +1,58 @@
+"""The shape of a probe: which files of the guest it wants, or what it reads on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from orchestrator.guest.sampler import Tick
+from orchestrator.host.domain import Domain
+from orchestrator.host.machine import Machine
+from orchestrator.host.qemu_process import Segment, ram_segments
+from orchestrator.observation import Reading
+from orchestrator.registry import Registry
+from orchestrator.units import KIB
+
+
+@dataclass(frozen=True)
+class HostView:
+    """What a probe of the host side may look at."""
+
+    domain: Domain
+    machine: Machine
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """Where the guest's RAM lies in QEMU: does not change while it runs."""
+        return ram_segments(self.domain, self.machine)
+
+
+class Probe:
+    """Reads something at every sample. What cannot be read is a Reading with a gap, never left out."""
+
+    guest_files: ClassVar[tuple[str, ...]] = ()
+    """Files of the guest that the sampler brings along for `from_guest`."""
+
+    def from_guest(self, tick: Tick) -> Iterator[Reading]:
+        """Readings from the guest's files."""
+        yield from ()
+
+    def from_host(self, host: HostView) -> Iterator[Reading]:
+        """Readings from the host. May raise InfrastructureError or OSError: that becomes the gap."""
+        yield from ()
+
+
+PROBES: Registry[type[Probe]] = Registry("probe", "orchestrator.probes")
+
+
+def kib_lines(text: str) -> dict[str, int]:
+    """The `Name:  N kB` lines of /proc/meminfo or /proc/PID/status, in bytes."""
+    values = {}
+    for line in text.splitlines():
+        name, colon, rest = line.partition(":")
+        words = rest.split()
+        if colon and len(words) == 2 and words[1] == "kB" and words[0].isdecimal():
+            values[name.strip()] = int(words[0]) * KIB
+    return values

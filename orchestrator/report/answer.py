@@ -1,0 +1,128 @@
+"""What came out, in plain words. Every number in a sentence stands in the comparison table, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.report.data import ArmView, RunView
+from orchestrator.report.text import clean, count, percent, size
+from orchestrator.store import Status
+
+# From here on two arms differ for a reader; below, they are called about the same.
+_SAME_SHARE = 0.05
+_FEW_ARMS = 4
+
+
+def answer(view: RunView) -> list[str]:
+    """One to four sentences: how it ended, page tables, memory that came back, what held the rest."""
+    arms = view.arms[:_FEW_ARMS]
+    said = [*_state(view), *_page_tables(arms), *_given_back(arms), *_held(arms), *_bytes_or_blocks(arms)]
+    if len(view.arms) > len(arms):
+        said.append(
+            f"The table below has all {len(view.arms)} arms; these sentences are about the first {len(arms)}."
+        )
+    return said or ["No trial has come far enough to say anything."]
+
+
+def _state(view: RunView) -> Iterator[str]:
+    planned, done = len(view.run.planned), view.run.done
+    status = view.run.status
+    if status in (Status.KILLED, Status.INTERRUPTED, Status.RUNNING, Status.UNKNOWN) and planned:
+        word = {
+            Status.KILLED: "The run was killed",
+            Status.INTERRUPTED: "The run was interrupted",
+            Status.RUNNING: "The run is still going",
+            Status.UNKNOWN: "The run has not said how it ended",
+        }[status]
+        yield f"{word}: {done} of {planned} trials are complete, and what follows is only what they say."
+    failed = [trial for trial in view.trials if trial.failed and trial.folder and trial.folder.ended]
+    if failed:
+        names = ", ".join(clean(trial.summary.trial, 40) for trial in failed[:3])
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""  # noqa: PLR2004  # as many as are named
+        yield f"{len(failed)} of {len(view.trials)} trials failed ({names}{more}): see Trouble below."
+
+
+def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:
+    ends = [(arm, end) for arm in arms if (end := arm.typical("guest_page_table_bytes_end")) is not None]
+    if not ends:
+        return
+    (first, end), *others = ends
+    parts = [f"{_name(first)} ended with {size(end)} of guest page tables"]
+    parts += [f"{_name(arm)} with {size(end)}" for arm, end in others]
+    sentence = ", ".join(parts)
+    low, high = min(ends, key=_second), max(ends, key=_second)
+    if len(ends) > 1:
+        if _about_same(low[1], high[1]):
+            sentence += ": about the same"
+        elif low[1] > 0:
+            times = high[1] / low[1]
+            sentence += f": {times:,.0f} times less" if times >= 10 else f": {1 - low[1] / high[1]:.0%} less"  # noqa: PLR2004  # a factor reads better
+            sentence += f" with {_name(low[0])}" if len(ends) > 2 or low[0] is ends[0][0] else ""  # noqa: PLR2004  # else it is the last named
+    yield sentence + "."
+
+
+def _given_back(arms: Sequence[ArmView]) -> Iterator[str]:
+    both = [
+        (arm, asked, got)
+        for arm in arms
+        if (asked := arm.typical("unplug_requested_bytes"))
+        and (got := arm.typical("unplug_achieved_bytes")) is not None
+    ]
+    if both and len({asked for _, asked, _ in both}) == 1:
+        parts = [f"{size(got)} ({percent(got, asked)}) with {_name(arm)}" for arm, asked, got in both]
+        yield f"Of the {size(both[0][1])} asked for, unplug gave back {_join(parts)}."
+    elif both:
+        parts = [
+            f"{size(got)} of {size(asked)} ({percent(got, asked)}) with {_name(arm)}"
+            for arm, asked, got in both
+        ]
+        yield f"Unplug gave back {_join(parts)}."
+
+
+def _held(arms: Sequence[ArmView]) -> Iterator[str]:
+    for arm in arms:
+        pinned = arm.typical("blocks_pinned")
+        tables = arm.typical("blocks_pinned_page_table")
+        if not pinned or tables is None:
+            continue
+        only = arm.typical("blocks_pinned_page_table_only")
+        sentence = (
+            f"With {_name(arm)}, {count(pinned)} blocks stayed; "
+            f"{count(tables)} of them hold a page-table page"
+        )
+        if only is not None and tables:
+            sentence += f", and {count(only)} of those hold nothing else that cannot move"
+        yield sentence + "."
+
+
+def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
+    both = [
+        (arm, end, left)
+        for arm in arms
+        if (end := arm.typical("guest_page_table_bytes_end")) is not None
+        and (left := arm.typical("unplug_shortfall_bytes")) is not None
+    ]
+    if len(both) < 2:  # noqa: PLR2004  # nothing to compare
+        return
+    low, high = min(both, key=_second), max(both, key=_second)
+    if high[1] > 0 and low[1] < high[1] / 2 and high[2] > 0 and _about_same(low[2], high[2]):
+        yield (
+            f"So {percent(high[1] - low[1], high[1])} fewer page-table bytes freed almost no memory: "
+            "unplug needs whole blocks, and one table left in a block keeps all of it."
+        )
+
+
+def _second(item: tuple[ArmView, float] | tuple[ArmView, float, float]) -> float:
+    return item[1]
+
+
+def _about_same(low: float, high: float) -> bool:
+    return abs(high - low) <= _SAME_SHARE * max(abs(low), abs(high))
+
+
+def _name(arm: ArmView) -> str:
+    return clean(arm.name, 60)
+
+
+def _join(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,147 @@
+"""The comparison table: metrics down, arms across."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.report.data import ArmView
+from orchestrator.report.text import FORMATS, clean
+
+# metric, what a reader calls it, its unit; grouped under the headings of the table.
+ROWS: Final = (
+    (
+        "Guest page tables",
+        (
+            ("guest_page_table_bytes_peak", "at their peak", "bytes"),
+            ("guest_page_table_bytes_end", "at the end", "bytes"),
+            ("guest_page_tables_total", "table pages read", "count"),
+            ("guest_page_tables_empty", "of these, empty", "count"),
+            ("guest_memmap_bytes", "struct pages", "bytes"),
+        ),
+    ),
+    (
+        "Hot-unplug",
+        (
+            ("unplug_requested_bytes", "asked for", "bytes"),
+            ("unplug_achieved_bytes", "given back", "bytes"),
+            ("unplug_shortfall_bytes", "kept", "bytes"),
+            ("unplug_seconds", "time to settle", "seconds"),
+            ("unplug_outcome", "outcome", ""),
+        ),
+    ),
+    (
+        "Blocks that stayed",
+        (
+            ("blocks_plugged", "plugged before", "count"),
+            ("blocks_pinned", "still plugged after", "count"),
+            ("blocks_pinned_page_table", "hold a page table", "count"),
+            ("blocks_pinned_page_table_only", "hold page tables only", "count"),
+            ("blocks_pinned_slab", "hold slab", "count"),
+            ("blocks_pinned_other", "hold something else", "count"),
+        ),
+    ),
+    (
+        "Balloon",
+        (
+            ("balloon_requested_bytes", "asked for", "bytes"),
+            ("balloon_achieved_bytes", "given back", "bytes"),
+        ),
+    ),
+    (
+        "Host",
+        (
+            ("host_page_table_bytes", "QEMU's page tables", "bytes"),
+            ("host_rss_bytes", "QEMU resident", "bytes"),
+            ("second_level_bytes", "second-level tables", "bytes"),
+            ("second_level_needed_bytes", "second-level tables needed", "bytes"),
+        ),
+    ),
+    (
+        "Workload",
+        (
+            ("workload_ops_per_second", "operations", "1/s"),
+            ("workload_p99_seconds", "99th percentile", "seconds"),
+        ),
+    ),
+)
+
+PREDICTED: Final = frozenset({"second_level_needed_bytes"})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm's value. `share` of the largest of the row, 0 to 100, is drawn as a bar."""
+
+    text: str
+    spread: str = ""
+    share: float = 0.0
+    why_missing: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric of all arms."""
+
+    metric: str
+    label: str
+    cells: tuple[Cell, ...]
+    predicted: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under one heading."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def comparison(arms: tuple[ArmView, ...]) -> list[Group]:
+    """The groups and rows of which at least one arm has a value."""
+    groups = []
+    for title, metrics in ROWS:
+        candidates = [_row(arms, metric, label, unit) for metric, label, unit in metrics]
+        rows = tuple(row for row in candidates if any(cell.text for cell in row.cells))
+        if rows:
+            groups.append(Group(title, rows))
+    return groups
+
+
+def _row(arms: tuple[ArmView, ...], metric: str, label: str, unit: str) -> Row:
+    if unit:
+        largest = max((abs(value) for arm in arms for value in arm.numbers(metric)), default=0.0)
+        cells = tuple(_number(arm, metric, unit, largest) for arm in arms)
+    else:
+        cells = tuple(_word(arm, metric) for arm in arms)
+    return Row(metric, label, cells, metric in PREDICTED)
+
+
+def _word(arm: ArmView, metric: str) -> Cell:
+    words = Counter(
+        str(trial.summary.metrics[metric]) for trial in arm.trials if metric in trial.summary.metrics
+    )
+    if not words:
+        return Cell("", why_missing=_reason(arm, metric))
+    said = [word if times == len(arm.trials) else f"{word} x {times}" for word, times in words.most_common()]
+    return Cell(clean(", ".join(said)))
+
+
+def _number(arm: ArmView, metric: str, unit: str, largest: float) -> Cell:
+    typical = arm.typical(metric)
+    if typical is None:
+        return Cell("", why_missing=_reason(arm, metric))
+    values = arm.numbers(metric)
+    written = FORMATS[unit]
+    low, high = written(min(values)), written(max(values))
+    spread = f"{low} to {high}" if low != high else ""
+    return Cell(
+        written(typical), spread, round(100 * abs(typical) / largest, 2) if largest else 0.0, numeric=True
+    )
+
+
+def _reason(arm: ArmView, metric: str) -> str:
+    reasons = (trial.summary.gaps.get(metric) for trial in arm.trials)
+    return clean(next((reason for reason in reasons if reason), "no reading"))

@@ -1,0 +1,176 @@
+"""What the report shows, read from a run folder: arms, their trials, their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.store import Event, Run, TrialFolder
+from orchestrator.summary import TrialSummary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NANOSECONDS = 1e9
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A step of a trial; times in seconds since the trial began, None where it came to none."""
+
+    number: int
+    name: str
+    action: str
+    describe: str
+    outcome: str
+    began: float
+    requested: float | None
+    acknowledged: float | None
+    settled: float | None
+    requested_bytes: float | None
+    achieved_bytes: float | None
+
+    @property
+    def start(self) -> float:
+        """When it was asked for, or when it began."""
+        return self.began if self.requested is None else self.requested
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A trial: its row of the summary and, where its folder is there, its files."""
+
+    summary: TrialSummary
+    folder: TrialFolder | None
+
+    @cached_property
+    def frame(self) -> pd.DataFrame | None:
+        """Observations."""
+        return self.folder.observations() if self.folder else None
+
+    @cached_property
+    def steps(self) -> tuple[StepView, ...]:
+        """Steps in the order of beginning."""
+        return steps_of(self.folder.events) if self.folder else ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not come to its planned end."""
+        return self.summary.outcome != "completed"
+
+    @property
+    def error(self) -> str:
+        """What went wrong, in the words of the trial."""
+        ended = self.folder.ended if self.folder else None
+        return ended.text("error") if ended else "the run ended before this trial did"
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        ended = self.folder.ended if self.folder else None
+        return ended.text("hint") if ended else ""
+
+
+@dataclass(frozen=True)
+class ArmView:
+    """An arm and its trials. `index` picks its colour."""
+
+    index: int
+    name: str
+    differs: Mapping[str, str]
+    trials: tuple[TrialView, ...]
+
+    @property
+    def shown(self) -> TrialView:
+        """The trial that stands for the arm where only one can be shown: the first that completed."""
+        return next((trial for trial in self.trials if not trial.failed), self.trials[0])
+
+    def numbers(self, metric: str) -> list[float]:
+        """A metric in each trial that has it."""
+        values = (trial.summary.number(metric) for trial in self.trials)
+        return [value for value in values if value is not None]
+
+    def typical(self, metric: str) -> float | None:
+        """The median over trials."""
+        values = self.numbers(metric)
+        return median(values) if values else None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as the report shows it."""
+
+    run: Run
+    arms: tuple[ArmView, ...]
+
+    @property
+    def trials(self) -> list[TrialView]:
+        """All trials that have begun, arm by arm."""
+        return [trial for arm in self.arms for trial in arm.trials]
+
+
+def view_run(run: Run, summaries: Sequence[TrialSummary]) -> RunView:
+    """Group the trials of a run by arm, in the order in which arms first come up."""
+    folders = {trial.id: trial for trial in run.trials}
+    by_arm: dict[str, list[TrialSummary]] = {}
+    for summary in summaries:
+        by_arm.setdefault(summary.arm, []).append(summary)
+    arms = tuple(
+        ArmView(
+            index=index,
+            name=name,
+            differs=members[0].differs,
+            trials=tuple(TrialView(member, folders.get(member.trial)) for member in members),
+        )
+        for index, (name, members) in enumerate(by_arm.items())
+    )
+    return RunView(run, arms)
+
+
+def steps_of(events: Sequence[Event]) -> tuple[StepView, ...]:
+    """Pair each `step.begin` with its `step.end`; a step without one is `unfinished`."""
+    ends: dict[str, list[Event]] = {}
+    for event in events:
+        if event.name == "step.end":
+            ends.setdefault(event.text("step"), []).append(event)
+    steps: list[StepView] = []
+    for event in events:
+        if event.name == "step.begin":
+            waiting = ends.get(event.text("step"), [])
+            steps.append(_step(len(steps) + 1, event, waiting.pop(0) if waiting else None))
+    return tuple(steps)
+
+
+def _step(number: int, begin: Event, end: Event | None) -> StepView:
+    return StepView(
+        number=number,
+        name=begin.text("step"),
+        action=begin.text("action"),
+        describe=begin.text("describe") or begin.text("action"),
+        outcome=end.text("outcome") if end else "unfinished",
+        began=begin.t_ns / _NANOSECONDS,
+        requested=_seconds(end, "requested_ns"),
+        acknowledged=_seconds(end, "acknowledged_ns"),
+        settled=_seconds(end, "settled_ns"),
+        requested_bytes=end.number("requested_bytes") if end else None,
+        achieved_bytes=end.number("achieved_bytes") if end else None,
+    )
+
+
+def _seconds(event: Event | None, key: str) -> float | None:
+    value = event.number(key) if event else None
+    return None if value is None else value / _NANOSECONDS
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:  # any JSON
+    """Nested JSON as `a.b` and text, in the order in which it stands."""
+    if isinstance(value, Mapping):
+        return [
+            pair for key, item in value.items() for pair in flat(item, f"{prefix}.{key}" if prefix else key)
+        ]
+    if isinstance(value, list):
+        return [(prefix, " ".join(str(item) for item in value))]
+    return [(prefix, "" if value is None else str(value))]

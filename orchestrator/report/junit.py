@@ -1,0 +1,58 @@
+"""junit.xml: one case for each trial, for tools that show test results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lxml import etree
+
+from orchestrator import summary
+from orchestrator.report.data import RunView, TrialView, view_run
+from orchestrator.report.text import clean, clean_block
+from orchestrator.store import layout, open_run
+from orchestrator.store.atomic import replace_text
+
+
+def write_junit(run_dir: Path) -> Path:
+    """Write `junit.xml` of a run folder; its path. A trial that did not complete is a failure, and so
+    is one of the plan that never began once the run is over."""
+    run = open_run(run_dir)
+    path = run_dir / layout.JUNIT
+    replace_text(path, junit(view_run(run, summary.load(run))))
+    return path
+
+
+def junit(view: RunView) -> str:
+    """The file as text."""
+    scenario = clean(view.run.scenario or "run")
+    begun = {trial.summary.trial for trial in view.trials}
+    never = [planned for planned in view.run.planned if planned.id not in begun]
+    suite = etree.Element("testsuite", name=scenario)
+    for trial in view.trials:
+        case = _case(suite, trial.summary.trial, f"{scenario}.{clean(trial.summary.arm)}", _seconds(trial))
+        if trial.failed:
+            _fail(case, "failure", trial.summary.outcome, trial.error, trial.hint)
+    for planned in never:
+        case = _case(suite, planned.id, f"{scenario}.{clean(planned.arm)}", 0.0)
+        etree.SubElement(case, "skipped", message="the run ended before this trial began")
+    suite.set("tests", str(len(suite)))
+    suite.set("failures", str(sum(trial.failed for trial in view.trials)))
+    suite.set("errors", "0")
+    suite.set("skipped", str(len(never)))
+    text: bytes = etree.tostring(suite, xml_declaration=True, encoding="UTF-8", pretty_print=True)
+    return text.decode()
+
+
+def _case(suite: etree._Element, name: str, classname: str, seconds: float) -> etree._Element:
+    return etree.SubElement(suite, "testcase", name=clean(name), classname=classname, time=f"{seconds:.3f}")
+
+
+def _fail(case: etree._Element, kind: str, outcome: str, error: str, hint: str) -> None:
+    message = clean(error.strip().splitlines()[0] if error.strip() else outcome, 200)
+    failure = etree.SubElement(case, kind, type=clean(outcome, 40), message=message)
+    failure.text = clean_block(f"{error}\nnext: {hint}" if hint else error)
+
+
+def _seconds(trial: TrialView) -> float:
+    events = trial.folder.events if trial.folder else ()
+    return events[-1].t_ns / 1e9 if events else 0.0

@@ -1,0 +1,278 @@
+"""Puts the report together: what the template shows, as plain words and numbers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator import summary
+from orchestrator.errors import BadInputError
+from orchestrator.report import charts, text
+from orchestrator.report.answer import answer
+from orchestrator.report.blockmap import KINDS, Picture, pictures
+from orchestrator.report.comparison import comparison
+from orchestrator.report.data import ArmView, RunView, StepView, TrialView, flat, view_run
+from orchestrator.report.gaps import missing
+from orchestrator.report.policies import policy_bars, policy_rows
+from orchestrator.report.text import clean, clean_block, size
+from orchestrator.store import layout, open_run
+from orchestrator.store.atomic import replace_text
+from orchestrator.store.snapshot_file import read_snapshot
+
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+_MOST_MAPS: Final = 24  # pictures; the rest of the snapshots is named, not drawn
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A section of charts over time."""
+
+    id: str
+    title: str
+    lead: str
+    readings: tuple[charts.Reading, ...]
+
+
+_SECTIONS: Final = (
+    _Series(
+        "page-tables",
+        "Guest page tables",
+        "PageTables of the guest's /proc/meminfo. Numbers mark steps; a band lasts until its step settled.",
+        (charts.Reading("guest_meminfo", "PageTables", "page tables"),),
+    ),
+    _Series(
+        "virtio-mem",
+        "Resizable memory",
+        "Size of the virtio-mem device: solid is what is plugged, dashed what the host asks for. "
+        "Where they stay apart, the guest could not give the rest back.",
+        (
+            charts.Reading("virtio_mem", "size", "plugged"),
+            charts.Reading("virtio_mem", "requested_size", "asked for", dashed=True),
+        ),
+    ),
+    _Series(
+        "balloon",
+        "Balloon",
+        "Memory that the balloon leaves to the guest.",
+        (charts.Reading("balloon", "actual", "left to the guest"),),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart's place in the page."""
+
+    id: str
+    title: str
+    note: str
+    colour: int
+    alt: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Charts of one kind."""
+
+    id: str
+    title: str
+    lead: str
+    charts: tuple[Figure, ...]
+    steps: tuple[StepView, ...]
+
+
+def build_report(run_dir: Path) -> Path:
+    """Write `report.html` of a run folder from what is in it, and nothing else; its path.
+
+    The same folder gives the same file, byte by byte, on every machine with the same packages. Works on
+    the folder of an unfinished or killed run.
+    """
+    run = open_run(run_dir)
+    view = view_run(run, summary.load(run))
+    path = run_dir / layout.REPORT
+    replace_text(path, render(view))
+    return path
+
+
+def render(view: RunView) -> str:
+    """The page as text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"clean": clean, "size": size}
+    specs: dict[str, charts.Spec] = {}
+    sections = list(_time_sections(view, specs))
+    policies = policy_rows(view)
+    policy_figures = list(_policy_figures(view, specs))
+    library, embed = _library(), (_TEMPLATES / "embed.js").read_text(encoding="utf-8")
+    status = view.run.status.value
+    page = environment.get_template("report.html.j2").render(
+        title=clean(f"{view.run.scenario or 'run'}: {view.run.id}"),
+        run_id=clean(view.run.id),
+        scenario=clean(view.run.scenario),
+        synthetic=bool(view.run.meta.get("synthetic")),
+        status=status,
+        facts=list(_facts(view)),
+        answer=[clean(sentence, 600) for sentence in answer(view)],
+        arms=[_arm_head(arm) for arm in view.arms],
+        groups=comparison(view.arms),
+        trouble=[_trouble(trial) for trial in view.trials if trial.failed],
+        sections_before_map=sections,
+        **_maps(view),
+        map_kinds=list(KINDS.values()),
+        policies=policies,
+        policy_charts=policy_figures,
+        step_tables=_step_tables(view),
+        gaps=list(missing(view)),
+        provenance=[(clean(key, 60), clean(value, 600)) for key, value in flat(dict(view.run.meta))],
+        css=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        specs=specs,
+        library=_raw(library),
+        embed=_raw(embed),
+        script_hashes=_raw(f"{_csp_hash(library)} {_csp_hash(embed)}"),
+    )
+    return page + "\n"
+
+
+def _facts(view: RunView) -> Iterator[str]:
+    planned = len(view.run.planned)
+    yield f"{view.run.done} of {planned} trials complete" if planned else f"{len(view.trials)} trials"
+    accels = sorted({str(trial.summary.metrics.get("accel", "")) for trial in view.trials} - {""})
+    level = clean(view.run.meta.get("second_level") or "", 20)
+    if accels:
+        second = f", second level {level}" if level and level != "none" else ""
+        yield clean(f"{' and '.join(accels)}{second}")
+    started = clean(view.run.meta.get("started_at") or "", 40)
+    if started:
+        yield f"began {started}"
+
+
+def _arm_head(arm: ArmView) -> dict[str, object]:
+    told = [f"{key} {value}" for key, value in arm.differs.items() if value]
+    kernels = sorted({trial.summary.kernel_release for trial in arm.trials} - {""})
+    trials = [f"median of {len(arm.trials)} trials"] if len(arm.trials) > 1 else []
+    note = " · ".join([*told, *(f"Linux {kernel}" for kernel in kernels), *trials])
+    return {"name": clean(arm.name, 60), "colour": _colour(arm), "note": clean(note, 160)}
+
+
+def _trouble(trial: TrialView) -> dict[str, str]:
+    return {
+        "id": clean(trial.summary.trial),
+        "outcome": trial.summary.outcome,
+        "error": clean_block(trial.error),
+        "hint": clean(trial.hint, 400),
+        "console": text.console_tail(trial.folder.directory / layout.CONSOLE) if trial.folder else "",
+    }
+
+
+def _time_sections(view: RunView, specs: dict[str, charts.Spec]) -> Iterator[Section]:
+    for series in _SECTIONS:
+        panels = charts.time_panels(view.arms, series.readings, series.title)
+        figures = []
+        for number, panel in enumerate(panels):
+            place = f"chart-{series.id}-{number}"
+            specs[place] = panel.spec
+            trials = len(panel.arm.trials)
+            note = (
+                f"{trials} trials, steps of {clean(panel.arm.shown.summary.trial, 40)}" if trials > 1 else ""
+            )
+            figures.append(Figure(place, clean(panel.arm.name, 60), note, _colour(panel.arm), panel.alt))
+        if figures:
+            steps = charts.legend_trial(view.arms)
+            yield Section(series.id, series.title, series.lead, tuple(figures), steps.steps if steps else ())
+
+
+def _maps(view: RunView) -> dict[str, Any]:
+    arms, problems, regions, left = [], [], [], _MOST_MAPS
+    for arm in view.arms:
+        drawn: list[Picture] = []
+        for label, draw in _snapshots(arm.shown):
+            try:
+                new = draw() if left > 0 else []
+            except BadInputError as error:
+                problems.append(clean(f"{label}: {error.brief}", 300))
+                continue
+            left -= len(new)
+            drawn += new
+        if drawn:
+            regions += [picture.region for picture in drawn]
+            note = arm.shown.summary.trial if len(arm.trials) > 1 else ""
+            arms.append(
+                {"name": clean(arm.name, 60), "colour": _colour(arm), "note": clean(note), "pictures": drawn}
+            )
+    if left <= 0:
+        problems.append(f"Only the first {_MOST_MAPS} snapshots are drawn.")
+    return {"maps": arms, "map_problems": problems, "map_region": ", ".join(dict.fromkeys(regions))}
+
+
+def _snapshots(trial: TrialView) -> Iterator[tuple[str, Callable[[], list[Picture]]]]:
+    for event in trial.folder.events if trial.folder else ():
+        path = trial.folder.snapshot_path(event) if trial.folder and event.name == "snapshot" else None
+        if path is not None:
+            yield event.text("label"), lambda path=path: pictures(read_snapshot(path))  # type: ignore[misc]  # bound now
+
+
+def _policy_figures(view: RunView, specs: dict[str, charts.Spec]) -> Iterator[Figure]:
+    chosen = [(arm, policy_bars(arm)) for arm in view.arms]
+    largest = max((bar.value for _, bars in chosen for bar in bars), default=0)
+    for arm, bars in chosen:
+        if bars:
+            place = f"chart-policies-{arm.index}"
+            specs[place] = charts.policy_spec(bars, largest)
+            label = clean(arm.shown.summary.tables_snapshot, 40)
+            words = "; ".join(f"{bar.policy}, {bar.measure}: {bar.text}" for bar in bars)
+            alt = clean(f"Modelled policies for {arm.name} at snapshot {label}. {words}.", 900)
+            yield Figure(place, clean(arm.name, 60), f"at snapshot {label}, modelled", _colour(arm), alt)
+
+
+def _step_tables(view: RunView) -> list[dict[str, object]]:
+    return [
+        {
+            "id": clean(trial.summary.trial),
+            "outcome": trial.summary.outcome,
+            "colour": _colour(arm),
+            "steps": trial.steps,
+        }
+        for arm in view.arms
+        for trial in arm.trials
+        if trial.steps
+    ]
+
+
+def _colour(arm: ArmView) -> int:
+    return arm.index % charts.ARM_COLOURS
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, of the version that the charts are written for."""
+    import altair
+    import vl_convert
+
+    version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    bundle: str = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # it is optional
+    # A script element ends at these words wherever they stand; in JavaScript strings "\\/" is "/".
+    return re.sub(r"</(?=script)", r"<\\/", bundle, flags=re.IGNORECASE).replace("<!--", r"<\!--")
+
+
+def _csp_hash(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _raw(ours: str) -> Any:  # markupsafe.Markup, of text that is this program's own
+    from markupsafe import Markup
+
+    return Markup(ours)  # noqa: S704  # library, embed.js and hashes; never anything from a run

@@ -1,0 +1,102 @@
+"""Words and numbers for people. What guests said is bounded and made printable here."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from orchestrator.units import format_duration, format_size
+
+_NAME_LIMIT: Final = 120
+_MILLI: Final = 1e-3
+_MICRO: Final = 1e-6
+_ROUNDED_FROM: Final = 100  # a rate of this and more needs no decimals
+_CONSOLE_BYTES: Final = 8192
+_CONSOLE_LINES: Final = 24
+
+# Control, format (bidi overrides, zero width), surrogate, private and unassigned characters: a guest
+# that prints them could move the cursor, reorder the line or hide a part of it.
+_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def clean(text: object, limit: int = _NAME_LIMIT) -> str:
+    """`text` on one line, printable, and no longer than `limit` characters."""
+    raw = str(text)
+    kept = "".join(_shown(character) for character in raw[: limit + 1])
+    return kept if len(raw) <= limit else kept[: limit - 1] + "…"
+
+
+def clean_block(text: str, limit: int = 4000) -> str:
+    """Several lines, each printable; of what is too long, the end."""
+    lines = text[-limit:].replace("\r\n", "\n").split("\n")
+    return "\n".join(clean(line, 400) for line in lines)
+
+
+def console_tail(path: Path) -> str:
+    """The last lines of a guest's serial console, or nothing."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _CONSOLE_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return clean_block("\n".join(text.rstrip().splitlines()[-_CONSOLE_LINES:]), _CONSOLE_BYTES)
+
+
+def size(value: float) -> str:
+    """Bytes."""
+    return format_size(value)
+
+
+def count(value: float) -> str:
+    """Whole things, by thousands."""
+    return f"{value:,.0f}"
+
+
+def seconds(value: float) -> str:
+    """Seconds, down to microseconds."""
+    if 0 < abs(value) < _MILLI:
+        return f"{value / _MICRO:.3g} µs"
+    if 0 < abs(value) < 1:
+        return f"{value / _MILLI:.3g} ms"
+    return format_duration(value)
+
+
+def rate(value: float) -> str:
+    """Operations per second."""
+    return f"{value:,.0f} /s" if abs(value) >= _ROUNDED_FROM else f"{value:.3g} /s"
+
+
+FORMATS: Final[dict[str, Callable[[float], str]]] = {
+    "bytes": size,
+    "count": count,
+    "seconds": seconds,
+    "1/s": rate,
+}
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with its unit; unknown units are appended."""
+    known = FORMATS.get(unit)
+    return known(value) if known else f"{value:,.6g} {clean(unit, 16)}".strip()
+
+
+def percent(part: float, whole: float) -> str:
+    """`part` of `whole`; never 100 % or 0 % of what is nearly so."""
+    if not whole:
+        return "0 %"
+    share = 100 * part / whole
+    if 0 < share < 1:
+        return f"{share:.2g} %"
+    if 0 < 100 - share < 1:
+        return f"{min(share, 99.99):.4g} %"
+    return f"{share:.0f} %"
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t\r\v\f":
+        return " "
+    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in _UNPRINTABLE else character

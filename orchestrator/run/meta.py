@@ -1,0 +1,83 @@
+"""Where a run took place: what meta.json says of host, versions and origin."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from orchestrator.guest.image import Image
+from orchestrator.host.accel import Acceleration
+from orchestrator.host.libvirt_host import LibvirtHost
+
+_PACKAGES = ("libvirt-python", "ansible-core", "ansible-runner", "fabric", "paramiko", "numpy", "pandas", "pyarrow")
+# Guest packages that decide what is measured; all versions are in the image's own image.json.
+_GUEST_PACKAGES = ("redis-server", "libjemalloc2", "libc6", "systemd")
+
+
+def provenance(command_line: list[str], root: Path) -> dict[str, object]:
+    """What is known before anything is started."""
+    return {
+        "command_line": command_line,
+        "git_commit": git_commit(root),
+        "host": {
+            "kernel": platform.release(),
+            "cpu": cpu_model(),
+            "cpus": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+        "versions": {
+            "orchestrator": metadata.version("orchestrator"),
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def guest_facts(host: LibvirtHost, acceleration: Acceleration, image: Image) -> dict[str, object]:
+    """What is known once the host is connected and the image built."""
+    return {
+        "accel": acceleration.name,
+        "accel_reason": acceleration.reason,
+        "second_level": acceleration.second_level,
+        "libvirt_uri": host.uri.partition("?")[0],
+        "hypervisor": host.versions,
+        "image": {
+            "key": image.key,
+            "kernels": image.releases,
+            "packages": {name: image.packages[name] for name in _GUEST_PACKAGES if name in image.packages},
+        },
+    }
+
+
+def cpu_model() -> str:
+    """Name of the host's first CPU."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def git_commit(root: Path) -> str:
+    """The checkout's commit, with `-dirty` if it was changed; empty outside of a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def command_line() -> list[str]:
+    """How this process was called, without the path to the program."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]

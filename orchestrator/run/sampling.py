@@ -1,0 +1,112 @@
+"""Runs the probes while a trial goes on: one thread for the guest's stream, one for the host's side."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestrator.deadline import Deadline
+from orchestrator.errors import GuestLostError, OrchestratorError
+from orchestrator.guest.sampler import read_ticks, sampler_argv
+from orchestrator.guest.shell import GuestShell
+from orchestrator.observation import Observation, Reading
+from orchestrator.probes import PROBES, HostView, Probe
+from orchestrator.store import TrialWriter
+
+# A guest that unplugs under software emulation may not answer for a while; this long is too long.
+SILENCE_SECONDS = 90.0
+_JOIN_SECONDS = 10.0
+
+
+class Sampling:
+    """The running probes of one trial."""
+
+    def __init__(
+        self, writer: TrialWriter, now_ns: Callable[[], int], shell: GuestShell, host: HostView, every: float
+    ) -> None:
+        self._writer = writer
+        self._now_ns = now_ns
+        self._shell = shell
+        self._host = host
+        self._every = every
+        self._probes: list[tuple[str, Probe]] = [(name, probe()) for name, probe in PROBES]
+        self._stop = threading.Event()
+        self._lost = ""
+        self._quiet = Deadline(SILENCE_SECONDS)
+        self._channel: Any = None  # paramiko.Channel
+
+    def check(self) -> None:
+        """Raise GuestLostError when the guest's stream has ended or fallen silent."""
+        if self._lost:
+            raise GuestLostError("the guest stopped answering on ssh", details=self._lost)
+        if self._quiet.expired:
+            raise GuestLostError(f"the guest sent no sample for {SILENCE_SECONDS:.0f} s")
+
+    @contextmanager
+    def running(self, processes: list[str]) -> Iterator[None]:
+        """Sample until the end of the block. `processes` are the names that are watched in the guest."""
+        files = sorted({path for _, probe in self._probes for path in probe.guest_files})
+        self._channel = self._shell.stream(sampler_argv(self._every, files, processes))
+        self._quiet = Deadline(SILENCE_SECONDS)
+        threads = [
+            threading.Thread(target=self._guest_side, name="guest probes", daemon=True),
+            threading.Thread(target=self._host_side, name="host probes", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            self._channel.close()
+            for thread in threads:
+                thread.join(_JOIN_SECONDS)
+
+    def _guest_side(self) -> None:
+        reason = "the stream ended"
+        try:
+            for tick in read_ticks(self._channel.recv):
+                self._quiet = Deadline(SILENCE_SECONDS)
+                for name, probe in self._probes:
+                    self._keep(name, probe.from_guest(tick))
+        except (OrchestratorError, OSError, EOFError) as error:
+            reason = str(error) or type(error).__name__
+        if not self._stop.is_set():
+            self._lost = reason
+            self._keep("sampler", [Reading("guest", None, "", gap=reason)])
+
+    def _host_side(self) -> None:
+        next_at = time.monotonic()
+        while not self._stop.is_set():
+            for name, probe in self._probes:
+                try:
+                    readings = list(probe.from_host(self._host))
+                except (OrchestratorError, OSError) as error:
+                    if self._stop.is_set():
+                        return
+                    readings = [Reading("host", None, "", gap=str(error) or type(error).__name__)]
+                self._keep(name, readings)
+            # What was missed is not made up for.
+            next_at = max(next_at + self._every, time.monotonic())
+            self._stop.wait(next_at - time.monotonic())
+
+    def _keep(self, probe: str, readings: Iterable[Reading]) -> None:
+        t_ns = self._now_ns()
+        rows = [
+            Observation(
+                t_ns=t_ns,
+                trial=self._writer.trial_id,
+                source=f"{probe}/{reading.source}" if reading.source else probe,
+                name=reading.name,
+                value=reading.value,
+                unit=reading.unit,
+                origin=reading.origin,
+                gap=reading.gap,
+            )
+            for reading in readings
+        ]
+        if rows:
+            self._writer.observe(rows)

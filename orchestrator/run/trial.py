@@ -1,0 +1,274 @@
+"""One trial: a guest is booted, set up, put through its steps and ended."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.actions import Action
+from orchestrator.actions.context import Outcome
+from orchestrator.deadline import Deadline
+from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
+from orchestrator.guest.boot import Guest, booted
+from orchestrator.guest.image import Image
+from orchestrator.guest.keys import SshKeys
+from orchestrator.guest.programs import build_program
+from orchestrator.guest.setup import apply_playbook
+from orchestrator.guest.snapshot import take_snapshot
+from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
+from orchestrator.host.machine import Machine
+from orchestrator.observation import Observation
+from orchestrator.plan import TrialPlan
+from orchestrator.probes import HostView
+from orchestrator.run.places import GUEST_PROBE, Places
+from orchestrator.run.progress import Progress
+from orchestrator.run.sampling import Sampling
+from orchestrator.store import TrialWriter
+from orchestrator.store.snapshot_file import write_snapshot
+from orchestrator.workloads import WorkloadDriver, load_workload
+
+_SLEEP_SLICE_SECONDS = 1.0
+
+
+class TrialTimeoutError(GuestError):
+    """The trial's deadline is over."""
+
+    outcome = "timeout"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What trials of a run share."""
+
+    host: LibvirtHost
+    image: Image
+    keys: SshKeys
+    places: Places
+    accel: str
+    command_line: str
+    runtime: Path
+    progress: Progress
+
+
+@dataclass
+class LiveTrial:
+    """The running trial; the real side of `orchestrator.actions.context.TrialContext`."""
+
+    plan: TrialPlan
+    lab: Lab
+    writer: TrialWriter
+    guest: Guest
+    sampling: Sampling
+    deadline: Deadline
+    began_ns: int
+    workloads: Mapping[str, WorkloadDriver]
+    step: int = 0
+    action: str = ""
+    describe: str = ""
+    outcome: Outcome | None = None
+    facts: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def machine(self) -> Machine:
+        return self.plan.machine
+
+    @property
+    def domain(self) -> LibvirtDomain:
+        return self.guest.domain
+
+    def now_ns(self) -> int:
+        return time.monotonic_ns() - self.began_ns
+
+    def check(self) -> None:
+        dead = self.guest.why_dead()
+        if dead:
+            raise dead
+        self.sampling.check()
+        if self.deadline.expired:
+            raise TrialTimeoutError(f"the trial took longer than its deadline of {self.deadline.seconds:.0f} s")
+
+    def sleep(self, seconds: float) -> None:
+        end = Deadline(seconds)
+        while not end.expired:
+            time.sleep(min(_SLEEP_SLICE_SECONDS, end.remaining))
+            self.check()
+
+    def done(
+        self,
+        outcome: Outcome,
+        *,
+        requested_ns: int | None = None,
+        acknowledged_ns: int | None = None,
+        settled_ns: int | None = None,
+        values: Mapping[str, float] | None = None,
+    ) -> None:
+        self.writer.event(
+            "step.end",
+            self.now_ns(),
+            step=self.step,
+            action=self.action,
+            describe=self.describe,
+            outcome=outcome.value,
+            requested_ns=requested_ns,
+            acknowledged_ns=acknowledged_ns,
+            settled_ns=settled_ns,
+            values=dict(values or {}),
+            **self.facts,
+        )
+        self.outcome = outcome
+
+    def start_workload(self, name: str, settings: Mapping[str, object], deadline: Deadline) -> dict[str, float]:
+        driver = load_workload(self.lab.places.workloads / name, settings)
+        self.facts = {"workload": name}
+        measured = driver.start(
+            self.guest.shell, seed=self.plan.seed, deadline=deadline.sooner(self.deadline.remaining)
+        )
+        t_ns = self.now_ns()
+        self.writer.observe(
+            Observation(t_ns, self.plan.id, f"workload/{name}", key, value, _unit(key))
+            for key, value in measured.items()
+        )
+        return measured
+
+    def stop_workload(self, name: str, deadline: Deadline) -> None:
+        self.facts = {"workload": name}
+        self.workloads[name].stop(self.guest.shell, deadline=deadline)
+
+    def execute(self, argv: list[str], deadline: Deadline) -> None:
+        self.guest.shell.run(argv, seconds=deadline.sooner(self.deadline.remaining).remaining)
+
+    def snapshot(self, label: str) -> None:
+        t_ns = self.now_ns()
+        snapshot = take_snapshot(self.guest, self.machine, label)
+        path = self.writer.snapshots / f"{self.step:02d}-{label}.npz"
+        write_snapshot(path, snapshot)
+        self.writer.event(
+            "snapshot", t_ns, label=label, file=path.name, paused=snapshot.paused, moved=snapshot.moved
+        )
+
+
+def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
+    """Run a trial to its end. Returns what went wrong, having recorded it, or None.
+
+    KeyboardInterrupt is recorded and raised again.
+    """
+    began_ns = time.monotonic_ns()
+    error: OrchestratorError | None = None
+    outcome = "interrupted"
+    try:
+        writer.event("trial.begin", 0, arm=plan.arm, accel=lab.accel)
+        _run(plan, lab, writer, began_ns)
+        outcome = "completed"
+    except GuestError as failure:
+        error, outcome = failure, failure.outcome
+    except OrchestratorError as failure:
+        error, outcome = failure, "failed"
+    finally:
+        writer.event(
+            "trial.end",
+            time.monotonic_ns() - began_ns,
+            outcome=outcome,
+            error=error.brief if error else "",
+            details=error.details[:4000] if error else "",
+            console_tail=error.console_tail[:8000] if error else "",
+            hint=error.hint if error else "",
+        )
+        writer.close()
+    return error
+
+
+def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
+    progress, deadline = lab.progress, Deadline(plan.deadline_seconds)
+    scratch = lab.runtime / plan.id[:24]
+    workloads = planned_workloads(plan, lab.places)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        progress.step("boot", 0, len(plan.steps))
+        guest = stack.enter_context(
+            booted(
+                lab.host,
+                lab.image,
+                lab.image.boot_files(plan.kernel),
+                plan.machine,
+                lab.keys,
+                name=f"t{writer.directory.name}"[:24],
+                accel=lab.accel,
+                command_line=lab.command_line,
+                scratch=scratch,
+                progress=lambda _: None,
+                console_log=writer.console_log,
+            )
+        )
+        try:
+            progress.step("set up", 0, len(plan.steps))
+            setup_guest(guest, plan.setup.model_dump(), workloads, lab.places, scratch / "setup")
+            view = HostView(guest.domain, plan.machine)
+            sampling = Sampling(
+                writer, lambda: time.monotonic_ns() - began_ns, guest.shell, view, plan.sample_every_seconds
+            )
+            watched = sorted({name for driver in workloads.values() for name in driver.processes})
+            with sampling.running(watched):
+                trial = LiveTrial(plan, lab, writer, guest, sampling, deadline, began_ns, workloads)
+                for number, step in enumerate(plan.steps, start=1):
+                    _run_step(trial, number, step.action, step.load())
+        except GuestError as error:
+            # A shell that broke may be the last sign of a panic: tell that instead, with the console.
+            raise guest.why_dead(error) or error from error
+        except InfrastructureError as error:
+            dead = guest.why_dead()
+            if dead:
+                raise dead from error
+            raise
+
+
+def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
+    trial.step, trial.action, trial.describe = number, name, action.describe()
+    trial.outcome, trial.facts = None, {}
+    began = time.monotonic()
+    trial.lab.progress.step(trial.describe, number, len(trial.plan.steps))
+    trial.writer.event("step.begin", trial.now_ns(), step=number, action=name, describe=trial.describe)
+    trial.check()
+    action.run(trial)
+    trial.lab.progress.step_done(trial.describe, trial.outcome or "", time.monotonic() - began)
+
+
+def planned_workloads(plan: TrialPlan, places: Places) -> dict[str, WorkloadDriver]:
+    """The workloads that a trial's steps name, with their settings. Raises BadInputError for a bad one."""
+    found = {}
+    for step in plan.steps:
+        name = step.params.get("workload")
+        if isinstance(name, str):
+            settings = step.params.get("set")
+            driver = load_workload(places.workloads / name, settings if isinstance(settings, dict) else None)
+            found.setdefault(name, driver)
+    return found
+
+
+def setup_guest(
+    guest: Guest,
+    setup: Mapping[str, object],
+    workloads: Mapping[str, WorkloadDriver],
+    places: Places,
+    scratch: Path,
+) -> None:
+    """Install the guest's programs and policies with the playbook."""
+    programs = scratch / "programs"
+    programs.mkdir(parents=True)
+    sources = [places.guests / GUEST_PROBE]
+    sources += [
+        places.workloads / name / driver.program for name, driver in workloads.items() if driver.program
+    ]
+    for source in sources:
+        shutil.copy(build_program(source, places.cache), programs / source.stem)
+    variables = {"programs_dir": str(programs), **setup}
+    apply_playbook(places.playbooks / "guest.yaml", variables, guest.shell, guest.keys, scratch / "ansible")
+
+
+def _unit(key: str) -> str:
+    if key.endswith("_per_second"):
+        return "1/s"
+    return next((unit for unit in ("seconds", "bytes") if key.endswith(f"_{unit}")), "count")

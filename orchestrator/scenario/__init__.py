@@ -1,0 +1,16 @@
+"""What a user writes: a scenario file, checked as a whole before anything runs."""
+
+from orchestrator.scenario.checks import check_fits, guest_overhead_bytes
+from orchestrator.scenario.load import KernelsOf, load_scenario
+from orchestrator.scenario.model import Arm, Scenario, Setup, Step
+
+__all__ = [
+    "Arm",
+    "KernelsOf",
+    "Scenario",
+    "Setup",
+    "Step",
+    "check_fits",
+    "guest_overhead_bytes",
+    "load_scenario",
+]

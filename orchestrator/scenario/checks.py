@@ -1,0 +1,88 @@
+"""What is wrong with a machine although each of its values is well-formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.errors import Problem
+from orchestrator.host.machine import Machine, VirtioMem
+from orchestrator.scenario.model import Scenario
+from orchestrator.units import MIB, PMD_BYTES, format_size, write_size
+from orchestrator.yamlfile import Location
+
+MINIMUM_MEMORY_BYTES = 128 * MIB  # a Debian kernel with its initrd does not boot in less
+
+# What a guest costs the host beside its RAM: QEMU's own heap, code and threads, and its page tables
+# (8 bytes for each 4 KiB in the process's and once more in the second-level tables: 1/256).
+QEMU_OVERHEAD_BYTES = 128 * MIB
+PAGE_TABLE_SHARE = 256
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong at a path of the scenario, and what would be right."""
+
+    path: Location
+    wrong: str
+    right: str
+
+
+def machine_faults(machine: Machine) -> Iterator[Fault]:
+    """Impossible sizes."""
+    if machine.memory < MINIMUM_MEMORY_BYTES:
+        wrong = f"machine.memory is {write_size(machine.memory)}, too little to boot"
+        yield Fault(("machine", "memory"), wrong, f"it should be at least {write_size(MINIMUM_MEMORY_BYTES)}")
+    elif machine.memory % PMD_BYTES:
+        yield _not_a_multiple("memory", machine.memory, PMD_BYTES)
+    if machine.virtio_mem is not None:
+        yield from _virtio_mem_faults(machine.virtio_mem)
+
+
+def _virtio_mem_faults(device: VirtioMem) -> Iterator[Fault]:
+    if device.block < PMD_BYTES or device.block.bit_count() != 1:
+        above = max(PMD_BYTES, 1 << max(device.block - 1, 0).bit_length())
+        wrong = f"machine.virtio_mem.block is {write_size(device.block)}"
+        right = f"it should be a power of two of at least 2MiB, such as {write_size(above)}"
+        yield Fault(("machine", "virtio_mem", "block"), wrong, right)
+    elif device.size == 0:
+        wrong = "machine.virtio_mem.size is 0B"
+        yield Fault(("machine", "virtio_mem", "size"), wrong, "it should be at least one block")
+    elif device.size % device.block:
+        yield _not_a_multiple("virtio_mem.size", device.size, device.block)
+
+
+def _not_a_multiple(key: str, size: int, unit: int) -> Fault:
+    above = -(-size // unit) * unit
+    near = f"{write_size(above - unit)} or {write_size(above)}" if above > unit else write_size(above)
+    wrong = f"machine.{key} is {write_size(size)}, not a multiple of {write_size(unit)}"
+    return Fault(("machine", *key.split(".")), wrong, f"it should be {near}")
+
+
+def guest_overhead_bytes(machine: Machine) -> int:
+    """Host memory that a guest takes beside its RAM, at the most."""
+    return QEMU_OVERHEAD_BYTES + machine.maximum_memory // PAGE_TABLE_SHARE
+
+
+def check_fits(scenario: Scenario, available_bytes: int) -> list[Problem]:
+    """A problem if the largest arm, fully plugged, does not fit the host's free memory.
+
+    Trials run one after another, so it is one guest that has to fit.
+    """
+    largest = max(scenario.arms, key=lambda arm: arm.machine.maximum_memory)
+    needed = largest.machine.maximum_memory + guest_overhead_bytes(largest.machine)
+    if needed <= available_bytes:
+        return []
+    share = (available_bytes - QEMU_OVERHEAD_BYTES) * PAGE_TABLE_SHARE // (PAGE_TABLE_SHARE + 1)
+    room = share // PMD_BYTES * PMD_BYTES
+    wrong = (
+        f"arm {largest.name!r} can take {format_size(needed)} of the host "
+        f"({format_size(largest.machine.maximum_memory)} of guest memory and what QEMU needs), "
+        f"which has {format_size(available_bytes)} available"
+    )
+    right = (
+        f"memory and virtio_mem.size together should be at most {room // MIB}MiB"
+        if room >= MINIMUM_MEMORY_BYTES
+        else "free memory on this host"
+    )
+    return [scenario.views[largest.name].problem(("machine", "memory"), wrong, right)]

@@ -1,0 +1,224 @@
+"""From a scenario file to a `Scenario`, or to every fault in it.
+
+Each arm is checked as if it were a file of its own: the scenario with that arm's keys written over
+it. Every value remembers where it was written, so a fault stands where the user has to change
+something, be it in the arm or in the scenario.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import ValidationError
+
+from orchestrator.actions.base import ACTIONS, Action, FieldProblem
+from orchestrator.errors import BadInputError, FileProblemsError, Problem
+from orchestrator.host.machine import Machine
+from orchestrator.registry import Registry
+from orchestrator.scenario.checks import machine_faults
+from orchestrator.scenario.model import Arm, ArmsText, Body, Scenario, ScenarioText, Step, is_name
+from orchestrator.yamlfile import (
+    Entry,
+    Location,
+    Node,
+    YamlFile,
+    dotted,
+    printable,
+    raise_problems,
+    read_yaml,
+    suggest,
+)
+
+# Name of a guest -> names of its kernels, the default first. Raises BadInputError.
+KernelsOf: TypeAlias = Callable[[str], Collection[str]]
+Actions: TypeAlias = Registry[type[Action]]
+
+
+def load_scenario(path: Path, *, kernels_of: KernelsOf, actions: Actions = ACTIONS) -> Scenario:
+    """Read and check a scenario. Raises FileProblemsError with every fault."""
+    return _Loader(read_yaml(path), kernels_of, actions).load()
+
+
+def _overlaid(base: Entry | None, over: Node) -> Node:
+    """An arm's mapping written over the scenario's; where that is no mapping, it stays as it is."""
+    if base is None:
+        return over
+    return _merged(base.node, over) if isinstance(base.node.content, dict) else base.node
+
+
+def _merged(base: Node, over: Node) -> Node:
+    """`over` written over `base`: mappings key by key, everything else as a whole."""
+    if not (isinstance(base.content, dict) and isinstance(over.content, dict)):
+        return over
+    entries = dict(base.content)
+    for key, entry in over.content.items():
+        below = entries.get(key)
+        entries[key] = replace(entry, node=_merged(below.node, entry.node)) if below else entry
+    return replace(base, content=entries)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long, or a folder that may not be read
+        return False
+
+
+class _Loader:
+    def __init__(self, file: YamlFile, kernels_of: KernelsOf, actions: Actions) -> None:
+        self._file = file
+        self._kernels_of = kernels_of
+        self._actions = actions
+        self._problems: list[Problem] = list(file.repeated)
+
+    def load(self) -> Scenario:
+        views = self._views()
+        bodies = {name: self._body(view) for name, view in views.items()}
+        steps = self._steps()
+        kernels = self._kernels()
+        booted = {name: self._kernel(view, kernels) for name, view in views.items()}
+        machines = {name: machine for name, view in views.items() if (machine := self._machine(view))}
+        for name, machine in machines.items():
+            for fault in machine_faults(machine):
+                self._problems.append(views[name].problem(fault.path, fault.wrong, fault.right))
+        self._check_steps(steps, machines)
+        self._check_arms()
+        raise_problems(self._problems)
+        return Scenario(
+            file=self._file,
+            views=views,
+            body=next(body for body in bodies.values() if body),
+            arms=tuple(
+                Arm(name=name, kernel=booted[name], setup=body.setup, machine=body.machine)
+                for name, body in bodies.items()
+                if body
+            ),
+            steps=tuple(steps.values()),
+        )
+
+    def _views(self) -> dict[str, YamlFile]:
+        """The file with each arm written into it; without any arm, the file alone."""
+        base = {key: entry for key, entry in self._file.root.entries.items() if key != "arms"}
+        arms = self._file.node(("arms",))
+        if arms is None or not arms.entries:
+            return {"": self._view(base)}
+        views = {}
+        for name, arm in arms.entries.items():
+            entries = dict(base)
+            for key, entry in arm.node.entries.items():
+                if key == "kernel":
+                    entries[key] = entry
+                elif key in ("setup", "machine") and isinstance(entry.node.content, dict):
+                    entries[key] = replace(entry, node=_overlaid(base.get(key), entry.node))
+            views[name] = self._view(entries)
+        return views
+
+    def _view(self, entries: dict[str, Entry]) -> YamlFile:
+        return YamlFile(self._file.name, replace(self._file.root, content=entries))
+
+    def _body(self, view: YamlFile) -> Body | None:
+        try:
+            return Body.model_validate(view.data)
+        except ValidationError as error:
+            self._problems += view.problems(error, ScenarioText)
+            return None
+
+    def _check_arms(self) -> None:
+        """Names and keys of the arms themselves; what they override is checked in the views."""
+        try:
+            ArmsText.model_validate(self._file.data)
+        except ValidationError as error:
+            self._problems += self._file.problems(error, ArmsText)
+
+    def _kernels(self) -> Collection[str]:
+        """The kernels of the guest; none (and a problem) where there is no usable definition."""
+        node = self._file.node(("guest",))
+        if node is None or not isinstance(node.content, str) or not is_name(node.content):
+            return ()
+        try:
+            return self._kernels_of(node.content)
+        except FileProblemsError as error:
+            self._problems += error.problems
+        except BadInputError as error:
+            self._problems.append(self._file.problem(("guest",), error.brief, error.hint))
+        return ()
+
+    def _kernel(self, view: YamlFile, kernels: Collection[str]) -> str:
+        node = view.node(("kernel",))
+        kernel = node.content if node else None
+        if not isinstance(kernel, str):
+            return next(iter(kernels), "")
+        if "/" in kernel:
+            path = (Path(view.name).parent / kernel).absolute()
+            if not _is_file(path):
+                wrong = f"kernel {kernel!r}: there is no file {str(path)!r}"
+                right = "give the path of a bzImage, relative to this file's folder"
+                self._problems.append(view.problem(("kernel",), wrong, right))
+            return str(path)
+        if kernels and kernel not in kernels:
+            right = f"{suggest(kernel, list(kernels))} A path has a '/', as in ./bzImage"
+            self._problems.append(view.problem(("kernel",), f"there is no kernel {kernel!r}", right))
+        return kernel
+
+    def _steps(self) -> dict[int, Step]:
+        """The steps without faults, by their index."""
+        steps = self._file.node(("steps",))
+        if steps is None or not isinstance(steps.content, tuple):
+            return {}
+        made = {i: self._step(i, node) for i, node in enumerate(steps.content)}
+        return {i: step for i, step in made.items() if step is not None}
+
+    def _step(self, index: int, node: Node) -> Step | None:
+        at: Location = ("steps", index)
+        if not isinstance(node.content, dict) or not node.content:
+            self._fault(
+                at, f"{dotted(at)} is not an action with parameters", "write it as `- unplug: {to: 0B}`"
+            )
+            return None
+        names = list(node.content)
+        if len(names) > 1:
+            wrong = f"{dotted(at)} has {len(names)} keys ({', '.join(map(printable, names))}); a step has one"
+            right = "indent parameters below the action, or begin a new step with `- `"
+            self._problems.append(self._file.problem((*at, names[1]), wrong, right, key=True))
+            return None
+        name = names[0]
+        if name not in self._actions:
+            right = suggest(name, self._actions.names())
+            self._problems.append(
+                self._file.problem((*at, name), f"there is no action {name!r}", right, key=True)
+            )
+            return None
+        kind = self._actions[name]
+        params = node.content[name].node.plain()
+        try:
+            return Step(name, kind.model_validate({} if params is None else params))
+        except ValidationError as error:
+            self._problems += self._file.problems(error, kind, (*at, name))
+            return None
+
+    def _machine(self, view: YamlFile) -> Machine | None:
+        """An arm's machine, also where something else of the arm is wrong."""
+        node = view.node(("machine",))
+        try:
+            return Machine.model_validate(node.plain() if node else None)
+        except ValidationError:  # told with the rest of the body
+            return None
+
+    def _check_steps(self, steps: dict[int, Step], machines: dict[str, Machine]) -> None:
+        """What the steps ask of every arm's machine; a fault of some arms only says of which."""
+        sound = {arm: machine for arm, machine in machines.items() if not any(machine_faults(machine))}
+        for index, step in steps.items():
+            found: dict[FieldProblem, list[str]] = {}
+            for arm, machine in sound.items():
+                for fault in step.action.problems(machine):
+                    found.setdefault(fault, []).append(arm)
+            for fault, arms in found.items():
+                path = ("steps", index, step.name, *(fault.field.split(".") if fault.field else ()))
+                where = "" if len(arms) == len(sound) else f" (in {', '.join(arms)})"
+                self._fault(path, f"{dotted(path)}: {fault.wrong}{where}", fault.right)
+
+    def _fault(self, path: Location, wrong: str, right: str) -> None:
+        self._problems.append(self._file.problem(path, wrong, right))

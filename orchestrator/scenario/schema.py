@@ -1,0 +1,123 @@
+"""The JSON schema of scenario files, so that editors complete and check them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import pairwise
+from typing import Any, TypeAlias, cast
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from orchestrator.actions.base import ACTIONS, Action
+from orchestrator.registry import Registry
+from orchestrator.scenario.model import ScenarioText
+from orchestrator.units import Duration, Size, write_size
+
+Schema: TypeAlias = dict[str, Any]
+
+
+def scenario_schema(actions: Registry[type[Action]] = ACTIONS) -> Schema:
+    """A JSON schema (draft 2020-12) of a scenario with every action's parameters."""
+    schema = _of(ScenarioText)
+    definitions: Schema = schema["$defs"]
+    properties: Schema = {}
+    for name, action in actions:
+        own = _of(action)
+        definitions |= own.pop("$defs", {})
+        definitions[f"action.{name}"] = own
+        reference = {"$ref": f"#/$defs/action.{name}"}
+        # `- snapshot:` alone is fine when no parameter has to be given.
+        properties[name] = reference if own.get("required") else {"anyOf": [reference, {"type": "null"}]}
+        properties[name]["description"] = own.get("description", "")
+    definitions["Step"] = {
+        "type": "object",
+        "description": "One action and its parameters.",
+        "properties": properties,
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    schema["properties"]["steps"]["items"] = {"$ref": "#/$defs/Step"}
+    for key in ("machine", "setup"):
+        definitions["ArmText"]["properties"][key] |= _overriding(definitions, key.capitalize())
+    _tidy(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+class _WithAttributeDocs(GenerateJsonSchema):
+    """Describes each property by the docstring below its attribute."""
+
+    def model_schema(self, schema: Any) -> JsonSchemaValue:  # pydantic_core's ModelSchema
+        described = super().model_schema(schema)
+        for base in reversed(schema["cls"].__mro__):
+            if issubclass(base, BaseModel) and base is not BaseModel:
+                for name, text in _attribute_docs(base):
+                    if name in described.get("properties", {}):
+                        described["properties"][name]["description"] = text
+        return described
+
+
+def _of(model: type[BaseModel]) -> Schema:
+    return model.model_json_schema(schema_generator=_WithAttributeDocs)
+
+
+def _attribute_docs(cls: type) -> Iterator[tuple[str, str]]:
+    try:
+        source = textwrap.dedent(inspect.getsource(cls))
+    except (OSError, TypeError):  # no source at hand: no descriptions
+        return
+    body = cast("ast.ClassDef", ast.parse(source).body[0]).body
+    for statement, following in pairwise(body):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            yield statement.target.id, inspect.cleandoc(following.value.value)
+
+
+def _overriding(definitions: Schema, name: str) -> Schema:
+    """A reference to a copy of a definition (and of those it refers to) in which nothing is required."""
+    partial = f"Partial{name}"
+    if partial not in definitions:
+        copied = deepcopy(definitions[name])
+        copied.pop("required", None)
+        definitions[partial] = copied
+        for value in copied["properties"].values():
+            for holder in (value, *value.get("anyOf", ())):
+                if "$ref" in holder:
+                    holder.update(_overriding(definitions, holder["$ref"].rsplit("/", 1)[1]))
+    return {"$ref": f"#/$defs/{partial}"}
+
+
+_SIZE_PATTERN = TypeAdapter(Size).json_schema()["pattern"]
+_DURATION_PATTERN = TypeAdapter(Duration).json_schema()["pattern"]
+
+
+def _tidy(value: Any) -> None:
+    """Give defaults as a person writes them: with a unit, and without what a nested default repeats.
+
+    A mapping whose names follow a pattern has no others.
+    """
+    if isinstance(value, list):
+        for item in value:
+            _tidy(item)
+    elif isinstance(value, dict):
+        default = value.get("default")
+        if isinstance(default, int | float) and value.get("pattern") == _SIZE_PATTERN:
+            value["default"] = write_size(int(default))
+        elif isinstance(default, int | float) and value.get("pattern") == _DURATION_PATTERN:
+            value["default"] = f"{default:g}s"
+        elif "$ref" in value and isinstance(default, dict):
+            del value["default"]
+        if "patternProperties" in value:
+            value["additionalProperties"] = False
+        for item in value.values():
+            _tidy(item)

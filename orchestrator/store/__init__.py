@@ -1,0 +1,33 @@
+"""The run folder: its writer and its reader (docs/run-folder.md)."""
+
+from orchestrator.store.layout import SCHEMA_VERSION, Status, checked_id
+from orchestrator.store.reader import (
+    Event,
+    PlannedTrial,
+    Run,
+    TrialFolder,
+    find_run,
+    list_runs,
+    open_run,
+    read_events,
+)
+from orchestrator.store.tables import read_observations
+from orchestrator.store.writer import RunWriter, TrialWriter, write_summary_files
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Event",
+    "PlannedTrial",
+    "Run",
+    "RunWriter",
+    "Status",
+    "TrialFolder",
+    "TrialWriter",
+    "checked_id",
+    "find_run",
+    "list_runs",
+    "open_run",
+    "read_events",
+    "read_observations",
+    "write_summary_files",
+]

@@ -1,0 +1,51 @@
+"""Names and versions in a run folder (docs/run-folder.md is the same in words)."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final
+
+from orchestrator.errors import BadInputError
+
+SCHEMA_VERSION: Final = 1
+
+PLAN: Final = "plan.json"
+META: Final = "meta.json"
+SUMMARY: Final = "summary.csv"
+SUMMARY_GAPS: Final = "summary_gaps.csv"
+POLICIES: Final = "policies.csv"
+REPORT: Final = "report.html"
+JUNIT: Final = "junit.xml"
+METRICS: Final = "metrics.prom"
+TRIALS: Final = "trials"
+
+OBSERVATIONS: Final = "observations.parquet"
+STREAM: Final = "observations.arrows"
+EVENTS: Final = "events.jsonl"
+CONSOLE: Final = "console.log"
+SNAPSHOTS: Final = "snapshots"
+
+# Ids name folders and are typed by people and printed to terminals: nothing else may stand in them.
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@=,-]{0,127}")
+
+
+class Status(StrEnum):
+    """How far a run came. `KILLED` and `UNKNOWN` are never written: a reader concludes them."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    KILLED = "killed"  # meta.json says running, and the process that wrote it is gone
+    UNKNOWN = "unknown"  # meta.json says running, and it was written on another machine
+
+
+def checked_id(kind: str, value: str) -> str:
+    """`value`, if it can name a folder inside another one and nowhere else."""
+    if not _ID.fullmatch(value):
+        raise BadInputError(
+            f"{value[:80]!r} cannot be the id of a {kind}",
+            hint="use letters, digits and . _ + @ = , - with a letter or digit first, at most 128",
+        )
+    return value

@@ -1,0 +1,241 @@
+"""Reads run folders: whole ones, unfinished ones, and those of a run that was killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import BadInputError
+from orchestrator.store import layout
+from orchestrator.store.layout import SCHEMA_VERSION, Status
+from orchestrator.store.liveness import status_of
+from orchestrator.store.tables import read_observations
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of events.jsonl. `fields` holds all but its time and name."""
+
+    t_ns: int
+    name: str
+    fields: Mapping[str, Any]
+
+    def text(self, key: str) -> str:
+        """Field `key` as text; empty where it is missing."""
+        value = self.fields.get(key)
+        return "" if value is None else str(value)
+
+    def number(self, key: str) -> float | None:
+        """Field `key`, or `values[key]`, if it is a number."""
+        values = self.fields.get("values")
+        for place in (self.fields, values if isinstance(values, Mapping) else {}):
+            value = place.get(key)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return value
+        return None
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial as plan.json lists it. `differs` are the settings in which its arm differs."""
+
+    id: str
+    arm: str
+    repeat: int
+    differs: Mapping[str, str]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """`trials/<id>/` of a trial that has begun."""
+
+    directory: Path
+    planned: PlannedTrial
+
+    @property
+    def id(self) -> str:
+        """The trial's id."""
+        return self.planned.id
+
+    @cached_property
+    def events(self) -> tuple[Event, ...]:
+        """Events in the order of writing, without a torn last line."""
+        return read_events(self.directory)
+
+    def observations(self) -> pd.DataFrame:
+        """See `read_observations`."""
+        return read_observations(self.directory)
+
+    @property
+    def ended(self) -> Event | None:
+        """The `trial.end` event, if it came to one."""
+        return next((event for event in reversed(self.events) if event.name == "trial.end"), None)
+
+    @property
+    def outcome(self) -> str:
+        """`trial.end`'s outcome, or `unfinished`."""
+        return (self.ended.text("outcome") or "unknown") if self.ended else "unfinished"
+
+    def snapshot_path(self, event: Event) -> Path | None:
+        """The file of a `snapshot` event, if it is there. Never one outside of this trial."""
+        name = Path(event.text("file")).name
+        path = self.directory / layout.SNAPSHOTS / name
+        return path if name and path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Reads files when they are asked for."""
+
+    directory: Path
+    meta: Mapping[str, Any]
+    plan: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.directory.name
+
+    @property
+    def scenario(self) -> str:
+        """The scenario's name."""
+        return str(self.plan.get("scenario", ""))
+
+    @property
+    def status(self) -> Status:
+        """What became of the run, as far as it can be told from here."""
+        return status_of(dict(self.meta))
+
+    @cached_property
+    def planned(self) -> tuple[PlannedTrial, ...]:
+        """Every trial of the plan, in its order."""
+        return planned_trials(self.plan)
+
+    @cached_property
+    def trials(self) -> tuple[TrialFolder, ...]:
+        """Trials that have begun: those of the plan in its order, then any others by name."""
+        root = self.directory / layout.TRIALS
+        there = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
+        known = {trial.id: trial for trial in self.planned}
+        others = {name: PlannedTrial(name, name, 0, {}) for name in sorted(there - set(known))}
+        return tuple(
+            TrialFolder(root / name, trial) for name, trial in {**known, **others}.items() if name in there
+        )
+
+    @property
+    def done(self) -> int:
+        """Number of trials that came to their end."""
+        return sum(trial.ended is not None for trial in self.trials)
+
+
+def open_run(directory: Path) -> Run:
+    """The run in `directory`. Raises BadInputError when it is none, or one of another version."""
+    try:
+        meta = json.loads((directory / layout.META).read_text(encoding="utf-8"))
+        plan = json.loads((directory / layout.PLAN).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInputError(
+            f"{directory} is not a run folder: {Path(str(error.filename)).name} is missing",
+            hint="orchestrator list   shows the runs that there are",
+        ) from None
+    except ValueError as error:
+        raise BadInputError(f"{directory}: plan.json or meta.json is not JSON: {error}") from None
+    version = meta.get("schema_version") if isinstance(meta, dict) else None
+    if version != SCHEMA_VERSION or not isinstance(plan, dict):
+        raise BadInputError(
+            f"{directory} is a run folder of schema version {version}; this program reads {SCHEMA_VERSION}",
+            hint=f"use the orchestrator release that writes schema version {version} "
+            "(docs/run-folder.md lists the versions)",
+        )
+    return Run(directory, meta, plan)
+
+
+def list_runs(results_dir: Path) -> list[Run | BadInputError]:
+    """Runs in `results_dir`, the newest first; an error for each folder that cannot be read."""
+    runs: list[Run] = []
+    errors: list[BadInputError] = []
+    for directory in sorted(_run_directories(results_dir), reverse=True):
+        try:
+            runs.append(open_run(directory))
+        except BadInputError as error:
+            errors.append(error)
+    runs.sort(key=_started, reverse=True)
+    return [*runs, *errors]
+
+
+def find_run(name: str, results_dir: Path) -> Run:
+    """The run that `name` means: an id, the unique beginning of one, `last`, or a path to a folder.
+
+    A word without a slash is looked up in `results_dir` and cannot lead out of it.
+    """
+    if "/" in name:
+        return open_run(Path(name))
+    directories = {path.name: path for path in _run_directories(results_dir)}
+    if name in directories:
+        return open_run(directories[name])
+    if name == "last":
+        runs = [run for run in list_runs(results_dir) if isinstance(run, Run)]
+        if runs:
+            return runs[0]
+    matching = sorted(run_id for run_id in directories if name and run_id.startswith(name))
+    if len(matching) == 1:
+        return open_run(directories[matching[0]])
+    if matching:
+        some = ", ".join(matching[:8])
+        raise BadInputError(f"{name!r} could be {len(matching)} runs: {some}", hint="type more of the id")
+    raise BadInputError(
+        f"no run called {name!r} in {results_dir}", hint="orchestrator list   shows the runs that there are"
+    )
+
+
+def read_events(trial_directory: Path) -> tuple[Event, ...]:
+    """Lines of events.jsonl. A last line that was torn off is left out; any other bad line is an error."""
+    path = trial_directory / layout.EVENTS
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return ()
+    events = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn
+        try:
+            fields = json.loads(line)
+            events.append(Event(int(fields.pop("t_ns")), str(fields.pop("event")), fields))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            if number < len(lines) - 1:
+                raise BadInputError(
+                    f"{path}:{number}: not an event", hint="the file was changed after the run wrote it"
+                ) from None
+    return tuple(events)
+
+
+def planned_trials(plan: Mapping[str, Any]) -> tuple[PlannedTrial, ...]:
+    """The trials that plan.json lists (`orchestrator.plan.Plan`, of which only this much is read here)."""
+    differs = {arm["name"]: arm.get("differs", {}) for arm in plan.get("arms", ())}
+    return tuple(
+        PlannedTrial(
+            id=str(trial["id"]),
+            arm=str(trial["arm"]),
+            repeat=int(trial.get("repeat", 1)),
+            differs={str(key): str(value) for key, value in differs.get(trial["arm"], {}).items()},
+            seed=int(trial.get("seed", 0)),
+        )
+        for trial in plan.get("trials", ())
+    )
+
+
+def _started(run: Run) -> tuple[str, str]:
+    return str(run.meta.get("started_at", "")), run.id
+
+
+def _run_directories(results_dir: Path) -> list[Path]:
+    if not results_dir.is_dir():
+        return []
+    return [path for path in results_dir.iterdir() if (path / layout.META).is_file() and path.name[0] != "."]

@@ -1,0 +1,244 @@
+"""Writes a run folder as the run goes, so that a kill at any moment leaves a readable one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from orchestrator.errors import BadInputError
+from orchestrator.observation import Observation
+from orchestrator.store import layout
+from orchestrator.store.atomic import replace_file, replace_text, sync_directory
+from orchestrator.store.layout import SCHEMA_VERSION, Status, checked_id
+from orchestrator.store.liveness import Writer
+from orchestrator.store.tables import read_stream_prefix, record_batch, schema, write_parquet
+
+Row = Mapping[str, object]
+
+# What a kill can cost at the most: this many observations, or those of this long.
+_BATCH_ROWS = 512
+_FLUSH_SECONDS = 1.0
+
+
+class TrialWriter:
+    """Writes `trials/<id>/`. Any thread may call any method."""
+
+    def __init__(self, directory: Path, trial_id: str) -> None:
+        """Make `directory`; it must not exist. Works without a RunWriter, in any process."""
+        import pyarrow as pa
+
+        self.directory = directory
+        self.trial_id = checked_id("trial", trial_id)
+        try:
+            self.snapshots.mkdir(parents=True)
+        except FileExistsError:
+            raise BadInputError(f"{directory} exists: a trial is written once") from None
+        self._lock = threading.Lock()
+        self._waiting: list[Observation] = []
+        self._flushed_at = time.monotonic()
+        self._closed = False
+        # OSFile keeps nothing back: a batch is with the kernel when write_batch returns.
+        self._sink = pa.OSFile(str(directory / layout.STREAM), "wb")
+        self._stream = pa.ipc.new_stream(self._sink, schema())
+        self._events = os.open(
+            directory / layout.EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
+
+    @property
+    def snapshots(self) -> Path:
+        """The folder for this trial's snapshots."""
+        return self.directory / layout.SNAPSHOTS
+
+    @property
+    def console_log(self) -> Path:
+        """Where the guest's serial console belongs."""
+        return self.directory / layout.CONSOLE
+
+    def observe(self, observations: Iterable[Observation]) -> None:
+        """Add readings. They reach the file within a second of the next call, at the latest at close."""
+        rows = list(observations)
+        with self._lock:
+            self._must_be_open()
+            self._waiting += rows
+            overdue = time.monotonic() - self._flushed_at >= _FLUSH_SECONDS
+            if overdue or len(self._waiting) >= _BATCH_ROWS:
+                self._flush()
+
+    def flush(self) -> None:
+        """Put every reading so far into the file."""
+        with self._lock:
+            self._must_be_open()
+            self._flush()
+
+    def event(self, name: str, t_ns: int, **fields: object) -> None:
+        """Append one line to events.jsonl; it is with the kernel when this returns.
+
+        `t_ns` counts monotonic nanoseconds since the trial began. Numbers that JSON cannot say
+        (NaN, infinities) become null.
+        """
+        line = json.dumps({"t_ns": t_ns, "event": name, **_jsonable(fields)}, allow_nan=False)
+        with self._lock:
+            self._must_be_open()
+            self._flush()  # what was read before a step is on disk before the step's line
+            os.write(self._events, line.encode() + b"\n")
+
+    def close(self) -> None:
+        """Turn the stream into observations.parquet. Closing twice is closing once."""
+        with self._lock:
+            if self._closed:
+                return
+            self._flush()
+            self._closed = True
+            self._stream.close()
+            self._sink.close()
+            os.fsync(self._events)
+            os.close(self._events)
+            stream = self.directory / layout.STREAM
+            table = read_stream_prefix(stream)
+            replace_file(self.directory / layout.OBSERVATIONS, lambda path: write_parquet(table, path))
+            stream.unlink()
+
+    def __enter__(self) -> TrialWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._stream.write_batch(record_batch(self._waiting))
+            self._waiting = []
+        self._flushed_at = time.monotonic()
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"trial {self.trial_id} is closed")
+
+
+class RunWriter:
+    """Writes `results/<run-id>/`."""
+
+    def __init__(self, directory: Path, meta: dict[str, Any]) -> None:
+        """For `create`, which is how a run folder begins."""
+        self.directory = directory
+        self._meta = meta
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(cls, results_dir: Path, run_id: str, plan_json: str, meta: Mapping[str, object]) -> RunWriter:
+        """Begin a run. The folder appears with plan.json and meta.json in it, or not at all.
+
+        `meta` is what is known of host, versions and command line; `schema_version`, `run`,
+        `started_at`, `status` and `writer` are added. Raises BadInputError when the id is taken.
+        """
+        directory = results_dir / checked_id("run", run_id)
+        if directory.exists():
+            raise BadInputError(f"{directory} exists already", hint="give the run another id")
+        full: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "run": run_id,
+            "started_at": _now(),
+            "status": Status.RUNNING.value,
+            "writer": Writer.me().as_json(),
+            **_jsonable(meta),
+        }
+        fresh = results_dir / f".{run_id}.{os.getpid()}.new"
+        try:
+            (fresh / layout.TRIALS).mkdir(parents=True)
+            replace_text(fresh / layout.PLAN, plan_json)
+            replace_text(fresh / layout.META, _pretty(full))
+            fresh.rename(directory)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        sync_directory(results_dir)
+        return cls(directory, full)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id: the folder's name."""
+        return self.directory.name
+
+    def update_meta(self, **facts: object) -> None:
+        """Add what was learned since, such as `accel` and `second_level`."""
+        with self._lock:
+            self._meta |= _jsonable(facts)
+            replace_text(self.directory / layout.META, _pretty(self._meta))
+
+    def trial_directory(self, trial_id: str) -> Path:
+        """Where a trial's files go; made by `TrialWriter`."""
+        return self.directory / layout.TRIALS / checked_id("trial", trial_id)
+
+    def trial(self, trial_id: str) -> TrialWriter:
+        """Begin a trial."""
+        return TrialWriter(self.trial_directory(trial_id), trial_id)
+
+    def write_summary(
+        self, rows: Sequence[Row], gaps: Sequence[Row] = (), policies: Sequence[Row] = ()
+    ) -> None:
+        """Write summary.csv, summary_gaps.csv and policies.csv (`orchestrator.summary` makes the rows)."""
+        write_summary_files(self.directory, rows, gaps, policies)
+
+    def finish(self, status: Status | str, exit_code: int) -> None:
+        """Say how the run ended."""
+        self.update_meta(status=Status(status).value, exit_code=int(exit_code), finished_at=_now())
+
+
+def write_summary_files(
+    directory: Path, rows: Sequence[Row], gaps: Sequence[Row], policies: Sequence[Row]
+) -> None:
+    """Write the three tables of a run folder. The columns are the keys, in the order they come up."""
+    replace_text(directory / layout.SUMMARY, as_csv(rows, ("run", "trial")))
+    replace_text(directory / layout.SUMMARY_GAPS, as_csv(gaps, ("trial", "metric", "reason")))
+    replace_text(directory / layout.POLICIES, as_csv(policies, ("run", "trial", "snapshot", "policy")))
+
+
+def as_csv(rows: Sequence[Row], at_least: Sequence[str]) -> str:
+    """CSV with `\\n` line ends; None is an empty cell, whole floats are written as integers."""
+    columns = list(dict.fromkeys([*at_least, *(key for row in rows for key in row)]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_cell(row.get(column)) for column in columns] for row in rows])
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) < 1 << 53 else repr(value)
+    return value
+
+
+def _jsonable(value: Any) -> Any:  # JSON is what it is
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_jsonable(item) for item in value]
+    if hasattr(value, "item"):  # a numpy scalar
+        return _jsonable(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

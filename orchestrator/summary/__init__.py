@@ -1,0 +1,20 @@
+"""Headline metrics of trials, from their saved files and nothing else (docs/run-folder.md defines each).
+
+A metric that cannot be had is missing, and `TrialSummary.gaps` says why: no cell is ever invented.
+"""
+
+from orchestrator.summary.files import load, refresh, saved, write_summaries
+from orchestrator.summary.metrics import summarise_run, summarise_trial
+from orchestrator.summary.records import METRICS, PolicyResult, TrialSummary
+
+__all__ = [
+    "METRICS",
+    "PolicyResult",
+    "TrialSummary",
+    "load",
+    "refresh",
+    "saved",
+    "summarise_run",
+    "summarise_trial",
+    "write_summaries",
+]

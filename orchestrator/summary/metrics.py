@@ -1,0 +1,208 @@
+"""Headline metrics of a trial, computed from its saved files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.store import Event, Run, TrialFolder
+from orchestrator.summary.records import METRICS, TrialSummary, Value
+from orchestrator.summary.snapshots import SnapshotFacts, after, look_at_snapshots, of_tables
+from orchestrator.units import PAGE_BYTES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Choice = Callable[[Sequence[float]], float]
+
+
+def _last(values: Sequence[float]) -> float:
+    return values[-1]
+
+
+# metric: the observation's source and name, and which of its values counts
+_CHOSEN: Final[tuple[tuple[str, str, str, Choice], ...]] = (
+    ("guest_page_table_bytes_peak", "guest_meminfo", "PageTables", max),
+    ("guest_page_table_bytes_end", "guest_meminfo", "PageTables", _last),
+    ("host_page_table_bytes", "host_qemu", "VmPTE", max),
+    ("host_rss_bytes", "host_qemu", "VmRSS", _last),
+    ("second_level_needed_bytes", "host_pagemap", "second_level_needed_bytes", _last),
+)
+
+
+@dataclass
+class _Findings:
+    """Metrics and gaps as they are found."""
+
+    metrics: dict[str, Value] = field(default_factory=dict)
+    gaps: dict[str, str] = field(default_factory=dict)
+
+    def put(self, metric: str, value: float | str | None, reason: str) -> None:
+        """Record the value, or why there is none."""
+        if value is None:
+            self.gaps[metric] = reason
+        else:
+            self.metrics[metric] = value
+
+
+class _Readings:
+    """Observations of a trial, looked up by source and name."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._series = {
+            (str(source), str(name)): rows for (source, name), rows in frame.groupby(["source", "name"])
+        }
+
+    def values(self, source: str, name: str) -> list[float]:
+        """Values that were read, in order."""
+        rows = self._series.get((source, name))
+        return [] if rows is None else [float(value) for value in rows["value"].dropna()]
+
+    def why_missing(self, source: str, name: str) -> str:
+        """Why `values` is empty."""
+        rows = self._series.get((source, name))
+        return f"no probe read {source}/{name}" if rows is None else str(rows["gap"].iloc[-1])
+
+
+def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
+    """Compute the headline metrics of a trial, also of one that is unfinished."""
+    found = _Findings()
+    readings = _Readings(trial.observations())
+    snapshots = look_at_snapshots(trial)
+    accel = _last_word(trial, "accel") or str(run.meta.get("accel") or "")
+    _from_observations(found, readings, accel)
+    _from_steps(found, trial.events)
+    tables_label = _tables(found, snapshots)
+    blocks_label = _blocks(found, _last_step(trial.events, "unplug"), snapshots)
+    found.put("accel", accel or None, "meta.json does not say")
+    seen_kernel = next((fact.kernel for fact in snapshots if fact.kernel), "")
+    return TrialSummary(
+        run=run.id,
+        trial=trial.id,
+        arm=trial.planned.arm,
+        repeat=trial.planned.repeat,
+        differs=trial.planned.differs,
+        kernel_release=_last_word(trial, "kernel_release") or seen_kernel,
+        outcome=trial.outcome,
+        metrics={name: found.metrics[name] for name in METRICS if name in found.metrics},
+        gaps={name: found.gaps[name] for name in METRICS if name in found.gaps},
+        tables_snapshot=tables_label,
+        blocks_snapshot=blocks_label,
+        policies=tuple(result for fact in snapshots for result in fact.policies),
+    )
+
+
+def summarise_run(run: Run) -> list[TrialSummary]:
+    """Summaries of every trial that has begun, in the order of the plan."""
+    return [summarise_trial(run, trial) for trial in run.trials]
+
+
+def _last_word(trial: TrialFolder, key: str) -> str:
+    """What the trial's events say about `key`, the latest first."""
+    return next((event.text(key) for event in reversed(trial.events) if event.text(key)), "")
+
+
+def _from_observations(found: _Findings, readings: _Readings, accel: str) -> None:
+    _memmap(found, readings)
+    for metric, source, name, choose in _CHOSEN:
+        found.put(metric, _chosen(choose, readings.values(source, name)), readings.why_missing(source, name))
+    second_level = readings.values("host_meminfo", "SecPageTables")
+    if accel == "tcg":
+        found.put("second_level_bytes", None, "no second level under TCG")
+    elif second_level:
+        found.put("second_level_bytes", second_level[-1] - second_level[0], "")
+    else:
+        found.put("second_level_bytes", None, readings.why_missing("host_meminfo", "SecPageTables"))
+
+
+def _memmap(found: _Findings, readings: _Readings) -> None:
+    # mm/vmstat.c: "nr_memmap" and "nr_memmap_boot" in 6.11, with "_pages" appended from 6.12.
+    for ending in ("_pages", ""):
+        hot = readings.values("guest_vmstat", f"nr_memmap{ending}")
+        boot = readings.values("guest_vmstat", f"nr_memmap_boot{ending}")
+        if hot or boot:
+            pages = max(hot, default=0) + max(boot, default=0)
+            found.put("guest_memmap_bytes", pages * PAGE_BYTES, "")
+            return
+    found.put("guest_memmap_bytes", None, "no probe read guest_vmstat/nr_memmap* (kernels from 6.11 have it)")
+
+
+def _from_steps(found: _Findings, events: Sequence[Event]) -> None:
+    unplug = _last_step(events, "unplug")
+    balloon = _last_step(events, "inflate")
+    for what in ("requested", "achieved", "shortfall"):
+        _from_step(found, f"unplug_{what}_bytes", unplug, f"{what}_bytes", "unplug")
+    for what in ("requested", "achieved"):
+        _from_step(found, f"balloon_{what}_bytes", balloon, f"{what}_bytes", "inflate")
+    if unplug is None:
+        found.put("unplug_seconds", None, "no unplug step ended")
+        found.put("unplug_outcome", None, "no unplug step ended")
+    else:
+        asked, settled = unplug.number("requested_ns"), unplug.number("settled_ns")
+        seconds = None if asked is None or settled is None else (settled - asked) / 1e9
+        found.put("unplug_seconds", seconds, "the unplug did not settle")
+        found.put("unplug_outcome", unplug.text("outcome") or None, "the unplug step says no outcome")
+    for metric, key in (
+        ("workload_ops_per_second", "ops_per_second"),
+        ("workload_p99_seconds", "p99_seconds"),
+    ):
+        found.put(metric, _last_workload_value(events, key), f"no workload reported {key}")
+
+
+def _tables(found: _Findings, snapshots: Sequence[SnapshotFacts]) -> str:
+    """Count page tables in the snapshot that stands for the loaded guest; its label."""
+    chosen = of_tables(snapshots)
+    if chosen is None:
+        reason = _no_snapshot(snapshots, "the trial took no snapshot with page tables")
+        found.put("guest_page_tables_total", None, reason)
+        found.put("guest_page_tables_empty", None, reason)
+        return ""
+    found.put("guest_page_tables_total", chosen.tables, "")
+    found.put("guest_page_tables_empty", chosen.tables_empty, "")
+    return chosen.label
+
+
+def _blocks(found: _Findings, unplug: Event | None, snapshots: Sequence[SnapshotFacts]) -> str:
+    """Count blocks in the last snapshot after the last unplug; its label."""
+    names = [name for name in METRICS if name.startswith("blocks_")]
+    last = after(snapshots, unplug.t_ns) if unplug else None
+    if unplug is None or last is None or last.blocks is None:
+        missing = "no unplug step ended" if unplug is None else "no snapshot with blocks after the unplug"
+        for name in names:
+            found.put(name, None, missing if unplug is None else _no_snapshot(snapshots, missing))
+        return ""
+    before = unplug.number("size_before_bytes")
+    plugged = None if before is None or not last.block_bytes else int(before // last.block_bytes)
+    found.put("blocks_plugged", plugged, "the unplug step has no size_before_bytes, or blocks differ in size")
+    found.put("blocks_plugged_after", last.blocks.blocks_plugged, "")
+    for name in names:
+        if name.startswith("blocks_pinned"):
+            found.put(name, getattr(last.blocks, name), "")
+    return last.label
+
+
+def _no_snapshot(snapshots: Sequence[SnapshotFacts], reason: str) -> str:
+    broken = [f"{fact.label}: {fact.problem}" for fact in snapshots if fact.problem]
+    return f"{reason} ({'; '.join(broken)})" if broken else reason
+
+
+def _from_step(found: _Findings, metric: str, step: Event | None, key: str, action: str) -> None:
+    if step is None:
+        found.put(metric, None, f"no {action} step ended")
+    else:
+        found.put(metric, step.number(key), f"the {action} step has no {key}")
+
+
+def _last_step(events: Sequence[Event], action: str) -> Event | None:
+    ends = (event for event in reversed(events) if event.name == "step.end")
+    return next((event for event in ends if event.text("action") == action), None)
+
+
+def _last_workload_value(events: Sequence[Event], key: str) -> float | None:
+    starts = (e for e in reversed(events) if e.name == "step.end" and e.text("action") == "start")
+    return next((value for event in starts if (value := event.number(key)) is not None), None)
+
+
+def _chosen(choose: Choice, values: Sequence[float]) -> float | None:
+    return choose(values) if values else None

@@ -1,0 +1,240 @@
+"""A run folder as a run would write it, with made-up figures: marked `synthetic`, for tests only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator.model.frames import KPF_ANON, KPF_BUDDY, KPF_LRU, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB
+from orchestrator.model.snapshot import Region, Snapshot
+from orchestrator.observation import Observation, Origin
+from orchestrator.store import RunWriter, TrialWriter
+from orchestrator.store.snapshot_file import write_snapshot
+
+MIB = 1 << 20
+BLOCKS = 768
+BLOCK_PAGES = 512
+TABLES = 16  # last-level tables in each block that holds any
+_BASE = 1 << 15  # frames below the region: 128 MiB, one Linux memory block
+_LINK = 0x067
+
+META: dict[str, object] = {
+    "synthetic": True,
+    "accel": "tcg",
+    "second_level": "none",
+    "host": {"cpu": "made up", "cores": 2, "memory_bytes": 24 << 30},
+    "versions": {"kernel": "6.1.0", "qemu": "10.0.2", "libvirt": "11.3.0"},
+    "git_commit": "0" * 40,
+    "command_line": ["orchestrator", "run", "scenarios/synthetic.yaml"],
+}
+
+
+@dataclass(frozen=True)
+class FakeArm:
+    """What is made up for one arm."""
+
+    name: str
+    kernel: str
+    release: str
+    tables_left: int  # last-level tables in each kept block, once the memory was given up
+    kept_blocks: int  # that unplug leaves
+    kept_tables_only: int
+
+
+ARMS = (
+    FakeArm("6.12", "debian-6.12", "6.12.57+deb13-amd64", TABLES, 213, 199),
+    FakeArm("7.3-pt-reclaim", "debian-7.3", "7.3.1-amd64", 0, 211, 197),
+)
+
+
+def plan_json(arms: tuple[FakeArm, ...] = ARMS, repeats: int = 1, scenario: str = "hot-unplug") -> str:
+    """As much of a plan as readers of run folders look at."""
+    trials = [
+        {
+            "id": f"{arm.name}-{repeat:02d}",
+            "arm": arm.name,
+            "repeat": repeat,
+            "order": 1,
+            "seed": 7,
+            "steps": [],
+        }
+        for repeat in range(1, repeats + 1)
+        for arm in arms
+    ]
+    named = [{"name": arm.name, "differs": {"kernel": arm.kernel}} for arm in arms]
+    return json.dumps({"format": 1, "scenario": scenario, "arms": named, "trials": trials})
+
+
+def write_run(
+    results: Path,
+    run_id: str = "20260101-120000-synthetic",
+    *,
+    arms: tuple[FakeArm, ...] = ARMS,
+    repeats: int = 1,
+    trials: int | None = None,
+    finish: str | None = "completed",
+    scenario: str = "hot-unplug",
+    snapshots: bool = True,
+    **meta: object,
+) -> Path:
+    """Write a run of `arms`; only the first `trials` of it, and without an end when `finish` is None."""
+    writer = RunWriter.create(results, run_id, plan_json(arms, repeats, scenario), {**META, **meta})
+    begun = [(arm, repeat) for repeat in range(1, repeats + 1) for arm in arms][:trials]
+    for arm, repeat in begun:
+        with writer.trial(f"{arm.name}-{repeat:02d}") as trial:
+            write_trial(trial, arm, repeat, snapshots=snapshots)
+    if finish:
+        writer.finish(finish, 0 if finish == "completed" else 3)
+    return writer.directory
+
+
+def write_trial(trial: TrialWriter, arm: FakeArm, repeat: int = 1, *, snapshots: bool = True) -> None:
+    """All files of one trial that completed."""
+    rng = np.random.default_rng(repeat)
+    trial.event("trial.begin", 0, arm=arm.name)
+    trial.event("guest.ready", 1, kernel_release=arm.release)
+    for begin, end in _steps(arm):
+        trial.event("step.begin", begin.pop("t_ns"), **begin)
+        trial.event("step.end", end.pop("t_ns"), **end)
+    trial.observe(_observations(trial.trial_id, arm, rng))
+    for label, seconds in (("loaded", 56), ("after-unplug", 118)) if snapshots else ():
+        shot = snapshot(label, arm, rng)
+        write_snapshot(trial.snapshots / f"{label}.npz", shot)
+        trial.event("snapshot", seconds * 10**9, label=label, file=f"{label}.npz", paused=True, moved=0)
+    trial.event("trial.end", 120 * 10**9, outcome="completed", error="", hint="")
+    trial.console_log.write_text("[    0.000000] Linux version made up\n", encoding="utf-8")
+
+
+def _steps(arm: FakeArm) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    size = BLOCKS * 2 * MIB
+    kept = arm.kept_blocks * 2 * MIB
+    unplug = {
+        "requested_bytes": size,
+        "achieved_bytes": size - kept,
+        "shortfall_bytes": kept,
+        "size_before_bytes": size,
+        "size_after_bytes": kept,
+    }
+    plug = {"requested_bytes": size, "achieved_bytes": size, "shortfall_bytes": 0}
+    rows: tuple[tuple[str, str, float, float, float | None, str, dict[str, Any]], ...] = (
+        ("plug", "plug 1.5 GiB", 2, 2.4, 5, "done", plug),
+        (
+            "start",
+            "start sparse-touch",
+            8,
+            8.2,
+            None,
+            "done",
+            {"ops_per_second": 5120.5, "p99_seconds": 0.0042},
+        ),
+        ("signal", "give the memory up", 42, 42.1, 50, "done", {}),
+        (
+            "inflate",
+            "inflate by 128 MiB",
+            52,
+            52.2,
+            55,
+            "done",
+            {"requested_bytes": 128 * MIB, "achieved_bytes": 120 * MIB},
+        ),
+        ("snapshot", "snapshot loaded", 56, 56, None, "done", {}),
+        ("unplug", "unplug to 0 B", 60, 60.3, 84, "partial", unplug),
+        ("snapshot", "snapshot after-unplug", 118, 118, None, "done", {}),
+    )
+    for number, (action, describe, asked, acknowledged, settled, outcome, values) in enumerate(rows):
+        common = {"step": f"s{number}", "action": action, "describe": describe}
+        if action == "start":
+            common["workload"] = "sparse-touch"
+        yield (
+            {"t_ns": int(asked * 1e9), **common},
+            {
+                "t_ns": int((settled or acknowledged) * 1e9),
+                **common,
+                "outcome": outcome,
+                "requested_ns": int(asked * 1e9),
+                "acknowledged_ns": int(acknowledged * 1e9),
+                "settled_ns": None if settled is None else int(settled * 1e9),
+                "values": values,
+            },
+        )
+
+
+def _observations(trial: str, arm: FakeArm, rng: np.random.Generator) -> Iterator[Observation]:
+    size, kept = BLOCKS * 2 * MIB, arm.kept_blocks * 2 * MIB
+    tables_each = arm.kept_tables_only * 4096
+    for second in range(120):
+        t_ns = second * 10**9 + int(rng.integers(0, 10**7))
+
+        def read(source: str, name: str, value: float, unit: str = "bytes", at: int = t_ns) -> Observation:
+            return Observation(at, trial, source, name, float(value), unit)
+
+        up, down = np.clip((second - 8) / 28, 0, 1), np.clip((second - 42) / 6, 0, 1)
+        tables = tables_each * (1 + up * TABLES - down * (TABLES - arm.tables_left))
+        yield read("guest_meminfo", "PageTables", tables)
+        plugged = size * np.clip((second - 2) / 3, 0, 1)
+        plugged -= (size - kept) * np.clip((second - 60) / 22, 0, 1)
+        yield read("virtio_mem", "size", plugged // (2 * MIB) * 2 * MIB)
+        yield read("virtio_mem", "requested_size", size if 2 <= second < 60 else 0)
+        yield read("balloon", "actual", (1 << 30) - 120 * MIB * np.clip((second - 52) / 3, 0, 1))
+        yield read("host_qemu", "VmPTE", 4.2 * MIB * (0.4 + 0.6 * up))
+        yield read("host_qemu", "VmRSS", 380 * MIB + up * 900 * MIB)
+        needed = 2 * MIB * (0.3 + up)
+        yield Observation(
+            t_ns, trial, "host_pagemap", "second_level_needed_bytes", float(needed), "bytes", Origin.PREDICTED
+        )
+        yield read("guest_vmstat", "nr_memmap_pages", 4096 + 6144 * plugged / size, "count")
+        yield read("guest_vmstat", "nr_memmap_boot_pages", 4096, "count")
+        if second % 30 == 29:
+            gap = "the guest did not answer within 2 s"
+            yield Observation(t_ns, trial, "guest_process/touch:411", "VmPTE", None, "bytes", gap=gap)
+
+
+def snapshot(label: str, arm: FakeArm, rng: np.random.Generator) -> Snapshot:
+    """A guest whose region holds page tables in as many blocks as `arm` says."""
+    region = Region("vmem0", _BASE, BLOCKS * BLOCK_PAGES, BLOCK_PAGES, BLOCKS * 2 * MIB)
+    flags = np.zeros(_BASE + region.pages, dtype=np.uint64)
+    flags[:_BASE] = 1 << KPF_BUDDY
+    grid = flags[_BASE:].reshape(BLOCKS, BLOCK_PAGES)  # a view
+    with_tables = np.sort(rng.permutation(BLOCKS)[: arm.kept_tables_only + 4])
+    slab = np.setdiff1d(np.arange(BLOCKS), with_tables)[: arm.kept_blocks - len(with_tables)]
+    if label == "after-unplug":
+        grid[:] = 1 << KPF_OFFLINE
+        grid[with_tables] = 1 << KPF_BUDDY
+        grid[slab] = 1 << KPF_BUDDY
+    else:
+        grid[:] = 1 << KPF_BUDDY
+        grid[: BLOCKS * 2 // 3, ::3] = 1 << KPF_LRU | 1 << KPF_ANON
+    grid[slab, 5] = 1 << KPF_SLAB
+    grid[with_tables[:4], 9] = 1 << KPF_SLAB
+    leaves_each = arm.tables_left
+    leaves = (_BASE + with_tables[:, None] * BLOCK_PAGES + 32 + np.arange(leaves_each)).reshape(-1)
+    middles = _BASE + with_tables * BLOCK_PAGES + 16
+    top = 100
+    flags[leaves], flags[middles], flags[top] = 1 << KPF_PGTABLE, 1 << KPF_PGTABLE, 1 << KPF_PGTABLE
+    # Tables by frame: leaves are empty, each middle one points at the leaves of its block.
+    tables = {int(pfn): np.empty(0, dtype=np.uint64) for pfn in leaves}
+    for index, pfn in enumerate(middles.tolist()):
+        below = leaves[index * leaves_each : (index + 1) * leaves_each].astype(np.uint64)
+        tables[pfn] = below << np.uint64(12) | np.uint64(_LINK)
+    tables[top] = middles.astype(np.uint64) << np.uint64(12) | np.uint64(_LINK)
+    pfns = sorted(tables)
+    sizes = [len(tables[pfn]) for pfn in pfns]
+    return Snapshot(
+        label=label,
+        kernel=arm.release,
+        flags=flags,
+        table_pfn=np.array(pfns, dtype=np.int64),
+        entry_start=np.cumsum([0, *sizes], dtype=np.int64),
+        entry_slot=np.concatenate([np.arange(size, dtype=np.uint16) for size in sizes]),
+        entry_value=np.concatenate([tables[pfn] for pfn in pfns]),
+        regions=(region,),
+        online_block_bytes=128 * MIB,
+        online_blocks=np.arange(len(flags) * 4096 // (128 * MIB), dtype=np.int64),
+        paused=True,
+        moved=0,
+    )

@@ -1,0 +1,140 @@
+"""list, show and report, as typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_run import write_run
+
+from orchestrator import summary
+from orchestrator.cli import main
+from orchestrator.cli import runs as runs_module
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    whole = write_run(root, "20260101-whole", started_at="2026-01-01T00:00:00+00:00")
+    summary.refresh(whole)
+    killed = write_run(
+        root,
+        "20260102-killed",
+        trials=1,
+        finish=None,
+        started_at="2026-01-02T00:00:00+00:00",
+        snapshots=False,
+    )
+    meta = json.loads((killed / "meta.json").read_text())
+    meta["writer"]["pid"] = (1 << 22) + 1
+    (killed / "meta.json").write_text(json.dumps(meta))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_module.out, "width", 80)
+
+
+def typed(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *argv: object) -> Any:
+    code, out, _ = typed(capsys, *argv, "--json")
+    assert code == 0
+    return json.loads(out)
+
+
+def test_list_has_the_newest_first_and_fits_80_columns(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = typed(capsys, "list", "--results", results)
+    assert code == 0
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split() == ["20260102-killed", "hot-unplug", "2026-01-02", "00:00", "killed", "1/2"]
+    assert lines[2].split()[-2:] == ["completed", "2/2"]
+
+
+def test_list_json_has_numbers(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = as_json(capsys, "list", "--results", results)
+    assert [(run["run"], run["trials_done"], run["trials_planned"]) for run in listed["runs"]] == [
+        ("20260102-killed", 1, 2),
+        ("20260101-whole", 2, 2),
+    ]
+    assert listed["runs"][1]["exit_code"] == 0
+    assert listed["runs"][1]["headline"] == "unplugged: 6.12 72 %, 7.3-pt-reclaim 73 %"
+
+
+def test_list_of_nothing_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = typed(capsys, "list", "--results", tmp_path / "none")
+    assert code == 0
+    assert "next: orchestrator run" in out
+
+
+def test_list_names_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "meta.json").write_text('{"schema_version": 9}')
+    (tmp_path / "odd" / "plan.json").write_text("{}")
+    listed = as_json(capsys, "list", "--results", tmp_path)
+    assert listed["runs"] == []
+    assert "schema version 9" in listed["unreadable"][0]
+
+
+def test_show_has_arms_as_columns(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = typed(capsys, "show", "20260101", "--results", results)
+    assert code == 0
+    (kept,) = [line for line in out.splitlines() if line.strip().startswith("kept")]
+    assert kept.split() == ["kept", "426", "MiB", "422", "MiB"]
+    assert "completed" in out
+    assert f"next: orchestrator report {results}/20260101-whole" in out
+
+
+def test_show_of_a_killed_run_says_so_and_what_to_type(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = typed(capsys, "show", "last", "--results", results)
+    assert code == 0
+    assert "The run was killed: 1 of 2 trials are complete" in out
+    assert "next: orchestrator clean" in out
+
+
+def test_show_json_has_numbers_not_strings(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = as_json(capsys, "show", "20260101-whole", "--results", results)
+    metrics = shown["trials"][0]["metrics"]
+    assert metrics["unplug_requested_bytes"] == 1536 << 20
+    assert isinstance(metrics["workload_p99_seconds"], float)
+    assert isinstance(shown["trials"][0]["policies"][0]["bytes_freed"], int)
+    assert shown["trials"][0]["gaps"] == {"second_level_bytes": "no second level under TCG"}
+    assert shown["status"] == "completed"
+
+
+def test_show_by_path_needs_no_results_folder(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert as_json(capsys, "show", results / "20260102-killed")["status"] == "killed"
+
+
+def test_report_is_made_from_a_run_that_was_killed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = typed(capsys, "report", "last", "--results", results)
+    assert code == 0
+    assert Path(out.strip()) == results / "20260102-killed" / "report.html"
+    made = as_json(capsys, "report", "last", "--results", results)
+    assert all(Path(made[name]).is_file() for name in ("report", "junit", "metrics"))
+    assert (results / "20260102-killed" / "summary.csv").is_file()
+
+
+@pytest.mark.parametrize("verb", ["show", "report"])
+@pytest.mark.parametrize("name", ["..", "nothing", "2026", "../nowhere", ""])
+def test_a_name_that_means_no_run_is_bad_input(
+    results: Path, capsys: pytest.CaptureFixture[str], verb: str, name: str
+) -> None:
+    code, out, err = typed(capsys, verb, name, "--results", results)
+    assert code == 2
+    assert out == ""
+    assert "error:" in err
+    assert "next:" in err

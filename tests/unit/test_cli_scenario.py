@@ -1,0 +1,295 @@
+"""`validate`, `plan` and `schema` as a user calls them: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import jsonschema  # type: ignore[import-untyped]  # comes with altair, ships no types
+import psutil
+import pytest
+from pydantic import Field
+from ruamel.yaml import YAML
+
+from orchestrator.actions.base import ACTIONS, Action, FieldProblem
+from orchestrator.cli import main, scenario
+from orchestrator.errors import BadInputError
+from orchestrator.host.machine import Machine
+from orchestrator.plan import Plan
+from orchestrator.units import GIB, Duration, Size, write_size
+
+GUEST = """\
+version: 1
+name: debian-13
+suite: trixie
+disk: 2GiB
+packages: []
+kernels:
+  "6.12": {package: linux-image-cloud-amd64, suite: trixie}
+  7.x: {package: linux-image-cloud-amd64, suite: trixie-backports}
+initrd_modules: []
+command_line: console=ttyS0
+"""
+
+GOOD = """\
+version: 1
+name: quick
+description: Does it come back?
+guest: debian-13
+machine:
+  memory: 1GiB
+  virtio_mem: {size: 2GiB}
+repeats: 2
+arms:
+  old: {kernel: "6.12"}
+  new-and-with-a-long-name: {kernel: "7.x", setup: {thp: never}}
+steps:
+  - grow: {to: 1536MiB}
+  - look:
+"""
+
+BAD = """\
+version: 1
+name: quick
+guest: debian-13
+machine:
+  memroy: 1GiB
+  memory: 1536MB
+  virtio_mem: {size: 2GiB, block: 3MiB}
+arms:
+  old: {kernel: 6.12}
+  new: {kernel: "8.x"}
+steps:
+  - grow: {to: 1.5GiB}
+  - gorw: {to: 0B}
+"""
+
+
+class Grow(Action):
+    """Plug memory until so much is plugged."""
+
+    to: Size
+    """Bytes that are plugged afterwards."""
+    within: Annotated[Duration, Field(gt=0)] = 60.0
+
+    def problems(self, machine: Machine) -> Iterator[FieldProblem]:
+        if machine.virtio_mem is None or self.to > machine.virtio_mem.size:
+            yield FieldProblem("to", f"{write_size(self.to)} is too much", "ask for less")
+
+    def describe(self) -> str:
+        return f"grow to {self.to} B"
+
+    def run(self, trial: object) -> None:
+        raise NotImplementedError
+
+
+class Look(Action):
+    """Take a look."""
+
+    label: str = "here"
+
+    def describe(self) -> str:
+        return "look [here]"
+
+    def run(self, trial: object) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def _two_actions_and_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ACTIONS, "_loaded", True)
+    monkeypatch.setattr(ACTIONS, "_things", {"grow": Grow, "look": Look})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * GIB))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as users have it, which is also where they are: guests/, good.yaml, bad.yaml."""
+    (tmp_path / "guests").mkdir()
+    (tmp_path / "guests" / "debian-13.yaml").write_text(GUEST)
+    (tmp_path / "good.yaml").write_text(GOOD)
+    (tmp_path / "bad.yaml").write_text(BAD)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*argv: str) -> int:
+    """Run the command line; its exit code."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(argv))
+    return int(caught.value.code or 0)
+
+
+def test_a_good_file_is_ok(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("validate", "good.yaml") == 0
+    assert capsys.readouterr() == ("good.yaml: ok (2 arms, 2 repeats, 2 steps)\n", "")
+
+
+def test_every_fault_of_every_file_is_told_with_its_place(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("validate", "good.yaml", "bad.yaml", "missing.yaml") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "error: "
+        "bad.yaml:5:3: unknown key 'memroy' in machine; did you mean 'memory'?\n"
+        "bad.yaml:6:11: machine.memory: '1536MB' is not a size; "
+        "write 1536MiB (units are B, KiB, MiB, GiB, TiB)\n"
+        'bad.yaml:9:17: arms.old.kernel is 6.12; write it in quotes: "6.12"\n'
+        "bad.yaml:10:17: there is no kernel '8.x'; did you mean '7.x'? A path has a '/', as in ./bzImage\n"
+        "bad.yaml:13:5: there is no action 'gorw'; did you mean 'grow'?\n"
+        "missing.yaml:1:1: there is no such file; check the path\n"
+    )
+
+
+def test_validate_json_has_the_same_problems(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("validate", "bad.yaml", "--json") == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["valid"] is False
+    assert len(answer["problems"]) == 5
+    assert answer["problems"][0] == {
+        "file": "bad.yaml",
+        "line": 5,
+        "column": 3,
+        "wrong": "unknown key 'memroy' in machine",
+        "right": "did you mean 'memory'?",
+    }
+    assert call("validate", "good.yaml", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"valid": True, "problems": []}
+
+
+def test_a_guest_larger_than_the_free_memory_is_a_fault_of_this_host_only(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * GIB))
+    assert call("validate", "good.yaml") == 2
+    assert "good.yaml:6:11: arm 'old' can take 3.137 GiB of the host" in capsys.readouterr().err
+    assert call("validate", "good.yaml", "--any-host") == 0
+    assert call("plan", "good.yaml") == 0
+
+
+def test_guests_are_looked_up_above_the_scenario_or_where_one_says(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deeper = folder / "a" / "b"
+    deeper.mkdir(parents=True)
+    (deeper / "s.yaml").write_text(GOOD)
+    assert call("validate", str(deeper / "s.yaml")) == 0
+    other = folder / "other"
+    other.mkdir()
+    assert call("validate", "good.yaml", "--guests-dir", str(other)) == 2
+    assert "good.yaml:4:8: no guest is called 'debian-13'" in capsys.readouterr().err
+    assert call("validate", "good.yaml", "--guests-dir", str(folder / "no")) == 2
+    assert scenario.find_guests_dir(Path("/s.yaml")) == Path(__file__).parents[2] / "guests"
+    with pytest.raises(BadInputError):
+        scenario.find_guests_dir(Path("good.yaml"), folder / "no")
+
+
+def test_plan_shows_arms_steps_and_trials(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("plan", "good.yaml", "--seed", "3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "quick: Does it come back?"
+    assert lines[1] == "guest debian-13, accel auto, seed 3, a reading every 1.0 s"
+    text = "\n".join(lines)
+    for words in ("6.12", "never", "1 GiB", "3 GiB", "grow to 1610612736 B", "look [here]", "Trials (4)"):
+        assert words in text
+
+
+def test_plan_json_is_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("plan", "good.yaml", "--json", "--seed", "3", "--repeats", "5") == 0
+    plan = Plan.from_json(capsys.readouterr().out)
+    assert (plan.seed, plan.repeats, len(plan.trials)) == (3, 5, 10)
+    assert plan.trials[0].steps[0].load() == Grow.model_validate({"to": "1536MiB"})
+
+
+@pytest.mark.parametrize("columns", [40, 60, 200])
+def test_plan_fits_the_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    from rich.console import Console
+
+    from orchestrator.cli import output
+
+    console = Console(width=columns, highlight=False, soft_wrap=True, record=True, quiet=False)
+    monkeypatch.setattr(output, "out", console)
+    monkeypatch.setattr(scenario, "out", console)
+    assert call("plan", "good.yaml") == 0
+    lines = console.export_text().splitlines()
+    assert len(lines) > 10
+    assert max(len(line.rstrip()) for line in lines) <= columns
+
+
+def schema(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert call("schema") == 0
+    made: dict[str, Any] = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(made)
+    return made
+
+
+def accepts(made: dict[str, Any], text: str) -> bool:
+    data = YAML(typ="safe", pure=True).load(text)
+    return bool(jsonschema.Draft202012Validator(made).is_valid(data))
+
+
+def test_the_schema_agrees_with_validate(capsys: pytest.CaptureFixture[str]) -> None:
+    made = schema(capsys)
+    assert accepts(made, GOOD)
+    for old, new in [
+        ("name: quick", "name: Quick"),
+        ("memory: 1GiB", "memory: 1536MB"),
+        ("memory: 1GiB", "memory: 1GiB\n  memroy: 1GiB"),
+        ("memory: 1GiB", "vcpus: 1"),
+        ('kernel: "6.12"', "kernel: 6.12"),
+        ("setup: {thp: never}", "setup: {thp: nevr}"),
+        ("old: {", "Old name: {"),
+        ("setup: {thp: never}", "setup: {redis_config: {Dir: x}}"),
+        ("repeats: 2", "repeats: 0"),
+        ("- look:", "- grow:"),
+        ("- look:", "- look: {lable: x}"),
+        ("- look:", "- gorw: {to: 1GiB}"),
+        ("- look:", "- look:\n    grow: {to: 1GiB}"),
+        ("- look:", "- {}"),
+    ]:
+        assert GOOD.count(old) == 1
+        assert not accepts(made, GOOD.replace(old, new)), new
+    for old, new in [
+        ("setup: {thp: never}", "machine: {virtio_mem: {block: 4MiB}, balloon: {}}"),
+        ("- look:", "- look: {}"),
+    ]:
+        assert accepts(made, GOOD.replace(old, new)), new
+
+
+def test_the_schema_describes_keys_actions_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    made = schema(capsys)
+    step = made["$defs"]["Step"]["properties"]["grow"]
+    assert step["description"] == "Plug memory until so much is plugged."
+    grow = made["$defs"]["action.grow"]
+    assert grow["properties"]["to"]["description"] == "Bytes that are plugged afterwards."
+    assert grow["properties"]["within"]["default"] == "60s"
+    assert grow["additionalProperties"] is False
+    assert made["$defs"]["VirtioMem"]["properties"]["block"]["default"] == "2MiB"
+    assert made["properties"]["repeats"]["description"] == "Trials of each arm."
+    assert made["additionalProperties"] is False
+
+
+def test_validate_imports_nothing_heavy(folder: Path) -> None:
+    program = (
+        "import sys; from orchestrator.cli import scenario\n"
+        "from pathlib import Path\n"
+        "from orchestrator.actions.base import ACTIONS\n"
+        "ACTIONS._loaded = True\n"
+        "try: scenario.open_scenario(Path('bad.yaml'))\n"
+        "except Exception as error: print(type(error).__name__)\n"
+        "heavy = {'numpy', 'pandas', 'libvirt', 'fabric', 'scipy', 'numba', 'ansible_runner'}\n"
+        "print(sorted(heavy & {*sys.modules}))"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "FileProblemsError\n[]\n"

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import BLOCK_PAGES, DIRECT_MAP, SWAPPED, USER_DATA, USER_ZERO, Guest, entry, sparse_guest
+from test_model_tables import address_spaces
+
+from orchestrator.errors import BadInputError
+from orchestrator.model.frames import KPF_BUDDY, KPF_SLAB
+from orchestrator.model.policies import POLICIES, StateView, Verdict
+from orchestrator.model.snapshot import Region
+from orchestrator.model.tables import TableState
+from orchestrator.units import MIB
+
+NAMES = ["empty", "none", "pressure_random", "zero_page"]
+
+
+def small_guest() -> tuple[StateView, dict[str, int]]:
+    """One process with a PTE table of each kind, an empty PMD table and a kernel table; their frames."""
+    guest = Guest(2048)
+    guest.flags[:] = 1 << KPF_BUDDY
+    zero = guest.zero()
+    pfn = {
+        "empty": guest.table(),
+        "zero": guest.table({0: entry(zero, USER_ZERO)}),
+        "valid": guest.table({0: entry(guest.anon(), USER_DATA)}),
+        "swap": guest.table({0: SWAPPED}),
+        "kernel": guest.table({0: entry(guest.frame(), DIRECT_MAP)}),
+        "kernel_empty": guest.table(),
+        "orphan": guest.table(),
+        "hollow_pmd": guest.table(),
+    }
+    pfn["pmd"] = guest.upper({0: pfn["empty"], 1: pfn["zero"], 2: pfn["valid"], 3: pfn["swap"]})
+    pfn["pud"] = guest.upper({0: pfn["pmd"], 1: pfn["hollow_pmd"]})
+    pfn["kernel_pmd"] = guest.upper({0: pfn["kernel"], 1: pfn["kernel_empty"]})
+    pfn["kernel_pud"] = guest.upper({0: pfn["kernel_pmd"]})
+    pfn["pgd"] = guest.upper({0: pfn["pud"], 300: pfn["kernel_pud"]})
+    return StateView.of(guest.snapshot()), pfn
+
+
+def names(
+    state: StateView, pfn: dict[str, int], mask: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> set[str]:
+    frames = set(state.tables.pfn[mask].tolist())
+    return {name for name, frame in pfn.items() if frame in frames}
+
+
+def test_all_policies_register_themselves() -> None:
+    assert POLICIES.names() == NAMES
+    for name, policy in POLICIES:
+        assert policy.name == name
+        assert policy.__doc__
+        assert "\n" not in policy.__doc__.strip().split("\n\n")[0]
+    with pytest.raises(BadInputError, match="no policy is called 'all'"):
+        POLICIES["all"]
+
+
+@pytest.mark.parametrize(
+    ("name", "freed", "to_move"),
+    [
+        ("none", set(), set()),
+        ("empty", {"empty"}, set()),
+        ("zero_page", {"empty", "zero"}, set()),
+        ("pressure_random", {"empty", "zero"}, {"valid", "swap", "hollow_pmd", "pmd", "pud"}),
+    ],
+)
+def test_what_each_policy_picks(name: str, freed: set[str], to_move: set[str]) -> None:
+    state, pfn = small_guest()
+    verdict = POLICIES[name].apply(state)
+    assert names(state, pfn, verdict.freed) == freed
+    assert names(state, pfn, verdict.to_move) == to_move
+    assert verdict.empty_of_unknown_level == 1
+    assert verdict.empty_left == (1 if freed else 2)  # the empty PMD table is reported, not freed
+
+
+def test_50_gib_touched_once_give_100_mib_back() -> None:
+    verdict = POLICIES["empty"].apply(StateView.of(sparse_guest()))
+    assert (verdict.tables_freed, verdict.bytes_freed) == (25_600, 100 * MIB)
+
+
+def test_blocks_are_freed_when_nothing_unmovable_is_left() -> None:
+    """Bytes and blocks are different questions: three tables go, one of three blocks comes free."""
+    guest = Guest(4 * BLOCK_PAGES)
+    guest.flags[:] = 1 << KPF_BUDDY
+    alone, beside_slab, beside_pmd = BLOCK_PAGES, 2 * BLOCK_PAGES, 3 * BLOCK_PAGES
+    for pfn in (alone, beside_slab, beside_pmd):
+        guest.table(pfn=pfn)
+    guest.flags[beside_slab + 1] = 1 << KPF_SLAB
+    pmd = guest.table(
+        {i: entry(pfn, 0x67) for i, pfn in enumerate((alone, beside_slab, beside_pmd))}, pfn=beside_pmd + 1
+    )
+    guest.upper({0: pmd})
+    region = Region("vm0", BLOCK_PAGES, 3 * BLOCK_PAGES, BLOCK_PAGES, 3 * BLOCK_PAGES * 4096)
+    state = StateView.of(guest.snapshot((region,)))
+    assert state.blocks[0].pinned.all()
+    verdict = POLICIES["empty"].apply(state)
+    assert verdict.tables_freed == 3
+    assert verdict.blocks_freed(state.blocks[0]).tolist() == [True, False, False]
+    pressed = POLICIES["pressure_random"].apply(state)
+    assert pressed.blocks_freed(state.blocks[0]).tolist() == [True, False, False]
+    assert pressed.blocks_freed_if_moved(state.blocks[0]).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_budget_bounds_what_is_picked(name: str) -> None:
+    state = StateView.of(sparse_guest(1000))
+    whole = POLICIES[name].apply(state, seed=3)
+    for budget in (0, 1, 100, 10_000):
+        verdict = POLICIES[name].apply(state, seed=3, budget_tables=budget)
+        picked = verdict.tables_freed + verdict.tables_to_move
+        assert picked == min(budget, whole.tables_freed + whole.tables_to_move)
+    with pytest.raises(ValueError, match="less than none"):
+        POLICIES[name].apply(state, budget_tables=-1)
+
+
+def test_pressure_depends_on_the_seed_and_on_nothing_else() -> None:
+    state = StateView.of(sparse_guest(1000))
+    policy = POLICIES["pressure_random"]
+    once = policy.apply(state, seed=1, budget_tables=100).freed
+    assert (policy.apply(state, seed=1, budget_tables=100).freed == once).all()
+    assert (policy.apply(state, seed=2, budget_tables=100).freed != once).any()
+
+
+@given(address_spaces(), st.sampled_from(NAMES), st.integers(0, 9), st.none() | st.integers(0, 9))
+def test_no_policy_frees_what_is_in_use(
+    case: tuple[Guest, dict[int, int]], name: str, seed: int, budget: int | None
+) -> None:
+    guest, truth = case
+    region = Region("vm0", 0, 2048, 4, 0)
+    state = StateView.of(guest.snapshot((region,)))
+    verdict: Verdict = POLICIES[name].apply(state, seed=seed, budget_tables=budget)
+    tables, freed = state.tables, verdict.freed
+    assert (tables.state[freed] <= TableState.ZERO_ONLY).all()
+    assert {truth[pfn] for pfn in tables.pfn[freed].tolist()} <= {1}
+    assert not (freed & verdict.to_move).any()
+    assert not ((freed | verdict.to_move) & tables.kernel).any()
+    blocks = verdict.blocks_freed(state.blocks[0])
+    assert not (blocks & ~state.blocks[0].pinned).any()
+    assert not (blocks & ~verdict.blocks_freed_if_moved(state.blocks[0])).any()
+    again = POLICIES[name].apply(state, seed=seed, budget_tables=budget)
+    assert (again.freed == freed).all()
+    assert (again.to_move == verdict.to_move).all()
+    if name == "none":
+        assert not (freed | verdict.to_move).any()

@@ -1,0 +1,187 @@
+"""Plans: read back exactly, decided by the seed alone, and fair to every arm."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.actions.base import Action
+from orchestrator.errors import BadInputError
+from orchestrator.plan import Plan, TrialPlan, make_plan
+from orchestrator.registry import Registry
+from orchestrator.scenario import Scenario, load_scenario
+from orchestrator.units import Duration, Size, write_size
+
+ACTIONS: Registry[type[Action]] = Registry("action", "tests.no_package")
+ACTIONS._loaded = True
+
+
+@ACTIONS.register("grow")
+class Grow(Action):
+    """Plug to a size."""
+
+    to: Size
+    within: Duration = 60.0
+
+    def describe(self) -> str:
+        return f"grow to {self.to}"
+
+    def run(self, trial: object) -> None:
+        raise NotImplementedError
+
+
+def scenario(arms: dict[str, object], *, extra: str = "", grow_to: int = 1 << 30) -> Scenario:
+    text = f"""\
+version: 1
+name: quick
+guest: debian-13
+machine: {{memory: 1GiB, virtio_mem: {{size: 2GiB}}}}
+{extra}
+arms: {json.dumps(arms)}
+steps:
+  - grow: {{to: {write_size(grow_to)}}}
+  - grow: {{to: 0B, within: 250ms}}
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s.yaml"
+        path.write_text(text)
+        return load_scenario(path, kernels_of=lambda _: ["6.12", "7.x"], actions=ACTIONS)
+
+
+names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,12}", fullmatch=True)
+arms_of = st.dictionaries(
+    names,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "kernel": st.sampled_from(["6.12", "7.x"]),
+            "setup": st.fixed_dictionaries({"thp": st.sampled_from(["always", "never"])}),
+            "machine": st.fixed_dictionaries({"vcpus": st.integers(1, 8)}),
+        },
+    ),
+    min_size=1,
+    max_size=5,
+)
+seeds = st.integers(0, 2**63 - 1)
+
+
+@given(arms_of, seeds, st.integers(1, 4), st.integers(0, 1 << 50))
+def test_a_plan_and_its_trials_are_read_back_exactly(
+    arms: dict[str, object], seed: int, repeats: int, grow_to: int
+) -> None:
+    plan = make_plan(scenario(arms, grow_to=grow_to), seed=seed, repeats=repeats)
+    text = plan.to_json()
+    assert Plan.from_json(text) == plan
+    assert Plan.from_json(text).to_json() == text
+    for planned in plan.trials:
+        trial = plan.trial(planned.id)
+        assert TrialPlan.from_json(trial.to_json()) == trial
+        first, second = (step.load(ACTIONS) for step in trial.steps)
+        assert isinstance(first, Grow)
+        assert isinstance(second, Grow)
+        assert (first.to, first.within) == (grow_to, 60.0)
+        assert (second.to, second.within) == (0, 0.25)
+
+
+@given(arms_of, seeds, st.integers(1, 5))
+def test_each_block_has_each_arm_once_and_the_seed_decides_the_order(
+    arms: dict[str, object], seed: int, repeats: int
+) -> None:
+    made = scenario(arms)
+    plan = make_plan(made, seed=seed, repeats=repeats)
+    assert make_plan(made, seed=seed, repeats=repeats) == plan
+    assert [trial.order for trial in plan.trials] == list(range(1, len(arms) * repeats + 1))
+    for repeat in range(repeats):
+        block = plan.trials[repeat * len(arms) : (repeat + 1) * len(arms)]
+        assert {trial.repeat for trial in block} == {repeat + 1}
+        assert sorted(trial.arm for trial in block) == sorted(arms)
+        assert len({trial.seed for trial in block}) == 1
+    assert len({trial.id for trial in plan.trials}) == len(plan.trials)
+
+
+def test_different_seeds_give_every_order_about_equally_often() -> None:
+    made = scenario({"a": {}, "b": {}, "c": {}})
+    counts: dict[tuple[str, ...], int] = {}
+    for seed in range(600):
+        order = tuple(trial.arm for trial in make_plan(made, seed=seed).trials)
+        counts[order] = counts.get(order, 0) + 1
+    assert len(counts) == 6
+    assert min(counts.values()) > 60  # 100 expected, standard deviation 9
+
+
+def test_the_order_of_a_seed_never_changes() -> None:
+    """A published seed must mean the same order in every version."""
+    plan = make_plan(scenario({"a": {}, "b": {}, "c": {}}), seed=7, repeats=2)
+    assert [trial.id for trial in plan.trials] == ["c-01", "b-01", "a-01", "a-02", "b-02", "c-02"]
+    assert [trial.seed for trial in plan.trials[::3]] == [0x8EA0625E, 0xBF9BF6B7]
+
+
+def test_repeats_have_different_seeds() -> None:
+    plan = make_plan(scenario({"a": {}}), repeats=20)
+    assert len({trial.seed for trial in plan.trials}) == 20
+    assert all(0 <= trial.seed < 2**32 for trial in plan.trials)
+
+
+def test_columns_are_the_kernel_and_what_is_not_the_same_in_all_arms() -> None:
+    plan = make_plan(
+        scenario(
+            {
+                "a": {"setup": {"thp": "never", "redis_config": {"maxmemory": 5}}},
+                "b": {"kernel": "7.x", "machine": {"virtio_mem": None}},
+                "c": {"machine": {"balloon": {"free_page_reporting": False}}},
+            }
+        )
+    )
+    assert [arm.differs for arm in plan.arms] == [
+        {
+            "kernel": kernel,
+            "thp": thp,
+            "redis_config.maxmemory": maxmemory,
+            "virtio_mem.size": size,
+            "virtio_mem.block": block,
+            "balloon.free_page_reporting": reporting,
+        }
+        for kernel, thp, maxmemory, size, block, reporting in [
+            ("6.12", "never", "5", "2147483648", "2097152", "true"),
+            ("7.x", "image", "", "", "", "true"),
+            ("6.12", "image", "", "2147483648", "2097152", "false"),
+        ]
+    ]
+
+
+def test_arms_that_are_alike_are_still_told_apart_by_a_column() -> None:
+    assert [arm.differs for arm in make_plan(scenario({"a": {}})).arms] == [{"kernel": "6.12"}]
+
+
+def test_a_plan_has_numbers_in_bytes_and_seconds_and_knows_its_source() -> None:
+    made = scenario({"a": {}}, extra="sample_every: 250ms\ndeadline: 2min\ndescription: Why not?")
+    plan = json.loads(make_plan(made).to_json())
+    assert (plan["sample_every_seconds"], plan["deadline_seconds"]) == (0.25, 120.0)
+    assert plan["arms"][0]["machine"]["virtio_mem"] == {"size": 2 << 30, "block": 2 << 20}
+    assert plan["trials"][0]["steps"][0] == {"action": "grow", "params": {"to": 1 << 30, "within": 60.0}}
+    assert plan["description"] == "Why not?"
+    assert len(plan["scenario_sha256"]) == 64
+    assert make_plan(scenario({"a": {}})).scenario_sha256 != plan["scenario_sha256"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', "\x00"])
+def test_what_is_no_plan_is_bad_input(text: str) -> None:
+    with pytest.raises(BadInputError):
+        Plan.from_json(text)
+    with pytest.raises(BadInputError):
+        TrialPlan.from_json(text)
+
+
+def test_a_trial_or_an_action_that_is_not_there_is_bad_input() -> None:
+    plan = make_plan(scenario({"a": {}}))
+    with pytest.raises(BadInputError, match="no trial is called 'a-02'"):
+        plan.trial("a-02")
+    other: Registry[type[Action]] = Registry("action", "tests.no_package")
+    other._loaded = True
+    with pytest.raises(BadInputError, match="no action is called 'grow'"):
+        plan.trials[0].steps[0].load(other)

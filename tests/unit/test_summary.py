@@ -1,0 +1,219 @@
+"""Headline metrics: each from where it is said to come from, and a reason for each that is missing."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from synthetic_run import ARMS, BLOCKS, META, MIB, TABLES, plan_json, snapshot, write_run, write_trial
+
+from orchestrator import summary
+from orchestrator.observation import Observation, Origin
+from orchestrator.store import RunWriter, TrialWriter, open_run
+from orchestrator.store.snapshot_file import write_snapshot
+from orchestrator.summary import METRICS, TrialSummary
+
+S = 10**9
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def begin(tmp_path: Path, **meta: object) -> tuple[RunWriter, TrialWriter]:
+    writer = RunWriter.create(tmp_path, "r1", plan_json(), {**META, **meta})
+    return writer, writer.trial("6.12-01")
+
+
+def summarised(writer: RunWriter) -> TrialSummary:
+    (one,) = summary.summarise_run(open_run(writer.directory))
+    assert set(one.metrics) | set(one.gaps) == set(METRICS)
+    assert not set(one.metrics) & set(one.gaps)
+    assert all(one.gaps.values())
+    return one
+
+
+def read(
+    t: int, source: str, name: str, value: float | None, unit: str = "bytes", gap: str = ""
+) -> Observation:
+    return Observation(t * S, "6.12-01", source, name, value, unit, gap=gap)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = write_run(tmp_path_factory.mktemp("results"))
+    summary.refresh(directory)
+    return directory
+
+
+def test_the_whole_run(whole: Path) -> None:
+    old, new = summary.summarise_run(open_run(whole))
+    arm = ARMS[0]
+    size, kept = BLOCKS * 2 * MIB, arm.kept_blocks * 2 * MIB
+    with_tables = arm.kept_tables_only + 4
+    assert old.metrics["guest_page_table_bytes_peak"] == old.metrics["guest_page_table_bytes_end"]
+    assert old.metrics["guest_page_tables_total"] == with_tables * (TABLES + 1) + 1
+    assert old.metrics["guest_page_tables_empty"] == with_tables * TABLES
+    assert old.metrics["unplug_requested_bytes"] == size
+    assert old.metrics["unplug_achieved_bytes"] == size - kept
+    assert old.metrics["unplug_shortfall_bytes"] == kept
+    assert old.metrics["unplug_seconds"] == 24.0
+    assert old.metrics["unplug_outcome"] == "partial"
+    assert old.metrics["balloon_achieved_bytes"] == 120 * MIB
+    assert old.metrics["blocks_plugged"] == BLOCKS
+    assert old.metrics["blocks_plugged_after"] == arm.kept_blocks
+    assert old.metrics["blocks_pinned"] == arm.kept_blocks
+    assert old.metrics["blocks_pinned_page_table"] == with_tables
+    assert old.metrics["blocks_pinned_page_table_only"] == arm.kept_tables_only
+    assert old.metrics["blocks_pinned_slab"] == arm.kept_blocks - arm.kept_tables_only
+    assert old.metrics["workload_ops_per_second"] == 5120.5
+    assert old.metrics["workload_p99_seconds"] == 0.0042
+    assert old.gaps == {"second_level_bytes": "no second level under TCG"}
+    assert (old.tables_snapshot, old.blocks_snapshot) == ("loaded", "after-unplug")
+    assert old.kernel_release == arm.release
+    assert new.metrics["guest_page_table_bytes_end"] == ARMS[1].kept_tables_only * 4096
+
+
+def test_what_is_written_reads_back_the_same(whole: Path) -> None:
+    run = open_run(whole)
+    computed = summary.summarise_run(run)
+    assert summary.saved(run) == computed
+    assert summary.load(run) == computed
+
+
+def test_the_tables_are_plain_csv(whole: Path) -> None:
+    first = rows(whole / "summary.csv")[0]
+    assert list(first)[:5] == ["run", "trial", "arm", "repeat", "kernel"]
+    assert first["kernel"] == "debian-6.12"
+    assert first["second_level_bytes"] == ""
+    assert first["unplug_requested_bytes"] == str(BLOCKS * 2 * MIB)
+    reasons = {(row["trial"], row["metric"]): row["reason"] for row in rows(whole / "summary_gaps.csv")}
+    for row in rows(whole / "summary.csv"):
+        assert {metric for metric in METRICS if not row[metric]} == {
+            m for t, m in reasons if t == row["trial"]
+        }
+
+
+def test_policies_are_never_called_measured(whole: Path) -> None:
+    policies = rows(whole / "policies.csv")
+    assert {row["origin"] for row in policies} == {Origin.MODELLED.value}
+    # Upper tables stay, so bytes are freed and no block is; where nothing is below them, blocks are.
+    by_arm = {
+        row["trial"]: row for row in policies if row["snapshot"] == "loaded" and row["policy"] == "empty"
+    }
+    old, new = by_arm["6.12-01"], by_arm["7.3-pt-reclaim-01"]
+    assert int(old["bytes_freed"]) == (ARMS[0].kept_tables_only + 4) * TABLES * 4096
+    assert int(old["blocks_freed"]) == 0
+    assert int(new["blocks_freed"]) == ARMS[1].kept_tables_only
+    assert not set(METRICS) & set(policies[0])
+
+
+def test_peak_end_and_gaps(tmp_path: Path) -> None:
+    writer, trial = begin(tmp_path)
+    trial.observe([read(1, "guest_meminfo", "PageTables", value) for value in (10.0, 30.0, 20.0)])
+    trial.observe([read(2, "host_qemu", "VmPTE", value) for value in (5.0, 9.0, 7.0)])
+    trial.observe([read(2, "host_qemu", "VmRSS", value) for value in (5.0, 9.0, 7.0)])
+    trial.observe([read(3, "host_pagemap", "second_level_needed_bytes", None, gap="no permission")])
+    trial.close()
+    one = summarised(writer)
+    assert one.metrics["guest_page_table_bytes_peak"] == 30
+    assert one.metrics["guest_page_table_bytes_end"] == 20
+    assert one.metrics["host_page_table_bytes"] == 9
+    assert one.metrics["host_rss_bytes"] == 7
+    assert one.gaps["second_level_needed_bytes"] == "no permission"
+    assert one.gaps["guest_memmap_bytes"].startswith("no probe read guest_vmstat/nr_memmap")
+    assert one.gaps["unplug_seconds"] == "no unplug step ended"
+    assert one.gaps["blocks_pinned"] == "no unplug step ended"
+    assert one.outcome == "unfinished"
+
+
+@pytest.mark.parametrize("ending", ["", "_pages"])
+def test_struct_pages_under_either_name(tmp_path: Path, ending: str) -> None:
+    writer, trial = begin(tmp_path)
+    trial.observe(
+        [read(1, "guest_vmstat", f"nr_memmap{ending}", value, "count") for value in (2.0, 6.0, 1.0)]
+    )
+    trial.observe([read(1, "guest_vmstat", f"nr_memmap_boot{ending}", 4.0, "count")])
+    trial.close()
+    assert summarised(writer).metrics["guest_memmap_bytes"] == 10 * 4096
+
+
+def test_second_level_is_what_was_added_and_only_where_there_is_one(tmp_path: Path) -> None:
+    writer, trial = begin(tmp_path, accel="kvm", second_level="NPT")
+    trial.observe([read(1, "host_meminfo", "SecPageTables", value) for value in (652.0, 1476.0, 2088.0)])
+    trial.close()
+    assert summarised(writer).metrics["second_level_bytes"] == 2088 - 652
+    writer.update_meta(accel="tcg")
+    assert summarised(writer).gaps["second_level_bytes"] == "no second level under TCG"
+
+
+def test_what_a_trial_says_of_its_accelerator_outweighs_the_run(tmp_path: Path) -> None:
+    writer, trial = begin(tmp_path, accel="kvm")
+    trial.event("trial.begin", 0, accel="tcg")
+    trial.close()
+    assert summarised(writer).metrics["accel"] == "tcg"
+
+
+def test_the_last_unplug_counts(tmp_path: Path) -> None:
+    writer, trial = begin(tmp_path)
+    for number, settled in ((1, 3 * S), (2, None)):
+        trial.event(
+            "step.end",
+            number * S,
+            step=f"s{number}",
+            action="unplug",
+            outcome="timeout" if settled is None else "done",
+            requested_ns=S,
+            settled_ns=settled,
+            values={"requested_bytes": number * MIB, "achieved_bytes": 0, "shortfall_bytes": number * MIB},
+        )
+    trial.close()
+    one = summarised(writer)
+    assert one.metrics["unplug_requested_bytes"] == 2 * MIB
+    assert one.metrics["unplug_outcome"] == "timeout"
+    assert one.gaps["unplug_seconds"] == "the unplug did not settle"
+    assert one.gaps["blocks_pinned"] == "no snapshot with blocks after the unplug"
+
+
+def test_without_loaded_the_first_snapshot_with_tables_counts(tmp_path: Path) -> None:
+    import numpy as np
+
+    writer, trial = begin(tmp_path)
+    write_snapshot(trial.snapshots / "early.npz", snapshot("early", ARMS[1], np.random.default_rng(0)))
+    (trial.snapshots / "broken.npz").write_bytes(b"PK\x03\x04 torn")
+    trial.event("snapshot", 1, label="broken", file="snapshots/broken.npz")
+    trial.event("snapshot", 2, label="early", file="snapshots/early.npz")
+    trial.event("snapshot", 3, label="gone", file="gone.npz")
+    trial.close()
+    one = summarised(writer)
+    assert one.tables_snapshot == "early"
+    assert one.metrics["guest_page_tables_total"] == (ARMS[1].kept_tables_only + 4) + 1
+
+
+def test_a_snapshot_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
+    writer, trial = begin(tmp_path)
+    trial.event("snapshot", 1, label="loaded", file="loaded.npz")
+    trial.close()
+    assert "loaded: its file is missing" in summarised(writer).gaps["guest_page_tables_total"]
+
+
+def test_saved_tables_are_used_only_while_they_cover_the_trials(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, trials=1, finish=None, snapshots=False)
+    summary.refresh(directory)
+    with RunWriter(directory, {}).trial("7.3-pt-reclaim-01") as trial:
+        write_trial(trial, ARMS[1], snapshots=False)
+    assert [one.trial for one in summary.load(open_run(directory))] == ["6.12-01", "7.3-pt-reclaim-01"]
+
+
+def test_a_reference_folder_without_trials_keeps_its_figures(whole: Path, tmp_path: Path) -> None:
+    for name in ("meta.json", "plan.json", "summary.csv", "summary_gaps.csv", "policies.csv"):
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    assert summary.load(open_run(tmp_path)) == summary.load(open_run(whole))
+
+
+def test_damaged_tables_are_computed_again(whole: Path, tmp_path: Path) -> None:
+    directory = write_run(tmp_path, trials=1, snapshots=False)
+    (directory / "summary.csv").write_text("run,trial\nx,6.12-01\n")
+    assert summary.load(open_run(directory))[0].metrics["unplug_seconds"] == 24.0
