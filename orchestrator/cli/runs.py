@@ -55,8 +55,14 @@ def list_command(results: Path, *, as_json: bool) -> None:
     from orchestrator.store import list_runs
 
     found = list_runs(results)
-    rows = [_list_row(run) for run in found if not isinstance(run, BadInputError)]
-    unreadable = [run.brief for run in found if isinstance(run, BadInputError)]
+    rows, unreadable = [], []
+    for run in found:
+        try:
+            if isinstance(run, BadInputError):
+                raise run
+            rows.append(_list_row(run))
+        except BadInputError as error:  # one damaged folder does not hide the others
+            unreadable.append(error.brief)
     if as_json:
         print_json({"runs": rows, "unreadable": unreadable})
         return
@@ -91,16 +97,13 @@ def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
 
     Works for runs that are unfinished or were killed, too.
     """
-    from orchestrator import summary
-    from orchestrator.report.data import view_run
     from orchestrator.store import find_run
 
-    run = find_run(run_name, results)
-    view = view_run(run, summary.load(run))
+    directory = find_run(run_name, results).directory
     if as_json:
-        print_json(_show_json(view))
+        print_json(run_as_json(directory))
     else:
-        _show_text(view)
+        _show_text(_view(directory))
 
 
 @click.command("report")
@@ -110,14 +113,14 @@ def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
 def report_command(run_name: str, results: Path, *, as_json: bool) -> None:
     """Make report.html, junit.xml, metrics.prom and summary.csv of a run again from what is on disk."""
     from orchestrator import summary
-    from orchestrator.report import build_report, write_junit, write_metrics
+    from orchestrator.report import build_report, write_junit, write_prometheus
     from orchestrator.store import find_run
 
     run = find_run(run_name, results)
     if run.trials:  # a folder of which only the small files were kept has nothing to compute them from
         summary.refresh(run.directory)
     report = build_report(run.directory)
-    junit, metrics = write_junit(run.directory), write_metrics(run.directory)
+    junit, metrics = write_junit(run.directory), write_prometheus(run.directory)
     if as_json:
         files = {"report": str(report), "junit": str(junit), "metrics": str(metrics)}
         print_json({"run": run.id, "status": run.status.value, **files})
@@ -153,8 +156,11 @@ def _headline(run: Run) -> str:
     return f"unplugged: {', '.join(parts)}" if parts else ""
 
 
-def _show_json(view: RunView) -> dict[str, Any]:
+def run_as_json(directory: Path) -> dict[str, Any]:
+    """What `show --json` prints of the run folder `directory`."""
     from orchestrator.report.answer import answer
+
+    view = _view(directory)
 
     trials = [
         {
@@ -189,10 +195,11 @@ def _show_text(view: RunView) -> None:
     run = view.run
     out.print(f"[bold]{escape(_clean(run.id))}[/]  {escape(_clean(run.scenario))}  {_coloured(run.status)}")
     out.print(f"[dim]{escape(str(run.directory))}[/]")
-    out.print(f"{run.done} of {len(run.planned)} trials complete, {len(view.trials)} begun")
+    out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(view.trials)} have begun")
     for sentence in answer(view):
         out.print(escape(sentence))
-    _show_comparison(view)
+    if view.arms:
+        out.print(_comparison(view), soft_wrap=False)
     for trial in view.trials:
         if trial.failed:
             out.print(
@@ -204,24 +211,34 @@ def _show_text(view: RunView) -> None:
     out.print(f"[bold]next:[/] {escape(_next(view))}")
 
 
-def _show_comparison(view: RunView) -> None:
+def run_table(directory: Path) -> Table:
+    """The comparison of a run's arms, metrics down and arms across."""
+    return _comparison(_view(directory))
+
+
+def _comparison(view: RunView) -> Table:
     from orchestrator.report.comparison import comparison
 
-    groups = comparison(view.arms)
-    if not groups:
-        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for arm in view.arms:
         table.add_column(escape(_clean(arm.name, 40)), justify="right")
-    for group in groups:
+    for group in comparison(view.arms):
         table.add_row(f"[dim]{escape(group.title)}[/]")
         for row in group.rows:
             label = f"  {row.label} (predicted)" if row.predicted else f"  {row.label}"
-            table.add_row(
-                escape(label), *(escape(cell.text) if cell.text else "[dim]-[/]" for cell in row.cells)
-            )
-    out.print(table, soft_wrap=False)
+            cells = (escape(cell.text) if cell.text else "[dim]-[/]" for cell in row.cells)
+            table.add_row(escape(label), *cells)
+    return table
+
+
+def _view(directory: Path) -> RunView:
+    from orchestrator import summary
+    from orchestrator.report.data import view_run
+    from orchestrator.store import open_run
+
+    run = open_run(directory)
+    return view_run(run, summary.load(run))
 
 
 def _next(view: RunView) -> str:

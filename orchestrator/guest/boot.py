@@ -76,7 +76,7 @@ def booted(
             ssh_port=_free_port(),
         )
         xml = domain_xml(name, machine, files, accel=accel, guest_address=GUEST_ADDRESS)
-        domain = stack.enter_context(host.domain(xml, machine))
+        domain = stack.enter_context(host.domain(xml))
         shell = GuestShell(files.ssh_port, keys, scratch / "known_hosts")
         stack.callback(shell.close)
         guest = Guest(domain, shell, console, keys)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,8 @@ def apply_playbook(
                 inventory={"all": {"hosts": {"guest": host}}},
                 extravars=variables,
                 envvars={
+                    # ansible-playbook is installed beside our own interpreter, on PATH or not
+                    "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
                     "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner switches it off by default
                     "ANSIBLE_PIPELINING": "True",
                     "ANSIBLE_SSH_CONTROL_PATH_DIR": str(scratch / "cp"),
@@ -82,6 +86,5 @@ def apply_playbook(
         raise
     if not finished or finished[0].status != "successful":
         status = finished[0].status if finished else "did not start"
-        raise InfrastructureError(
-            f"setting up the guest failed ({playbook.name}: {status})", details="\n".join(failures[-3:])
-        )
+        said = "\n".join(failures[-3:]) or (finished[0].stdout.read()[-2000:] if finished else "")
+        raise InfrastructureError(f"setting up the guest failed ({playbook.name}: {status})", details=said)

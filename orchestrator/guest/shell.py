@@ -6,6 +6,7 @@ fabric's defaults are not ours: it would accept any host key, ask an agent and r
 
 from __future__ import annotations
 
+import logging
 import shlex
 import socket
 import time
@@ -51,6 +52,8 @@ class GuestShell:
         import fabric
         import paramiko
 
+        # It logs every refused connection with a traceback, and while a guest boots all are refused.
+        logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
         self.port = port
         self.known_hosts = known_hosts
         known_hosts.write_text(keys.known_hosts_line(port))

@@ -11,8 +11,6 @@ from lxml.builder import E
 from orchestrator.host.machine import Machine
 from orchestrator.units import KIB
 
-VIRTIO_MEM_ALIAS = "ua-virtiomem0"  # libvirt keeps aliases that begin with "ua-"
-
 
 @dataclass(frozen=True)
 class DomainFiles:
@@ -53,9 +51,18 @@ def domain_xml(name: str, machine: Machine, files: DomainFiles, *, accel: str, g
     return etree.tostring(domain, pretty_print=True, encoding="unicode")
 
 
-def virtio_mem_xml(machine: Machine, requested_bytes: int) -> str:
-    """The virtio-mem device with another requested size, as `updateDeviceFlags` takes it."""
-    (device,) = _virtio_mem(machine, requested_bytes)
+def virtio_mem_request(live_xml: str, requested_bytes: int) -> str:
+    """The virtio-mem device of a running domain with another requested size, for `updateDeviceFlags`.
+
+    libvirt finds the device by all that it knows of it, so it gets back what it said itself
+    (qemuDomainChangeMemoryRequestedSize).
+    """
+    device = etree.fromstring(live_xml).find("devices/memory[@model='virtio-mem']")
+    if device is None:
+        raise ValueError("the domain has no virtio-mem device")
+    requested = device.find("target/requested")
+    assert requested is not None  # noqa: S101  # mandatory in a virtio-mem device
+    requested.text, requested.attrib["unit"] = str(requested_bytes // KIB), "KiB"
     return etree.tostring(device, encoding="unicode")
 
 
@@ -110,7 +117,7 @@ def _console(log: Path) -> etree._Element:
     return E.serial(E.source(path=str(log), append="on"), E.target(port="0"), type="file")
 
 
-def _virtio_mem(machine: Machine, requested_bytes: int = 0) -> list[etree._Element]:
+def _virtio_mem(machine: Machine) -> list[etree._Element]:
     device = machine.virtio_mem
     if device is None:
         return []
@@ -120,9 +127,8 @@ def _virtio_mem(machine: Machine, requested_bytes: int = 0) -> list[etree._Eleme
                 E.size(str(device.size // KIB), unit="KiB"),
                 E.node("0"),
                 E.block(str(device.block // KIB), unit="KiB"),
-                E.requested(str(requested_bytes // KIB), unit="KiB"),
+                E.requested("0", unit="KiB"),
             ),
-            E.alias(name=VIRTIO_MEM_ALIAS),
             model="virtio-mem",
         )
     ]

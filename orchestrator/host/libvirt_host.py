@@ -19,8 +19,7 @@ import psutil
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import VirtioMemState
-from orchestrator.host.domain_xml import virtio_mem_xml
-from orchestrator.host.machine import Machine
+from orchestrator.host.domain_xml import virtio_mem_request
 from orchestrator.units import KIB
 
 # QEMU runs with the rights of whoever runs the orchestrator: embedded libvirt has no daemon with
@@ -80,7 +79,7 @@ class LibvirtHost:
         }
 
     @contextmanager
-    def domain(self, xml: str, machine: Machine) -> Iterator[LibvirtDomain]:
+    def domain(self, xml: str) -> Iterator[LibvirtDomain]:
         """Start a transient domain; it is destroyed at the end, whatever happened."""
         try:
             handle = self._connection.createXML(xml, 0)
@@ -88,7 +87,7 @@ class LibvirtHost:
             raise InfrastructureError(
                 "libvirt could not start the guest", details=str(error), hint="orchestrator doctor"
             ) from error
-        domain = LibvirtDomain(self._libvirt, self._connection, handle, machine)
+        domain = LibvirtDomain(self._libvirt, self._connection, handle)
         try:
             domain.listen()
             yield domain
@@ -97,12 +96,19 @@ class LibvirtHost:
 
 
 @contextmanager
-def open_host(uri: str | None, runtime: Path) -> Iterator[LibvirtHost]:
-    """Connect: to `uri`, or to an embedded driver with its root in the run's runtime folder."""
+def open_host(uri: str | None, runtime: Path, cache: Path) -> Iterator[LibvirtHost]:
+    """Connect: to `uri`, or to an embedded driver with its root in the run's runtime folder.
+
+    `cache` keeps what libvirt learns of QEMU by starting it several times (4 s); libvirt itself
+    checks that it still fits (virQEMUCapsIsValid).
+    """
     libvirt = _libvirt(runtime / "libvirt.log")
     if uri is None:
         root = runtime / "v"
         (root / "etc").mkdir(parents=True)
+        capabilities = cache / "libvirt"
+        capabilities.mkdir(parents=True, exist_ok=True)
+        (root / "cache").symlink_to(capabilities)
         (root / "etc" / "qemu.conf").write_text(_QEMU_CONF.format(uid=os.getuid(), gid=os.getgid()))
         uri = f"qemu:///embed?root={root}"
     try:
@@ -124,11 +130,10 @@ def open_host(uri: str | None, runtime: Path) -> Iterator[LibvirtHost]:
 class LibvirtDomain:
     """A running domain; the real side of `orchestrator.host.domain.Domain`."""
 
-    def __init__(self, libvirt: Any, connection: Any, handle: Any, machine: Machine) -> None:  # no types
+    def __init__(self, libvirt: Any, connection: Any, handle: Any) -> None:  # libvirt has no types
         self._libvirt = libvirt
         self._connection = connection
         self._handle = handle
-        self._machine = machine
         self._event = threading.Event()
         self._callback: int | None = None
         self._pid: int | None = None
@@ -181,7 +186,7 @@ class LibvirtDomain:
     def request_virtio_mem(self, size_bytes: int) -> None:
         """Ask the guest to plug or unplug until `size_bytes` are plugged."""
         self._event.clear()
-        xml = virtio_mem_xml(self._machine, size_bytes)
+        xml = virtio_mem_request(self._call(self._handle.XMLDesc), size_bytes)
         self._call(self._handle.updateDeviceFlags, xml, self._libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def wait_memory_event(self, seconds: float) -> bool:

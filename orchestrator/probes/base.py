@@ -47,12 +47,17 @@ class Probe:
 PROBES: Registry[type[Probe]] = Registry("probe", "orchestrator.probes")
 
 
+def is_count(text: str) -> bool:
+    """Whether a guest's text is a plain u64: it could be anything."""
+    return text.isascii() and text.isdecimal() and len(text) <= 20
+
+
 def kib_lines(text: str) -> dict[str, int]:
     """The `Name:  N kB` lines of /proc/meminfo or /proc/PID/status, in bytes."""
     values = {}
     for line in text.splitlines():
         name, colon, rest = line.partition(":")
         words = rest.split()
-        if colon and len(words) == 2 and words[1] == "kB" and words[0].isdecimal():
+        if colon and len(words) == 2 and words[1] == "kB" and is_count(words[0]):
             values[name.strip()] = int(words[0]) * KIB
     return values

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from orchestrator.guest.sampler import Tick
 from orchestrator.observation import Reading
-from orchestrator.probes.base import PROBES, Probe
+from orchestrator.probes.base import PROBES, Probe, is_count
 
 _PATH = "/proc/vmstat"
 # mm/vmstat.c vmstat_text: some hundred lines, most of them about things that no metric is made of.
@@ -36,5 +36,5 @@ class GuestVmstat(Probe):
             return
         for line in text.splitlines():
             name, _, value = line.partition(" ")
-            if name.startswith(_WANTED) and value.isdecimal():
+            if name.startswith(_WANTED) and is_count(value):
                 yield Reading(name, int(value), "count")

@@ -2,6 +2,6 @@
 
 from orchestrator.report.junit import write_junit
 from orchestrator.report.page import build_report
-from orchestrator.report.prometheus import write_metrics
+from orchestrator.report.prometheus import write_prometheus
 
-__all__ = ["build_report", "write_junit", "write_metrics"]
+__all__ = ["build_report", "write_junit", "write_prometheus"]

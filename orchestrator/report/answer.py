@@ -34,7 +34,7 @@ def _state(view: RunView) -> Iterator[str]:
             Status.RUNNING: "The run is still going",
             Status.UNKNOWN: "The run has not said how it ended",
         }[status]
-        yield f"{word}: {done} of {planned} trials are complete, and what follows is only what they say."
+        yield f"{word}: {done} of {planned} trials have ended, and what follows is only what they say."
     failed = [trial for trial in view.trials if trial.failed and trial.folder and trial.folder.ended]
     if failed:
         names = ", ".join(clean(trial.summary.trial, 40) for trial in failed[:3])
@@ -80,19 +80,24 @@ def _given_back(arms: Sequence[ArmView]) -> Iterator[str]:
 
 
 def _held(arms: Sequence[ArmView]) -> Iterator[str]:
-    for arm in arms:
-        pinned = arm.typical("blocks_pinned")
-        tables = arm.typical("blocks_pinned_page_table")
-        if not pinned or tables is None:
-            continue
+    held = [
+        (arm, stayed, tables)
+        for arm in arms
+        if arm.typical("unplug_shortfall_bytes")
+        and (stayed := arm.typical("blocks_plugged_after"))
+        and (tables := arm.typical("blocks_pinned_page_table")) is not None
+    ]
+    if len(held) > 2:  # noqa: PLR2004  # a sentence for each would be tiring
+        parts = [f"{count(tables)} of {count(stayed)} with {_name(arm)}" for arm, stayed, tables in held]
+        yield f"Of the blocks that stayed, these hold a page-table page: {_join(parts)}."
+        return
+    for arm, stayed, tables in held:
         only = arm.typical("blocks_pinned_page_table_only")
-        sentence = (
-            f"With {_name(arm)}, {count(pinned)} blocks stayed; "
-            f"{count(tables)} of them hold a page-table page"
+        rest = f", and {count(only)} of those hold nothing else that cannot move" if only and tables else ""
+        yield (
+            f"With {_name(arm)}, {count(stayed)} blocks stayed; "
+            f"{count(tables)} of them hold a page-table page{rest}."
         )
-        if only is not None and tables:
-            sentence += f", and {count(only)} of those hold nothing else that cannot move"
-        yield sentence + "."
 
 
 def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:

@@ -82,7 +82,8 @@ def time_panels(arms: Sequence[ArmView], readings: Sequence[Reading], what: str)
     points = [point for arm in arms for line in lines[arm.index] for point in line.points]
     if not points:
         return []
-    longest = max([point[0] for point in points] + [end for arm in arms for end in _ends(arm.shown.steps)])
+    ends = [end for arm in arms for end in _ends(arm.shown.steps)]
+    longest = max(1.0, *(time for time, _ in points), *ends)
     largest = max(value for _, value in points)
     axes = time_axis(longest), bytes_axis(largest)
     return [

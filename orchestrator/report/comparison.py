@@ -35,7 +35,8 @@ ROWS: Final = (
         "Blocks that stayed",
         (
             ("blocks_plugged", "plugged before", "count"),
-            ("blocks_pinned", "still plugged after", "count"),
+            ("blocks_plugged_after", "still plugged after", "count"),
+            ("blocks_pinned", "hold what cannot move", "count"),
             ("blocks_pinned_page_table", "hold a page table", "count"),
             ("blocks_pinned_page_table_only", "hold page tables only", "count"),
             ("blocks_pinned_slab", "hold slab", "count"),
@@ -89,6 +90,7 @@ class Row:
     label: str
     cells: tuple[Cell, ...]
     predicted: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,19 @@ def _row(arms: tuple[ArmView, ...], metric: str, label: str, unit: str) -> Row:
         cells = tuple(_number(arm, metric, unit, largest) for arm in arms)
     else:
         cells = tuple(_word(arm, metric) for arm in arms)
-    return Row(metric, label, cells, metric in PREDICTED)
+    return Row(metric, label, cells, metric in PREDICTED, _taken_at(arms, metric))
+
+
+def _taken_at(arms: tuple[ArmView, ...], metric: str) -> str:
+    """Which snapshot a count is from, where that is the same for all arms."""
+    if metric == "guest_page_tables_total":
+        labels = {trial.summary.tables_snapshot for arm in arms for trial in arm.trials}
+    elif metric == "blocks_plugged_after":
+        labels = {trial.summary.blocks_snapshot for arm in arms for trial in arm.trials}
+    else:
+        return ""
+    labels -= {""}
+    return clean(f"at {labels.pop()}", 40) if len(labels) == 1 else ""
 
 
 def _word(arm: ArmView, metric: str) -> Cell:
@@ -125,7 +139,10 @@ def _word(arm: ArmView, metric: str) -> Cell:
     )
     if not words:
         return Cell("", why_missing=_reason(arm, metric))
-    said = [word if times == len(arm.trials) else f"{word} x {times}" for word, times in words.most_common()]
+    trials = len(arm.trials)
+    said = [
+        word if times == trials else f"{word} ({times} of {trials})" for word, times in words.most_common()
+    ]
     return Cell(clean(", ".join(said)))
 
 

@@ -63,9 +63,11 @@ class TrialView:
 
     @property
     def error(self) -> str:
-        """What went wrong, in the words of the trial."""
+        """What went wrong, in the words of the trial: one line, and then perhaps more."""
         ended = self.folder.ended if self.folder else None
-        return ended.text("error") if ended else "the run ended before this trial did"
+        if ended is None:
+            return "the run ended before this trial did"
+        return "\n".join(part for key in ("error", "details") if (part := ended.text(key)))
 
     @property
     def hint(self) -> str:

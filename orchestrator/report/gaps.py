@@ -21,13 +21,14 @@ def missing(view: RunView) -> Iterator[dict[str, str]]:
         for key, times in _missing_readings(trial):
             once = "once" if times == 1 else f"{times} times"
             readings.setdefault(key, []).append(f"{trial.summary.trial} ({once})")
-    rows = [
-        (what, reason, "every trial" if len(places) == len(view.trials) > 1 else ", ".join(places))
-        for (what, reason), places in metrics.items()
-    ]
+    together: dict[tuple[str, str], list[str]] = {}
+    for (what, reason), places in metrics.items():
+        where = "every trial" if len(places) == len(view.trials) > 1 else ", ".join(places)
+        together.setdefault((reason, where), []).append(what)
+    rows = [(", ".join(names), reason, where) for (reason, where), names in together.items()]
     rows += [(what, reason, ", ".join(places)) for (what, reason), places in readings.items()]
     for what, reason, where in rows[:_MOST]:
-        yield {"what": clean(what, 80), "reason": clean(reason, 300), "where": clean(where, 200)}
+        yield {"what": clean(what, 600), "reason": clean(reason, 300), "where": clean(where, 200)}
     if len(rows) > _MOST:
         yield {"what": f"{len(rows) - _MOST} more", "reason": "see observations.parquet", "where": ""}
 

@@ -14,8 +14,8 @@ from orchestrator.store.atomic import replace_text
 
 
 def write_junit(run_dir: Path) -> Path:
-    """Write `junit.xml` of a run folder; its path. A trial that did not complete is a failure, and so
-    is one of the plan that never began once the run is over."""
+    """Write `junit.xml` of a run folder; its path. A trial that did not complete is a failure;
+    one of the plan that never began is skipped."""
     run = open_run(run_dir)
     path = run_dir / layout.JUNIT
     replace_text(path, junit(view_run(run, summary.load(run))))
@@ -34,7 +34,7 @@ def junit(view: RunView) -> str:
             _fail(case, "failure", trial.summary.outcome, trial.error, trial.hint)
     for planned in never:
         case = _case(suite, planned.id, f"{scenario}.{clean(planned.arm)}", 0.0)
-        etree.SubElement(case, "skipped", message="the run ended before this trial began")
+        etree.SubElement(case, "skipped", message="this trial never began")
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(sum(trial.failed for trial in view.trials)))
     suite.set("errors", "0")

@@ -148,7 +148,7 @@ def render(view: RunView) -> str:
 
 def _facts(view: RunView) -> Iterator[str]:
     planned = len(view.run.planned)
-    yield f"{view.run.done} of {planned} trials complete" if planned else f"{len(view.trials)} trials"
+    yield f"{view.run.done} of {planned} trials ended" if planned else f"{len(view.trials)} trials"
     accels = sorted({str(trial.summary.metrics.get("accel", "")) for trial in view.trials} - {""})
     level = clean(view.run.meta.get("second_level") or "", 20)
     if accels:
@@ -156,7 +156,7 @@ def _facts(view: RunView) -> Iterator[str]:
         yield clean(f"{' and '.join(accels)}{second}")
     started = clean(view.run.meta.get("started_at") or "", 40)
     if started:
-        yield f"began {started}"
+        yield f"began {started.replace('T', ' ').replace('+00:00', ' UTC')}"
 
 
 def _arm_head(arm: ArmView) -> dict[str, object]:
@@ -168,12 +168,14 @@ def _arm_head(arm: ArmView) -> dict[str, object]:
 
 
 def _trouble(trial: TrialView) -> dict[str, str]:
+    folder = trial.folder
+    said = clean_block(folder.ended.text("console_tail")) if folder and folder.ended else ""
     return {
         "id": clean(trial.summary.trial),
         "outcome": trial.summary.outcome,
         "error": clean_block(trial.error),
         "hint": clean(trial.hint, 400),
-        "console": text.console_tail(trial.folder.directory / layout.CONSOLE) if trial.folder else "",
+        "console": said or (text.console_tail(folder.directory / layout.CONSOLE) if folder else ""),
     }
 
 

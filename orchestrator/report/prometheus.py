@@ -20,7 +20,7 @@ PREFIX: Final = "orchestrator_"
 _WORDS: Final = ("unplug_outcome", "accel")
 
 
-def write_metrics(run_dir: Path) -> Path:
+def write_prometheus(run_dir: Path) -> Path:
     """Write `metrics.prom` of a run folder; its path. Missing metrics have no sample."""
     run = open_run(run_dir)
     path = run_dir / layout.METRICS

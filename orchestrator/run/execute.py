@@ -78,7 +78,7 @@ def _execute(
         image = ensure_image(definition, keys, places.cache, progress=progress.note)
         acceleration = _accelerate(plan, image.boot_files(definition.default_kernel).kernel)
         progress.note(acceleration.reason)
-        host = stack.enter_context(open_host(connect, runtime))
+        host = stack.enter_context(open_host(connect, runtime, places.cache))
         run.update_meta(**guest_facts(host, acceleration, image))
         lab = Lab(
             host, image, keys, places, acceleration.name, definition.command_line, runtime, progress

@@ -101,7 +101,7 @@ class Sampling:
                 trial=self._writer.trial_id,
                 source=f"{probe}/{reading.source}" if reading.source else probe,
                 name=reading.name,
-                value=reading.value,
+                value=None if reading.value is None else float(reading.value),
                 unit=reading.unit,
                 origin=reading.origin,
                 gap=reading.gap,

@@ -218,17 +218,20 @@ def read_events(trial_directory: Path) -> tuple[Event, ...]:
 
 def planned_trials(plan: Mapping[str, Any]) -> tuple[PlannedTrial, ...]:
     """The trials that plan.json lists (`orchestrator.plan.Plan`, of which only this much is read here)."""
-    differs = {arm["name"]: arm.get("differs", {}) for arm in plan.get("arms", ())}
-    return tuple(
-        PlannedTrial(
-            id=str(trial["id"]),
-            arm=str(trial["arm"]),
-            repeat=int(trial.get("repeat", 1)),
-            differs={str(key): str(value) for key, value in differs.get(trial["arm"], {}).items()},
-            seed=int(trial.get("seed", 0)),
+    try:
+        differs = {arm["name"]: arm.get("differs", {}) for arm in plan.get("arms", ())}
+        return tuple(
+            PlannedTrial(
+                id=str(trial["id"]),
+                arm=str(trial["arm"]),
+                repeat=int(trial.get("repeat", 1)),
+                differs={str(key): str(value) for key, value in differs.get(trial["arm"], {}).items()},
+                seed=int(trial.get("seed", 0)),
+            )
+            for trial in plan.get("trials", ())
         )
-        for trial in plan.get("trials", ())
-    )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadInputError(f"plan.json does not list its trials as it should: {error!r}") from None
 
 
 def _started(run: Run) -> tuple[str, str]:

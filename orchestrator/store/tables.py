@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import BadInputError
 from orchestrator.observation import Observation
 from orchestrator.store.layout import OBSERVATIONS, STREAM
 
@@ -69,6 +70,7 @@ def read_observations(trial_directory: Path) -> pd.DataFrame:
     Columns: t_ns int64; value float64 with NaN where `gap` says why; text in the others. A trial
     that is still running, or was killed, gives the readable head of what it had written.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     for _ in range(2):  # the stream turns into the Parquet file between two looks at most once
@@ -76,6 +78,9 @@ def read_observations(trial_directory: Path) -> pd.DataFrame:
             return _frame(pq.read_table(trial_directory / OBSERVATIONS, schema=schema()))
         except FileNotFoundError:
             pass
+        except pa.ArrowException as error:
+            path = trial_directory / OBSERVATIONS
+            raise BadInputError(f"{path}: damaged: {error}", hint="fetch it again if it was copied") from None
         try:
             return _frame(read_stream_prefix(trial_directory / STREAM))
         except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -83,7 +83,7 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         arm=trial.planned.arm,
         repeat=trial.planned.repeat,
         differs=trial.planned.differs,
-        kernel_release=_last_word(trial, "kernel_release") or seen_kernel,
+        kernel_release=_last_word(trial, "kernel_release") or seen_kernel or _planned_release(run, trial),
         outcome=trial.outcome,
         metrics={name: found.metrics[name] for name in METRICS if name in found.metrics},
         gaps={name: found.gaps[name] for name in METRICS if name in found.gaps},
@@ -103,6 +103,14 @@ def _last_word(trial: TrialFolder, key: str) -> str:
     return next((event.text(key) for event in reversed(trial.events) if event.text(key)), "")
 
 
+def _planned_release(run: Run, trial: TrialFolder) -> str:
+    """The release of the kernel that the arm asks for, as meta.json has it of the image."""
+    image = run.meta.get("image")
+    releases = image.get("kernels") if isinstance(image, Mapping) else None
+    asked = trial.planned.differs.get("kernel", "")
+    return str(releases.get(asked, "")) if isinstance(releases, Mapping) else ""
+
+
 def _from_observations(found: _Findings, readings: _Readings, accel: str) -> None:
     _memmap(found, readings)
     for metric, source, name, choose in _CHOSEN:
@@ -117,7 +125,7 @@ def _from_observations(found: _Findings, readings: _Readings, accel: str) -> Non
 
 
 def _memmap(found: _Findings, readings: _Readings) -> None:
-    # mm/vmstat.c: "nr_memmap" and "nr_memmap_boot" in 6.11, with "_pages" appended from 6.12.
+    # mm/vmstat.c: nr_memmap and nr_memmap_boot at first (6.11); with _pages since they are system-wide.
     for ending in ("_pages", ""):
         hot = readings.values("guest_vmstat", f"nr_memmap{ending}")
         boot = readings.values("guest_vmstat", f"nr_memmap_boot{ending}")

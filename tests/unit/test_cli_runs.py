@@ -82,9 +82,13 @@ def test_list_names_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "meta.json").write_text('{"schema_version": 9}')
     (tmp_path / "odd" / "plan.json").write_text("{}")
+    damaged = write_run(tmp_path, "damaged", trials=1, snapshots=False)
+    (damaged / "trials" / "6.12-01" / "events.jsonl").write_text("no\nevents\nat all\n")
+    write_run(tmp_path, "whole", trials=0)
     listed = as_json(capsys, "list", "--results", tmp_path)
-    assert listed["runs"] == []
-    assert "schema version 9" in listed["unreadable"][0]
+    assert [run["run"] for run in listed["runs"]] == ["whole"]
+    assert len(listed["unreadable"]) == 2
+    assert any("schema version 9" in brief for brief in listed["unreadable"])
 
 
 def test_show_has_arms_as_columns(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +105,7 @@ def test_show_of_a_killed_run_says_so_and_what_to_type(
 ) -> None:
     code, out, _ = typed(capsys, "show", "last", "--results", results)
     assert code == 0
-    assert "The run was killed: 1 of 2 trials are complete" in out
+    assert "The run was killed: 1 of 2 trials have ended" in out
     assert "next: orchestrator clean" in out
 
 
@@ -113,6 +117,12 @@ def test_show_json_has_numbers_not_strings(results: Path, capsys: pytest.Capture
     assert isinstance(shown["trials"][0]["policies"][0]["bytes_freed"], int)
     assert shown["trials"][0]["gaps"] == {"second_level_bytes": "no second level under TCG"}
     assert shown["status"] == "completed"
+
+
+def test_what_run_prints_at_its_end(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = results / "20260101-whole"
+    assert runs_module.run_as_json(directory) == as_json(capsys, "show", directory)
+    assert runs_module.run_table(directory).row_count > 20
 
 
 def test_show_by_path_needs_no_results_folder(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

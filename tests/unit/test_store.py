@@ -183,6 +183,20 @@ def test_a_bad_line_before_the_last_is_an_error_that_names_it(tmp_path: Path) ->
         read_events(tmp_path)
 
 
+def test_damage_is_told_apart_from_a_torn_end(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, trials=1, snapshots=False)
+    (directory / "plan.json").write_text('{"trials": [{"arm": "a"}]}')
+    with pytest.raises(BadInputError, match=r"plan\.json"):
+        _ = open_run(directory).trials
+    trial = directory / "trials" / "6.12-01"
+    (trial / "observations.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(BadInputError, match="damaged"):
+        read_observations(trial)
+    (directory / "meta.json").write_text("{")
+    with pytest.raises(BadInputError, match="not JSON"):
+        open_run(directory)
+
+
 def test_a_run_folder_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Path, target: Path) -> Path:
         raise OSError("killed here")

@@ -35,10 +35,8 @@ def summarised(writer: RunWriter) -> TrialSummary:
     return one
 
 
-def read(
-    t: int, source: str, name: str, value: float | None, unit: str = "bytes", gap: str = ""
-) -> Observation:
-    return Observation(t * S, "6.12-01", source, name, value, unit, gap=gap)
+def read(t: int, source: str, name: str, value: float | None, *, gap: str = "") -> Observation:
+    return Observation(t * S, "6.12-01", source, name, value, "count", gap=gap)
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +130,8 @@ def test_peak_end_and_gaps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["", "_pages"])
 def test_struct_pages_under_either_name(tmp_path: Path, ending: str) -> None:
     writer, trial = begin(tmp_path)
-    trial.observe(
-        [read(1, "guest_vmstat", f"nr_memmap{ending}", value, "count") for value in (2.0, 6.0, 1.0)]
-    )
-    trial.observe([read(1, "guest_vmstat", f"nr_memmap_boot{ending}", 4.0, "count")])
+    trial.observe([read(1, "guest_vmstat", f"nr_memmap{ending}", value) for value in (2.0, 6.0, 1.0)])
+    trial.observe([read(1, "guest_vmstat", f"nr_memmap_boot{ending}", 4.0)])
     trial.close()
     assert summarised(writer).metrics["guest_memmap_bytes"] == 10 * 4096
 
@@ -154,6 +150,12 @@ def test_what_a_trial_says_of_its_accelerator_outweighs_the_run(tmp_path: Path) 
     trial.event("trial.begin", 0, accel="tcg")
     trial.close()
     assert summarised(writer).metrics["accel"] == "tcg"
+
+
+def test_without_a_snapshot_the_image_tells_the_kernel(tmp_path: Path) -> None:
+    writer, trial = begin(tmp_path, image={"kernels": {"debian-6.12": "6.12.57-amd64"}})
+    trial.close()
+    assert summarised(writer).kernel_release == "6.12.57-amd64"
 
 
 def test_the_last_unplug_counts(tmp_path: Path) -> None:
