@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -36,8 +37,8 @@ def parse_size(text: object) -> int:
         raise ValueError(
             f"{text!r} is not a size; write a number with B, KiB, MiB, GiB or TiB, as in 1536MiB"
         )
-    size = float(match[1]) * _SIZE_FACTORS[match[2]]
-    if not size.is_integer():
+    size = Fraction(match[1]) * _SIZE_FACTORS[match[2]]  # exact, where a float is not above 8 PiB
+    if size.denominator != 1:
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return int(size)
 
@@ -51,7 +52,7 @@ def parse_duration(text: object) -> float:
 
 
 def format_size(size_bytes: float) -> str:
-    """A size for people: `1.5 GiB`. Exact multiples lose nothing."""
+    """A size for people, to four digits: `1.5 GiB`. `write_size` is exact."""
     for unit, factor in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if abs(size_bytes) >= factor:
             return f"{size_bytes / factor:.4g} {unit}"
@@ -68,9 +69,9 @@ def write_size(size_bytes: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """A duration for people: `2 min 05 s`, `0.8 s`."""
-    if seconds < 10:
+    if seconds < 9.95:  # from there on it would round to 10.0
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"

@@ -17,7 +17,13 @@ def _move(trial: TrialContext, target: int, within: float, quiet: float) -> None
     requested_ns = trial.now_ns()
     domain.request_balloon(target)
     came = settle(
-        trial, domain.balloon_bytes, target, quiet_seconds=quiet, within_seconds=within, wait=trial.sleep
+        trial,
+        domain.balloon_bytes,
+        target,
+        before=before,
+        quiet_seconds=quiet,
+        within_seconds=within,
+        wait=trial.sleep,
     )
     trial.done(
         came.outcome(before, target),
@@ -49,11 +55,13 @@ class Inflate(Action):
         if not 0 < self.by < machine.memory:
             yield FieldProblem(
                 "by",
-                f"the balloon cannot take {write_size(self.by)} of {write_size(machine.memory)} of boot memory",
+                f"the balloon cannot take {write_size(self.by)} of {write_size(machine.memory)} boot memory",
                 f"ask for less than {write_size(machine.memory)}",
             )
         if self.by % PAGE_BYTES:
-            yield FieldProblem("by", f"{write_size(self.by)} is no whole number of pages", "use a multiple of 4KiB")
+            yield FieldProblem(
+                "by", f"{write_size(self.by)} is no whole number of pages", "use a multiple of 4KiB"
+            )
 
     def describe(self) -> str:
         return f"inflate the balloon by {format_size(self.by)}"

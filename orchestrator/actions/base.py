@@ -26,7 +26,7 @@ class FieldProblem:
 class Action(Frozen, ABC):
     """One step. Its fields are the parameters that a scenario writes; its docstring is the help."""
 
-    def problems(self, machine: Machine) -> Iterator[FieldProblem]:
+    def problems(self, machine: Machine) -> Iterator[FieldProblem]:  # noqa: ARG002  # for those that override it
         """Faults that can be seen before anything runs."""
         yield from ()
 

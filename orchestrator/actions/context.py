@@ -51,7 +51,9 @@ class TrialContext(Protocol):
     ) -> None:
         """Record how the running step went."""
 
-    def start_workload(self, name: str, settings: Mapping[str, object], deadline: Deadline) -> dict[str, float]:
+    def start_workload(
+        self, name: str, settings: Mapping[str, object], deadline: Deadline
+    ) -> dict[str, float]:
         """Bring a workload to its steady state; returns what it measured."""
 
     def stop_workload(self, name: str, deadline: Deadline) -> None:

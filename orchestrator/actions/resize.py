@@ -43,7 +43,7 @@ class _Resize(Action):
             nearest = self.to // device.block * device.block
             yield FieldProblem(
                 "to",
-                f"{write_size(self.to)} is not a multiple of the device's block of {write_size(device.block)}",
+                f"{write_size(self.to)} is not a multiple of the device's block, {write_size(device.block)}",
                 f"the next one below is {write_size(nearest)}",
             )
 
@@ -67,6 +67,7 @@ class _Resize(Action):
             trial,
             plugged,
             self.to,
+            before=before,
             quiet_seconds=self.settle,
             within_seconds=self.within,
             wait=domain.wait_memory_event,

@@ -38,26 +38,30 @@ def settle(
     read: Callable[[], int],
     wanted: int,
     *,
+    before: int,
     quiet_seconds: float,
     within_seconds: float,
     wait: Callable[[float], object],
 ) -> Settled:
     """Poll `read` until it says `wanted`, or nothing else for `quiet_seconds`, or the time is over.
 
+    `before` is what it said before the request: the guest may have moved by the first look.
     "Settled" is not "for ever": virtio-mem tries again after 50 s and then ever more seldom
     (drivers/virtio/virtio_mem.c, VIRTIO_MEM_RETRY_TIMER_MIN_MS).
     """
-    size = before = read()
+    size = before
     changed_ns: int | None = None
     first_ns: int | None = None
     deadline, quiet = Deadline(within_seconds), Deadline(quiet_seconds)
-    while size != wanted and not deadline.expired and not quiet.expired:
-        wait(min(POLL_SECONDS, deadline.remaining))
-        trial.check()
+    while True:
         now = read()
         if now != size:
             size, changed_ns, quiet = now, trial.now_ns(), Deadline(quiet_seconds)
             first_ns = first_ns or changed_ns
+        if size == wanted or deadline.expired or quiet.expired:
+            break
+        wait(min(POLL_SECONDS, deadline.remaining))
+        trial.check()
     if size == before == wanted:
         changed_ns = first_ns = trial.now_ns()
     timed_out = size != wanted and not quiet.expired

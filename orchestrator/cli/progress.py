@@ -38,7 +38,9 @@ class PlainProgress:
 
     def step_done(self, text: str, outcome: str, seconds: float) -> None:
         style = _STYLES.get(outcome, "red")
-        self._say(f"  {escape(self._trial)}: {escape(text)}: [{style}]{outcome}[/] after {format_duration(seconds)}")
+        self._say(
+            f"  {escape(self._trial)}: {escape(text)}: [{style}]{outcome}[/] after {format_duration(seconds)}"
+        )
 
     def trial_done(self, trial_id: str, outcome: str, seconds: float) -> None:
         style = _STYLES.get(outcome, "red")

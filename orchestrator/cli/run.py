@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +10,7 @@ import click
 from orchestrator.cli.output import err, out, print_error, print_json
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
+from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import FileProblemsError
 
 if TYPE_CHECKING:
@@ -91,22 +87,3 @@ def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) ->
         return
     out.print(run_table(result.directory))
     out.print(f"report: {files['report']}", soft_wrap=True)
-
-
-@contextmanager
-def stop_at_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the run as Ctrl-C does; once it is ending, further ones change nothing."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in kinds:
-            signal.signal(number, signal.SIG_IGN)
-        sys.stderr.write("\nstopping: ending the guest and keeping what was read\n")
-        raise KeyboardInterrupt
-
-    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in kinds}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

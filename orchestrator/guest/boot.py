@@ -11,16 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import BootTimeoutError, GuestError, GuestLostError, GuestPanicError, InfrastructureError
+from orchestrator.errors import (
+    BootTimeoutError,
+    GuestError,
+    GuestLostError,
+    GuestPanicError,
+    InfrastructureError,
+)
 from orchestrator.guest.console import Console
+from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.image import GUEST_ADDRESS, BootFiles, Image
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
 from orchestrator.host.domain_xml import DomainFiles, domain_xml
 from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 from orchestrator.host.machine import Machine
-
-BOOT_SECONDS = 240.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ class Guest:
         """
         panic = self.console.panic()
         if panic:
-            return GuestPanicError("the guest's kernel panicked", details=panic, console_tail=self.console.tail())
+            return GuestPanicError(
+                "the guest's kernel panicked", details=panic, console_tail=self.console.tail()
+            )
         if not self.domain.is_running():
             return GuestLostError("the guest stopped running", console_tail=self.console.tail())
         if error is not None and not error.console_tail:
@@ -57,10 +64,9 @@ def booted(
     *,
     name: str,
     accel: str,
-    command_line: str,
+    definition: GuestDefinition,
     scratch: Path,
     progress: Callable[[str], None],
-    boot_seconds: float = BOOT_SECONDS,
     console_log: Path | None = None,
 ) -> Iterator[Guest]:
     """Boot a guest on a fresh overlay and wait until its shell answers; end it afterwards."""
@@ -70,7 +76,7 @@ def booted(
         files = DomainFiles(
             kernel=boot.kernel,
             initrd=boot.initrd,
-            command_line=command_line,
+            command_line=definition.command_line,
             disk=_overlay(image.disk, scratch / "disk.qcow2"),
             console_log=console.path,
             ssh_port=_free_port(),
@@ -81,7 +87,7 @@ def booted(
         stack.callback(shell.close)
         guest = Guest(domain, shell, console, keys)
         progress(f"booting {boot.release}")
-        _wait_for_shell(guest, boot_seconds)
+        _wait_for_shell(guest, definition.boot_within)
         yield guest
 
 

@@ -21,7 +21,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def locked(folder: Path, *, mode: int = 0o755) -> Iterator[None]:
-    """Hold an exclusive lock on `folder` (made with `mode` if missing), so that two runs make nothing twice."""
+    """Hold an exclusive lock on `folder` (made with `mode` if missing): two runs make nothing twice."""
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -24,7 +24,7 @@ prepare) # SETTINGS: files that the tool wrote for this image
     # Nothing may wake up beside what a scenario starts: it would move the very memory we watch.
     for unit in redis-server.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
         e2scrub_all.timer e2scrub_reap.service fstrim.timer systemd-tmpfiles-clean.timer \
-        systemd-networkd-wait-online.service; do
+        systemd-networkd-wait-online.service systemd-networkd-persistent-storage.service; do
         ln -sf /dev/null "$tree/etc/systemd/system/$unit"
     done
     mkdir -p "$tree/etc/systemd/system/multi-user.target.wants"

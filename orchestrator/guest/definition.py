@@ -9,7 +9,7 @@ from pydantic import Field
 
 from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen
-from orchestrator.units import Size
+from orchestrator.units import Duration, Size
 from orchestrator.yamlfile import load_yaml_model
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")]
@@ -29,12 +29,20 @@ class GuestDefinition(Frozen):
     name: Name
     description: str = ""
     suite: Name
-    also_suites: list[Name] = []
+    also_suites: tuple[Name, ...] = ()
     disk: Size
     packages: list[Name]
     kernels: Annotated[dict[str, Kernel], Field(min_length=1)]
     initrd_modules: list[str]
     command_line: str
+    """Of the kernel; `root=/dev/vda` and `console=ttyS0` are what the image and the tool expect."""
+    boot_within: Duration = 240.0
+    """How long it may take from power-on to a shell."""
+
+    @property
+    def baked_in(self) -> dict[str, object]:
+        """What an image is made of; the rest only matters when it is booted."""
+        return self.model_dump(mode="json", exclude={"command_line", "boot_within", "description"})
 
     @property
     def default_kernel(self) -> str:

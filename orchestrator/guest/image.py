@@ -55,24 +55,31 @@ class Image:
     def boot_files(self, kernel: str) -> BootFiles:
         """Kernel and initrd of a name in the definition, or of a path to the user's own bzImage.
 
-        The user's kernel gets the initrd of the image's newest kernel only as a way to the root
-        file system, which works when virtio and ext4 are built in.
+        The user's kernel is booted without an initrd: virtio and ext4 must be built into it.
         """
         if "/" in kernel:
             path = Path(kernel).expanduser().resolve()
             if not path.is_file():
-                raise InfrastructureError(f"there is no kernel at {path}", hint="check `kernel:` in the scenario")
+                raise InfrastructureError(
+                    f"there is no kernel at {path}", hint="check `kernel:` in the scenario"
+                )
             return BootFiles(kernel=path, initrd=None, release=path.name)
-        release = self.releases[kernel]
+        release = self.releases.get(kernel)
+        if release is None:
+            raise InfrastructureError(
+                f"the image has no kernel {kernel!r}", hint=f"there are: {', '.join(sorted(self.releases))}"
+            )
         boot = self.folder / "boot"
-        return BootFiles(kernel=boot / f"vmlinuz-{release}", initrd=boot / f"initrd.img-{release}", release=release)
+        return BootFiles(
+            kernel=boot / f"vmlinuz-{release}", initrd=boot / f"initrd.img-{release}", release=release
+        )
 
 
 def image_key(definition: GuestDefinition, keys: SshKeys) -> str:
     """Hash of all that an image is made of, apart from the day's package versions (see `image.json`)."""
     parts = {
         "recipe": RECIPE,
-        "definition": definition.model_dump(mode="json"),
+        "definition": definition.baked_in,
         "script": _SCRIPT.read_text(),
         "client": keys.client_public,
         "host": keys.host_public,
@@ -157,6 +164,7 @@ def _build(
     shutil.copy(keys.host.with_suffix(".pub"), settings / "ssh_host_ed25519_key.pub")
     (settings / "network").write_text(
         f"[Match]\nType=ether\n[Network]\nAddress={GUEST_ADDRESS}/24\nGateway={GATEWAY_ADDRESS}\n"
+        "LinkLocalAddressing=no\nIPv6AcceptRA=no\n"
     )
     (made / "boot").mkdir()
 
@@ -173,7 +181,10 @@ def _build(
         *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("man", "doc", "locale", "info")),
         f"--include={','.join(['systemd-sysv', 'initramfs-tools', 'zstd', *definition.packages])}",
         script("prepare", str(settings)),
-        *(script("kernel", name, kernel.suite, kernel.package) for name, kernel in definition.kernels.items()),
+        *(
+            script("kernel", name, kernel.suite, kernel.package)
+            for name, kernel in definition.kernels.items()
+        ),
         script("finish"),
         f"--customize-hook=download /boot/kernels {made}/kernels",
         f"--customize-hook=download /boot/packages {made}/packages",
@@ -186,7 +197,12 @@ def _build(
     with log.open("wb") as sink:
         try:
             done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, timeout=BUILD_TIMEOUT_SECONDS, check=False
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                timeout=BUILD_TIMEOUT_SECONDS,
+                check=False,
             )
             failure = "" if done.returncode == 0 else f"mmdebstrap ended with code {done.returncode}"
         except subprocess.TimeoutExpired:
@@ -216,7 +232,16 @@ def list_images(cache: Path) -> list[dict[str, object]]:
     for facts in sorted((cache / "images").glob("*/image.json")):
         image = find_image(facts.parent, facts.parent.name.rpartition("-")[2])
         if image is not None:
-            size_bytes = sum(path.stat().st_blocks * 512 for path in facts.parent.rglob("*") if path.is_file())
+            size_bytes = sum(
+                path.stat().st_blocks * 512 for path in facts.parent.rglob("*") if path.is_file()
+            )
             shown = {name: value for name, value in asdict(image).items() if name in {"key", "releases"}}
-            found.append({"name": facts.parent.name.rpartition("-")[0], **shown, "bytes": size_bytes, "folder": str(facts.parent)})
+            found.append(
+                {
+                    "name": facts.parent.name.rpartition("-")[0],
+                    **shown,
+                    "bytes": size_bytes,
+                    "folder": str(facts.parent),
+                }
+            )
     return found

@@ -5,6 +5,7 @@ The stream comes from a guest and is not trusted: every length is bounded before
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ PROGRAM = "/usr/local/bin/guest-probe"
 MAX_LINE_BYTES = 4096
 MAX_FILE_BYTES = 1 << 18  # as in guest-probe.c
 MAX_FILES = 1024
+_NUMBER = re.compile(r"-1|[0-9]{1,20}")  # a u64, or what the length of an unreadable file is
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ def read_ticks(receive: Callable[[int], bytes]) -> Iterator[Tick]:
     """Ticks from a stream. `receive(n)` gives up to n bytes, and none at its end."""
     stream = _Buffered(receive)
     while (line := stream.line()) is not None:
-        if not line.startswith("#tick "):
+        kind, _, uptime_ns = line.partition(" ")
+        if kind != "#tick":
             raise StreamError(f"a tick was expected, not {line[:80]!r}")
-        yield _tick(stream, _number(line.split()[1]))
+        yield _tick(stream, _number(uptime_ns))
 
 
 def _tick(stream: _Buffered, uptime_ns: int) -> Tick:
@@ -53,32 +56,27 @@ def _tick(stream: _Buffered, uptime_ns: int) -> Tick:
     owner: tuple[str, int] | None = None
     for _ in range(MAX_FILES):
         line = stream.line() or ""
-        kind, *words = line.split(" ")
-        if kind == "#end":
-            return Tick(uptime_ns, files, tuple(processes))
-        if kind == "#process" and len(words) == 2:
-            owner = (words[0][:64], _number(words[1]))
-        elif kind == "#file" and len(words) == 2:
-            length = _number(words[1])
-            if length > MAX_FILE_BYTES:
-                raise StreamError(f"{words[0][:80]!r} has {length} bytes")
-            text = stream.exactly(length).decode(errors="replace") if length >= 0 else None
-            stream.exactly(1)
-            if owner is None:
-                files[words[0]] = text
-            elif text is not None:
-                processes.append((*owner, text))
-            owner = None
-        else:
-            raise StreamError(f"a file was expected, not {line[:80]!r}")
+        match line.split(" "):
+            case ["#end"]:
+                return Tick(uptime_ns, files, tuple(processes))
+            case ["#process", comm, pid]:
+                owner = (comm[:64], _number(pid))
+            case ["#file", path, size]:
+                text = stream.file(path, _number(size))
+                if owner is None:
+                    files[path] = text
+                elif text is not None:
+                    processes.append((*owner, text))
+                owner = None
+            case _:
+                raise StreamError(f"a file was expected, not {line[:80]!r}")
     raise StreamError(f"a tick has more than {MAX_FILES} files")
 
 
 def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise StreamError(f"a number was expected, not {text[:80]!r}") from None
+    if not _NUMBER.fullmatch(text):
+        raise StreamError(f"a number was expected, not {text[:80]!r}")
+    return int(text)
 
 
 class _Buffered:
@@ -90,11 +88,21 @@ class _Buffered:
         """The next line, or None at the end of the stream; a torn last line counts as the end."""
         while (end := self._have.find(b"\n")) < 0:
             if len(self._have) > MAX_LINE_BYTES:
-                raise StreamError("a line is too long")
+                break
             if not self._more():
                 return None
+        if not 0 <= end <= MAX_LINE_BYTES:
+            raise StreamError("a line is too long")
         text = self._have[:end].decode(errors="replace")
         del self._have[: end + 1]
+        return text
+
+    def file(self, path: str, size: int) -> str | None:
+        """A file's text and the newline after it; None where the guest could not read it (size -1)."""
+        if size > MAX_FILE_BYTES:
+            raise StreamError(f"{path[:80]!r} has {size} bytes")
+        text = self.exactly(size).decode(errors="replace") if size >= 0 else None
+        self.exactly(1)
         return text
 
     def exactly(self, size: int) -> bytes:

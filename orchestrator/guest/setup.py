@@ -52,6 +52,12 @@ def apply_playbook(
     cancel = threading.Event()
 
     def work() -> None:
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001  # whoever waits for this thread is told, below
+            failures.append(f"{type(error).__name__}: {error}")
+
+    def run() -> None:
         finished.append(
             ansible_runner.run(
                 private_data_dir=str(scratch),

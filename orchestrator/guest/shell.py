@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import shlex
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestLostError
+from orchestrator.errors import GuestError, GuestLostError
 from orchestrator.guest.keys import SshKeys
 
 MAX_OUTPUT_BYTES = 64 << 20
@@ -39,7 +38,7 @@ class Result:
         return self.stdout.decode(errors="replace")
 
 
-class CommandError(GuestLostError):
+class CommandError(GuestError):
     """A command in the guest failed though the guest answers."""
 
     outcome = "command-failed"
@@ -110,7 +109,9 @@ class GuestShell:
             channel.close()
         if check and result.code != 0:
             said = result.stderr.decode(errors="replace")[-2000:]
-            raise CommandError(f"in the guest, {shlex.join(argv)[:200]!r} ended with code {result.code}", details=said)
+            raise CommandError(
+                f"in the guest, {shlex.join(argv)[:200]!r} ended with code {result.code}", details=said
+            )
         return result
 
 
@@ -123,19 +124,14 @@ def _drain(channel: Any, argv: list[str], stdin: bytes, deadline: Deadline) -> R
         channel.shutdown_write()
         # Read both, else a command that fills the one nobody reads would wait for ever.
         while True:
-            busy = False
-            while channel.recv_ready():
-                stdout += channel.recv(_CHUNK)
-                busy = True
-            while channel.recv_stderr_ready():
-                stderr += channel.recv_stderr(_CHUNK)
-                busy = True
+            closed = channel.closed  # before the rest: once it is closed, all else has come
+            busy = _take_what_came(channel, stdout, stderr)
             if len(stdout) + len(stderr) > MAX_OUTPUT_BYTES:
                 raise CommandError(f"in the guest, {argv[0]!r} printed more than {MAX_OUTPUT_BYTES} bytes")
             # exit_status arrives after the last byte of output; eof after both.
-            if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready() and not channel.recv_stderr_ready():
+            if channel.exit_status_ready() and channel.eof_received and not _has_more(channel):
                 return Result(channel.recv_exit_status(), bytes(stdout), bytes(stderr))
-            if channel.closed and not busy:
+            if closed and not busy:
                 raise GuestLostError("the guest closed the ssh connection", details=shlex.join(argv)[:200])
             if deadline.expired:
                 raise GuestLostError(
@@ -143,5 +139,18 @@ def _drain(channel: Any, argv: list[str], stdin: bytes, deadline: Deadline) -> R
                 )
             if not busy:
                 time.sleep(0.01)
-    except (socket.timeout, OSError, EOFError) as error:
+    except (OSError, EOFError) as error:
         raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error
+
+
+def _take_what_came(channel: Any, stdout: bytearray, stderr: bytearray) -> bool:  # paramiko.Channel
+    before = len(stdout) + len(stderr)
+    while channel.recv_ready():
+        stdout += channel.recv(_CHUNK)
+    while channel.recv_stderr_ready():
+        stderr += channel.recv_stderr(_CHUNK)
+    return len(stdout) + len(stderr) > before
+
+
+def _has_more(channel: Any) -> bool:  # paramiko.Channel
+    return bool(channel.recv_ready() or channel.recv_stderr_ready())

@@ -11,7 +11,7 @@ from orchestrator.guest.boot import Guest
 from orchestrator.guest.sampler import PROGRAM
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import ram_segments, read_frames
-from orchestrator.model.frames import KPF_PGTABLE
+from orchestrator.model.frames import KPF_PGTABLE, flag_set
 from orchestrator.model.snapshot import Region, Snapshot
 from orchestrator.units import PAGE_BYTES, TIB
 
@@ -30,7 +30,9 @@ def take_snapshot(guest: Guest, machine: Machine, label: str) -> Snapshot:
     # removed later would have flags that mean nothing.
     shell, domain = guest.shell, guest.domain
     kernel = shell.run(["uname", "-r"], seconds=READ_SECONDS).text.strip()[:64]
-    size = int(shell.run(["cat", "/sys/devices/system/memory/block_size_bytes"], seconds=READ_SECONDS).text, 16)
+    size = int(
+        shell.run(["cat", "/sys/devices/system/memory/block_size_bytes"], seconds=READ_SECONDS).text, 16
+    )
     listed = shell.run(
         ["sh", "-c", "grep -H . /sys/devices/system/memory/memory*/online"], seconds=READ_SECONDS
     ).text
@@ -38,7 +40,7 @@ def take_snapshot(guest: Guest, machine: Machine, label: str) -> Snapshot:
     device = domain.virtio_mem()
     domain.suspend()
     try:
-        tables = np.flatnonzero(flags & np.uint64(KPF_PGTABLE)).astype(np.int64)
+        tables = np.flatnonzero(flag_set(flags, KPF_PGTABLE)).astype(np.int64)
         read, contents = read_frames(domain.pid, ram_segments(domain, machine), tables)
     finally:
         domain.resume()
@@ -46,7 +48,7 @@ def take_snapshot(guest: Guest, machine: Machine, label: str) -> Snapshot:
     common = min(len(flags), len(again))
     table, slot = np.nonzero(contents)
     start = np.concatenate([[0], np.cumsum(np.bincount(table, minlength=len(read)))]).astype(np.int64)
-    regions = ()
+    regions: tuple[Region, ...] = ()
     if device:
         regions = (
             Region(
@@ -80,5 +82,7 @@ def _page_flags(guest: Guest) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     runs = np.frombuffer(raw[: len(raw) // 16 * 16], dtype="<u8").reshape(-1, 2)
     frames = int(runs[:, 1].sum())
     if len(raw) % 16 or not frames or frames > _MAX_FRAMES or runs[:, 1].max() > _MAX_FRAMES:
-        raise InfrastructureError("the guest's page flags make no sense", details=f"{len(raw)} bytes, {frames} frames")
+        raise InfrastructureError(
+            "the guest's page flags make no sense", details=f"{len(raw)} bytes, {frames} frames"
+        )
     return np.repeat(runs[:, 0], runs[:, 1].astype(np.int64))

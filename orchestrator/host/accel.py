@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -17,6 +18,8 @@ from pathlib import Path
 from orchestrator.deadline import Deadline
 
 KVM_PROBE_SECONDS = 20.0
+_DEVICE = Path("/dev/kvm")
+_MODULES = Path("/sys/module")
 # Printed first thing by every x86 kernel (init/main.c, start_kernel(): pr_notice linux_banner); the
 # second is printed once it has found its memory and interrupts, far past the first exits to KVM.
 _BANNER = "Linux version "
@@ -36,7 +39,7 @@ def second_level() -> str:
     """EPT or NPT where the kernel's KVM has it switched on, else `none`."""
     for module, parameter, name in (("kvm_intel", "ept", "EPT"), ("kvm_amd", "npt", "NPT")):
         try:
-            value = Path(f"/sys/module/{module}/parameters/{parameter}").read_text().strip()
+            value = (_MODULES / module / "parameters" / parameter).read_text().strip()
         except OSError:
             continue
         if value in {"Y", "1"}:
@@ -46,11 +49,12 @@ def second_level() -> str:
 
 def probe_kvm(kernel: Path) -> str:
     """Boot `kernel` under KVM until it has printed. Empty when it did, else why KVM is no use."""
-    device = Path("/dev/kvm")
-    if not device.exists():
+    if not _DEVICE.exists():
         return "there is no /dev/kvm"
-    if not os.access(device, os.R_OK | os.W_OK):
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
         return "/dev/kvm is not yours to open (be in group kvm)"
+    if shutil.which("qemu-system-x86_64") is None:
+        return "qemu-system-x86_64 is not installed"
     with tempfile.TemporaryDirectory(prefix="orchestrator-kvm-") as scratch:
         console = Path(scratch) / "console"
         console.touch()
@@ -58,17 +62,20 @@ def probe_kvm(kernel: Path) -> str:
         argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         argv += ["-serial", f"file:{console}", "-kernel", str(kernel)]
         argv += ["-append", "console=ttyS0 earlyprintk=serial panic=-1"]
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as qemu:
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as qemu:
             try:
                 deadline = Deadline(KVM_PROBE_SECONDS)
                 while not deadline.expired:
+                    ended = qemu.poll() is not None  # before reading, so that its last words are read
                     printed = console.read_text(errors="replace")
                     if _BANNER in printed and _WELL_UNDER_WAY.search(printed):
                         return ""
-                    if qemu.poll() is not None:
+                    if ended:
                         assert qemu.stderr is not None  # noqa: S101  # it is a pipe
-                        said = qemu.stderr.read().strip().splitlines()
-                        return f"/dev/kvm opens but cannot run a stock kernel: {said[0][:200] if said else 'QEMU ended'}"
+                        said = qemu.stderr.read().strip().splitlines() or ["QEMU ended"]
+                        return f"/dev/kvm opens but cannot run a stock kernel: {said[0][:200]}"
                     time.sleep(0.05)
                 return f"a stock kernel printed nothing under KVM in {KVM_PROBE_SECONDS:.0f} s"
             finally:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lxml import etree
-from lxml.builder import E
+from lxml.builder import E as _E
 
 from orchestrator.host.machine import Machine
 from orchestrator.units import KIB
+
+
+class _Maker(Protocol):
+    """lxml's builder, which comes without types: any tag's name makes an element."""
+
+    def __getattr__(self, tag: str) -> Callable[..., etree._Element]: ...
+
+
+E: _Maker = _E
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +35,9 @@ stdio_handler = "file"
 namespaces = []
 cgroup_controllers = []
 """
+
+# hmp_gpa2hva(), monitor/hmp-cmds.c. Its refusals have an "is" and an address as well.
+_HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)\s*$")
 
 _loop_lock = threading.Lock()
 _loop_running = False
@@ -219,23 +223,20 @@ class LibvirtDomain:
     def host_address(self, guest_physical: int) -> int:
         """HMP `gpa2hva`: "Host virtual address for 0x... (pc.ram) is 0x..."."""
         answer = self._hmp(f"gpa2hva {guest_physical:#x}")
-        _, found, address = answer.strip().rpartition(" is ")
-        if not found:
+        found = _HOST_ADDRESS.search(answer)
+        if found is None:
             raise InfrastructureError(f"QEMU maps no memory at {guest_physical:#x}", details=answer.strip())
-        return int(address, 16)
+        return int(found[1], 16)
 
     def destroy(self) -> None:
         """End QEMU at once, if it still runs."""
         if self._callback is not None:
-            try:
+            # The connection may be gone, and its callbacks with it.
+            with suppress(self._libvirt.libvirtError):
                 self._connection.domainEventDeregisterAny(self._callback)
-            except self._libvirt.libvirtError:
-                pass  # the connection is gone, and its callbacks with it
             self._callback = None
-        try:
+        with suppress(self._libvirt.libvirtError):  # it may have ended by itself
             self._handle.destroy()
-        except self._libvirt.libvirtError:
-            pass  # it has ended by itself
 
     def _qmp(self, command: str) -> Any:  # QEMU's JSON
         import libvirt_qemu

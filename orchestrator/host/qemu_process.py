@@ -72,7 +72,9 @@ def page_state(pid: int, segment: Segment) -> tuple[NDArray[np.bool_], NDArray[n
     return (words & _PRESENT) != 0, (words & _SWAPPED) != 0
 
 
-def read_frames(pid: int, segments: Sequence[Segment], pfns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+def read_frames(
+    pid: int, segments: Sequence[Segment], pfns: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """Contents of guest frames.
 
     `pfns`: sorted guest frame numbers. Returns those that could be read, and their contents as

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,7 +83,8 @@ def runtime_base() -> Path:
     status = base.lstat()
     if status.st_uid != os.getuid() or not base.is_dir() or base.is_symlink():
         raise InfrastructureError(
-            f"{base} belongs to somebody else", hint="have an administrator look at it; it should be yours alone"
+            f"{base} belongs to somebody else",
+            hint="have an administrator look at it; it should be yours alone",
         )
     # Others may pass through to a name they know (passt drops to `nobody`), but not list or write.
     base.chmod(0o711)
@@ -108,8 +109,12 @@ def leftovers() -> list[Leftover]:
     found = []
     for folder in sorted(runtime_base().iterdir()):
         owner = _read_owner(folder)
+        try:
+            age_seconds = time.time() - folder.stat().st_mtime
+        except FileNotFoundError:
+            continue  # its run ended while we looked
         # A folder without an owner is either being made this instant or was left in that instant.
-        fresh = owner is None and time.time() - folder.stat().st_mtime < END_SECONDS
+        fresh = owner is None and age_seconds < END_SECONDS
         if not fresh and (owner is None or not owner.alive):
             found.append(Leftover(folder, owner, tuple(processes_of(folder))))
     return found
@@ -147,8 +152,11 @@ def end(processes: Iterator[Process] | tuple[Process, ...]) -> None:
             continue
     _, alive = psutil.wait_procs(handles, timeout=END_SECONDS / 2)
     for handle in alive:
-        handle.kill()  # psutil checks that the pid is still the same process
-    wait_for(lambda: None if any(_runs(handle) for handle in alive) else True, Deadline(END_SECONDS), every=0.05)
+        with suppress(psutil.NoSuchProcess):
+            handle.kill()  # psutil checks that the pid is still the same process
+    wait_for(
+        lambda: None if any(_runs(handle) for handle in alive) else True, Deadline(END_SECONDS), every=0.05
+    )
 
 
 def _runs(handle: psutil.Process) -> bool:

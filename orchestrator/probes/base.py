@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,29 +36,28 @@ class Probe:
     guest_files: ClassVar[tuple[str, ...]] = ()
     """Files of the guest that the sampler brings along for `from_guest`."""
 
-    def from_guest(self, tick: Tick) -> Iterator[Reading]:
+    def from_guest(self, tick: Tick) -> Iterator[Reading]:  # noqa: ARG002  # for those that override it
         """Readings from the guest's files."""
         yield from ()
 
-    def from_host(self, host: HostView) -> Iterator[Reading]:
+    def from_host(self, host: HostView) -> Iterator[Reading]:  # noqa: ARG002  # for those that override it
         """Readings from the host. May raise InfrastructureError or OSError: that becomes the gap."""
         yield from ()
 
+
+_COUNT = re.compile(r"[0-9]{1,20}")
+# A guest's text could be anything, and the names end up in tables and on terminals.
+_KIB_LINE = re.compile(r"([A-Za-z0-9_()]{1,64}):\s+([0-9]{1,20}) kB")
 
 PROBES: Registry[type[Probe]] = Registry("probe", "orchestrator.probes")
 
 
 def is_count(text: str) -> bool:
     """Whether a guest's text is a plain u64: it could be anything."""
-    return text.isascii() and text.isdecimal() and len(text) <= 20
+    return _COUNT.fullmatch(text) is not None
 
 
 def kib_lines(text: str) -> dict[str, int]:
     """The `Name:  N kB` lines of /proc/meminfo or /proc/PID/status, in bytes."""
-    values = {}
-    for line in text.splitlines():
-        name, colon, rest = line.partition(":")
-        words = rest.split()
-        if colon and len(words) == 2 and words[1] == "kB" and is_count(words[0]):
-            values[name.strip()] = int(words[0]) * KIB
-    return values
+    lines = (_KIB_LINE.fullmatch(line) for line in text.splitlines())
+    return {line[1]: int(line[2]) * KIB for line in lines if line}

@@ -19,3 +19,6 @@ class GuestProcess(Probe):
             for name in _WANTED:
                 if name in values:
                     yield Reading(name, values[name], "bytes", source=f"{comm}:{pid}")
+                else:
+                    gap = "its /proc/PID/status has no such line"  # a zombie's has none
+                    yield Reading(name, None, "bytes", source=f"{comm}:{pid}", gap=gap)

@@ -115,9 +115,9 @@ class RunView:
 
 
 def view_run(run: Run, summaries: Sequence[TrialSummary]) -> RunView:
-    """Group the trials of a run by arm, in the order in which arms first come up."""
+    """Group the trials of a run by arm, in the order in which the scenario names the arms."""
     folders = {trial.id: trial for trial in run.trials}
-    by_arm: dict[str, list[TrialSummary]] = {}
+    by_arm: dict[str, list[TrialSummary]] = {name: [] for name in run.arm_names}
     for summary in summaries:
         by_arm.setdefault(summary.arm, []).append(summary)
     arms = tuple(
@@ -127,7 +127,7 @@ def view_run(run: Run, summaries: Sequence[TrialSummary]) -> RunView:
             differs=members[0].differs,
             trials=tuple(TrialView(member, folders.get(member.trial)) for member in members),
         )
-        for index, (name, members) in enumerate(by_arm.items())
+        for index, (name, members) in enumerate((item for item in by_arm.items() if item[1]))
     )
     return RunView(run, arms)
 

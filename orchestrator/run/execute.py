@@ -56,7 +56,7 @@ def execute_plan(
     )
     status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
     try:
-        errors, summaries = _execute(plan, definition, places, run, progress, connect)
+        errors, summaries = _execute(plan, definition, places, run, progress, connect=connect)
         code = ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED
         status = Status.FAILED if errors else Status.COMPLETED
     except KeyboardInterrupt:
@@ -68,7 +68,13 @@ def execute_plan(
 
 
 def _execute(
-    plan: Plan, definition: GuestDefinition, places: Places, run: RunWriter, progress: Progress, connect: str | None
+    plan: Plan,
+    definition: GuestDefinition,
+    places: Places,
+    run: RunWriter,
+    progress: Progress,
+    *,
+    connect: str | None,
 ) -> tuple[list[tuple[str, OrchestratorError]], list[TrialSummary]]:
     errors: list[tuple[str, OrchestratorError]] = []
     summaries: list[TrialSummary] = []
@@ -80,9 +86,7 @@ def _execute(
         progress.note(acceleration.reason)
         host = stack.enter_context(open_host(connect, runtime, places.cache))
         run.update_meta(**guest_facts(host, acceleration, image))
-        lab = Lab(
-            host, image, keys, places, acceleration.name, definition.command_line, runtime, progress
-        )
+        lab = Lab(host, image, keys, places, acceleration.name, definition, runtime, progress)
         for number, trial in enumerate(plan.trials, start=1):
             began = time.monotonic()
             progress.trial(trial.id, number, len(plan.trials))
@@ -103,6 +107,7 @@ def _accelerate(plan: Plan, kernel: Path) -> Acceleration:
     chosen = choose(plan.accel, kernel)
     if plan.accel == "kvm" and chosen.name != "kvm":
         raise BadInputError(
-            f"the scenario asks for KVM: {chosen.reason}", hint="use `accel: auto`, or see: orchestrator doctor"
+            f"the scenario asks for KVM: {chosen.reason}",
+            hint="use `accel: auto`, or see: orchestrator doctor",
         )
     return chosen

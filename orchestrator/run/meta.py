@@ -15,7 +15,16 @@ from orchestrator.guest.image import Image
 from orchestrator.host.accel import Acceleration
 from orchestrator.host.libvirt_host import LibvirtHost
 
-_PACKAGES = ("libvirt-python", "ansible-core", "ansible-runner", "fabric", "paramiko", "numpy", "pandas", "pyarrow")
+_PACKAGES = (
+    "libvirt-python",
+    "ansible-core",
+    "ansible-runner",
+    "fabric",
+    "paramiko",
+    "numpy",
+    "pandas",
+    "pyarrow",
+)
 # Guest packages that decide what is measured; all versions are in the image's own image.json.
 _GUEST_PACKAGES = ("redis-server", "libjemalloc2", "libc6", "systemd")
 

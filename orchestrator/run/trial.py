@@ -14,6 +14,7 @@ from orchestrator.actions.context import Outcome
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
 from orchestrator.guest.boot import Guest, booted
+from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.image import Image
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.programs import build_program
@@ -49,7 +50,7 @@ class Lab:
     keys: SshKeys
     places: Places
     accel: str
-    command_line: str
+    definition: GuestDefinition
     runtime: Path
     progress: Progress
 
@@ -89,7 +90,9 @@ class LiveTrial:
             raise dead
         self.sampling.check()
         if self.deadline.expired:
-            raise TrialTimeoutError(f"the trial took longer than its deadline of {self.deadline.seconds:.0f} s")
+            raise TrialTimeoutError(
+                f"the trial took longer than its deadline of {self.deadline.seconds:.0f} s"
+            )
 
     def sleep(self, seconds: float) -> None:
         end = Deadline(seconds)
@@ -121,7 +124,9 @@ class LiveTrial:
         )
         self.outcome = outcome
 
-    def start_workload(self, name: str, settings: Mapping[str, object], deadline: Deadline) -> dict[str, float]:
+    def start_workload(
+        self, name: str, settings: Mapping[str, object], deadline: Deadline
+    ) -> dict[str, float]:
         driver = load_workload(self.lab.places.workloads / name, settings)
         self.facts = {"workload": name}
         measured = driver.start(
@@ -136,7 +141,7 @@ class LiveTrial:
 
     def stop_workload(self, name: str, deadline: Deadline) -> None:
         self.facts = {"workload": name}
-        self.workloads[name].stop(self.guest.shell, deadline=deadline)
+        self.workloads[name].stop(self.guest.shell, deadline=deadline.sooner(self.deadline.remaining))
 
     def execute(self, argv: list[str], deadline: Deadline) -> None:
         self.guest.shell.run(argv, seconds=deadline.sooner(self.deadline.remaining).remaining)
@@ -167,6 +172,9 @@ def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorErr
         error, outcome = failure, failure.outcome
     except OrchestratorError as failure:
         error, outcome = failure, "failed"
+    except Exception:
+        outcome = "failed"  # a fault of ours: nobody interrupted it
+        raise
     finally:
         writer.event(
             "trial.end",
@@ -197,7 +205,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
                 lab.keys,
                 name=f"t{writer.directory.name}"[:24],
                 accel=lab.accel,
-                command_line=lab.command_line,
+                definition=lab.definition,
                 scratch=scratch,
                 progress=lambda _: None,
                 console_log=writer.console_log,
@@ -217,7 +225,10 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
                     _run_step(trial, number, step.action, step.load())
         except GuestError as error:
             # A shell that broke may be the last sign of a panic: tell that instead, with the console.
-            raise guest.why_dead(error) or error from error
+            dead = guest.why_dead(error)
+            if dead is None or dead is error:
+                raise
+            raise dead from error
         except InfrastructureError as error:
             dead = guest.why_dead()
             if dead:
@@ -238,7 +249,7 @@ def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
 
 def planned_workloads(plan: TrialPlan, places: Places) -> dict[str, WorkloadDriver]:
     """The workloads that a trial's steps name, with their settings. Raises BadInputError for a bad one."""
-    found = {}
+    found: dict[str, WorkloadDriver] = {}
     for step in plan.steps:
         name = step.params.get("workload")
         if isinstance(name, str):

@@ -114,6 +114,12 @@ class Run:
         """What became of the run, as far as it can be told from here."""
         return status_of(dict(self.meta))
 
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """The arms in the order in which the scenario names them, whatever order the trials ran in."""
+        arms = self.plan.get("arms", ())
+        return tuple(str(arm["name"]) for arm in arms if isinstance(arm, dict) and "name" in arm)
+
     @cached_property
     def planned(self) -> tuple[PlannedTrial, ...]:
         """Every trial of the plan, in its order."""

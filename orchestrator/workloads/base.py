@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError
@@ -39,7 +39,7 @@ DRIVERS: Registry[type[WorkloadDriver]] = Registry("workload driver", "orchestra
 
 
 class _Head(Frozen):
-    model_config = {"extra": "ignore"}
+    model_config = ConfigDict(extra="ignore")
 
     driver: str
 
@@ -60,7 +60,8 @@ def load_workload(folder: Path, settings: Mapping[str, object] | None = None) ->
     if not settings:
         return loaded
     try:
-        changed: WorkloadDriver = driver.model_validate({**read_yaml(path).data, **settings})
+        written = cast("dict[str, object]", read_yaml(path).data)  # it was valid a moment ago
+        changed: WorkloadDriver = driver.model_validate({**written, **settings})
     except ValidationError as error:
         raise BadInputError(
             f"workload {folder.name!r} cannot be set to that", details=str(error), hint=f"compare {path}"

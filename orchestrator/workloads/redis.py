@@ -75,13 +75,12 @@ def parse_benchmark(text: str) -> dict[str, float]:
 
     Raises CommandError when the text has no such table.
     """
-    rows = list(csv.DictReader(text.splitlines()))
     try:
-        (row,) = rows
+        (row,) = csv.DictReader(text.splitlines())
         return {
             "ops_per_second": float(row["rps"]),
             "p50_seconds": float(row["p50_latency_ms"]) / 1000,
             "p99_seconds": float(row["p99_latency_ms"]) / 1000,
         }
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, csv.Error):
         raise CommandError("redis-benchmark printed no result", details=text[:500]) from None

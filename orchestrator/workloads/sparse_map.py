@@ -13,7 +13,13 @@ from orchestrator.guest.shell import CommandError, GuestShell
 from orchestrator.units import PMD_BYTES, Size
 from orchestrator.workloads.base import DRIVERS, WorkloadDriver
 
-_MEASURED = ("pages_touched", "page_table_bytes_touched", "page_table_bytes_let_go", "touch_seconds", "let_go_seconds")
+_MEASURED = (
+    "pages_touched",
+    "page_table_bytes_touched",
+    "page_table_bytes_let_go",
+    "touch_seconds",
+    "let_go_seconds",
+)
 
 
 @DRIVERS.register("sparse-map")
@@ -34,7 +40,7 @@ class SparseMap(WorkloadDriver):
         try:
             answer = json.loads(text)
             return {name: float(answer[name]) for name in _MEASURED}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise CommandError("sparse-map printed no result", details=text[:500]) from None
 
     def stop(self, shell: GuestShell, *, deadline: Deadline) -> None:

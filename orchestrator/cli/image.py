@@ -1,0 +1,127 @@
+"""`image`: build, list or remove cached guest images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.output import out, print_json
+from orchestrator.cli.progress import watch
+from orchestrator.cli.scenario import find_guests_dir
+from orchestrator.cli.signals import stop_at_signals
+from orchestrator.errors import BadInputError
+from orchestrator.units import format_size
+
+DEFAULT_GUEST = "debian-13"
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.group("image")
+def image_command() -> None:
+    """Build, list or remove cached guest images.
+
+    A run builds what it needs by itself; the cache is $ORCHESTRATOR_CACHE, else /var/cache/orchestrator
+    for root and ~/.cache/orchestrator for others.
+    """
+
+
+@image_command.command("build")
+@click.argument("guest", default=DEFAULT_GUEST)
+@click.option("--refresh", is_flag=True, help="Build it again with today's packages.")
+@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
+@_json_option
+def build_command(guest: str, *, refresh: bool, guests_dir: Path | None, as_json: bool) -> None:
+    """Build the image of GUEST (debian-13 if none is named) unless it is in the cache."""
+    from orchestrator.guest.cache import cache_dir
+    from orchestrator.guest.definition import load_definition
+    from orchestrator.guest.image import ensure_image, list_images
+    from orchestrator.guest.keys import ensure_keys
+
+    definition = load_definition(find_guests_dir(Path("guests"), guests_dir) / f"{guest}.yaml")
+    cache = cache_dir()
+    with stop_at_signals("no image was made"), watch() as progress:
+        image = ensure_image(definition, ensure_keys(cache), cache, progress=progress.note, refresh=refresh)
+    entry = next(entry for entry in list_images(cache) if entry["folder"] == str(image.folder))
+    if as_json:
+        print_json(entry)
+    else:
+        out.print(f"{_id(entry)}: {_kernels(entry)} in {escape(str(image.folder))}")
+
+
+@image_command.command("list")
+@_json_option
+def list_command(*, as_json: bool) -> None:
+    """List the images in the cache."""
+    from orchestrator.guest.cache import cache_dir
+    from orchestrator.guest.image import list_images
+
+    found = list_images(cache_dir())
+    if as_json:
+        print_json({"images": found})
+        return
+    if not found:
+        out.print(f"No images in {escape(str(cache_dir()))}.")
+        out.print("[bold]next:[/] orchestrator image build")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("image", overflow="fold")
+    table.add_column("kernels", overflow="fold")
+    table.add_column("on disk", justify="right", no_wrap=True)
+    for entry in found:
+        table.add_row(_id(entry), _kernels(entry), _size(entry))
+    out.print(table, soft_wrap=False)
+
+
+@image_command.command("remove")
+@click.argument("name", metavar="NAME-KEY")
+@_json_option
+def remove_command(name: str, *, as_json: bool) -> None:
+    """Remove an image, named as `image list` names it. The next run that needs it builds it again."""
+    from orchestrator.guest.cache import cache_dir, locked
+    from orchestrator.guest.image import list_images
+    from orchestrator.host.runtime import processes_of
+
+    cache = cache_dir()
+    # Only what is listed can be named, so no name leads out of the cache.
+    there = {Path(str(entry["folder"])).name: entry for entry in list_images(cache)}
+    if name not in there:
+        raise BadInputError(
+            f"no image is called {name!r}",
+            hint=f"there are: {', '.join(there) or 'none'}   (orchestrator image list)",
+        )
+    folder = cache / "images" / name
+    if folder.is_symlink():
+        raise BadInputError(f"{folder} is a link, not an image of this cache", hint=f"rm {folder}")
+    users = [process.pid for process in processes_of(folder)]
+    if users:
+        raise BadInputError(
+            f"{name} is in use by QEMU (pid {', '.join(map(str, users))})",
+            hint="wait for the run, or if it was killed: orchestrator clean",
+        )
+    with locked(cache / "images"):
+        # Without this file it is no image any more, should the rest be interrupted.
+        (folder / "image.json").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    if as_json:
+        print_json({"removed": there[name]})
+    else:
+        out.print(f"removed {escape(str(folder))}: {_size(there[name])} ({there[name]['bytes']} bytes)")
+
+
+def _id(entry: dict[str, object]) -> str:
+    return escape(Path(str(entry["folder"])).name)
+
+
+def _kernels(entry: dict[str, object]) -> str:
+    releases = entry["releases"]
+    assert isinstance(releases, dict)  # noqa: S101  # as Image has it
+    return escape(", ".join(f"{name} ({release})" for name, release in releases.items()))
+
+
+def _size(entry: dict[str, object]) -> str:
+    return format_size(int(str(entry["bytes"])))

@@ -1,0 +1,101 @@
+"""What a check says, and what all checks look at."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+from orchestrator.guest.image import Image, find_image, list_images
+from orchestrator.host.accel import Acceleration, choose
+from orchestrator.host.libvirt_host import open_host
+from orchestrator.host.runtime import runtime_folder
+
+QEMU = "qemu-system-x86_64"
+# Installs whatever is missing, and then has nothing to run.
+BOOTSTRAP = "./bootstrap true"
+
+
+class Level(StrEnum):
+    """How good a finding is: fine, worth knowing, or in the way of running guests."""
+
+    OK = "ok"
+    NOTE = "note"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found, and what to type (or do) about it.
+
+    `word` is the finding for programs, where there is one: `kvm`, `EPT`, ...
+    """
+
+    level: Level
+    found: str
+    fix: str = ""
+    word: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A finding under the name of the check that made it."""
+
+    name: str
+    level: Level
+    found: str
+    fix: str = ""
+    word: str = ""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A libvirt connection that was opened and closed again."""
+
+    uri: str
+    libvirt: str  # version of the library behind it
+    qemu: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is examined. What several checks need, or what takes long, is looked at once."""
+
+    cache: Path
+    guests_dir: Path
+    results: Path
+    connect: str | None
+
+    @cached_property
+    def probe_kernel(self) -> Path | None:
+        """The default kernel of a cached image, or None when there is no image."""
+        for entry in list_images(self.cache):
+            image: Image | None = find_image(Path(str(entry["folder"])), str(entry["key"]))
+            if image is not None and image.releases:
+                kernel = image.boot_files(next(iter(image.releases))).kernel
+                if kernel.is_file():
+                    return kernel
+        return None
+
+    @cached_property
+    def acceleration(self) -> Acceleration | None:
+        """What a real kernel showed, or None when there is no kernel or no QEMU to show it with."""
+        if self.probe_kernel is None or shutil.which(QEMU) is None:
+            return None
+        return choose("auto", self.probe_kernel)
+
+    @cached_property
+    def connection(self) -> Connection:
+        """libvirt as a run would open it, closed again. Raises what kept it from opening."""
+        began = time.monotonic()
+        with runtime_folder(Path("doctor")) as runtime:
+            # What libvirt learns of QEMU is kept only where a run has begun to keep it.
+            cache = self.cache if (self.cache / "libvirt").is_dir() else runtime
+            with open_host(self.connect, runtime, cache) as host:
+                versions = host.versions
+                uri = host.uri.partition("?")[0]
+        return Connection(uri, versions["libvirt"], versions["qemu"], time.monotonic() - began)

@@ -1,0 +1,127 @@
+"""libvirt, acceleration, second-level translation, and the images to run."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from orchestrator.doctor.check import BOOTSTRAP, QEMU, Finding, Level, Subject
+from orchestrator.errors import OrchestratorError
+from orchestrator.guest.definition import load_definition
+from orchestrator.guest.image import debian_mirror, find_image, image_key
+from orchestrator.guest.keys import ensure_keys
+from orchestrator.host import accel
+from orchestrator.units import format_duration
+
+_NO_IMAGE = "not probed: no guest image yet"
+_BUILD = "orchestrator image build"
+
+
+def binding(_subject: Subject) -> Finding:
+    """libvirt's Python module."""
+    if find_spec("libvirt") is None:
+        return Finding(Level.BAD, "Python's libvirt module is not installed", BOOTSTRAP)
+    try:
+        version = metadata.version("libvirt-python")
+    except metadata.PackageNotFoundError:
+        return Finding(Level.OK, "there, of unknown version")
+    return Finding(Level.OK, version)
+
+
+def driver(subject: Subject) -> Finding:
+    """libvirt as a run would open it: embedded in this process, or where --connect says."""
+    try:
+        connection = subject.connection
+    # libvirt's own errors are no class that can be named where its module may be missing.
+    except Exception as error:  # noqa: BLE001
+        fix = f"virsh -c {shlex.quote(subject.connect)} version" if subject.connect else BOOTSTRAP
+        return Finding(Level.BAD, f"cannot be opened: {_why(error)}", fix)
+    return Finding(
+        Level.OK,
+        f"libvirt {connection.libvirt} at {connection.uri} runs QEMU {connection.qemu}"
+        f" (opened in {format_duration(connection.seconds)})",
+    )
+
+
+def acceleration(subject: Subject) -> Finding:
+    """KVM or software emulation: what a real kernel showed."""
+    chosen = subject.acceleration
+    if chosen is None:
+        missing_qemu = shutil.which(QEMU) is None
+        return Finding(
+            Level.NOTE,
+            "not probed: QEMU is missing" if missing_qemu else _NO_IMAGE,
+            BOOTSTRAP if missing_qemu else _BUILD,
+            word="unknown",
+        )
+    if chosen.name == "kvm":
+        return Finding(Level.OK, chosen.reason, word=chosen.name)
+    return Finding(
+        Level.NOTE,
+        f"works, but slowly: {chosen.reason}",
+        "for KVM: a machine with VT-x or AMD-V; if it is a virtual one, switch on nested virtualization around it",
+        word=chosen.name,
+    )
+
+
+def second_level(subject: Subject) -> Finding:
+    """The second level of translation that guests get: the one whose tables runs measure."""
+    there, chosen = accel.second_level(), subject.acceleration
+    if chosen is not None and chosen.name != "kvm":
+        unused = f"; {there} is on, but software emulation makes no use of it" if there != "none" else ""
+        return Finding(Level.NOTE, f"none: second_level_bytes will be a gap{unused}", word="none")
+    if there == "none":
+        return Finding(Level.NOTE, "none: second_level_bytes will be a gap", word=there)
+    return Finding(Level.OK, there, word=there)
+
+
+def nested(_subject: Subject) -> Finding:
+    """Whether guests of this machine could run guests with KVM themselves."""
+    for module in ("kvm_intel", "kvm_amd"):
+        parameter = Path(f"/sys/module/{module}/parameters/nested")
+        if parameter.is_file():
+            on = parameter.read_text().strip() in {"Y", "1"}
+            return Finding(Level.OK, f"{'on' if on else 'off'} ({module})")
+    return Finding(Level.OK, "off under KVM: neither kvm_intel nor kvm_amd is loaded")
+
+
+def images(subject: Subject) -> Finding:
+    """Whether each guest definition has its image; a run builds what is missing."""
+    definitions = [load_definition(path) for path in sorted(subject.guests_dir.glob("*.yaml"))]
+    if not definitions:
+        return Finding(Level.BAD, f"{subject.guests_dir} defines no guest", "give --guests-dir")
+    built = []
+    if (subject.cache / "ssh" / "client").exists():  # else there is no image either, and none is made here
+        keys = ensure_keys(subject.cache)
+        named = {definition.name: image_key(definition, keys) for definition in definitions}
+        built = [
+            name for name, key in named.items() if find_image(subject.cache / "images" / f"{name}-{key}", key)
+        ]
+    missing = [definition.name for definition in definitions if definition.name not in built]
+    if missing:
+        fix = f"{_BUILD} {missing[0]}   (or let the first run do it)"
+        return Finding(Level.NOTE, f"not built yet: {', '.join(missing)}", fix)
+    return Finding(Level.OK, f"built: {', '.join(built)}")
+
+
+def mirror(_subject: Subject) -> Finding:
+    """Where images are built from. Images that are built already need none."""
+    try:
+        return Finding(Level.OK, debian_mirror())
+    except (OrchestratorError, OSError, subprocess.SubprocessError) as error:
+        return Finding(
+            Level.NOTE,
+            f"none, so only guests with a cached image can run: {_why(error)}",
+            "add a source to /etc/apt/sources.list.d, then: apt-get update",
+        )
+
+
+def _why(error: Exception) -> str:
+    said = [str(error) or type(error).__name__]
+    if isinstance(error, OrchestratorError) and error.details:
+        said.append(error.details.strip().splitlines()[0])
+    return ": ".join(said)[:400]

@@ -1,0 +1,106 @@
+"""Real guests, through the command line only: what a user does and sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a call of the orchestrator ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # whatever the verb prints
+        return json.loads(self.out)
+
+
+class Orchestrator:
+    """The command line, with its results in a folder of the test."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+
+    def call(self, *words: str, seconds: float = RUN_SECONDS) -> Finished:
+        """Call it and wait for its end."""
+        done = subprocess.run(
+            self._argv(*words), capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    def run(self, scenario: Path, *words: str, seconds: float = RUN_SECONDS) -> Finished:
+        """`run` a scenario."""
+        return self.call(
+            "run",
+            str(scenario),
+            "--results",
+            str(self.results),
+            "--guests-dir",
+            self._guests(scenario),
+            *words,
+            seconds=seconds,
+        )
+
+    def start(self, scenario: Path, log: Path) -> subprocess.Popen[bytes]:
+        """Begin to `run` a scenario in a process group of its own, with what it says in `log`."""
+        argv = self._argv(
+            "run", str(scenario), "--results", str(self.results), "--guests-dir", self._guests(scenario)
+        )
+        with log.open("wb") as sink:
+            return subprocess.Popen(argv, stdout=sink, stderr=sink, cwd=ROOT, start_new_session=True)
+
+    def show(self, run: str = "last") -> Any:  # JSON
+        """`show RUN --json`."""
+        shown = self.call("show", run, "--results", str(self.results), "--json")
+        assert shown.code == 0, shown.err
+        return shown.json
+
+    @staticmethod
+    def _argv(*words: str) -> list[str]:
+        return [sys.executable, "-m", "orchestrator", *words]
+
+    @staticmethod
+    def _guests(scenario: Path) -> str:
+        beside = scenario.parent / "guests"
+        return str(beside if beside.is_dir() else ROOT / "guests")
+
+
+def ours() -> list[str]:
+    """Processes and folders that a run would leave behind."""
+    base = Path(f"/var/tmp/orchestrator-{os.getuid()}")
+    found = [str(folder) for folder in base.iterdir()] if base.is_dir() else []
+    for process in psutil.process_iter(["pid", "name", "cmdline"]):
+        words = " ".join(process.info["cmdline"] or ())
+        if str(base) in words and process.info["name"] != "pytest":
+            found.append(f"{process.info['pid']} {words[:120]}")
+    return found
+
+
+def wait_for_line(log: Path, text: str, seconds: float) -> None:
+    """Wait until a running orchestrator has said something."""
+    end = time.monotonic() + seconds
+    while text not in log.read_text(errors="replace"):
+        assert time.monotonic() < end, f"{text!r} did not come:\n{log.read_text(errors='replace')}"
+        time.sleep(0.1)
+
+
+def kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
+    """Send a signal to the orchestrator alone (its guests are sessions of their own) and await its end."""
+    process.send_signal(number)
+    return process.wait(120)

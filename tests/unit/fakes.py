@@ -1,0 +1,218 @@
+"""Stand-ins at the seams: a clock, a virtual machine, a running trial, a guest's shell and its stream."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+
+import pytest
+
+from orchestrator.actions.context import Outcome
+from orchestrator.deadline import Deadline
+from orchestrator.errors import GuestError
+from orchestrator.guest.shell import CommandError, Result
+from orchestrator.host.domain import VirtioMemState
+from orchestrator.host.machine import Machine, VirtioMem
+
+MIB = 1 << 20
+MACHINE = Machine(memory=1024 * MIB, virtio_mem=VirtioMem(size=2048 * MIB))
+DEVICE = VirtioMemState(address=4 << 30, size=0, requested=0, maximum=2048 * MIB, block=2 * MIB)
+
+
+class Clock:
+    """The monotonic clock of whichever module it is installed in; sleeping moves it."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def monotonic_ns(self) -> int:
+        return round(self.seconds * 1e9)
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def install(self, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+        for module in modules:
+            monkeypatch.setattr(module, "time", self)
+
+
+@dataclass
+class FakeDomain:
+    """A virtual machine whose sizes follow a script: the next one at every look, then the last for ever."""
+
+    clock: Clock = field(default_factory=Clock)
+    sizes: Iterator[int] = field(default_factory=lambda: iter(()))
+    device: VirtioMemState | None = DEVICE
+    balloon: int = 1024 * MIB
+    balloon_sizes: Iterator[int] = field(default_factory=lambda: iter(()))
+    statistics: dict[str, int] = field(default_factory=dict)
+    events: bool = False
+    running: bool = True
+    pid: int = 0
+    addresses: Callable[[int], int] = lambda address: address
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    asked: bool = False
+
+    def is_running(self) -> bool:
+        return self.running
+
+    def virtio_mem(self) -> VirtioMemState | None:
+        if self.device and self.asked:
+            self.device = replace(self.device, size=next(self.sizes, self.device.size))
+        return self.device
+
+    def request_virtio_mem(self, size_bytes: int) -> None:
+        self.asked = True
+        self.calls.append(("request_virtio_mem", size_bytes))
+
+    def wait_memory_event(self, seconds: float) -> bool:
+        self.clock.sleep(seconds)
+        return self.events
+
+    def request_balloon(self, size_bytes: int) -> None:
+        self.asked = True
+        self.calls.append(("request_balloon", size_bytes))
+
+    def balloon_bytes(self) -> int:
+        if self.asked:
+            self.balloon = next(self.balloon_sizes, self.balloon)
+        return self.balloon
+
+    def balloon_statistics(self) -> dict[str, int]:
+        return self.statistics
+
+    def suspend(self) -> None:
+        self.calls.append(("suspend",))
+
+    def resume(self) -> None:
+        self.calls.append(("resume",))
+
+    def host_address(self, guest_physical: int) -> int:
+        return self.addresses(guest_physical)
+
+
+@dataclass
+class Ended:
+    """What an action told its trial."""
+
+    outcome: Outcome
+    requested_ns: int | None
+    acknowledged_ns: int | None
+    settled_ns: int | None
+    values: Mapping[str, float]
+
+
+@dataclass
+class FakeTrial:
+    """A running trial that notes what its actions ask of it."""
+
+    domain: FakeDomain = field(default_factory=FakeDomain)
+    machine: Machine = MACHINE
+    ended: Ended | None = None
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    dies_at: float = float("inf")
+
+    def now_ns(self) -> int:
+        return round((self.domain.clock.seconds - 1000.0) * 1e9)
+
+    def check(self) -> None:
+        if self.domain.clock.seconds >= self.dies_at:
+            raise GuestError("dead")
+
+    def sleep(self, seconds: float) -> None:
+        self.domain.clock.sleep(seconds)
+        self.check()
+
+    def done(
+        self,
+        outcome: Outcome,
+        *,
+        requested_ns: int | None = None,
+        acknowledged_ns: int | None = None,
+        settled_ns: int | None = None,
+        values: Mapping[str, float] | None = None,
+    ) -> None:
+        assert self.ended is None, "a step ends once"
+        self.ended = Ended(outcome, requested_ns, acknowledged_ns, settled_ns, values or {})
+
+    def start_workload(
+        self, name: str, settings: Mapping[str, object], deadline: Deadline
+    ) -> dict[str, float]:
+        self.calls.append(("start", name, settings, deadline.seconds))
+        self.domain.clock.sleep(2)
+        return {"ops_per_second": 5.0}
+
+    def stop_workload(self, name: str, deadline: Deadline) -> None:
+        self.calls.append(("stop", name, deadline.seconds))
+
+    def execute(self, argv: list[str], deadline: Deadline) -> None:
+        self.calls.append(("execute", argv, deadline.seconds))
+
+    def snapshot(self, label: str) -> None:
+        self.calls.append(("snapshot", label))
+
+
+class FakeChannel:
+    """A guest's stream: what is put in comes out in order; None, or closing it, is its end."""
+
+    def __init__(self, parts: Iterable[bytes | None] = ()) -> None:
+        self._parts: queue.Queue[bytes | None] = queue.Queue()
+        for part in parts:
+            self._parts.put(part)
+
+    def put(self, part: bytes | None) -> None:
+        self._parts.put(part)
+
+    def recv(self, size: int) -> bytes:
+        part = self._parts.get(timeout=10)
+        if part is None:
+            self._parts.put(None)
+            return b""
+        assert len(part) <= size
+        return part
+
+    def close(self) -> None:
+        self._parts.put(None)
+
+
+Answer = str | bytes | int | Exception
+
+
+class FakeShell:
+    """A shell that answers by the beginning of a command line; the last answer of a list stays."""
+
+    port = 2222
+
+    def __init__(
+        self, answers: Mapping[str, Answer | list[Answer]] | None = None, channel: FakeChannel | None = None
+    ) -> None:
+        self._answers = {
+            begin: list(answer) if isinstance(answer, list) else [answer]
+            for begin, answer in (answers or {}).items()
+        }
+        self.channel = channel or FakeChannel()
+        self.commands: list[list[str]] = []
+
+    def run(self, argv: list[str], *, seconds: float, stdin: bytes = b"", check: bool = True) -> Result:
+        self.commands.append(argv)
+        line = " ".join(argv)
+        found = [begin for begin in self._answers if line.startswith(begin)]
+        assert found, f"nobody expected {line!r}"
+        answers = self._answers[max(found, key=len)]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        code = answer if isinstance(answer, int) else 0
+        stdout = answer.encode() if isinstance(answer, str) else answer if isinstance(answer, bytes) else b""
+        if check and code:
+            raise CommandError(f"{argv[0]} ended with code {code}")
+        return Result(code, stdout, b"")
+
+    def stream(self, argv: list[str]) -> FakeChannel:
+        self.commands.append(argv)
+        return self.channel
