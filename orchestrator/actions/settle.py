@@ -57,7 +57,7 @@ def settle(
         now = read()
         if now != size:
             size, changed_ns, quiet = now, trial.now_ns(), Deadline(quiet_seconds)
-            first_ns = first_ns or changed_ns
+            first_ns = changed_ns if first_ns is None else first_ns
         if size == wanted or deadline.expired or quiet.expired:
             break
         wait(min(POLL_SECONDS, deadline.remaining))
@@ -65,4 +65,6 @@ def settle(
     if size == before == wanted:
         changed_ns = first_ns = trial.now_ns()
     timed_out = size != wanted and not quiet.expired
-    return Settled(size, first_ns, None if timed_out else changed_ns or trial.now_ns(), timed_out)
+    if changed_ns is None:
+        changed_ns = trial.now_ns()
+    return Settled(size, first_ns, None if timed_out else changed_ns, timed_out)

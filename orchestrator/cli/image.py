@@ -69,7 +69,7 @@ def list_command(*, as_json: bool) -> None:
         out.print("[bold]next:[/] orchestrator image build")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("image", overflow="fold")
+    table.add_column("image", no_wrap=True)  # it is typed again
     table.add_column("kernels", overflow="fold")
     table.add_column("on disk", justify="right", no_wrap=True)
     for entry in found:

@@ -132,7 +132,8 @@ def _boot(
                 host,
                 image,
                 image.boot_files(kernel),
-                Machine(memory=memory),
+                # As a plan read back from JSON does: sizes are numbers already.
+                Machine.model_validate({"memory": memory}, context={"resolved": True}),
                 keys,
                 name=f"shell-{runtime.name}",
                 accel=acceleration.name,

@@ -63,7 +63,7 @@ def acceleration(subject: Subject) -> Finding:
     return Finding(
         Level.NOTE,
         f"works, but slowly: {chosen.reason}",
-        "for KVM: a machine with VT-x or AMD-V; if it is a virtual one, switch on nested virtualization around it",
+        "for KVM: a machine with VT-x or AMD-V (a virtual one: with nested virtualization on)",
         word=chosen.name,
     )
 
@@ -93,7 +93,9 @@ def images(subject: Subject) -> Finding:
     """Whether each guest definition has its image; a run builds what is missing."""
     definitions = [load_definition(path) for path in sorted(subject.guests_dir.glob("*.yaml"))]
     if not definitions:
-        return Finding(Level.BAD, f"{subject.guests_dir} defines no guest", "give --guests-dir")
+        return Finding(
+            Level.BAD, f"{subject.guests_dir} defines no guest", "orchestrator doctor --guests-dir FOLDER"
+        )
     built = []
     if (subject.cache / "ssh" / "client").exists():  # else there is no image either, and none is made here
         keys = ensure_keys(subject.cache)

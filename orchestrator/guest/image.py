@@ -164,7 +164,9 @@ def _build(
     shutil.copy(keys.host.with_suffix(".pub"), settings / "ssh_host_ed25519_key.pub")
     (settings / "network").write_text(
         f"[Match]\nType=ether\n[Network]\nAddress={GUEST_ADDRESS}/24\nGateway={GATEWAY_ADDRESS}\n"
-        "LinkLocalAddressing=no\nIPv6AcceptRA=no\n"
+        # passt learns the guest's MAC address from the first frame that it sends, and forwards nothing
+        # until then. That frame is duplicate detection of the IPv6 link-local address: leave it on.
+        "LinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n"
     )
     (made / "boot").mkdir()
 

@@ -15,7 +15,7 @@ PROGRAM = "/usr/local/bin/guest-probe"
 MAX_LINE_BYTES = 4096
 MAX_FILE_BYTES = 1 << 18  # as in guest-probe.c
 MAX_FILES = 1024
-_NUMBER = re.compile(r"-1|[0-9]{1,20}")  # a u64, or what the length of an unreadable file is
+_NUMBER = re.compile(r"[0-9]{1,20}")  # a u64
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,16 @@ def _tick(stream: _Buffered, uptime_ns: int) -> Tick:
     processes: list[tuple[str, int, str]] = []
     owner: tuple[str, int] | None = None
     for _ in range(MAX_FILES):
-        line = stream.line() or ""
+        line = stream.line()
+        if line is None:
+            raise StreamError("the stream ended within a tick")
         match line.split(" "):
             case ["#end"]:
                 return Tick(uptime_ns, files, tuple(processes))
             case ["#process", comm, pid]:
                 owner = (comm[:64], _number(pid))
             case ["#file", path, size]:
-                text = stream.file(path, _number(size))
+                text = stream.file(path, None if size == "-1" else _number(size))
                 if owner is None:
                     files[path] = text
                 elif text is not None:
@@ -97,11 +99,11 @@ class _Buffered:
         del self._have[: end + 1]
         return text
 
-    def file(self, path: str, size: int) -> str | None:
-        """A file's text and the newline after it; None where the guest could not read it (size -1)."""
-        if size > MAX_FILE_BYTES:
+    def file(self, path: str, size: int | None) -> str | None:
+        """A file's text and the newline after it; None where it has no size, being unreadable."""
+        if size is not None and size > MAX_FILE_BYTES:
             raise StreamError(f"{path[:80]!r} has {size} bytes")
-        text = self.exactly(size).decode(errors="replace") if size >= 0 else None
+        text = None if size is None else self.exactly(size).decode(errors="replace")
         self.exactly(1)
         return text
 

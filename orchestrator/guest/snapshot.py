@@ -17,6 +17,7 @@ from orchestrator.units import PAGE_BYTES, TIB
 
 READ_SECONDS = 120.0
 _MAX_FRAMES = 4 * TIB // PAGE_BYTES
+_BLOCK_SIZE = re.compile(r"[0-9a-f]{1,12}")
 _MEMORY_BLOCK = re.compile(r"/sys/devices/system/memory/memory(\d{1,9})/online:1")
 
 
@@ -30,9 +31,11 @@ def take_snapshot(guest: Guest, machine: Machine, label: str) -> Snapshot:
     # removed later would have flags that mean nothing.
     shell, domain = guest.shell, guest.domain
     kernel = shell.run(["uname", "-r"], seconds=READ_SECONDS).text.strip()[:64]
-    size = int(
-        shell.run(["cat", "/sys/devices/system/memory/block_size_bytes"], seconds=READ_SECONDS).text, 16
-    )
+    size = shell.run(
+        ["cat", "/sys/devices/system/memory/block_size_bytes"], seconds=READ_SECONDS
+    ).text.strip()
+    if not _BLOCK_SIZE.fullmatch(size):
+        raise InfrastructureError("the guest's memory block size makes no sense", details=size[:80])
     listed = shell.run(
         ["sh", "-c", "grep -H . /sys/devices/system/memory/memory*/online"], seconds=READ_SECONDS
     ).text
@@ -68,7 +71,7 @@ def take_snapshot(guest: Guest, machine: Machine, label: str) -> Snapshot:
         entry_slot=slot.astype(np.uint16),
         entry_value=contents[table, slot],
         regions=regions,
-        online_block_bytes=size,
+        online_block_bytes=int(size, 16),
         online_blocks=np.array(sorted(map(int, _MEMORY_BLOCK.findall(listed))), dtype=np.int64),
         paused=False,
         moved=int(np.count_nonzero(flags[:common] != again[:common])) + abs(len(flags) - len(again)),

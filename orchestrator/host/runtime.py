@@ -77,8 +77,12 @@ def boot_id() -> str:
 
 
 def runtime_base() -> Path:
-    """The folder of all runtime folders of this user, made if it is missing."""
-    base = Path(f"/var/tmp/orchestrator-{os.getuid()}")  # noqa: S108  # owner and mode are checked below
+    """The folder of all runtime folders of this user, made if it is missing.
+
+    `$ORCHESTRATOR_RUNTIME`, if set, is that folder instead; keep it short.
+    """
+    chosen = os.environ.get("ORCHESTRATOR_RUNTIME")
+    base = Path(chosen or f"/var/tmp/orchestrator-{os.getuid()}")  # noqa: S108  # owner and mode are checked below
     base.mkdir(mode=0o711, exist_ok=True)
     status = base.lstat()
     if status.st_uid != os.getuid() or not base.is_dir() or base.is_symlink():

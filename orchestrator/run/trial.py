@@ -282,4 +282,4 @@ def setup_guest(
 def _unit(key: str) -> str:
     if key.endswith("_per_second"):
         return "1/s"
-    return next((unit for unit in ("seconds", "bytes") if key.endswith(f"_{unit}")), "count")
+    return next((unit for unit in ("seconds", "bytes") if unit in key.split("_")), "count")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +34,40 @@ class Finished:
 
 
 class Orchestrator:
-    """The command line, with its results in a folder of the test."""
+    """The command line, with its results and its runtime folders in folders of the test's own."""
 
     def __init__(self, results: Path) -> None:
         self.results = results
+        # A unix socket's path has to fit below it.
+        self.runtime = Path(tempfile.mkdtemp(prefix="orch-", dir="/var/tmp"))
+        self._environment = {**os.environ, "ORCHESTRATOR_RUNTIME": str(self.runtime)}
+
+    def close(self) -> None:
+        """Check that nothing was left behind, and take away what was."""
+        left = self.left_behind()
+        self.call("clean")
+        shutil.rmtree(self.runtime, ignore_errors=True)
+        assert not left, f"left behind: {left}"
+
+    def left_behind(self) -> list[str]:
+        """Processes and folders that a run would leave behind."""
+        found = [str(folder) for folder in self.runtime.iterdir()]
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            words = " ".join(process.info["cmdline"] or ())
+            if f"{self.runtime}/" in words:
+                found.append(f"{process.info['pid']} {words[:120]}")
+        return found
 
     def call(self, *words: str, seconds: float = RUN_SECONDS) -> Finished:
         """Call it and wait for its end."""
         done = subprocess.run(
-            self._argv(*words), capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
+            self._argv(*words),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            cwd=ROOT,
+            env=self._environment,
         )
         return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -63,7 +90,9 @@ class Orchestrator:
             "run", str(scenario), "--results", str(self.results), "--guests-dir", self._guests(scenario)
         )
         with log.open("wb") as sink:
-            return subprocess.Popen(argv, stdout=sink, stderr=sink, cwd=ROOT, start_new_session=True)
+            return subprocess.Popen(
+                argv, stdout=sink, stderr=sink, cwd=ROOT, env=self._environment, start_new_session=True
+            )
 
     def show(self, run: str = "last") -> Any:  # JSON
         """`show RUN --json`."""
@@ -81,17 +110,6 @@ class Orchestrator:
         return str(beside if beside.is_dir() else ROOT / "guests")
 
 
-def ours() -> list[str]:
-    """Processes and folders that a run would leave behind."""
-    base = Path(f"/var/tmp/orchestrator-{os.getuid()}")
-    found = [str(folder) for folder in base.iterdir()] if base.is_dir() else []
-    for process in psutil.process_iter(["pid", "name", "cmdline"]):
-        words = " ".join(process.info["cmdline"] or ())
-        if str(base) in words and process.info["name"] != "pytest":
-            found.append(f"{process.info['pid']} {words[:120]}")
-    return found
-
-
 def wait_for_line(log: Path, text: str, seconds: float) -> None:
     """Wait until a running orchestrator has said something."""
     end = time.monotonic() + seconds
@@ -100,7 +118,15 @@ def wait_for_line(log: Path, text: str, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
+def end(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
     """Send a signal to the orchestrator alone (its guests are sessions of their own) and await its end."""
     process.send_signal(number)
     return process.wait(120)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

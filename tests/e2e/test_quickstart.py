@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from driver import ROOT, Finished, Orchestrator, ours
+from driver import ROOT, Finished, Orchestrator
 
 from orchestrator.host.accel import probe_kvm
 from orchestrator.model.blocks import map_blocks
@@ -44,13 +45,13 @@ class Quickstart:
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
     orchestrator = Orchestrator(tmp_path_factory.mktemp("quickstart") / "results")
-    before = ours()
     finished = orchestrator.run(ROOT / "scenarios" / "quickstart.yaml", "--json")
     assert finished.code == 0, finished.err
-    assert ours() == before
-    return Quickstart(orchestrator, finished, Path(finished.json["directory"]))
+    assert orchestrator.left_behind() == []
+    yield Quickstart(orchestrator, finished, Path(finished.json["directory"]))
+    orchestrator.close()
 
 
 def test_the_newer_kernel_frees_page_tables_and_the_older_does_not(quickstart: Quickstart) -> None:

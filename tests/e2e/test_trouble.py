@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from driver import ROOT, Orchestrator, kill_group, ours, wait_for_line
+from driver import ROOT, Orchestrator, end, runs, wait_for_line
 
 SCENARIO = """\
 version: 1
@@ -69,7 +68,7 @@ def test_a_guest_that_never_boots_shows_its_console(orchestrator: Orchestrator, 
     finished = orchestrator.run(scenario(tmp_path, "wait: {time: 1s}"))
     assert finished.code == 3, finished.err
     assert "did not answer on ssh within 20 s" in finished.err
-    assert "Linux version" in finished.err or "initramfs" in finished.err or "Begin:" in finished.err
+    assert "initramfs" in finished.err or "Begin:" in finished.err
     assert orchestrator.show()["trials"][0]["outcome"] == "boot-timeout"
 
 
@@ -79,44 +78,48 @@ def test_ctrl_c_at_any_moment(orchestrator: Orchestrator, tmp_path: Path, moment
     process = orchestrator.start(scenario(tmp_path, "wait: {time: 5min}"), log)
     wait_for_line(log, moment, 200)
     time.sleep(1)
-    assert kill_group(process, signal.SIGINT) == 130, log.read_text()
+    assert end(process, signal.SIGINT) == 130, log.read_text()
     shown = orchestrator.show()
     assert shown["status"] == "interrupted"
     assert [trial["outcome"] for trial in shown["trials"]] == ["interrupted"]
 
 
-def test_clean_after_kill_9_removes_that_run_and_nothing_else(
+def test_kill_9_leaves_a_readable_run_and_clean_removes_the_rest(
     orchestrator: Orchestrator, tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
-    other_log = tmp_path / "other"
-    other = Orchestrator(tmp_path / "other-results")
-    running = other.start(scenario(tmp_path, "wait: {time: 10min}"), other_log)
-    process = orchestrator.start(scenario(tmp_path, "wait: {time: 5min}"), log)
+    path = scenario(tmp_path, "wait: {time: 10min}")
+    survivor_log, victim_log = tmp_path / "survivor", tmp_path / "victim"
+    survivor = orchestrator.start(path, survivor_log)
+    victim = orchestrator.start(path, victim_log)
     try:
-        wait_for_line(log, "step 1 of 1", 300)
-        assert kill_group(process, signal.SIGKILL) == -signal.SIGKILL
-        assert orchestrator.show()["status"] == "killed"
+        wait_for_line(victim_log, "step 1 of 1", 400)
+        wait_for_line(survivor_log, "step 1 of 1", 400)
+        time.sleep(3)  # some samples
+        assert end(victim, signal.SIGKILL) == -signal.SIGKILL
 
-        listed = orchestrator.call("clean", "--dry-run", "--json").json["leftovers"]
-        (leftover,) = [one for one in listed if str(orchestrator.results) in one["owner"]["run_dir"]]
-        names = {one["name"].split(".")[0] for one in leftover["processes"]}
-        assert {"qemu-system-x86", "passt"} <= names
-        assert all(Path(f"/proc/{one['pid']}").exists() for one in leftover["processes"])
-        assert not [one for one in listed if str(other.results) in one["owner"]["run_dir"]], (
-            "a live run is no leftover"
-        )
+        # Exactly what the victim left, and nothing of the survivor.
+        (leftover,) = orchestrator.call("clean", "--dry-run", "--json").json["leftovers"]
+        assert leftover["owner"]["pid"] == victim.pid
+        assert {one["name"].split(".")[0] for one in leftover["processes"]} >= {"qemu-system-x86", "passt"}
+        assert all(runs(one["pid"]) for one in leftover["processes"])
 
-        cleaned = orchestrator.call("clean", "--json").json["leftovers"]
-        assert leftover["folder"] in [one["folder"] for one in cleaned]
+        # The run folder is valid and says how far it came.
+        directory = Path(leftover["owner"]["run_dir"])
+        for file in directory.glob("*.json"):
+            json.loads(file.read_text())
+        shown = orchestrator.show(directory.name)
+        assert shown["status"] == "killed"
+        assert shown["trials"][0]["metrics"]["guest_page_table_bytes_peak"] > 0, "what was sampled is lost"
+
+        (cleaned,) = orchestrator.call("clean", "--json").json["leftovers"]
+        assert cleaned["folder"] == leftover["folder"]
         assert not Path(leftover["folder"]).exists()
-        assert not [pid for pid in (one["pid"] for one in leftover["processes"]) if _runs(pid)]
+        assert not [one for one in leftover["processes"] if runs(one["pid"])]
         assert orchestrator.call("clean", "--dry-run", "--json").json["leftovers"] == []
-        assert running.poll() is None, other_log.read_text()
+        assert survivor.poll() is None, survivor_log.read_text()
     finally:
-        process.kill()
-        assert kill_group(running, signal.SIGTERM) == 130, other_log.read_text()
-    assert not [thing for thing in ours() if "qemu" in thing]
+        victim.kill()
+        assert end(survivor, signal.SIGTERM) == 130, survivor_log.read_text()
 
 
 def test_doctor_says_what_this_machine_can_do(orchestrator: Orchestrator) -> None:
@@ -126,24 +129,3 @@ def test_doctor_says_what_this_machine_can_do(orchestrator: Orchestrator) -> Non
     assert told["accel"] in {"kvm", "tcg"}
     assert told["second_level"] in {"EPT", "NPT", "none"}
     assert all(check["fix"] for check in told["checks"] if check["level"] == "bad")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-
-
-def test_a_killed_runs_folder_is_valid_json(orchestrator: Orchestrator, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    process = orchestrator.start(scenario(tmp_path, "wait: {time: 5min}"), log)
-    wait_for_line(log, "step 1 of 1", 300)
-    time.sleep(3)
-    kill_group(process, signal.SIGKILL)
-    (trial,) = orchestrator.show()["trials"]
-    assert trial["metrics"]["guest_page_table_bytes_peak"] > 0
-    for path in orchestrator.results.glob("*/*.json"):
-        json.loads(path.read_text())
-    orchestrator.call("clean")

@@ -14,10 +14,10 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestError
 from orchestrator.guest.shell import CommandError, Result
 from orchestrator.host.domain import VirtioMemState
-from orchestrator.host.machine import Machine, VirtioMem
+from orchestrator.host.machine import Machine
 
 MIB = 1 << 20
-MACHINE = Machine(memory=1024 * MIB, virtio_mem=VirtioMem(size=2048 * MIB))
+MACHINE = Machine.model_validate({"memory": "1GiB", "virtio_mem": {"size": "2GiB"}})
 DEVICE = VirtioMemState(address=4 << 30, size=0, requested=0, maximum=2048 * MIB, block=2 * MIB)
 
 
@@ -180,7 +180,7 @@ class FakeChannel:
         self._parts.put(None)
 
 
-Answer = str | bytes | int | Exception
+Answer = str | bytes | int | BaseException
 
 
 class FakeShell:
@@ -205,7 +205,7 @@ class FakeShell:
         assert found, f"nobody expected {line!r}"
         answers = self._answers[max(found, key=len)]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         code = answer if isinstance(answer, int) else 0
         stdout = answer.encode() if isinstance(answer, str) else answer if isinstance(answer, bytes) else b""

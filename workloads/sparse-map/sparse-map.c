@@ -8,6 +8,7 @@
  * prints one line of JSON and stays in the background until it gets SIGTERM.
  */
 #define _GNU_SOURCE
+#include <ctype.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -44,6 +45,15 @@ static _Noreturn void die(const char *what)
 {
 	perror(what);
 	_exit(1);
+}
+
+/* strtoull() alone would take a sign, and `all` for 0. */
+static int parse(const char *text, size_t *size)
+{
+	char *end;
+
+	*size = strtoull(text, &end, 10);
+	return isdigit((unsigned char)text[0]) && !*end;
 }
 
 static void work(int report, size_t span, size_t stride, int advice, size_t chunk)
@@ -89,11 +99,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: sparse-map SPAN STRIDE dontneed|free|keep CHUNK\n");
 		return 2;
 	}
-	span = strtoull(argv[1], NULL, 10);
-	stride = strtoull(argv[2], NULL, 10);
-	chunk = strtoull(argv[4], NULL, 10);
 	advice = !strcmp(argv[3], "dontneed") ? MADV_DONTNEED : !strcmp(argv[3], "free") ? MADV_FREE : -1;
-	if (!span || !stride || (advice < 0 && strcmp(argv[3], "keep"))) {
+	if (!parse(argv[1], &span) || !parse(argv[2], &stride) || !parse(argv[4], &chunk) || !span || !stride ||
+	    (advice < 0 && strcmp(argv[3], "keep"))) {
 		fprintf(stderr, "sparse-map: bad arguments\n");
 		return 2;
 	}

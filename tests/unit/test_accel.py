@@ -1,0 +1,111 @@
+"""KVM is believed only when a kernel has printed under it. A script on PATH plays QEMU."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.host import accel
+from orchestrator.host.accel import choose, probe_kvm, second_level
+
+# Finds the console that the caller wants written: `-serial file:PATH`.
+_CONSOLE = """\
+#!/bin/sh
+for word; do case $word in file:*) console=${word#file:} ;; esac; done
+"""
+_BANNER = "echo '[    0.000000] Linux version 6.12.57 (debian)' >>\"$console\"\n"
+_MEMORY = "echo '[    0.021873] Memory: 220140K/261624K available' >>\"$console\"\n"
+_STAY = "while :; do sleep 0.1; done\n"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with a /dev/kvm, and a folder at the front of PATH for its programs."""
+    (tmp_path / "kvm").touch()
+    monkeypatch.setattr(accel, "_DEVICE", tmp_path / "kvm")
+    monkeypatch.setattr(accel, "_MODULES", tmp_path / "modules")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    return tmp_path
+
+
+def qemu(machine: Path, script: str) -> None:
+    path = machine / "bin" / "qemu-system-x86_64"
+    path.write_text(_CONSOLE + script)
+    path.chmod(0o755)
+
+
+def parameter(machine: Path, module: str, name: str, value: str) -> None:
+    folder = machine / "modules" / module / "parameters"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(value + "\n")
+
+
+def test_a_kernel_that_prints_is_believed(machine: Path) -> None:
+    qemu(machine, _BANNER + "sleep 0.1\n" + _MEMORY + _STAY)
+    parameter(machine, "kvm_amd", "npt", "1")
+    chosen = choose("auto", machine / "vmlinuz")
+    assert (chosen.name, chosen.second_level) == ("kvm", "NPT")
+
+
+def test_a_kernel_that_prints_and_ends_at_once_is_believed(machine: Path) -> None:
+    qemu(machine, _BANNER + _MEMORY)
+    assert probe_kvm(machine / "vmlinuz") == ""
+
+
+def test_a_qemu_that_aborts_says_why(machine: Path) -> None:
+    qemu(machine, "echo 'KVM internal error. Suberror: 1' >&2\necho more >&2\nexit 134\n")
+    chosen = choose("auto", machine / "vmlinuz")
+    assert (chosen.name, chosen.second_level) == ("tcg", "none")
+    assert chosen.reason.endswith("cannot run a stock kernel: KVM internal error. Suberror: 1")
+
+
+def test_a_qemu_that_dies_without_a_word(machine: Path) -> None:
+    qemu(machine, "kill -9 $$\n")
+    assert probe_kvm(machine / "vmlinuz").endswith("QEMU ended")
+
+
+@pytest.mark.parametrize("script", ["", _BANNER])
+def test_a_kernel_that_hangs_is_not_believed(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setattr(accel, "KVM_PROBE_SECONDS", 0.2)
+    qemu(machine, script + 'echo $$ >"$0.pid"\n' + _STAY)
+    began = time.monotonic()
+    assert "printed nothing" in probe_kvm(machine / "vmlinuz")
+    assert time.monotonic() - began < 5
+    pid = (machine / "bin" / "qemu-system-x86_64.pid").read_text().strip()
+    assert not Path(f"/proc/{pid}").exists(), "it is not left running"
+
+
+def test_no_qemu_and_no_device(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(machine / "bin"))
+    assert probe_kvm(machine / "vmlinuz") == "qemu-system-x86_64 is not installed"
+    (machine / "kvm").unlink()
+    assert probe_kvm(machine / "vmlinuz") == "there is no /dev/kvm"
+
+
+def test_tcg_when_asked_for_starts_nothing(machine: Path) -> None:
+    qemu(machine, 'touch "$0.started"\n' + _BANNER + _MEMORY)
+    assert choose("tcg", machine / "vmlinuz").name == "tcg"
+    assert not (machine / "bin" / "qemu-system-x86_64.started").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value", "expected"),
+    [
+        ("kvm_intel", "ept", "Y", "EPT"),
+        ("kvm_intel", "ept", "N", "none"),
+        ("kvm_amd", "npt", "1", "NPT"),
+        ("kvm_amd", "npt", "Y", "NPT"),
+        ("kvm_amd", "npt", "0", "none"),
+        ("kvm_amd", "nested", "1", "none"),
+    ],
+)
+def test_second_level(machine: Path, module: str, name: str, value: str, expected: str) -> None:
+    assert second_level() == "none"
+    parameter(machine, module, name, value)
+    assert second_level() == expected

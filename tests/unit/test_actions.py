@@ -1,0 +1,240 @@
+"""Actions against a machine whose sizes follow a script, on a clock that only waiting moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, count, repeat
+
+import pytest
+from fakes import MACHINE, MIB, Clock, Ended, FakeDomain, FakeTrial
+
+from orchestrator import deadline as deadline_module
+from orchestrator.actions import ACTIONS, Action
+from orchestrator.actions.context import Outcome
+from orchestrator.errors import GuestError, InfrastructureError
+from orchestrator.host.domain import VirtioMemState
+from orchestrator.host.machine import Machine
+
+SECOND_NS = 10**9
+
+
+def action(name: str, **params: object) -> Action:
+    return ACTIONS[name].model_validate(params)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    clock.install(monkeypatch, deadline_module)
+    return clock
+
+
+def resized(clock: Clock, name: str, begin: int, sizes: Iterator[int], **params: object) -> Ended:
+    """Run plug or unplug on a device that holds `begin` MiB and then says `sizes` MiB, a look apart."""
+    device = VirtioMemState(4 << 30, begin * MIB, begin * MIB, 2048 * MIB, 2 * MIB)
+    domain = FakeDomain(clock, sizes=(size * MIB for size in sizes), device=device)
+    trial = FakeTrial(domain)
+    step = action(name, **params)
+    step.run(trial)
+    assert domain.calls == [("request_virtio_mem", step.to)]  # type: ignore[attr-defined]  # plug and unplug have it
+    assert trial.ended is not None
+    return trial.ended
+
+
+def test_a_plug_that_is_done_ends_at_once(clock: Clock) -> None:
+    ended = resized(clock, "plug", 0, iter([0, 512, 1024, 1536]), to="1536MiB")
+    assert ended.outcome is Outcome.DONE
+    assert ended.values == {
+        "requested_bytes": 1536 * MIB,
+        "achieved_bytes": 1536 * MIB,
+        "shortfall_bytes": 0,
+        "size_before_bytes": 0,
+        "size_after_bytes": 1536 * MIB,
+    }
+    assert ended.requested_ns == 0
+    assert ended.acknowledged_ns == SECOND_NS // 4, "the first change, polled every quarter of a second"
+    assert ended.settled_ns == 3 * SECOND_NS // 4
+    assert clock.seconds == 1000.75
+
+
+def test_no_event_is_needed(clock: Clock) -> None:
+    """All of these run without a single event; with one for every change, polling finds the same."""
+    device = VirtioMemState(4 << 30, 0, 0, 2048 * MIB, 2 * MIB)
+    domain = FakeDomain(clock, sizes=iter([0, 64 * MIB]), device=device, events=True)
+    trial = FakeTrial(domain)
+    action("plug", to="64MiB").run(trial)
+    assert trial.ended is not None
+    assert trial.ended.outcome is Outcome.DONE
+
+
+def test_an_unplug_that_stops_short(clock: Clock) -> None:
+    ended = resized(clock, "unplug", 1536, iter([1536, 1000, 600, 426]), to="0B", settle="15s")
+    assert ended.outcome is Outcome.PARTIAL
+    assert ended.values["requested_bytes"] == 1536 * MIB
+    assert ended.values["achieved_bytes"] == 1110 * MIB
+    assert ended.values["shortfall_bytes"] == 426 * MIB
+    assert ended.settled_ns == 3 * SECOND_NS // 4, "the last change, not the end of the wait"
+    assert clock.seconds == pytest.approx(1015.75, abs=0.3)
+
+
+def test_every_change_starts_the_quiet_anew(clock: Clock) -> None:
+    # 10 s without a change, then one, then quiet for good.
+    sizes = chain(repeat(1000, 40), repeat(900))
+    ended = resized(clock, "unplug", 1000, sizes, to="0B", settle="12s")
+    assert ended.outcome is Outcome.PARTIAL
+    assert ended.settled_ns == 10 * SECOND_NS
+    assert clock.seconds == pytest.approx(1022, abs=0.3)
+
+
+def test_an_unplug_that_never_moves_is_refused(clock: Clock) -> None:
+    ended = resized(clock, "unplug", 1536, repeat(1536), to="0B", settle="15s")
+    assert ended.outcome is Outcome.REFUSED
+    assert ended.acknowledged_ns is None
+    assert ended.settled_ns == pytest.approx(15 * SECOND_NS, abs=SECOND_NS / 2)
+    assert ended.values["achieved_bytes"] == 0
+
+
+def test_an_unplug_that_still_moves_when_its_time_is_over(clock: Clock) -> None:
+    ended = resized(clock, "unplug", 1536, (1536 - look * 2 for look in count()), to="0B", within="20s")
+    assert ended.outcome is Outcome.TIMEOUT
+    assert ended.settled_ns is None
+    assert ended.acknowledged_ns == SECOND_NS // 4
+    assert clock.seconds == pytest.approx(1020, abs=0.01)
+    assert 0 < ended.values["achieved_bytes"] < 1536 * MIB
+
+
+def test_a_move_that_is_over_before_the_first_look_is_seen(clock: Clock) -> None:
+    done = resized(clock, "plug", 0, repeat(1536), to="1536MiB")
+    assert (done.outcome, done.acknowledged_ns, done.settled_ns) == (Outcome.DONE, 0, 0)
+    short = resized(clock, "unplug", 1536, repeat(426), to="0B")
+    assert short.outcome is Outcome.PARTIAL
+    assert short.acknowledged_ns is not None, "it moved"
+    assert short.settled_ns == short.acknowledged_ns
+
+
+def test_what_is_there_already_is_done(clock: Clock) -> None:
+    ended = resized(clock, "plug", 512, repeat(512), to="512MiB")
+    assert (ended.outcome, ended.acknowledged_ns, ended.settled_ns) == (Outcome.DONE, 0, 0)
+    assert ended.values["requested_bytes"] == 0
+
+
+def test_a_guest_that_dies_meanwhile_ends_the_step(clock: Clock) -> None:
+    device = VirtioMemState(4 << 30, 1536 * MIB, 0, 2048 * MIB, 2 * MIB)
+    trial = FakeTrial(FakeDomain(clock, device=device), dies_at=1003)
+    with pytest.raises(GuestError):
+        action("unplug", to="0B").run(trial)
+    assert trial.ended is None
+    assert clock.seconds < 1004
+
+
+def test_a_machine_without_the_device(clock: Clock) -> None:
+    with pytest.raises(InfrastructureError, match="no virtio-mem"):
+        action("plug", to="2MiB").run(FakeTrial(FakeDomain(clock, device=None)))
+
+
+def test_the_balloon_takes_and_gives_back(clock: Clock) -> None:
+    domain = FakeDomain(clock, balloon_sizes=(size * MIB for size in (1024, 900, 768)))
+    trial = FakeTrial(domain)
+    action("inflate", by="256MiB").run(trial)
+    assert trial.ended is not None
+    assert domain.calls == [("request_balloon", 768 * MIB)]
+    assert trial.ended.outcome is Outcome.DONE
+    assert trial.ended.values == {
+        "requested_bytes": 256 * MIB,
+        "achieved_bytes": 256 * MIB,
+        "shortfall_bytes": 0,
+        "size_before_bytes": 1024 * MIB,
+        "size_after_bytes": 768 * MIB,
+    }
+    domain.asked, domain.balloon_sizes = False, iter([768 * MIB, 1024 * MIB])
+    back = FakeTrial(domain)
+    action("deflate").run(back)
+    assert domain.calls[-1] == ("request_balloon", 1024 * MIB)
+    assert back.ended is not None
+    assert back.ended.outcome is Outcome.DONE
+    assert back.ended.values["achieved_bytes"] == 256 * MIB
+
+
+def test_a_balloon_that_stops_short(clock: Clock) -> None:
+    domain = FakeDomain(clock, balloon_sizes=iter([900 * MIB]))
+    trial = FakeTrial(domain)
+    action("inflate", by="256MiB", settle="5s").run(trial)
+    assert trial.ended is not None
+    assert trial.ended.outcome is Outcome.PARTIAL
+    assert trial.ended.values["shortfall_bytes"] == 132 * MIB
+    assert clock.seconds == pytest.approx(1005, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("step", "calls"),
+    [
+        (
+            action("start", workload="redis", set={"keys": 5}, within="9s"),
+            [("start", "redis", {"keys": 5}, 9)],
+        ),
+        (action("stop", workload="redis"), [("stop", "redis", 60)]),
+        (action("exec", argv=["echo", "x y"], within="5s"), [("execute", ["echo", "x y"], 5)]),
+        (action("snapshot", label="loaded"), [("snapshot", "loaded")]),
+    ],
+)
+def test_what_a_trial_is_asked_for(clock: Clock, step: Action, calls: list[tuple[object, ...]]) -> None:
+    trial = FakeTrial(FakeDomain(clock))
+    step.run(trial)
+    assert trial.calls == calls
+    assert trial.ended is not None
+    assert trial.ended.outcome is Outcome.DONE
+    assert trial.ended.requested_ns == 0
+    assert trial.ended.settled_ns == (2 * SECOND_NS if calls[0][0] == "start" else 0)
+    assert trial.ended.values == ({"ops_per_second": 5.0} if calls[0][0] == "start" else {})
+
+
+def test_waiting_takes_its_time(clock: Clock) -> None:
+    trial = FakeTrial(FakeDomain(clock))
+    action("wait", time="90s").run(trial)
+    assert clock.seconds == 1090
+    assert trial.ended is not None
+
+
+NO_DEVICE = Machine.model_validate({"memory": "1GiB"})
+
+
+@pytest.mark.parametrize(
+    ("step", "machine", "wrong", "right"),
+    [
+        (action("plug", to="1536MiB"), MACHINE, None, None),
+        (action("unplug", to="0B"), MACHINE, None, None),
+        (action("plug", to="2GiB"), NO_DEVICE, "has no virtio-mem device", "virtio_mem: {size"),
+        (action("plug", to="4GiB"), MACHINE, "4GiB is more than", "ask for at most 2GiB"),
+        (action("unplug", to="5MiB"), MACHINE, "5MiB is not a multiple", "next one below is 4MiB"),
+        (action("inflate", by="256MiB"), NO_DEVICE, None, None),
+        (action("inflate", by="1GiB"), MACHINE, "cannot take 1GiB", "less than 1GiB"),
+        (action("inflate", by="0B"), MACHINE, "cannot take 0B", "less than 1GiB"),
+        (action("inflate", by="4097B"), MACHINE, "no whole number of pages", "multiple of 4KiB"),
+    ],
+)
+def test_what_can_be_told_beforehand(
+    step: Action, machine: Machine, wrong: str | None, right: str | None
+) -> None:
+    problems = list(step.problems(machine))
+    if wrong is None or right is None:
+        assert problems == []
+        return
+    (problem,) = problems
+    assert wrong in problem.wrong
+    assert right in problem.right
+    assert problem.field in type(step).model_fields
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (action("plug", to="1536MiB"), "plug to 1.5 GiB"),
+        (action("unplug", to="0B"), "unplug to 0 B"),
+        (action("inflate", by="256MiB"), "inflate the balloon by 256 MiB"),
+        (action("wait", time="90s"), "wait 1 min 30 s"),
+        (action("start", workload="redis"), "start redis"),
+        (action("exec", argv=["x" * 100]), "exec " + "x" * 55),
+    ],
+)
+def test_how_a_step_is_shown(step: Action, text: str) -> None:
+    assert step.describe() == text

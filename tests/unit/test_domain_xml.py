@@ -1,0 +1,119 @@
+"""The domain XML: as agreed in golden files, and every field of a machine leaves its mark.
+
+A golden file that should change is written anew with GOLDEN_WRITE=1 in the environment, and reviewed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lxml import etree
+from pydantic import BaseModel
+
+from orchestrator.host.domain_xml import DomainFiles, domain_xml, virtio_mem_request
+from orchestrator.host.machine import Machine
+
+GOLDEN = Path(__file__).with_name("golden")
+FILES = DomainFiles(
+    kernel=Path("/cache/boot/vmlinuz-6.12"),
+    initrd=Path("/cache/boot/initrd.img-6.12"),
+    command_line="console=ttyS0 root=/dev/vda",
+    disk=Path("/run/disk.qcow2"),
+    console_log=Path("/results/console.log"),
+    ssh_port=40022,
+)
+FULL: dict[str, Any] = {
+    "vcpus": 2,
+    "memory": "1GiB",
+    "virtio_mem": {"size": "2GiB", "block": "2MiB"},
+    "balloon": {"free_page_reporting": True},
+}
+SMALL: dict[str, Any] = {"vcpus": 1, "memory": "512MiB", "balloon": {"free_page_reporting": False}}
+
+
+def xml_of(machine: dict[str, Any], files: DomainFiles = FILES, accel: str = "tcg") -> str:
+    return domain_xml("t1", Machine.model_validate(machine), files, accel=accel, guest_address="10.0.2.15")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("domain-tcg", xml_of(FULL)),
+        ("domain-kvm-own-kernel", xml_of(SMALL, replace(FILES, initrd=None), "kvm")),
+    ],
+)
+def test_the_xml_is_as_agreed(name: str, text: str) -> None:
+    path = GOLDEN / f"{name}.xml"
+    if os.environ.get("GOLDEN_WRITE"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+CHANGES: dict[str, Any] = {
+    "vcpus": 3,
+    "memory": "2GiB",
+    "virtio_mem.size": "4GiB",
+    "virtio_mem.block": "4MiB",
+    "balloon.free_page_reporting": False,
+}
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Dotted names of all fields, those of models within a model in their place."""
+    names = set()
+    for name, info in model.model_fields.items():
+        kinds = [info.annotation, *getattr(info.annotation, "__args__", ())]
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        names |= fields_of(inner[0], f"{prefix}{name}.") if inner else {f"{prefix}{name}"}
+    return names
+
+
+def test_every_field_of_a_machine_is_tried_here() -> None:
+    assert fields_of(Machine) == set(CHANGES)
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_changing_a_field_changes_the_xml(field: str) -> None:
+    outer, _, inner = field.partition(".")
+    changed = {**FULL, outer: {**FULL[outer], inner: CHANGES[field]} if inner else CHANGES[field]}
+    assert xml_of(changed) != xml_of(FULL)
+
+
+def test_sizes_add_up() -> None:
+    domain = etree.fromstring(xml_of(FULL))
+
+    def kib(path: str) -> int:
+        (text,) = domain.xpath(f"{path}/text()")
+        return int(text)
+
+    assert kib("/domain/memory") == 3 << 20
+    assert domain.xpath("string(/domain/cpu/numa/cell/@memory)") == str(1 << 20)
+    assert kib("/domain/devices/memory/target/size") == 2 << 20
+    assert kib("/domain/devices/memory/target/block") == 2 << 10
+    assert kib("/domain/devices/memory/target/requested") == 0, "a guest boots with nothing plugged"
+    assert kib("/domain/maxMemory") > kib("/domain/memory")
+
+
+def test_text_from_a_scenario_cannot_break_out() -> None:
+    evil = "quiet</cmdline></os><devices/>&amp;"
+    domain = etree.fromstring(xml_of(FULL, replace(FILES, command_line=evil)))
+    assert domain.findtext("os/cmdline") == evil
+
+
+def test_a_request_is_what_libvirt_said_with_another_size() -> None:
+    live = (GOLDEN / "live-domain.xml").read_text()
+    said = etree.fromstring(live).find("devices/memory[@model='virtio-mem']")
+    asked = etree.fromstring(virtio_mem_request(live, 512 << 20))
+    requested = asked.find("target/requested")
+    assert (requested.text, requested.get("unit")) == ("524288", "KiB")
+    requested.text = said.findtext("target/requested")
+    assert etree.tostring(asked, method="c14n").strip() == etree.tostring(said, method="c14n").strip()
+
+
+def test_a_request_needs_a_virtio_mem_device() -> None:
+    with pytest.raises(ValueError, match="no virtio-mem device"):
+        virtio_mem_request(xml_of(SMALL), 0)

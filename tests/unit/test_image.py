@@ -1,0 +1,191 @@
+"""Images in the cache: named by all that they are made of, and only used when they were completed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.guest import image as module
+from orchestrator.guest.cache import cache_dir
+from orchestrator.guest.definition import GuestDefinition
+from orchestrator.guest.image import Image, debian_mirror, ensure_image, find_image, image_key, list_images
+from orchestrator.guest.keys import SshKeys
+
+DEFINITION: dict[str, Any] = {
+    "version": 1,
+    "name": "debian-13",
+    "description": "A guest.",
+    "suite": "trixie",
+    "also_suites": ["trixie-backports"],
+    "disk": "3GiB",
+    "packages": ["udev"],
+    "kernels": {"6.12": {"package": "linux-image-cloud-amd64", "suite": "trixie"}},
+    "initrd_modules": ["ext4"],
+    "command_line": "quiet",
+}
+CHANGES: dict[str, Any] = {
+    "name": "debian-14",
+    "suite": "forky",
+    "also_suites": [],
+    "disk": "4GiB",
+    "packages": ["udev", "kmod"],
+    "kernels": {"7.x": {"package": "linux-image-cloud-amd64", "suite": "trixie"}},
+    "initrd_modules": ["ext4", "virtio_blk"],
+}
+AT_BOOT: dict[str, Any] = {"description": "Another.", "command_line": "debug", "boot_within": "9s"}
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> SshKeys:
+    for name in ("client", "host"):
+        (tmp_path / f"{name}.pub").write_text(f"ssh-ed25519 {name} comment\n")
+    return SshKeys(client=tmp_path / "client", host=tmp_path / "host")
+
+
+def definition(**changes: object) -> GuestDefinition:
+    return GuestDefinition.model_validate({**DEFINITION, **changes})
+
+
+def test_every_field_of_a_definition_is_tried_here() -> None:
+    assert set(CHANGES) | set(AT_BOOT) | {"version"} == set(GuestDefinition.model_fields)
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_the_key_changes_with_each_field(keys: SshKeys, field: str) -> None:
+    assert image_key(definition(), keys) == image_key(definition(), keys)
+    assert image_key(definition(**{field: CHANGES[field]}), keys) != image_key(definition(), keys)
+
+
+@pytest.mark.parametrize("field", AT_BOOT)
+def test_what_only_matters_at_boot_builds_no_new_image(keys: SshKeys, field: str) -> None:
+    assert image_key(definition(**{field: AT_BOOT[field]}), keys) == image_key(definition(), keys)
+
+
+@pytest.mark.parametrize("name", ["client", "host"])
+def test_the_key_changes_with_each_ssh_key(keys: SshKeys, tmp_path: Path, name: str) -> None:
+    before = image_key(definition(), keys)
+    (tmp_path / f"{name}.pub").write_text("ssh-ed25519 another\n")
+    assert image_key(definition(), keys) != before
+
+
+def test_the_key_changes_with_the_recipe_and_the_script(
+    keys: SshKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = image_key(definition(), keys)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "RECIPE", -1)
+        assert image_key(definition(), keys) != before
+    script = tmp_path / "customize.sh"
+    script.write_text(module._SCRIPT.read_text() + "\n")
+    monkeypatch.setattr(module, "_SCRIPT", script)
+    assert image_key(definition(), keys) != before
+
+
+def finished(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    facts = {"key": "k", "releases": {"6.12": "6.12.57+deb13"}, "packages": {"libc6": "2.41"}, "recipe": 1}
+    (folder / "image.json").write_text(json.dumps(facts))
+    (folder / "disk.raw").write_bytes(b"x" * 8192)
+    return folder
+
+
+def test_an_image_that_was_never_completed_is_none(tmp_path: Path) -> None:
+    assert find_image(tmp_path / "absent", "k") is None
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "disk.raw").touch()
+    assert find_image(tmp_path / "unfinished", "k") is None
+    image = find_image(finished(tmp_path / "finished"), "k")
+    assert image is not None
+    assert image.releases == {"6.12": "6.12.57+deb13"}
+    assert image.packages == {"libc6": "2.41"}
+
+
+def test_a_build_that_fails_leaves_nothing_and_one_that_ends_is_kept(
+    keys: SshKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds: list[Path] = []
+
+    def build(one: GuestDefinition, _keys: SshKeys, made: Path, key: str, _progress: object) -> None:
+        builds.append(made)
+        if len(builds) == 1:
+            (made / "disk.raw").touch()
+            raise InfrastructureError("no network")
+        made.rmdir()
+        finished(made)
+
+    monkeypatch.setattr(module, "_build", build)
+    cache = tmp_path / "cache"
+    notes: list[str] = []
+    with pytest.raises(InfrastructureError, match="no network"):
+        ensure_image(definition(), keys, cache, progress=notes.append)
+    assert [path.name for path in (cache / "images").iterdir()] == [".lock"]
+    image = ensure_image(definition(), keys, cache, progress=notes.append)
+    assert image.folder.name == f"debian-13-{image_key(definition(), keys)}"
+    assert image.disk.exists()
+    assert ensure_image(definition(), keys, cache, progress=notes.append) == image
+    assert len(builds) == 2, "a cached image is not built again"
+    ensure_image(definition(), keys, cache, progress=notes.append, refresh=True)
+    assert len(builds) == 3
+    (listed,) = list_images(cache)
+    assert (listed["name"], listed["key"]) == ("debian-13", image_key(definition(), keys))
+    assert listed["bytes"] >= 8192
+
+
+def test_what_is_booted(tmp_path: Path) -> None:
+    image = Image(tmp_path, "k", {"6.12": "6.12.57+deb13"}, {})
+    boot = image.boot_files("6.12")
+    assert boot.kernel == tmp_path / "boot" / "vmlinuz-6.12.57+deb13"
+    assert boot.initrd == tmp_path / "boot" / "initrd.img-6.12.57+deb13"
+    assert boot.release == "6.12.57+deb13"
+    own = tmp_path / "bzImage"
+    own.touch()
+    boot = image.boot_files(str(own))
+    assert (boot.kernel, boot.initrd, boot.release) == (own, None, "bzImage")
+    with pytest.raises(InfrastructureError, match="no kernel at"):
+        image.boot_files(str(tmp_path / "nowhere"))
+    with pytest.raises(InfrastructureError, match=r"no kernel '7\.x'"):
+        image.boot_files("7.x")
+
+
+@pytest.mark.parametrize(
+    ("listed", "mirror"),
+    [
+        (
+            "http://security/|Debian-Security|trixie-security\nhttp://main/debian|Debian|trixie\n",
+            "http://main/debian",
+        ),
+        ("http://main/|Debian|trixie-updates\nhttp://other/|Debian|bookworm\n", "http://other/"),
+        ("http://x/|Debian Backports|bookworm-backports\n", None),
+        ("", None),
+    ],
+)
+def test_the_mirror_that_apt_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: str, mirror: str | None
+) -> None:
+    apt = tmp_path / "apt-get"
+    apt.write_text(f"#!/bin/sh\ncat <<'END'\n{listed}END\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if mirror:
+        assert debian_mirror() == mirror
+        return
+    with pytest.raises(InfrastructureError, match="apt knows no Debian mirror"):
+        debian_mirror()
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.delenv("ORCHESTRATOR_CACHE")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert cache_dir() == Path("/var/cache/orchestrator")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_dir() == Path("/x/orchestrator")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")  # empty counts as unset (XDG base directories)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache_dir() == Path("/home/me/.cache/orchestrator")

@@ -1,0 +1,206 @@
+"""Probes: what the kernels really print becomes readings, and what they do not print becomes a gap."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes import DEVICE, MACHINE, FakeDomain
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.guest.sampler import Tick
+from orchestrator.host.qemu_process import Segment
+from orchestrator.observation import Observation, Origin, Reading
+from orchestrator.probes import PROBES, HostView, host_meminfo
+from orchestrator.probes import host_pagemap as pagemap_module
+from orchestrator.probes.base import is_count, kib_lines
+
+GOLDEN = Path(__file__).with_name("golden")
+STATUS = (
+    "Name:\tredis-server\nPid:\t412\nVmSize:\t  66560 kB\nVmLck:\t 0 kB\nVmPin:\t 0 kB\nVmRSS:\t 8192 kB\n"
+)
+STATUS += "VmPTE:\t     104 kB\nThreads:\t6\n"
+
+
+def guest(name: str, tick: Tick) -> list[Reading]:
+    return list(PROBES[name]().from_guest(tick))
+
+
+def host(name: str, domain: FakeDomain) -> list[Reading]:
+    return list(PROBES[name]().from_host(HostView(domain, MACHINE)))
+
+
+def values(readings: list[Reading]) -> dict[str, float | None]:
+    names = [(reading.source, reading.name) for reading in readings]
+    assert len(set(names)) == len(names), "a name twice in one sample"
+    return {reading.name: reading.value for reading in readings}
+
+
+@pytest.mark.parametrize(("kernel", "tables"), [("6.12", 1252), ("7.x", 1180)])
+def test_meminfo(kernel: str, tables: int) -> None:
+    text = (GOLDEN / f"meminfo-{kernel}.txt").read_text()
+    readings = guest("guest_meminfo", Tick(1, {"/proc/meminfo": text}))
+    found = values(readings)
+    assert found["PageTables"] == tables * 1024
+    assert found["SecPageTables"] == 0
+    assert found["Active(anon)"] == 1388 * 1024
+    assert found["MemTotal"] == 984456 * 1024
+    assert "HugePages_Total" not in found, "a count is not bytes"
+    assert {reading.unit for reading in readings} == {"bytes"}
+    assert len(found) == sum(line.endswith(" kB") for line in text.splitlines())
+
+
+@pytest.mark.parametrize("files", [{}, {"/proc/meminfo": None}, {"/proc/meminfo": "MemTotal: x kB\n"}])
+def test_no_meminfo_is_a_gap(files: dict[str, str | None]) -> None:
+    (reading,) = guest("guest_meminfo", Tick(1, files))
+    assert (reading.name, reading.value) == ("PageTables", None)
+    assert "/proc/meminfo" in reading.gap
+
+
+@pytest.mark.parametrize(("kernel", "memmap"), [("6.12", "nr_memmap_pages"), ("7.x", "nr_memmap_pages")])
+def test_vmstat(kernel: str, memmap: str) -> None:
+    text = (GOLDEN / f"vmstat-{kernel}.txt").read_text()
+    found = values(guest("guest_vmstat", Tick(1, {"/proc/vmstat": text})))
+    assert found["nr_page_table_pages"] in {313, 295}
+    assert found[memmap] == 4096
+    assert found["balloon_inflate"] == 65536
+    assert found["thp_fault_alloc"] == 12
+    assert "nr_dirty" not in found
+
+
+def test_no_vmstat_is_a_gap() -> None:
+    (reading,) = guest("guest_vmstat", Tick(1, {"/proc/vmstat": None}))
+    assert reading.value is None
+    assert reading.gap
+
+
+def test_processes_are_told_apart() -> None:
+    tick = Tick(1, {}, (("redis-server", 412, STATUS), ("sparse-map", 500, STATUS)))
+    readings = guest("guest_process", tick)
+    tables = {reading.source: reading.value for reading in readings if reading.name == "VmPTE"}
+    assert tables == {"redis-server:412": 104 * 1024, "sparse-map:500": 104 * 1024}
+    assert guest("guest_process", Tick(1)) == []
+
+
+def test_a_zombie_is_a_gap() -> None:
+    readings = guest("guest_process", Tick(1, {}, (("sparse-map", 5, "Name:\tsparse-map\nState:\tZ\n"),)))
+    assert {reading.name for reading in readings} >= {"VmPTE", "VmRSS"}
+    assert all(reading.value is None and reading.gap for reading in readings)
+
+
+def test_uptime_is_in_seconds() -> None:
+    assert values(guest("guest_uptime", Tick(2_500_000_000))) == {"uptime": 2.5}
+
+
+lines = st.text(
+    alphabet=st.sampled_from("VmPTE:PageTbles 0129kB\t\n\x1b[2J-.eé\N{ARABIC-INDIC DIGIT ONE}"), max_size=200
+)
+hostile = lines | st.text() | st.from_regex(r"(PageTables|VmPTE): {1,3}[0-9]{18,25} kB\n", fullmatch=True)
+
+
+@given(hostile, st.integers(0, 10**20))
+def test_what_a_guest_says_never_breaks_a_probe(text: str, uptime_ns: int) -> None:
+    tick = Tick(uptime_ns, {"/proc/meminfo": text, "/proc/vmstat": text}, (("redis-server", 1, text),))
+    for name, probe in PROBES:
+        for reading in probe().from_guest(tick):
+            assert reading.name.isprintable()
+            assert len(reading.name) <= 64
+            value = None if reading.value is None else float(reading.value)
+            Observation(0, "t", name, reading.name, value, reading.unit, gap=reading.gap)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("VmPTE:\t     104 kB", {"VmPTE": 104 << 10}),
+        ("VmPTE: 104", {}),
+        ("VmPTE: -4 kB", {}),
+        ("VmPTE: 4 MB", {}),
+        ("VmPTE: 4 kB kB", {}),
+        ("Vm PTE: 4 kB", {}),
+        ("\x1b[2JVmPTE: 4 kB", {}),
+        (f"{'V' * 65}: 4 kB", {}),
+    ],
+)
+def test_lines_in_kb(line: str, found: dict[str, int]) -> None:
+    assert kib_lines(f"first: x\n{line}\nlast:") == found
+
+
+def test_counts() -> None:
+    assert is_count("18446744073709551615")
+    for bad in ("", "-1", "1.5", "1e3", " 1", "1\n", "\N{ARABIC-INDIC DIGIT ONE}", "1" * 21):
+        assert not is_count(bad), bad
+
+
+def test_the_balloon_says_nothing_yet() -> None:
+    readings = host("balloon", FakeDomain(balloon=768 << 20, statistics={"unused": 100, "swap_in": 7}))
+    found = values(readings)
+    assert found["actual"] == 768 << 20
+    assert found["unused"] == 100 << 10
+    assert found["usable"] is None
+    assert all(reading.gap for reading in readings if reading.value is None)
+    assert "swap_in" not in found
+
+
+def test_virtio_mem_shows_a_request_that_was_not_met() -> None:
+    found = values(host("virtio_mem", FakeDomain(device=DEVICE.__class__(4 << 30, 426, 0, 2048, 2))))
+    assert found == {"size": 426, "requested_size": 0}
+    assert host("virtio_mem", FakeDomain(device=None)) == []
+
+
+def test_qemu_as_its_host_sees_it() -> None:
+    found = values(host("host_qemu", FakeDomain(pid=os.getpid())))
+    assert set(found) == {"VmRSS", "VmPTE", "VmSwap", "VmSize"}
+    assert 0 < (found["VmPTE"] or 0) < (found["VmRSS"] or 0) < (found["VmSize"] or 0)
+    with pytest.raises(OSError, match=r"status"):
+        host("host_qemu", FakeDomain(pid=(1 << 22) + 1))
+
+
+@pytest.fixture
+def host_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = tmp_path / "meminfo"
+    monkeypatch.setattr(host_meminfo, "Path", lambda _: path)
+    return path
+
+
+def test_a_host_kernel_that_does_not_count_second_level_tables(host_file: Path) -> None:
+    host_file.write_text("MemFree: 5 kB\nMemAvailable: 6 kB\nPageTables: 7 kB\n")
+    readings = host("host_meminfo", FakeDomain())
+    found = values(readings)
+    assert found == {
+        "SecPageTables": None,
+        "PageTables": 7 << 10,
+        "MemAvailable": 6 << 10,
+        "MemFree": 5 << 10,
+    }
+    host_file.write_text("SecPageTables: 2088 kB\n")
+    assert values(host("host_meminfo", FakeDomain()))["SecPageTables"] == 2088 << 10
+
+
+def test_what_the_second_level_needs_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    def page_state(pid: int, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+        present = np.zeros(segment.size // 4096, dtype=bool)
+        present[[0, 1]] = True  # in one 2 MiB stretch: one last-level table
+        present[-1] = True  # in another
+        return present, ~present
+
+    monkeypatch.setattr(pagemap_module, "page_state", page_state)
+    readings = host("host_pagemap", FakeDomain(device=None))
+    found = {reading.name: reading for reading in readings}
+    assert found["present_bytes"].value == 3 * 4096
+    assert found["swapped_bytes"].value == (1 << 30) - (1 << 20) - 3 * 4096
+    # 1 MiB..1 GiB: two tables at the last level, and one at each of the three above.
+    assert found["second_level_needed_bytes"].value == 5 * 4096
+    assert found["second_level_needed_bytes"].origin is Origin.PREDICTED
+    assert found["present_bytes"].origin is Origin.MEASURED
+
+
+def test_a_lying_qemu_is_an_error_that_becomes_the_gap() -> None:
+    with pytest.raises(InfrastructureError):
+        host("host_pagemap", FakeDomain(addresses=lambda address: 0))

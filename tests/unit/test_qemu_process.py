@@ -1,0 +1,123 @@
+"""A process read from outside: our own stands in for QEMU, with memory whose state we know."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import DEVICE, FakeDomain
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.host.machine import Machine
+from orchestrator.host.qemu_process import Segment, page_state, ram_segments, read_frames, status_bytes
+
+PAGE = 4096
+PAGES = 64
+MIB, GIB = 1 << 20, 1 << 30
+WRITTEN = [3, 4, 5, 40]
+FIRST = 0x1000  # the guest frame that the first page stands for
+
+
+@pytest.fixture
+def memory() -> Iterator[Segment]:
+    """Pages of our own as guest RAM; only those in WRITTEN were ever touched."""
+    with mmap.mmap(-1, PAGES * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as region:
+        region.madvise(mmap.MADV_NOHUGEPAGE)
+        for page in WRITTEN:
+            words = np.full(512, page, dtype="<u8")
+            words[511] = 0xDEAD
+            region[page * PAGE : (page + 1) * PAGE] = words.tobytes()
+        view = np.frombuffer(region, dtype=np.uint8)
+        address = view.ctypes.data
+        del view
+        yield Segment(FIRST * PAGE, address, PAGES * PAGE)
+
+
+def test_what_is_present_and_what_is_not(memory: Segment) -> None:
+    present, swapped = page_state(os.getpid(), memory)
+    assert np.flatnonzero(present).tolist() == WRITTEN
+    assert not swapped.any()
+    assert len(present) == len(swapped) == PAGES
+
+
+def test_frames_are_read_and_absent_ones_left_out_and_left_absent(memory: Segment) -> None:
+    pfns = np.array([0, 1, *range(FIRST, FIRST + PAGES), FIRST + PAGES], dtype=np.int64)
+    read, contents = read_frames(os.getpid(), [memory], pfns)
+    assert read.tolist() == [FIRST + page for page in WRITTEN]
+    assert contents[:, 0].tolist() == WRITTEN
+    assert contents[:, 511].tolist() == [0xDEAD] * len(WRITTEN)
+    present, _ = page_state(os.getpid(), memory)
+    assert np.flatnonzero(present).tolist() == WRITTEN, "reading must not populate"
+
+
+def test_frames_of_several_segments(memory: Segment) -> None:
+    half = PAGES // 2 * PAGE
+    # The same memory as two banks with a hole between: the second begins at another guest address.
+    banks = [
+        Segment(memory.guest_physical, memory.host_virtual, half),
+        Segment(1 << 32, memory.host_virtual + half, half),
+    ]
+    pfns = np.array([FIRST + 4, FIRST + 40, (1 << 20) + 8], dtype=np.int64)
+    read, contents = read_frames(os.getpid(), banks, pfns)
+    assert read.tolist() == [FIRST + 4, (1 << 20) + 8]
+    assert contents[:, 0].tolist() == [4, 40]
+
+
+def test_nothing_to_read(memory: Segment) -> None:
+    for wanted in ([], [1], [FIRST]):
+        read, contents = read_frames(os.getpid(), [memory], np.array(wanted, dtype=np.int64))
+        assert (len(read), contents.shape) == (0, (0, 512))
+
+
+def test_the_end_of_an_address_space_is_told() -> None:
+    with pytest.raises(InfrastructureError, match="ended before"):
+        page_state(os.getpid(), Segment(0, 1 << 62, PAGE))
+
+
+def test_status_is_in_bytes() -> None:
+    values = status_bytes(os.getpid())
+    (line,) = (
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmPTE:")
+    )
+    assert abs(values["VmPTE"] - int(line.split()[1]) * 1024) < MIB
+    assert values["VmRSS"] > 10 * MIB
+    assert "Threads" not in values, "a count is no size"
+
+
+def machine(memory: int) -> Machine:
+    return Machine.model_validate({"memory": memory}, context={"resolved": True})
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [
+        (1 * GIB, [(MIB, GIB - MIB)]),
+        (0xB000_0000 - MIB, [(MIB, 0xB000_0000 - 2 * MIB)]),
+        # 2.75 GiB and more: 2 GiB stay below 4 GiB, the rest goes above.
+        (0xB000_0000, [(MIB, 2 * GIB - MIB), (4 * GIB, 0x3000_0000)]),
+        (6 * GIB, [(MIB, 2 * GIB - MIB), (4 * GIB, 4 * GIB)]),
+    ],
+)
+def test_where_boot_memory_lies(memory: int, expected: list[tuple[int, int]]) -> None:
+    domain = FakeDomain(device=None, addresses=lambda address: 0x7F00_0000_0000 + address)
+    segments = ram_segments(domain, machine(memory))
+    assert [(one.guest_physical, one.size) for one in segments] == expected
+    assert all(one.host_virtual == 0x7F00_0000_0000 + one.guest_physical for one in segments)
+    assert sum(one.size for one in segments) == memory - MIB
+
+
+def test_the_virtio_mem_device_is_a_segment_as_large_as_it_may_grow() -> None:
+    segments = ram_segments(FakeDomain(), machine(GIB))
+    assert segments[-1] == Segment(DEVICE.address, DEVICE.address, DEVICE.maximum)
+
+
+def test_memory_that_qemu_has_in_pieces_is_not_believed() -> None:
+    domain = FakeDomain(
+        device=None, addresses=lambda address: address if address < 512 * MIB else address + PAGE
+    )
+    with pytest.raises(InfrastructureError, match="in one piece"):
+        ram_segments(domain, machine(GIB))

@@ -1,0 +1,216 @@
+"""Runtime folders: gone after a run, and after a kill -9 everything of it is found, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.deadline import Deadline, wait_for
+from orchestrator.errors import InfrastructureError
+from orchestrator.host import runtime
+from orchestrator.host.runtime import Process, end, leftovers, processes_of, remove, runtime_folder
+
+# Makes a runtime folder below argv[1], starts programs with it on their command lines, and waits.
+_OWNER = """
+import subprocess, sys, time
+from pathlib import Path
+from orchestrator.host import runtime
+runtime.runtime_base = lambda: Path(sys.argv[1])
+LOOP = "n=0; while [ $n -lt 100 ]; do n=$((n+1)); sleep 0.1; done"  # ends some day, if a test fails
+with runtime.runtime_folder(Path("results/r1")) as folder:
+    pids = [
+        subprocess.Popen([program, "-c", LOOP, f"{folder}/v/socket"]).pid
+        for program in sys.argv[2:]
+    ]
+    print(folder, *pids, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    base = tmp_path / "base"
+    base.mkdir()
+    monkeypatch.setattr(runtime, "runtime_base", lambda: base)
+    monkeypatch.setattr(runtime, "END_SECONDS", 2.0)
+    return base
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str], Path]:
+    """A program with a name of one's choice: a shell, since sleep would not take a path as argument."""
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        shutil.copy("/bin/sh", path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a process that does not outlive the test."""
+    with ExitStack() as stack:
+
+        def start(*argv: object) -> subprocess.Popen[str]:
+            child = subprocess.Popen([str(word) for word in argv], stdout=subprocess.PIPE, text=True)
+            stack.callback(child.stdout.close)
+            stack.callback(child.wait)
+            stack.callback(child.kill)
+            return child
+
+        yield start
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def killed_owner(
+    base: Path, spawn: Callable[..., subprocess.Popen[str]], *programs: Path
+) -> tuple[Path, list[int]]:
+    owner = spawn(sys.executable, "-c", _OWNER, base, *programs)
+    folder, *pids = owner.stdout.readline().split()
+    assert leftovers() == [], "its owner is alive"
+    owner.kill()
+    owner.wait()
+    return Path(folder), [int(pid) for pid in pids]
+
+
+def test_a_folder_comes_says_whose_it_is_and_goes(base: Path) -> None:
+    stack = ExitStack()
+    folder = stack.enter_context(runtime_folder(Path("results/r1")))
+    assert folder.parent == base
+    owner = json.loads((folder / "owner.json").read_text())
+    assert (owner["pid"], owner["run_dir"]) == (os.getpid(), "results/r1")
+    (folder / "v" / "run").mkdir(parents=True)
+    with pytest.raises(KeyError), stack:
+        raise KeyError
+    assert list(base.iterdir()) == []
+
+
+def test_the_path_leaves_room_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_RUNTIME", raising=False)
+    longest = runtime.runtime_base() / "01234567" / "v/run/qemu/passt/99-t0123456789012345678901-net0.socket"
+    assert len(str(longest)) <= 107
+
+
+def test_after_a_kill_its_processes_are_found_and_ended_and_no_others(
+    base: Path,
+    program: Callable[[str], Path],
+    spawn: Callable[..., subprocess.Popen[str]],
+) -> None:
+    ours, innocent = program("passt"), program("editor")
+    folder, (our_pid, innocent_pid) = killed_owner(base, spawn, ours, innocent)
+    try:
+        with runtime_folder(Path("results/other")) as live:
+            (found,) = leftovers()
+            assert live.exists()
+        assert found.folder == folder
+        assert found.owner is not None
+        assert found.owner.run_dir == "results/r1"
+        assert [(process.pid, process.name) for process in found.processes] == [(our_pid, "passt")]
+        remove(folder)
+        assert gone(our_pid)
+        assert not gone(innocent_pid)
+        assert not folder.exists()
+        assert leftovers() == []
+    finally:
+        for pid in (our_pid, innocent_pid):
+            if not gone(pid):
+                os.kill(pid, 9)
+
+
+def test_a_process_with_another_folder_is_not_ours(
+    base: Path, program: Callable[[str], Path], spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
+    child = spawn(program("qemu-system-x"), "-c", "while :; do sleep 0.1; done", f"{base}/abcd1234/v")
+    assert [process.pid for process in processes_of(base / "abcd1234")] == [child.pid]
+    assert list(processes_of(base / "abcd")) == [], "a beginning of its name is another folder"
+
+
+def test_a_pid_that_was_given_to_another_is_left_alone(
+    program: Callable[[str], Path], spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
+    child = spawn(program("passt"), "-c", "while :; do sleep 0.1; done")
+    end((Process(child.pid, psutil.Process(child.pid).create_time() - 5, "passt"),))
+    assert child.poll() is None
+
+
+def test_what_ignores_sigterm_is_killed(
+    base: Path,
+    program: Callable[[str], Path],
+    spawn: Callable[..., subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "END_SECONDS", 0.3)
+    child = spawn(
+        program("passt"), "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done", f"{base}/a/x"
+    )
+    assert child.stdout.readline() == "ready\n"
+    end(processes_of(base / "a"))
+    assert wait_for(lambda: gone(child.pid) or None, Deadline(5), every=0.01)
+
+
+@pytest.mark.parametrize(
+    ("owner", "listed"),
+    [
+        ({}, False),
+        ({"boot_id": "another boot"}, True),
+        ({"started": -60.0}, True),
+        ({"pid": (1 << 22) + 1}, True),
+    ],
+)
+def test_whose_owner_is_gone(base: Path, owner: dict[str, object], listed: bool) -> None:
+    with runtime_folder(Path("results/r1")) as folder:
+        told = json.loads((folder / "owner.json").read_text())
+        if "started" in owner:
+            owner = {"started": told["started"] + owner["started"]}  # a pid that was given to another
+        (folder / "owner.json").write_text(json.dumps({**told, **owner}))
+        assert [left.folder for left in leftovers()] == ([folder] if listed else [])
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"pid": 1}'])
+def test_a_folder_that_does_not_say_whose_it_is_is_left_over_once_it_is_old(
+    base: Path, text: str | None
+) -> None:
+    folder = base / "00000000"
+    folder.mkdir()
+    if text is not None:
+        (folder / "owner.json").write_text(text)
+    assert leftovers() == [], "it may be in the making"
+    os.utime(folder, (time.time() - 60,) * 2)
+    (found,) = leftovers()
+    assert (found.folder, found.owner) == (folder, None)
+
+
+def test_a_folder_that_goes_while_we_look_is_no_fault(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (base / "00000000").mkdir()
+
+    def read_and_lose(folder: Path) -> None:
+        folder.rmdir()
+
+    monkeypatch.setattr(runtime, "_read_owner", read_and_lose)
+    assert leftovers() == []
+
+
+def test_a_base_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(runtime, "Path", lambda _: tmp_path / "link")
+    with pytest.raises(InfrastructureError, match="belongs to somebody else"):
+        runtime.runtime_base()

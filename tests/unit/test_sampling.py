@@ -1,0 +1,186 @@
+"""Sampling: every tick becomes observations, a probe that fails becomes a gap, and silence is noticed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from fakes import MACHINE, Clock, FakeChannel, FakeDomain, FakeShell
+
+from orchestrator import deadline as deadline_module
+from orchestrator.deadline import Deadline, wait_for
+from orchestrator.errors import GuestLostError, InfrastructureError
+from orchestrator.observation import Reading
+from orchestrator.probes import HostView, Probe
+from orchestrator.run import sampling as module
+from orchestrator.run.sampling import Sampling
+from orchestrator.store import TrialWriter, read_observations
+
+TICK = b"#tick 5000000000\n#file /proc/meminfo 21\nPageTables:    100 kB\n#end\n"
+
+
+class Steady(Probe):
+    """Says 1, and the guest's page tables."""
+
+    guest_files = ("/proc/meminfo",)
+
+    def from_guest(self, tick: Any) -> Iterator[Reading]:
+        yield Reading("length", len(tick.files["/proc/meminfo"] or ""), "count", source="a/b")
+
+    def from_host(self, host: HostView) -> Iterator[Reading]:
+        yield Reading("one", 1, "count")
+
+
+class Failing(Probe):
+    """What it reads is not there."""
+
+    def from_host(self, host: HostView) -> Iterator[Reading]:
+        yield Reading("half", 1, "count")
+        raise InfrastructureError("libvirt refused")
+
+
+class Vanished(Probe):
+    def from_host(self, host: HostView) -> Iterator[Reading]:
+        raise ProcessLookupError
+        yield
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[TrialWriter]:
+    with TrialWriter(tmp_path / "t-01", "t-01") as writer:
+        yield writer
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBES", [("steady", Steady), ("failing", Failing), ("vanished", Vanished)])
+
+
+def sampling(writer: TrialWriter, shell: FakeShell, every: float = 0.01) -> Sampling:
+    began = time.monotonic_ns()
+    view = HostView(FakeDomain(pid=os.getpid()), MACHINE)
+    return Sampling(writer, lambda: time.monotonic_ns() - began, shell, view, every)  # type: ignore[arg-type]  # a fake
+
+
+def rows(writer: TrialWriter) -> pd.DataFrame:
+    writer.flush()
+    return read_observations(writer.directory)
+
+
+def count(writer: TrialWriter, **where: str) -> int:
+    """Observations so far, with a column that says something."""
+    table = rows(writer)
+    for column, value in where.items():
+        table = table.loc[table[column] == value]
+    return len(table)
+
+
+def until(look: Callable[[], int]) -> None:
+    assert wait_for(lambda: look() or None, Deadline(5), every=0.01), "it did not happen in 5 s"
+
+
+@pytest.mark.usefixtures("probes")
+def test_every_tick_and_both_sides(writer: TrialWriter) -> None:
+    shell = FakeShell(channel=FakeChannel([TICK, TICK[:30], TICK[30:]]))
+    sampler = sampling(writer, shell)
+    with sampler.running(["redis-server"]):
+        assert shell.commands == [
+            ["/usr/local/bin/guest-probe", "sample", "10", "/proc/meminfo", "--", "redis-server"]
+        ]
+        until(lambda: count(writer, source="steady/a/b") == 2)
+        until(lambda: count(writer, name="one") >= 3)
+        sampler.check()
+    after = rows(writer)
+    assert not (after["source"] == "sampler").any(), "an end that we caused is no gap"
+    assert (after.loc[after["name"] == "length", "value"] == 21).all()
+    assert (after["trial"] == "t-01").all()
+    assert after["t_ns"].min() >= 0
+    time.sleep(0.05)
+    assert len(rows(writer)) == len(after), "nothing goes on behind it"
+
+
+@pytest.mark.usefixtures("probes")
+def test_a_probe_that_fails_is_a_gap_and_the_others_go_on(writer: TrialWriter) -> None:
+    with sampling(writer, FakeShell()).running([]):
+        until(lambda: count(writer, source="vanished") >= 2)
+    table = rows(writer)
+    gaps = dict(table.loc[table["value"].isna(), ["source", "gap"]].itertuples(index=False))
+    assert gaps == {"failing": "libvirt refused", "vanished": "ProcessLookupError"}
+    assert not (table["name"] == "half").any(), "half a sample would look like a whole one"
+    assert (table["name"] == "one").sum() >= 2
+
+
+@pytest.mark.usefixtures("probes")
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        ([TICK, None], "the stream ended"),
+        ([TICK, TICK[:25], None], "the stream ended within a tick"),
+        ([TICK, b"sh: guest-probe: not found\n"], "a tick was expected, not 'sh: guest-probe: not found'"),
+    ],
+)
+def test_a_stream_that_ends_is_a_lost_guest_and_a_gap(
+    writer: TrialWriter, stream: list[bytes | None], reason: str
+) -> None:
+    sampler = sampling(writer, FakeShell(channel=FakeChannel(stream)))
+    with sampler.running([]):
+        until(lambda: count(writer, source="sampler"))
+        with pytest.raises(GuestLostError, match="stopped answering") as lost:
+            sampler.check()
+    assert lost.value.details == reason
+    table = rows(writer)
+    assert table.loc[table["source"] == "sampler", "gap"].tolist() == [reason]
+    assert (table["name"] == "length").sum() == 1, "what came before is kept"
+
+
+@pytest.mark.usefixtures("probes")
+def test_silence_is_a_lost_guest_and_a_tick_ends_it(
+    writer: TrialWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    clock.install(monkeypatch, deadline_module)
+    channel = FakeChannel()
+    sampler = sampling(writer, FakeShell(channel=channel))
+    with sampler.running([]):
+        clock.sleep(module.SILENCE_SECONDS - 1)
+        sampler.check()
+        channel.put(TICK)
+        until(lambda: count(writer, name="length"))
+        clock.sleep(module.SILENCE_SECONDS - 1)
+        sampler.check()
+        clock.sleep(1)
+        with pytest.raises(GuestLostError, match="no sample for 90 s"):
+            sampler.check()
+
+
+def test_the_real_probes_run_and_ask_for_their_files(writer: TrialWriter) -> None:
+    shell = FakeShell(channel=FakeChannel([TICK]))
+    with sampling(writer, shell, every=0.05).running([]):
+        until(lambda: count(writer, name="PageTables"))
+        until(lambda: count(writer, name="second_level_needed_bytes"))
+    assert {"/proc/meminfo", "/proc/vmstat"} <= set(shell.commands[0])
+    table = rows(writer)
+    tables = table.loc[(table["source"] == "guest_meminfo") & (table["name"] == "PageTables"), "value"]
+    assert tables.tolist() == [102400]
+
+
+@pytest.mark.usefixtures("probes")
+def test_a_block_that_fails_ends_the_threads(writer: TrialWriter) -> None:
+    @contextmanager
+    def failing() -> Iterator[None]:
+        with sampling(writer, FakeShell()).running([]):
+            until(lambda: len(rows(writer)) > 0)
+            yield
+
+    block: AbstractContextManager[None] = failing()
+    with pytest.raises(KeyError), block:
+        raise KeyError
+    before = len(rows(writer))
+    time.sleep(0.05)
+    assert len(rows(writer)) == before

@@ -1,0 +1,154 @@
+"""Commands over ssh, with a channel that a script plays: what came is kept, and what broke is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestrator.deadline import Deadline
+from orchestrator.errors import GuestError, GuestLostError
+from orchestrator.guest import shell as module
+from orchestrator.guest.shell import CommandError, GuestShell, Result, _drain
+
+
+class Channel:
+    """As much of paramiko.Channel as is used. `steps` happen one at each look at `eof_received`."""
+
+    def __init__(self, *steps: Callable[[Channel], None]) -> None:
+        self.steps = list(steps)
+        self.out, self.err = bytearray(), bytearray()
+        self.code: int | None = None
+        self.eof = False
+        self.closed = False
+        self.sent = b""
+        self.input_ended = False
+
+    @property
+    def eof_received(self) -> bool:
+        eof = self.eof
+        if self.steps:
+            self.steps.pop(0)(self)
+        return eof
+
+    def settimeout(self, seconds: float) -> None: ...
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+    def shutdown_write(self) -> None:
+        self.input_ended = True
+
+    def recv_ready(self) -> bool:
+        return bool(self.out)
+
+    def recv_stderr_ready(self) -> bool:
+        return bool(self.err)
+
+    def recv(self, size: int) -> bytes:
+        part, self.out = bytes(self.out[:size]), self.out[size:]
+        return part
+
+    def recv_stderr(self, size: int) -> bytes:
+        part, self.err = bytes(self.err[:size]), self.err[size:]
+        return part
+
+    def exit_status_ready(self) -> bool:
+        # Always, so that every turn looks at eof_received; paramiko says so of a closed channel, too.
+        return True
+
+    def recv_exit_status(self) -> int:
+        return -1 if self.code is None else self.code
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def prints(out: bytes = b"", err: bytes = b"") -> Callable[[Channel], None]:
+    def step(channel: Channel) -> None:
+        channel.out += out
+        channel.err += err
+
+    return step
+
+
+def ends(code: int) -> Callable[[Channel], None]:
+    def step(channel: Channel) -> None:
+        channel.code, channel.eof, channel.closed = code, True, True
+
+    return step
+
+
+def breaks(channel: Channel) -> None:
+    channel.closed = True
+
+
+def drain(channel: Channel, stdin: bytes = b"", seconds: float = 5) -> Result:
+    return _drain(channel, ["cmd"], stdin, Deadline(seconds))
+
+
+def test_both_outputs_are_read_to_the_end() -> None:
+    big = bytes(range(256)) * 1000
+    channel = Channel(prints(big, b"warning\n"), prints(b"tail"), ends(3))
+    result = drain(channel, b"input")
+    assert result == Result(3, big + b"tail", b"warning\n")
+    assert (channel.sent, channel.input_ended) == (b"input", True)
+
+
+def test_an_end_that_comes_between_two_looks_is_an_end() -> None:
+    """Exit status, end of file and close may all arrive after we saw that there was no end yet."""
+    assert drain(Channel(ends(0))) == Result(0, b"", b"")
+
+
+def test_output_that_comes_with_the_end_is_kept() -> None:
+    def last_words(channel: Channel) -> None:
+        channel.out += b"last"
+        ends(0)(channel)
+
+    assert drain(Channel(last_words)).stdout == b"last"
+
+
+def test_a_connection_that_breaks_is_a_lost_guest() -> None:
+    with pytest.raises(GuestLostError, match="closed the ssh connection"):
+        drain(Channel(prints(b"half"), breaks))
+
+
+def test_a_command_that_does_not_end_is_a_lost_guest() -> None:
+    with pytest.raises(GuestLostError, match="did not finish 'cmd'"):
+        drain(Channel(), seconds=0.05)
+
+
+def test_endless_output_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OUTPUT_BYTES", 1000)
+    with pytest.raises(CommandError, match="more than 1000 bytes"):
+        drain(Channel(prints(b"x" * 600, b"y" * 600)))
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), OSError("Socket is closed"), EOFError()])
+def test_what_paramiko_raises_is_a_lost_guest(error: Exception) -> None:
+    def fail(channel: Channel) -> None:
+        raise error
+
+    with pytest.raises(GuestLostError, match="broke"):
+        drain(Channel(fail))
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> Callable[[Channel], GuestShell]:
+    def make(channel: Channel) -> GuestShell:
+        made = GuestShell.__new__(GuestShell)
+        monkeypatch.setattr(made, "stream", lambda argv: channel, raising=False)
+        return made
+
+    return make
+
+
+def test_a_code_is_an_error_unless_it_was_expected(shell: Any) -> None:
+    channel = Channel(prints(b"", b"no such file\n"), ends(2))
+    with pytest.raises(CommandError, match="'cat /x' ended with code 2") as failed:
+        shell(channel).run(["cat", "/x"], seconds=5)
+    assert failed.value.details == "no such file\n"
+    assert channel.closed
+    assert isinstance(failed.value, GuestError)
+    assert not isinstance(failed.value, GuestLostError), "the guest answered"
+    assert shell(Channel(ends(2))).run(["cat", "/x"], seconds=5, check=False).code == 2

@@ -1,0 +1,270 @@
+"""A trial from end to end with a guest that is played: whatever happens, it is on disk what happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import Answer, FakeChannel, FakeDomain, FakeShell
+
+from orchestrator.errors import (
+    BadInputError,
+    GuestLostError,
+    GuestPanicError,
+    InfrastructureError,
+    OrchestratorError,
+)
+from orchestrator.guest.boot import Guest
+from orchestrator.guest.console import Console
+from orchestrator.observation import Reading
+from orchestrator.plan import TrialPlan
+from orchestrator.probes import HostView, Probe
+from orchestrator.run import sampling, trial
+from orchestrator.run.places import Places
+from orchestrator.run.trial import Lab, run_trial
+from orchestrator.store import TrialWriter, read_events, read_observations
+
+ROOT = Path(__file__).parents[2]
+WAIT = {"action": "wait", "params": {"time": 0.05}}
+EXEC = {"action": "exec", "params": {"argv": ["true"]}}
+MAPPED = {
+    "pages_touched": 512,
+    "page_table_bytes_touched": 4096,
+    "page_table_bytes_let_go": 0,
+    "touch_seconds": 0.5,
+    "let_go_seconds": 0.25,
+}
+
+
+class One(Probe):
+    """Reads 1 on the host."""
+
+    def from_host(self, host: HostView) -> Iterator[Reading]:
+        yield Reading("one", 1, "count")
+
+
+class Watching:
+    """A Progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, ...]] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(("note", text))
+
+    def trial(self, trial_id: str, number: int, total: int) -> None: ...
+    def step(self, text: str, number: int, total: int) -> None:
+        self.told.append(("step", f"{number}/{total} {text}"))
+
+    def step_done(self, text: str, outcome: str, seconds: float) -> None:
+        self.told.append(("done", text, outcome))
+
+    def trial_done(self, trial_id: str, outcome: str, seconds: float) -> None: ...
+
+
+class Stage:
+    """One trial whose guest is played; `console` is what the guest prints when it is booted."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.watching = Watching()
+        self.console = ""
+        self.answers: dict[str, Answer | list[Answer]] = {}
+        self.domain = FakeDomain()
+        self.ended = False
+        self.setup: Mapping[str, object] = {}
+        self.installed: set[str] = set()
+        self.boot_error: OrchestratorError | None = None
+        self.shell = FakeShell()
+        monkeypatch.setattr(trial, "booted", self.booted)
+        monkeypatch.setattr(trial, "apply_playbook", self.apply)
+        monkeypatch.setattr(trial, "build_program", lambda source, cache: source)
+        monkeypatch.setattr(sampling, "PROBES", [("one", One)])
+
+    @contextmanager
+    def booted(self, *_: object, scratch: Path, console_log: Path, **__: object) -> Iterator[Guest]:
+        scratch.mkdir(parents=True)
+        if self.boot_error:
+            raise self.boot_error
+        console_log.write_text(self.console)
+        self.shell = FakeShell(self.answers, FakeChannel([b"#tick 1\n#end\n"]))
+        try:
+            guest: Any = (self.domain, self.shell, Console(console_log), None)
+            yield Guest(*guest)
+        finally:
+            self.ended = True
+
+    def apply(self, playbook: Path, variables: dict[str, Any], *_: object) -> None:
+        assert playbook.is_file()
+        self.setup = variables
+        self.installed = {path.name for path in Path(variables["programs_dir"]).iterdir()}
+
+    def plan(self, *steps: object, **changes: object) -> TrialPlan:
+        fields = {
+            "scenario": "s",
+            "id": "arm-01",
+            "arm": "arm",
+            "differs": {},
+            "repeat": 1,
+            "order": 1,
+            "seed": 5,
+            "guest": "debian-13",
+            "kernel": "6.12",
+            "accel": "tcg",
+            "setup": {},
+            "steps": steps,
+            "machine": {"memory": 1 << 30},
+            "sample_every_seconds": 0.01,
+            "deadline_seconds": 60.0,
+        }
+        return TrialPlan.model_validate({**fields, **changes}, context={"resolved": True})
+
+    def run(self, *steps: object, **changes: object) -> OrchestratorError | None:
+        places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", self.folder / "cache")
+        image: Any = SimpleNamespace(boot_files=lambda kernel: kernel)
+        lab: Any = (None, image, None, places, "tcg", None, self.folder / "runtime", self.watching)
+        writer = TrialWriter(self.folder / "arm-01", "arm-01")
+        return run_trial(self.plan(*steps, **changes), Lab(*lab), writer)
+
+    @property
+    def events(self) -> list[Any]:
+        return read_events(self.folder / "arm-01")
+
+    def event(self, name: str) -> Mapping[str, Any]:
+        (event,) = (event for event in self.events if event.name == name)
+        fields: Mapping[str, Any] = event.fields
+        return fields
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(tmp_path, monkeypatch)
+
+
+def test_a_trial_that_completes(stage: Stage) -> None:
+    stage.answers = {"true": ""}
+    assert stage.run(WAIT, EXEC) is None
+    assert [event.name for event in stage.events] == [
+        *("trial.begin", "step.begin", "step.end", "step.begin", "step.end", "trial.end")
+    ]
+    times = [event.t_ns for event in stage.events]
+    assert times == sorted(times)
+    assert times[2] - times[1] >= 50_000_000
+    end = stage.event("trial.end")
+    assert (end["outcome"], end["error"], end["console_tail"]) == ("completed", "", "")
+    assert ("done", "exec true", "done") in stage.watching.told
+    assert ("step", "2/2 exec true") in stage.watching.told
+    observations = read_observations(stage.folder / "arm-01")
+    assert (observations["name"] == "one").sum() >= 2
+    assert stage.ended
+    assert list((stage.folder / "runtime").iterdir()) == [], "nothing of it stays on the host"
+
+
+def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> None:
+    stage.answers = {
+        "/usr/local/bin/sparse-map": json.dumps(MAPPED),
+        "pkill -x sparse-map": "",
+        "pgrep -x sparse-map": 1,
+    }
+    start = {"action": "start", "params": {"workload": "sparse-map", "set": {"span": "1GiB"}}}
+    stop = {"action": "stop", "params": {"workload": "sparse-map"}}
+    assert stage.run(start, stop, setup={"thp": "never"}) is None
+    assert stage.installed == {"guest-probe", "sparse-map"}
+    assert stage.setup["thp"] == "never"
+    assert ["/usr/local/bin/sparse-map", str(1 << 30), str(2 << 20), "dontneed", "0"] in stage.shell.commands
+    (sampler,) = (argv for argv in stage.shell.commands if "sample" in argv)
+    assert sampler[-2:] == ["--", "sparse-map"], "the probes watch it"
+    ends = [event.fields for event in stage.events if event.name == "step.end"]
+    assert [end["workload"] for end in ends] == ["sparse-map", "sparse-map"]
+    assert ends[0]["values"] == MAPPED
+    table = read_observations(stage.folder / "arm-01")
+    measured = table.loc[table["source"] == "workload/sparse-map"].set_index("name")
+    assert measured["unit"].to_dict() == {
+        "pages_touched": "count",
+        "page_table_bytes_touched": "bytes",
+        "page_table_bytes_let_go": "bytes",
+        "touch_seconds": "seconds",
+        "let_go_seconds": "seconds",
+    }
+
+
+def test_a_command_that_fails_ends_the_trial_and_keeps_what_was_read(stage: Stage) -> None:
+    stage.console = "[    1.0] booted\r\n[    2.0] \x1b[31mworried\x1b[0m\r\n"
+    stage.answers = {"true": 7}
+    error = stage.run(WAIT, EXEC, WAIT)
+    assert error is not None
+    assert error.__cause__ is not error
+    end = stage.event("trial.end")
+    assert end["outcome"] == "command-failed"
+    assert end["console_tail"] == "[    1.0] booted\n[    2.0] worried"
+    assert "true ended with code 7" in end["error"]
+    assert len([event for event in stage.events if event.name == "step.begin"]) == 2, "no third step"
+    assert len(read_observations(stage.folder / "arm-01")) >= 2
+    assert stage.ended
+
+
+@pytest.mark.parametrize(
+    "met", [GuestLostError("the ssh connection broke"), InfrastructureError("libvirt lost the guest")]
+)
+def test_a_broken_shell_may_be_the_sign_of_a_panic(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, met: OrchestratorError
+) -> None:
+    def panic(self: FakeShell, argv: list[str], **_: object) -> None:
+        (stage.folder / "arm-01" / "console.log").write_text("Kernel panic - not syncing: Out of memory\n")
+        raise met
+
+    monkeypatch.setattr(FakeShell, "run", panic)
+    error = stage.run(EXEC)
+    assert isinstance(error, GuestPanicError)
+    assert error.__cause__ is met
+    end = stage.event("trial.end")
+    assert end["outcome"] == "panic"
+    assert end["details"] == "Kernel panic - not syncing: Out of memory"
+
+
+def test_an_interrupt_is_recorded_and_raised_again(stage: Stage) -> None:
+    stage.answers = {"true": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(WAIT, EXEC)
+    assert stage.event("trial.end")["outcome"] == "interrupted"
+    assert stage.ended
+    assert len(read_observations(stage.folder / "arm-01")) >= 1
+
+
+def test_a_fault_of_ours_is_no_interrupt(stage: Stage) -> None:
+    stage.answers = {"true": ZeroDivisionError()}
+    with pytest.raises(ZeroDivisionError):
+        stage.run(EXEC)
+    assert stage.event("trial.end")["outcome"] == "failed"
+
+
+def test_a_guest_that_stops_is_lost(stage: Stage) -> None:
+    stage.domain.running = False
+    assert isinstance(stage.run(WAIT), GuestLostError)
+    assert stage.event("trial.end")["outcome"] == "lost"
+
+
+def test_a_trial_that_takes_too_long(stage: Stage) -> None:
+    assert stage.run({"action": "wait", "params": {"time": 60}}, deadline_seconds=0.0) is not None
+    end = stage.event("trial.end")
+    assert (end["outcome"], "deadline of 0 s" in end["error"]) == ("timeout", True)
+
+
+def test_a_host_that_fails_is_not_blamed_on_the_guest(stage: Stage) -> None:
+    stage.boot_error = InfrastructureError("libvirt could not start the guest", hint="orchestrator doctor")
+    assert stage.run(WAIT) is stage.boot_error
+    end = stage.event("trial.end")
+    assert (end["outcome"], end["hint"]) == ("failed", "orchestrator doctor")
+    assert not stage.ended
+
+
+def test_a_plan_that_names_no_workload_of_ours(stage: Stage) -> None:
+    error = stage.run({"action": "start", "params": {"workload": "mysql"}})
+    assert isinstance(error, BadInputError)
+    assert stage.event("trial.end")["outcome"] == "failed"
+    assert stage.shell.commands == [], "nothing was booted"
