@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.guest.console import printable
 
 # rich honours NO_COLOR and a pipe by itself; results go to stdout, everything else to stderr.
 out = Console(highlight=False, soft_wrap=True)
@@ -22,12 +23,12 @@ def print_json(value: Any) -> None:  # any JSON-able value
 
 def print_error(error: OrchestratorError) -> None:
     """What failed, where, the console's tail, and what to type next."""
-    err.print(f"[bold red]error:[/] {escape(error.brief)}")
+    err.print(f"[bold red]error:[/] {escape(printable(error.brief))}")
     if error.details:
-        err.print(escape(error.details))
+        err.print(escape(printable(error.details)))
     if error.console_tail:
         err.print("[dim]--- end of the guest's console ---[/]")
-        err.print(escape(error.console_tail))
+        err.print(escape(printable(error.console_tail)))
         err.print("[dim]----------------------------------[/]")
     if error.hint:
         err.print(f"[bold]next:[/] {escape(error.hint)}")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from orchestrator.doctor.check import BOOTSTRAP, QEMU, Finding, Level, Subject
 from orchestrator.errors import OrchestratorError
+from orchestrator.guest.build import debian_mirror
 from orchestrator.guest.definition import load_definition
-from orchestrator.guest.image import debian_mirror, find_image, image_key
+from orchestrator.guest.image import find_image, image_key
 from orchestrator.guest.keys import ensure_keys
 from orchestrator.host import accel
 from orchestrator.units import format_duration

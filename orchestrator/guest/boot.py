@@ -18,9 +18,10 @@ from orchestrator.errors import (
     GuestPanicError,
     InfrastructureError,
 )
+from orchestrator.guest.build import GUEST_ADDRESS
 from orchestrator.guest.console import Console
 from orchestrator.guest.definition import GuestDefinition
-from orchestrator.guest.image import GUEST_ADDRESS, BootFiles, Image
+from orchestrator.guest.image import BootFiles, Image
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
 from orchestrator.host.domain_xml import DomainFiles, domain_xml

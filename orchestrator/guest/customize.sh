@@ -32,11 +32,11 @@ prepare) # SETTINGS: files that the tool wrote for this image
     ;;
 kernel) # NAME SUITE PACKAGE: install it and note which release the name stands for
     name=$1 suite=$2 package=$3
-    before=$(cd "$tree/boot" && ls -d vmlinuz-* 2>/dev/null || true)
+    before=" $(cd "$tree/boot" && echo vmlinuz-*) "
     DEBIAN_FRONTEND=noninteractive chroot "$tree" apt-get -q -y --no-install-recommends install -t "$suite" "$package"
     for file in "$tree"/boot/vmlinuz-*; do
         case "$before" in
-        *"${file##*/}"*) ;;
+        *" ${file##*/} "*) ;;
         *) echo "$name ${file##*/vmlinuz-}" >>"$tree/boot/kernels" ;;
         esac
     done

@@ -127,7 +127,7 @@ def view_run(run: Run, summaries: Sequence[TrialSummary]) -> RunView:
             differs=members[0].differs,
             trials=tuple(TrialView(member, folders.get(member.trial)) for member in members),
         )
-        for index, (name, members) in enumerate((item for item in by_arm.items() if item[1]))
+        for index, (name, members) in enumerate(item for item in by_arm.items() if item[1])
     )
     return RunView(run, arms)
 

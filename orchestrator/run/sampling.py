@@ -84,7 +84,8 @@ class Sampling:
             for name, probe in self._probes:
                 try:
                     readings = list(probe.from_host(self._host))
-                except (OrchestratorError, OSError) as error:
+                # Beside what they raise on purpose: an answer of QEMU or the kernel in another shape.
+                except (OrchestratorError, OSError, ValueError, KeyError, TypeError) as error:
                     if self._stop.is_set():
                         return
                     readings = [Reading("host", None, "", gap=str(error) or type(error).__name__)]

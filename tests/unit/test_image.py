@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InfrastructureError
+from orchestrator.guest import build
 from orchestrator.guest import image as module
 from orchestrator.guest.cache import cache_dir
 from orchestrator.guest.definition import GuestDefinition
-from orchestrator.guest.image import Image, debian_mirror, ensure_image, find_image, image_key, list_images
+from orchestrator.guest.image import Image, ensure_image, find_image, image_key, list_images
 from orchestrator.guest.keys import SshKeys
 
 DEFINITION: dict[str, Any] = {
@@ -72,22 +73,22 @@ def test_the_key_changes_with_each_ssh_key(keys: SshKeys, tmp_path: Path, name: 
     assert image_key(definition(), keys) != before
 
 
-def test_the_key_changes_with_the_recipe_and_the_script(
+def test_the_key_changes_with_all_text_of_ours_that_goes_in(
     keys: SshKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = image_key(definition(), keys)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "RECIPE", -1)
+        patch.setattr(build, "_NETWORK", "[Match]\n")
         assert image_key(definition(), keys) != before
     script = tmp_path / "customize.sh"
-    script.write_text(module._SCRIPT.read_text() + "\n")
-    monkeypatch.setattr(module, "_SCRIPT", script)
+    script.write_text(build._SCRIPT.read_text() + "\n")
+    monkeypatch.setattr(build, "_SCRIPT", script)
     assert image_key(definition(), keys) != before
 
 
 def finished(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    facts = {"key": "k", "releases": {"6.12": "6.12.57+deb13"}, "packages": {"libc6": "2.41"}, "recipe": 1}
+    facts = {"key": "k", "releases": {"6.12": "6.12.57+deb13"}, "packages": {"libc6": "2.41"}}
     (folder / "image.json").write_text(json.dumps(facts))
     (folder / "disk.raw").write_bytes(b"x" * 8192)
     return folder
@@ -109,16 +110,18 @@ def test_a_build_that_fails_leaves_nothing_and_one_that_ends_is_kept(
 ) -> None:
     builds: list[Path] = []
 
-    def build(one: GuestDefinition, _keys: SshKeys, made: Path, key: str, _progress: object) -> None:
-        builds.append(made)
+    def build_one(one: GuestDefinition, _keys: SshKeys, scratch: Path) -> build.Built:
+        builds.append(scratch)
+        made = scratch / "image"
+        made.mkdir()
+        (made / "disk.raw").write_bytes(b"x" * 8192)
         if len(builds) == 1:
-            (made / "disk.raw").touch()
             raise InfrastructureError("no network")
-        made.rmdir()
-        finished(made)
+        return build.Built(made, {"6.12": "6.12.57+deb13"}, {})
 
-    monkeypatch.setattr(module, "_build", build)
+    monkeypatch.setattr(module, "build_image", build_one)
     cache = tmp_path / "cache"
+    (cache / "images" / ".building-killed").mkdir(parents=True)
     notes: list[str] = []
     with pytest.raises(InfrastructureError, match="no network"):
         ensure_image(definition(), keys, cache, progress=notes.append)
@@ -171,10 +174,10 @@ def test_the_mirror_that_apt_uses(
     apt.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     if mirror:
-        assert debian_mirror() == mirror
+        assert build.debian_mirror() == mirror
         return
     with pytest.raises(InfrastructureError, match="apt knows no Debian mirror"):
-        debian_mirror()
+        build.debian_mirror()
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
