@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import psutil
 
@@ -38,6 +39,8 @@ cgroup_controllers = []
 
 # hmp_gpa2hva(), monitor/hmp-cmds.c. Its refusals have an "is" and an address as well.
 _HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)\s*$")
+
+_EMBEDDED = "qemu:///embed"
 
 _loop_lock = threading.Lock()
 _loop_running = False
@@ -77,10 +80,13 @@ class LibvirtHost:
     @property
     def versions(self) -> dict[str, str]:
         """Versions of libvirt and of the hypervisor behind the connection."""
-        return {
-            "libvirt": _version(self._connection.getLibVersion()),
-            "qemu": _version(self._connection.getVersion()),
-        }
+        try:
+            return {
+                "libvirt": _version(self._connection.getLibVersion()),
+                "qemu": _version(self._connection.getVersion()),
+            }
+        except self._libvirt.libvirtError as error:
+            raise InfrastructureError(f"{self.uri} does not answer", details=str(error)) from error
 
     @contextmanager
     def domain(self, xml: str) -> Iterator[LibvirtDomain]:
@@ -108,13 +114,7 @@ def open_host(uri: str | None, runtime: Path, cache: Path) -> Iterator[LibvirtHo
     """
     libvirt = _libvirt(runtime / "libvirt.log")
     if uri is None:
-        root = runtime / "v"
-        (root / "etc").mkdir(parents=True)
-        capabilities = cache / "libvirt"
-        capabilities.mkdir(parents=True, exist_ok=True)
-        (root / "cache").symlink_to(capabilities)
-        (root / "etc" / "qemu.conf").write_text(_QEMU_CONF.format(uid=os.getuid(), gid=os.getgid()))
-        uri = f"qemu:///embed?root={root}"
+        uri = f"{_EMBEDDED}?root={_embedded_root(runtime / 'v', cache)}"
     try:
         connection = libvirt.open(uri)
     except libvirt.libvirtError as error:
@@ -122,13 +122,30 @@ def open_host(uri: str | None, runtime: Path, cache: Path) -> Iterator[LibvirtHo
             f"cannot connect to {uri}", details=str(error), hint="orchestrator doctor"
         ) from error
     try:
-        if uri.startswith("qemu:///embed"):
-            # Started as root, passt turns itself into `nobody` and then writes its socket and pid file
-            # here (passt(1), --runas), so that user must be able to. Like /tmp: one's own files only.
-            (runtime / "v" / "run" / "qemu" / "passt").chmod(0o1777)
+        if uri.startswith(_EMBEDDED):
+            _let_passt_in(uri)
         yield LibvirtHost(libvirt, connection, uri)
     finally:
         connection.close()
+
+
+def _embedded_root(root: Path, cache: Path) -> Path:
+    """A folder for an embedded driver to live in, with our settings of QEMU."""
+    (root / "etc").mkdir(parents=True)
+    (root / "etc" / "qemu.conf").write_text(_QEMU_CONF.format(uid=os.getuid(), gid=os.getgid()))
+    capabilities = cache / "libvirt"
+    capabilities.mkdir(parents=True, exist_ok=True)
+    (root / "cache").symlink_to(capabilities)
+    return root
+
+
+def _let_passt_in(uri: str) -> None:
+    # Started as root, passt turns itself into `nobody` and then writes its socket and pid file here
+    # (passt(1), --runas), so that user must be able to. Like /tmp: one's own files only.
+    for root in parse_qs(urlsplit(uri).query).get("root", []):
+        folder = Path(root) / "run" / "qemu" / "passt"
+        if os.getuid() == 0 and folder.is_dir():
+            folder.chmod(0o1777)
 
 
 class LibvirtDomain:
