@@ -9,7 +9,7 @@ prepare) # SETTINGS: files that the tool wrote for this image
     settings=$1
     printf 'MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=1\n' >"$tree/etc/initramfs-tools/conf.d/orchestrator"
     cp "$settings/modules" "$tree/etc/initramfs-tools/modules"
-    mkdir -p -m 700 "$tree/root/.ssh"
+    mkdir -m 700 "$tree/root/.ssh"
     install -m 600 "$settings/authorized_keys" "$tree/root/.ssh/authorized_keys"
     rm -f "$tree"/etc/ssh/ssh_host_*
     install -m 600 "$settings/ssh_host_ed25519_key" "$tree/etc/ssh/"
@@ -49,6 +49,7 @@ finish)
     ;;
 disk) # FILE BYTES: the tree as an ext4 file system
     # /proc and /sys are mounted on the tree while hooks run; a plain bind mount does not show them.
+    # shellcheck disable=SC2016  # the inner shell expands it
     exec unshare --mount sh -euc 'mount --bind "$1" /mnt && exec mke2fs -q -t ext4 -d /mnt "$2" "$(($3 / 1024))k"' sh "$tree" "$1" "$2"
     ;;
 *)
