@@ -9,7 +9,7 @@ prepare) # SETTINGS: files that the tool wrote for this image
     settings=$1
     printf 'MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=1\n' >"$tree/etc/initramfs-tools/conf.d/orchestrator"
     cp "$settings/modules" "$tree/etc/initramfs-tools/modules"
-    mkdir -m 700 "$tree/root/.ssh"
+    install -d -m 700 "$tree/root/.ssh"
     install -m 600 "$settings/authorized_keys" "$tree/root/.ssh/authorized_keys"
     rm -f "$tree"/etc/ssh/ssh_host_*
     install -m 600 "$settings/ssh_host_ed25519_key" "$tree/etc/ssh/"

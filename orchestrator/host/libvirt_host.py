@@ -41,6 +41,10 @@ cgroup_controllers = []
 _HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)\s*$")
 
 _EMBEDDED = "qemu:///embed"
+_ANY_INTERFACE = (
+    "passt wants a default route, even one that leads nowhere: ip tuntap add orch0 mode tap && "
+    "ip addr add 192.0.2.1/24 dev orch0 && ip link set orch0 up && ip route add default dev orch0"
+)
 
 _loop_lock = threading.Lock()
 _loop_running = False
@@ -94,8 +98,11 @@ class LibvirtHost:
         try:
             handle = self._connection.createXML(xml, 0)
         except self._libvirt.libvirtError as error:
+            unrouted = "routable interface" in str(error)  # passt's own words (conf.c)
             raise InfrastructureError(
-                "libvirt could not start the guest", details=str(error), hint="orchestrator doctor"
+                "libvirt could not start the guest",
+                details=str(error),
+                hint=_ANY_INTERFACE if unrouted else "orchestrator doctor",
             ) from error
         domain = LibvirtDomain(self._libvirt, self._connection, handle)
         try:
