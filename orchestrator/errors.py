@@ -93,3 +93,21 @@ class GuestLostError(GuestError):
     """The guest ran and then stopped answering: ssh is gone or QEMU has ended."""
 
     outcome = "lost"
+
+
+class CommandError(GuestError):
+    """A command in the guest failed though the guest answers."""
+
+    outcome = "command-failed"
+
+
+class CommandTimeoutError(GuestError):
+    """A command in the guest did not end in time though the guest answers."""
+
+    outcome = "timeout"
+
+
+class SetupError(GuestError):
+    """The playbook failed in the guest."""
+
+    outcome = "setup-failed"

@@ -31,9 +31,10 @@ def _move(trial: TrialContext, target: int, within: float, quiet: float) -> None
         acknowledged_ns=came.acknowledged_ns,
         settled_ns=came.settled_ns,
         values={
+            # Positive in the direction that was asked for, whichever that is.
             "requested_bytes": abs(target - before),
-            "achieved_bytes": abs(came.size - before),
-            "shortfall_bytes": abs(target - came.size),
+            "achieved_bytes": (came.size - before) * (1 if target >= before else -1),
+            "shortfall_bytes": (target - came.size) * (1 if target >= before else -1),
             "size_before_bytes": before,
             "size_after_bytes": came.size,
         },

@@ -16,7 +16,7 @@ class Outcome(StrEnum):
 
     DONE = "done"
     PARTIAL = "partial"  # something came of it, and less than was asked
-    REFUSED = "refused"  # acknowledged, and nothing came of it
+    REFUSED = "refused"  # it never moved
     TIMEOUT = "timeout"  # still moving when its time was over
 
 

@@ -15,7 +15,8 @@ POLL_SECONDS = 0.25
 class Settled:
     """How a size came to rest.
 
-    `acknowledged_ns` is the first change seen (None: it never moved), `settled_ns` the last one,
+    `acknowledged_ns` is the first change seen (None: it never moved), `settled_ns` the last one
+    (None: it never moved, or moved still),
     `timed_out` that it still moved when its time was over.
     """
 
@@ -65,6 +66,4 @@ def settle(
     if size == before == wanted:
         changed_ns = first_ns = trial.now_ns()
     timed_out = size != wanted and not quiet.expired
-    if changed_ns is None:
-        changed_ns = trial.now_ns()
     return Settled(size, first_ns, None if timed_out else changed_ns, timed_out)

@@ -19,7 +19,7 @@ from orchestrator.errors import (
     InfrastructureError,
 )
 from orchestrator.guest.build import GUEST_ADDRESS
-from orchestrator.guest.console import Console
+from orchestrator.guest.console import FLOOD_BYTES, Console
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.image import BootFiles, Image
 from orchestrator.guest.keys import SshKeys
@@ -48,6 +48,8 @@ class Guest:
             return GuestPanicError(
                 "the guest's kernel panicked", details=panic, console_tail=self.console.tail()
             )
+        if self.console.size > FLOOD_BYTES:
+            return GuestLostError("the guest floods its console", console_tail=self.console.tail())
         if not self.domain.is_running():
             return GuestLostError("the guest stopped running", console_tail=self.console.tail())
         if error is not None and not error.console_tail:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +72,11 @@ def debian_mirror() -> str:
     )
 
 
-def build_image(definition: GuestDefinition, keys: SshKeys, scratch: Path) -> Built:
-    """Build below `scratch`, an empty folder. Raises InfrastructureError with the end of the log."""
+def build_image(definition: GuestDefinition, keys: SshKeys, scratch: Path, lock: int) -> Built:
+    """Build below `scratch`, an empty folder. Raises InfrastructureError with the end of the log.
+
+    Whoever holds the descriptor `lock` is still at work there: mmdebstrap inherits it.
+    """
     made, settings = scratch / "image", scratch / "settings"
     (made / "boot").mkdir(parents=True)
     settings.mkdir()
@@ -80,7 +85,7 @@ def build_image(definition: GuestDefinition, keys: SshKeys, scratch: Path) -> Bu
     key = settings / "ssh_host_ed25519_key"
     key.touch(mode=0o600)
     key.write_bytes(keys.host.read_bytes())
-    _run(_argv(definition, made, settings), definition.name, scratch)
+    _run(_argv(definition, made, settings), definition.name, scratch, lock)
     releases = _pairs(made / "kernels")
     packages = _pairs(made / "packages")
     for name in definition.kernels:
@@ -106,6 +111,8 @@ def _argv(definition: GuestDefinition, made: Path, settings: Path) -> list[str]:
 
     mirror = debian_mirror()
     return [
+        # Should we be killed, it ends as it does when `_end` asks for it.
+        *("setpriv", "--pdeathsig", "TERM"),
         "mmdebstrap",
         "--variant=minbase",
         "--format=null",
@@ -128,7 +135,7 @@ def _argv(definition: GuestDefinition, made: Path, settings: Path) -> list[str]:
     ]
 
 
-def _run(argv: list[str], name: str, scratch: Path) -> None:
+def _run(argv: list[str], name: str, scratch: Path, lock: int) -> None:
     # The tree is built below TMPDIR, so that it goes with `scratch` however this ends; apt's own user
     # has to get there. mke2fs is in /usr/sbin, which a Debian user does not have on PATH.
     scratch.chmod(0o755)
@@ -136,7 +143,15 @@ def _run(argv: list[str], name: str, scratch: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(scratch), "PATH": path}
     log = scratch / "build.log"
     with log.open("wb") as sink:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment)
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            env=environment,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
         try:
             code = process.wait(Deadline(BUILD_SECONDS).remaining)
             failure = f"mmdebstrap ended with code {code}" if code else ""
@@ -153,13 +168,19 @@ def _run(argv: list[str], name: str, scratch: Path) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let it unmount and remove what it made; a second signal would keep it from that."""
+    """Let it unmount and remove what it made.
+
+    A second signal would keep it from that. This is its first: in a session of its own, it does not
+    get the terminal's Ctrl-C.
+    """
     if process.poll() is None:
         process.terminate()
         try:
             process.wait(_CLEAN_UP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # With its children, which have the lock, too.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

@@ -20,9 +20,24 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def locked(folder: Path, *, mode: int = 0o755) -> Iterator[None]:
-    """Hold an exclusive lock on `folder` (made with `mode` if missing): two runs make nothing twice."""
+def locked(folder: Path, *, mode: int = 0o755) -> Iterator[int]:
+    """Hold an exclusive lock on `folder` (made with `mode` if missing): two runs make nothing twice.
+
+    Gives the lock's descriptor. A process that inherits it holds the lock as well, even when we are killed.
+    """
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock.fileno()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether somebody holds the lock of `folder` at this moment. Makes nothing and does not wait."""
+    try:
+        with (folder / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

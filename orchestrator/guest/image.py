@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest.build import build_image, recipe
-from orchestrator.guest.cache import locked
+from orchestrator.guest.cache import is_locked, locked
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.keys import SshKeys
 
@@ -92,14 +92,16 @@ def ensure_image(
     key = image_key(definition, keys)
     images = cache / "images"
     folder = images / f"{definition.name}-{key}"
-    with locked(images):
+    with locked(images) as lock:
         image = None if refresh else find_image(folder, key)
         if image is None:
             progress(f"building the guest image {definition.name} (kept in {folder})")
-            for killed in images.glob(f"{_UNFINISHED}*"):  # we hold the lock: nobody builds there now
+            # The lock is ours, so nobody builds there now: a build holds it until mmdebstrap has ended,
+            # also when the orchestrator that started it was killed.
+            for killed in images.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(killed, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=images) as scratch:
-                made = build_image(definition, keys, Path(scratch))
+                made = build_image(definition, keys, Path(scratch), lock)
                 facts = {"key": key, "releases": made.releases, "packages": made.packages}
                 (made.folder / "image.json").write_text(json.dumps(facts, indent=2))
                 if folder.exists():
@@ -108,6 +110,14 @@ def ensure_image(
             image = find_image(folder, key)
             assert image is not None  # noqa: S101  # written two lines above
         return image
+
+
+def unfinished_builds(cache: Path) -> list[Path]:
+    """What killed builds left in the cache. Empty while a build is going on: it may be that one's."""
+    images = cache / "images"
+    # In this order: a build that begins after the listing is not in it, one from before holds the lock.
+    found = sorted(images.glob(f"{_UNFINISHED}*"))
+    return [] if is_locked(images) else found
 
 
 def list_images(cache: Path) -> list[dict[str, object]]:

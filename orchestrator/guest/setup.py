@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import SetupError
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
 
@@ -16,11 +17,18 @@ SETUP_SECONDS = 600
 
 
 def apply_playbook(
-    playbook: Path, variables: dict[str, Any], shell: GuestShell, keys: SshKeys, scratch: Path
+    playbook: Path,
+    variables: dict[str, Any],
+    shell: GuestShell,
+    keys: SshKeys,
+    scratch: Path,
+    *,
+    check: Callable[[], None],
 ) -> None:
     """Run a playbook against the guest `guest`. `scratch` is a folder that goes with the run.
 
-    Raises InfrastructureError with the failed task and what it said.
+    `check` is called every second, and raises when there is no use in going on. Raises SetupError with
+    the failed task and what it said.
     """
     import ansible_runner
 
@@ -69,7 +77,7 @@ def apply_playbook(
                     "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
                     "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner switches it off by default
                     "ANSIBLE_PIPELINING": "True",
-                    "ANSIBLE_SSH_CONTROL_PATH_DIR": str(scratch / "cp"),
+                    "ANSIBLE_SSH_CONTROL_PATH_DIR": str(scratch / "c"),  # a unix socket's path is short
                     "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
                     "ANSIBLE_HOME": str(scratch / "home"),
                     "ANSIBLE_NOCOLOR": "True",
@@ -85,7 +93,9 @@ def apply_playbook(
     thread = threading.Thread(target=work, name="ansible", daemon=True)
     thread.start()
     try:
-        thread.join()
+        while thread.is_alive():
+            thread.join(1.0)
+            check()
     except BaseException:
         cancel.set()
         thread.join(10)
@@ -93,4 +103,4 @@ def apply_playbook(
     if not finished or finished[0].status != "successful":
         status = finished[0].status if finished else "did not start"
         said = "\n".join(failures[-3:]) or (finished[0].stdout.read()[-2000:] if finished else "")
-        raise InfrastructureError(f"setting up the guest failed ({playbook.name}: {status})", details=said)
+        raise SetupError(f"setting up the guest failed ({playbook.name}: {status})", details=said)

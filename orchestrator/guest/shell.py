@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestError, GuestLostError
+from orchestrator.errors import CommandError, CommandTimeoutError, GuestLostError
 from orchestrator.guest.keys import SshKeys
 
 MAX_OUTPUT_BYTES = 64 << 20
@@ -36,12 +36,6 @@ class Result:
     def text(self) -> str:
         """Standard output as text; bytes that are none are replaced."""
         return self.stdout.decode(errors="replace")
-
-
-class CommandError(GuestError):
-    """A command in the guest failed though the guest answers."""
-
-    outcome = "command-failed"
 
 
 class GuestShell:
@@ -134,7 +128,7 @@ def _drain(channel: Any, argv: list[str], stdin: bytes, deadline: Deadline) -> R
             if closed and not busy:
                 raise GuestLostError("the guest closed the ssh connection", details=shlex.join(argv)[:200])
             if deadline.expired:
-                raise GuestLostError(
+                raise CommandTimeoutError(
                     f"the guest did not finish {shlex.join(argv)[:200]!r} in {deadline.seconds:.0f} s"
                 )
             if not busy:

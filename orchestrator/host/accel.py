@@ -21,9 +21,10 @@ KVM_PROBE_SECONDS = 20.0
 _DEVICE = Path("/dev/kvm")
 _MODULES = Path("/sys/module")
 # Printed first thing by every x86 kernel (init/main.c, start_kernel(): pr_notice linux_banner); the
-# second is printed once it has found its memory and interrupts, far past the first exits to KVM.
+# second is printed once it has found its memory and interrupts, far past the first exits to KVM. A
+# panic is not among them: a broken KVM can make a kernel panic early.
 _BANNER = "Linux version "
-_WELL_UNDER_WAY = re.compile(r"(Memory: |Calibrating delay loop|smpboot: |Kernel panic)")
+_WELL_UNDER_WAY = re.compile(r"(Memory: |Calibrating delay loop|smpboot: )")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def probe_kvm(kernel: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="orchestrator-kvm-") as scratch:
         console = Path(scratch) / "console"
         console.touch()
-        argv = ["qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256"]
+        # Should we be killed, so is it: a kernel that hangs would keep a CPU busy for good.
+        argv = ["setpriv", "--pdeathsig", "KILL"]
+        argv += ["qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256"]
         argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         argv += ["-serial", f"file:{console}", "-kernel", str(kernel)]
         argv += ["-append", "console=ttyS0 earlyprintk=serial panic=-1"]

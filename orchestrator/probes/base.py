@@ -40,6 +40,10 @@ class Probe:
         """Readings from the guest's files."""
         yield from ()
 
+    def from_bare_host(self) -> Iterator[Reading]:
+        """Readings from the host before the guest is started: a baseline."""
+        yield from ()
+
     def from_host(self, host: HostView) -> Iterator[Reading]:  # noqa: ARG002  # for those that override it
         """Readings from the host. May raise InfrastructureError or OSError: that becomes the gap."""
         yield from ()

@@ -13,7 +13,10 @@ _WANTED = ("SecPageTables", "PageTables", "MemAvailable", "MemFree")
 class HostMeminfo(Probe):
     """`SecPageTables` (since 6.1) covers all guests of the host, and IOMMU tables (since 6.11)."""
 
-    def from_host(self, host: HostView) -> Iterator[Reading]:  # noqa: ARG002  # the same for every guest
+    def from_host(self, _host: HostView) -> Iterator[Reading]:
+        yield from self.from_bare_host()
+
+    def from_bare_host(self) -> Iterator[Reading]:
         values = kib_lines(Path("/proc/meminfo").read_text())
         for name in _WANTED:
             if name in values:

@@ -20,7 +20,7 @@ from orchestrator.plan import Plan
 from orchestrator.run.meta import command_line, guest_facts, provenance
 from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
-from orchestrator.run.trial import Lab, planned_workloads, run_trial
+from orchestrator.run.trial import Lab, guest_programs, planned_workloads, run_trial
 from orchestrator.store import RunWriter, Status, open_run
 from orchestrator.summary import TrialSummary, summarise_trial, write_summaries
 
@@ -49,8 +49,8 @@ def execute_plan(
     KeyboardInterrupt; the run folder says so, too.
     """
     definition = load_definition(places.guests / f"{plan.guest}.yaml")
-    for trial in plan.trials[:1]:
-        planned_workloads(plan.trial(trial.id), places)  # a bad one is told before anything is built
+    for trial in plan.trials[:1]:  # all have the same steps; what is bad is told before anything is begun
+        guest_programs(planned_workloads(plan.trial(trial.id), places), places)
     run = RunWriter.create(
         results, new_run_id(plan.scenario), plan.to_json(), provenance(command_line(), places.guests.parent)
     )
@@ -61,6 +61,10 @@ def execute_plan(
         status = Status.FAILED if errors else Status.COMPLETED
     except KeyboardInterrupt:
         status, code = Status.INTERRUPTED, ExitCode.INTERRUPTED
+        raise
+    except OrchestratorError as error:
+        code = error.exit_code
+        run.update_meta(error=error.brief, error_details=error.details[:4000])
         raise
     finally:
         run.finish(status, code)

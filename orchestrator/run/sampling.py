@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestLostError, OrchestratorError
+from orchestrator.errors import GuestLostError, InfrastructureError, OrchestratorError
 from orchestrator.guest.sampler import read_ticks, sampler_argv
 from orchestrator.guest.shell import GuestShell
 from orchestrator.observation import Observation, Reading
@@ -35,11 +35,14 @@ class Sampling:
         self._probes: list[tuple[str, Probe]] = [(name, probe()) for name, probe in PROBES]
         self._stop = threading.Event()
         self._lost = ""
+        self._broken = ""
         self._quiet = Deadline(SILENCE_SECONDS)
         self._channel: Any = None  # paramiko.Channel
 
     def check(self) -> None:
         """Raise GuestLostError when the guest's stream has ended or fallen silent."""
+        if self._broken:
+            raise InfrastructureError("the probes of the host failed", details=self._broken)
         if self._lost:
             raise GuestLostError("the guest stopped answering on ssh", details=self._lost)
         if self._quiet.expired:
@@ -74,11 +77,20 @@ class Sampling:
                     self._keep(name, probe.from_guest(tick))
         except (OrchestratorError, OSError, EOFError) as error:
             reason = str(error) or type(error).__name__
+        except Exception as error:  # noqa: BLE001  # a fault of ours in a thread; `check` tells it
+            reason = f"internal error: {error!r}"
         if not self._stop.is_set():
             self._lost = reason
             self._keep("sampler", [Reading("guest", None, "", gap=reason)])
 
     def _host_side(self) -> None:
+        try:
+            self._read_host()
+        except Exception as error:  # noqa: BLE001  # a fault of ours in a thread; `check` tells it
+            if not self._stop.is_set():
+                self._broken = f"{error!r}"
+
+    def _read_host(self) -> None:
         next_at = time.monotonic()
         while not self._stop.is_set():
             for name, probe in self._probes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 from orchestrator.host.machine import Machine
 from orchestrator.observation import Observation
 from orchestrator.plan import TrialPlan
-from orchestrator.probes import HostView
+from orchestrator.probes import PROBES, HostView
 from orchestrator.run.places import GUEST_PROBE, Places
 from orchestrator.run.progress import Progress
 from orchestrator.run.sampling import Sampling
@@ -89,10 +89,7 @@ class LiveTrial:
         if dead:
             raise dead
         self.sampling.check()
-        if self.deadline.expired:
-            raise TrialTimeoutError(
-                f"the trial took longer than its deadline of {self.deadline.seconds:.0f} s"
-            )
+        _within(self.deadline)
 
     def sleep(self, seconds: float) -> None:
         end = Deadline(seconds)
@@ -156,6 +153,11 @@ class LiveTrial:
         )
 
 
+def _within(deadline: Deadline) -> None:
+    if deadline.expired:
+        raise TrialTimeoutError(f"the trial took longer than its deadline of {deadline.seconds:.0f} s")
+
+
 def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
     """Run a trial to its end. Returns what went wrong, having recorded it, or None.
 
@@ -193,6 +195,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
     progress, deadline = lab.progress, Deadline(plan.deadline_seconds)
     scratch = lab.runtime / plan.id[:24]
     workloads = planned_workloads(plan, lab.places)
+    _observe_bare_host(plan, writer)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         progress.step("boot", 0, len(plan.steps))
@@ -203,7 +206,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
                 lab.image.boot_files(plan.kernel),
                 plan.machine,
                 lab.keys,
-                name=f"t{writer.directory.name}"[:24],
+                name=f"{lab.runtime.name}-{plan.id}"[:40],
                 accel=lab.accel,
                 definition=lab.definition,
                 scratch=scratch,
@@ -213,7 +216,14 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
         )
         try:
             progress.step("set up", 0, len(plan.steps))
-            setup_guest(guest, plan.setup.model_dump(), workloads, lab.places, scratch / "setup")
+
+            def check() -> None:
+                dead = guest.why_dead()
+                if dead:
+                    raise dead
+                _within(deadline)
+
+            setup_guest(guest, plan.setup.model_dump(), workloads, lab.places, scratch / "s", check=check)
             view = HostView(guest.domain, plan.machine)
             sampling = Sampling(
                 writer, lambda: time.monotonic_ns() - began_ns, guest.shell, view, plan.sample_every_seconds
@@ -236,6 +246,17 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
             raise
 
 
+def _observe_bare_host(plan: TrialPlan, writer: TrialWriter) -> None:
+    """What the host's counters say before the guest is there: others are compared with that."""
+    for name, probe in PROBES:
+        writer.observe(
+            Observation(
+                0, plan.id, name, reading.name, reading.value, reading.unit, reading.origin, reading.gap
+            )
+            for reading in probe().from_bare_host()
+        )
+
+
 def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
     trial.step, trial.action, trial.describe = number, name, action.describe()
     trial.outcome, trial.facts = None, {}
@@ -243,7 +264,12 @@ def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
     trial.lab.progress.step(trial.describe, number, len(trial.plan.steps))
     trial.writer.event("step.begin", trial.now_ns(), step=number, action=name, describe=trial.describe)
     trial.check()
-    action.run(trial)
+    try:
+        action.run(trial)
+    except OrchestratorError:
+        facts = {"step": number, "action": name, "describe": trial.describe, **trial.facts}
+        trial.writer.event("step.end", trial.now_ns(), outcome="failed", values={}, **facts)
+        raise
     trial.lab.progress.step_done(trial.describe, trial.outcome or "", time.monotonic() - began)
 
 
@@ -259,24 +285,33 @@ def planned_workloads(plan: TrialPlan, places: Places) -> dict[str, WorkloadDriv
     return found
 
 
+def guest_programs(workloads: Mapping[str, WorkloadDriver], places: Places) -> dict[str, Path]:
+    """What is to be installed in a guest, compiled: name -> program. Compiles nothing twice."""
+    sources = [places.guests / GUEST_PROBE]
+    sources += [
+        places.workloads / name / driver.program for name, driver in workloads.items() if driver.program
+    ]
+    return {source.stem: build_program(source, places.cache) for source in sources}
+
+
 def setup_guest(
     guest: Guest,
     setup: Mapping[str, object],
     workloads: Mapping[str, WorkloadDriver],
     places: Places,
     scratch: Path,
+    *,
+    check: Callable[[], None],
 ) -> None:
     """Install the guest's programs and policies with the playbook."""
     programs = scratch / "programs"
     programs.mkdir(parents=True)
-    sources = [places.guests / GUEST_PROBE]
-    sources += [
-        places.workloads / name / driver.program for name, driver in workloads.items() if driver.program
-    ]
-    for source in sources:
-        shutil.copy(build_program(source, places.cache), programs / source.stem)
+    for name, program in guest_programs(workloads, places).items():
+        shutil.copy(program, programs / name)
     variables = {"programs_dir": str(programs), **setup}
-    apply_playbook(places.playbooks / "guest.yaml", variables, guest.shell, guest.keys, scratch / "ansible")
+    apply_playbook(
+        places.playbooks / "guest.yaml", variables, guest.shell, guest.keys, scratch / "a", check=check
+    )
 
 
 def _unit(key: str) -> str:

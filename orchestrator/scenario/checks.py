@@ -1,14 +1,16 @@
-"""What is wrong with a machine although each of its values is well-formed."""
+"""What is wrong with a scenario although each of its values is well-formed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from orchestrator.errors import Problem
+from orchestrator.errors import BadInputError, Problem
 from orchestrator.host.machine import Machine, VirtioMem
 from orchestrator.scenario.model import Scenario
 from orchestrator.units import MIB, PMD_BYTES, format_size, write_size
+from orchestrator.workloads import load_workload
 from orchestrator.yamlfile import Location
 
 MINIMUM_MEMORY_BYTES = 128 * MIB  # a Debian kernel with its initrd does not boot in less
@@ -86,3 +88,25 @@ def check_fits(scenario: Scenario, available_bytes: int) -> list[Problem]:
         else "free memory on this host"
     )
     return [scenario.views[largest.name].problem(("machine", "memory"), wrong, right)]
+
+
+def check_workloads(scenario: Scenario, workloads: Path) -> list[Problem]:
+    """A problem for each step that names a workload that is not in the folder, or sets it wrongly."""
+    problems = []
+    for number, step in enumerate(scenario.steps):
+        name = getattr(step.action, "workload", None)
+        if name is None:
+            continue
+        settings = getattr(step.action, "set", None)
+        try:
+            load_workload(workloads / name)
+        except BadInputError as error:
+            at: Location = ("steps", number, step.name, "workload")
+            problems.append(scenario.file.problem(at, error.brief, error.hint))
+            continue
+        try:
+            load_workload(workloads / name, settings)
+        except BadInputError as error:
+            at = ("steps", number, step.name, "set")
+            problems.append(scenario.file.problem(at, error.brief, error.hint))
+    return problems

@@ -62,7 +62,11 @@ class _Readings:
     def why_missing(self, source: str, name: str) -> str:
         """Why `values` is empty."""
         rows = self._series.get((source, name))
-        return f"no probe read {source}/{name}" if rows is None else str(rows["gap"].iloc[-1])
+        if rows is not None:
+            return str(rows["gap"].iloc[-1])
+        # A probe that failed as a whole could not say which readings it owed.
+        reasons = [str(rows["gap"].iloc[-1]) for (one, _), rows in self._series.items() if one == source]
+        return next((reason for reason in reasons if reason), f"no probe read {source}/{name}")
 
 
 def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:

@@ -64,6 +64,12 @@ def load_workload(folder: Path, settings: Mapping[str, object] | None = None) ->
         changed: WorkloadDriver = driver.model_validate({**written, **settings})
     except ValidationError as error:
         raise BadInputError(
-            f"workload {folder.name!r} cannot be set to that", details=str(error), hint=f"compare {path}"
+            f"workload {folder.name!r} cannot be set so: {_first_fault(error)}", hint=f"compare {path}"
         ) from None
     return changed
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{where}: {fault['msg'].removeprefix('Value error, ')}"

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestLostError
-from orchestrator.guest.shell import CommandError, GuestShell
+from orchestrator.errors import CommandError, CommandTimeoutError
+from orchestrator.guest.shell import GuestShell
 from orchestrator.units import Size
 from orchestrator.workloads.base import DRIVERS, WorkloadDriver
 
@@ -55,12 +55,12 @@ class Redis(WorkloadDriver):
         shell.run(["redis-cli", "SHUTDOWN", "NOSAVE"], seconds=deadline.remaining, check=False)
         while shell.run(["pidof", "redis-server"], seconds=deadline.remaining, check=False).code == 0:
             if deadline.expired:
-                raise GuestLostError("redis-server did not end")
+                raise CommandTimeoutError("redis-server did not end")
 
     def _wait_until_up(self, shell: GuestShell, deadline: Deadline) -> None:
         while "PONG" not in shell.run(["redis-cli", "PING"], seconds=deadline.remaining, check=False).text:
             if deadline.expired:
-                raise GuestLostError("redis-server does not answer")
+                raise CommandTimeoutError("redis-server does not answer")
 
     @staticmethod
     def _number(shell: GuestShell, words: list[str], deadline: Deadline) -> float:

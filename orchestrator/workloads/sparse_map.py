@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestLostError
-from orchestrator.guest.shell import CommandError, GuestShell
+from orchestrator.errors import CommandError, CommandTimeoutError
+from orchestrator.guest.shell import GuestShell
 from orchestrator.units import PMD_BYTES, Size
 from orchestrator.workloads.base import DRIVERS, WorkloadDriver
 
@@ -47,4 +47,4 @@ class SparseMap(WorkloadDriver):
         shell.run(["pkill", "-x", "sparse-map"], seconds=deadline.remaining, check=False)
         while shell.run(["pgrep", "-x", "sparse-map"], seconds=deadline.remaining, check=False).code == 0:
             if deadline.expired:
-                raise GuestLostError("sparse-map did not end")
+                raise CommandTimeoutError("sparse-map did not end")

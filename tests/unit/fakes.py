@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.actions.context import Outcome
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestError
-from orchestrator.guest.shell import CommandError, Result
+from orchestrator.errors import CommandError, GuestError
+from orchestrator.guest.shell import Result
 from orchestrator.host.domain import VirtioMemState
 from orchestrator.host.machine import Machine
 

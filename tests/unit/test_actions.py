@@ -90,7 +90,7 @@ def test_an_unplug_that_never_moves_is_refused(clock: Clock) -> None:
     ended = resized(clock, "unplug", 1536, repeat(1536), to="0B", settle="15s")
     assert ended.outcome is Outcome.REFUSED
     assert ended.acknowledged_ns is None
-    assert ended.settled_ns == pytest.approx(15 * SECOND_NS, abs=SECOND_NS / 2)
+    assert ended.settled_ns is None, "what never moved has no time at which it settled"
     assert ended.values["achieved_bytes"] == 0
 
 

@@ -247,10 +247,12 @@ class Grower:
         self.guest = Guest(2048)
         self.guest._next_frame = 16
         self.truth: dict[int, int] = {}
+        self.top = 0  # level of the roots
 
     def grow(self, level: int, leaves: list[int], *, sure: bool) -> int:
         """A table and what is below it; `sure`: one path ends in a PTE table with an entry."""
-        slots = self.draw(st.lists(st.integers(0, 511), min_size=int(sure), max_size=3, unique=True))
+        last = 255 if level == self.top else 511  # the upper half of a root is the kernel's
+        slots = self.draw(st.lists(st.integers(0, last), min_size=int(sure), max_size=3, unique=True))
         entries = {
             slot: self._entry(level, leaves, sure=sure and number == 0) for number, slot in enumerate(slots)
         }
@@ -290,7 +292,7 @@ def address_spaces(draw: st.DrawFn, *, torn: bool = False) -> tuple[Guest, dict[
     ]
     kernel_leaves = [entry(plain, DIRECT_MAP), entry(reserved, DIRECT_MAP_PTI), entry(zero, DIRECT_MAP)]
 
-    top = draw(st.integers(3, 5))
+    top = grower.top = draw(st.integers(3, 5))
     kernel_root = {}
     if draw(st.booleans()):
         kernel_root[511] = entry(grower.grow(top - 1, kernel_leaves, sure=True), USER_LINK)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestError, GuestLostError
+from orchestrator.errors import CommandError, CommandTimeoutError, GuestError, GuestLostError
 from orchestrator.guest import shell as module
-from orchestrator.guest.shell import CommandError, GuestShell, Result, _drain
+from orchestrator.guest.shell import GuestShell, Result, _drain
 
 
 class Channel:
@@ -114,7 +114,7 @@ def test_a_connection_that_breaks_is_a_lost_guest() -> None:
 
 
 def test_a_command_that_does_not_end_is_a_lost_guest() -> None:
-    with pytest.raises(GuestLostError, match="did not finish 'cmd'"):
+    with pytest.raises(CommandTimeoutError, match="did not finish 'cmd'"):
         drain(Channel(), seconds=0.05)
 
 

@@ -26,6 +26,23 @@ FRAMES = MACHINE.memory // 4096
 RUNS = [(0, 16), (TABLE, 1), (0, 983), (TABLE, 1), (0, 999), (TABLE, 2), (BUDDY, FRAMES - 2002)]
 
 
+ZONEINFO = """\
+Node 0, zone    DMA32
+  pages free     48000
+    cpu: 0
+              count:    3651
+    cpu: 1
+              count:    3693
+Node 0, zone   Normal
+    cpu: 0
+              count:    369
+    cpu: 1
+              count:    449
+Node 0, zone  Movable
+              count:    0
+"""
+
+
 def flags(runs: list[tuple[int, int]] = RUNS) -> bytes:
     return np.array(runs, dtype="<u8").tobytes()
 
@@ -54,6 +71,7 @@ def guest(tmp_path: Path, memory: int, pageflags: object = None, **answers: obje
             f"/sys/devices/system/memory/memory{block}/online:{online}\n"
             for block, online in ((10, 1), (0, 1), (9, 0))
         ),
+        "cat /proc/zoneinfo": ZONEINFO,
         "/usr/local/bin/guest-probe pageflags": flags() if pageflags is None else pageflags,
     }
     device = FakeDomain(pid=os.getpid(), device=None, addresses=lambda address: memory + address)
@@ -66,6 +84,7 @@ def test_what_is_in_a_snapshot(tmp_path: Path, memory: int) -> None:
     snapshot = take_snapshot(running, MACHINE, "loaded")
     assert (snapshot.label, snapshot.kernel) == ("loaded", "6.12.57+deb13-cloud-amd64")
     assert len(snapshot.flags) == FRAMES
+    assert snapshot.notes["pages_on_cpu_lists"] == "DMA32 7344, Normal 818"
     assert np.flatnonzero(snapshot.flags == TABLE).tolist() == [16, 1000, 2000, 2001]
     assert snapshot.table_pfn.tolist() == [2000, 2001]
     assert snapshot.tables_unread == 2
@@ -111,6 +130,7 @@ def test_the_device_is_a_region(tmp_path: Path, memory: int) -> None:
         flags()[:-1],
         flags([(0, 0)]),
         flags([(0, 1 << 62)]),
+        flags([(0, 1 << 29)]),  # 2 TiB, of a guest of 32 MiB
         flags([(0, 1 << 63), (0, 1 << 63)]),
     ],
 )

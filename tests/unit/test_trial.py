@@ -99,7 +99,7 @@ class Stage:
         finally:
             self.ended = True
 
-    def apply(self, playbook: Path, variables: dict[str, Any], *_: object) -> None:
+    def apply(self, playbook: Path, variables: dict[str, Any], *_: object, check: object) -> None:
         assert playbook.is_file()
         self.setup = variables
         self.installed = {path.name for path in Path(variables["programs_dir"]).iterdir()}
