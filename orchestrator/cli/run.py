@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 from orchestrator.cli.output import err, out, print_error, print_json
 from orchestrator.cli.progress import watch
@@ -47,7 +48,7 @@ def run_command(
     import psutil
 
     from orchestrator.plan import make_plan
-    from orchestrator.run import Places, execute_plan
+    from orchestrator.run import Places, execute_plan, new_run_id
     from orchestrator.scenario import check_fits
 
     scenario = open_scenario(scenario_file, guests_dir)
@@ -57,16 +58,35 @@ def run_command(
     plan = make_plan(scenario, seed=seed, repeats=repeats)
     places = Places.beside(find_guests_dir(scenario_file, guests_dir))
     results.mkdir(parents=True, exist_ok=True)
-    with stop_at_signals(), watch() as progress:
-        result = execute_plan(plan, places, results, progress, connect=connect)
-        progress.note("writing the report")
-        files = _write_reports(result.directory)
+    run_dir = results / new_run_id(plan.scenario)
+    try:
+        with stop_at_signals(), watch(_typical_trial_seconds(results, plan.scenario_sha256)) as progress:
+            result = execute_plan(plan, places, run_dir, progress, connect=connect)
+            progress.note("writing the report")
+            files = _write_reports(result.directory)
+    except KeyboardInterrupt:
+        err.print(f"[bold]next:[/] orchestrator show {escape(str(run_dir))}   shows what was kept")
+        raise
     for trial, error in result.errors:
         err.print(f"\n[bold]trial {trial}[/]")
         error.hint = error.hint or f"orchestrator show {result.directory.name}"
         print_error(error)
     _print_result(result, files, as_json=as_json)
     ctx.exit(int(result.exit_code))
+
+
+def _typical_trial_seconds(results: Path, scenario_sha256: str) -> float | None:
+    """How long a trial took when this very scenario last ran to its end here; None if it never did."""
+    from orchestrator.errors import BadInputError
+    from orchestrator.store import Status, list_runs
+
+    for run in list_runs(results):
+        if isinstance(run, BadInputError) or run.status is not Status.COMPLETED:
+            continue
+        if run.plan.get("scenario_sha256") == scenario_sha256:
+            ends = [trial.ended.t_ns / 1e9 for trial in run.trials if trial.ended]
+            return sum(ends) / len(ends) if ends else None
+    return None
 
 
 def _write_reports(directory: Path) -> dict[str, str]:

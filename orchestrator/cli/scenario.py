@@ -46,13 +46,14 @@ def find_guests_dir(scenario: Path, given: Path | None = None) -> Path:
 def open_scenario(path: Path, guests_dir: Path | None = None) -> Scenario:
     """Load a scenario with the guest definitions that belong to it. Raises FileProblemsError."""
     from orchestrator.guest.definition import load_definition
-    from orchestrator.scenario import check_workloads, load_scenario
+    from orchestrator.scenario import check_labels, check_workloads, load_scenario
 
     def kernels_of(guest: str) -> Collection[str]:
         return load_definition(find_guests_dir(path, guests_dir) / f"{guest}.yaml").kernels
 
     scenario = load_scenario(path, kernels_of=kernels_of)
-    problems = check_workloads(scenario, find_guests_dir(path, guests_dir).resolve().parent / "workloads")
+    workloads = find_guests_dir(path, guests_dir).resolve().parent / "workloads"
+    problems = [*check_labels(scenario), *check_workloads(scenario, workloads)]
     if problems:
         raise FileProblemsError(problems)
     return scenario

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-import sys
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import contextmanager, suppress
+
+from orchestrator.interrupts import stopped_by_signals
+
+_STDERR = 2
 
 
 @contextmanager
 def stop_at_signals(notice: str = "ending the guest and keeping what was read") -> Iterator[None]:
     """SIGTERM and SIGHUP end the block as Ctrl-C does; once it is ending, further ones change nothing."""
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in kinds:
-            signal.signal(number, signal.SIG_IGN)
-        sys.stderr.write(f"\nstopping: {notice}\n")
-        raise KeyboardInterrupt
+    def say() -> None:
+        # Not through sys.stderr, in the middle of whose writing the signal may have come; and after
+        # SIGHUP there may be no terminal to write to.
+        with suppress(OSError):
+            os.write(_STDERR, f"\nstopping: {notice}\n".encode())
 
-    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in kinds}
-    try:
+    with stopped_by_signals(say, _kill_guests):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+def _kill_guests() -> None:
+    from orchestrator.host.runtime import kill_guests
+
+    kill_guests()

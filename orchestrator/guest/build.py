@@ -21,6 +21,11 @@ GATEWAY_ADDRESS = "10.0.2.2"
 BUILD_SECONDS = 1200.0
 _CLEAN_UP_SECONDS = 30.0
 
+# mmdebstrap's main process only notes a TERM and then waits for its children, which want one each, as
+# from a terminal. So this shell hands the one that it gets, from us or because we were killed, to them
+# all, once, and stays until they have cleaned up.
+_SPREAD_TERM = """trap 'trap "" TERM; kill -TERM 0; wait' TERM; "$@" & wait $!"""
+
 _SCRIPT = Path(__file__).with_name("customize.sh")
 _SAFE_RELEASE = re.compile(r"[A-Za-z0-9.+~_-]{1,64}")
 _NETWORK = f"""\
@@ -111,8 +116,7 @@ def _argv(definition: GuestDefinition, made: Path, settings: Path) -> list[str]:
 
     mirror = debian_mirror()
     return [
-        # Should we be killed, it ends as it does when `_end` asks for it.
-        *("setpriv", "--pdeathsig", "TERM"),
+        *("setpriv", "--pdeathsig", "TERM", "sh", "-c", _SPREAD_TERM, "sh"),
         "mmdebstrap",
         "--variant=minbase",
         "--format=null",
@@ -170,8 +174,8 @@ def _run(argv: list[str], name: str, scratch: Path, lock: int) -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Let it unmount and remove what it made.
 
-    A second signal would keep it from that. This is its first: in a session of its own, it does not
-    get the terminal's Ctrl-C.
+    A second signal would keep it from that. This is the first: in a session of its own, mmdebstrap
+    does not get the terminal's Ctrl-C.
     """
     if process.poll() is None:
         process.terminate()

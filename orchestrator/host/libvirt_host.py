@@ -22,6 +22,7 @@ import psutil
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import VirtioMemState
 from orchestrator.host.domain_xml import virtio_mem_request
+from orchestrator.interrupts import deferred
 from orchestrator.units import KIB
 
 # QEMU runs with the rights of whoever runs the orchestrator: embedded libvirt has no daemon with
@@ -109,7 +110,8 @@ class LibvirtHost:
             domain.listen()
             yield domain
         finally:
-            domain.destroy()
+            with deferred():
+                domain.destroy()
 
 
 @contextmanager

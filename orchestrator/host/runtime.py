@@ -1,7 +1,7 @@
 """What a run needs on the host while it runs, in one folder that tells whose it is.
 
     /var/tmp/orchestrator-<uid>/<token>/
-        owner.json      who made it: pid, start time, boot, run
+        owner.json      who made it: pid, start, boot, run
         v/              root of the embedded libvirt driver: its sockets and pid files
         ...             overlays and whatever else the run keeps while it runs
 
@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
+import signal
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,31 +29,34 @@ import psutil
 
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
+from orchestrator.interrupts import deferred
+from orchestrator.processes import boot_id, lives, started_ticks
 
 # What a run starts. Nothing else is ever ended, even if our path stands on its command line.
 OUR_PROGRAMS = ("qemu-system-", "passt", "ansible", "ssh")
 
 END_SECONDS = 10.0
 
+OWNER = "owner.json"
+_OUR_NAME = re.compile("[0-9a-f]{8}")
+
+# The runtime folders of this process.
+_mine: set[Path] = set()
+
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that made a runtime folder."""
+    """The process that made a runtime folder, named as in `orchestrator.processes`."""
 
     pid: int
-    started: float  # seconds since the epoch, as psutil tells it; with the pid it names one process
+    started_ticks: int
     boot_id: str
     run_dir: str
 
     @property
     def alive(self) -> bool:
         """Whether that very process still runs."""
-        if self.boot_id != boot_id():
-            return False
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1.0
-        except psutil.NoSuchProcess:
-            return False
+        return lives(self.pid, self.started_ticks, self.boot_id)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Process:
     """A process that a run started."""
 
     pid: int
-    started: float
+    started_ticks: int
     name: str
 
 
@@ -71,55 +77,53 @@ class Leftover:
     processes: tuple[Process, ...]
 
 
-def boot_id() -> str:
-    """Identity of this boot of the machine."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def runtime_base() -> Path:
-    """The folder of all runtime folders of this user, made if it is missing.
+    """Where the runtime folders of this user are: in /var/tmp, or in `$ORCHESTRATOR_RUNTIME`.
 
-    `$ORCHESTRATOR_RUNTIME`, if set, is that folder instead; keep it short.
+    Keep that short, and let others pass through it: passt, started as root, drops to `nobody`.
     """
-    chosen = os.environ.get("ORCHESTRATOR_RUNTIME")
-    base = Path(chosen or f"/var/tmp/orchestrator-{os.getuid()}")  # noqa: S108  # owner and mode are checked below
-    base.mkdir(mode=0o711, exist_ok=True)
-    status = base.lstat()
-    if status.st_uid != os.getuid() or not base.is_dir() or base.is_symlink():
-        raise InfrastructureError(
-            f"{base} belongs to somebody else",
-            hint="have an administrator look at it; it should be yours alone",
-        )
-    # Others may pass through to a name they know (passt drops to `nobody`), but not list or write.
-    base.chmod(0o711)
-    return base
+    # A folder of our own in it, always: it is not for us to change, nor is what else is in it.
+    parent = os.environ.get("ORCHESTRATOR_RUNTIME") or "/var/tmp"  # noqa: S108  # `_must_be_ours` is asked first
+    return Path(parent).absolute() / f"orchestrator-{os.getuid()}"
 
 
 @contextmanager
 def runtime_folder(run_dir: Path) -> Iterator[Path]:
     """A new runtime folder; at the end its processes are ended and it is removed."""
-    folder = runtime_base() / secrets.token_hex(4)
-    folder.mkdir(mode=0o711)
-    owner = Owner(os.getpid(), psutil.Process().create_time(), boot_id(), str(run_dir))
-    (folder / "owner.json").write_text(json.dumps(asdict(owner)))
+    base = runtime_base()
+    base.mkdir(mode=0o711, parents=True, exist_ok=True)
+    _must_be_ours(base)
+    # Others may pass through to a name they know (passt drops to `nobody`), but not list or write.
+    base.chmod(0o711)
+    folder = base / secrets.token_hex(4)
+    owner = Owner(os.getpid(), started_ticks(os.getpid()) or 0, boot_id(), str(run_dir))
     try:
+        folder.mkdir(mode=0o711)
+        (folder / OWNER).write_text(json.dumps(asdict(owner)))
+        _mine.add(folder)
         yield folder
     finally:
-        remove(folder)
+        with deferred():  # half a clean-up would leave QEMU running
+            remove(folder)
+            _mine.discard(folder)
 
 
 def leftovers() -> list[Leftover]:
-    """What runs that are no more have left behind, for this user."""
+    """What runs that are no more have left behind, for this user. Changes nothing."""
+    base = runtime_base()
+    if not base.is_dir():
+        return []
+    _must_be_ours(base)
     found = []
-    for folder in sorted(runtime_base().iterdir()):
+    for folder in sorted(base.iterdir()):
+        if not _OUR_NAME.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
+            continue  # not of our making
         owner = _read_owner(folder)
         try:
-            age_seconds = time.time() - folder.stat().st_mtime
+            left = _was_left_in_the_making(folder) if owner is None else not owner.alive
         except FileNotFoundError:
             continue  # its run ended while we looked
-        # A folder without an owner is either being made this instant or was left in that instant.
-        fresh = owner is None and age_seconds < END_SECONDS
-        if not fresh and (owner is None or not owner.alive):
+        if left:
             found.append(Leftover(folder, owner, tuple(processes_of(folder))))
     return found
 
@@ -127,9 +131,27 @@ def leftovers() -> list[Leftover]:
 def remove(folder: Path) -> None:
     """End the processes of a runtime folder and delete it."""
     end(processes_of(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+    # owner.json is the last to go: should we be killed meanwhile, `clean` still knows whose it was.
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != OWNER:
+            path.unlink(missing_ok=True)
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} <= {OWNER}:
+        shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
-        raise InfrastructureError(f"{folder} could not be removed", hint="orchestrator clean")
+        raise InfrastructureError(
+            f"{folder} could not be removed", hint=f"ls -lR {folder}   and then: orchestrator clean"
+        )
+
+
+def kill_guests() -> None:
+    """Kill every QEMU of this process at once, so that a call to one that hangs returns."""
+    for folder in tuple(_mine):
+        for process in processes_of(folder):
+            if process.name.startswith("qemu-system-"):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(process.pid, signal.SIGKILL)
 
 
 def processes_of(folder: Path) -> Iterator[Process]:
@@ -138,7 +160,9 @@ def processes_of(folder: Path) -> Iterator[Process]:
     for process in psutil.process_iter():
         try:
             if process.name().startswith(OUR_PROGRAMS) and any(prefix in word for word in process.cmdline()):
-                yield Process(process.pid, process.create_time(), process.name())
+                began = started_ticks(process.pid)
+                if began is not None:
+                    yield Process(process.pid, began, process.name())
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue  # gone, or another user's
 
@@ -149,14 +173,14 @@ def end(processes: Iterator[Process] | tuple[Process, ...]) -> None:
     for process in processes:
         try:
             handle = psutil.Process(process.pid)
-            if handle.create_time() == process.started:
+            if started_ticks(process.pid) == process.started_ticks:
                 handle.terminate()
                 handles.append(handle)
-        except psutil.NoSuchProcess:
-            continue
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # gone, or passt, which has become `nobody`; it ends with its QEMU
     _, alive = psutil.wait_procs(handles, timeout=END_SECONDS / 2)
     for handle in alive:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             handle.kill()  # psutil checks that the pid is still the same process
     wait_for(
         lambda: None if any(_runs(handle) for handle in alive) else True, Deadline(END_SECONDS), every=0.05
@@ -173,6 +197,22 @@ def _runs(handle: psutil.Process) -> bool:
 
 def _read_owner(folder: Path) -> Owner | None:
     try:
-        return Owner(**json.loads((folder / "owner.json").read_text()))
+        return Owner(**json.loads((folder / OWNER).read_text()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _was_left_in_the_making(folder: Path) -> bool:
+    # A folder that says nothing of its owner is either being made this instant or was left in that
+    # instant. With anything in it but what is made first, it is none of ours to judge.
+    strange = {path.name for path in folder.iterdir()} - {OWNER, "v"}
+    return not strange and time.time() - folder.stat().st_mtime >= END_SECONDS
+
+
+def _must_be_ours(base: Path) -> None:
+    status = base.lstat()
+    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
+        raise InfrastructureError(
+            f"{base} belongs to somebody else",
+            hint="have an administrator look at it; it should be yours alone",
+        )

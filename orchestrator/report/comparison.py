@@ -14,7 +14,7 @@ ROWS: Final = (
     (
         "Guest page tables",
         (
-            ("guest_page_table_bytes_peak", "at their peak", "bytes"),
+            ("guest_page_table_bytes_peak", "largest sample", "bytes"),
             ("guest_page_table_bytes_end", "at the end", "bytes"),
             ("guest_page_tables_total", "table pages read", "count"),
             ("guest_page_tables_empty", "of these, empty", "count"),

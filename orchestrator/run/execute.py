@@ -41,9 +41,9 @@ def new_run_id(scenario: str) -> str:
 
 
 def execute_plan(
-    plan: Plan, places: Places, results: Path, progress: Progress, *, connect: str | None = None
+    plan: Plan, places: Places, run_dir: Path, progress: Progress, *, connect: str | None = None
 ) -> RunResult:
-    """Run every trial of a plan.
+    """Run every trial of a plan into `run_dir`, which must not exist yet.
 
     A trial that fails does not stop the others. Raises what keeps all of them from running, and
     KeyboardInterrupt; the run folder says so, too.
@@ -51,9 +51,8 @@ def execute_plan(
     definition = load_definition(places.guests / f"{plan.guest}.yaml")
     for trial in plan.trials[:1]:  # all have the same steps; what is bad is told before anything is begun
         guest_programs(planned_workloads(plan.trial(trial.id), places), places)
-    run = RunWriter.create(
-        results, new_run_id(plan.scenario), plan.to_json(), provenance(command_line(), places.guests.parent)
-    )
+    facts = provenance(command_line(), places.guests.parent)
+    run = RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts)
     status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
     try:
         errors, summaries = _execute(plan, definition, places, run, progress, connect=connect)

@@ -1,6 +1,6 @@
 """What a user writes: a scenario file, checked as a whole before anything runs."""
 
-from orchestrator.scenario.checks import check_fits, check_workloads, guest_overhead_bytes
+from orchestrator.scenario.checks import check_fits, check_labels, check_workloads, guest_overhead_bytes
 from orchestrator.scenario.load import KernelsOf, load_scenario
 from orchestrator.scenario.model import Arm, Scenario, Setup, Step
 
@@ -11,6 +11,7 @@ __all__ = [
     "Setup",
     "Step",
     "check_fits",
+    "check_labels",
     "check_workloads",
     "guest_overhead_bytes",
     "load_scenario",

@@ -90,6 +90,20 @@ def check_fits(scenario: Scenario, available_bytes: int) -> list[Problem]:
     return [scenario.views[largest.name].problem(("machine", "memory"), wrong, right)]
 
 
+def check_labels(scenario: Scenario) -> list[Problem]:
+    """A problem for each snapshot that is called like an earlier one: tables could not tell them apart."""
+    seen: set[str] = set()
+    problems = []
+    for number, step in enumerate(scenario.steps):
+        label = getattr(step.action, "label", None)
+        if label in seen:
+            wrong, right = f"a second snapshot is called {label!r}", "give each its own label"
+            problems.append(scenario.file.problem(("steps", number, step.name, "label"), wrong, right))
+        elif label is not None:
+            seen.add(label)
+    return problems
+
+
 def check_workloads(scenario: Scenario, workloads: Path) -> list[Problem]:
     """A problem for each step that names a workload that is not in the folder, or sets it wrongly."""
     problems = []

@@ -1,0 +1,38 @@
+"""What is wrong with steps that are well-formed, told where it stands, before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.scenario import open_scenario
+from orchestrator.errors import FileProblemsError
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAD = "version: 1\nname: x\nguest: debian-13\nmachine: {memory: 1GiB}\narms: {a: }\nsteps:\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "place", "words"),
+    [
+        ("start: {workload: redsi}", "8:23", "no workload is called 'redsi'; there are: redis, sparse-map"),
+        ("start: {workload: sparse-map, set: {span: 50GB}}", "8:40", "span: '50GB' is not a size; write 50GiB"),
+        ("start: {workload: sparse-map, set: {spam: 1GiB}}", "8:40", "spam: Extra inputs are not permitted"),
+        ("stop: {workload: nothing}", "8:22", "no workload is called 'nothing'"),
+        ("snapshot: {label: first}", "8:24", "a second snapshot is called 'first'"),
+    ],
+)
+def test_a_bad_step_is_told_with_its_place(tmp_path: Path, step: str, place: str, words: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"{HEAD}  - snapshot: {{label: first}}\n  - {step}\n")
+    with pytest.raises(FileProblemsError) as refused:
+        open_scenario(path, ROOT / "guests")
+    (problem,) = refused.value.problems
+    assert re.match(rf"{re.escape(str(path))}:{place}: .*{re.escape(words)}", str(problem)), str(problem)
+
+
+def test_the_scenarios_that_come_along_are_sound() -> None:
+    for path in (ROOT / "scenarios").glob("*.yaml"):
+        assert open_scenario(path).name == path.stem
