@@ -88,7 +88,7 @@ def _watchdog(answered: threading.Event, unstick: Callable[[], None]) -> Iterato
     # The interpreter writes the number of a signal to this descriptor as it comes, in whatever call
     # the main thread is (signal.set_wakeup_fd).
     reader, writer = socket.socketpair()
-    writer.setblocking(False)
+    writer.settimeout(0)  # set_wakeup_fd wants it not to block
 
     def watch() -> None:
         with reader:

@@ -6,13 +6,22 @@ for pandas and libvirt.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
+import signal
+import subprocess
 import sys
+import traceback
+from contextlib import suppress
 
 import click
 
 from orchestrator.cli.output import print_error
-from orchestrator.errors import ExitCode, OrchestratorError
+from orchestrator.errors import ExitCode, InfrastructureError, OrchestratorError
+
+# As a shell has it for what SIGPIPE ended: neither completed nor failed.
+_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 # verb -> (module, one line of help). The help stands here so that `--help` imports nothing.
 VERBS = {
@@ -70,16 +79,78 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    sys.exit(_exit_code(argv))
+
+
+def _exit_code(argv: list[str] | None) -> int:
     try:
         result = cli.main(args=argv, standalone_mode=False)
-        sys.exit(int(result) if isinstance(result, int) else ExitCode.COMPLETED)
-    except click.exceptions.Abort:
-        sys.exit(ExitCode.INTERRUPTED)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
+        sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
+        return int(result) if isinstance(result, int) else ExitCode.COMPLETED
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
     except click.ClickException as error:
         error.show()
-        sys.exit(ExitCode.BAD_INPUT)
+        return ExitCode.BAD_INPUT
     except OrchestratorError as error:
+        return _tell(error)
+    except SystemExit as end:
+        # click and rich end with 1 where a pipe is broken; ours says that an expectation failed.
+        if isinstance(end.__context__, BrokenPipeError):
+            return _reader_gone()
+        raise
+    except BrokenPipeError:
+        return _reader_gone()
+    except OSError as error:
+        if error.errno == errno.EIO and _interrupted(error):
+            return ExitCode.INTERRUPTED  # the terminal has gone, and with it whom to tell
+        return _tell(_host_failure(error))
+    except subprocess.CalledProcessError as error:
+        return _tell(_tool_failure(error))
+    except Exception as error:  # noqa: BLE001  # the last place to tell it from a failed expectation
+        brief = f"internal error: {type(error).__name__}: {error}".splitlines()[0]
+        return _tell(OrchestratorError(brief, details=traceback.format_exc()))
+
+
+def _tell(error: OrchestratorError) -> int:
+    # What cannot be told, since standard error is closed, still has its code. rich exits by itself.
+    with suppress(OSError, SystemExit):
         print_error(error)
-        sys.exit(error.exit_code)
+    return error.exit_code
+
+
+def _host_failure(error: OSError) -> InfrastructureError:
+    file = error.filename or ""
+    what = error.strerror or str(error) or type(error).__name__
+    hint = "orchestrator doctor"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = f"free some space: df -h {file}".rstrip()
+    elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} and file:
+        hint = f"see whose it is: ls -ld {file}"
+    return InfrastructureError(f"{file}: {what}" if file else what, hint=hint)
+
+
+def _tool_failure(error: subprocess.CalledProcessError) -> InfrastructureError:
+    argv = error.cmd if isinstance(error.cmd, list | tuple) else [error.cmd]
+    said = error.stderr or error.output or ""
+    details = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    return InfrastructureError(
+        f"{argv[0]}: ended with exit code {error.returncode}",
+        details=details.strip()[-2000:],
+        hint="orchestrator doctor",
+    )
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
+def _reader_gone() -> int:
+    """`| head` has seen enough: nothing to tell, and the interpreter shall not try at its end, either."""
+    with suppress(OSError, ValueError):  # there may be no descriptor behind it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE

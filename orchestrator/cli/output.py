@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import FileProblemsError, OrchestratorError, Problem
 from orchestrator.guest.console import printable
 
 # rich honours NO_COLOR and a pipe by itself; results go to stdout, everything else to stderr.
@@ -23,7 +23,10 @@ def print_json(value: Any) -> None:  # any JSON-able value
 
 def print_error(error: OrchestratorError) -> None:
     """What failed, where, the console's tail, and what to type next."""
-    err.print(f"[bold red]error:[/] {escape(printable(error.brief))}")
+    if isinstance(error, FileProblemsError):
+        _print_problems(error.problems)
+    else:
+        err.print(f"[bold red]error:[/] {escape(printable(error.brief))}")
     if error.details:
         err.print(escape(printable(error.details)))
     if error.console_tail:
@@ -32,3 +35,10 @@ def print_error(error: OrchestratorError) -> None:
         err.print("[dim]----------------------------------[/]")
     if error.hint:
         err.print(f"[bold]next:[/] {escape(error.hint)}")
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    # Editors look for file:line:column at the beginning of a line; and `:x:` in it is no emoji.
+    for problem in problems:
+        err.print(printable(str(problem)), markup=False, emoji=False)
+    err.print(f"[bold red]{len(problems)} {'problem' if len(problems) == 1 else 'problems'}[/]")

@@ -132,13 +132,14 @@ def remove(folder: Path) -> None:
     """End the processes of a runtime folder and delete it."""
     end(processes_of(folder))
     # owner.json is the last to go: should we be killed meanwhile, `clean` still knows whose it was.
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != OWNER:
-            path.unlink(missing_ok=True)
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} <= {OWNER}:
-        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # the look below tells whether it went
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != OWNER:
+                path.unlink(missing_ok=True)
+        if all(path.name == OWNER for path in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         raise InfrastructureError(
             f"{folder} could not be removed", hint=f"ls -lR {folder}   and then: orchestrator clean"

@@ -11,6 +11,8 @@ from orchestrator.store import Status
 # From here on two arms differ for a reader; below, they are called about the same.
 _SAME_SHARE = 0.05
 _FEW_ARMS = 4
+# Memory that came back, as a share of the table bytes that were freed, that a reader calls little.
+_LITTLE_SHARE = 0.25
 
 
 def answer(view: RunView) -> list[str]:
@@ -111,9 +113,12 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
     if len(both) < 2:  # nothing to compare
         return
     low, high = min(both, key=_second), max(both, key=_second)
-    if high[1] > 0 and low[1] < high[1] / 2 and high[2] > 0 and _about_same(low[2], high[2]):
+    freed, gained = high[1] - low[1], high[2] - low[2]
+    little = gained < freed * _LITTLE_SHARE or _about_same(low[2], high[2])
+    if freed > high[1] / 2 and high[2] > 0 and little:
+        more = f"only {size(gained)} more memory" if gained > 0 else "no more memory"
         yield (
-            f"So {percent(high[1] - low[1], high[1])} fewer page-table bytes freed almost no memory: "
+            f"So {percent(freed, high[1])} fewer page-table bytes ({size(freed)}) gave back {more}: "
             "unplug needs whole blocks, and one table left in a block keeps all of it."
         )
 

@@ -40,6 +40,7 @@ class Orchestrator:
         self.results = results
         # A unix socket's path has to fit below it.
         self.runtime = Path(tempfile.mkdtemp(prefix="orch-", dir="/var/tmp"))
+        self.runtime.chmod(0o711)  # passt, started as root, passes through as `nobody`
         self._environment = {**os.environ, "ORCHESTRATOR_RUNTIME": str(self.runtime)}
 
     def close(self) -> None:
@@ -51,7 +52,8 @@ class Orchestrator:
 
     def left_behind(self) -> list[str]:
         """Processes and folders that a run would leave behind."""
-        found = [str(folder) for folder in self.runtime.iterdir()]
+        base = self.runtime / f"orchestrator-{os.getuid()}"
+        found = [str(folder) for folder in base.iterdir()] if base.is_dir() else []
         for process in psutil.process_iter(["pid", "cmdline"]):
             words = " ".join(process.info["cmdline"] or ())
             if f"{self.runtime}/" in words:

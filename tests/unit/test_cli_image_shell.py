@@ -278,7 +278,7 @@ def test_a_signal_ends_ssh_and_the_guest(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_second_signal_does_not_disturb_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_signal_does_not_disturb_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGINT)
     ended = []
 
@@ -293,7 +293,7 @@ def test_a_second_signal_does_not_disturb_the_end(capsys: pytest.CaptureFixture[
     with pytest.raises(KeyboardInterrupt), stop_at_signals("now"):
         interrupted_twice()
     assert ended == [True]
-    assert capsys.readouterr().err == "\nstopping: now\n"
+    assert capfd.readouterr().err == "\nstopping: now\n"
     assert signal.getsignal(signal.SIGINT) is before
 
 

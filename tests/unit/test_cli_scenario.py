@@ -138,7 +138,6 @@ def test_every_fault_of_every_file_is_told_with_its_place(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
-        "error: "
         "bad.yaml:5:3: unknown key 'memroy' in machine; did you mean 'memory'?\n"
         "bad.yaml:6:11: machine.memory: '1536MB' is not a size; "
         "write 1536MiB (units are B, KiB, MiB, GiB, TiB)\n"
@@ -146,6 +145,7 @@ def test_every_fault_of_every_file_is_told_with_its_place(
         "bad.yaml:10:17: there is no kernel '8.x'; did you mean '7.x'? A path has a '/', as in ./bzImage\n"
         "bad.yaml:13:5: there is no action 'gorw'; did you mean 'grow'?\n"
         "missing.yaml:1:1: there is no such file; check the path\n"
+        "6 problems\n"
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import VirtioMemState
-from orchestrator.host.libvirt_host import LibvirtDomain
+from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 
 LIVE = Path(__file__).with_name("golden") / "live-domain.xml"
 
@@ -117,3 +120,22 @@ def test_whether_it_runs(monkeypatch: pytest.MonkeyPatch, state: int, runs: bool
     monitor = Monitor()
     monitor.running = state
     assert domain(monitor, monkeypatch).is_running() is runs
+
+
+def test_a_signal_while_qemu_is_ended_waits_until_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def destroy() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("destroyed")
+
+    libvirt: Any = SimpleNamespace(libvirtError=FakeError, VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE=1)
+    connection = SimpleNamespace(
+        createXML=lambda _xml, _flags: SimpleNamespace(destroy=destroy),
+        domainEventRegisterAny=lambda *_: 1,
+        domainEventDeregisterAny=lambda _: None,
+    )
+    host = LibvirtHost(libvirt, connection, "test:///")
+    with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
+        pass
+    assert done == ["destroyed"]

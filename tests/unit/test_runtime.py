@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.cli import main
+from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
 from orchestrator.host import runtime
 from orchestrator.host.runtime import Process, end, leftovers, processes_of, remove, runtime_folder
+from orchestrator.processes import started_ticks
 
 # Makes a runtime folder below argv[1], starts programs with it on their command lines, and waits.
 _OWNER = """
@@ -147,7 +151,9 @@ def test_a_pid_that_was_given_to_another_is_left_alone(
     program: Callable[[str], Path], spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
     child = spawn(program("passt"), "-c", "while :; do sleep 0.1; done")
-    end((Process(child.pid, psutil.Process(child.pid).create_time() - 5, "passt"),))
+    began = started_ticks(child.pid)
+    assert began is not None
+    end((Process(child.pid, began - 1, "passt"),))
     assert child.poll() is None
 
 
@@ -171,17 +177,24 @@ def test_what_ignores_sigterm_is_killed(
     [
         ({}, False),
         ({"boot_id": "another boot"}, True),
-        ({"started": -60.0}, True),
+        ({"started_ticks": -1}, True),
         ({"pid": (1 << 22) + 1}, True),
     ],
 )
 def test_whose_owner_is_gone(base: Path, owner: dict[str, object], listed: bool) -> None:
     with runtime_folder(Path("results/r1")) as folder:
         told = json.loads((folder / "owner.json").read_text())
-        if "started" in owner:
-            owner = {"started": told["started"] + owner["started"]}  # a pid that was given to another
+        if "started_ticks" in owner:
+            owner = {"started_ticks": told["started_ticks"] - 1}  # a pid that was given to another
         (folder / "owner.json").write_text(json.dumps({**told, **owner}))
         assert [left.folder for left in leftovers()] == ([folder] if listed else [])
+
+
+def test_a_clock_that_is_set_changes_no_owner(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with runtime_folder(Path("results/r1")):
+        # psutil computes a start from the boot time, which is the clock less the time since the boot.
+        monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 3600)
+        assert leftovers() == []
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"pid": 1}'])
@@ -211,6 +224,110 @@ def test_a_folder_that_goes_while_we_look_is_no_fault(base: Path, monkeypatch: p
 def test_a_base_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setattr(runtime, "Path", lambda _: tmp_path / "link")
+    monkeypatch.setattr(runtime, "runtime_base", lambda: tmp_path / "link")
+    with pytest.raises(InfrastructureError, match="belongs to somebody else"), runtime_folder(Path("r")):
+        pytest.fail("it was taken")
     with pytest.raises(InfrastructureError, match="belongs to somebody else"):
-        runtime.runtime_base()
+        leftovers()
+
+
+def test_a_chosen_folder_keeps_its_rights_and_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = tmp_path / "chosen"
+    (chosen / "0123abcd").mkdir(parents=True)
+    (chosen / "notes").write_text("dear")
+    os.utime(chosen / "0123abcd", (time.time() - 60,) * 2)
+    chosen.chmod(0o770)
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(chosen))
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    assert leftovers() == []
+    assert typed(capsys, "clean")[0] == 0
+    assert sorted(path.name for path in chosen.iterdir()) == ["0123abcd", "notes"], "looking makes nothing"
+    with runtime_folder(Path("r")) as folder:
+        assert folder.parent == chosen / f"orchestrator-{os.getuid()}"
+        assert folder.parent.stat().st_mode & 0o777 == 0o711
+        folder.parent.chmod(0o700)
+        assert leftovers() == []
+        assert folder.parent.stat().st_mode & 0o777 == 0o700, "looking changes nothing"
+    assert chosen.stat().st_mode & 0o777 == 0o770
+    assert (chosen / "notes").read_text() == "dear"
+
+
+def test_what_is_not_of_our_making_is_ignored(base: Path) -> None:
+    (base / "notes").write_text("x")
+    (base / "89abcdef").write_text("a file")
+    (base / "backup").mkdir()
+    (base / "00000000").mkdir()
+    (base / "00000000" / "thesis.tex").write_text("x")
+    (base / "00000001").symlink_to(base / "backup")
+    for path in base.iterdir():
+        os.utime(path, (time.time() - 60,) * 2)
+    assert leftovers() == []
+
+
+def dead(base: Path, name: str) -> Path:
+    """A folder whose owner is gone."""
+    folder = base / name
+    (folder / "v").mkdir(parents=True)
+    owner = {"pid": (1 << 22) + 1, "started_ticks": 1, "boot_id": "another", "run_dir": f"results/{name}"}
+    (folder / "owner.json").write_text(json.dumps(owner))
+    return folder
+
+
+def typed(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(argv))
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def test_one_that_stays_does_not_keep_the_others(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    stays, goes = dead(base, "00000000"), dead(base, "00000001")
+    rmtree = shutil.rmtree
+
+    def refuse(path: Path, *, ignore_errors: bool) -> None:
+        if not path.is_relative_to(stays):
+            rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(runtime.shutil, "rmtree", refuse)
+    code, text, err = typed(capsys, "clean")
+    assert (code, text) == (3, f"removed {goes} of results/00000001\n")
+    assert f"{stays} could not be removed" in err
+    assert not goes.exists()
+    assert (stays / "owner.json").exists(), "clean has to find it again"
+
+
+def test_a_process_that_is_anothers_does_not_keep_the_rest(
+    program: Callable[[str], Path],
+    spawn: Callable[..., subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    child = spawn(program("passt"), "-c", "while :; do sleep 0.1; done")
+    began = started_ticks(child.pid)
+    assert began is not None
+
+    def deny(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "terminate", deny)
+    end((Process(child.pid, began, "passt"),))
+    assert child.poll() is None
+
+
+def test_a_signal_during_the_clean_up_waits_for_its_end(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed = []
+
+    def interrupted(folder: Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        remove(folder)
+        removed.append(folder)
+
+    monkeypatch.setattr(runtime, "remove", interrupted)
+    with pytest.raises(KeyboardInterrupt), stop_at_signals(), runtime_folder(Path("r")) as folder:
+        pass
+    assert removed == [folder]
+    assert not folder.exists()

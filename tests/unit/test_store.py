@@ -11,12 +11,12 @@ import sys
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 from synthetic_run import ARMS, META, plan_json, write_run, write_trial
 
 from orchestrator.errors import BadInputError
 from orchestrator.observation import Observation, Origin
+from orchestrator.processes import started_ticks
 from orchestrator.store import (
     RunWriter,
     Status,
@@ -253,7 +253,9 @@ def test_a_run_whose_writer_is_gone_was_killed(tmp_path: Path) -> None:
         return open_run(copy).status
 
     # The number was given to another process, which began later; then no process at all; a reboot.
-    assert with_writer(process_started=psutil.Process().create_time() - 60) is Status.KILLED
+    began = started_ticks(os.getpid())
+    assert began is not None
+    assert with_writer(started_ticks=began - 1) is Status.KILLED
     assert with_writer(pid=(1 << 22) + 1) is Status.KILLED
     assert with_writer(boot_id="another") is Status.KILLED
     assert with_writer(hostname=socket.gethostname() + "-other") is Status.UNKNOWN

@@ -1,0 +1,278 @@
+"""What ./bootstrap installs, from where, and as whom. Scripts on PATH play apt, dpkg-query, id and sudo."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pty
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+BOOTSTRAP = Path(__file__).resolve().parents[2] / "bootstrap"
+RELEASE, BACKPORTS = "1:7.2+dfsg-7", "1:10.0.2+ds-2~bpo12+1"
+MAIN = "http://mirror.example/debian/|Debian|bookworm|Debian"
+FOREIGN = "http://vendor/|Vendor|bookworm|Vendor"
+SECURITY = "http://security/|Debian-Security|bookworm|Debian"
+BACKPORTED = "http://mirror.example/debian/|Debian Backports|bookworm-backports|Debian Backports"
+
+# Each plays what bootstrap asks of the real one; the machine is the files in $STATE.
+STUBS = {
+    # Lines of $STATE/dpkg: STATUS PACKAGE VERSION.
+    "dpkg-query": """\
+case $3 in
+*Status*) shift 3; for name; do grep " $name " "$STATE/dpkg" | cut -d' ' -f1,2; done ;;
+*) grep " $4 " "$STATE/dpkg" | cut -d' ' -f3 | grep . ;;
+esac
+""",
+    # An installed QEMU is the candidate unless apt is told to forget what is installed.
+    "apt-cache": """\
+now=$(sed -n 's/^installed qemu-system-x86 //p' "$STATE/dpkg")
+case " $* " in *" Dir::State::status=/dev/null "*) now= ;; esac
+printf 'qemu-system-x86:\\n  Installed: x\\n  Candidate: %s\\n' "${now:-$RELEASE}"
+""",
+    # Lines of $STATE/sources: URI|LABEL|CODENAME|ORIGIN.
+    "apt-get": """\
+case $1 in indextargets)
+    case " $* " in
+    *" Origin: Debian "*) grep '|Debian$' "$STATE/sources" | cut -d'|' -f1-3 ;;
+    *REPO_URI*) cut -d'|' -f1-3 "$STATE/sources" ;;
+    *) cut -d'|' -f3 "$STATE/sources" ;;
+    esac
+    exit ;;
+esac
+echo "$(id -u) apt-get $*" >>"$STATE/log"
+case " $* " in *" install "*) ;; *) exit 0 ;; esac
+version=$RELEASE
+case " $* " in *" -t bookworm-backports "*) version=$BACKPORTS ;; esac
+for word; do echo "installed $word $version"; done >>"$STATE/dpkg"
+sed -i "/^[^i].* qemu-system-x86 /d; /^installed qemu-system-x86 /{/ $version\\$/!d}" "$STATE/dpkg"
+""",
+    "id": 'echo "${FAKE_UID:-0}"\n',
+    "sudo": """\
+echo "sudo $*" >>"$STATE/log"
+case $1 in -n) shift; [ -z "$PASSWORD" ] || exit 1 ;; esac
+FAKE_UID=0 "$@"
+""",
+}
+
+
+@dataclass
+class Machine:
+    """A copy of bootstrap whose environment is complete, and a machine made of stubs."""
+
+    root: Path
+    clone: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Path:
+        return self.root / "sources.list.d" / "orchestrator-backports.sources"
+
+    @property
+    def calls(self) -> list[str]:
+        log = self.root / "log"
+        return log.read_text().splitlines() if log.exists() else []
+
+    @property
+    def installs(self) -> list[str]:
+        return [call for call in self.calls if " install " in call]
+
+    def has(self, *, without: tuple[str, ...] = (), **versions: str) -> None:
+        """All packages, with QEMU from backports."""
+        text = (self.clone / "bootstrap").read_text()
+        names = [name for key in ("packages", "newer") for name in _words(text, key)]
+        lines = [
+            f"installed {name} {versions.get('all', BACKPORTS)}" for name in names if name not in without
+        ]
+        (self.root / "dpkg").write_text("".join(f"{line}\n" for line in lines))
+
+    def sources(self, *lines: str) -> None:
+        (self.root / "sources").write_text("".join(f"{line}\n" for line in lines))
+
+    def run(
+        self, *argv: str, program: Path | None = None, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program or self.clone / "bootstrap", *argv],
+            env=self.environ,
+            cwd=self.root,
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+
+
+def _words(text: str, name: str) -> list[str]:
+    found = re.search(rf"^{name}='([^']*)'", text, re.MULTILINE)
+    assert found
+    return found[1].split()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    clone, programs = tmp_path / "clone", tmp_path / "bin"
+    for folder in (clone / ".venv", programs, tmp_path / "sources.list.d"):
+        folder.mkdir(parents=True)
+    text = BOOTSTRAP.read_text()
+    for real in ("/etc/apt/sources.list.d/orchestrator", "/etc/os-release"):
+        assert real in text  # else the test would write to the machine's own
+    text = text.replace("/etc/apt/sources.list.d/orchestrator", f"{tmp_path}/sources.list.d/orchestrator")
+    text = text.replace("/etc/os-release", f"{tmp_path}/os-release")
+    (tmp_path / "os-release").write_text("ID=debian\nVERSION_CODENAME=bookworm\n")
+    (clone / "bootstrap").write_text(text)
+    (clone / "bootstrap").chmod(0o755)
+    (clone / "requirements.lock").write_text("click==8.2\n")
+    (clone / "pyproject.toml").write_text("[project]\n")
+    version = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=True).stdout
+    made_from = f"{clone}\n{version}click==8.2\n[project]\n".encode()
+    (clone / ".venv" / ".made-from").write_text(hashlib.sha256(made_from).hexdigest())
+    for name, script in STUBS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}")
+        (programs / name).chmod(0o755)
+    environ = {"STATE": str(tmp_path), "RELEASE": RELEASE, "BACKPORTS": BACKPORTS, "PASSWORD": ""}
+    made = Machine(tmp_path, clone, {**environ, "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path)})
+    made.has()
+    made.sources(MAIN, BACKPORTED)
+    return made
+
+
+def test_with_nothing_missing_it_only_runs_the_command(machine: Machine) -> None:
+    done = machine.run("sh", "-c", 'echo "$VIRTUAL_ENV"; exit 7')
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"{machine.clone}/.venv\n", "")
+    assert machine.run("--packages").returncode == 0
+    assert machine.calls == []
+
+
+@pytest.mark.parametrize("argv", [(), ("--packages", "tox"), ("--help",), ("",)])
+def test_bad_words_install_nothing(machine: Machine, argv: tuple[str, ...]) -> None:
+    machine.has(without=("git",))
+    done = machine.run(*argv)
+    assert done.returncode == 2
+    assert "usage: ./bootstrap CMD" in done.stderr
+    assert machine.calls == []
+
+
+def test_through_a_symlink_from_another_folder(machine: Machine) -> None:
+    link = machine.root / "elsewhere"
+    link.symlink_to("clone/bootstrap")
+    done = machine.run("sh", "-c", 'echo "$VIRTUAL_ENV"', program=link)
+    assert (done.stdout, done.stderr) == (f"{machine.clone}/.venv\n", "")
+    assert not (machine.root / ".venv").exists()
+
+
+def test_without_the_lock_file_nothing_is_made(machine: Machine) -> None:
+    machine.has(without=("git",))
+    lone = Path(shutil.copy(machine.clone / "bootstrap", machine.root / "bootstrap"))
+    done = machine.run("true", program=lone)
+    assert done.returncode == 3
+    assert "requirements.lock" in done.stderr
+    assert machine.calls == []
+    assert not (machine.root / ".venv").exists()
+
+
+@pytest.mark.parametrize("first", [FOREIGN, SECURITY])
+def test_backports_come_from_the_mirror_of_debian_s_main_archive(machine: Machine, first: str) -> None:
+    machine.has(all=RELEASE)
+    machine.sources(first, MAIN)
+    assert machine.run("true").returncode == 0
+    assert "URIs: http://mirror.example/debian/\nSuites: bookworm-backports\n" in machine.source.read_text()
+
+
+def test_without_a_mirror_of_debian_it_says_so(machine: Machine) -> None:
+    machine.has(all=RELEASE)
+    machine.sources(FOREIGN)
+    done = machine.run("true")
+    assert done.returncode == 3
+    assert "no mirror for bookworm" in done.stderr
+    assert not machine.source.exists()
+
+
+def test_libvirt_comes_from_where_the_installed_qemu_is_from(machine: Machine) -> None:
+    machine.has(without=("libvirt-dev", "git"))
+    assert machine.run("true").returncode == 0
+    plain, backports = machine.installs
+    newer = _words((machine.clone / "bootstrap").read_text(), "newer")
+    assert plain.endswith("--no-install-recommends git")
+    assert backports.endswith(f"--no-install-recommends -t bookworm-backports {' '.join(newer)}")
+    assert not machine.source.exists(), "it was configured already"
+
+
+def test_a_release_with_a_new_qemu_needs_no_backports(machine: Machine) -> None:
+    machine.has(without=("libvirt-dev",))
+    machine.sources(MAIN)
+    machine.environ["RELEASE"] = "1:10.0.2+ds-2"
+    assert machine.run("true").returncode == 0
+    (install,) = machine.installs
+    assert " -t " not in install
+    assert not machine.source.exists()
+
+
+@pytest.mark.parametrize("status", ["half-configured", "unpacked", "config-files", "not-installed"])
+def test_a_package_that_is_not_configured_is_missing(machine: Machine, status: str) -> None:
+    machine.has(without=("git", "qemu-system-x86"))
+    with (machine.root / "dpkg").open("a") as dpkg:
+        dpkg.write(f"{status} git \n{status} qemu-system-x86 \n")
+    done = machine.run("true")
+    assert done.returncode == 0, done.stderr
+    assert [" git" in call for call in machine.installs] == [True, False]
+
+
+def test_an_apt_that_fails_runs_nothing(machine: Machine) -> None:
+    machine.has(without=("git",))
+    (machine.root / "bin" / "apt-get").write_text("#!/bin/sh\nexit 100\n")
+    done = machine.run("echo", "ran")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "run this again" in done.stderr
+
+
+@pytest.mark.parametrize("sudo", ["none", "wants a password"])
+def test_a_user_is_told_what_to_type(machine: Machine, sudo: str) -> None:
+    machine.has(without=("git",))
+    machine.environ |= {"FAKE_UID": "1000", "PASSWORD": "wanted"}
+    if sudo == "none":
+        (machine.root / "bin" / "sudo").unlink()
+        if shutil.which("sudo", path="/usr/bin:/bin"):
+            pytest.skip("this machine has a real sudo on PATH")
+    done = machine.run("echo", "ran")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"sudo {machine.clone}/bootstrap --packages\n" in done.stderr
+    assert "(it installs: git)" in done.stderr
+    assert "installing" not in done.stderr
+    assert machine.installs == []
+
+
+def test_sudo_installs_the_packages_and_the_user_runs_the_command(machine: Machine) -> None:
+    machine.has(without=("git",))
+    machine.environ["FAKE_UID"] = "1000"
+    done = machine.run("id")
+    assert (done.returncode, done.stdout) == (0, "1000\n"), done.stderr
+    assert machine.calls[1] == f"sudo -n {machine.clone}/bootstrap --packages"
+    assert machine.installs[0].startswith("0 apt-get ")
+
+
+def test_on_a_terminal_sudo_may_ask(machine: Machine) -> None:
+    machine.has(without=("git",))
+    machine.environ |= {"FAKE_UID": "1000", "PASSWORD": "wanted"}
+    ours, theirs = pty.openpty()
+    try:
+        done = machine.run("id", stdin=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (done.returncode, done.stdout) == (0, "1000\n"), done.stderr
+    assert f"sudo {machine.clone}/bootstrap --packages" in machine.calls
+
+
+def test_packages_makes_no_environment(machine: Machine) -> None:
+    machine.has(without=("git",))
+    shutil.rmtree(machine.clone / ".venv")
+    assert machine.run("--packages").returncode == 0
+    assert len(machine.installs) == 1
+    assert not (machine.clone / ".venv").exists()

@@ -1,0 +1,116 @@
+"""The last line of defence: whatever happens is told, with a code that says what it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.cli import main as main_function
+from orchestrator.errors import FileProblemsError, Problem
+
+main_module = sys.modules[main_function.__module__]
+
+
+def ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> tuple[int, str]:
+    """Exit code and standard error of a verb that raises."""
+
+    @click.command()
+    def verb() -> None:
+        raise error
+
+    monkeypatch.setattr(main_module.LazyGroup, "get_command", lambda *_: verb)
+    with pytest.raises(SystemExit) as end:
+        main(["clean"])
+    return int(end.value.code or 0), capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "hint"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/r/a"),
+            "/r/a: No space left on device",
+            "df -h /r/a",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/r"), "/r: Permission denied", "ls -ld /r"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "passt"),
+            "passt: No such file",
+            "orchestrator doctor",
+        ),
+        (OSError("odd"), "odd", "orchestrator doctor"),
+        (
+            subprocess.CalledProcessError(4, ["mke2fs", "-d"], stderr=b"it [bold]burns"),
+            "mke2fs: ended with exit code 4\nit [bold]burns",
+            "orchestrator doctor",
+        ),
+    ],
+)
+def test_what_the_host_refuses_is_told_in_a_line(
+    error: Exception,
+    line: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, err = ends(monkeypatch, capsys, error)
+    assert code == 3
+    assert err.startswith(f"error: {line}\n")
+    assert hint in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_a_fault_of_ours_is_no_failed_expectation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = ends(monkeypatch, capsys, KeyError("oops"))
+    assert code == 3
+    first, second, *_ = err.splitlines()
+    assert first == "error: internal error: KeyError: 'oops'"
+    assert second == "Traceback (most recent call last):"
+
+
+def test_a_terminal_that_went_with_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # click prints an empty line for it, and that fails.
+    error = OSError(errno.EIO, "Input/output error")
+    error.__context__ = KeyboardInterrupt()
+    assert ends(monkeypatch, capsys, error) == (130, "")
+
+
+def test_problems_stand_at_the_beginning_of_their_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = FileProblemsError(
+        [Problem("[a].yaml", 1, 2, "wrong :smile:"), Problem("b.yaml", 3, 4, "no", "yes")]
+    )
+    assert ends(monkeypatch, capsys, error) == (
+        2,
+        "[a].yaml:1:2: wrong :smile:\nb.yaml:3:4: no; yes\n2 problems\n",
+    )
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["schema"], ["doctor", "--help"]])
+def test_a_reader_that_has_seen_enough_is_no_fault(argv: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator", *argv],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
