@@ -62,8 +62,8 @@ def clean_command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
         _print(found, builds, dry_run=dry_run)
     else:
         out.print("nothing was left behind")
-    for error in errors:
-        print_error(error)
+    for failure in errors:
+        print_error(failure)
     ctx.exit(ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED)
 
 

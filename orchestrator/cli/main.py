@@ -86,37 +86,44 @@ def _exit_code(argv: list[str] | None) -> int:
     try:
         result = cli.main(args=argv, standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
-        return int(result) if isinstance(result, int) else ExitCode.COMPLETED
     except (click.exceptions.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
         error.show()
         return ExitCode.BAD_INPUT
-    except OrchestratorError as error:
-        return _tell(error)
     except SystemExit as end:
-        # click and rich end with 1 where a pipe is broken; ours says that an expectation failed.
-        if isinstance(end.__context__, BrokenPipeError):
-            return _reader_gone()
-        raise
-    except BrokenPipeError:
+        # Nothing of ours raises it: click and rich end with 1 where a pipe is broken. That is our code
+        # for an expectation that failed.
+        if end.code != 1:
+            raise
         return _reader_gone()
-    except OSError as error:
-        if error.errno == errno.EIO and _interrupted(error):
-            return ExitCode.INTERRUPTED  # the terminal has gone, and with it whom to tell
-        return _tell(_host_failure(error))
-    except subprocess.CalledProcessError as error:
-        return _tell(_tool_failure(error))
     except Exception as error:  # noqa: BLE001  # the last place to tell it from a failed expectation
-        brief = f"internal error: {type(error).__name__}: {error}".splitlines()[0]
-        return _tell(OrchestratorError(brief, details=traceback.format_exc()))
+        return _failed(error)
+    return int(result) if isinstance(result, int) else ExitCode.COMPLETED
 
 
-def _tell(error: OrchestratorError) -> int:
+def _failed(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):
+        return _reader_gone()
+    if isinstance(error, OSError) and error.errno == errno.EIO and _interrupted(error):
+        return ExitCode.INTERRUPTED  # the terminal has gone, and with it whom to tell
+    told = _in_words(error)
     # What cannot be told, since standard error is closed, still has its code. rich exits by itself.
     with suppress(OSError, SystemExit):
-        print_error(error)
-    return error.exit_code
+        print_error(told)
+    return told.exit_code
+
+
+def _in_words(error: Exception) -> OrchestratorError:
+    if isinstance(error, OrchestratorError):
+        return error
+    if isinstance(error, OSError):
+        return _host_failure(error)
+    if isinstance(error, subprocess.CalledProcessError):
+        return _tool_failure(error)
+    brief = f"internal error: {type(error).__name__}: {error}".splitlines()[0]
+    details = "".join(traceback.format_exception(error))
+    return OrchestratorError(brief, details=details)
 
 
 def _host_failure(error: OSError) -> InfrastructureError:
@@ -142,11 +149,10 @@ def _tool_failure(error: subprocess.CalledProcessError) -> InfrastructureError:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
+    """Whether it was raised while a KeyboardInterrupt was being dealt with."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
-    return False
+    return error is not None
 
 
 def _reader_gone() -> int:

@@ -97,8 +97,8 @@ def runtime_folder(run_dir: Path) -> Iterator[Path]:
     base.chmod(0o711)
     folder = base / secrets.token_hex(4)
     owner = Owner(os.getpid(), started_ticks(os.getpid()) or 0, boot_id(), str(run_dir))
+    folder.mkdir(mode=0o711)  # outside: if it is there, it is another run's and stays
     try:
-        folder.mkdir(mode=0o711)
         (folder / OWNER).write_text(json.dumps(asdict(owner)))
         _mine.add(folder)
         yield folder
@@ -178,7 +178,7 @@ def end(processes: Iterator[Process] | tuple[Process, ...]) -> None:
                 handle.terminate()
                 handles.append(handle)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # gone, or passt, which has become `nobody`; it ends with its QEMU
+            continue  # gone, or another user's; the others are ended all the same
     _, alive = psutil.wait_procs(handles, timeout=END_SECONDS / 2)
     for handle in alive:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):

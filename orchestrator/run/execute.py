@@ -16,6 +16,7 @@ from orchestrator.guest.keys import ensure_keys
 from orchestrator.host.accel import Acceleration, choose
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
+from orchestrator.interrupts import deferred
 from orchestrator.plan import Plan
 from orchestrator.run.meta import command_line, guest_facts, provenance
 from orchestrator.run.places import Places
@@ -66,7 +67,8 @@ def execute_plan(
         run.update_meta(error=error.brief, error_details=error.details[:4000])
         raise
     finally:
-        run.finish(status, code)
+        with deferred():
+            run.finish(status, code)
     return RunResult(run.directory, code, tuple(errors), tuple(summaries))
 
 

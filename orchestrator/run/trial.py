@@ -22,6 +22,7 @@ from orchestrator.guest.setup import apply_playbook
 from orchestrator.guest.snapshot import take_snapshot
 from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 from orchestrator.host.machine import Machine
+from orchestrator.interrupts import deferred
 from orchestrator.observation import Observation
 from orchestrator.plan import TrialPlan
 from orchestrator.probes import PROBES, HostView
@@ -178,16 +179,17 @@ def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorErr
         outcome = "failed"  # a fault of ours: nobody interrupted it
         raise
     finally:
-        writer.event(
-            "trial.end",
-            time.monotonic_ns() - began_ns,
-            outcome=outcome,
-            error=error.brief if error else "",
-            details=error.details[:4000] if error else "",
-            console_tail=error.console_tail[:8000] if error else "",
-            hint=error.hint if error else "",
-        )
-        writer.close()
+        with deferred():  # half a clean-up would lose the end of the trial
+            writer.event(
+                "trial.end",
+                time.monotonic_ns() - began_ns,
+                outcome=outcome,
+                error=error.brief if error else "",
+                details=error.details[:4000] if error else "",
+                console_tail=error.console_tail[:8000] if error else "",
+                hint=error.hint if error else "",
+            )
+            writer.close()
     return error
 
 

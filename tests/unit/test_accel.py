@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from orchestrator.deadline import Deadline, wait_for
 from orchestrator.host import accel
 from orchestrator.host.accel import choose, probe_kvm, second_level
 
@@ -68,6 +71,11 @@ def test_a_qemu_that_dies_without_a_word(machine: Path) -> None:
     assert probe_kvm(machine / "vmlinuz").endswith("QEMU ended")
 
 
+def test_a_kernel_that_panics_early_is_not_believed(machine: Path) -> None:
+    qemu(machine, _BANNER + "echo 'Kernel panic - not syncing' >>\"$console\"\n")
+    assert probe_kvm(machine / "vmlinuz").endswith("QEMU ended")
+
+
 @pytest.mark.parametrize("script", ["", _BANNER])
 def test_a_kernel_that_hangs_is_not_believed(
     machine: Path, monkeypatch: pytest.MonkeyPatch, script: str
@@ -79,6 +87,23 @@ def test_a_kernel_that_hangs_is_not_believed(
     assert time.monotonic() - began < 5
     pid = (machine / "bin" / "qemu-system-x86_64.pid").read_text().strip()
     assert not Path(f"/proc/{pid}").exists(), "it is not left running"
+
+
+def test_a_qemu_does_not_outlive_us(machine: Path) -> None:
+    qemu(machine, 'echo $$ >"$0.part" && mv "$0.part" "$0.pid"\n' + _STAY)
+    script = "import sys; from pathlib import Path; from orchestrator.host import accel\n"
+    script += "accel._DEVICE = Path(sys.argv[1]); accel.probe_kvm(Path('vmlinuz'))"
+    note = machine / "bin" / "qemu-system-x86_64.pid"
+    with subprocess.Popen([sys.executable, "-c", script, machine / "kvm"]) as orchestrator:
+        assert wait_for(lambda: note.exists() or None, Deadline(10), every=0.02)
+        orchestrator.kill()
+    stat = Path(f"/proc/{note.read_text().strip()}/stat")
+
+    def gone() -> bool | None:
+        # Where nobody reaps orphans, it stays a zombie.
+        return True if not stat.exists() or ") Z " in stat.read_text() else None
+
+    assert wait_for(gone, Deadline(5), every=0.02)
 
 
 def test_no_qemu_and_no_device(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

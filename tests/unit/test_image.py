@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.cli import main
+from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest import build
 from orchestrator.guest import image as module
-from orchestrator.guest.cache import cache_dir
+from orchestrator.guest.cache import cache_dir, locked
 from orchestrator.guest.definition import GuestDefinition
-from orchestrator.guest.image import Image, ensure_image, find_image, image_key, list_images
+from orchestrator.guest.image import (
+    Image,
+    ensure_image,
+    find_image,
+    image_key,
+    list_images,
+    unfinished_builds,
+)
 from orchestrator.guest.keys import SshKeys
 
 DEFINITION: dict[str, Any] = {
@@ -110,7 +123,7 @@ def test_a_build_that_fails_leaves_nothing_and_one_that_ends_is_kept(
 ) -> None:
     builds: list[Path] = []
 
-    def build_one(one: GuestDefinition, _keys: SshKeys, scratch: Path) -> build.Built:
+    def build_one(one: GuestDefinition, _keys: SshKeys, scratch: Path, lock: int) -> build.Built:
         builds.append(scratch)
         made = scratch / "image"
         made.mkdir()
@@ -136,6 +149,80 @@ def test_a_build_that_fails_leaves_nothing_and_one_that_ends_is_kept(
     (listed,) = list_images(cache)
     assert (listed["name"], listed["key"]) == ("debian-13", image_key(definition(), keys))
     assert listed["bytes"] >= 8192
+
+
+# Plays mmdebstrap: says that it began, and takes a while to clean up when it is asked to end.
+_SLOW_TO_END = """\
+#!/bin/sh
+trap 'echo term >>"$NOTES/signals"; sleep 1; touch "$NOTES/ended"; exit 1' TERM
+echo $$ >"$NOTES/part" && mv "$NOTES/part" "$NOTES/began"
+while :; do sleep 0.05; done
+"""
+_BUILD = """\
+import sys
+from pathlib import Path
+from orchestrator.guest import build
+from orchestrator.guest.definition import GuestDefinition
+from orchestrator.guest.image import ensure_image
+from orchestrator.guest.keys import SshKeys
+folder = Path(sys.argv[1])
+build.debian_mirror = lambda: "http://mirror/"
+definition = GuestDefinition.model_validate_json(sys.argv[2])
+keys = SshKeys(client=folder / "client", host=folder / "host")
+ensure_image(definition, keys, folder / "cache", progress=print)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_mmdebstrap_ends_with_us_and_has_the_lock_until_then(
+    keys: SshKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    keys.host.touch()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "mmdebstrap").write_text(_SLOW_TO_END)
+    (tmp_path / "bin" / "mmdebstrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    cache, began = tmp_path / "cache", tmp_path / "began"
+    argv = [sys.executable, "-c", _BUILD, tmp_path, json.dumps(DEFINITION)]
+    # In a group of its own, which gets the signal as it would from a terminal.
+    with subprocess.Popen(argv, process_group=0, stderr=subprocess.DEVNULL) as orchestrator:
+        assert wait_for(lambda: began.exists() or None, Deadline(10), every=0.02)
+        assert unfinished_builds(cache) == [], "it is going on"
+        os.killpg(orchestrator.pid, number)
+    if number == signal.SIGKILL:
+        assert not (tmp_path / "ended").exists()
+        assert unfinished_builds(cache) == [], "it is still cleaning up"
+    with locked(cache / "images"):
+        assert (tmp_path / "ended").exists()
+    assert (tmp_path / "signals").read_text() == "term\n"
+    left = list((cache / "images").glob(".building-*"))
+    assert unfinished_builds(cache) == left
+    assert len(left) == (1 if number == signal.SIGKILL else 0)
+
+
+def test_clean_removes_an_unfinished_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path / "runtime"))
+
+    def clean(*words: str) -> Any:
+        with pytest.raises(SystemExit, match="0"):
+            main(["clean", "--json", *words])
+        return json.loads(capsys.readouterr().out)["unfinished_builds"]
+
+    assert clean() == []
+    assert not (tmp_path / "cache").exists()
+    kept = finished(tmp_path / "cache" / "images" / "debian-13-k")
+    killed = finished(tmp_path / "cache" / "images" / ".building-x" / "image").parent
+    with locked(tmp_path / "cache" / "images"):
+        assert clean() == []
+    assert clean("--dry-run") == [str(killed)]
+    assert clean() == [str(killed)]
+    assert not killed.exists()
+    assert (kept / "image.json").exists()
+    assert clean() == []
 
 
 def test_what_is_booted(tmp_path: Path) -> None:

@@ -23,22 +23,29 @@ def come() -> None:
 
 def test_a_deferred_signal_is_raised_behind_the_outermost_block() -> None:
     reached = []
-    with pytest.raises(KeyboardInterrupt), stop_at_signals():
+
+    def work() -> None:
         with deferred():
             with deferred():
                 come()
                 reached.append("inner")
             reached.append("outer")
         reached.append("behind")
+
+    with pytest.raises(KeyboardInterrupt), stop_at_signals():
+        work()
     assert reached == ["inner", "outer"]
     with deferred():  # nothing of it is left
         pass
 
 
 def test_a_signal_is_not_lost_where_the_block_fails() -> None:
-    with pytest.raises(KeyboardInterrupt) as raised, stop_at_signals(), deferred():
+    def fail() -> None:
         come()
         raise ValueError
+
+    with pytest.raises(KeyboardInterrupt) as raised, stop_at_signals(), deferred():
+        fail()
     assert isinstance(raised.value.__context__, ValueError)
 
 
@@ -65,14 +72,15 @@ def test_what_is_ignored_stays_ignored() -> None:
 def test_a_handler_that_runs_needs_no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.interrupts.PATIENCE_SECONDS", 0.1)
     unstuck: list[bool] = []
-    with (
-        pytest.raises(KeyboardInterrupt),
-        stopped_by_signals(lambda: None, lambda: unstuck.append(True)),
-    ):
+
+    def take_time_to_end() -> None:
         try:
             come()
         finally:
             time.sleep(0.3)
+
+    with pytest.raises(KeyboardInterrupt), stopped_by_signals(lambda: None, lambda: unstuck.append(True)):
+        take_time_to_end()
     assert unstuck == []
     assert signal.set_wakeup_fd(-1) == -1
 
@@ -90,7 +98,10 @@ libc = ctypes.CDLL(None)
 mutex = ctypes.create_string_buffer(64)
 libc.pthread_mutex_lock(mutex)
 with stop_at_signals("now"), runtime_folder(Path("r")) as folder:
-    qemu = subprocess.Popen([sys.argv[1], "-c", "trap '' TERM; sleep 30; :", f"{folder}/v/socket"])
+    qemu = subprocess.Popen(
+        [sys.argv[1], "-c", "trap '' TERM; for n in $(seq 300); do sleep 0.1; done", f"{folder}/v/socket"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
     def wait():
         print("ended by", qemu.wait(), flush=True)
         libc.pthread_mutex_unlock(mutex)
