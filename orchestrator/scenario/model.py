@@ -99,7 +99,7 @@ class Body(Frozen):
     sample_every: Annotated[Duration, Field(ge=0.01)] = 1.0
     """Time between two readings of every probe."""
     deadline: Annotated[Duration, Field(gt=0)] = DEFAULT_DEADLINE_SECONDS
-    """A trial that takes longer is ended and recorded as failed."""
+    """A trial that takes longer is ended, with outcome `timeout`."""
     repeats: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     """Trials of each arm."""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 1

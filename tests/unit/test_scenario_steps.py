@@ -18,7 +18,7 @@ HEAD = "version: 1\nname: x\nguest: debian-13\nmachine: {memory: 1GiB}\narms: {a
     ("step", "place", "words"),
     [
         ("start: {workload: redsi}", "8:23", "no workload is called 'redsi'; there are: redis, sparse-map"),
-        (
+        ("start: {workload: sparse-map, set: {span: 50GB}}", "8:40", "span: '50GB' is not a size"),
             "start: {workload: sparse-map, set: {span: 50GB}}",
             "8:40",
             "span: '50GB' is not a size; write 50GiB",
