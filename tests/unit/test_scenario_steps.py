@@ -19,10 +19,6 @@ HEAD = "version: 1\nname: x\nguest: debian-13\nmachine: {memory: 1GiB}\narms: {a
     [
         ("start: {workload: redsi}", "8:23", "no workload is called 'redsi'; there are: redis, sparse-map"),
         ("start: {workload: sparse-map, set: {span: 50GB}}", "8:40", "span: '50GB' is not a size"),
-            "start: {workload: sparse-map, set: {span: 50GB}}",
-            "8:40",
-            "span: '50GB' is not a size; write 50GiB",
-        ),
         ("start: {workload: sparse-map, set: {spam: 1GiB}}", "8:40", "spam: Extra inputs are not permitted"),
         ("stop: {workload: nothing}", "8:22", "no workload is called 'nothing'"),
         ("snapshot: {label: first}", "8:23", "a second snapshot is called 'first'"),
