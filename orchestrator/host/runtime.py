@@ -91,13 +91,14 @@ def runtime_base() -> Path:
 def runtime_folder(run_dir: Path) -> Iterator[Path]:
     """A new runtime folder; at the end its processes are ended and it is removed."""
     base = runtime_base()
-    base.mkdir(mode=0o711, parents=True, exist_ok=True)
-    _must_be_ours(base)
-    # Others may pass through to a name they know (passt drops to `nobody`), but not list or write.
-    base.chmod(0o711)
     folder = base / secrets.token_hex(4)
     owner = Owner(os.getpid(), started_ticks(os.getpid()) or 0, boot_id(), str(run_dir))
-    folder.mkdir(mode=0o711)  # outside: if it is there, it is another run's and stays
+    _make_base(base)
+    try:
+        folder.mkdir(mode=0o711)  # if it is there, it is another run's and stays
+    except FileNotFoundError:  # the last other run has just ended and taken the base along
+        _make_base(base)
+        folder.mkdir(mode=0o711)
     try:
         (folder / OWNER).write_text(json.dumps(asdict(owner)))
         _mine.add(folder)
@@ -106,6 +107,13 @@ def runtime_folder(run_dir: Path) -> Iterator[Path]:
         with deferred():  # half a clean-up would leave QEMU running
             remove(folder)
             _mine.discard(folder)
+
+
+def _make_base(base: Path) -> None:
+    base.mkdir(mode=0o711, parents=True, exist_ok=True)
+    _must_be_ours(base)
+    # Others may pass through to a name they know (passt drops to `nobody`), but not list or write.
+    base.chmod(0o711)
 
 
 def leftovers() -> list[Leftover]:
@@ -144,6 +152,8 @@ def remove(folder: Path) -> None:
         raise InfrastructureError(
             f"{folder} could not be removed", hint=f"ls -lR {folder}   and then: orchestrator clean"
         )
+    with suppress(OSError):  # a folder of another run is in it
+        folder.parent.rmdir()
 
 
 def kill_guests() -> None:
