@@ -195,7 +195,10 @@ def _show_text(view: RunView) -> None:
     run = view.run
     out.print(f"[bold]{escape(_clean(run.id))}[/]  {escape(_clean(run.scenario))}  {_coloured(run.status)}")
     out.print(f"[dim]{escape(str(run.directory))}[/]")
-    out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(view.trials)} have begun")
+    if run.trials:
+        out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(view.trials)} have begun")
+    else:
+        out.print(f"{len(view.trials)} of {len(run.planned)} trials; only their summaries are kept here")
     for sentence in answer(view):
         out.print(escape(sentence))
     if view.arms:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.deadline import Deadline
 
+_CONSOLE_BYTES = 1 << 20
 KVM_PROBE_SECONDS = 20.0
 _DEVICE = Path("/dev/kvm")
 _MODULES = Path("/sys/module")
@@ -56,23 +57,28 @@ def probe_kvm(kernel: Path) -> str:
         return "/dev/kvm is not yours to open (be in group kvm)"
     if shutil.which("qemu-system-x86_64") is None:
         return "qemu-system-x86_64 is not installed"
-    with tempfile.TemporaryDirectory(prefix="orchestrator-kvm-") as scratch:
-        console = Path(scratch) / "console"
-        console.touch()
+    # A file without a name: nothing stays behind, however this ends.
+    with tempfile.TemporaryFile() as console:
+        number = console.fileno()
         # Should we be killed, so is it: a kernel that hangs would keep a CPU busy for good.
         argv = ["setpriv", "--pdeathsig", "KILL"]
         argv += ["qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256"]
         argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-        argv += ["-serial", f"file:{console}", "-kernel", str(kernel)]
+        argv += ["-serial", f"file:/dev/fd/{number}", "-kernel", str(kernel)]
         argv += ["-append", "console=ttyS0 earlyprintk=serial panic=-1"]
         with subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=[number],
         ) as qemu:
             try:
                 deadline = Deadline(KVM_PROBE_SECONDS)
                 while not deadline.expired:
                     ended = qemu.poll() is not None  # before reading, so that its last words are read
-                    printed = console.read_text(errors="replace")
+                    printed = os.pread(number, _CONSOLE_BYTES, 0).decode(errors="replace")
                     if _BANNER in printed and _WELL_UNDER_WAY.search(printed):
                         return ""
                     if ended:
