@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import pwd
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from orchestrator.doctor.check import Finding, Level, Subject
+from orchestrator.host.cpu import cpu_model
 from orchestrator.host.runtime import leftovers
 from orchestrator.units import GIB, format_size
 
@@ -30,9 +30,7 @@ _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
 
 def cpu(_subject: Subject) -> Finding:
     """Model and number of logical CPUs."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return Finding(Level.OK, f"{os.cpu_count()} x {next(models, platform.machine())}")
+    return Finding(Level.OK, f"{os.cpu_count()} x {cpu_model()}")
 
 
 def memory(_subject: Subject) -> Finding:

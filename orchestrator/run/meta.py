@@ -13,6 +13,7 @@ import psutil
 
 from orchestrator.guest.image import Image
 from orchestrator.host.accel import Acceleration
+from orchestrator.host.cpu import cpu_model
 from orchestrator.host.libvirt_host import LibvirtHost
 
 _PACKAGES = (
@@ -62,14 +63,6 @@ def guest_facts(host: LibvirtHost, acceleration: Acceleration, image: Image) -> 
             "packages": {name: image.packages[name] for name in _GUEST_PACKAGES if name in image.packages},
         },
     }
-
-
-def cpu_model() -> str:
-    """Name of the host's first CPU."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def git_commit(root: Path) -> str:
