@@ -10,9 +10,17 @@
  *           #end
  *       for the named files, and the status of every process with one of the names COMM.
  *
- *   guest-probe pageflags
- *       /proc/kpageflags, run-length coded: little-endian (u64 flags, u64 frames) pairs.
- *       A few hundred kB where the plain file has 8 bytes for each frame.
+ *   guest-probe snapshot FILE...
+ *       Until standard input ends; for each line `all` there the named files as above, then
+ *           #online LENGTH           and the numbers of the memory blocks that are online, as text
+ *       and for that line and each line `flags`
+ *           #flags LENGTH CPU_NS     and /proc/kpageflags, run-length coded: little-endian pairs
+ *                                    (u64 flags, u64 frames); a few hundred kB where the plain file
+ *                                    has 8 bytes for each frame. CPU_NS is what reading them took.
+ *           #cpu NS SSHD_NS          all CPU time that this process and its parent have used, also
+ *                                    printed at the start
+ *       It is started before a trial's first step and stays: a process that came for each snapshot
+ *       would put page tables of its own into the very memory that is looked at.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -125,10 +133,69 @@ static int sample(int argc, char **argv)
 	}
 }
 
+static uint64_t cpu_ns(void)
+{
+	struct timespec used;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
+/* The sshd that carries what we write. Its schedstat begins with the nanoseconds that it ran. */
+static uint64_t parent_cpu_ns(void)
+{
+	char path[64];
+	ssize_t length;
+
+	snprintf(path, sizeof(path), "/proc/%d/schedstat", (int)getppid());
+	length = slurp(path);
+	if (length <= 0)
+		return 0;
+	text[length < (ssize_t)sizeof(text) ? length : length - 1] = '\0';
+	return strtoull(text, NULL, 10);
+}
+
+static void emit_cpu(void)
+{
+	printf("#cpu %" PRIu64 " %" PRIu64 "\n", cpu_ns(), parent_cpu_ns());
+}
+
+static void online(void)
+{
+	DIR *blocks = opendir("/sys/devices/system/memory");
+	struct dirent *entry;
+	char *list = NULL;
+	size_t length = 0;
+	FILE *out = open_memstream(&list, &length);
+
+	while (blocks && out && (entry = readdir(blocks))) {
+		char path[128];
+
+		if (strncmp(entry->d_name, "memory", 6) || !isdigit((unsigned char)entry->d_name[6]))
+			continue;
+		snprintf(path, sizeof(path), "/sys/devices/system/memory/%.32s/online", entry->d_name);
+		if (slurp(path) > 0 && text[0] == '1')
+			fprintf(out, "%s ", entry->d_name + 6);
+	}
+	if (blocks)
+		closedir(blocks);
+	if (out)
+		fclose(out);
+	printf("#online %zu\n%s\n", length, list ? list : "");
+	free(list);
+}
+
+struct run {
+	uint64_t flags, frames;
+};
+
 static int pageflags(void)
 {
 	static uint64_t flags[1 << 16];
-	uint64_t run[2] = {0, 0};
+	static struct run *runs;
+	static size_t room;
+	size_t count = 0;
+	uint64_t begin = cpu_ns();
 	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0) {
@@ -147,27 +214,53 @@ static int pageflags(void)
 		if (got == 0)
 			break;
 		for (ssize_t i = 0; i < got / 8; i++) {
-			if (run[1] && run[0] == flags[i]) {
-				run[1]++;
+			if (count && runs[count - 1].flags == flags[i]) {
+				runs[count - 1].frames++;
 				continue;
 			}
-			if (run[1])
-				fwrite(run, sizeof(run), 1, stdout);
-			run[0] = flags[i];
-			run[1] = 1;
+			if (count == room) {
+				room = room ? 2 * room : 1 << 12;
+				runs = realloc(runs, room * sizeof(*runs));
+				if (!runs) {
+					perror("guest-probe");
+					return 1;
+				}
+			}
+			runs[count++] = (struct run){flags[i], 1};
 		}
 	}
-	if (run[1])
-		fwrite(run, sizeof(run), 1, stdout);
+	close(fd);
+	printf("#flags %zu %" PRIu64 "\n", count * sizeof(*runs), cpu_ns() - begin);
+	fwrite(runs, sizeof(*runs), count, stdout);
+	putchar('\n');
+	emit_cpu();
 	return fflush(stdout) ? 1 : 0;
+}
+
+static int snapshot(int argc, char **argv)
+{
+	char line[16];
+
+	emit_cpu();
+	fflush(stdout);
+	while (fgets(line, sizeof(line), stdin)) {
+		if (!strcmp(line, "all\n")) {
+			for (int i = 0; i < argc; i++)
+				emit(argv[i]);
+			online();
+		}
+		if (pageflags())
+			return 1;
+	}
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "sample"))
 		return sample(argc - 2, argv + 2);
-	if (argc == 2 && !strcmp(argv[1], "pageflags"))
-		return pageflags();
-	fprintf(stderr, "usage: guest-probe sample INTERVAL_MS FILE... [-- COMM...] | guest-probe pageflags\n");
+	if (argc > 1 && !strcmp(argv[1], "snapshot"))
+		return snapshot(argc - 2, argv + 2);
+	fprintf(stderr, "usage: guest-probe sample INTERVAL_MS FILE... [-- COMM...] | guest-probe snapshot FILE...\n");
 	return 2;
 }

@@ -1,18 +1,24 @@
-"""Takes a `Snapshot` of a running guest: frame flags from inside, page-table pages from outside."""
+"""Takes a `Snapshot` of a running guest: frame flags from inside, all else from outside."""
 
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
-from orchestrator.errors import GuestError
+from orchestrator.errors import GuestError, GuestLostError
 from orchestrator.guest.boot import Guest
+from orchestrator.guest.evidence import RawEvidence, find_evidence, read_evidence
+from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, parse_layout
 from orchestrator.guest.sampler import PROGRAM
+from orchestrator.guest.stream import Stream, StreamError, number
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import ram_segments, read_frames
 from orchestrator.model.frames import KPF_PGTABLE, flag_set
-from orchestrator.model.snapshot import Region, Snapshot
+from orchestrator.model.snapshot import I64, U64, Region, Snapshot
 from orchestrator.units import GIB, PAGE_BYTES
 
 READ_SECONDS = 120.0
@@ -20,8 +26,16 @@ READ_SECONDS = 120.0
 _HOLE_BYTES = 4 * GIB
 _ZONE = re.compile(r"Node \d{1,4}, zone +(\w{1,16})")
 _CPU_LIST = re.compile(r" +count: +(\d{1,12})$")
-_BLOCK_SIZE = re.compile(r"[0-9a-f]{1,12}")
-_MEMORY_BLOCK = re.compile(r"/sys/devices/system/memory/memory(\d{1,9})/online:1")
+_RELEASE = "/proc/sys/kernel/osrelease"
+_BLOCK_BYTES = "/sys/devices/system/memory/block_size_bytes"
+_ZONEINFO = "/proc/zoneinfo"
+_VMCOREINFO = "/sys/kernel/vmcoreinfo"
+_FILES = (_RELEASE, _BLOCK_BYTES, _ZONEINFO, _VMCOREINFO)
+_HEXADECIMAL = re.compile(r"[0-9a-f]{1,12}")
+_NOTE_PLACE = re.compile(r"0x([0-9a-f]{1,16}) ([0-9a-f]{1,8})")
+_MOST_NOTE_BYTES = 1 << 16
+_MOST_ONLINE_BYTES = 1 << 22
+_RUN_BYTES = 16
 
 
 class SnapshotError(GuestError):
@@ -30,73 +44,242 @@ class SnapshotError(GuestError):
     outcome = "snapshot-failed"
 
 
-def take_snapshot(guest: Guest, machine: Machine, label: str) -> Snapshot:
-    """Read the flags of all frames, then the contents of all page-table pages.
+@dataclass(frozen=True)
+class _Cpu:
+    """CPU time that has been used in the guest so far."""
 
-    The flags are read by the guest itself while it runs; the contents with its vCPUs stopped, and
-    then the flags once more, so that `moved` says how much changed meanwhile.
-    """
-    # What exists comes first: a memory block added later has no flags in the reading, but one
-    # removed later would have flags that mean nothing.
-    shell, domain = guest.shell, guest.domain
-    kernel = shell.run(["uname", "-r"], seconds=READ_SECONDS).text.strip()[:64]
-    size = shell.run(
-        ["cat", "/sys/devices/system/memory/block_size_bytes"], seconds=READ_SECONDS
-    ).text.strip()
-    if not _BLOCK_SIZE.fullmatch(size):
-        raise SnapshotError("the guest's memory block size makes no sense", details=size[:80])
-    listed = shell.run(
-        ["sh", "-c", "grep -H . /sys/devices/system/memory/memory*/online"], seconds=READ_SECONDS
-    ).text
-    device = domain.virtio_mem()
-    top = max(machine.memory + _HOLE_BYTES, device.address + device.maximum if device else 0)
-    flags = _page_flags(guest, top // PAGE_BYTES)
-    zones = shell.run(["cat", "/proc/zoneinfo"], seconds=READ_SECONDS).text
+    probe_seconds: float
+    sshd_seconds: float  # by the sshd that carries what it writes
+
+
+@dataclass(frozen=True)
+class _Flags:
+    """One reading of all flags, and what it cost the guest."""
+
+    flags: U64
+    reading_seconds: float
+    cpu: _Cpu
+
+
+class _Probe:
+    """A running `guest-probe snapshot`."""
+
+    def __init__(self, channel: Any) -> None:  # paramiko.Channel
+        self._channel = channel
+        self._stream = Stream(channel.recv)
+
+    def ask(self, what: str) -> None:
+        """Ask for `all` or for `flags`."""
+        self._channel.sendall(f"{what}\n".encode())
+
+    def files(self) -> dict[str, str]:
+        """The files of _FILES by path; one that the guest does not have is empty."""
+        found = {}
+        for path in _FILES:
+            (size,) = self._words(f"#file {path}", 1)
+            found[path] = self._stream.file(path, None if size == "-1" else number(size)) or ""
+        return found
+
+    def online_blocks(self) -> I64:
+        """Numbers of the Linux memory blocks that are online, sorted."""
+        (size,) = map(number, self._words("#online", 1))
+        if size > _MOST_ONLINE_BYTES:
+            raise StreamError(f"the list of memory blocks has {size} bytes")
+        words = self._stream.exactly(size).decode(errors="replace").split()
+        self._stream.exactly(1)
+        return np.array(sorted(map(number, words)), dtype=np.int64)
+
+    def flags(self, most_frames: int) -> _Flags:
+        """The next reading of /proc/kpageflags."""
+        size, nanoseconds = map(number, self._words("#flags", 2))
+        if size % _RUN_BYTES or not 0 < size <= most_frames * _RUN_BYTES:
+            raise SnapshotError("the guest's page flags make no sense", details=f"{size} bytes")
+        runs = np.frombuffer(self._stream.exactly(size), dtype="<u8").reshape(-1, 2)
+        self._stream.exactly(1)
+        cpu = self.cpu()
+        # A sum of u64 could wrap, so each run is bounded, too.
+        if runs[:, 1].max() > most_frames or not 0 < int(runs[:, 1].sum()) <= most_frames:
+            raise SnapshotError(
+                "the guest's page flags make no sense", details=f"{int(runs[:, 1].sum())} frames"
+            )
+        return _Flags(np.repeat(runs[:, 0], runs[:, 1].astype(np.int64)), nanoseconds / 1e9, cpu)
+
+    def cpu(self) -> _Cpu:
+        """What has been used so far; comes at the start and after each reading of flags."""
+        probe, sshd = map(number, self._words("#cpu", 2))
+        return _Cpu(probe / 1e9, sshd / 1e9)
+
+    def _words(self, head: str, count: int) -> list[str]:
+        line = self._stream.line()
+        words = line.removeprefix(f"{head} ").split(" ") if line and line.startswith(f"{head} ") else []
+        if len(words) != count:
+            raise StreamError(f"{head} was expected, not {(line or 'the end')[:80]!r}")
+        return words
+
+
+class SnapshotTaker:
+    """Takes snapshots of one guest. Its program runs in the guest from `__enter__` to `__exit__`."""
+
+    def __init__(self, guest: Guest, machine: Machine) -> None:
+        self._guest = guest
+        self._machine = machine
+        self._channel: Any = None  # paramiko.Channel
+        self._cpu: _Cpu | None = None  # after the last snapshot
+
+    def __enter__(self) -> Self:
+        self._channel = self._guest.shell.stream([PROGRAM, "snapshot", *_FILES])
+        self._channel.settimeout(READ_SECONDS)
+        self._probe = _Probe(self._channel)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def take(self, label: str) -> Snapshot:
+        """Read the flags of all frames, then page tables and struct pages.
+
+        The flags are read by the guest itself while it runs; the rest from outside with its vCPUs stopped,
+        and then the flags once more, so that `moved` says how much changed meanwhile. Raises
+        SnapshotError, GuestLostError, InfrastructureError.
+        """
+        began = time.monotonic()
+        device = self._guest.domain.virtio_mem()
+        top = max(self._machine.memory + _HOLE_BYTES, device.address + device.maximum if device else 0)
+        probe = self._probe
+        try:
+            cpu = self._cpu or self._probe.cpu()
+            probe.ask("all")
+            # What exists comes first: a memory block added later has no flags in the reading, but one
+            # removed later would have flags that mean nothing.
+            files, online = probe.files(), probe.online_blocks()
+            before = probe.flags(top // PAGE_BYTES)
+            outside = _read_outside(self._guest, self._machine, before.flags, files[_VMCOREINFO])
+            probe.ask("flags")
+            after = probe.flags(top // PAGE_BYTES)
+        except (OSError, EOFError) as error:
+            raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error
+        except StreamError as error:
+            raise SnapshotError("guest-probe gave no snapshot", details=str(error)) from error
+        self._cpu = after.cpu
+        size = files[_BLOCK_BYTES].strip()
+        if not _HEXADECIMAL.fullmatch(size):
+            raise SnapshotError("the guest's memory block size makes no sense", details=size[:80])
+        flags, raw = before.flags, outside.evidence
+        common = min(len(flags), len(after.flags))
+        moved = int(np.count_nonzero(flags[:common] != after.flags[:common]))
+        table, slot = np.nonzero(outside.contents)
+        ends = np.cumsum(np.bincount(table, minlength=len(outside.tables)))
+        snapshot = Snapshot(
+            label=label,
+            kernel=files[_RELEASE].strip()[:64],
+            flags=flags,
+            table_pfn=outside.tables,
+            entry_start=np.concatenate([[0], ends]).astype(np.int64),
+            entry_slot=slot.astype(np.uint16),
+            entry_value=outside.contents[table, slot],
+            regions=_regions(self._guest),
+            online_block_bytes=int(size, 16),
+            online_blocks=online,
+            paused=False,
+            moved=moved + abs(len(flags) - len(after.flags)),
+            tables_unread=outside.tables_unread,
+            notes={
+                **_cost(cpu, before, after, outside.stopped_seconds, time.monotonic() - began),
+                "pages_on_cpu_lists": pages_on_cpu_lists(files[_ZONEINFO]),
+                "evidence": outside.why_not or "struct pages and kernel page tables, read from outside",
+            },
+            evidence=find_evidence(raw, flags) if raw else np.empty(0, dtype=np.uint8),
+        )
+        faults = snapshot.faults()
+        if faults:
+            raise SnapshotError("what the guest says of its memory makes no sense", details="\n".join(faults))
+        return snapshot
+
+
+def _cost(cpu: _Cpu, before: _Flags, after: _Flags, stopped_seconds: float, seconds: float) -> dict[str, str]:
+    """What the snapshot cost the guest, as notes. CPU times are the guest's own, of all its vCPUs."""
+    reading = before.reading_seconds + after.reading_seconds
+    probe = after.cpu.probe_seconds - cpu.probe_seconds
+    return {
+        "flags": "read by the running guest, twice",
+        "contents": "read from outside with the vCPUs stopped",
+        "seconds": f"{seconds:.3f}",
+        "stopped_seconds": f"{stopped_seconds:.3f}",
+        "guest_cpu_seconds_for_flags": f"{reading:.3f}",
+        "guest_cpu_seconds_for_the_rest": f"{probe - reading:.4f}",
+        "guest_cpu_seconds_for_sending": f"{after.cpu.sshd_seconds - cpu.sshd_seconds:.4f}",
+    }
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """What was read from QEMU's memory while the vCPUs stood still."""
+
+    tables: I64
+    contents: U64
+    tables_unread: int
+    evidence: RawEvidence | None
+    why_not: str
+    stopped_seconds: float
+
+
+def _read_outside(guest: Guest, machine: Machine, flags: U64, vmcoreinfo: str) -> _Outside:
+    domain = guest.domain
+    segments = ram_segments(domain, machine)
+
+    def read(pfns: I64) -> tuple[I64, U64]:
+        return read_frames(domain.pid, segments, pfns)
+
+    layout, why_not = _layout(read, vmcoreinfo)
+    raw: RawEvidence | None = None
+    began = time.monotonic()
     domain.suspend()
     try:
-        tables = np.flatnonzero(flag_set(flags, KPF_PGTABLE)).astype(np.int64)
-        read, contents = read_frames(domain.pid, ram_segments(domain, machine), tables)
+        if layout:
+            try:
+                raw = read_evidence(read, layout, flags)
+            except NotFoundError as reason:
+                why_not = f"not read: {reason}"
+        wanted = np.flatnonzero(flag_set(flags, KPF_PGTABLE)).astype(np.int64)
+        if raw:
+            wanted = np.union1d(wanted, raw.tables[raw.tables < len(flags)])
+        tables, contents = read(wanted)
     finally:
         domain.resume()
-    again = _page_flags(guest, top // PAGE_BYTES)
-    common = min(len(flags), len(again))
-    table, slot = np.nonzero(contents)
-    start = np.concatenate([[0], np.cumsum(np.bincount(table, minlength=len(read)))]).astype(np.int64)
-    regions: tuple[Region, ...] = ()
-    if device:
-        regions = (
-            Region(
-                name="virtio-mem0",
-                start_pfn=device.address // PAGE_BYTES,
-                pages=device.maximum // PAGE_BYTES,
-                block_pages=device.block // PAGE_BYTES,
-                plugged_bytes=device.size,
-            ),
-        )
-    snapshot = Snapshot(
-        label=label,
-        kernel=kernel,
-        flags=flags,
-        table_pfn=read,
-        entry_start=start,
-        entry_slot=slot.astype(np.uint16),
-        entry_value=contents[table, slot],
-        regions=regions,
-        online_block_bytes=int(size, 16),
-        online_blocks=np.array(sorted(map(int, _MEMORY_BLOCK.findall(listed))), dtype=np.int64),
-        paused=False,
-        moved=int(np.count_nonzero(flags[:common] != again[:common])) + abs(len(flags) - len(again)),
-        tables_unread=len(tables) - len(read),
-        notes={
-            "contents": "read with the vCPUs stopped",
-            "flags": "read by the running guest",
-            "pages_on_cpu_lists": pages_on_cpu_lists(zones),
-        },
+        stopped_seconds = time.monotonic() - began
+    return _Outside(tables, contents, len(wanted) - len(tables), raw, why_not, stopped_seconds)
+
+
+def _layout(read: ReadFrames, place: str) -> tuple[Layout | None, str]:
+    """What VMCOREINFO says, which lies at the physical address that the guest names; or why not."""
+    found = _NOTE_PLACE.fullmatch(place.strip())
+    if not found:
+        return None, f"not read: the guest has no {_VMCOREINFO}"
+    address, size = int(found[1], 16), int(found[2], 16)
+    first, last = address // PAGE_BYTES, (address + min(size, _MOST_NOTE_BYTES) - 1) // PAGE_BYTES
+    wanted = np.arange(first, last + 1, dtype=np.int64)
+    frames, contents = read(wanted)
+    if len(frames) != len(wanted):
+        return None, "not read: QEMU has no page where the guest says that VMCOREINFO is"
+    try:
+        return parse_layout(contents.tobytes()[address % PAGE_BYTES :][:size]), ""
+    except NotFoundError as reason:
+        return None, f"not read: {reason}"
+
+
+def _regions(guest: Guest) -> tuple[Region, ...]:
+    device = guest.domain.virtio_mem()
+    if device is None:
+        return ()
+    return (
+        Region(
+            name="virtio-mem0",
+            start_pfn=device.address // PAGE_BYTES,
+            pages=device.maximum // PAGE_BYTES,
+            block_pages=device.block // PAGE_BYTES,
+            plugged_bytes=device.size,
+        ),
     )
-    faults = snapshot.faults()
-    if faults:
-        raise SnapshotError("what the guest says of its memory makes no sense", details="\n".join(faults))
-    return snapshot
 
 
 def pages_on_cpu_lists(zoneinfo: str) -> str:
@@ -113,15 +296,3 @@ def pages_on_cpu_lists(zoneinfo: str) -> str:
         elif found := _CPU_LIST.match(line):
             pages[zone] = pages.get(zone, 0) + int(found[1])
     return ", ".join(f"{name} {count}" for name, count in pages.items() if count)
-
-
-def _page_flags(guest: Guest, most: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    raw = guest.shell.run([PROGRAM, "pageflags"], seconds=READ_SECONDS).stdout
-    runs = np.frombuffer(raw[: len(raw) // 16 * 16], dtype="<u8").reshape(-1, 2)
-    frames = int(runs[:, 1].sum())
-    # A sum of u64 could wrap, so each run is bounded, too.
-    if len(raw) % 16 or not len(runs) or runs[:, 1].max() > most or not 0 < frames <= most:
-        raise SnapshotError(
-            "the guest's page flags make no sense", details=f"{len(raw)} bytes, {frames} frames"
-        )
-    return np.repeat(runs[:, 0], runs[:, 1].astype(np.int64))

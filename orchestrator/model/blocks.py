@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from typing import Self
 
 import numpy as np
 
-from orchestrator.model.frames import N_FRAME_CLASSES, UNMOVABLE, FrameClass, classify_frames
+from orchestrator.model.frames import MOVABLE, N_FRAME_CLASSES, UNMOVABLE, FrameClass, classify_frames
 from orchestrator.model.snapshot import I32, I64, U8, Bool, Region, Snapshot
-from orchestrator.units import PAGE_BYTES
+from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
 _OTHER_UNMOVABLE = tuple(c for c in UNMOVABLE if c not in {FrameClass.PAGE_TABLE, FrameClass.SLAB})
-
-
-class Holder(IntEnum):
-    """The one label of a block on a map: the first of these, in this order, that applies."""
-
-    UNPLUGGED = 0
-    PAGE_TABLE_ONLY = 1  # page tables are all that cannot be moved
-    PAGE_TABLE = 2  # page tables, and something else that cannot be moved
-    SLAB = 3  # slab, and perhaps other kernel memory, no page tables
-    OTHER = 4  # kernel memory that is neither
-    MOVABLE = 5  # nothing that could not be moved
-    FREE = 6  # plugged and unused
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ class BlockMap:
     @property
     def movable_only(self) -> Bool:
         """Plugged and in use, with nothing that could not be moved."""
-        return ~self.pinned & (self.frames_of(FrameClass.MOVABLE) > 0)
+        return ~self.pinned & (self.frames_of(*MOVABLE) > 0)
 
     @property
     def free(self) -> Bool:
@@ -114,20 +101,23 @@ class BlockMap:
         return self.plugged & ~self.pinned & ~self.movable_only
 
     @property
-    def holder(self) -> U8:
-        """One Holder per block."""
-        labels = np.full(len(self.counts), Holder.FREE, dtype=np.uint8)
-        masks = (
-            (self.movable_only, Holder.MOVABLE),
-            (self.other, Holder.OTHER),
-            (self.slab, Holder.SLAB),
-            (self.page_table, Holder.PAGE_TABLE),
-            (self.page_table_only, Holder.PAGE_TABLE_ONLY),
-            (~self.plugged, Holder.UNPLUGGED),
-        )
-        for mask, label in masks:
-            labels[mask] = label
-        return labels
+    def alone(self) -> Bool:
+        """One class is all that cannot be moved: without it, the block would come free."""
+        one: Bool = (self.counts[:, UNMOVABLE] > 0).sum(axis=1) == 1
+        return one
+
+    @property
+    def named(self) -> U8:
+        """The FrameClass that each block is named after.
+
+        The first of UNMOVABLE that is in it; else the movable class with most frames; else FREE, or
+        ABSENT where the block is not plugged.
+        """
+        most = np.array(MOVABLE, dtype=np.uint8)[self.counts[:, MOVABLE].argmax(axis=1)]
+        first = np.array(UNMOVABLE, dtype=np.uint8)[(self.counts[:, UNMOVABLE] > 0).argmax(axis=1)]
+        names = np.where(self.pinned, first, np.where(self.movable_only, most, np.uint8(FrameClass.FREE)))
+        names[~self.plugged] = FrameClass.ABSENT
+        return names.astype(np.uint8)
 
     @property
     def plugged_mismatch_blocks(self) -> int:
@@ -178,3 +168,11 @@ def map_blocks(snapshot: Snapshot, region: Region, classes: U8 | None = None) ->
     block = np.repeat(np.arange(region.blocks, dtype=np.int64), region.block_pages)
     cells = np.bincount(block * N_FRAME_CLASSES + padded, minlength=region.blocks * N_FRAME_CLASSES)
     return BlockMap(region, cells.reshape(region.blocks, N_FRAME_CLASSES).astype(np.int32))
+
+
+def map_memory(
+    snapshot: Snapshot, block_pages: int = ENTRIES_PER_TABLE, classes: U8 | None = None
+) -> BlockMap:
+    """All of the guest's memory in aligned blocks of `block_pages`, as if it were one region."""
+    pages = -(-len(snapshot.flags) // block_pages) * block_pages
+    return map_blocks(snapshot, Region("memory", 0, pages, block_pages, plugged_bytes=0), classes)

@@ -99,7 +99,7 @@ def _known_of_frames(snapshot: Snapshot, classes: U8) -> U8:
     frames[flag_set(snapshot.flags, KPF_PGTABLE)] |= _IS_TABLE
     frames[snapshot.table_pfn] |= _IS_TABLE
     frames[flag_set(snapshot.flags, KPF_ZERO_PAGE)] |= _IS_ZERO_PAGE
-    kernels = (classes == FrameClass.OTHER_KERNEL) | (classes == FrameClass.RESERVED)
+    kernels = (classes == FrameClass.KERNEL) | (classes == FrameClass.RESERVED)
     frames[kernels & ~flag_set(snapshot.flags, KPF_MMAP, KPF_PGTABLE)] |= _MAY_BE_UNFLAGGED_TABLE
     return known
 

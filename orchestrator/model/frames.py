@@ -14,13 +14,18 @@ Read against fs/proc/page.c (`stable_page_flags`) as of 6.12 and of 7.x (linux-m
   PMD and PUD tables; later ones also by those for P4D, PGD and the kernel's PTE tables
   (include/asm-generic/pgalloc.h). Tables of the direct map are never constructed and stay unflagged.
 
-What flags cannot tell, so that a figure made from them has to say it:
+What flags cannot tell, and a snapshot's evidence can (`Evidence`, read from the guest's struct pages and
+kernel page tables from outside):
 
-* Pages on the per-CPU free lists are free but carry no flag (not BUDDY): they count as OTHER_KERNEL.
-  At most a few hundred per CPU and zone; alloc_contig_range() drains them before it gives up.
-* Large kmalloc, vmalloc, kernel stacks, percpu, network buffers, zsmalloc and unflagged page tables have
-  no flag of their own: OTHER_KERNEL.
-* LRU pages under a long-term pin (vfio, RDMA) look movable and are not.
+* Pages on the per-CPU free lists are free but carry no flag (not BUDDY). At most a few hundred per CPU
+  and zone, and alloc_contig_range() drains them before it gives up.
+* Kernel stacks, vmalloc and struct pages have no flag of their own, nor have page tables that were set up
+  before the allocator, or on 6.12 P4Ds and PGDs.
+* LRU pages under a long-term pin (io_uring, vfio, RDMA) look movable and are not. Pins of huge pages are
+  counted elsewhere (folio._pincount) and not seen.
+
+What neither tells on a stock kernel: large kmalloc, pipe buffers, network buffers and what else drivers
+take page by page. They are KERNEL, unless a kernel with page_owner says more.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from orchestrator.model.snapshot import U8, U64, Bool, Snapshot
+from orchestrator.model.snapshot import U8, U64, Bool, Evidence, Snapshot
 from orchestrator.units import PAGE_BYTES
 
 # Bit numbers: include/uapi/linux/kernel-page-flags.h; from 32 on include/linux/kernel-page-flags.h.
@@ -65,32 +70,56 @@ KPF_MLOCKED = 33
 
 
 class FrameClass(IntEnum):
-    """The use of a frame; every frame has exactly one. The order of the values is part of saved counts."""
+    """The use of a frame; every frame has exactly one."""
 
     ABSENT = 0  # no online struct page: a hole, or a Linux memory block that is removed or offline
     OFFLINE = 1  # PageOffline: unplugged by virtio-mem, or in the balloon (both on 6.12 and 7.x)
     FREE = 2  # in the buddy allocator
-    MOVABLE = 3  # user memory and page cache, mlocked and hugetlb included
-    PAGE_TABLE = 4
-    SLAB = 5
-    RESERVED = 6  # kernel image, early boot allocations, firmware
-    ZERO_PAGE = 7  # the zero page, the huge zero page
-    HWPOISON = 8
-    OTHER_KERNEL = 9  # allocated (or on a per-CPU free list), and flags do not say for what
+    CPU_LIST = 3  # free, on a per-CPU list
+    PAGE_CACHE = 4  # of files on a disk
+    ANONYMOUS = 5  # user memory
+    SHMEM = 6  # tmpfs and shared memory
+    HUGETLB = 7
+    MLOCKED = 8  # mlock(), or unevictable for another reason
+    PINNED = 9  # user memory under a long-term pin
+    PAGE_TABLE = 10
+    SLAB = 11
+    KERNEL_STACK = 12
+    VMALLOC = 13  # vmalloc, modules, per-CPU areas
+    MEMMAP = 14  # struct pages of memory that was added later
+    NETWORK = 15  # network buffers, where they can be told
+    KERNEL = 16  # allocated, and nothing says for what
+    RESERVED = 17  # kernel image, early boot allocations, firmware
+    ZERO_PAGE = 18  # the zero page, the huge zero page
+    HWPOISON = 19
 
 
 N_FRAME_CLASSES = len(FrameClass)
 
 # What alloc_contig_range() cannot move. HWPOISON: page_is_unmovable() lets it pass for memory offlining
 # only. ZERO_PAGE: the huge zero page is allocated without __GFP_MOVABLE. OFFLINE is not here: unplugged
-# frames are what is wanted, and balloon pages are migrated (balloon_mops).
+# frames are what is wanted, and balloon pages are migrated (balloon_mops). A block that several of them
+# hold is named after the first.
 UNMOVABLE = (
     FrameClass.PAGE_TABLE,
     FrameClass.SLAB,
+    FrameClass.KERNEL_STACK,
+    FrameClass.VMALLOC,
+    FrameClass.MEMMAP,
+    FrameClass.NETWORK,
+    FrameClass.PINNED,
+    FrameClass.KERNEL,
     FrameClass.RESERVED,
     FrameClass.ZERO_PAGE,
     FrameClass.HWPOISON,
-    FrameClass.OTHER_KERNEL,
+)
+# In use, and moved if there is room elsewhere.
+MOVABLE = (
+    FrameClass.MLOCKED,
+    FrameClass.SHMEM,
+    FrameClass.ANONYMOUS,
+    FrameClass.PAGE_CACHE,
+    FrameClass.HUGETLB,
 )
 
 # Unevictable and mlocked pages stay movable: unlike compaction, isolate_migratepages_range() isolates
@@ -102,10 +131,15 @@ _MOVABLE_BITS = (
     *(KPF_HUGE, KPF_THP, KPF_UPTODATE, KPF_WRITEBACK),
 )
 
-# Later rows win. BUDDY beats the rest because PG_reported aliases PG_uptodate on free pages; ZERO_PAGE
-# beats RESERVED (the 4 KiB zero page lies in the kernel image) and MOVABLE (the huge one reads as THP).
+# Later rows win. Shared memory is SWAPBACKED as anonymous memory is, but not ANON (folio_is_file_lru()).
+# BUDDY beats the rest because PG_reported aliases PG_uptodate on free pages; ZERO_PAGE beats RESERVED
+# (the 4 KiB zero page lies in the kernel image) and what is movable (the huge one reads as THP).
 _RULES: tuple[tuple[tuple[int, ...], FrameClass], ...] = (
-    (_MOVABLE_BITS, FrameClass.MOVABLE),
+    (_MOVABLE_BITS, FrameClass.PAGE_CACHE),
+    ((KPF_SWAPBACKED,), FrameClass.SHMEM),
+    ((KPF_ANON,), FrameClass.ANONYMOUS),
+    ((KPF_HUGE,), FrameClass.HUGETLB),
+    ((KPF_UNEVICTABLE, KPF_MLOCKED), FrameClass.MLOCKED),
     ((KPF_RESERVED,), FrameClass.RESERVED),
     ((KPF_ZERO_PAGE,), FrameClass.ZERO_PAGE),
     ((KPF_SLAB,), FrameClass.SLAB),
@@ -115,6 +149,17 @@ _RULES: tuple[tuple[tuple[int, ...], FrameClass], ...] = (
     ((KPF_OFFLINE,), FrameClass.OFFLINE),
     ((KPF_NOPAGE,), FrameClass.ABSENT),
 )
+
+# Evidence is a moment younger than the flags, so it speaks only where they are silent; a pin, where they
+# say that the frame could be moved.
+_OF_SILENT = {
+    Evidence.TABLE: FrameClass.PAGE_TABLE,
+    Evidence.CPU_LIST: FrameClass.CPU_LIST,
+    Evidence.KERNEL_STACK: FrameClass.KERNEL_STACK,
+    Evidence.VMALLOC: FrameClass.VMALLOC,
+    Evidence.MEMMAP: FrameClass.MEMMAP,
+    Evidence.NETWORK: FrameClass.NETWORK,
+}
 
 
 def flag_set(flags: U64, *bits: int) -> Bool:
@@ -126,26 +171,37 @@ def flag_set(flags: U64, *bits: int) -> Bool:
 
 def classify_frames(snapshot: Snapshot) -> U8:
     """One FrameClass per frame of `snapshot.flags`, shape (frames,)."""
-    flags = snapshot.flags
-    classes = np.full(len(flags), FrameClass.OTHER_KERNEL, dtype=np.uint8)
+    classes = classify_flags(snapshot.flags)
+    if len(snapshot.evidence):
+        silent = classes == FrameClass.KERNEL
+        for evidence, frame_class in _OF_SILENT.items():
+            classes[silent & (snapshot.evidence == evidence)] = frame_class
+        movable = np.isin(classes, MOVABLE)
+        classes[movable & (snapshot.evidence == Evidence.PINNED)] = FrameClass.PINNED
+    classes[~_online(snapshot)] = FrameClass.ABSENT
+    return classes
+
+
+def classify_flags(flags: U64) -> U8:
+    """One FrameClass per frame, as far as flags alone tell; shape (frames,)."""
+    classes = np.full(len(flags), FrameClass.KERNEL, dtype=np.uint8)
     for bits, frame_class in _RULES:
         classes[flag_set(flags, *bits)] = frame_class
     _inherit_from_heads(classes, flags)
-    classes[~_online(snapshot)] = FrameClass.ABSENT
     return classes
 
 
 def _inherit_from_heads(classes: U8, flags: U64) -> None:
     """Give every compound tail that tells nothing the class of its head (in place)."""
     tail = flag_set(flags, KPF_COMPOUND_TAIL)
-    silent = np.flatnonzero(tail & (classes == FrameClass.OTHER_KERNEL))
+    silent = np.flatnonzero(tail & (classes == FrameClass.KERNEL))
     if not len(silent):
         return
     last_non_tail = np.arange(len(flags), dtype=np.int64)
     last_non_tail[tail] = 0
     np.maximum.accumulate(last_non_tail, out=last_non_tail)
     heads = last_non_tail[silent]
-    # In a guest that ran on, a head may be gone when its tails are read: those stay OTHER_KERNEL.
+    # In a guest that ran on, a head may be gone when its tails are read: those stay KERNEL.
     headed = flag_set(flags[heads], KPF_COMPOUND_HEAD)
     classes[silent[headed]] = classes[heads[headed]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ MAX_FRAMES = 1 << 40
 
 U8 = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
@@ -21,9 +23,22 @@ I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 
+class Evidence(IntEnum):
+    """What is known of a frame beside its flags; orchestrator.guest.evidence finds it out."""
+
+    NONE = 0
+    TABLE = 1  # a page table without KPF_PGTABLE: the kernel's, or above PMD level on kernels before 6.14
+    CPU_LIST = 2  # free, waiting on a per-CPU list
+    PINNED = 3  # has so many references that the kernel takes it for pinned (folio_maybe_dma_pinned())
+    KERNEL_STACK = 4
+    VMALLOC = 5  # mapped in vmalloc or module space, and no stack
+    MEMMAP = 6  # holds struct pages
+    NETWORK = 7  # a network buffer
+
+
 @dataclass(frozen=True)
 class Region:
-    """A stretch of guest-physical memory that is resized in blocks (a virtio-mem device).
+    """A stretch of guest-physical memory that is resized in blocks (a virtio-mem device, a DIMM).
 
     `start_pfn` is the first guest frame; `pages` and `block_pages` count 4 KiB frames;
     `plugged_bytes` is what QEMU said was plugged (`query-memory-devices`: size) when it was read.
@@ -46,10 +61,13 @@ class Snapshot:
     """Page-frame flags of the whole guest and the non-zero entries of its page-table pages.
 
     `flags[i]` is `/proc/kpageflags` of frame `i` (u64, include/uapi/linux/kernel-page-flags.h).
-    Page-table pages are those with KPF_PGTABLE; `table_pfn` (n, sorted) are the ones whose content
-    was read. Their contents are stored sparsely in CSR form: the non-zero entries of table `i` are
-    `entry_slot[k]` (0..511) and `entry_value[k]` (raw u64 as in memory) for
+    Page-table pages are those with KPF_PGTABLE and those with Evidence.TABLE; `table_pfn` (n, sorted) are
+    the ones whose content was read. Their contents are stored sparsely in CSR form: the non-zero entries
+    of table `i` are `entry_slot[k]` (0..511) and `entry_value[k]` (raw u64 as in memory) for
     `entry_start[i] <= k < entry_start[i + 1]`. So an empty table takes no room.
+
+    `evidence[i]` is an Evidence for frame `i`, from the guest's struct pages and kernel page tables; it
+    is empty where these were not read, and `notes` say why.
 
     `online_block_bytes` and `online_blocks`: size and indices of Linux memory blocks that exist and
     are online in the guest (`/sys/devices/system/memory/memoryN`), since frames of a removed block
@@ -74,6 +92,7 @@ class Snapshot:
     moved: int
     tables_unread: int = 0  # page-table pages whose content could not be read
     notes: dict[str, str] = field(default_factory=dict)  # free text on how it was taken
+    evidence: U8 = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
 
     @property
     def tables(self) -> int:
@@ -96,6 +115,8 @@ class Snapshot:
             ),
             (_ascending(self.online_blocks), "online memory blocks are not sorted, or repeat"),
             (self.moved >= -1 and self.tables_unread >= 0, "a count is negative"),
+            (len(self.evidence) in {0, len(self.flags)}, "evidence is not there for every frame"),
+            (not np.any(self.evidence > max(Evidence)), "evidence of a kind that this program does not know"),
         ]
         for region in self.regions:
             whole = region.block_pages > 0 and region.pages > 0 and region.pages % region.block_pages == 0

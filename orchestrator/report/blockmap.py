@@ -6,15 +6,14 @@ One path per kind of block, not one element per block, so that a region of many 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from orchestrator.model.blocks import Holder, map_blocks
-from orchestrator.model.frames import classify_frames
-from orchestrator.model.snapshot import U8, Bool, Region, Snapshot
+from orchestrator.model.blocks import BlockMap, map_blocks
+from orchestrator.model.frames import FrameClass, classify_frames
+from orchestrator.model.snapshot import Bool, Region, Snapshot
 from orchestrator.report.text import clean, count, size
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
@@ -25,21 +24,40 @@ _CELL: Final = 0.86
 
 @dataclass(frozen=True)
 class Kind:
-    """What a block can be, in the order of the legend. `css` names its colour."""
+    """What a block can be, in the order of the legend: named after one of `classes`. `css` is its colour.
+
+    `alone` tells blocks apart in which that class is all that cannot be moved.
+    """
 
     css: str
     label: str
+    classes: tuple[FrameClass, ...]
+    alone: bool | None = None
 
 
-KINDS: Final[dict[Holder, Kind]] = {
-    Holder.PAGE_TABLE_ONLY: Kind("b-tables", "page tables, nothing else that cannot move"),
-    Holder.PAGE_TABLE: Kind("b-tables-more", "page tables and other kernel memory"),
-    Holder.SLAB: Kind("b-slab", "slab, no page tables"),
-    Holder.OTHER: Kind("b-kernel", "other memory that cannot move"),
-    Holder.MOVABLE: Kind("b-movable", "only movable memory"),
-    Holder.FREE: Kind("b-free", "free"),
-    Holder.UNPLUGGED: Kind("b-out", "unplugged, or all of it in the balloon"),
-}
+KINDS: Final = (
+    Kind("b-tables", "page tables, nothing else that cannot move", (FrameClass.PAGE_TABLE,), alone=True),
+    Kind("b-tables-more", "page tables and other kernel memory", (FrameClass.PAGE_TABLE,), alone=False),
+    Kind("b-slab", "slab, no page tables", (FrameClass.SLAB,)),
+    Kind("b-stack", "kernel stacks, vmalloc", (FrameClass.KERNEL_STACK, FrameClass.VMALLOC)),
+    Kind("b-memmap", "struct pages", (FrameClass.MEMMAP,)),
+    Kind("b-network", "network buffers", (FrameClass.NETWORK,)),
+    Kind("b-pinned", "user memory under a long-term pin", (FrameClass.PINNED,)),
+    Kind(
+        "b-kernel",
+        "other memory that cannot move",
+        (FrameClass.KERNEL, FrameClass.RESERVED, FrameClass.ZERO_PAGE, FrameClass.HWPOISON),
+    ),
+    Kind("b-mlocked", "mlocked, movable", (FrameClass.MLOCKED,)),
+    Kind("b-shmem", "tmpfs, movable", (FrameClass.SHMEM,)),
+    Kind(
+        "b-movable",
+        "other movable memory",
+        (FrameClass.ANONYMOUS, FrameClass.PAGE_CACHE, FrameClass.HUGETLB),
+    ),
+    Kind("b-free", "free", (FrameClass.FREE, FrameClass.CPU_LIST)),
+    Kind("b-out", "unplugged, or all of it in the balloon", (FrameClass.ABSENT, FrameClass.OFFLINE)),
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,7 @@ def pictures(snapshot: Snapshot) -> list[Picture]:
     """One picture for each resizable region of a snapshot."""
     frames = classify_frames(snapshot)
     return [
-        _picture(snapshot.label, region, map_blocks(snapshot, in_cells(region), frames).holder)
+        _picture(snapshot.label, region, map_blocks(snapshot, in_cells(region), frames))
         for region in snapshot.regions
     ]
 
@@ -78,35 +96,38 @@ def in_cells(region: Region) -> Region:
     return replace(region, block_pages=ENTRIES_PER_TABLE)
 
 
-def _picture(label: str, region: Region, holders: U8) -> Picture:
-    columns = _columns(len(holders))
-    counts = np.bincount(holders, minlength=len(Holder)).tolist()
-    shapes = tuple(
-        Shape(kind, _path(holders == holder, columns), counts[holder])
-        for holder, kind in KINDS.items()
-        if counts[holder]
-    )
+def _picture(label: str, region: Region, block_map: BlockMap) -> Picture:
+    columns = _columns(len(block_map.counts))
+    masks = [(kind, of_kind(block_map, kind)) for kind in KINDS]
+    shapes = tuple(Shape(kind, _path(mask, columns), int(mask.sum())) for kind, mask in masks if mask.any())
     shown, where = clean(label, 40), clean(region.name, 40)
     return Picture(
         label=shown,
         region=region_words(region),
         columns=columns,
-        rows=math.ceil(len(holders) / columns),
+        rows=math.ceil(len(block_map.counts) / columns),
         shapes=shapes,
-        caption=_caption(counts),
-        alt=f"Memory map of {where} at {shown}, {count(len(holders))} blocks of 2 MiB: "
+        caption=_caption(block_map),
+        alt=f"Memory map of {where} at {shown}, {count(len(block_map.counts))} blocks of 2 MiB: "
         + ", ".join(f"{count(shape.blocks)} {shape.kind.label}" for shape in shapes),
     )
 
 
-def _caption(counts: Sequence[int]) -> str:
+def of_kind(block_map: BlockMap, kind: Kind) -> Bool:
+    """Which blocks are of a kind; each block is of just one."""
+    mask: Bool = np.isin(block_map.named, kind.classes)
+    return mask if kind.alone is None else mask & (block_map.alone == kind.alone)
+
+
+def _caption(block_map: BlockMap) -> str:
+    plugged, pinned, tables = block_map.plugged, block_map.pinned, block_map.page_table
     parts = (
-        (counts[Holder.PAGE_TABLE_ONLY] + counts[Holder.PAGE_TABLE], "with page tables"),
-        (counts[Holder.SLAB] + counts[Holder.OTHER], "other unmovable"),
-        (counts[Holder.MOVABLE] + counts[Holder.FREE], "movable or free"),
-        (counts[Holder.UNPLUGGED], "unplugged"),
+        (plugged & tables, "with page tables"),
+        (plugged & pinned & ~tables, "other unmovable"),
+        (plugged & ~pinned, "movable or free"),
+        (~plugged, "unplugged"),
     )
-    return ", ".join(f"{count(number)} {what}" for number, what in parts if number)
+    return ", ".join(f"{count(int(mask.sum()))} {what}" for mask, what in parts if mask.any())
 
 
 def _columns(blocks: int) -> int:

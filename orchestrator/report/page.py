@@ -131,7 +131,7 @@ def render(view: RunView) -> str:
         trouble=[_trouble(trial) for trial in view.trials if trial.failed],
         sections_before_map=sections,
         **_maps(view),
-        map_kinds=list(KINDS.values()),
+        map_kinds=list(KINDS),
         policies=policies,
         policy_charts=policy_figures,
         step_tables=_step_tables(view),

@@ -19,7 +19,7 @@ from orchestrator.guest.image import Image
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.programs import build_program
 from orchestrator.guest.setup import apply_playbook
-from orchestrator.guest.snapshot import take_snapshot
+from orchestrator.guest.snapshot import SnapshotTaker
 from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 from orchestrator.host.machine import Machine
 from orchestrator.interrupts import deferred
@@ -65,6 +65,7 @@ class LiveTrial:
     writer: TrialWriter
     guest: Guest
     sampling: Sampling
+    snapshots: SnapshotTaker
     deadline: Deadline
     began_ns: int
     workloads: Mapping[str, WorkloadDriver]
@@ -146,7 +147,7 @@ class LiveTrial:
 
     def snapshot(self, label: str) -> None:
         t_ns = self.now_ns()
-        snapshot = take_snapshot(self.guest, self.machine, label)
+        snapshot = self.snapshots.take(label)
         path = self.writer.snapshots / f"{self.step:02d}-{label}.npz"
         write_snapshot(path, snapshot)
         self.writer.event(
@@ -231,8 +232,10 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
                 writer, lambda: time.monotonic_ns() - began_ns, guest.shell, view, plan.sample_every_seconds
             )
             watched = sorted({name for driver in workloads.values() for name in driver.processes})
-            with sampling.running(watched):
-                trial = LiveTrial(plan, lab, writer, guest, sampling, deadline, began_ns, workloads)
+            with sampling.running(watched), SnapshotTaker(guest, plan.machine) as snapshots:
+                trial = LiveTrial(
+                    plan, lab, writer, guest, sampling, snapshots, deadline, began_ns, workloads
+                )
                 for number, step in enumerate(plan.steps, start=1):
                     _run_step(trial, number, step.action, step.load())
         except GuestError as error:

@@ -3,12 +3,13 @@
     import json, numpy
     z = numpy.load("after-unplug.npz")                     # nothing in it is pickled
     meta = json.loads(z["meta"].tobytes())                 # label, kernel, regions, paused, notes ...
-    flags = z["flags"]                                     # flags[pfn]: /proc/kpageflags, u64
+    flags, evidence = z["flags"], z["evidence"]            # by pfn: /proc/kpageflags, u64; Evidence, u8
     start, slot, value = z["entry_start"], z["entry_slot"], z["entry_value"]
     first_table = slot[start[0]:start[1]], value[start[0]:start[1]]   # of frame z["table_pfn"][0]
 
-`schema` counts up whenever a reader of the old version would misread the file. The arrays are those of
-`orchestrator.model.snapshot.Snapshot`, which says what they mean; `meta` is the rest of it as JSON.
+`schema` counts up whenever a reader of the old version would misread the file; 1 had no `evidence`.
+The arrays are those of `orchestrator.model.snapshot.Snapshot`, which says what they mean; `meta` is the
+rest of it as JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from orchestrator.model.snapshot import Region, Snapshot
 from orchestrator.store.atomic import replace_file
 from orchestrator.units import GIB, format_size
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+_READS: Final = (1, 2)
 MAX_BYTES: Final = 4 * GIB  # uncompressed: the flags of a guest of 2 TiB, or 400 million entries
 
 _ARRAYS: Final[dict[str, np.dtype[Any]]] = {
@@ -38,7 +40,9 @@ _ARRAYS: Final[dict[str, np.dtype[Any]]] = {
     "entry_slot": np.dtype("<u2"),
     "entry_value": np.dtype("<u8"),
     "online_blocks": np.dtype("<i8"),
+    "evidence": np.dtype("u1"),
 }
+_SINCE: Final = {"evidence": 2}  # the schema that an array came with; before, a Snapshot's default stands
 _SCHEMA_DTYPE: Final = np.dtype("<i8")
 _META_DTYPE: Final = np.dtype("u1")
 # numpy.lib.format 1.0: magic, version, length of the header, the header with its fields in sorted order.
@@ -119,16 +123,20 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Snapshot:
     if "schema.npy" not in archive.namelist():
         raise BadInputError(f"{path}: not a snapshot: it says no schema version")
     schema = _array(path, archive, "schema", _SCHEMA_DTYPE)
-    if schema.tolist() != [SCHEMA]:
+    if len(schema) != 1 or schema[0] not in _READS:
         raise BadInputError(
-            f"{path}: a snapshot of schema {schema.tolist()}, this program reads {SCHEMA}",
+            f"{path}: a snapshot of schema {schema.tolist()}, this program reads {_READS[0]} to {SCHEMA}",
             hint="read it with the version of the program that wrote it",
         )
     try:
         meta = _Meta.model_validate_json(_array(path, archive, "meta", _META_DTYPE).tobytes())
     except ValidationError as error:
         raise BadInputError(f"{path}: its meta data are damaged", details=str(error), hint=_RETAKE) from error
-    arrays = {name: _array(path, archive, name, dtype) for name, dtype in _ARRAYS.items()}
+    arrays = {
+        name: _array(path, archive, name, dtype)
+        for name, dtype in _ARRAYS.items()
+        if schema[0] >= _SINCE.get(name, 1)
+    }
     snapshot = Snapshot(
         **arrays,
         label=meta.label,

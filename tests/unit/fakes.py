@@ -176,6 +176,12 @@ class FakeChannel:
         assert len(part) <= size
         return part
 
+    def settimeout(self, seconds: float) -> None:
+        assert seconds > 0
+
+    def sendall(self, data: bytes) -> None:
+        pass
+
     def close(self) -> None:
         self._parts.put(None)
 

@@ -8,14 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import ANON, LINUX_BLOCK_FRAMES, Guest, bits
 
-from orchestrator.model.blocks import BlockMap, BlockTotals, Holder, map_blocks
+from orchestrator.model.blocks import BlockMap, BlockTotals, map_blocks, map_memory
 from orchestrator.model.frames import (
     KPF_BUDDY,
     KPF_HWPOISON,
+    KPF_LRU,
     KPF_OFFLINE,
     KPF_PGTABLE,
     KPF_RESERVED,
     KPF_SLAB,
+    KPF_UPTODATE,
     FrameClass,
     classify_frames,
 )
@@ -23,6 +25,7 @@ from orchestrator.model.snapshot import Region
 
 FREE, OFFLINE, TABLE = bits(KPF_BUDDY), bits(KPF_OFFLINE), bits(KPF_PGTABLE)
 SLAB, POISON, RESERVED, OTHER = bits(KPF_SLAB), bits(KPF_HWPOISON), bits(KPF_RESERVED), 0
+CACHE = bits(KPF_LRU, KPF_UPTODATE)
 
 
 def block_map(*blocks: tuple[int, ...], plugged: int = 0, start: int = 6) -> BlockMap:
@@ -36,24 +39,36 @@ def block_map(*blocks: tuple[int, ...], plugged: int = 0, start: int = 6) -> Blo
 
 
 @pytest.mark.parametrize(
-    ("frames", "holder"),
+    ("frames", "named", "alone"),
     [
-        ((OFFLINE,) * 4, Holder.UNPLUGGED),
-        ((TABLE, ANON), Holder.PAGE_TABLE_ONLY),
-        ((TABLE, OFFLINE, OFFLINE, OFFLINE), Holder.PAGE_TABLE_ONLY),
-        ((TABLE, SLAB, OTHER), Holder.PAGE_TABLE),
-        ((TABLE, POISON), Holder.PAGE_TABLE),
-        ((SLAB, OTHER), Holder.SLAB),
-        ((OTHER,), Holder.OTHER),
-        ((RESERVED, ANON), Holder.OTHER),
-        ((POISON,), Holder.OTHER),
-        ((ANON,), Holder.MOVABLE),
-        ((), Holder.FREE),
-        ((OFFLINE, OFFLINE, OFFLINE), Holder.FREE),
+        ((OFFLINE,) * 4, FrameClass.ABSENT, False),
+        ((TABLE, ANON), FrameClass.PAGE_TABLE, True),
+        ((TABLE, OFFLINE, OFFLINE, OFFLINE), FrameClass.PAGE_TABLE, True),
+        ((TABLE, SLAB, OTHER), FrameClass.PAGE_TABLE, False),
+        ((SLAB, SLAB, SLAB, TABLE), FrameClass.PAGE_TABLE, False),
+        ((SLAB, OTHER), FrameClass.SLAB, False),
+        ((OTHER, OTHER), FrameClass.KERNEL, True),
+        ((RESERVED, ANON), FrameClass.RESERVED, True),
+        ((POISON,), FrameClass.HWPOISON, True),
+        ((ANON, CACHE, CACHE), FrameClass.PAGE_CACHE, False),
+        ((ANON, ANON, CACHE), FrameClass.ANONYMOUS, False),
+        ((), FrameClass.FREE, False),
+        ((OFFLINE, OFFLINE, OFFLINE), FrameClass.FREE, False),
     ],
 )
-def test_one_label_per_block(frames: tuple[int, ...], holder: Holder) -> None:
-    assert block_map(frames).holder.tolist() == [holder]
+def test_what_a_block_is_named_after(frames: tuple[int, ...], named: FrameClass, alone: bool) -> None:
+    blocks = block_map(frames)
+    assert blocks.named.tolist() == [named]
+    assert blocks.alone.tolist() == [alone]
+
+
+def test_all_of_memory_as_one_region() -> None:
+    guest = Guest(10)
+    guest.flags[:] = FREE
+    guest.flags[5] = TABLE
+    memory = map_memory(guest.snapshot(), 4)
+    assert memory.pinned.tolist() == [False, True, False]
+    assert memory.frames_of(FrameClass.ABSENT).tolist() == [0, 0, 2], "memory ends within the last block"
 
 
 def test_totals_use_the_names_of_the_headline_metrics() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,10 +31,14 @@ from orchestrator.model.frames import (
     KPF_UNEVICTABLE,
     KPF_UPTODATE,
     KPF_ZERO_PAGE,
+    MOVABLE,
     UNMOVABLE,
     FrameClass,
     classify_frames,
 )
+from orchestrator.model.snapshot import Evidence
+
+CACHE = FrameClass.PAGE_CACHE
 
 
 def classify(*flags: int) -> list[FrameClass]:
@@ -49,12 +55,13 @@ def classify(*flags: int) -> list[FrameClass]:
         ((KPF_OFFLINE, KPF_RESERVED), FrameClass.OFFLINE),
         ((KPF_BUDDY,), FrameClass.FREE),
         ((KPF_BUDDY, KPF_UPTODATE), FrameClass.FREE),  # PG_reported aliases PG_uptodate
-        ((KPF_LRU, KPF_ACTIVE, KPF_REFERENCED), FrameClass.MOVABLE),
-        ((KPF_MMAP, KPF_ANON, KPF_SWAPBACKED, KPF_UPTODATE), FrameClass.MOVABLE),  # still in an LRU batch
-        ((KPF_UPTODATE, KPF_REFERENCED), FrameClass.MOVABLE),  # page cache, still in an LRU batch
-        ((KPF_LRU, KPF_UNEVICTABLE, KPF_MLOCKED, KPF_ANON), FrameClass.MOVABLE),
-        ((KPF_HUGE, KPF_COMPOUND_HEAD), FrameClass.MOVABLE),
-        ((KPF_MMAP,), FrameClass.OTHER_KERNEL),  # a driver's buffer that a process maps
+        ((KPF_LRU, KPF_ACTIVE, KPF_REFERENCED), FrameClass.PAGE_CACHE),
+        ((KPF_MMAP, KPF_ANON, KPF_SWAPBACKED, KPF_UPTODATE), FrameClass.ANONYMOUS),  # still in an LRU batch
+        ((KPF_LRU, KPF_SWAPBACKED, KPF_UPTODATE), FrameClass.SHMEM),
+        ((KPF_UPTODATE, KPF_REFERENCED), FrameClass.PAGE_CACHE),  # page cache, still in an LRU batch
+        ((KPF_LRU, KPF_UNEVICTABLE, KPF_MLOCKED, KPF_ANON), FrameClass.MLOCKED),
+        ((KPF_HUGE, KPF_COMPOUND_HEAD), FrameClass.HUGETLB),
+        ((KPF_MMAP,), FrameClass.KERNEL),  # a driver's buffer that a process maps
         ((KPF_MMAP, KPF_RESERVED), FrameClass.RESERVED),  # the vDSO
         ((KPF_PGTABLE,), FrameClass.PAGE_TABLE),
         ((KPF_SLAB, KPF_COMPOUND_TAIL), FrameClass.SLAB),
@@ -62,8 +69,8 @@ def classify(*flags: int) -> list[FrameClass]:
         ((KPF_ZERO_PAGE, KPF_RESERVED), FrameClass.ZERO_PAGE),
         ((KPF_ZERO_PAGE, KPF_THP, KPF_COMPOUND_HEAD), FrameClass.ZERO_PAGE),
         ((KPF_HWPOISON, KPF_LRU, KPF_ANON), FrameClass.HWPOISON),
-        ((), FrameClass.OTHER_KERNEL),
-        ((KPF_REFERENCED, KPF_LOCKED), FrameClass.OTHER_KERNEL),
+        ((), FrameClass.KERNEL),
+        ((KPF_REFERENCED, KPF_LOCKED), FrameClass.KERNEL),
     ],
 )
 def test_flags_name_a_class(kpf: tuple[int, ...], expected: FrameClass) -> None:
@@ -78,15 +85,15 @@ def test_silent_tails_take_the_class_of_their_head() -> None:
         *(head | bits(KPF_PGTABLE), tail, head | bits(KPF_SLAB), tail, head, tail, bits(KPF_PGTABLE), tail),
     )
     assert classes == [
-        *(FrameClass.FREE, FrameClass.MOVABLE, FrameClass.MOVABLE, FrameClass.HWPOISON, FrameClass.MOVABLE),
+        *(FrameClass.FREE, CACHE, CACHE, FrameClass.HWPOISON, CACHE),
         *(FrameClass.PAGE_TABLE, FrameClass.PAGE_TABLE, FrameClass.SLAB, FrameClass.SLAB),
-        *(FrameClass.OTHER_KERNEL, FrameClass.OTHER_KERNEL),  # large kmalloc
-        *(FrameClass.PAGE_TABLE, FrameClass.OTHER_KERNEL),  # a tail whose head is gone
+        *(FrameClass.KERNEL, FrameClass.KERNEL),  # large kmalloc
+        *(FrameClass.PAGE_TABLE, FrameClass.KERNEL),  # a tail whose head is gone
     ]
 
 
 def test_a_tail_at_frame_0_has_no_head() -> None:
-    assert classify(bits(KPF_COMPOUND_TAIL), ANON) == [FrameClass.OTHER_KERNEL, FrameClass.MOVABLE]
+    assert classify(bits(KPF_COMPOUND_TAIL), ANON) == [FrameClass.KERNEL, FrameClass.ANONYMOUS]
 
 
 def test_frames_of_removed_memory_blocks_are_absent_whatever_they_read() -> None:
@@ -111,5 +118,25 @@ def test_every_frame_has_one_class_that_exists(flags: list[int]) -> None:
 
 
 def test_what_cannot_be_moved() -> None:
-    movable = {FrameClass.ABSENT, FrameClass.OFFLINE, FrameClass.FREE, FrameClass.MOVABLE}
-    assert set(UNMOVABLE) == set(FrameClass) - movable
+    unused = {FrameClass.ABSENT, FrameClass.OFFLINE, FrameClass.FREE, FrameClass.CPU_LIST}
+    assert {*UNMOVABLE, *MOVABLE} == set(FrameClass) - unused
+    assert not set(UNMOVABLE) & set(MOVABLE)
+
+
+def test_evidence_speaks_where_flags_are_silent() -> None:
+    guest = Guest(2 * len(Evidence))
+    guest.flags[len(Evidence) :] = ANON
+    found = replace(guest.snapshot(), evidence=np.array([*Evidence, *Evidence], dtype=np.uint8))
+    assert found.faults() == []
+    classes = [FrameClass(int(frame_class)).name for frame_class in classify_frames(found)]
+    silent = [evidence.name for evidence in Evidence]
+    silent[Evidence.NONE], silent[Evidence.TABLE], silent[Evidence.PINNED] = "KERNEL", "PAGE_TABLE", "KERNEL"
+    movable = ["ANONYMOUS"] * len(Evidence)
+    movable[Evidence.PINNED] = "PINNED"
+    assert classes == silent + movable
+
+
+def test_evidence_that_does_not_fit_is_a_fault() -> None:
+    guest = Guest(4).snapshot()
+    assert "for every frame" in replace(guest, evidence=np.zeros(3, dtype=np.uint8)).faults()[0]
+    assert "does not know" in replace(guest, evidence=np.full(4, 99, dtype=np.uint8)).faults()[0]

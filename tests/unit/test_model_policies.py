@@ -14,7 +14,10 @@ from orchestrator.model.snapshot import Region
 from orchestrator.model.tables import TableState
 from orchestrator.units import MIB
 
-NAMES = ["empty", "none", "pressure_random", "zero_page"]
+LAST_LEVEL_ONLY = ["empty", "none", "pressure_random", "zero_page"]
+RECLAIM = ["empty_all_levels", "migrate", *LAST_LEVEL_ONLY]
+NAMES = sorted([*RECLAIM, "process_exit"])
+USER = {"empty", "zero", "valid", "swap", "hollow_pmd", "pmd", "pud"}
 
 
 def small_guest() -> tuple[StateView, dict[str, int]]:
@@ -63,7 +66,10 @@ def test_all_policies_register_themselves() -> None:
         ("none", set(), set()),
         ("empty", {"empty"}, set()),
         ("zero_page", {"empty", "zero"}, set()),
-        ("pressure_random", {"empty", "zero"}, {"valid", "swap", "hollow_pmd", "pmd", "pud"}),
+        ("empty_all_levels", {"empty", "hollow_pmd"}, set()),
+        ("migrate", set(), USER),
+        ("pressure_random", {"empty", "zero"}, USER - {"empty", "zero"}),
+        ("process_exit", {*USER, "pgd"}, set()),
     ],
 )
 def test_what_each_policy_picks(name: str, freed: set[str], to_move: set[str]) -> None:
@@ -72,7 +78,8 @@ def test_what_each_policy_picks(name: str, freed: set[str], to_move: set[str]) -
     assert names(state, pfn, verdict.freed) == freed
     assert names(state, pfn, verdict.to_move) == to_move
     assert verdict.empty_of_unknown_level == 1
-    assert verdict.empty_left == (1 if freed else 2)  # the empty PMD table is reported, not freed
+    # An empty PMD table that is not freed is reported.
+    assert verdict.empty_left == len({"empty", "hollow_pmd"} - freed)
 
 
 def test_50_gib_touched_once_give_100_mib_back() -> None:
@@ -101,6 +108,42 @@ def test_blocks_are_freed_when_nothing_unmovable_is_left() -> None:
     pressed = POLICIES["pressure_random"].apply(state)
     assert pressed.blocks_freed(state.blocks[0]).tolist() == [True, False, False]
     assert pressed.blocks_freed_if_moved(state.blocks[0]).tolist() == [True, False, True]
+    # The PMD table pointed at nothing else.
+    upper = POLICIES["empty_all_levels"].apply(state)
+    assert upper.tables_freed == 4
+    assert upper.blocks_freed(state.blocks[0]).tolist() == [True, False, True]
+    moved = POLICIES["migrate"].apply(state)
+    assert moved.blocks_freed(state.blocks[0]).tolist() == [False, False, False]
+    assert moved.blocks_freed_if_moved(state.blocks[0]).tolist() == [True, False, True]
+
+
+def test_upper_levels_go_once_all_below_them_are_gone() -> None:
+    guest = Guest(256)
+    half = guest.upper({0: guest.table(), 1: guest.table({0: entry(guest.anon(), USER_DATA)})})
+    whole = guest.upper(
+        {0: guest.upper({0: guest.table()}), 5: guest.upper({0: guest.table(), 9: guest.table()})}
+    )
+    other = guest.upper({0: half})
+    guest.upper({0: other, 1: whole})
+    state = StateView.of(guest.snapshot())
+    verdict = POLICIES["empty_all_levels"].apply(state)
+    freed = set(state.tables.pfn[verdict.freed].tolist())
+    assert verdict.tables_freed == 7
+    assert whole in freed
+    assert not freed & {half, other}
+    assert POLICIES["empty_all_levels"].apply(state, budget_tables=4).tables_freed == 4
+
+
+def test_the_process_with_most_tables_ends() -> None:
+    guest = Guest(256)
+    small = guest.chain(guest.table({0: entry(guest.anon(), USER_DATA)}), 4)
+    tables = {slot: guest.table({0: entry(guest.anon(), USER_DATA)}) for slot in range(5)}
+    large = guest.upper({3: guest.upper({0: guest.upper(tables)})})
+    state = StateView.of(guest.snapshot())
+    freed = set(state.tables.pfn[POLICIES["process_exit"].apply(state).freed].tolist())
+    assert large in freed
+    assert small not in freed
+    assert len(freed) == 8
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +166,7 @@ def test_pressure_depends_on_the_seed_and_on_nothing_else() -> None:
     assert (policy.apply(state, seed=2, budget_tables=100).freed != once).any()
 
 
-@given(address_spaces(), st.sampled_from(NAMES), st.integers(0, 9), st.none() | st.integers(0, 9))
+@given(address_spaces(), st.sampled_from(RECLAIM), st.integers(0, 9), st.none() | st.integers(0, 9))
 def test_no_policy_frees_what_is_in_use(
     case: tuple[Guest, dict[int, int]], name: str, seed: int, budget: int | None
 ) -> None:
@@ -132,8 +175,13 @@ def test_no_policy_frees_what_is_in_use(
     state = StateView.of(guest.snapshot((region,)))
     verdict: Verdict = POLICIES[name].apply(state, seed=seed, budget_tables=budget)
     tables, freed = state.tables, verdict.freed
-    assert (tables.state[freed] <= TableState.ZERO_ONLY).all()
-    assert {truth[pfn] for pfn in tables.pfn[freed].tolist()} <= {1}
+    gone = set(tables.pfn[freed].tolist())
+    if name in LAST_LEVEL_ONLY:
+        assert (tables.state[freed] <= TableState.ZERO_ONLY).all()
+        assert {truth[pfn] for pfn in gone} <= {1}
+    else:
+        pointed = {value >> 12 & 0xFF_FFFF_FFFF for pfn in gone for value in guest.tables[pfn].values()}
+        assert pointed <= gone
     assert not (freed & verdict.to_move).any()
     assert not ((freed | verdict.to_move) & tables.kernel).any()
     blocks = verdict.blocks_freed(state.blocks[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest.programs import build_program
 from orchestrator.guest.sampler import Tick, read_ticks, sampler_argv
+from orchestrator.guest.stream import Stream
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {
@@ -71,7 +73,7 @@ def test_a_program_is_compiled_once_for_each_text(tmp_path: Path) -> None:
         ("guest-probe", []),
         ("guest-probe", ["sample"]),
         ("guest-probe", ["sample", "9", "/proc/meminfo"]),
-        ("guest-probe", ["pageflags", "more"]),
+        ("guest-probe", ["pageflags"]),
         ("sparse-map", []),
         ("sparse-map", ["1024", "512", "dontneed"]),
         ("sparse-map", ["0", "4096", "dontneed", "0"]),
@@ -117,18 +119,43 @@ def test_samples_are_the_files_as_they_are(programs: dict[str, Path]) -> None:
 
 @pytest.mark.skipif(not os.access("/proc/kpageflags", os.R_OK), reason="only root may read /proc/kpageflags")
 def test_page_flags_are_runs_that_cover_all_frames(programs: dict[str, Path]) -> None:
-    done = run(programs["guest-probe"], "pageflags")
-    assert done.returncode == 0
-    runs = np.frombuffer(done.stdout, dtype="<u8").reshape(-1, 2)
-    assert (runs[:, 1] > 0).all()
-    assert (runs[1:, 0] != runs[:-1, 0]).all(), "neighbouring runs differ, else they were one"
+    """`guest-probe snapshot` against this machine's own memory, read plainly."""
+    argv = [programs["guest-probe"], "snapshot", "/proc/sys/kernel/osrelease", "/absent"]
+    done = subprocess.run(argv, input=b"all\nflags\n", capture_output=True, timeout=60, check=True)
+    written = io.BytesIO(done.stdout)
+    stream = Stream(written.read)
+    words = (stream.line() or "").split()
+    assert words[0] == "#cpu"
+    assert stream.line() == f"#file /proc/sys/kernel/osrelease {len(os.uname().release) + 1}"
+    assert stream.file("", len(os.uname().release) + 1) == f"{os.uname().release}\n"
+    assert stream.line() == "#file /absent -1"
+    stream.exactly(1)
+    head, length = (stream.line() or "").split()
+    assert head == "#online"
+    listed = sorted(map(int, stream.exactly(int(length)).split()))
+    states = Path("/sys/devices/system/memory").glob("memory*/online")
+    assert listed == sorted(
+        int(path.parent.name.removeprefix("memory")) for path in states if path.read_text() == "1\n"
+    )
+    stream.exactly(1)
     with Path("/proc/kpageflags").open("rb", buffering=0) as plain:  # it takes whole words only
         frames = sum(map(len, iter(lambda: plain.read(1 << 20), b""))) // 8
-    assert int(runs[:, 1].sum()) == frames
-    assert frames * 4096 > psutil.virtual_memory().total
-    buddy, table = np.uint64(1 << 10), np.uint64(1 << 26)
-    assert ((runs[:, 0] & buddy) != 0).any()
-    assert ((runs[:, 0] & table) != 0).any()
+    for _ in ("all", "flags"):
+        head, length, reading_ns = (stream.line() or "").split()
+        assert head == "#flags"
+        runs = np.frombuffer(stream.exactly(int(length)), dtype="<u8").reshape(-1, 2)
+        stream.exactly(1)
+        assert (runs[:, 1] > 0).all()
+        assert (runs[1:, 0] != runs[:-1, 0]).all(), "neighbouring runs differ, else they were one"
+        assert int(runs[:, 1].sum()) == frames
+        assert frames * 4096 > psutil.virtual_memory().total
+        for bit in (10, 26):  # BUDDY, PGTABLE
+            assert ((runs[:, 0] >> np.uint64(bit)) & np.uint64(1)).any()
+        head, cpu_ns, parent_ns = (stream.line() or "").split()
+        assert head == "#cpu"
+        assert 0 < int(reading_ns) <= int(cpu_ns)
+        assert int(parent_ns) > 0, "we have used some CPU ourselves"
+    assert stream.line() is None
 
 
 @pytest.fixture

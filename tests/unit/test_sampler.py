@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.guest.sampler import (
-    MAX_FILE_BYTES,
-    MAX_FILES,
-    MAX_LINE_BYTES,
-    StreamError,
-    Tick,
-    read_ticks,
-    sampler_argv,
-)
+from orchestrator.guest.sampler import MAX_FILES, Tick, read_ticks, sampler_argv
+from orchestrator.guest.stream import MAX_FILE_BYTES, MAX_LINE_BYTES, StreamError
 
 paths = st.from_regex(r"/[a-z/]{0,20}", fullmatch=True)
 texts = st.text(max_size=40)

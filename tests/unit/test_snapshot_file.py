@@ -94,6 +94,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 
+def test_a_file_of_schema_1_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_snapshot(path, small())
+    _rewrite(path, schema=_npy(tmp_path, np.array([1])), evidence=None)
+    snapshot = read_snapshot(path)
+    assert len(snapshot.evidence) == 0
+    assert snapshot.flags.tolist() == small().flags.tolist()
+
+
 def _array(values: list[int], dtype: str) -> Any:
     return np.array(values, dtype=dtype)
 
@@ -157,7 +166,8 @@ def test_foreign_and_damaged_members_are_refused(tmp_path: Path) -> None:
     meta = json.loads(small_meta(tmp_path))
     cases: list[tuple[dict[str, bytes | None], str]] = [
         ({"schema": None}, "no schema version"),
-        ({"schema": _npy(tmp_path, np.array([2]))}, r"schema \[2\], this program reads 1"),
+        ({"schema": _npy(tmp_path, np.array([3]))}, r"schema \[3\], this program reads 1 to 2"),
+        ({"evidence": None}, "it has no evidence"),
         ({"schema": _npy(tmp_path, np.array([1, 1]))}, r"schema \[1, 1\]"),
         ({"flags": None}, "it has no flags"),
         ({"meta": _npy(tmp_path, np.frombuffer(b"{", dtype="u1"))}, "meta data"),

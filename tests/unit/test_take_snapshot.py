@@ -1,4 +1,4 @@
-"""Taking a snapshot: the guest's flags are played, the page-table pages lie in our own memory."""
+"""Taking a snapshot: guest-probe is played, the page-table pages lie in our own memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import DEVICE, FakeDomain, FakeShell
+from fakes import DEVICE, FakeChannel, FakeDomain, FakeShell
 
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import GuestLostError, InfrastructureError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
-from orchestrator.guest.snapshot import take_snapshot
+from orchestrator.guest.snapshot import SnapshotTaker
 from orchestrator.host.machine import Machine
 from orchestrator.model.frames import KPF_BUDDY, KPF_PGTABLE
+from orchestrator.model.snapshot import Snapshot
 
 MACHINE = Machine.model_validate({"memory": "32MiB"})
 TABLE, BUDDY = 1 << KPF_PGTABLE, 1 << KPF_BUDDY
@@ -63,25 +64,59 @@ def memory() -> Iterator[int]:
         yield address
 
 
-def guest(tmp_path: Path, memory: int, pageflags: object = None, **answers: object) -> Guest:
-    usual: dict[str, Any] = {
-        "uname -r": "6.12.57+deb13-cloud-amd64\n",
-        "cat /sys/devices/system/memory/block_size_bytes": "8000000\n",
-        "sh -c grep": "".join(
-            f"/sys/devices/system/memory/memory{block}/online:{online}\n"
-            for block, online in ((10, 1), (0, 1), (9, 0))
-        ),
-        "cat /proc/zoneinfo": ZONEINFO,
-        "/usr/local/bin/guest-probe pageflags": flags() if pageflags is None else pageflags,
-    }
-    device = FakeDomain(pid=os.getpid(), device=None, addresses=lambda address: memory + address)
-    made: Any = (device, FakeShell({**usual, **answers}), Console(tmp_path / "console.log"), None)
+FILES = {
+    "/proc/sys/kernel/osrelease": "6.12.57+deb13-cloud-amd64\n",
+    "/sys/devices/system/memory/block_size_bytes": "8000000\n",
+    "/proc/zoneinfo": ZONEINFO,
+    "/sys/kernel/vmcoreinfo": None,
+}
+
+
+class PlayedProbe(FakeChannel):
+    """guest-probe: what it says to each `all` and `flags` that it is asked."""
+
+    def __init__(self, said: list[bytes]) -> None:
+        super().__init__([b"#cpu 1000000 0\n"])
+        self.said = said
+        self.asked: list[bytes] = []
+
+    def sendall(self, asked: bytes) -> None:
+        self.asked.append(asked)
+        if not self.said:
+            raise OSError("closed")
+        self.put(self.said.pop(0) or None)
+
+
+def listing(raw: bytes, cpu: int) -> bytes:
+    """A reading of flags as guest-probe writes it; `cpu` counts its readings."""
+    return b"#flags %d 40000000\n%b\n#cpu %d %d\n" % (len(raw), raw, cpu * 41_000_000, cpu * 2_000_000)
+
+
+def answers(first: bytes, second: bytes, online: str = "10 0 ", **files: str | None) -> list[bytes]:
+    """What guest-probe says when a snapshot is taken; `files` differ by the last part of their path."""
+    texts = {path: files.get(path.rpartition("/")[2], text) for path, text in FILES.items()}
+    parts = [
+        f"#file {path} {-1 if text is None else len(text)}\n{text or ''}\n" for path, text in texts.items()
+    ]
+    parts.append(f"#online {len(online)}\n{online}\n")
+    return ["".join(parts).encode() + listing(first, 1), listing(second, 2)]
+
+
+def guest(tmp_path: Path, memory: int, said: list[bytes] | None = None) -> Guest:
+    domain = FakeDomain(pid=os.getpid(), device=None, addresses=lambda address: memory + address)
+    shell = FakeShell(channel=PlayedProbe(answers(flags(), flags()) if said is None else said))
+    made: Any = (domain, shell, Console(tmp_path / "console.log"), None)
     return Guest(*made)
+
+
+def take(running: Guest) -> Snapshot:
+    with SnapshotTaker(running, MACHINE) as taker:
+        return taker.take("loaded")
 
 
 def test_what_is_in_a_snapshot(tmp_path: Path, memory: int) -> None:
     running = guest(tmp_path, memory)
-    snapshot = take_snapshot(running, MACHINE, "loaded")
+    snapshot = take(running)
     assert (snapshot.label, snapshot.kernel) == ("loaded", "6.12.57+deb13-cloud-amd64")
     assert len(snapshot.flags) == FRAMES
     assert snapshot.notes["pages_on_cpu_lists"] == "DMA32 7344, Normal 818"
@@ -97,20 +132,55 @@ def test_what_is_in_a_snapshot(tmp_path: Path, memory: int) -> None:
     assert snapshot.regions == ()
     domain: Any = running.domain
     assert domain.calls == [("suspend",), ("resume",)]
+    channel: Any = running.shell.stream([])
+    assert channel.asked == [b"all\n", b"flags\n"]
+
+
+def test_what_it_cost_is_noted(tmp_path: Path, memory: int) -> None:
+    notes = take(guest(tmp_path, memory)).notes
+    assert notes["guest_cpu_seconds_for_flags"] == "0.080"
+    assert notes["guest_cpu_seconds_for_the_rest"] == "0.0010", "82 ms, less 80 for flags and 1 before"
+    assert notes["guest_cpu_seconds_for_sending"] == "0.0040"
+    assert 0 <= float(notes["stopped_seconds"]) <= float(notes["seconds"])
+
+
+def test_why_there_is_no_evidence(tmp_path: Path, memory: int) -> None:
+    snapshot = take(guest(tmp_path, memory))
+    assert len(snapshot.evidence) == 0
+    assert snapshot.notes["evidence"] == "not read: the guest has no /sys/kernel/vmcoreinfo"
+    # Frame 2000 holds a page table and no VMCOREINFO; 3000 was never touched.
+    for place, why in (("0x7d0000 1000", "VMCOREINFO has no SYMBOL"), ("0xbb8000 1000", "QEMU has no page")):
+        snapshot = take(guest(tmp_path, memory, answers(flags(), flags(), vmcoreinfo=place)))
+        assert snapshot.notes["evidence"].startswith(f"not read: {why}")
 
 
 def test_what_changed_meanwhile_is_counted(tmp_path: Path, memory: int) -> None:
     later = [*RUNS[:-1], (0, 7), (BUDDY, FRAMES - 2002 - 7 - 5)]  # 7 frames changed, 5 are gone
-    snapshot = take_snapshot(guest(tmp_path, memory, [flags(), flags(later)]), MACHINE, "x")
-    assert snapshot.moved == 12
+    assert take(guest(tmp_path, memory, answers(flags(), flags(later)))).moved == 12
 
 
-def test_the_vcpus_run_again_whatever_happens(tmp_path: Path, memory: int) -> None:
+def test_several_snapshots_one_after_the_other(tmp_path: Path, memory: int) -> None:
+    said = answers(flags(), flags()) + [
+        part.replace(b"#cpu 4", b"#cpu 14") for part in answers(flags(), flags())
+    ]
+    said[3] = said[3].replace(b"#cpu 82000000", b"#cpu 222000000")
+    with SnapshotTaker(guest(tmp_path, memory, said), MACHINE) as taker:
+        taker.take("one")
+        assert taker.take("two").notes["guest_cpu_seconds_for_the_rest"] == "0.0600"
+
+
+def test_the_vcpus_run_again_whatever_happens(
+    tmp_path: Path, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = guest(tmp_path, memory)
+
+    def fail(*_: object) -> None:
+        raise InfrastructureError("QEMU's memory ended before the guest's did")
+
+    monkeypatch.setattr("orchestrator.guest.snapshot.read_frames", fail)
+    with pytest.raises(InfrastructureError, match="QEMU's memory ended"):
+        take(running)
     domain: Any = running.domain
-    domain.addresses = lambda address: 0
-    with pytest.raises(InfrastructureError, match="in one piece"):
-        take_snapshot(running, MACHINE, "x")
     assert domain.calls == [("suspend",), ("resume",)]
 
 
@@ -118,7 +188,7 @@ def test_the_device_is_a_region(tmp_path: Path, memory: int) -> None:
     running = guest(tmp_path, memory)
     domain: Any = running.domain
     domain.device = DEVICE
-    (region,) = take_snapshot(running, MACHINE, "x").regions
+    (region,) = take(running).regions
     assert (region.start_pfn, region.pages, region.block_pages) == (1 << 20, 1 << 19, 512)
 
 
@@ -136,11 +206,32 @@ def test_the_device_is_a_region(tmp_path: Path, memory: int) -> None:
 )
 def test_flags_that_make_no_sense(tmp_path: Path, memory: int, raw: bytes) -> None:
     with pytest.raises(InfrastructureError, match="page flags make no sense"):
-        take_snapshot(guest(tmp_path, memory, raw), MACHINE, "x")
+        take(guest(tmp_path, memory, answers(raw, raw)))
 
 
 @pytest.mark.parametrize("size", ["", "0x", "many", "-1", "f" * 13])
 def test_a_block_size_that_makes_no_sense(tmp_path: Path, memory: int, size: str) -> None:
-    said = {"cat /sys/devices/system/memory/block_size_bytes": size}
     with pytest.raises(InfrastructureError, match="block size makes no sense"):
-        take_snapshot(guest(tmp_path, memory, **said), MACHINE, "x")
+        take(guest(tmp_path, memory, answers(flags(), flags(), block_size_bytes=size)))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [b"#file /etc/passwd 3\nabc\n", b""],
+        [b"#file /proc/sys/kernel/osrelease 999999999\n", b""],
+        [b"Segmentation fault\n", b""],
+        [answers(flags(), flags(), online="0 x")[0], b""],
+        [answers(flags(), flags())[0].replace(b"#online 5", b"#online 99999999"), b""],
+        [answers(flags(), flags())[0], b"#flags -1 0\n"],
+        [answers(flags(), flags())[0], b""],
+    ],
+)
+def test_a_guest_that_says_something_else(tmp_path: Path, memory: int, said: list[bytes]) -> None:
+    with pytest.raises(InfrastructureError, match="guest-probe gave no snapshot"):
+        take(guest(tmp_path, memory, said))
+
+
+def test_a_guest_that_is_gone(tmp_path: Path, memory: int) -> None:
+    with pytest.raises(GuestLostError, match="connection"):
+        take(guest(tmp_path, memory, []))

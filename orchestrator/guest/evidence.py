@@ -1,0 +1,226 @@
+"""What a guest's frames are used for, where their flags are silent: read from outside, no guest CPU spent.
+
+Struct pages tell which frames wait on a per-CPU list and which are pinned; the kernel's page tables, which
+are stacks, vmalloc or struct pages, and which tables have no flag of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from orchestrator.guest.kernel_tables import Layout, Mappings, NotFoundError, ReadFrames, walk
+from orchestrator.model.entries import ACCESSED, DIRTY, PFN_MASK, PFN_SHIFT, PRESENT
+from orchestrator.model.frames import MOVABLE, FrameClass, classify_flags
+from orchestrator.model.snapshot import I64, U8, U32, U64, Bool, Evidence
+from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
+
+# GUP_PIN_COUNTING_BIAS, include/linux/mm.h: each pin of a small folio counts this many references.
+_PIN_REFERENCES = 1024
+_STACK_PAGES = 4  # THREAD_SIZE, arch/x86/include/asm/page_64_types.h
+_NO_TYPE = 0xFFFF_FFFF  # _mapcount of a page that is neither mapped nor of a type
+_COMPOUND_TAIL = 1  # compound_head (compound_info since 7.0): shares its word with lru.next
+_POISON_BITS = 0xDEAD << 48  # CONFIG_ILLEGAL_POINTER_VALUE: LIST_POISON1 and PP_SIGNATURE begin with it
+_PP_SIGNATURE = _POISON_BITS | 0x40  # include/linux/poison.h; page_pool puts it where lru.next is
+_PP_MASK = 0xFFFF_FFFF_0000_00FC  # its DMA index stands between
+# Orders of chunks that per-CPU lists hold beside single pages: up to PAGE_ALLOC_COSTLY_ORDER, and huge pages.
+_CPU_LIST_ORDERS = (9, 3, 2, 1)
+_KERNEL_HALF = slice(ENTRIES_PER_TABLE // 2, None)
+_USER_HALF = slice(0, ENTRIES_PER_TABLE // 2)
+# Frames whose content is searched for process roots. 1 GiB of plain kernel memory: more has no such.
+_MOST_SEARCHED = 1 << 18
+
+
+@dataclass(frozen=True)
+class RawEvidence:
+    """What has to be read while the vCPUs stand still.
+
+    `tables` (t,) are frames of page tables without a flag, sorted. `first`, `struct_pages`: the struct
+    pages of frames `first[i]` on, `per_frame` to a frame of the memory map, as (n, 1024) u32.
+    """
+
+    layout: Layout
+    mappings: Mappings
+    tables: I64
+    memmap: I64
+    first: I64
+    struct_pages: U32
+
+
+def read_evidence(read: ReadFrames, layout: Layout, flags: U64) -> RawEvidence:
+    """Read what evidence is made from. Raises NotFoundError when the kernel's tables make no sense."""
+    mappings = walk(read, layout)
+    per_frame = PAGE_BYTES // layout.page_bytes
+    begin = layout.page_number(layout.vmemmap)
+    vpn, pfn = mappings.between(begin, begin - -len(flags) // per_frame)
+    order = np.argsort(pfn, kind="stable")
+    memmap, first = pfn[order], (vpn[order] - begin) * per_frame
+    if len(memmap) and np.any(memmap[1:] == memmap[:-1]):
+        raise NotFoundError("two parts of the memory map lie in the same frame")
+    found, contents = read(memmap)
+    first = first[np.isin(memmap, found, assume_unique=True)]
+    raw = RawEvidence(layout, mappings, mappings.tables, memmap, first, contents.view(np.uint32))
+    return replace(raw, tables=np.union1d(mappings.tables, _process_roots(read, raw, flags)))
+
+
+def _process_roots(read: ReadFrames, raw: RawEvidence, flags: U64) -> I64:
+    """PGDs without a flag, and with five levels the P4Ds below them: what kernels before 6.14 do not mark.
+
+    Each PGD has the kernel's half of the topmost table copied into it (pgd_ctor(),
+    arch/x86/mm/pgtable.c), which nothing else has.
+    """
+    pages = _StructPages.of(raw, len(flags))
+    silent = classify_flags(flags) == FrameClass.KERNEL
+    candidates = np.flatnonzero(silent & pages.known & (pages.refcount == 1) & (pages.mapcount == _NO_TYPE))
+    if len(candidates) > _MOST_SEARCHED:
+        return np.empty(0, dtype=np.int64)
+    found, contents = read(candidates.astype(np.int64))
+    kernel = raw.mappings.root[_KERNEL_HALF]
+    used = kernel != 0
+    differs = (contents[:, _KERNEL_HALF] ^ kernel) & ~np.uint64(ACCESSED | DIRTY)
+    is_root = ~(differs[:, used] != 0).any(axis=1)
+    roots: I64 = found[is_root]
+    if raw.layout.levels < 5:
+        return roots
+    links = contents[is_root][:, _USER_HALF]
+    links = links[(links & np.uint64(PRESENT)) != 0]
+    below = ((links >> np.uint64(PFN_SHIFT)) & np.uint64(PFN_MASK)).astype(np.int64)
+    below = below[below < len(flags)]
+    both: I64 = np.union1d(roots, below[silent[below]])
+    return both
+
+
+def find_evidence(raw: RawEvidence, flags: U64) -> U8:
+    """One Evidence per frame of `flags`, shape (frames,)."""
+    frames = len(flags)
+    evidence = np.zeros(frames, dtype=np.uint8)
+
+    def put(pfn: I64, what: Evidence) -> None:
+        evidence[pfn[(pfn >= 0) & (pfn < frames)]] = what
+
+    pages = _StructPages.of(raw, frames)
+    classes = classify_flags(flags)
+    silent = classes == FrameClass.KERNEL
+    put(np.flatnonzero(np.isin(classes, MOVABLE) & pages.pinned), Evidence.PINNED)
+    put(np.flatnonzero(silent & pages.in_page_pool), Evidence.NETWORK)
+    put(np.flatnonzero(pages.on_cpu_list(silent)), Evidence.CPU_LIST)
+    vpn, pfn = raw.mappings.vmalloc(raw.layout)
+    put(pfn, Evidence.VMALLOC)
+    put(pfn[_stacks(vpn)], Evidence.KERNEL_STACK)
+    put(raw.memmap, Evidence.MEMMAP)
+    put(raw.tables, Evidence.TABLE)
+    return evidence
+
+
+def _stacks(vpn: I64) -> Bool:
+    """Which of the pages belong to a kernel stack: an area of just the size and alignment of one.
+
+    With VMAP_STACK each stands by itself between guard pages (alloc_thread_stack_node(), kernel/fork.c).
+    """
+    order = np.argsort(vpn, kind="stable")
+    sorted_vpn = vpn[order]
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(sorted_vpn) != 1])) if len(vpn) else order
+    lengths = np.diff(np.concatenate([starts, [len(vpn)]]))
+    whole = (lengths == _STACK_PAGES) & (sorted_vpn[starts] % _STACK_PAGES == 0)
+    stack = np.zeros(len(vpn), dtype=np.bool_)
+    stack[order] = np.repeat(whole, lengths)
+    return stack
+
+
+@dataclass(frozen=True)
+class _StructPages:
+    """Fields of the struct page of each frame, shape (frames,); `known` where it was read."""
+
+    known: Bool
+    refcount: U32
+    mapcount: U32
+    lru_next: U64
+    lru_prev: U64
+    address: U64  # of the lru field itself
+
+    @classmethod
+    def of(cls, raw: RawEvidence, frames: int) -> _StructPages:
+        layout = raw.layout
+        words = raw.struct_pages.reshape(-1, layout.page_bytes // 4)
+        per_frame = PAGE_BYTES // layout.page_bytes
+        pfn = (raw.first[:, None] + np.arange(per_frame)).ravel()
+        inside = pfn < frames
+        pfn, words = pfn[inside], words[inside]
+        known = np.zeros(frames, dtype=np.bool_)
+        known[pfn] = True
+
+        def narrow(offset: int) -> U32:
+            values = np.zeros(frames, dtype=np.uint32)
+            values[pfn] = words[:, offset // 4]
+            return values
+
+        def wide(offset: int) -> U64:
+            values = np.zeros(frames, dtype=np.uint64)
+            low, high = words[:, offset // 4], words[:, offset // 4 + 1]
+            values[pfn] = low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
+            return values
+
+        address = np.uint64(layout.vmemmap + layout.lru) + np.arange(frames, dtype=np.uint64) * np.uint64(
+            layout.page_bytes
+        )
+        return cls(
+            known,
+            narrow(layout.refcount),
+            narrow(layout.mapcount),
+            wide(layout.lru),
+            wide(layout.lru + 8),
+            address,
+        )
+
+    @property
+    def pinned(self) -> Bool:
+        """So many references that folio_maybe_dma_pinned() says yes; small folios only."""
+        signed = self.refcount.astype(np.int32)
+        pinned: Bool = self.known & (signed >= _PIN_REFERENCES)
+        return pinned
+
+    @property
+    def in_page_pool(self) -> Bool:
+        """Belongs to a network driver's page pool."""
+        signed: Bool = (self.lru_next & np.uint64(_PP_MASK)) == np.uint64(_PP_SIGNATURE & _PP_MASK)
+        return self.known & signed
+
+    def on_cpu_list(self, silent: Bool) -> Bool:
+        """Frames that are free on a per-CPU list, among the `silent` ones.
+
+        Nobody holds a reference to such a page, and its list neighbours point back at it; the pages
+        behind the head of a larger chunk are on no list and look like nothing at all.
+        """
+        unused = silent & self.known & (self.refcount == 0) & (self.mapcount == _NO_TYPE)
+        unused &= (self.lru_next & np.uint64(_COMPOUND_TAIL)) == 0
+        # A list of one: both point at its head in the per-CPU area.
+        kernel = (self.lru_next >> np.uint64(63) != 0) & (
+            (self.lru_next & np.uint64(0xFFFF << 48)) != np.uint64(_POISON_BITS)
+        )
+        single = (self.lru_next == self.lru_prev) & kernel & (self._index(self.lru_next) < 0)
+        heads = unused & (
+            self._points_back(self.lru_next, self.lru_prev)
+            | self._points_back(self.lru_prev, self.lru_next)
+            | single
+        )
+        found: Bool = heads.copy()
+        for order in _CPU_LIST_ORDERS:
+            size = 1 << order
+            whole = len(heads) // size * size
+            tails = (unused & ~heads)[:whole].reshape(-1, size)
+            chunk = heads[:whole:size] & tails[:, 1:].all(axis=1)
+            found[:whole].reshape(-1, size)[chunk] = True
+        return found
+
+    def _index(self, pointer: U64) -> I64:
+        """The frame whose lru field is at `pointer`; -1 where that is no struct page's."""
+        offset = (pointer - self.address[0]).astype(np.int64)
+        size = int(self.address[1] - self.address[0])
+        inside = (offset >= 0) & (offset < size * len(self.address)) & (offset % size == 0)
+        return np.where(inside, offset // size, -1)
+
+    def _points_back(self, forth: U64, back: U64) -> Bool:
+        at = self._index(forth)
+        found: Bool = (at >= 0) & (back[at] == self.address)
+        return found

@@ -1,0 +1,207 @@
+"""What holds each block, what would free it, and how many huge pages memory could supply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from orchestrator.model.blocks import BlockMap, map_memory
+from orchestrator.model.frames import MOVABLE, UNMOVABLE, FrameClass
+from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
+from orchestrator.model.tables import TOP_LEVEL, Tables, TableState
+
+# Levels of a table as x86 names them; 0 is a table that nothing points at.
+LEVEL_NAMES = ("level unknown", "PTE", "PMD", "PUD", "P4D", "PGD")
+STATE_NAMES = {TableState.EMPTY: "empty", TableState.ZERO_ONLY: "zero page only", TableState.VALID: "valid"}
+NOT_READ = "not read"
+
+_STATES = len(TableState)
+_KINDS = (TOP_LEVEL + 1) * _STATES + 1  # and one for tables whose content was not read
+
+
+def table_kind_name(kind: int) -> str:
+    """`PMD, empty`; `kind` indexes the columns of `RegionBlame.table_kinds`."""
+    if kind == _KINDS - 1:
+        return NOT_READ
+    return f"{LEVEL_NAMES[kind // _STATES]}, {STATE_NAMES[TableState(kind % _STATES)]}"
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """One class of frames, over the plugged blocks of a region.
+
+    `named` counts each block once: the sum over all classes is the number of plugged blocks.
+    """
+
+    frame_class: FrameClass
+    frames: int
+    blocks: int  # that have at least one such frame
+    alone: int  # where this class is all that cannot be moved: without it, they come free
+    named: int  # that are named after it
+
+    @property
+    def holds(self) -> bool:
+        """Whether frames of this class can keep a block."""
+        return self.frame_class in UNMOVABLE
+
+
+@dataclass(frozen=True)
+class TableShare:
+    """Page tables of one level and state, over the plugged blocks of a region."""
+
+    kind: str
+    tables: int
+    blocks: int  # that have at least one
+    alone: int  # where such tables are all that cannot be moved
+
+
+@dataclass(frozen=True)
+class RegionBlame:
+    """Why the plugged blocks of a region stay.
+
+    `table_kinds` counts page tables by block and kind, shape (blocks, kinds); `room_frames` are free
+    frames outside of the region, where its movable frames could go.
+    """
+
+    block_map: BlockMap
+    table_kinds: I64
+    room_frames: int
+
+    @cached_property
+    def classes(self) -> tuple[ClassShare, ...]:
+        """Every class that is in a plugged block, those that hold blocks first, most blocks first."""
+        plugged, counts = self.block_map.plugged, self.block_map.counts
+        named, alone = self.block_map.named, self.block_map.alone
+        shares = []
+        for frame_class in FrameClass:
+            inside = plugged & (counts[:, frame_class] > 0)
+            names = int((plugged & (named == frame_class)).sum())
+            if frame_class is FrameClass.ABSENT or not (inside.any() or names):
+                continue
+            shares.append(
+                ClassShare(
+                    frame_class,
+                    frames=int(counts[inside, frame_class].sum()),
+                    blocks=int(inside.sum()),
+                    alone=int((inside & alone).sum()) if frame_class in UNMOVABLE else 0,
+                    named=names,
+                )
+            )
+        return tuple(sorted(shares, key=lambda share: (not share.holds, -share.blocks)))
+
+    @cached_property
+    def tables(self) -> tuple[TableShare, ...]:
+        """Page tables by level and state, most blocks first."""
+        plugged, only = self.block_map.plugged, self.block_map.page_table_only
+        kinds_in_block = (self.table_kinds > 0).sum(axis=1)
+        shares = []
+        for kind in range(_KINDS):
+            inside = plugged & (self.table_kinds[:, kind] > 0)
+            if inside.any():
+                shares.append(
+                    TableShare(
+                        table_kind_name(kind),
+                        tables=int(self.table_kinds[inside, kind].sum()),
+                        blocks=int(inside.sum()),
+                        alone=int((inside & only & (kinds_in_block == 1)).sum()),
+                    )
+                )
+        return tuple(sorted(shares, key=lambda share: -share.blocks))
+
+    @property
+    def held(self) -> int:
+        """Plugged blocks with at least one frame that cannot be moved."""
+        return int((self.block_map.plugged & self.block_map.pinned).sum())
+
+    @property
+    def together(self) -> int:
+        """Held blocks with several classes that cannot be moved: no single one, gone, frees them."""
+        return self.held - int((self.block_map.plugged & self.block_map.alone).sum())
+
+    @property
+    def no_room(self) -> int:
+        """Blocks with nothing but movable frames, which have nowhere to go: memory elsewhere is full."""
+        return self._movable_only if self._movable_frames > self.room_frames else 0
+
+    @property
+    def unexplained(self) -> int:
+        """Plugged blocks that nothing seen here holds: movable frames with room elsewhere, or free ones."""
+        return self._movable_only - self.no_room + self.free
+
+    @property
+    def free(self) -> int:
+        """Plugged blocks with nothing in use that were not taken; they count as unexplained."""
+        return int(self.block_map.free.sum())
+
+    @property
+    def best(self) -> ClassShare | None:
+        """The single class that, gone, frees most blocks; None if no class does."""
+        holders = [share for share in self.classes if share.alone]
+        return max(holders, key=lambda share: share.alone) if holders else None
+
+    @property
+    def _movable_only(self) -> int:
+        return int((self.block_map.plugged & self.block_map.movable_only).sum())
+
+    @property
+    def _movable_frames(self) -> int:
+        stays = self.block_map.plugged & self.block_map.movable_only
+        return int(self.block_map.frames_of(*MOVABLE)[stays].sum())
+
+
+def blame(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> RegionBlame:
+    """Blame for one map of blocks. `frames` is a FrameClass per frame, `tables` what is known of tables."""
+    region = block_map.region
+    first, last = region.start_pfn, region.start_pfn + region.pages
+    free = (frames == FrameClass.FREE) | (frames == FrameClass.CPU_LIST)
+    room = int(free[:first].sum()) + int(free[last:].sum())
+    return RegionBlame(block_map, _table_kinds(snapshot, block_map, frames, tables), room)
+
+
+def _table_kinds(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> I64:
+    region = block_map.region
+    first, last = region.start_pfn, region.start_pfn + region.pages
+    pfn = np.flatnonzero(frames[first:last] == FrameClass.PAGE_TABLE).astype(np.int64) + first
+    kind = np.full(len(pfn), _KINDS - 1, dtype=np.int64)
+    if len(tables):
+        at = np.minimum(np.searchsorted(snapshot.table_pfn, pfn), len(tables) - 1)
+        read = snapshot.table_pfn[at] == pfn
+        kind[read] = tables.level[at[read]].astype(np.int64) * _STATES + tables.state[at[read]]
+    block = (pfn - first) // region.block_pages
+    cells = np.bincount(block * _KINDS + kind, minlength=region.blocks * _KINDS)
+    return cells.reshape(region.blocks, _KINDS)
+
+
+@dataclass(frozen=True)
+class HugeSupply:
+    """Aligned ranges of 2 MiB of the whole guest: what a huge page could be made of.
+
+    `ranges` are wholly online and not taken by the host; of them `free` are free now, and `freeable`
+    hold nothing that cannot be moved, so that compaction could empty them (free ones included).
+    """
+
+    ranges: int
+    free: int
+    freeable: int
+
+
+def huge_supply(memory: BlockMap) -> HugeSupply:
+    """Count in a map of all memory (`map_memory`) with blocks of 2 MiB."""
+    gone = memory.frames_of(FrameClass.OFFLINE, FrameClass.ABSENT)
+    whole: Bool = gone == 0
+    free = whole & (memory.frames_of(FrameClass.FREE) == memory.region.block_pages)
+    return HugeSupply(int(whole.sum()), int(free.sum()), int((whole & ~memory.pinned).sum()))
+
+
+__all__ = [
+    "ClassShare",
+    "HugeSupply",
+    "RegionBlame",
+    "TableShare",
+    "blame",
+    "huge_supply",
+    "map_memory",
+    "table_kind_name",
+]

@@ -1,0 +1,125 @@
+"""Blame: blocks whose holders the test wrote down, and what would free them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import ANON, USER_DATA, Guest, bits, entry, sparse_guest
+
+from orchestrator.model.blame import RegionBlame, blame, huge_supply
+from orchestrator.model.blocks import map_blocks, map_memory
+from orchestrator.model.frames import KPF_BUDDY, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB, FrameClass
+from orchestrator.model.policies import StateView
+from orchestrator.model.snapshot import Evidence, Region
+
+FREE, SLAB, OFFLINE = bits(KPF_BUDDY), bits(KPF_SLAB), bits(KPF_OFFLINE)
+START = 64
+
+
+def blamed(*blocks: tuple[int, ...], elsewhere: int = ANON) -> RegionBlame:
+    """A region of blocks of four frames after `START` frames `elsewhere`; missing frames are free."""
+    guest = Guest(START + 4 * len(blocks))
+    guest.flags[:START] = elsewhere
+    for i, block in enumerate(blocks):
+        guest.flags[START + 4 * i : START + 4 * i + 4] = [*block, *[FREE] * (4 - len(block))]
+    region = Region("vm0", START, 4 * len(blocks), 4, 0)
+    state = StateView.of(guest.snapshot((region,)))
+    return blame(state.snapshot, state.blocks[0], state.frames, state.tables)
+
+
+def shares(found: RegionBlame) -> dict[str, tuple[int, int, int, int]]:
+    return {
+        share.frame_class.name: (share.frames, share.blocks, share.alone, share.named)
+        for share in found.classes
+    }
+
+
+def test_each_class_with_others_and_alone() -> None:
+    table = bits(KPF_PGTABLE)
+    found = blamed((table, table), (table, SLAB), (SLAB,), (table, ANON), (0, 0), (ANON,), (), (OFFLINE,) * 4)
+    assert shares(found) == {
+        "PAGE_TABLE": (4, 3, 2, 3),
+        "SLAB": (2, 2, 1, 1),
+        "KERNEL": (2, 1, 1, 1),
+        "FREE": (18, 7, 0, 1),
+        "ANONYMOUS": (2, 2, 0, 1),
+    }
+    assert sum(share.named for share in found.classes) == 7, "each plugged block is named once"
+    assert (found.held, found.together) == (5, 1)
+    assert found.best is not None
+    assert (found.best.frame_class, found.best.alone) == (FrameClass.PAGE_TABLE, 2)
+    assert [(share.kind, share.tables, share.blocks, share.alone) for share in found.tables] == [
+        ("not read", 4, 3, 2)
+    ]
+
+
+def test_nothing_to_blame() -> None:
+    found = blamed((OFFLINE,) * 4)
+    assert (found.classes, found.tables, found.best) == ((), (), None)
+    assert (found.held, found.together, found.unexplained) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "no_room", "unexplained"),
+    [(ANON, 2, 1), (SLAB, 2, 1), (FREE, 0, 3)],
+)
+def test_movable_memory_stays_for_want_of_room_or_unexplained(
+    elsewhere: int, no_room: int, unexplained: int
+) -> None:
+    found = blamed((ANON, ANON), (ANON,), (), (SLAB, ANON), elsewhere=elsewhere)
+    assert (found.no_room, found.unexplained, found.free) == (no_room, unexplained, 1)
+
+
+def test_tables_by_level_and_state() -> None:
+    guest = Guest(64)
+    guest.flags[:] = FREE
+    region = Region("vm0", 32, 32, 8, 0)
+    guest.table(pfn=32)
+    guest.table({0: entry(2, USER_DATA)}, pfn=33)
+    guest.table(pfn=40)
+    guest.table({0: entry(32, 0x67), 1: entry(33, 0x67), 2: entry(40, 0x67)}, pfn=48)
+    guest.table({0: entry(48, 0x67)}, pfn=1)
+    guest.flags[2], guest.flags[56] = ANON, bits(KPF_PGTABLE)  # its content was not read
+    snapshot = guest.snapshot((region,))
+    state = StateView.of(snapshot)
+    found = blame(snapshot, state.blocks[0], state.frames, state.tables)
+    assert {share.kind: (share.tables, share.blocks, share.alone) for share in found.tables} == {
+        "PTE, empty": (2, 2, 1),
+        "PTE, valid": (1, 1, 0),
+        "PMD, valid": (1, 1, 1),
+        "not read": (1, 1, 1),
+    }
+
+
+def test_2_mib_ranges() -> None:
+    guest = Guest(5 * 512)
+    guest.flags[:] = FREE
+    guest.flags[512] = ANON
+    guest.flags[1024] = SLAB
+    guest.flags[1536] = OFFLINE
+    guest.flags[2048:] = 0
+    evidence = np.zeros(5 * 512, dtype=np.uint8)
+    evidence[2048:] = Evidence.CPU_LIST
+    supply = huge_supply(map_memory(replace(guest.snapshot(), evidence=evidence)))
+    assert (supply.ranges, supply.free, supply.freeable) == (4, 1, 3), "one is not the guest's any more"
+
+
+@settings(deadline=None, max_examples=10)  # each builds a guest of 1 GiB
+@given(st.integers(0, 2**32 - 1), st.sampled_from([512, 1024, 4096]))
+def test_the_books_balance(seed: int, block_pages: int) -> None:
+    snapshot = sparse_guest(500, region_gib=1, rng=np.random.default_rng(seed))
+    region = replace(snapshot.regions[0], block_pages=block_pages)
+    state = StateView.of(snapshot)
+    blocks = map_blocks(snapshot, region, state.frames)
+    found = blame(snapshot, blocks, state.frames, state.tables)
+    plugged = int(blocks.plugged.sum())
+    assert sum(share.named for share in found.classes) == plugged
+    assert found.held + found.no_room + found.unexplained == plugged
+    assert found.together + sum(share.alone for share in found.classes) == found.held
+    tables = next(share for share in found.classes if share.frame_class == FrameClass.PAGE_TABLE)
+    assert sum(share.tables for share in found.tables) == tables.frames
+    assert sum(share.alone for share in found.tables) <= tables.alone
