@@ -136,6 +136,12 @@ class RegionBlame:
         return int(self.block_map.free.sum())
 
     @property
+    def blank(self) -> int:
+        """Blocks of which nothing at all is known but that they are there: no frame has a flag."""
+        whole = self.block_map.frames_of(FrameClass.KERNEL) == self.block_map.region.block_pages
+        return int(whole.sum())
+
+    @property
     def best(self) -> ClassShare | None:
         """The single class that, gone, frees most blocks; None if no class does."""
         holders = [share for share in self.classes if share.alone]

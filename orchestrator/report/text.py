@@ -70,6 +70,32 @@ def rate(value: float) -> str:
     return f"{value:,.0f} /s" if abs(value) >= _ROUNDED_FROM else f"{value:.3g} /s"
 
 
+_CLASS_WORDS: Final = {
+    "absent": "not online",
+    "offline": "taken by the host",
+    "cpu_list": "free, on a per-CPU list",
+    "page_cache": "page cache",
+    "anonymous": "anonymous memory",
+    "shmem": "tmpfs",
+    "hugetlb": "hugetlb pages",
+    "mlocked": "mlocked memory",
+    "pinned": "pinned memory",
+    "page_table": "page tables",
+    "kernel_stack": "kernel stacks",
+    "memmap": "struct pages",
+    "network": "network buffers",
+    "kernel": "other kernel memory",
+    "reserved": "reserved memory",
+    "zero_page": "zero pages",
+    "hwpoison": "poisoned memory",
+}
+
+
+def class_words(name: str) -> str:
+    """A class of frames for people; `name` as in FrameClass, in either case."""
+    return _CLASS_WORDS.get(name.lower(), clean(name.lower().replace("_", " "), 40))
+
+
 FORMATS: Final[dict[str, Callable[[float], str]]] = {
     "bytes": size,
     "count": count,

@@ -127,7 +127,7 @@ class LiveTrial:
         self, name: str, settings: Mapping[str, object], deadline: Deadline
     ) -> dict[str, float]:
         driver = load_workload(self.lab.places.workloads / name, settings)
-        self.facts = {"workload": name}
+        self.facts = {"workload": name, "expects": list(driver.expects)}
         measured = driver.start(
             self.guest.shell, seed=self.plan.seed, deadline=deadline.sooner(self.deadline.remaining)
         )

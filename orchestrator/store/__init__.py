@@ -12,7 +12,7 @@ from orchestrator.store.reader import (
     read_events,
 )
 from orchestrator.store.tables import read_observations
-from orchestrator.store.writer import RunWriter, TrialWriter, write_summary_files
+from orchestrator.store.writer import RunWriter, TrialWriter, write_table
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -29,5 +29,5 @@ __all__ = [
     "open_run",
     "read_events",
     "read_observations",
-    "write_summary_files",
+    "write_table",
 ]

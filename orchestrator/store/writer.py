@@ -186,24 +186,14 @@ class RunWriter:
         """Begin a trial."""
         return TrialWriter(self.trial_directory(trial_id), trial_id)
 
-    def write_summary(
-        self, rows: Sequence[Row], gaps: Sequence[Row] = (), policies: Sequence[Row] = ()
-    ) -> None:
-        """Write summary.csv, summary_gaps.csv and policies.csv (`orchestrator.summary` makes the rows)."""
-        write_summary_files(self.directory, rows, gaps, policies)
-
     def finish(self, status: Status | str, exit_code: int) -> None:
         """Say how the run ended."""
         self.update_meta(status=Status(status).value, exit_code=int(exit_code), finished_at=_now())
 
 
-def write_summary_files(
-    directory: Path, rows: Sequence[Row], gaps: Sequence[Row], policies: Sequence[Row]
-) -> None:
-    """Write the three tables of a run folder. The columns are the keys, in the order they come up."""
-    replace_text(directory / layout.SUMMARY, as_csv(rows, ("run", "trial")))
-    replace_text(directory / layout.SUMMARY_GAPS, as_csv(gaps, ("trial", "metric", "reason")))
-    replace_text(directory / layout.POLICIES, as_csv(policies, ("run", "trial", "snapshot", "policy")))
+def write_table(directory: Path, name: str, rows: Sequence[Row], at_least: Sequence[str]) -> None:
+    """Write a table of a run folder. The columns are `at_least` and the keys, in the order they come up."""
+    replace_text(directory / name, as_csv(rows, at_least))
 
 
 def as_csv(rows: Sequence[Row], at_least: Sequence[str]) -> str:

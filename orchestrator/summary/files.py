@@ -1,39 +1,57 @@
-"""summary.csv, summary_gaps.csv and policies.csv: written, and read back."""
+"""summary.csv, summary_gaps.csv, policies.csv, snapshots.csv and blame.csv: written, and read back."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from orchestrator.store import Run, layout, open_run, write_summary_files
+from orchestrator.store import Run, layout, open_run, write_table
 from orchestrator.summary.metrics import summarise_run
-from orchestrator.summary.records import METRICS, PolicyResult, TrialSummary, Value
+from orchestrator.summary.records import (
+    METRICS,
+    BlameResult,
+    PolicyResult,
+    SnapshotResult,
+    TrialSummary,
+    Value,
+)
 
 # Columns of summary.csv that are not settings of an arm.
 _FRONT: Final = ("run", "trial", "arm", "repeat")
 _MIDDLE: Final = ("kernel_release", "outcome", "tables_snapshot", "blocks_snapshot")
 
+Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult)
+
+# Tables with a row for each result of a trial, by name.
+_DETAILS: Final[tuple[tuple[str, type[Any], Callable[[TrialSummary], Sequence[Any]]], ...]] = (
+    (layout.POLICIES, PolicyResult, lambda summary: summary.policies),
+    (layout.SNAPSHOT_FACTS, SnapshotResult, lambda summary: summary.snapshots),
+    (layout.BLAME, BlameResult, lambda summary: summary.blame),
+)
+
 
 def write_summaries(run_dir: Path, summaries: Sequence[TrialSummary]) -> None:
-    """Write summary.csv, summary_gaps.csv and policies.csv."""
+    """Write summary.csv, summary_gaps.csv and the tables of what snapshots say."""
     settings = dict.fromkeys(key for summary in summaries for key in summary.differs)
-    write_summary_files(
-        run_dir,
-        [_row(summary, settings) for summary in summaries],
-        [
-            {"trial": summary.trial, "metric": metric, "reason": reason}
-            for summary in summaries
-            for metric, reason in summary.gaps.items()
-        ],
-        [
+    rows = [_row(summary, settings) for summary in summaries]
+    write_table(run_dir, layout.SUMMARY, rows, ("run", "trial"))
+    gaps = [
+        {"trial": summary.trial, "metric": metric, "reason": reason}
+        for summary in summaries
+        for metric, reason in summary.gaps.items()
+    ]
+    write_table(run_dir, layout.SUMMARY_GAPS, gaps, ("trial", "metric", "reason"))
+    for name, kind, results in _DETAILS:
+        details = [
             {"run": summary.run, "trial": summary.trial, **vars(result)}
             for summary in summaries
-            for result in summary.policies
-        ],
-    )
+            for result in results(summary)
+        ]
+        write_table(run_dir, name, details, ("run", "trial", *(field.name for field in fields(kind))))
 
 
 def refresh(run_dir: Path) -> list[TrialSummary]:
@@ -79,9 +97,9 @@ def _saved(run: Run) -> list[TrialSummary]:
     gaps: dict[str, dict[str, str]] = {}
     for row in _read_csv(run.directory / layout.SUMMARY_GAPS):
         gaps.setdefault(row["trial"], {})[row["metric"]] = row["reason"]
-    policies: dict[str, list[PolicyResult]] = {}
-    for row in _read_csv(run.directory / layout.POLICIES):
-        policies.setdefault(row["trial"], []).append(_policy_result(row))
+    policies = _by_trial(run, layout.POLICIES, PolicyResult)
+    snapshots = _by_trial(run, layout.SNAPSHOT_FACTS, SnapshotResult)
+    blame = _by_trial(run, layout.BLAME, BlameResult)
     known = {*_FRONT, *_MIDDLE, *METRICS}
     return [
         TrialSummary(
@@ -92,11 +110,13 @@ def _saved(run: Run) -> list[TrialSummary]:
             differs={key: value for key, value in row.items() if key not in known and value},
             kernel_release=row["kernel_release"],
             outcome=row["outcome"],
-            metrics={name: _parsed(row[name]) for name in METRICS if row[name]},
+            metrics={name: _parsed(row[name]) for name in METRICS if row.get(name)},
             gaps=gaps.get(row["trial"], {}),
             tables_snapshot=row["tables_snapshot"],
             blocks_snapshot=row["blocks_snapshot"],
             policies=tuple(policies.get(row["trial"], ())),
+            snapshots=tuple(snapshots.get(row["trial"], ())),
+            blame=tuple(blame.get(row["trial"], ())),
         )
         for row in _read_csv(run.directory / layout.SUMMARY)
     ]
@@ -115,18 +135,22 @@ def _parsed(text: str) -> Value:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else text
 
 
-def _policy_result(row: Mapping[str, str]) -> PolicyResult:
-    def number(column: str) -> int | None:
-        return int(row[column]) if row[column] else None
+def _by_trial(run: Run, name: str, kind: type[Result]) -> dict[str, list[Result]]:
+    """Rows of a table as records of `kind`, by trial; none where an older run has no such table."""
+    path = run.directory / name
+    found: dict[str, list[Result]] = {}
+    for row in _read_csv(path) if path.exists() else ():
+        known = {
+            field.name: _typed(row[field.name], str(field.type))
+            for field in fields(kind)
+            if field.name in row
+        }
+        found.setdefault(row["trial"], []).append(kind(**known))
+    return found
 
-    return PolicyResult(
-        snapshot=row["snapshot"],
-        policy=row["policy"],
-        tables_freed=int(row["tables_freed"]),
-        bytes_freed=int(row["bytes_freed"]),
-        tables_to_move=int(row["tables_to_move"]),
-        blocks_freed=number("blocks_freed"),
-        blocks_freed_if_moved=number("blocks_freed_if_moved"),
-        block_bytes=number("block_bytes"),
-        origin=row["origin"],
-    )
+
+def _typed(text: str, annotation: str) -> Any:  # what the annotation of a record's field says
+    kind, _, optional = annotation.partition(" | ")
+    if optional and not text:
+        return None
+    return {"int": int, "float": float, "str": str}[kind](text)

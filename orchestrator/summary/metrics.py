@@ -94,6 +94,8 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         tables_snapshot=tables_label,
         blocks_snapshot=blocks_label,
         policies=tuple(result for fact in snapshots for result in fact.policies),
+        snapshots=tuple(fact.result for fact in snapshots if fact.result),
+        blame=tuple(row for fact in snapshots for row in fact.blame),
     )
 
 
@@ -188,6 +190,7 @@ def _blocks(found: _Findings, unplug: Event | None, snapshots: Sequence[Snapshot
     plugged = None if before is None or not last.block_bytes else int(before // last.block_bytes)
     found.put("blocks_plugged", plugged, "the unplug step has no size_before_bytes, or blocks differ in size")
     found.put("blocks_plugged_after", last.blocks.blocks_plugged, "")
+    found.put("blocks_unexplained", last.result.blocks_unexplained if last.result else None, "not blamed")
     for name in names:
         if name.startswith("blocks_pinned"):
             found.put(name, getattr(last.blocks, name), "")

@@ -32,6 +32,7 @@ METRICS: Final = (
     "blocks_pinned_slab",
     "blocks_pinned_other",
     "blocks_plugged_after",
+    "blocks_unexplained",
     "workload_ops_per_second",
     "workload_p99_seconds",
     "accel",
@@ -51,6 +52,48 @@ class PolicyResult:
     blocks_freed_if_moved: int | None  # if `tables_to_move` were moved as well: an upper bound
     block_bytes: int | None
     origin: str  # "modelled" or "predicted"
+    huge_freeable: int | None = (
+        None  # ranges of 2 MiB without anything that cannot move, tables moved as well
+    )
+
+
+@dataclass(frozen=True)
+class SnapshotResult:
+    """What one snapshot says of the blocks that were plugged when it was taken, over all regions.
+
+    `expected` names the classes as which the workloads that ran are to be found; `blocks_expected` counts
+    blocks with a frame of one of them.
+    """
+
+    snapshot: str
+    moved: int
+    stopped_seconds: float | None
+    injected: str
+    expected: str
+    block_bytes: int | None
+    blocks_plugged: int
+    blocks_held: int
+    blocks_together: int
+    blocks_no_room: int
+    blocks_unexplained: int
+    blocks_expected: int | None
+    huge_ranges: int
+    huge_free: int
+    huge_freeable: int
+
+
+@dataclass(frozen=True)
+class BlameResult:
+    """One class of frames (or one kind of page table, then `table` says which) in plugged blocks."""
+
+    snapshot: str
+    region: str
+    frame_class: str
+    table: str
+    frames: int
+    blocks: int
+    alone: int
+    named: int | None  # blocks named after it; None for a kind of page table
 
 
 @dataclass(frozen=True)
@@ -69,6 +112,14 @@ class TrialSummary:
     tables_snapshot: str = ""  # label of the snapshot that guest_page_tables_* are counted in
     blocks_snapshot: str = ""  # label of the snapshot that blocks_pinned* are counted in
     policies: tuple[PolicyResult, ...] = ()
+    snapshots: tuple[SnapshotResult, ...] = ()
+    blame: tuple[BlameResult, ...] = ()
+
+    @property
+    def after_unplug(self) -> SnapshotResult | None:
+        """The snapshot that blocks_pinned* are counted in."""
+        found = (one for one in self.snapshots if one.snapshot == self.blocks_snapshot)
+        return next(found, None)
 
     def number(self, metric: str) -> float | None:
         """A metric, if it is there and is a number."""

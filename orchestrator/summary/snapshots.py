@@ -1,18 +1,23 @@
-"""What a trial's snapshots say: page tables, blocks, and what each policy would have done."""
+"""What a trial's snapshots say: tables, blocks and who holds them, what each policy would have done."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from orchestrator.errors import BadInputError
-from orchestrator.model.blocks import BlockTotals
+from orchestrator.model.blame import HugeSupply, RegionBlame, blame, huge_supply
+from orchestrator.model.blocks import BlockMap, BlockTotals, map_memory
+from orchestrator.model.frames import FrameClass
 from orchestrator.model.policies import POLICIES, Policy, StateView
+from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.tables import TableState
 from orchestrator.observation import Origin
-from orchestrator.store import TrialFolder
+from orchestrator.store import Event, TrialFolder
 from orchestrator.store.snapshot_file import read_snapshot
-from orchestrator.summary.records import PolicyResult
+from orchestrator.summary.records import BlameResult, PolicyResult, SnapshotResult
 from orchestrator.units import PAGE_BYTES
 
 # The snapshot a scenario takes when its workload has built up what it builds up.
@@ -36,12 +41,24 @@ class SnapshotFacts:
     blocks: BlockTotals | None = None
     block_bytes: int | None = None
     policies: tuple[PolicyResult, ...] = ()
+    result: SnapshotResult | None = None
+    blame: tuple[BlameResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class Injected:
+    """Workloads that ran when a snapshot was taken, and the frame classes as which they are to be found."""
+
+    workloads: tuple[str, ...] = ()
+    expected: tuple[str, ...] = ()
 
 
 def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
     """Facts of every snapshot of a trial, in the order of taking. Holds one snapshot at a time."""
     facts = []
+    running: dict[str, tuple[str, ...]] = {}
     for event in trial.events:
+        _follow_workloads(running, event)
         if event.name == "snapshot":
             path = trial.snapshot_path(event)
             if path is None:
@@ -52,8 +69,21 @@ def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
             except BadInputError as error:
                 facts.append(SnapshotFacts(event.t_ns, event.text("label"), error.brief))
                 continue
-            facts.append(_facts(event.t_ns, event.text("label"), state, trial.planned.seed))
+            expected = dict.fromkeys(name for names in running.values() for name in names)
+            injected = Injected(tuple(running), tuple(expected))
+            facts.append(_facts(event.t_ns, event.text("label"), state, trial.planned.seed, injected))
     return facts
+
+
+def _follow_workloads(running: dict[str, tuple[str, ...]], event: Event) -> None:
+    """Keep the workloads that run, with what they are to be found as."""
+    if event.name != "step.end" or not event.text("workload"):
+        return
+    if event.text("action") == "start":
+        expects = event.fields.get("expects")
+        running[event.text("workload")] = tuple(map(str, expects)) if isinstance(expects, list) else ()
+    elif event.text("action") == "stop":
+        running.pop(event.text("workload"), None)
 
 
 def of_tables(facts: Sequence[SnapshotFacts]) -> SnapshotFacts | None:
@@ -68,9 +98,11 @@ def after(facts: Sequence[SnapshotFacts], t_ns: int) -> SnapshotFacts | None:
     return next((fact for fact in reversed(facts) if fact.t_ns >= t_ns and fact.blocks), None)
 
 
-def _facts(t_ns: int, label: str, state: StateView, seed: int) -> SnapshotFacts:
+def _facts(t_ns: int, label: str, state: StateView, seed: int, injected: Injected) -> SnapshotFacts:
     sizes = {region.block_pages * PAGE_BYTES for region in state.snapshot.regions}
     block_bytes = sizes.pop() if len(sizes) == 1 else None
+    memory = map_memory(state.snapshot, classes=state.frames)
+    regions = blame_regions(state)
     return SnapshotFacts(
         t_ns=t_ns,
         label=label,
@@ -79,29 +111,113 @@ def _facts(t_ns: int, label: str, state: StateView, seed: int) -> SnapshotFacts:
         tables_empty=int((state.tables.state == TableState.EMPTY).sum()),
         blocks=BlockTotals.of(state.blocks) if state.blocks else None,
         block_bytes=block_bytes,
-        policies=tuple(_replay(label, policy, state, seed, block_bytes) for policy in _policies())
-        if len(state.tables)
-        else (),
+        policies=counterfactuals(state, memory, seed) if len(state.tables) else (),
+        result=_result(
+            state.snapshot,
+            regions,
+            label=label,
+            block_bytes=block_bytes,
+            injected=injected,
+            supply=huge_supply(memory),
+        ),
+        blame=tuple(row for region in regions for row in blame_rows(label, region)),
     )
 
 
-def _policies() -> list[Policy]:
-    """All of them, the one that does nothing first, for the others to be compared with."""
-    return [policy for _, policy in sorted(POLICIES, key=lambda item: (item[0] != "none", item[0]))]
+def blame_regions(state: StateView) -> tuple[RegionBlame, ...]:
+    """Blame for each resizable region."""
+    return tuple(blame(state.snapshot, blocks, state.frames, state.tables) for blocks in state.blocks)
 
 
-def _replay(label: str, policy: Policy, state: StateView, seed: int, block_bytes: int | None) -> PolicyResult:
+def blame_rows(label: str, region: RegionBlame) -> Iterator[BlameResult]:
+    """One row for each class of frames and each kind of page table in plugged blocks."""
+    name = region.block_map.region.name
+    for share in region.classes:
+        yield BlameResult(
+            label,
+            name,
+            frame_class=share.frame_class.name.lower(),
+            table="",
+            frames=share.frames,
+            blocks=share.blocks,
+            alone=share.alone,
+            named=share.named,
+        )
+    for kind in region.tables:
+        yield BlameResult(
+            label,
+            name,
+            frame_class=FrameClass.PAGE_TABLE.name.lower(),
+            table=kind.kind,
+            frames=kind.tables,
+            blocks=kind.blocks,
+            alone=kind.alone,
+            named=None,
+        )
+
+
+def _result(
+    snapshot: Snapshot,
+    regions: Sequence[RegionBlame],
+    *,
+    label: str,
+    block_bytes: int | None,
+    injected: Injected,
+    supply: HugeSupply,
+) -> SnapshotResult:
+    stopped = snapshot.notes.get("stopped_seconds", "")
+    return SnapshotResult(
+        snapshot=label,
+        moved=snapshot.moved,
+        stopped_seconds=float(stopped) if stopped.replace(".", "", 1).isdecimal() else None,
+        injected=" ".join(injected.workloads),
+        expected=" ".join(injected.expected),
+        block_bytes=block_bytes,
+        blocks_plugged=sum(int(region.block_map.plugged.sum()) for region in regions),
+        blocks_held=sum(region.held for region in regions),
+        blocks_together=sum(region.together for region in regions),
+        blocks_no_room=sum(region.no_room for region in regions),
+        blocks_unexplained=sum(region.unexplained for region in regions),
+        blocks_expected=_expected(regions, injected.expected) if injected.expected else None,
+        huge_ranges=supply.ranges,
+        huge_free=supply.free,
+        huge_freeable=supply.freeable,
+    )
+
+
+def _expected(regions: Sequence[RegionBlame], names: Sequence[str]) -> int:
+    """Plugged blocks with a frame of one of the named classes."""
+    classes = [FrameClass[name.upper()] for name in names if name.upper() in FrameClass.__members__]
+    return sum(
+        int((region.block_map.plugged & (region.block_map.frames_of(*classes) > 0)).sum())
+        for region in regions
+    )
+
+
+def counterfactuals(state: StateView, memory: BlockMap, seed: int) -> tuple[PolicyResult, ...]:
+    """What each policy would have done; the one that does nothing first, for the others to compare with.
+
+    `memory` is the map of all memory in ranges of 2 MiB.
+    """
+    policies = sorted(POLICIES, key=lambda item: (item[0] != "none", item[0]))
+    return tuple(_replay(policy, state, memory, seed) for _, policy in policies)
+
+
+def _replay(policy: Policy, state: StateView, memory: BlockMap, seed: int) -> PolicyResult:
     verdict = policy.apply(state, seed=seed)
     freed = sum(int(verdict.blocks_freed(blocks).sum()) for blocks in state.blocks)
     if_moved = sum(int(verdict.blocks_freed_if_moved(blocks).sum()) for blocks in state.blocks)
+    sizes = {region.block_pages * PAGE_BYTES for region in state.snapshot.regions}
+    gone = state.tables.pfn[np.flatnonzero(verdict.freed | verdict.to_move)]
     return PolicyResult(
-        snapshot=label,
+        snapshot=state.snapshot.label,
         policy=policy.name,
         tables_freed=verdict.tables_freed,
         bytes_freed=verdict.bytes_freed,
         tables_to_move=verdict.tables_to_move,
         blocks_freed=freed if state.blocks else None,
         blocks_freed_if_moved=if_moved if state.blocks else None,
-        block_bytes=block_bytes,
+        block_bytes=sizes.pop() if len(sizes) == 1 else None,
         origin=Origin.MODELLED.value,
+        huge_freeable=huge_supply(memory.after_freeing(gone)).freeable,
     )

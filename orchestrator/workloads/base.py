@@ -23,6 +23,7 @@ class WorkloadDriver(Frozen, ABC):
     driver: str
     program: str = ""
     """Source of the program to install in the guest, beside `workload.yaml`; none if the image has it."""
+    expects: tuple[str, ...] = ()
     processes: ClassVar[tuple[str, ...]] = ()
     """Names (comm) of its processes in the guest, which the probes watch."""
 
