@@ -19,6 +19,12 @@
  *                                    has 8 bytes for each frame. CPU_NS is what reading them took.
  *           #cpu NS SSHD_NS          all CPU time that this process and its parent have used, also
  *                                    printed at the start
+ *       A line `owners COUNT`, followed by that many frame numbers (little-endian u64, ascending), asks
+ *       page_owner (CONFIG_PAGE_OWNER, booted with page_owner=on) who allocated them:
+ *           #stack LENGTH            and the text of a call stack, each once, in the order of first use
+ *           #owners LENGTH           and (u64 first frame, u32 order, u32 number of its stack) records
+ *           #cpu NS SSHD_NS
+ *       #owners -1 where the kernel has no page_owner.
  *       It is started before a trial's first step and stays: a process that came for each snapshot
  *       would put page tables of its own into the very memory that is looked at.
  */
@@ -237,13 +243,103 @@ static int pageflags(void)
 	return fflush(stdout) ? 1 : 0;
 }
 
+struct owner {
+	uint64_t pfn;
+	uint32_t order, stack;
+};
+
+static uint64_t known_stacks[1 << 12];
+static uint32_t stacks;
+
+/* Number of the stack in a record of page_owner; a new one is written out. */
+static uint32_t stack_number(char *record)
+{
+	char *stack = strstr(record, "\n "), *end;
+	uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+	uint32_t i;
+
+	if (!stack)
+		return UINT32_MAX;
+	for (end = ++stack; *end == ' '; end++) {
+		for (; *end && *end != '\n'; end++)
+			hash = (hash ^ (unsigned char)*end) * 0x100000001b3u;
+		if (!*end)
+			break;
+	}
+	for (i = 0; i < stacks; i++)
+		if (known_stacks[i] == hash)
+			return i;
+	if (stacks == sizeof(known_stacks) / sizeof(*known_stacks))
+		return UINT32_MAX;
+	printf("#stack %td\n%.*s\n", end - stack, (int)(end - stack), stack);
+	known_stacks[stacks] = hash;
+	return stacks++;
+}
+
+/*
+ * page_owner takes a frame number for a file offset and answers with the first owner from there on
+ * (lseek_page_owner() and read_page_owner(), mm/page_owner.c): one read for each chunk that is asked for.
+ */
+static int owners(size_t asked)
+{
+	int fd = open("/sys/kernel/debug/page_owner", O_RDONLY | O_CLOEXEC);
+	struct owner *found = calloc(asked, sizeof(*found));
+	uint64_t pfn, next = 0;
+	size_t count = 0;
+
+	if (!found && asked) {
+		perror("guest-probe");
+		return 1;
+	}
+	stacks = 0;
+	for (size_t i = 0; i < asked; i++) {
+		static char record[1 << 14];
+		char *line;
+		ssize_t length;
+		unsigned order;
+		uint64_t at;
+
+		if (fread(&pfn, sizeof(pfn), 1, stdin) != 1)
+			return 1;
+		if (fd < 0 || pfn < next)
+			continue;
+		length = pread(fd, record, sizeof(record) - 1, (off_t)pfn);
+		if (length <= 0)
+			continue;
+		record[length] = '\0';
+		line = strstr(record, "\nPFN 0x");
+		if (!line || sscanf(record, "Page allocated via order %u", &order) != 1 || order > 20 ||
+		    sscanf(line, "\nPFN 0x%" SCNx64, &at) != 1)
+			continue;
+		next = at + (1u << order);
+		found[count++] = (struct owner){at, order, stack_number(record)};
+	}
+	if (fd < 0)
+		printf("#owners -1\n\n");
+	else {
+		printf("#owners %zu\n", count * sizeof(*found));
+		fwrite(found, sizeof(*found), count, stdout);
+		putchar('\n');
+		close(fd);
+	}
+	free(found);
+	emit_cpu();
+	return fflush(stdout) ? 1 : 0;
+}
+
 static int snapshot(int argc, char **argv)
 {
-	char line[16];
+	char line[32];
+	size_t asked;
 
 	emit_cpu();
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
+		if (sscanf(line, "owners %zu\n", &asked) == 1) {
+			if (asked > 1 << 20 || owners(asked))
+				return 1;
+			continue;
+		}
 		if (!strcmp(line, "all\n")) {
 			for (int i = 0; i < argc; i++)
 				emit(argv[i]);

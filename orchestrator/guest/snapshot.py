@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.errors import GuestError, GuestLostError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.evidence import RawEvidence, find_evidence, read_evidence
 from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, parse_layout
+from orchestrator.guest.page_owner import MOST_ASKED, Owners, read_owners
 from orchestrator.guest.sampler import PROGRAM
 from orchestrator.guest.stream import Stream, StreamError, number
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import ram_segments, read_frames
-from orchestrator.model.frames import KPF_PGTABLE, flag_set
-from orchestrator.model.snapshot import I64, U64, Region, Snapshot
+from orchestrator.model.frames import KPF_PGTABLE, FrameClass, classify_flags, flag_set
+from orchestrator.model.snapshot import I64, U8, U64, Evidence, Region, Snapshot
 from orchestrator.units import GIB, PAGE_BYTES
 
 READ_SECONDS = 120.0
@@ -104,6 +106,13 @@ class _Probe:
             )
         return _Flags(np.repeat(runs[:, 0], runs[:, 1].astype(np.int64)), nanoseconds / 1e9, cpu)
 
+    def owners(self, pfns: NDArray[np.uint64]) -> Owners | None:
+        """Who allocated these frames (sorted); None where the kernel does not keep it."""
+        self._channel.sendall(f"owners {len(pfns)}\n".encode() + pfns.tobytes())
+        owners = read_owners(self._stream)
+        self.cpu()
+        return owners
+
     def cpu(self) -> _Cpu:
         """What has been used so far; comes at the start and after each reading of flags."""
         probe, sshd = map(number, self._words("#cpu", 2))
@@ -154,6 +163,7 @@ class SnapshotTaker:
             files, online = probe.files(), probe.online_blocks()
             before = probe.flags(top // PAGE_BYTES)
             outside = _read_outside(self._guest, self._machine, before.flags, files[_VMCOREINFO])
+            evidence, owners = _with_owners(probe, before.flags, outside.evidence)
             probe.ask("flags")
             after = probe.flags(top // PAGE_BYTES)
         except (OSError, EOFError) as error:
@@ -164,7 +174,7 @@ class SnapshotTaker:
         size = files[_BLOCK_BYTES].strip()
         if not _HEXADECIMAL.fullmatch(size):
             raise SnapshotError("the guest's memory block size makes no sense", details=size[:80])
-        flags, raw = before.flags, outside.evidence
+        flags = before.flags
         common = min(len(flags), len(after.flags))
         moved = int(np.count_nonzero(flags[:common] != after.flags[:common]))
         table, slot = np.nonzero(outside.contents)
@@ -187,13 +197,32 @@ class SnapshotTaker:
                 **_cost(cpu, before, after, outside.stopped_seconds, time.monotonic() - began),
                 "pages_on_cpu_lists": pages_on_cpu_lists(files[_ZONEINFO]),
                 "evidence": outside.why_not or "struct pages and kernel page tables, read from outside",
+                "page_owner": owners,
             },
-            evidence=find_evidence(raw, flags) if raw else np.empty(0, dtype=np.uint8),
+            evidence=evidence,
         )
         faults = snapshot.faults()
         if faults:
             raise SnapshotError("what the guest says of its memory makes no sense", details="\n".join(faults))
         return snapshot
+
+
+def _with_owners(probe: _Probe, flags: U64, raw: RawEvidence | None) -> tuple[U8, str]:
+    """Evidence, with page_owner's where nothing else tells what a frame is; and what is to be noted of it."""
+    evidence = find_evidence(raw, flags) if raw else np.zeros(len(flags), dtype=np.uint8)
+    silent = (classify_flags(flags) == FrameClass.KERNEL) & (evidence == Evidence.NONE)
+    asked = np.flatnonzero(silent)[:MOST_ASKED].astype("<u8")
+    owners = probe.owners(asked)
+    if owners is None:
+        return (evidence if raw else np.empty(0, dtype=np.uint8)), "this kernel has none"
+    told = owners.evidence(len(flags))
+    evidence[silent] = told[silent]
+    left = int(silent.sum()) - len(asked)
+    more = f"; {left} frames not asked for" if left else ""
+    return (
+        evidence,
+        f"asked for {len(asked)} frames; of what it does not tell, most: {owners.callers()}{more}",
+    )
 
 
 def _cost(cpu: _Cpu, before: _Flags, after: _Flags, stopped_seconds: float, seconds: float) -> dict[str, str]:

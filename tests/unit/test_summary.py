@@ -210,7 +210,8 @@ def test_saved_tables_are_used_only_while_they_cover_the_trials(tmp_path: Path) 
 
 
 def test_a_reference_folder_without_trials_keeps_its_figures(whole: Path, tmp_path: Path) -> None:
-    for name in ("meta.json", "plan.json", "summary.csv", "summary_gaps.csv", "policies.csv"):
+    tables = ("summary.csv", "summary_gaps.csv", "policies.csv", "snapshots.csv", "blame.csv")
+    for name in ("meta.json", "plan.json", *tables):
         (tmp_path / name).write_bytes((whole / name).read_bytes())
     assert summary.load(open_run(tmp_path)) == summary.load(open_run(whole))
 

@@ -1,0 +1,178 @@
+"""`blame` as it is called: files, dumps and runs, and what it says of those that are none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import REGION_START, sparse_guest
+
+from orchestrator.cli.main import _exit_code
+from orchestrator.model.frames import KPF_BUDDY, KPF_PGTABLE, KPF_SLAB
+from orchestrator.store.raw_flags import read_raw_flags
+from orchestrator.store.snapshot_file import write_snapshot
+
+ROOT = Path(__file__).parents[2]
+BUDDY, TABLE, SLAB = 1 << KPF_BUDDY, 1 << KPF_PGTABLE, 1 << KPF_SLAB
+
+
+def blame(*words: object) -> int:
+    return _exit_code(["blame", *map(str, words)])
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    """Four blocks of 2 MiB: free, a table, a table and slab, and one without any flag."""
+    flags = np.full(4 * 512, BUDDY, dtype="<u8")
+    flags[600] = flags[1100] = TABLE
+    flags[1200] = SLAB
+    flags[1536:] = 0
+    path = tmp_path / "flags"
+    flags.tofile(path)
+    return path
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    path = tmp_path / "08-unplugged.npz"
+    write_snapshot(path, replace(sparse_guest(2000), label="unplugged", paused=False, moved=3))
+    return path
+
+
+def test_a_plain_dump(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert blame(dump) == 0
+    said = capsys.readouterr().out
+    assert "4 of 4 blocks of 2 MiB are the guest's (8 MiB); 3 hold what cannot move" in said
+    assert "1 are unexplained (1 of them free and not taken)." in said
+    assert "1 have not a single flag" in said
+    assert "Without page tables alone, 1 of 3 would come free" in said
+
+
+def test_a_dump_as_json(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert blame(dump, "--json", "--base-pfn", 5 * 512, "--block", "2MiB") == 0
+    (found,) = json.loads(capsys.readouterr().out)["snapshots"]
+    (region,) = found["regions"]
+    assert region["start_pfn"] == 5 * 512
+    assert (region["blocks_held"], region["blocks_together"], region["blocks_unexplained"]) == (3, 1, 1)
+    assert region["frees_most"] == {"class": "page_table", "blocks": 1}
+    held = {one["pfn"]: (one["named"], one["alone"]) for one in region["held_blocks"]}
+    assert held == {
+        5 * 512: ("free", False),
+        6 * 512: ("page_table", True),
+        7 * 512: ("page_table", False),
+        8 * 512: ("kernel", True),
+    }
+    assert region["held_blocks"][2]["frames"] == {"free": 510, "page_table": 1, "slab": 1}
+    assert found["counterfactuals"] == [], "a dump has no contents of page tables"
+    assert found["huge_pages"] == {"ranges": 4, "free": 1, "freeable": 1}
+
+
+def test_a_partial_dump_begins_within_a_block(dump: Path) -> None:
+    read = read_raw_flags(dump, base_pfn=1000, block_bytes=2 << 20)
+    assert len(read.flags) == 5 * 512
+    assert read.faults() == []
+    assert read.flags[1000 % 512] == BUDDY
+    assert (read.flags[: 1000 % 512] != BUDDY).all()
+
+
+def test_every_block_listed(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert blame(dump, "--blocks", "--base-pfn", 512) == 0
+    said = capsys.readouterr().out
+    assert "0x000000400000 page tables alone: 511 free, 1 page tables [1 not read]" in said
+
+
+def test_a_snapshot(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert blame(snapshot, "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["snapshots"]
+    (region,) = found["regions"]
+    assert region["start_pfn"] == REGION_START
+    assert region["blocks"] == 1024
+    kinds = {row["table"]: row["frames"] for row in region["classes"] if row["table"]}
+    assert kinds["PTE, empty"] == 2000
+    policies = {row["policy"]: row for row in found["counterfactuals"]}
+    assert policies["empty"]["tables_freed"] == 2000
+    assert {row["origin"] for row in policies.values()} == {"modelled"}
+    assert "3 of" in found["consistency"]
+    assert blame(snapshot) == 0
+    said = capsys.readouterr().out
+    assert "flags only" in said, "a synthetic guest has no evidence"
+    assert "PTE, empty" in said
+    assert "empty_all_levels" in said
+
+
+def test_blocks_of_another_size(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert blame(snapshot, "--block", "128MiB", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["snapshots"][0]["regions"][0]["blocks"] == 16
+    assert blame(snapshot, "--block", "2MiB", "--memory", "--json") == 0
+    (region,) = json.loads(capsys.readouterr().out)["snapshots"][0]["regions"]
+    assert (region["region"], region["start_pfn"]) == ("memory", 0)
+    assert blame(snapshot, "--block", "4GiB") == 2
+    assert "no whole number of blocks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (b"", "no whole number of page flags"),
+        (b"\0" * 4097, "no whole number of page flags"),
+        (b"\x7fELF\2\1\1\0" * 512, "neither a snapshot nor a dump"),
+        (b"version: 1\nname: x\n12345", "neither a snapshot nor a dump"),
+        (b"PK\3\4" + b"\0" * 1000, "not a snapshot, or damaged"),
+    ],
+)
+def test_a_foreign_file(
+    content: bytes, wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert blame(path) == 2
+    said = capsys.readouterr().err
+    assert wrong in said
+    assert "next:" in said
+
+
+def test_a_snapshot_cut_short_at_any_byte(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = snapshot.read_bytes()
+    for length in (1, 4, 100, len(whole) // 2, len(whole) - 1):
+        snapshot.write_bytes(whole[:length])
+        assert blame(snapshot) == 2, length
+        assert str(snapshot) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["absent.npz"], "there is no such file"),
+        (["nothing"], "no run called 'nothing'"),
+        (["DUMP", "--block", "3MiB"], "power of two"),
+        (["DUMP", "--block", "lots"], "not a size"),
+        (["DUMP", "--base-pfn", "-1"], "--base-pfn"),
+        (["DUMP", "--trial", "x"], "this is a file"),
+        (["SNAPSHOT", "--base-pfn", "512"], "this is a snapshot"),
+    ],
+)
+def test_bad_usage(
+    words: list[str], wrong: str, dump: Path, snapshot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"DUMP": str(dump), "SNAPSHOT": str(snapshot)}
+    assert blame(*(places.get(word, word) for word in words)) == 2
+    assert wrong in capsys.readouterr().err
+
+
+def test_nothing_heavy_is_imported_for_a_dump(dump: Path) -> None:
+    """393,216 frames are to be told in two seconds with everything: libraries are what takes time."""
+    heavy = ("pandas", "pyarrow", "altair", "libvirt", "fabric", "numba")
+    script = (
+        "import sys; from orchestrator.cli.main import _exit_code;"
+        f"_exit_code(['blame', {str(dump)!r}]);"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
