@@ -22,9 +22,10 @@
  *       A line `owners COUNT`, followed by that many frame numbers (little-endian u64, ascending), asks
  *       page_owner (CONFIG_PAGE_OWNER, booted with page_owner=on) who allocated them:
  *           #stack LENGTH            and the text of a call stack, each once, in the order of first use
- *           #owners LENGTH           and (u64 first frame, u32 order, u32 number of its stack) records
+ *           #owners LENGTH CUT       and (u64 first frame, u32 order, u32 number of its stack) records;
+ *                                    CUT is 1 if it broke off
  *           #cpu NS SSHD_NS
- *       #owners -1 where the kernel has no page_owner.
+ *       #owners -1 0 where the kernel has no page_owner.
  *       It is started before a trial's first step and stays: a process that came for each snapshot
  *       would put page tables of its own into the very memory that is looked at.
  */
@@ -37,6 +38,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -248,15 +251,25 @@ struct owner {
 	uint32_t order, stack;
 };
 
-static uint64_t known_stacks[1 << 12];
-static uint32_t stacks;
+#define MOST_STACKS (1 << 12)
+#define STACK_TEXT (1 << 21)
 
-/* Number of the stack in a record of page_owner; a new one is written out. */
-static uint32_t stack_number(char *record)
+/* What the child has found so far; the parent reads it when the child has ended, however that came. */
+struct answers {
+	size_t count;
+	uint32_t stacks;
+	uint64_t hash[MOST_STACKS];
+	uint32_t at[MOST_STACKS + 1];
+	char text[STACK_TEXT];
+	struct owner found[];
+};
+
+/* Number of the stack in a record of page_owner, kept if it is new. */
+static uint32_t stack_number(struct answers *answers, char *record)
 {
 	char *stack = strstr(record, "\n "), *end;
 	uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
-	uint32_t i;
+	uint32_t i, have = answers->stacks, at = answers->at[have];
 
 	if (!stack)
 		return UINT32_MAX;
@@ -266,32 +279,26 @@ static uint32_t stack_number(char *record)
 		if (!*end)
 			break;
 	}
-	for (i = 0; i < stacks; i++)
-		if (known_stacks[i] == hash)
+	for (i = 0; i < have; i++)
+		if (answers->hash[i] == hash)
 			return i;
-	if (stacks == sizeof(known_stacks) / sizeof(*known_stacks))
+	if (have == MOST_STACKS || (size_t)(end - stack) > STACK_TEXT - at)
 		return UINT32_MAX;
-	printf("#stack %td\n%.*s\n", end - stack, (int)(end - stack), stack);
-	known_stacks[stacks] = hash;
-	return stacks++;
+	memcpy(answers->text + at, stack, (size_t)(end - stack));
+	answers->hash[have] = hash;
+	answers->at[have + 1] = at + (uint32_t)(end - stack);
+	answers->stacks++;
+	return have;
 }
 
 /*
  * page_owner takes a frame number for a file offset and answers with the first owner from there on
  * (lseek_page_owner() and read_page_owner(), mm/page_owner.c): one read for each chunk that is asked for.
  */
-static int owners(size_t asked)
+static void ask_page_owner(int fd, const uint64_t *pfns, size_t asked, struct answers *answers)
 {
-	int fd = open("/sys/kernel/debug/page_owner", O_RDONLY | O_CLOEXEC);
-	struct owner *found = calloc(asked, sizeof(*found));
-	uint64_t pfn, next = 0;
-	size_t count = 0;
+	uint64_t next = 0;
 
-	if (!found && asked) {
-		perror("guest-probe");
-		return 1;
-	}
-	stacks = 0;
 	for (size_t i = 0; i < asked; i++) {
 		static char record[1 << 14];
 		char *line;
@@ -299,11 +306,9 @@ static int owners(size_t asked)
 		unsigned order;
 		uint64_t at;
 
-		if (fread(&pfn, sizeof(pfn), 1, stdin) != 1)
-			return 1;
-		if (fd < 0 || pfn < next)
+		if (pfns[i] < next)
 			continue;
-		length = pread(fd, record, sizeof(record) - 1, (off_t)pfn);
+		length = pread(fd, record, sizeof(record) - 1, (off_t)pfns[i]);
 		if (length <= 0)
 			continue;
 		record[length] = '\0';
@@ -312,17 +317,47 @@ static int owners(size_t asked)
 		    sscanf(line, "\nPFN 0x%" SCNx64, &at) != 1)
 			continue;
 		next = at + (1u << order);
-		found[count++] = (struct owner){at, order, stack_number(record)};
+		answers->found[answers->count] = (struct owner){at, order, stack_number(answers, record)};
+		answers->count++;
 	}
-	if (fd < 0)
-		printf("#owners -1\n\n");
-	else {
-		printf("#owners %zu\n", count * sizeof(*found));
-		fwrite(found, sizeof(*found), count, stdout);
-		putchar('\n');
-		close(fd);
+}
+
+static int owners(size_t asked)
+{
+	int fd = open("/sys/kernel/debug/page_owner", O_RDONLY | O_CLOEXEC), status = 0;
+	size_t size = sizeof(struct answers) + asked * sizeof(struct owner);
+	uint64_t *pfns = calloc(asked + 1, sizeof(*pfns));
+	struct answers *answers = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t child;
+
+	if (!pfns || answers == MAP_FAILED || fread(pfns, sizeof(*pfns), asked, stdin) != asked) {
+		perror("guest-probe: owners");
+		return 1;
 	}
-	free(found);
+	if (fd < 0) {
+		printf("#owners -1 0\n\n");
+		goto out;
+	}
+	/* Reading this file has been seen to kill the reader (an oops in 6.12.117's print_page_owner_memcg()). */
+	child = fork();
+	if (child == 0) {
+		ask_page_owner(fd, pfns, asked, answers);
+		_exit(0);
+	}
+	if (child < 0 || waitpid(child, &status, 0) < 0)
+		status = -1;
+	for (uint32_t i = 0; i < answers->stacks; i++) {
+		int length = (int)(answers->at[i + 1] - answers->at[i]);
+
+		printf("#stack %d\n%.*s\n", length, length, answers->text + answers->at[i]);
+	}
+	printf("#owners %zu %d\n", answers->count * sizeof(struct owner), status != 0);
+	fwrite(answers->found, sizeof(struct owner), answers->count, stdout);
+	putchar('\n');
+	close(fd);
+out:
+	munmap(answers, size);
+	free(pfns);
 	emit_cpu();
 	return fflush(stdout) ? 1 : 0;
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.host.machine import Frozen, Machine
 from orchestrator.registry import Registry
@@ -29,6 +29,9 @@ class Action(Frozen, ABC):
     def problems(self, machine: Machine) -> Iterator[FieldProblem]:  # noqa: ARG002  # for those that override it
         """Faults that can be seen before anything runs."""
         yield from ()
+
+    takes_memory: ClassVar[bool] = False
+    """Whether it takes memory from the guest; a snapshot after it shows what stayed."""
 
     @abstractmethod
     def describe(self) -> str:

@@ -227,11 +227,12 @@ def _region_json(region: RegionBlame, base_pfn: int) -> dict[str, Any]:
         "blocks_plugged": int(block_map.plugged.sum()),
         "blocks_held": region.held,
         "blocks_together": region.together,
+        "blocks_following": region.following,
         "blocks_no_room": region.no_room,
         "blocks_free": region.free,
         "blocks_unexplained": region.unexplained,
         "blocks_without_any_flag": region.blank,
-        "frees_most": {"class": best.frame_class.name.lower(), "blocks": best.alone} if best else None,
+        "frees_most": {"class": best.frame_class.name.lower(), "blocks": best.frees} if best else None,
         "held_blocks": [
             {
                 "block": index,
@@ -326,10 +327,14 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
             f"{region.blank:,} have not a single flag: plain kernel memory, or memory that was removed "
             "(a dump does not say which)."
         )
+    if region.following:
+        out.print(
+            f"{region.following:,} hold nothing but struct pages of other memory that stays, and go with it."
+        )
     best = region.best
     if best:
         out.print(
-            f"[bold]Without {_words(best.frame_class.name)} alone, {best.alone:,} of {region.held:,} would "
+            f"[bold]Without {_words(best.frame_class.name)} alone, {best.frees:,} of {region.held:,} would "
             f"come free; no other single class frees more.[/] {region.together:,} are held by several."
         )
     if list_blocks:
@@ -344,25 +349,16 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
 def _class_table(region: RegionBlame) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("")
-    for column in ("blocks", "alone", "frames"):
+    for column in ("blocks", "alone", "frees", "frames"):
         table.add_column(column, justify="right")
     for share in region.classes:
-        alone = f"{share.alone:,}" if share.holds else ""
         style = "" if share.holds else "[dim]"
-        table.add_row(
-            f"{style}{_words(share.frame_class.name)}",
-            f"{style}{share.blocks:,}",
-            alone,
-            f"{style}{share.frames:,}",
-        )
-        if share.frame_class.name == "PAGE_TABLE":
-            for kind in region.tables:
-                table.add_row(
-                    f"[dim]  {kind.kind}",
-                    f"[dim]{kind.blocks:,}",
-                    f"[dim]{kind.alone:,}",
-                    f"[dim]{kind.tables:,}",
-                )
+        held = (f"{share.alone:,}", f"{share.frees:,}") if share.holds else ("", "")
+        cells = (_words(share.frame_class.name), f"{share.blocks:,}", *held, f"{share.frames:,}")
+        table.add_row(*(f"{style}{cell}" for cell in cells))
+        for kind in region.tables if share.frame_class.name == "PAGE_TABLE" else ():
+            cells = (f"  {kind.kind}", f"{kind.blocks:,}", f"{kind.alone:,}", "", f"{kind.tables:,}")
+            table.add_row(*(f"[dim]{cell}" for cell in cells))
     return table
 
 

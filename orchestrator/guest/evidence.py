@@ -36,14 +36,16 @@ _MOST_SEARCHED = 1 << 18
 class RawEvidence:
     """What has to be read while the vCPUs stand still.
 
-    `tables` (t,) are frames of page tables without a flag, sorted. `first`, `struct_pages`: the struct
-    pages of frames `first[i]` on, `per_frame` to a frame of the memory map, as (n, 1024) u32.
+    `tables` (t,) are frames of page tables without a flag, sorted. `memmap` (m,), sorted, are frames of the
+    memory map, and `describes` the first frame that each describes; `struct_pages` (n, 1024) u32 is what
+    could be read of them, and describes frames from `first` (n,) on.
     """
 
     layout: Layout
     mappings: Mappings
     tables: I64
     memmap: I64
+    describes: I64
     first: I64
     struct_pages: U32
 
@@ -55,13 +57,37 @@ def read_evidence(read: ReadFrames, layout: Layout, flags: U64) -> RawEvidence:
     begin = layout.page_number(layout.vmemmap)
     vpn, pfn = mappings.between(begin, begin - -len(flags) // per_frame)
     order = np.argsort(pfn, kind="stable")
-    memmap, first = pfn[order], (vpn[order] - begin) * per_frame
+    memmap, describes = pfn[order], (vpn[order] - begin) * per_frame
     if len(memmap) and np.any(memmap[1:] == memmap[:-1]):
         raise NotFoundError("two parts of the memory map lie in the same frame")
     found, contents = read(memmap)
-    first = first[np.isin(memmap, found, assume_unique=True)]
-    raw = RawEvidence(layout, mappings, mappings.tables, memmap, first, contents.view(np.uint32))
+    raw = RawEvidence(
+        layout,
+        mappings,
+        mappings.tables,
+        memmap,
+        describes,
+        first=describes[np.isin(memmap, found, assume_unique=True)],
+        struct_pages=contents.view(np.uint32),
+    )
     return replace(raw, tables=np.union1d(mappings.tables, _process_roots(read, raw, flags)))
+
+
+@dataclass(frozen=True)
+class MemoryMap:
+    """Frames `pfn` (sorted) that hold struct pages, each of `frames` frames from `first` on."""
+
+    pfn: I64
+    first: I64
+    frames: int
+
+
+def memory_map(raw: RawEvidence | None, frames: int) -> MemoryMap:
+    """Where the memory map lies that is within the first `frames` frames; empty without evidence."""
+    if raw is None:
+        return MemoryMap(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), PAGE_BYTES // 64)
+    inside = raw.memmap < frames
+    return MemoryMap(raw.memmap[inside], raw.describes[inside], PAGE_BYTES // raw.layout.page_bytes)
 
 
 def _process_roots(read: ReadFrames, raw: RawEvidence, flags: U64) -> I64:

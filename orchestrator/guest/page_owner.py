@@ -35,7 +35,11 @@ _ALLOCATOR = re.compile(
 _USES = (
     (re.compile(r"pte_alloc_one|__pte_alloc|__pmd_alloc|__pud_alloc|__p4d_alloc|pgd_alloc"), Evidence.TABLE),
     (re.compile(r"vmemmap_(alloc|populate)|sparse_add_section|section_activate"), Evidence.MEMMAP),
-    (re.compile(r"alloc_thread_stack|dup_task_struct|copy_process"), Evidence.KERNEL_STACK),
+    # alloc_thread_stack_node() and dup_task_struct() are mostly inlined into copy_process().
+    (
+        re.compile(r"alloc_thread_stack|__vmalloc_node_range\w*\+\S+\n (dup_task|copy_process)"),
+        Evidence.KERNEL_STACK,
+    ),
     (re.compile(r"skb_|_skb\b|page_frag_refill|page_pool_|napi_alloc|netdev_alloc"), Evidence.NETWORK),
     (re.compile(r"__vmalloc|vmap_|pcpu_populate|execmem_"), Evidence.VMALLOC),
 )
@@ -49,6 +53,7 @@ class Owners:
     pfn: I64
     order: I64
     stack: I64
+    cut: bool = False  # the kernel broke off: reading the file can kill the reader (6.12.115 to 117)
 
     def evidence(self, frames: int) -> U8:
         """One Evidence per frame, shape (frames,); NONE where the stack tells nothing."""
@@ -82,10 +87,10 @@ def read_owners(stream: Stream) -> Owners | None:
             stacks.append(stream.exactly(size).decode(errors="replace"))
             stream.exactly(1)
             continue
-        if words == ["#owners", "-1"]:
+        if words == ["#owners", "-1", "0"]:
             stream.exactly(1)
             return None
-        if words[0] != "#owners" or len(words) != 2:
+        if words[0] != "#owners" or len(words) != 3:
             raise StreamError(f"#owners was expected, not {' '.join(words)[:80]!r}")
         size = number(words[1])
         if size % _RECORD.itemsize or size > MOST_ASKED * _RECORD.itemsize:
@@ -94,7 +99,7 @@ def read_owners(stream: Stream) -> Owners | None:
         stream.exactly(1)
         records = records[(records["order"] <= _MOST_ORDER) & (records["pfn"] < 1 << 40)]
         columns = (records[name].astype(np.int64) for name in ("pfn", "order", "stack"))
-        return Owners(tuple(stacks), *columns)
+        return Owners(tuple(stacks), *columns, cut=words[2] != "0")
 
 
 def _use(stack: str) -> Evidence:

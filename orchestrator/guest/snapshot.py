@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import GuestError, GuestLostError
 from orchestrator.guest.boot import Guest
-from orchestrator.guest.evidence import RawEvidence, find_evidence, read_evidence
+from orchestrator.guest.evidence import RawEvidence, find_evidence, memory_map, read_evidence
 from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, parse_layout
 from orchestrator.guest.page_owner import MOST_ASKED, Owners, read_owners
 from orchestrator.guest.sampler import PROGRAM
@@ -177,6 +177,7 @@ class SnapshotTaker:
         flags = before.flags
         common = min(len(flags), len(after.flags))
         moved = int(np.count_nonzero(flags[:common] != after.flags[:common]))
+        memmap = memory_map(outside.evidence, len(flags))
         table, slot = np.nonzero(outside.contents)
         ends = np.cumsum(np.bincount(table, minlength=len(outside.tables)))
         snapshot = Snapshot(
@@ -200,6 +201,9 @@ class SnapshotTaker:
                 "page_owner": owners,
             },
             evidence=evidence,
+            memmap_pfn=memmap.pfn,
+            memmap_first=memmap.first,
+            memmap_frames=memmap.frames,
         )
         faults = snapshot.faults()
         if faults:
@@ -219,6 +223,7 @@ def _with_owners(probe: _Probe, flags: U64, raw: RawEvidence | None) -> tuple[U8
     evidence[silent] = told[silent]
     left = int(silent.sum()) - len(asked)
     more = f"; {left} frames not asked for" if left else ""
+    more += "; the kernel broke off" if owners.cut else ""
     return (
         evidence,
         f"asked for {len(asked)} frames; of what it does not tell, most: {owners.callers()}{more}",

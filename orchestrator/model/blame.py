@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,7 +39,8 @@ class ClassShare:
     frame_class: FrameClass
     frames: int
     blocks: int  # that have at least one such frame
-    alone: int  # where this class is all that cannot be moved: without it, they come free
+    alone: int  # where this class is all that cannot be moved
+    frees: int  # that would come free without this class, and struct pages that go with them
     named: int  # that are named after it
 
     @property
@@ -86,6 +88,7 @@ class RegionBlame:
                     frames=int(counts[inside, frame_class].sum()),
                     blocks=int(inside.sum()),
                     alone=int((inside & alone).sum()) if frame_class in UNMOVABLE else 0,
+                    frees=self._frees(frame_class) if frame_class in UNMOVABLE else 0,
                     named=names,
                 )
             )
@@ -144,8 +147,30 @@ class RegionBlame:
     @property
     def best(self) -> ClassShare | None:
         """The single class that, gone, frees most blocks; None if no class does."""
-        holders = [share for share in self.classes if share.alone]
-        return max(holders, key=lambda share: share.alone) if holders else None
+        holders = [share for share in self.classes if share.frees]
+        return max(holders, key=lambda share: share.frees) if holders else None
+
+    @property
+    def following(self) -> int:
+        """Blocks held by nothing but struct pages of memory that something else holds."""
+        return int((self.block_map.plugged & self.block_map.following).sum())
+
+    def having(self, classes: Sequence[FrameClass]) -> int:
+        """Plugged blocks with a frame of one of `classes`, and those that follow memory with such blocks."""
+        block_map = self.block_map
+        inside = block_map.plugged & (block_map.frames_of(*classes) > 0)
+        memmap = block_map.memmap
+        if memmap is not None:
+            holding = np.zeros(int(memmap.lies_in.max(initial=0)) + 1, dtype=np.bool_)
+            holding[memmap.lies_in[inside]] = True
+            follows = np.zeros(len(inside), dtype=np.bool_)
+            follows[memmap.block[holding[memmap.describes]]] = True
+            inside |= block_map.plugged & block_map.following & follows
+        return int(inside.sum())
+
+    def _frees(self, frame_class: FrameClass) -> int:
+        held = self.block_map.plugged & self.block_map.pinned
+        return int((held & ~self.block_map.without(frame_class).pinned).sum())
 
     @property
     def _movable_only(self) -> int:

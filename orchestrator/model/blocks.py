@@ -44,6 +44,21 @@ class BlockTotals:
 
 
 @dataclass(frozen=True)
+class Memmap:
+    """Frames of a region that hold struct pages of the same region, and what they wait for.
+
+    Linux adds and removes memory in memory blocks of its own size. Row i (of m): a frame in block
+    `block[i]` describes frames of memory block `describes[i]`, and is freed with that memory block
+    (offline_and_remove_memory(), which virtio-mem calls once nothing of it is plugged). `lies_in` (blocks,)
+    is the memory block that each block is a part of, or begins in.
+    """
+
+    block: I64
+    describes: I64
+    lies_in: I64
+
+
+@dataclass(frozen=True)
 class BlockMap:
     """`counts` is the number of frames by block and FrameClass, shape (blocks, classes).
 
@@ -54,6 +69,7 @@ class BlockMap:
 
     region: Region
     counts: I32
+    memmap: Memmap | None = None
 
     @property
     def plugged(self) -> Bool:
@@ -131,7 +147,10 @@ class BlockMap:
         return frames
 
     def after_freeing(self, pfn: I64) -> BlockMap:
-        """The map once the page tables at frames `pfn` are free; frames elsewhere are ignored."""
+        """The map once the page tables at frames `pfn` are free; frames elsewhere are ignored.
+
+        Free are then also the struct pages of memory blocks that nothing holds any more.
+        """
         inside = pfn[(pfn >= self.region.start_pfn) & (pfn < self.region.start_pfn + self.region.pages)]
         block = (inside - self.region.start_pfn) // self.region.block_pages
         freed = np.bincount(block, minlength=len(self.counts)).astype(np.int32)
@@ -140,7 +159,48 @@ class BlockMap:
         counts = self.counts.copy()
         counts[:, FrameClass.PAGE_TABLE] -= freed
         counts[:, FrameClass.FREE] += freed
-        return BlockMap(self.region, counts)
+        return self._without_memmap(counts)
+
+    def without(self, frame_class: FrameClass) -> BlockMap:
+        """The map once no frame of a class is left."""
+        counts = self.counts.copy()
+        counts[:, FrameClass.FREE] += counts[:, frame_class]
+        counts[:, frame_class] = 0
+        return self._without_memmap(counts)
+
+    @property
+    def following(self) -> Bool:
+        """Held by struct pages alone, of memory that something else holds: they stay because that stays."""
+        if self.memmap is None:
+            return np.zeros(len(self.counts), dtype=np.bool_)
+        only = self.alone & (self.frames_of(FrameClass.MEMMAP) > 0)
+        held = np.zeros(int(self.memmap.lies_in.max(initial=0)) + 1, dtype=np.bool_)
+        held[self.memmap.lies_in[self.plugged & self.pinned & ~only]] = True
+        found = np.zeros(len(self.counts), dtype=np.bool_)
+        found[self.memmap.block[held[self.memmap.describes]]] = True
+        return only & found
+
+    def _without_memmap(self, counts: I32) -> BlockMap:
+        """The map with these counts, less the struct pages of memory blocks that came free by them."""
+        after = BlockMap(self.region, counts, self.memmap)
+        if self.memmap is None:
+            return after
+        blocks = int(self.memmap.lies_in.max(initial=0)) + 1
+        before = np.bincount(self.memmap.lies_in[self.plugged & self.pinned], minlength=blocks)
+        taken = np.zeros(len(self.memmap.block), dtype=np.bool_)
+        while True:
+            now = np.bincount(self.memmap.lies_in[after.plugged & after.pinned], minlength=blocks)
+            gone = (before > 0) & (now == 0)
+            freed = gone[self.memmap.describes] & ~taken
+            if not freed.any():
+                return after
+            taken |= freed
+            less = np.bincount(self.memmap.block[freed], minlength=len(counts)).astype(np.int32)
+            less = np.minimum(less, after.counts[:, FrameClass.MEMMAP])
+            counts = after.counts.copy()
+            counts[:, FrameClass.MEMMAP] -= less
+            counts[:, FrameClass.FREE] += less
+            after = BlockMap(self.region, counts, self.memmap)
 
     def totals(self) -> BlockTotals:
         """Counts of blocks under the names of the headline metrics."""
@@ -167,7 +227,25 @@ def map_blocks(snapshot: Snapshot, region: Region, classes: U8 | None = None) ->
     padded[: len(inside)] = inside
     block = np.repeat(np.arange(region.blocks, dtype=np.int64), region.block_pages)
     cells = np.bincount(block * N_FRAME_CLASSES + padded, minlength=region.blocks * N_FRAME_CLASSES)
-    return BlockMap(region, cells.reshape(region.blocks, N_FRAME_CLASSES).astype(np.int32))
+    counts = cells.reshape(region.blocks, N_FRAME_CLASSES).astype(np.int32)
+    return BlockMap(region, counts, _memmap(snapshot, region))
+
+
+def _memmap(snapshot: Snapshot, region: Region) -> Memmap | None:
+    """The part of the memory map that lies in the region and describes it; None if there is none."""
+    last = region.start_pfn + region.pages
+    pfn, first = snapshot.memmap_pfn, snapshot.memmap_first
+    inside = (pfn >= region.start_pfn) & (pfn < last) & (first >= region.start_pfn) & (first < last)
+    if not inside.any():
+        return None
+    frames = snapshot.online_block_bytes // PAGE_BYTES
+    base = region.start_pfn // frames
+    starts = region.start_pfn + np.arange(region.blocks, dtype=np.int64) * region.block_pages
+    return Memmap(
+        block=(pfn[inside] - region.start_pfn) // region.block_pages,
+        describes=first[inside] // frames - base,
+        lies_in=starts // frames - base,
+    )
 
 
 def map_memory(

@@ -69,6 +69,10 @@ class Snapshot:
     `evidence[i]` is an Evidence for frame `i`, from the guest's struct pages and kernel page tables; it
     is empty where these were not read, and `notes` say why.
 
+    The memory map (struct pages) of memory that was added later lies in memory itself: frame
+    `memmap_pfn[k]` (sorted) holds the struct pages of the `memmap_frames` frames from `memmap_first[k]` on.
+    It goes when that memory goes.
+
     `online_block_bytes` and `online_blocks`: size and indices of Linux memory blocks that exist and
     are online in the guest (`/sys/devices/system/memory/memoryN`), since frames of a removed block
     can read as flags 0 as well as NOPAGE.
@@ -93,6 +97,9 @@ class Snapshot:
     tables_unread: int = 0  # page-table pages whose content could not be read
     notes: dict[str, str] = field(default_factory=dict)  # free text on how it was taken
     evidence: U8 = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
+    memmap_pfn: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    memmap_first: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    memmap_frames: int = 64
 
     @property
     def tables(self) -> int:
@@ -115,6 +122,12 @@ class Snapshot:
             ),
             (_ascending(self.online_blocks), "online memory blocks are not sorted, or repeat"),
             (self.moved >= -1 and self.tables_unread >= 0, "a count is negative"),
+            (_ascending(self.memmap_pfn), "frames of the memory map are not sorted, or repeat"),
+            (
+                len(self.memmap_pfn) == len(self.memmap_first),
+                "the memory map is not told for every frame of it",
+            ),
+            (self.memmap_frames > 0 and not np.any(self.memmap_first < 0), "the memory map makes no sense"),
             (len(self.evidence) in {0, len(self.flags)}, "evidence is not there for every frame"),
             (not np.any(self.evidence > max(Evidence)), "evidence of a kind that this program does not know"),
         ]

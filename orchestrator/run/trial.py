@@ -72,6 +72,7 @@ class LiveTrial:
     step: int = 0
     action: str = ""
     describe: str = ""
+    takes_memory: bool = False
     outcome: Outcome | None = None
     facts: dict[str, object] = field(default_factory=dict)
 
@@ -119,6 +120,7 @@ class LiveTrial:
             acknowledged_ns=acknowledged_ns,
             settled_ns=settled_ns,
             values=dict(values or {}),
+            takes_memory=self.takes_memory,
             **self.facts,
         )
         self.outcome = outcome
@@ -265,6 +267,7 @@ def _observe_bare_host(plan: TrialPlan, writer: TrialWriter) -> None:
 def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
     trial.step, trial.action, trial.describe = number, name, action.describe()
     trial.outcome, trial.facts = None, {}
+    trial.takes_memory = action.takes_memory
     began = time.monotonic()
     trial.lab.progress.step(trial.describe, number, len(trial.plan.steps))
     trial.writer.event("step.begin", trial.now_ns(), step=number, action=name, describe=trial.describe)

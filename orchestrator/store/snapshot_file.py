@@ -7,7 +7,8 @@
     start, slot, value = z["entry_start"], z["entry_slot"], z["entry_value"]
     first_table = slot[start[0]:start[1]], value[start[0]:start[1]]   # of frame z["table_pfn"][0]
 
-`schema` counts up whenever a reader of the old version would misread the file; 1 had no `evidence`.
+`schema` counts up whenever a reader of the old version would misread the file; 1 had no `evidence`
+and no memory map.
 The arrays are those of `orchestrator.model.snapshot.Snapshot`, which says what they mean; `meta` is the
 rest of it as JSON.
 """
@@ -41,8 +42,14 @@ _ARRAYS: Final[dict[str, np.dtype[Any]]] = {
     "entry_value": np.dtype("<u8"),
     "online_blocks": np.dtype("<i8"),
     "evidence": np.dtype("u1"),
+    "memmap_pfn": np.dtype("<i8"),
+    "memmap_first": np.dtype("<i8"),
 }
-_SINCE: Final = {"evidence": 2}  # the schema that an array came with; before, a Snapshot's default stands
+_SINCE: Final = {
+    "evidence": 2,
+    "memmap_pfn": 2,
+    "memmap_first": 2,
+}  # the schema that an array came with; before, a Snapshot's default stands
 _SCHEMA_DTYPE: Final = np.dtype("<i8")
 _META_DTYPE: Final = np.dtype("u1")
 # numpy.lib.format 1.0: magic, version, length of the header, the header with its fields in sorted order.
@@ -67,6 +74,7 @@ class _Meta(BaseModel):
     moved: int
     tables_unread: int
     notes: dict[str, str]
+    memmap_frames: int = 64
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -86,6 +94,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         moved=snapshot.moved,
         tables_unread=snapshot.tables_unread,
         notes=snapshot.notes,
+        memmap_frames=snapshot.memmap_frames,
     )
     arrays = {name: np.asarray(getattr(snapshot, name), dtype=dtype) for name, dtype in _ARRAYS.items()}
     arrays["schema"] = np.array([SCHEMA], dtype=_SCHEMA_DTYPE)
@@ -147,6 +156,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Snapshot:
         moved=meta.moved,
         tables_unread=meta.tables_unread,
         notes=meta.notes,
+        memmap_frames=meta.memmap_frames,
     )
     faults = snapshot.faults()
     if faults:

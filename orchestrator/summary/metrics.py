@@ -78,7 +78,7 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
     _from_observations(found, readings, accel)
     _from_steps(found, trial.events)
     tables_label = _tables(found, snapshots)
-    blocks_label = _blocks(found, _last_step(trial.events, "unplug"), snapshots)
+    blocks_label = _blocks(found, _last_unplug(trial.events), _before_next(trial.events, snapshots))
     found.put("accel", accel or None, "meta.json does not say")
     seen_kernel = next((fact.kernel for fact in snapshots if fact.kernel), "")
     return TrialSummary(
@@ -143,7 +143,7 @@ def _memmap(found: _Findings, readings: _Readings) -> None:
 
 
 def _from_steps(found: _Findings, events: Sequence[Event]) -> None:
-    unplug = _last_step(events, "unplug")
+    unplug = _last_unplug(events)
     balloon = _last_step(events, "inflate")
     for what in ("requested", "achieved", "shortfall"):
         _from_step(found, f"unplug_{what}_bytes", unplug, f"{what}_bytes", "unplug")
@@ -212,6 +212,35 @@ def _from_step(found: _Findings, metric: str, step: Event | None, key: str, acti
 def _last_step(events: Sequence[Event], action: str) -> Event | None:
     ends = (event for event in reversed(events) if event.name == "step.end")
     return next((event for event in ends if event.text("action") == action), None)
+
+
+def _last_unplug(events: Sequence[Event]) -> Event | None:
+    """The last unplug that asked for another size than the device was asked for already.
+
+    One that asks again, after the workload has ended for example, is a question about the first.
+    """
+    chosen: Event | None = None
+    asked: float | None = None
+    for event in _resizes(events):
+        before, wanted = event.number("size_before_bytes"), event.number("requested_bytes")
+        sign = 1 if event.text("action") == "plug" else -1
+        now = None if before is None or wanted is None else before + sign * wanted
+        if event.text("action") == "unplug" and (now is None or now != asked):
+            chosen = event
+        asked = now
+    return chosen
+
+
+def _before_next(events: Sequence[Event], snapshots: Sequence[SnapshotFacts]) -> Sequence[SnapshotFacts]:
+    """Snapshots that were taken before the next resize after the one that counts."""
+    unplug = _last_unplug(events)
+    later = [event.t_ns for event in _resizes(events) if unplug and event.t_ns > unplug.t_ns]
+    return [fact for fact in snapshots if not later or fact.t_ns < later[0]]
+
+
+def _resizes(events: Sequence[Event]) -> list[Event]:
+    ends = (event for event in events if event.name == "step.end")
+    return [event for event in ends if event.text("action") in {"plug", "unplug"}]
 
 
 def _last_workload_value(events: Sequence[Event], key: str) -> float | None:

@@ -62,7 +62,8 @@ class SnapshotResult:
     """What one snapshot says of the blocks that were plugged when it was taken, over all regions.
 
     `expected` names the classes as which the workloads that ran are to be found; `blocks_expected` counts
-    blocks with a frame of one of them.
+    blocks with a frame of one of them, and blocks that only struct pages of such memory hold. `after` is the
+    last action that took memory since workloads were started or stopped, empty if there was none.
     """
 
     snapshot: str
@@ -70,10 +71,12 @@ class SnapshotResult:
     stopped_seconds: float | None
     injected: str
     expected: str
+    after: str
     block_bytes: int | None
     blocks_plugged: int
     blocks_held: int
     blocks_together: int
+    blocks_following: int
     blocks_no_room: int
     blocks_unexplained: int
     blocks_expected: int | None
@@ -93,6 +96,7 @@ class BlameResult:
     frames: int
     blocks: int
     alone: int
+    frees: int | None  # blocks that would come free without the class; None for a kind of page table
     named: int | None  # blocks named after it; None for a kind of page table
 
 

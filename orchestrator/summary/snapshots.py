@@ -51,14 +51,20 @@ class Injected:
 
     workloads: tuple[str, ...] = ()
     expected: tuple[str, ...] = ()
+    after: str = ""  # the last action that took memory since
 
 
 def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
     """Facts of every snapshot of a trial, in the order of taking. Holds one snapshot at a time."""
     facts = []
     running: dict[str, tuple[str, ...]] = {}
+    taken = ""
     for event in trial.events:
-        _follow_workloads(running, event)
+        if event.name == "step.end" and event.text("workload"):
+            _follow_workloads(running, event)
+            taken = ""
+        elif event.name == "step.end" and event.fields.get("takes_memory"):
+            taken = event.text("action")
         if event.name == "snapshot":
             path = trial.snapshot_path(event)
             if path is None:
@@ -70,18 +76,18 @@ def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
                 facts.append(SnapshotFacts(event.t_ns, event.text("label"), error.brief))
                 continue
             expected = dict.fromkeys(name for names in running.values() for name in names)
-            injected = Injected(tuple(running), tuple(expected))
+            injected = Injected(tuple(running), tuple(expected), taken)
             facts.append(_facts(event.t_ns, event.text("label"), state, trial.planned.seed, injected))
     return facts
 
 
 def _follow_workloads(running: dict[str, tuple[str, ...]], event: Event) -> None:
     """Keep the workloads that run, with what they are to be found as."""
-    if event.name != "step.end" or not event.text("workload"):
-        return
     if event.text("action") == "start":
         expects = event.fields.get("expects")
-        running[event.text("workload")] = tuple(map(str, expects)) if isinstance(expects, list) else ()
+        names = map(str, expects) if isinstance(expects, list) else ()
+        known = FrameClass.__members__
+        running[event.text("workload")] = tuple(name for name in names if name.upper() in known)
     elif event.text("action") == "stop":
         running.pop(event.text("workload"), None)
 
@@ -141,6 +147,7 @@ def blame_rows(label: str, region: RegionBlame) -> Iterator[BlameResult]:
             frames=share.frames,
             blocks=share.blocks,
             alone=share.alone,
+            frees=share.frees,
             named=share.named,
         )
     for kind in region.tables:
@@ -152,6 +159,7 @@ def blame_rows(label: str, region: RegionBlame) -> Iterator[BlameResult]:
             frames=kind.tables,
             blocks=kind.blocks,
             alone=kind.alone,
+            frees=None,
             named=None,
         )
 
@@ -172,10 +180,12 @@ def _result(
         stopped_seconds=float(stopped) if stopped.replace(".", "", 1).isdecimal() else None,
         injected=" ".join(injected.workloads),
         expected=" ".join(injected.expected),
+        after=injected.after,
         block_bytes=block_bytes,
         blocks_plugged=sum(int(region.block_map.plugged.sum()) for region in regions),
         blocks_held=sum(region.held for region in regions),
         blocks_together=sum(region.together for region in regions),
+        blocks_following=sum(region.following for region in regions),
         blocks_no_room=sum(region.no_room for region in regions),
         blocks_unexplained=sum(region.unexplained for region in regions),
         blocks_expected=_expected(regions, injected.expected) if injected.expected else None,
@@ -186,12 +196,9 @@ def _result(
 
 
 def _expected(regions: Sequence[RegionBlame], names: Sequence[str]) -> int:
-    """Plugged blocks with a frame of one of the named classes."""
-    classes = [FrameClass[name.upper()] for name in names if name.upper() in FrameClass.__members__]
-    return sum(
-        int((region.block_map.plugged & (region.block_map.frames_of(*classes) > 0)).sum())
-        for region in regions
-    )
+    """Plugged blocks that the named classes hold, or what they hold keeps."""
+    classes = [FrameClass[name.upper()] for name in names]
+    return sum(region.having(classes) for region in regions)
 
 
 def counterfactuals(state: StateView, memory: BlockMap, seed: int) -> tuple[PolicyResult, ...]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import ANON, bits
 
-from orchestrator.guest.evidence import find_evidence, read_evidence
+from orchestrator.guest.evidence import find_evidence, memory_map, read_evidence
 from orchestrator.guest.kernel_tables import Layout, NotFoundError, parse_layout, walk
 from orchestrator.model.frames import KPF_PGTABLE, KPF_RESERVED
 from orchestrator.model.snapshot import I64, U64, Evidence
@@ -218,6 +218,14 @@ def test_roots_of_processes_that_have_no_flag(memory: Memory) -> None:
     struct.pack_into("<Q", memory.frames[other], used * 8, 0x9999063)
     expected = [pgd, p4d] if memory.layout.levels == 5 else [pgd]
     assert memory.evidence() == {Evidence.TABLE: expected}
+
+
+def test_what_each_frame_of_the_memory_map_describes(memory: Memory) -> None:
+    raw = read_evidence(memory.read, memory.layout, memory.flags)
+    found = memory_map(raw, FRAMES)
+    assert (found.pfn.tolist(), found.frames) == (memory.memmap, 64)
+    assert found.first.tolist() == list(range(0, FRAMES, 64))
+    assert len(memory_map(None, FRAMES).pfn) == 0
 
 
 def test_a_frame_that_qemu_does_not_have(memory: Memory) -> None:

@@ -108,7 +108,7 @@ def test_2_mib_ranges() -> None:
     assert (supply.ranges, supply.free, supply.freeable) == (4, 1, 3), "one is not the guest's any more"
 
 
-@settings(deadline=None, max_examples=10)  # each builds a guest of 1 GiB
+@settings(max_examples=10)  # each builds a guest of 1 GiB
 @given(st.integers(0, 2**32 - 1), st.sampled_from([512, 1024, 4096]))
 def test_the_books_balance(seed: int, block_pages: int) -> None:
     snapshot = sparse_guest(500, region_gib=1, rng=np.random.default_rng(seed))
@@ -120,6 +120,54 @@ def test_the_books_balance(seed: int, block_pages: int) -> None:
     assert sum(share.named for share in found.classes) == plugged
     assert found.held + found.no_room + found.unexplained == plugged
     assert found.together + sum(share.alone for share in found.classes) == found.held
+    assert all(share.frees == share.alone for share in found.classes), "there is no memory map to go with it"
     tables = next(share for share in found.classes if share.frame_class == FrameClass.PAGE_TABLE)
     assert sum(share.tables for share in found.tables) == tables.frames
     assert sum(share.alone for share in found.tables) <= tables.alone
+
+
+def with_memmap() -> RegionBlame:
+    """Memory blocks of 8 frames, two blocks each; block 0 holds the struct pages of all others."""
+    guest = Guest(START + 24)
+    guest.flags[:] = FREE
+    guest.flags[START + 1 : START + 3] = 0
+    guest.flags[START + 8] = bits(KPF_PGTABLE)
+    guest.flags[START + 16] = SLAB
+    evidence = np.zeros(len(guest.flags), dtype=np.uint8)
+    evidence[START + 1 : START + 3] = Evidence.MEMMAP
+    region = Region("vm0", START, 24, 4, 0)
+    snapshot = replace(
+        guest.snapshot((region,)),
+        evidence=evidence,
+        memmap_pfn=np.array([START + 1, START + 2]),
+        memmap_first=np.array([START + 8, START + 16]),
+        memmap_frames=8,
+        online_block_bytes=8 * 4096,
+        online_blocks=np.arange(START // 8, START // 8 + 3),
+    )
+    assert snapshot.faults() == []
+    state = StateView.of(snapshot)
+    return blame(snapshot, state.blocks[0], state.frames, state.tables)
+
+
+def test_struct_pages_stay_because_what_they_describe_stays() -> None:
+    found = with_memmap()
+    assert (found.held, found.following) == (3, 1)
+    assert found.having([FrameClass.PAGE_TABLE]) == 2, "and block 0, which waits for it"
+    assert found.having([FrameClass.PINNED]) == 0
+    assert {share.frame_class.name: (share.alone, share.frees) for share in found.classes if share.holds} == {
+        "MEMMAP": (1, 1),
+        "PAGE_TABLE": (1, 1),  # block 0 still describes what slab holds
+        "SLAB": (1, 1),
+    }
+
+
+def test_struct_pages_go_with_the_last_that_held_what_they_describe() -> None:
+    blocks = with_memmap().block_map
+    one = blocks.without(FrameClass.SLAB)
+    assert one.pinned.tolist() == [True, False, True, False, False, False]
+    assert one.counts[0, FrameClass.MEMMAP] == 1
+    both = one.after_freeing(np.array([START + 8]))
+    assert not both.pinned.any()
+    assert both.frames_of(FrameClass.FREE).sum() == 24
+    assert blocks.after_freeing(np.array([], dtype=np.int64)).pinned.sum() == 3

@@ -26,7 +26,7 @@ STACK = f"""{ALLOCATOR} alloc_pages_bulk_noprof+0x42c/0x6d0
  kernel_clone+0xad/0x310
 """
 PIPE = f"""{ALLOCATOR} alloc_pages_mpol_noprof+0xd1/0x190
- anon_pipe_write+0x33a/0x6c0
+ pipe_write+0x33a/0x6c0
  vfs_write+0x2f5/0x440
 """
 TABLE = f"""{ALLOCATOR} pte_alloc_one+0x15/0xf0
@@ -34,10 +34,10 @@ TABLE = f"""{ALLOCATOR} pte_alloc_one+0x15/0xf0
 """
 
 
-def said(stacks: list[str], records: list[tuple[int, int, int]]) -> bytes:
+def said(stacks: list[str], records: list[tuple[int, int, int]], *, cut: bool = False) -> bytes:
     parts = [f"#stack {len(stack)}\n{stack}\n".encode() for stack in stacks]
     packed = b"".join(struct.pack("<QII", *record) for record in records)
-    return b"".join(parts) + b"#owners %d\n%b\n" % (len(packed), packed)
+    return b"".join(parts) + b"#owners %d %d\n%b\n" % (len(packed), cut, packed)
 
 
 def owners(raw: bytes) -> Owners | None:
@@ -57,7 +57,7 @@ def test_what_frames_are_used_for() -> None:
         Evidence.KERNEL_STACK: [20],
         Evidence.TABLE: [30],
     }
-    assert found.callers() == "anon_pipe_write 3"
+    assert found.callers() == "pipe_write 3"
 
 
 def test_a_chunk_that_reaches_past_the_end() -> None:
@@ -66,8 +66,15 @@ def test_a_chunk_that_reaches_past_the_end() -> None:
     assert found.evidence(10).tolist() == [0] * 8 + [Evidence.NETWORK] * 2
 
 
+def test_a_reader_that_was_killed() -> None:
+    found = owners(said([SOCKET], [(8, 3, 0)], cut=True))
+    assert found is not None
+    assert found.cut
+    assert found.pfn.tolist() == [8]
+
+
 def test_a_stock_kernel_has_none() -> None:
-    assert owners(b"#owners -1\n\n") is None
+    assert owners(b"#owners -1 0\n\n") is None
 
 
 @pytest.mark.parametrize(
@@ -76,8 +83,9 @@ def test_a_stock_kernel_has_none() -> None:
         b"",
         b"Segmentation fault\n",
         b"#stack 99999999\n",
-        b"#owners 15\n" + b"x" * 16,
-        b"#owners 99999999999\n",
+        b"#owners 15 0\n" + b"x" * 16,
+        b"#owners 99999999999 0\n",
+        b"#owners 0\n\n",
         b"#stack 3\nabc\n" * 5000,
     ],
 )

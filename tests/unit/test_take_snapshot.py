@@ -101,7 +101,7 @@ def answers(first: bytes, second: bytes, online: str = "10 0 ", **files: str | N
         f"#file {path} {-1 if text is None else len(text)}\n{text or ''}\n" for path, text in texts.items()
     ]
     parts.append(f"#online {len(online)}\n{online}\n")
-    owned = b"#owners -1\n\n#cpu 41000000 2000000\n"
+    owned = b"#owners -1 0\n\n#cpu 41000000 2000000\n"
     return ["".join(parts).encode() + listing(first, 1) + owned, listing(second, 2)]
 
 
