@@ -98,8 +98,8 @@ def read_owners(stream: Stream) -> Owners | None:
         records = np.frombuffer(stream.exactly(size), dtype=_RECORD)
         stream.exactly(1)
         records = records[(records["order"] <= _MOST_ORDER) & (records["pfn"] < 1 << 40)]
-        columns = (records[name].astype(np.int64) for name in ("pfn", "order", "stack"))
-        return Owners(tuple(stacks), *columns, cut=words[2] != "0")
+        pfn, order, stack = (records[name].astype(np.int64) for name in ("pfn", "order", "stack"))
+        return Owners(tuple(stacks), pfn, order, stack, cut=words[2] != "0")
 
 
 def _use(stack: str) -> Evidence:
