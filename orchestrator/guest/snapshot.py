@@ -10,14 +10,12 @@ from orchestrator.errors import GuestError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.sampler import PROGRAM
 from orchestrator.host.machine import Machine
-from orchestrator.host.qemu_process import ram_segments, read_frames
+from orchestrator.host.qemu_process import physical_end, ram_segments, read_frames
 from orchestrator.model.frames import KPF_PGTABLE, flag_set
 from orchestrator.model.snapshot import Region, Snapshot
-from orchestrator.units import GIB, PAGE_BYTES
+from orchestrator.units import PAGE_BYTES
 
 READ_SECONDS = 120.0
-# Below 4 GiB, q35 leaves room for devices; memory that does not fit there lies above.
-_HOLE_BYTES = 4 * GIB
 _ZONE = re.compile(r"Node \d{1,4}, zone +(\w{1,16})")
 _CPU_LIST = re.compile(r" +count: +(\d{1,12})$")
 _BLOCK_SIZE = re.compile(r"[0-9a-f]{1,12}")
@@ -49,7 +47,7 @@ def take_snapshot(guest: Guest, machine: Machine, label: str) -> Snapshot:
         ["sh", "-c", "grep -H . /sys/devices/system/memory/memory*/online"], seconds=READ_SECONDS
     ).text
     device = domain.virtio_mem()
-    top = max(machine.memory + _HOLE_BYTES, device.address + device.maximum if device else 0)
+    top = physical_end(machine)
     flags = _page_flags(guest, top // PAGE_BYTES)
     zones = shell.run(["cat", "/proc/zoneinfo"], seconds=READ_SECONDS).text
     domain.suspend()
