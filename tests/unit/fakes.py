@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from orchestrator.actions.context import Outcome
+from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
 from orchestrator.guest.shell import Result
@@ -133,6 +134,8 @@ class Ended:
     acknowledged_ns: int | None
     settled_ns: int | None
     values: Mapping[str, float]
+    curve: Sequence[Point]
+    said: str
 
 
 @dataclass
@@ -144,6 +147,8 @@ class FakeTrial:
     ended: Ended | None = None
     calls: list[tuple[object, ...]] = field(default_factory=list)
     dies_at: float = float("inf")
+    events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    printed: str = ""  # by what is executed
 
     def now_ns(self) -> int:
         return round((self.domain.clock.seconds - 1000.0) * 1e9)
@@ -164,9 +169,14 @@ class FakeTrial:
         acknowledged_ns: int | None = None,
         settled_ns: int | None = None,
         values: Mapping[str, float] | None = None,
+        curve: Sequence[Point] = (),
+        said: str = "",
     ) -> None:
         assert self.ended is None, "a step ends once"
-        self.ended = Ended(outcome, requested_ns, acknowledged_ns, settled_ns, values or {})
+        self.ended = Ended(outcome, requested_ns, acknowledged_ns, settled_ns, values or {}, curve, said)
+
+    def event(self, name: str, **fields: object) -> None:
+        self.events.append((name, fields))
 
     def start_workload(
         self, name: str, settings: Mapping[str, object], deadline: Deadline
@@ -178,8 +188,9 @@ class FakeTrial:
     def stop_workload(self, name: str, deadline: Deadline) -> None:
         self.calls.append(("stop", name, deadline.seconds))
 
-    def execute(self, argv: list[str], deadline: Deadline) -> None:
+    def execute(self, argv: list[str], deadline: Deadline) -> str:
         self.calls.append(("execute", argv, deadline.seconds))
+        return self.printed
 
     def snapshot(self, label: str) -> None:
         self.calls.append(("snapshot", label))
