@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
 from orchestrator.actions.context import TrialContext
-from orchestrator.actions.settle import settle
+from orchestrator.actions.settle import Patience, move
 from orchestrator.host.machine import Machine
 from orchestrator.units import PAGE_BYTES, Duration, Size, format_size, write_size
 
 
-def _move(trial: TrialContext, target: int, within: float, quiet: float) -> None:
+def _leave(trial: TrialContext, less: int, sign: int, patience: Patience) -> None:
+    """Ask the balloon to leave the guest all but `less` bytes."""
     domain = trial.domain
-    before = domain.balloon_bytes()
-    requested_ns = trial.now_ns()
-    domain.request_balloon(target)
-    came = settle(
+    # QEMU counts plugged DIMMs in, virtio-mem not (get_current_ram_size(), hw/virtio/virtio-balloon.c).
+    target = trial.machine.memory + sum(dimm.size for dimm in domain.dimms()) - less
+    move(
         trial,
+        lambda: domain.request_balloon(target),
         domain.balloon_bytes,
         target,
-        before=before,
-        quiet_seconds=quiet,
-        within_seconds=within,
+        sign=sign,
+        patience=patience,
         wait=trial.sleep,
-    )
-    trial.done(
-        came.outcome(before, target),
-        requested_ns=requested_ns,
-        acknowledged_ns=came.acknowledged_ns,
-        settled_ns=came.settled_ns,
-        values={
-            # Positive in the direction that was asked for, whichever that is.
-            "requested_bytes": abs(target - before),
-            "achieved_bytes": (came.size - before) * (1 if target >= before else -1),
-            "shortfall_bytes": (target - came.size) * (1 if target >= before else -1),
-            "size_before_bytes": before,
-            "size_after_bytes": came.size,
-        },
     )
 
 
@@ -45,12 +32,16 @@ def _move(trial: TrialContext, target: int, within: float, quiet: float) -> None
 class Inflate(Action):
     """Take memory by the balloon: by this much of what the guest booted with."""
 
+    takes_memory: ClassVar = True
+
     by: Size
     """How much of the boot memory the balloon is to take."""
     within: Duration = 120.0
     """How long it may move at the most."""
     settle: Duration = 5.0
     """How long its size must stay the same to count as settled."""
+    watch: Duration = 0.0
+    """How long to go on watching after that: the driver tries again for as long as it lacks pages."""
 
     def problems(self, machine: Machine) -> Iterator[FieldProblem]:
         if not 0 < self.by < machine.memory:
@@ -68,7 +59,7 @@ class Inflate(Action):
         return f"inflate the balloon by {format_size(self.by)}"
 
     def run(self, trial: TrialContext) -> None:
-        _move(trial, trial.machine.memory - self.by, self.within, self.settle)
+        _leave(trial, self.by, -1, Patience(self.within, self.settle, self.watch))
 
 
 @ACTIONS.register("deflate")
@@ -84,4 +75,4 @@ class Deflate(Action):
         return "deflate the balloon"
 
     def run(self, trial: TrialContext) -> None:
-        _move(trial, trial.machine.memory, self.within, self.settle)
+        _leave(trial, 0, 1, Patience(self.within, self.settle))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.host.domain import Domain
 from orchestrator.host.machine import Machine
@@ -48,8 +49,16 @@ class TrialContext(Protocol):
         acknowledged_ns: int | None = None,
         settled_ns: int | None = None,
         values: Mapping[str, float] | None = None,
+        curve: Sequence[Point] = (),
+        said: str = "",
     ) -> None:
-        """Record how the running step went."""
+        """Record how the running step went.
+
+        `curve` is what moved, against time; `said` what the guest gave as its reason for stopping short.
+        """
+
+    def event(self, name: str, **fields: object) -> None:
+        """Record that something happened just now."""
 
     def start_workload(
         self, name: str, settings: Mapping[str, object], deadline: Deadline
@@ -59,8 +68,8 @@ class TrialContext(Protocol):
     def stop_workload(self, name: str, deadline: Deadline) -> None:
         """End a workload."""
 
-    def execute(self, argv: list[str], deadline: Deadline) -> None:
-        """Run a command in the guest to its end."""
+    def execute(self, argv: list[str], deadline: Deadline) -> str:
+        """Run a command in the guest to its end; returns what it printed, which is bounded."""
 
     def snapshot(self, label: str) -> None:
         """Take a snapshot and keep it with the trial."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
 from orchestrator.actions.context import TrialContext
-from orchestrator.actions.settle import settle
+from orchestrator.actions.settle import Patience, move
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.machine import Machine
 from orchestrator.units import Duration, Size, format_size, write_size
@@ -47,44 +47,30 @@ class _Resize(Action):
                 f"the next one below is {write_size(nearest)}",
             )
 
+    def patience(self) -> Patience:
+        """How long to watch it."""
+        return Patience(self.within, self.settle)
+
     def describe(self) -> str:
         return f"{self.verb} to {format_size(self.to)}"
 
     def run(self, trial: TrialContext) -> None:
         domain = trial.domain
-        state = domain.virtio_mem()
-        if state is None:
+        if domain.virtio_mem() is None:
             raise InfrastructureError("the guest has no virtio-mem device")
-        before = state.size
 
         def plugged() -> int:
             now = domain.virtio_mem()
             return now.size if now else 0
 
-        requested_ns = trial.now_ns()
-        domain.request_virtio_mem(self.to)
-        came = settle(
+        move(
             trial,
+            lambda: domain.request_virtio_mem(self.to),
             plugged,
             self.to,
-            before=before,
-            quiet_seconds=self.settle,
-            within_seconds=self.within,
+            sign=self.sign,
+            patience=self.patience(),
             wait=domain.wait_memory_event,
-        )
-        asked, achieved = self.sign * (self.to - before), self.sign * (came.size - before)
-        trial.done(
-            came.outcome(before, self.to),
-            requested_ns=requested_ns,
-            acknowledged_ns=came.acknowledged_ns,
-            settled_ns=came.settled_ns,
-            values={
-                "requested_bytes": asked,
-                "achieved_bytes": achieved,
-                "shortfall_bytes": asked - achieved,
-                "size_before_bytes": before,
-                "size_after_bytes": came.size,
-            },
         )
 
 
@@ -100,5 +86,13 @@ class Plug(_Resize):
 class Unplug(_Resize):
     """Take memory back: ask the guest's virtio-mem device to shrink to a size."""
 
+    takes_memory: ClassVar = True
     verb: ClassVar = "unplug"
     sign: ClassVar = -1
+
+    watch: Duration = 0.0
+    """How long to go on watching after that: the driver tries again after 50 s, and ever more seldom."""
+
+    def patience(self) -> Patience:
+        """How long to watch it."""
+        return Patience(self.within, self.settle, self.watch)

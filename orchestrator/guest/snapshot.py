@@ -18,14 +18,12 @@ from orchestrator.guest.page_owner import MOST_ASKED, Owners, read_owners
 from orchestrator.guest.sampler import PROGRAM
 from orchestrator.guest.stream import Stream, StreamError, number
 from orchestrator.host.machine import Machine
-from orchestrator.host.qemu_process import ram_segments, read_frames
+from orchestrator.host.qemu_process import physical_end, ram_segments, read_frames
 from orchestrator.model.frames import KPF_PGTABLE, FrameClass, classify_flags, flag_set
 from orchestrator.model.snapshot import I64, U8, U64, Evidence, Region, Snapshot
-from orchestrator.units import GIB, PAGE_BYTES
+from orchestrator.units import PAGE_BYTES
 
 READ_SECONDS = 120.0
-# Below 4 GiB, q35 leaves room for devices; memory that does not fit there lies above.
-_HOLE_BYTES = 4 * GIB
 _ZONE = re.compile(r"Node \d{1,4}, zone +(\w{1,16})")
 _CPU_LIST = re.compile(r" +count: +(\d{1,12})$")
 _RELEASE = "/proc/sys/kernel/osrelease"
@@ -152,8 +150,7 @@ class SnapshotTaker:
         SnapshotError, GuestLostError, InfrastructureError.
         """
         began = time.monotonic()
-        device = self._guest.domain.virtio_mem()
-        top = max(self._machine.memory + _HOLE_BYTES, device.address + device.maximum if device else 0)
+        most_frames = physical_end(self._machine) // PAGE_BYTES
         probe = self._probe
         try:
             cpu = self._cpu or self._probe.cpu()
@@ -161,11 +158,11 @@ class SnapshotTaker:
             # What exists comes first: a memory block added later has no flags in the reading, but one
             # removed later would have flags that mean nothing.
             files, online = probe.files(), probe.online_blocks()
-            before = probe.flags(top // PAGE_BYTES)
+            before = probe.flags(most_frames)
             outside = _read_outside(self._guest, self._machine, before.flags, files[_VMCOREINFO])
             evidence, owners = _with_owners(probe, before.flags, outside.evidence)
             probe.ask("flags")
-            after = probe.flags(top // PAGE_BYTES)
+            after = probe.flags(most_frames)
         except (OSError, EOFError) as error:
             raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error
         except StreamError as error:
@@ -188,7 +185,7 @@ class SnapshotTaker:
             entry_start=np.concatenate([[0], ends]).astype(np.int64),
             entry_slot=slot.astype(np.uint16),
             entry_value=outside.contents[table, slot],
-            regions=_regions(self._guest),
+            regions=_regions(self._guest, int(size, 16)),
             online_block_bytes=int(size, 16),
             online_blocks=online,
             paused=False,
@@ -301,19 +298,32 @@ def _layout(read: ReadFrames, place: str) -> tuple[Layout | None, str]:
         return None, f"not read: {reason}"
 
 
-def _regions(guest: Guest) -> tuple[Region, ...]:
+def _regions(guest: Guest, online_block_bytes: int) -> tuple[Region, ...]:
+    """The devices that memory can be taken by, in the units in which the guest can let go of it."""
     device = guest.domain.virtio_mem()
-    if device is None:
-        return ()
-    return (
+    regions = []
+    if device:
+        regions.append(
+            Region(
+                name="virtio-mem0",
+                start_pfn=device.address // PAGE_BYTES,
+                pages=device.maximum // PAGE_BYTES,
+                block_pages=device.block // PAGE_BYTES,
+                plugged_bytes=device.size,
+            )
+        )
+    # A DIMM goes as a whole; what the guest takes offline for it is one Linux memory block after the other.
+    regions += [
         Region(
-            name="virtio-mem0",
-            start_pfn=device.address // PAGE_BYTES,
-            pages=device.maximum // PAGE_BYTES,
-            block_pages=device.block // PAGE_BYTES,
-            plugged_bytes=device.size,
-        ),
-    )
+            name=f"dimm{dimm.slot}",
+            start_pfn=dimm.address // PAGE_BYTES,
+            pages=dimm.size // PAGE_BYTES,
+            block_pages=min(online_block_bytes, dimm.size) // PAGE_BYTES,
+            plugged_bytes=dimm.size,
+        )
+        for dimm in guest.domain.dimms()
+    ]
+    return tuple(regions)
 
 
 def pages_on_cpu_lists(zoneinfo: str) -> str:

@@ -17,6 +17,32 @@ class VirtioMemState:
     block: int
 
 
+@dataclass(frozen=True)
+class Dimm:
+    """A plugged pc-dimm as QEMU sees it; bytes, `address` is guest-physical."""
+
+    alias: str
+    slot: int
+    address: int
+    size: int
+
+
+@dataclass(frozen=True)
+class DimmAnswer:
+    """What was said of a DIMM: by the guest's _OST method (ACPI 6.5, 6.3.5), or by QEMU.
+
+    `source` is the event that is answered and `status` the answer; both are None where QEMU itself
+    refused, and `error` then says why. `alias` is empty when the DIMM was gone by then, `slot` is
+    None where QEMU did not say.
+    """
+
+    alias: str
+    slot: int | None
+    source: int | None
+    status: int | None
+    error: str = ""
+
+
 class Domain(Protocol):
     """A running virtual machine. Every call raises InfrastructureError when the host does not answer."""
 
@@ -34,7 +60,19 @@ class Domain(Protocol):
         """Ask the guest to plug or unplug until `size_bytes` are plugged. Returns at once."""
 
     def wait_memory_event(self, seconds: float) -> bool:
-        """Wait for the next size-change event; False when none came. Events can be lost: poll, too."""
+        """Wait for the next event of a memory device; False when none came. They can be lost: poll, too."""
+
+    def dimms(self) -> tuple[Dimm, ...]:
+        """The plugged pc-dimm devices, by ascending address."""
+
+    def attach_dimm(self, size_bytes: int) -> None:
+        """Plug a pc-dimm. Returns at once; the guest answers when it has taken it."""
+
+    def request_dimm_removal(self, alias: str) -> None:
+        """Ask the guest to eject a pc-dimm. Returns at once."""
+
+    def dimm_answers(self) -> tuple[DimmAnswer, ...]:
+        """What was said of DIMMs since the last call, in order. Listens since the first of these calls."""
 
     def request_balloon(self, size_bytes: int) -> None:
         """Ask the balloon driver to leave the guest `size_bytes` of its memory. Returns at once."""

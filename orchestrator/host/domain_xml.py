@@ -22,6 +22,8 @@ class _Maker(Protocol):
 
 E: _Maker = _E
 
+_SLOTS = 16  # for memory devices, unless there are more DIMMs; an unused one costs nothing
+
 
 @dataclass(frozen=True)
 class DomainFiles:
@@ -77,12 +79,19 @@ def virtio_mem_request(live_xml: str, requested_bytes: int) -> str:
     return etree.tostring(device, encoding="unicode")
 
 
+def dimm_device(size_bytes: int) -> str:
+    """A pc-dimm on the guest's only node, for `attachDeviceFlags`."""
+    device = E.memory(E.target(E.size(str(size_bytes // KIB), unit="KiB"), E.node("0")), model="dimm")
+    return etree.tostring(device, encoding="unicode")
+
+
 def _memory(machine: Machine) -> list[etree._Element]:
-    total = machine.maximum_memory
-    elements = [E.memory(str(total // KIB), unit="KiB")]
-    if machine.virtio_mem:
+    elements = [E.memory(str(machine.boot_maximum // KIB), unit="KiB")]
+    if machine.virtio_mem or machine.dimms:
         # maxMemory must exceed the total by the alignment of each slot (qemuDomainDefValidateMemory).
-        elements.insert(0, E.maxMemory(str((total + machine.virtio_mem.size) // KIB), slots="16", unit="KiB"))
+        room = machine.maximum_memory + (machine.virtio_mem.size if machine.virtio_mem else 0)
+        slots = max(_SLOTS, len(machine.dimms))
+        elements.insert(0, E.maxMemory(str(room // KIB), slots=str(slots), unit="KiB"))
     return elements
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
 import threading
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 import psutil
 
 from orchestrator.errors import InfrastructureError
-from orchestrator.host.domain import VirtioMemState
-from orchestrator.host.domain_xml import virtio_mem_request
+from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
+from orchestrator.host.domain_xml import dimm_device, virtio_mem_request
 from orchestrator.interrupts import deferred
 from orchestrator.units import KIB
 
@@ -40,6 +41,11 @@ cgroup_controllers = []
 
 # hmp_gpa2hva(), monitor/hmp-cmds.c. Its refusals have an "is" and an address as well.
 _HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)\s*$")
+
+# What QEMU tells of a DIMM that it or the guest answers for (qapi/acpi.json, machine.json, qdev.json).
+_DIMM_EVENTS = "^(ACPI_DEVICE_OST|MEM_UNPLUG_ERROR|DEVICE_UNPLUG_GUEST_ERROR|DEVICE_DELETED)$"
+
+_MOST_ANSWERS = 10_000  # that wait to be asked for; a guest can answer as often as it likes
 
 _EMBEDDED = "qemu:///embed"
 _ANY_INTERFACE = (
@@ -166,6 +172,8 @@ class LibvirtDomain:
         self._handle = handle
         self._event = threading.Event()
         self._callback: int | None = None
+        self._monitor_callback: int | None = None
+        self._answers: queue.Queue[DimmAnswer] = queue.Queue(_MOST_ANSWERS)
         self._pid: int | None = None
 
     def listen(self) -> None:
@@ -217,17 +225,39 @@ class LibvirtDomain:
         """Ask the guest to plug or unplug until `size_bytes` are plugged."""
         self._event.clear()
         xml = virtio_mem_request(self._call(self._handle.XMLDesc), size_bytes)
-        self._call(self._handle.updateDeviceFlags, xml, self._libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self._call(self._handle.updateDeviceFlags, xml, self._live)
 
     def wait_memory_event(self, seconds: float) -> bool:
-        """Wait for the next size-change event."""
+        """Wait for the next event of a memory device."""
         came = self._event.wait(seconds)
         self._event.clear()
         return came
 
+    def dimms(self) -> tuple[Dimm, ...]:
+        """The plugged pc-dimm devices; their ids in QEMU are libvirt's aliases."""
+        devices = self._qmp("query-memory-devices")
+        data = [device["data"] for device in devices if device["type"] == "dimm"]
+        found = (Dimm(one["id"], int(one["slot"]), int(one["addr"]), int(one["size"])) for one in data)
+        return tuple(sorted(found, key=lambda dimm: dimm.address))
+
+    def attach_dimm(self, size_bytes: int) -> None:
+        """Plug a pc-dimm; libvirt gives it the next free alias, QEMU a slot and an address."""
+        self._call(self._handle.attachDeviceFlags, dimm_device(size_bytes), self._live)
+
+    def request_dimm_removal(self, alias: str) -> None:
+        """Ask the guest to eject a pc-dimm. Unlike the call by XML, this one does not wait for it."""
+        self._call(self._handle.detachDeviceAlias, alias, self._live)
+
+    def dimm_answers(self) -> tuple[DimmAnswer, ...]:
+        """What was said of DIMMs since the last call; begins to listen at the first one."""
+        if self._monitor_callback is None:
+            self._listen_to_monitor()
+        # Only this side takes out, so what is there now can be had without waiting.
+        return tuple(self._answers.get_nowait() for _ in range(self._answers.qsize()))
+
     def request_balloon(self, size_bytes: int) -> None:
         """Set the balloon's target."""
-        self._call(self._handle.setMemoryFlags, size_bytes // KIB, self._libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self._call(self._handle.setMemoryFlags, size_bytes // KIB, self._live)
 
     def balloon_bytes(self) -> int:
         """QEMU's `query-balloon`: actual."""
@@ -256,6 +286,12 @@ class LibvirtDomain:
 
     def destroy(self) -> None:
         """End QEMU at once, if it still runs."""
+        if self._monitor_callback is not None:
+            import libvirt_qemu
+
+            with suppress(self._libvirt.libvirtError):  # as below
+                libvirt_qemu.qemuMonitorEventDeregister(self._connection, self._monitor_callback)
+            self._monitor_callback = None
         if self._callback is not None:
             # The connection may be gone, and its callbacks with it.
             with suppress(self._libvirt.libvirtError):
@@ -263,6 +299,32 @@ class LibvirtDomain:
             self._callback = None
         with suppress(self._libvirt.libvirtError):  # it may have ended by itself
             self._handle.destroy()
+
+    @property
+    def _live(self) -> int:
+        flag: int = self._libvirt.VIR_DOMAIN_AFFECT_LIVE
+        return flag
+
+    def _listen_to_monitor(self) -> None:
+        import libvirt_qemu
+
+        self._monitor_callback = self._call(
+            libvirt_qemu.qemuMonitorEventRegister,
+            self._connection,
+            self._handle,
+            _DIMM_EVENTS,
+            self._heard,
+            None,
+            libvirt_qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
+        )
+
+    def _heard(self, _connection: object, _domain: object, event: str, *rest: Any) -> None:
+        # rest: seconds, microseconds, the event's data as JSON, our opaque.
+        answer = dimm_answer(event, rest[2])
+        if answer:
+            with suppress(queue.Full):  # Linux answers twice for a request
+                self._answers.put_nowait(answer)
+        self._event.set()
 
     def _qmp(self, command: str) -> Any:  # QEMU's JSON
         import libvirt_qemu
@@ -284,6 +346,23 @@ class LibvirtDomain:
             return function(*arguments)
         except self._libvirt.libvirtError as error:
             raise InfrastructureError("libvirt refused or lost the guest", details=str(error)) from error
+
+
+def dimm_answer(event: str, data: str | None) -> DimmAnswer | None:
+    """What an event of QEMU's monitor says of a DIMM; None when it says nothing that counts.
+
+    The numbers of an ACPI_DEVICE_OST are the guest's own, 32 bits each; QEMU names the slot.
+    """
+    said: dict[str, Any] = json.loads(data or "{}")
+    if event == "ACPI_DEVICE_OST":
+        info = said["info"]
+        if info["slot-type"] != "DIMM":
+            return None
+        return DimmAnswer(info.get("device", ""), int(info["slot"]), info["source"], info["status"])
+    if event in {"MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR"}:
+        error = said.get("msg") or "the guest refused"
+        return DimmAnswer(said.get("device", ""), None, None, None, error)
+    return None
 
 
 def _version(number: int) -> str:

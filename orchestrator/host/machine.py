@@ -8,6 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.units import MIB, Size
 
+# Linux adds, offlines and removes memory by blocks of this size on x86-64, as long as the guest boots
+# with less than 64 GiB (arch/x86/mm/init_64.c, probe_memory_block_size()).
+MEMORY_BLOCK_BYTES = 128 * MIB
+MOST_DIMMS = 256  # QEMU's ACPI_MAX_RAM_SLOTS (hw/acpi/memory_hotplug.h of QEMU)
+
 
 class Frozen(BaseModel):
     """Base of all models that cross module borders: immutable, and unknown keys are errors."""
@@ -36,9 +41,16 @@ class Machine(Frozen):
     vcpus: Annotated[int, Field(ge=1, le=256)] = 2
     memory: Size
     virtio_mem: VirtioMem | None = None
+    dimms: Annotated[tuple[Size, ...], Field(max_length=MOST_DIMMS)] = ()
+    """Sizes of the pc-dimm devices that can be plugged; the guest boots with none of them."""
     balloon: Balloon = Balloon()
 
     @property
     def maximum_memory(self) -> int:
         """Bytes of RAM with every device fully plugged."""
+        return self.boot_maximum + sum(self.dimms)
+
+    @property
+    def boot_maximum(self) -> int:
+        """Bytes of RAM of the devices that are there at boot, fully plugged: all but the DIMMs."""
         return self.memory + (self.virtio_mem.size if self.virtio_mem else 0)

@@ -44,6 +44,7 @@ def ram_segments(domain: Domain, machine: Machine) -> tuple[Segment, ...]:
     device = domain.virtio_mem()
     if device:
         wanted.append((device.address, device.maximum))
+    wanted += [(dimm.address, dimm.size) for dimm in domain.dimms()]
     segments = []
     for start, size in wanted:
         first = domain.host_address(start)
@@ -54,6 +55,16 @@ def ram_segments(domain: Domain, machine: Machine) -> tuple[Segment, ...]:
             )
         segments.append(Segment(start, first, size))
     return tuple(segments)
+
+
+def physical_end(machine: Machine) -> int:
+    """A guest-physical address above all RAM that the machine can ever have; not the lowest such one.
+
+    Below 4 GiB there is a hole for devices. What can be plugged begins at a whole GiB, and each device
+    of it may be moved up to the next one (hw/i386/pc.c, pc_get_device_memory_range()).
+    """
+    devices = len(machine.dimms) + (machine.virtio_mem is not None)
+    return _ABOVE_4G + machine.maximum_memory + (1 + devices) * GIB
 
 
 def status_bytes(pid: int) -> dict[str, int]:

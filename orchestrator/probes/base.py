@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from orchestrator.guest.sampler import Tick
-from orchestrator.host.domain import Domain
+from orchestrator.host.domain import Dimm, Domain
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import Segment, ram_segments
 from orchestrator.observation import Reading
@@ -23,11 +22,16 @@ class HostView:
 
     domain: Domain
     machine: Machine
+    _segments: dict[tuple[Dimm, ...], tuple[Segment, ...]] = field(default_factory=dict, repr=False)
 
-    @cached_property
+    @property
     def segments(self) -> tuple[Segment, ...]:
-        """Where the guest's RAM lies in QEMU: does not change while it runs."""
-        return ram_segments(self.domain, self.machine)
+        """Where the guest's RAM lies in QEMU: changes only when a DIMM comes or goes."""
+        dimms = self.domain.dimms() if self.machine.dimms else ()
+        if dimms not in self._segments:
+            self._segments.clear()
+            self._segments[dimms] = ram_segments(self.domain, self.machine)
+        return self._segments[dimms]
 
 
 class Probe:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.actions import Action
 from orchestrator.actions.context import Outcome
+from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
 from orchestrator.guest.boot import Guest, booted
@@ -108,6 +109,8 @@ class LiveTrial:
         acknowledged_ns: int | None = None,
         settled_ns: int | None = None,
         values: Mapping[str, float] | None = None,
+        curve: Sequence[Point] = (),
+        said: str = "",
     ) -> None:
         self.writer.event(
             "step.end",
@@ -120,10 +123,15 @@ class LiveTrial:
             acknowledged_ns=acknowledged_ns,
             settled_ns=settled_ns,
             values=dict(values or {}),
+            curve=curve,
+            said=said,
             takes_memory=self.takes_memory,
             **self.facts,
         )
         self.outcome = outcome
+
+    def event(self, name: str, **fields: object) -> None:
+        self.writer.event(name, self.now_ns(), step=self.step, **fields)
 
     def start_workload(
         self, name: str, settings: Mapping[str, object], deadline: Deadline
@@ -144,8 +152,9 @@ class LiveTrial:
         self.facts = {"workload": name}
         self.workloads[name].stop(self.guest.shell, deadline=deadline.sooner(self.deadline.remaining))
 
-    def execute(self, argv: list[str], deadline: Deadline) -> None:
-        self.guest.shell.run(argv, seconds=deadline.sooner(self.deadline.remaining).remaining)
+    def execute(self, argv: list[str], deadline: Deadline) -> str:
+        seconds = deadline.sooner(self.deadline.remaining).remaining
+        return self.guest.shell.run(argv, seconds=seconds).text
 
     def snapshot(self, label: str) -> None:
         t_ns = self.now_ns()
@@ -295,7 +304,7 @@ def planned_workloads(plan: TrialPlan, places: Places) -> dict[str, WorkloadDriv
 
 def guest_programs(workloads: Mapping[str, WorkloadDriver], places: Places) -> dict[str, Path]:
     """What is to be installed in a guest, compiled: name -> program. Compiles nothing twice."""
-    sources = [places.guests / GUEST_PROBE]
+    sources = sorted((places.guests / GUEST_PROBE).parent.glob("*.c"))
     sources += [
         places.workloads / name / driver.program for name, driver in workloads.items() if driver.program
     ]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import BadInputError, Problem
-from orchestrator.host.machine import Machine, VirtioMem
+from orchestrator.host.machine import MEMORY_BLOCK_BYTES, Machine, VirtioMem
 from orchestrator.scenario.model import Scenario
 from orchestrator.units import MIB, PMD_BYTES, format_size, write_size
 from orchestrator.workloads import load_workload
-from orchestrator.yamlfile import Location
+from orchestrator.yamlfile import Location, dotted
 
 MINIMUM_MEMORY_BYTES = 128 * MIB  # a Debian kernel with its initrd does not boot in less
 
@@ -36,9 +36,12 @@ def machine_faults(machine: Machine) -> Iterator[Fault]:
         wrong = f"machine.memory is {write_size(machine.memory)}, too little to boot"
         yield Fault(("machine", "memory"), wrong, f"it should be at least {write_size(MINIMUM_MEMORY_BYTES)}")
     elif machine.memory % PMD_BYTES:
-        yield _not_a_multiple("memory", machine.memory, PMD_BYTES)
+        yield _not_a_multiple(("memory",), machine.memory, PMD_BYTES)
     if machine.virtio_mem is not None:
         yield from _virtio_mem_faults(machine.virtio_mem)
+    for number, size in enumerate(machine.dimms):
+        if size == 0 or size % MEMORY_BLOCK_BYTES:
+            yield _not_a_multiple(("dimms", number), size, MEMORY_BLOCK_BYTES)
 
 
 def _virtio_mem_faults(device: VirtioMem) -> Iterator[Fault]:
@@ -51,14 +54,16 @@ def _virtio_mem_faults(device: VirtioMem) -> Iterator[Fault]:
         wrong = "machine.virtio_mem.size is 0B"
         yield Fault(("machine", "virtio_mem", "size"), wrong, "it should be at least one block")
     elif device.size % device.block:
-        yield _not_a_multiple("virtio_mem.size", device.size, device.block)
+        yield _not_a_multiple(("virtio_mem", "size"), device.size, device.block)
 
 
-def _not_a_multiple(key: str, size: int, unit: int) -> Fault:
-    above = -(-size // unit) * unit
+def _not_a_multiple(key: Location, size: int, unit: int) -> Fault:
+    above = max(unit, -(-size // unit) * unit)
+    path: Location = ("machine", *key)
     near = f"{write_size(above - unit)} or {write_size(above)}" if above > unit else write_size(above)
-    wrong = f"machine.{key} is {write_size(size)}, not a multiple of {write_size(unit)}"
-    return Fault(("machine", *key.split(".")), wrong, f"it should be {near}")
+    what = "not a multiple of" if size else "where it takes at least"
+    wrong = f"{dotted(path)} is {write_size(size)}, {what} {write_size(unit)}"
+    return Fault(path, wrong, f"it should be {near}")
 
 
 def guest_overhead_bytes(machine: Machine) -> int:
@@ -82,8 +87,9 @@ def check_fits(scenario: Scenario, available_bytes: int) -> list[Problem]:
         f"({format_size(largest.machine.maximum_memory)} of guest memory and what QEMU needs), "
         f"which has {format_size(available_bytes)} available"
     )
+    devices = "memory, virtio_mem.size and dimms" if largest.machine.dimms else "memory and virtio_mem.size"
     right = (
-        f"memory and virtio_mem.size together should be at most {room // MIB}MiB"
+        f"{devices} together should be at most {room // MIB}MiB"
         if room >= MINIMUM_MEMORY_BYTES
         else "free memory on this host"
     )

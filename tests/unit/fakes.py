@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 import pytest
 
 from orchestrator.actions.context import Outcome
+from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
 from orchestrator.guest.shell import Result
-from orchestrator.host.domain import VirtioMemState
+from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
 from orchestrator.host.machine import Machine
 
 MIB = 1 << 20
@@ -41,9 +42,16 @@ class Clock:
             monkeypatch.setattr(module, "time", self)
 
 
+# What is said of DIMMs, and the aliases of those that are gone by then.
+DimmTurn = tuple[Sequence[DimmAnswer], Collection[str]]
+
+
 @dataclass
 class FakeDomain:
-    """A virtual machine whose sizes follow a script: the next one at every look, then the last for ever."""
+    """A virtual machine whose sizes follow a script: the next one at every look, then the last for ever.
+
+    So does what is said of its DIMMs, from the first request on.
+    """
 
     clock: Clock = field(default_factory=Clock)
     sizes: Iterator[int] = field(default_factory=lambda: iter(()))
@@ -57,6 +65,8 @@ class FakeDomain:
     addresses: Callable[[int], int] = lambda address: address
     calls: list[tuple[object, ...]] = field(default_factory=list)
     asked: bool = False
+    plugged: tuple[Dimm, ...] = ()
+    dimm_turns: Iterator[DimmTurn] = field(default_factory=lambda: iter(()))
 
     def is_running(self) -> bool:
         return self.running
@@ -73,6 +83,25 @@ class FakeDomain:
     def wait_memory_event(self, seconds: float) -> bool:
         self.clock.sleep(seconds)
         return self.events
+
+    def dimms(self) -> tuple[Dimm, ...]:
+        return self.plugged
+
+    def attach_dimm(self, size_bytes: int) -> None:
+        self.asked = True
+        self.calls.append(("attach_dimm", size_bytes))
+        slot = len(self.plugged)
+        address = (4 << 30) + sum(dimm.size for dimm in self.plugged)
+        self.plugged += (Dimm(f"dimm{slot}", slot, address, size_bytes),)
+
+    def request_dimm_removal(self, alias: str) -> None:
+        self.asked = True
+        self.calls.append(("request_dimm_removal", alias))
+
+    def dimm_answers(self) -> tuple[DimmAnswer, ...]:
+        answers, gone = next(self.dimm_turns, ((), ())) if self.asked else ((), ())
+        self.plugged = tuple(dimm for dimm in self.plugged if dimm.alias not in gone)
+        return tuple(answers)
 
     def request_balloon(self, size_bytes: int) -> None:
         self.asked = True
@@ -105,6 +134,8 @@ class Ended:
     acknowledged_ns: int | None
     settled_ns: int | None
     values: Mapping[str, float]
+    curve: Sequence[Point]
+    said: str
 
 
 @dataclass
@@ -116,6 +147,8 @@ class FakeTrial:
     ended: Ended | None = None
     calls: list[tuple[object, ...]] = field(default_factory=list)
     dies_at: float = float("inf")
+    events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    printed: str = ""  # by what is executed
 
     def now_ns(self) -> int:
         return round((self.domain.clock.seconds - 1000.0) * 1e9)
@@ -136,9 +169,14 @@ class FakeTrial:
         acknowledged_ns: int | None = None,
         settled_ns: int | None = None,
         values: Mapping[str, float] | None = None,
+        curve: Sequence[Point] = (),
+        said: str = "",
     ) -> None:
         assert self.ended is None, "a step ends once"
-        self.ended = Ended(outcome, requested_ns, acknowledged_ns, settled_ns, values or {})
+        self.ended = Ended(outcome, requested_ns, acknowledged_ns, settled_ns, values or {}, curve, said)
+
+    def event(self, name: str, **fields: object) -> None:
+        self.events.append((name, fields))
 
     def start_workload(
         self, name: str, settings: Mapping[str, object], deadline: Deadline
@@ -150,8 +188,9 @@ class FakeTrial:
     def stop_workload(self, name: str, deadline: Deadline) -> None:
         self.calls.append(("stop", name, deadline.seconds))
 
-    def execute(self, argv: list[str], deadline: Deadline) -> None:
+    def execute(self, argv: list[str], deadline: Deadline) -> str:
         self.calls.append(("execute", argv, deadline.seconds))
+        return self.printed
 
     def snapshot(self, label: str) -> None:
         self.calls.append(("snapshot", label))

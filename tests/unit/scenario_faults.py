@@ -87,6 +87,18 @@ FAULTS = [
     ),
     case("size: 2GiB", "size: 0B", "6:22: machine.virtio_mem.size is 0B; it should be at least one block"),
     case(
+        "  memory: 1GiB",
+        "  memory: 1GiB\n  dimms: [256MiB, 200MiB, 0B, 100MiB]",
+        "6:19: machine.dimms[1] is 200MiB, not a multiple of 128MiB; it should be 128MiB or 256MiB",
+        "6:27: machine.dimms[2] is 0B, where it takes at least 128MiB; it should be 128MiB",
+        "6:31: machine.dimms[3] is 100MiB, not a multiple of 128MiB; it should be 128MiB",
+    ),
+    case(
+        "  memory: 1GiB",
+        "  memory: 1GiB\n  dimms: 256MiB",
+        "6:10: machine.dimms is '256MiB'; it should be a list",
+    ),
+    case(
         "  virtio_mem: {size: 2GiB, block: 2MiB}",
         "  balloon:",
         "6:3: machine.balloon is empty; it should be a mapping with keys of: free_page_reporting",
@@ -94,7 +106,7 @@ FAULTS = [
     case(
         "machine:\n",
         "machine: 3\nx:\n",
-        "4:10: machine is 3; it should be a mapping with keys of: vcpus, memory, virtio_mem, balloon",
+        "4:10: machine is 3; it should be a mapping with keys of: vcpus, memory, virtio_mem, dimms, balloon",
         "5:1: unknown key 'x' in the file; there are: version, name, description, guest, "
         "kernel, accel, machine, setup, sample_every, deadline, repeats, seed, steps, arms",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, count, repeat
+from itertools import chain, count, pairwise, repeat
 
 import pytest
 from fakes import MACHINE, MIB, Clock, Ended, FakeDomain, FakeTrial
@@ -11,8 +11,9 @@ from fakes import MACHINE, MIB, Clock, Ended, FakeDomain, FakeTrial
 from orchestrator import deadline as deadline_module
 from orchestrator.actions import ACTIONS, Action
 from orchestrator.actions.context import Outcome
+from orchestrator.actions.curve import MOST_POINTS, Curve
 from orchestrator.errors import GuestError, InfrastructureError
-from orchestrator.host.domain import VirtioMemState
+from orchestrator.host.domain import Dimm, VirtioMemState
 from orchestrator.host.machine import Machine
 
 SECOND_NS = 10**9
@@ -51,6 +52,7 @@ def test_a_plug_that_is_done_ends_at_once(clock: Clock) -> None:
         "size_before_bytes": 0,
         "size_after_bytes": 1536 * MIB,
     }
+    assert list(ended.curve) == [(0, 0), (0.25, 512 * MIB), (0.5, 1024 * MIB), (0.75, 1536 * MIB)]
     assert ended.requested_ns == 0
     assert ended.acknowledged_ns == SECOND_NS // 4, "the first change, polled every quarter of a second"
     assert ended.settled_ns == 3 * SECOND_NS // 4
@@ -75,6 +77,47 @@ def test_an_unplug_that_stops_short(clock: Clock) -> None:
     assert ended.values["shortfall_bytes"] == 426 * MIB
     assert ended.settled_ns == 3 * SECOND_NS // 4, "the last change, not the end of the wait"
     assert clock.seconds == pytest.approx(1015.75, abs=0.3)
+
+
+def test_what_the_driver_gives_later_is_in_the_curve_and_apart(clock: Clock) -> None:
+    # Short after 0.5 s; the retry after some 50 s brings more.
+    sizes = chain([1536, 600, 426], repeat(426, 200), repeat(400))
+    ended = resized(clock, "unplug", 1536, sizes, to="0B", settle="15s", watch="60s")
+    assert ended.outcome is Outcome.PARTIAL
+    assert ended.values["achieved_bytes"] == 1110 * MIB, "as without watching"
+    assert ended.values["size_after_bytes"] == 426 * MIB
+    assert ended.values["later_bytes"] == 26 * MIB
+    assert ended.settled_ns == SECOND_NS // 2
+    assert [moved for _, moved in ended.curve] == [0, 936 * MIB, 1110 * MIB, 1136 * MIB]
+    assert ended.curve[-1][0] == pytest.approx(50.75)
+    assert clock.seconds == pytest.approx(1000.5 + 15 + 60, abs=0.5)
+
+
+def test_watching_a_refusal_and_watching_in_vain(clock: Clock) -> None:
+    ended = resized(clock, "unplug", 1536, repeat(1536), to="0B", settle="15s", watch="30s")
+    assert (ended.outcome, ended.values["later_bytes"]) == (Outcome.REFUSED, 0)
+    assert list(ended.curve) == [(0, 0)]
+    late = resized(clock, "unplug", 1536, chain(repeat(1536, 100), repeat(0)), to="0B", watch="1h")
+    assert (late.outcome, late.values["later_bytes"]) == (Outcome.REFUSED, 1536 * MIB), "settled is settled"
+    assert clock.seconds < 1100, "all is there: nothing to wait for"
+
+
+def test_nothing_is_watched_for_what_is_done(clock: Clock) -> None:
+    ended = resized(clock, "unplug", 1536, repeat(0), to="0B", watch="60s")
+    assert ended.values["later_bytes"] == 0
+    assert clock.seconds < 1001
+
+
+def test_a_curve_is_bounded_and_keeps_its_ends() -> None:
+    curve = Curve(5 * SECOND_NS)
+    for second in range(1, 20_000):
+        curve.add((5 + second) * SECOND_NS, second * MIB)
+    points = curve.points
+    assert len(points) == MOST_POINTS
+    assert (points[0], points[1], points[-1]) == ((0, 0), (20, 20 * MIB), (19_999, 19_999 * MIB))
+    gaps = {after[0] - before[0] for before, after in pairwise(points)}
+    assert gaps == {20, 21}
+    assert len(set(points)) == MOST_POINTS
 
 
 def test_every_change_starts_the_quiet_anew(clock: Clock) -> None:
@@ -163,6 +206,18 @@ def test_a_balloon_that_stops_short(clock: Clock) -> None:
     assert trial.ended.outcome is Outcome.PARTIAL
     assert trial.ended.values["shortfall_bytes"] == 132 * MIB
     assert clock.seconds == pytest.approx(1005, abs=0.5)
+
+
+def test_a_balloon_counts_plugged_dimms_in(clock: Clock) -> None:
+    """QEMU takes what is asked for from boot memory and DIMMs together (get_current_ram_size())."""
+    domain = FakeDomain(clock, balloon=1280 * MIB, balloon_sizes=iter([1024 * MIB]))
+    domain.plugged = (Dimm("dimm0", 0, 4 << 30, 256 * MIB),)
+    trial = FakeTrial(domain)
+    action("inflate", by="256MiB", watch="5s").run(trial)
+    assert domain.calls == [("request_balloon", 1024 * MIB)]
+    assert trial.ended is not None
+    assert trial.ended.values["later_bytes"] == 0
+    assert list(trial.ended.curve) == [(0, 0), (0, 256 * MIB)]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from lxml import etree
 from pydantic import BaseModel
 
-from orchestrator.host.domain_xml import DomainFiles, domain_xml, virtio_mem_request
+from orchestrator.host.domain_xml import DomainFiles, dimm_device, domain_xml, virtio_mem_request
 from orchestrator.host.machine import Machine
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -43,6 +43,7 @@ def xml_of(machine: dict[str, Any], files: DomainFiles = FILES, accel: str = "tc
     ("name", "text"),
     [
         ("domain-tcg", xml_of(FULL)),
+        ("domain-dimms", xml_of(SMALL | {"dimms": ["256MiB", "512MiB"]})),
         ("domain-kvm-own-kernel", xml_of(SMALL, replace(FILES, initrd=None), "kvm")),
     ],
 )
@@ -58,6 +59,7 @@ CHANGES: dict[str, Any] = {
     "memory": "2GiB",
     "virtio_mem.size": "4GiB",
     "virtio_mem.block": "4MiB",
+    "dimms": ["512MiB"],
     "balloon.free_page_reporting": False,
 }
 
@@ -96,6 +98,25 @@ def test_sizes_add_up() -> None:
     assert kib("/domain/devices/memory/target/block") == 2 << 10
     assert kib("/domain/devices/memory/target/requested") == 0, "a guest boots with nothing plugged"
     assert kib("/domain/maxMemory") > kib("/domain/memory")
+
+
+@pytest.mark.parametrize("virtio_mem", [None, {"size": "2GiB"}])
+def test_dimms_are_not_there_at_boot_and_there_is_room_for_them(virtio_mem: dict[str, str] | None) -> None:
+    plain = etree.fromstring(xml_of(FULL | {"virtio_mem": virtio_mem}))
+    dimms = etree.fromstring(xml_of(FULL | {"virtio_mem": virtio_mem, "dimms": ["512MiB"] * 20}))
+    assert dimms.findtext("memory") == plain.findtext("memory")
+    assert dimms.find("devices/memory[@model='dimm']") is None
+    room = int(dimms.findtext("maxMemory")) - int(dimms.findtext("memory"))
+    assert room >= 20 * 512 << 10
+    assert dimms.find("maxMemory").get("slots") == "20"
+
+
+def test_a_dimm() -> None:
+    device = etree.fromstring(dimm_device(256 << 20))
+    assert (device.tag, device.get("model")) == ("memory", "dimm")
+    size = device.find("target/size")
+    assert (size.text, size.get("unit")) == ("262144", "KiB")
+    assert device.findtext("target/node") == "0", "the guest has no other"
 
 
 def test_text_from_a_scenario_cannot_break_out() -> None:

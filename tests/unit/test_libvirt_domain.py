@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import InfrastructureError
-from orchestrator.host.domain import VirtioMemState
+from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
 from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 
 LIVE = Path(__file__).with_name("golden") / "live-domain.xml"
@@ -30,7 +32,9 @@ class Monitor:
     def __init__(self, **answers: object) -> None:
         self.answers = answers
         self.updates: list[str] = []
+        self.calls: list[tuple[object, ...]] = []
         self.running = 1
+        self.hear: Callable[..., None] | None = None
 
     def ask(self, _handle: object, command: str, flags: int) -> str:
         if flags:
@@ -46,6 +50,28 @@ class Monitor:
     def updateDeviceFlags(self, xml: str, flags: int) -> None:  # noqa: N802  # libvirt's name
         self.updates.append(xml)
 
+    def attachDeviceFlags(self, xml: str, flags: int) -> None:  # noqa: N802  # libvirt's name
+        self.calls.append(("attach", xml, flags))
+
+    def detachDeviceAlias(self, alias: str, flags: int) -> None:  # noqa: N802  # libvirt's name
+        self.calls.append(("detach", alias, flags))
+
+    def register(self, _connection: object, _handle: object, events: str, hear: Any, *rest: object) -> int:
+        self.calls.append(("register", events, *rest))
+        self.hear = hear
+        return 7
+
+    def deregister(self, _connection: object, callback: int) -> None:
+        self.calls.append(("deregister", callback))
+
+    def destroy(self) -> None:
+        self.calls.append(("destroy",))
+
+    def says(self, event: str, data: object) -> None:
+        """As libvirt calls back: connection, domain, event, seconds, microseconds, data, opaque."""
+        assert self.hear is not None, "nobody listens"
+        self.hear(None, None, event, 1, 2, None if data is None else json.dumps(data), None)
+
     def state(self) -> tuple[int, int]:
         if not self.running:
             raise FakeError
@@ -53,7 +79,13 @@ class Monitor:
 
 
 def domain(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> LibvirtDomain:
-    libvirt_qemu = SimpleNamespace(qemuMonitorCommand=monitor.ask, VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP=1)
+    libvirt_qemu = SimpleNamespace(
+        qemuMonitorCommand=monitor.ask,
+        qemuMonitorEventRegister=monitor.register,
+        qemuMonitorEventDeregister=monitor.deregister,
+        VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP=1,
+        VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX=1,
+    )
     monkeypatch.setitem(sys.modules, "libvirt_qemu", libvirt_qemu)
     libvirt: Any = SimpleNamespace(
         libvirtError=FakeError, VIR_DOMAIN_RUNNING=1, VIR_DOMAIN_PAUSED=3, VIR_DOMAIN_AFFECT_LIVE=1
@@ -106,6 +138,69 @@ def test_a_request_is_for_what_libvirt_itself_described(monkeypatch: pytest.Monk
     (update,) = monitor.updates
     assert ">65536</requested>" in update
     assert "virtiomem0" in update
+
+
+def dimm(name: str, slot: int, address: int) -> dict[str, object]:
+    """A DIMM as QEMU 10.0 describes it."""
+    data = {"id": name, "slot": slot, "addr": address, "size": 128 * MIB, "node": 0, "hotplugged": True}
+    return {"type": "dimm", "data": {**data, "memdev": f"/objects/mem{name}", "hotpluggable": True}}
+
+
+def test_dimms_are_told_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [dimm("dimm1", 1, 6 << 30), {"type": "virtio-mem", "data": {}}, dimm("dimm0", 0, 5 << 30)]
+    assert domain(Monitor(query_memory_devices=devices), monkeypatch).dimms() == (
+        Dimm("dimm0", 0, 5 << 30, 128 * MIB),
+        Dimm("dimm1", 1, 6 << 30, 128 * MIB),
+    )
+    assert domain(Monitor(query_memory_devices=[]), monkeypatch).dimms() == ()
+
+
+def test_a_dimm_is_plugged_and_asked_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = Monitor()
+    guest = domain(monitor, monkeypatch)
+    guest.attach_dimm(256 * MIB)
+    guest.request_dimm_removal("dimm0")
+    (_, xml, live), detach = monitor.calls
+    assert 'model="dimm"' in str(xml)
+    assert ">262144</size>" in str(xml)
+    assert (live, detach) == (1, ("detach", "dimm0", 1))
+
+
+def test_answers_of_a_guest_are_heard_in_order_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = Monitor()
+    guest = domain(monitor, monkeypatch)
+    assert guest.dimm_answers() == ()
+    ((_, events, _, flags),) = monitor.calls
+    assert (flags, re.fullmatch(str(events), "ACPI_DEVICE_OST") is not None) == (1, True)
+    info = {"device": "dimm0", "slot": "0", "slot-type": "DIMM", "source": 3, "status": 132}
+    monitor.says("ACPI_DEVICE_OST", {"info": info})
+    monitor.says("ACPI_DEVICE_OST", {"info": {**info, "slot-type": "CPU"}})
+    monitor.says("MEM_UNPLUG_ERROR", {"device": "dimm0", "msg": "in use"})
+    monitor.says("DEVICE_UNPLUG_GUEST_ERROR", {"path": "/machine/peripheral/dimm0"})
+    monitor.says("DEVICE_DELETED", {"device": "dimm0", "path": "/machine/peripheral/dimm0"})
+    del info["device"]
+    monitor.says("ACPI_DEVICE_OST", {"info": {**info, "status": 0}})
+    assert guest.wait_memory_event(0), "whoever waits for a device is woken"
+    assert guest.dimm_answers() == (
+        DimmAnswer("dimm0", 0, 3, 0x84),
+        DimmAnswer("dimm0", None, None, None, "in use"),
+        DimmAnswer("", None, None, None, "the guest refused"),
+        DimmAnswer("", 0, 3, 0),
+    )
+    assert guest.dimm_answers() == ()
+    assert len(monitor.calls) == 1, "it listens once"
+    guest.destroy()
+    assert monitor.calls[1:] == [("deregister", 7), ("destroy",)]
+
+
+def test_a_guest_that_answers_without_end_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = Monitor()
+    guest = domain(monitor, monkeypatch)
+    guest.dimm_answers()
+    said = {"info": {"slot": "0", "slot-type": "DIMM", "source": 3, "status": 132}}
+    for _ in range(10_100):
+        monitor.says("ACPI_DEVICE_OST", said)
+    assert len(guest.dimm_answers()) == 10_000
 
 
 def test_a_guest_that_is_lost_is_our_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest.sampler import Tick
+from orchestrator.host.domain import Dimm
+from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import Segment
 from orchestrator.observation import Observation, Origin, Reading
 from orchestrator.probes import PROBES, HostView, host_meminfo
@@ -150,6 +152,35 @@ def test_virtio_mem_shows_a_request_that_was_not_met() -> None:
     found = values(host("virtio_mem", FakeDomain(device=DEVICE.__class__(4 << 30, 426, 0, 2048, 2))))
     assert found == {"size": 426, "requested_size": 0}
     assert host("virtio_mem", FakeDomain(device=None)) == []
+
+
+def test_dimms_that_are_plugged() -> None:
+    machine = Machine.model_validate({"memory": "1GiB", "dimms": ["256MiB", "512MiB"]})
+    domain = FakeDomain(plugged=(Dimm("dimm1", 1, 5 << 30, 512 << 20),))
+    assert values(list(PROBES["dimms"]().from_host(HostView(domain, machine)))) == {
+        "plugged_bytes": 512 << 20,
+        "plugged": 1,
+    }
+    assert host("dimms", FakeDomain()) == [], "a machine without any"
+
+
+def test_segments_follow_the_dimms_and_are_asked_for_no_more_than_that() -> None:
+    asked = []
+
+    def address(guest_physical: int) -> int:
+        asked.append(guest_physical)
+        return guest_physical
+
+    machine = Machine.model_validate({"memory": "1GiB", "dimms": ["256MiB"]})
+    domain = FakeDomain(device=None, addresses=address)
+    view = HostView(domain, machine)
+    assert [one.size for one in view.segments] == [(1 << 30) - (1 << 20)]
+    assert len(view.segments) == 1
+    assert len(asked) == 2, "asked once"
+    domain.attach_dimm(256 << 20)
+    assert [one.size for one in view.segments][1:] == [256 << 20]
+    domain.plugged = ()
+    assert len(view.segments) == 1
 
 
 def test_qemu_as_its_host_sees_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,16 @@ import pytest
 from fakes import DEVICE, FakeDomain
 
 from orchestrator.errors import InfrastructureError
+from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
-from orchestrator.host.qemu_process import Segment, page_state, ram_segments, read_frames, status_bytes
+from orchestrator.host.qemu_process import (
+    Segment,
+    page_state,
+    physical_end,
+    ram_segments,
+    read_frames,
+    status_bytes,
+)
 
 PAGE = 4096
 PAGES = 64
@@ -113,6 +122,34 @@ def test_where_boot_memory_lies(memory: int, expected: list[tuple[int, int]]) ->
 def test_the_virtio_mem_device_is_a_segment_as_large_as_it_may_grow() -> None:
     segments = ram_segments(FakeDomain(), machine(GIB))
     assert segments[-1] == Segment(DEVICE.address, DEVICE.address, DEVICE.maximum)
+
+
+def test_each_plugged_dimm_is_a_segment() -> None:
+    plugged = (Dimm("dimm0", 0, 6 * GIB, 256 * MIB), Dimm("dimm1", 1, 8 * GIB, 128 * MIB))
+    segments = ram_segments(FakeDomain(plugged=plugged), machine(GIB))
+    assert segments[-2:] == (
+        Segment(6 * GIB, 6 * GIB, 256 * MIB),
+        Segment(8 * GIB, 8 * GIB, 128 * MIB),
+    )
+    with pytest.raises(InfrastructureError, match=r"0x200000000\.\.0x208000000 in one piece"):
+        ram_segments(
+            FakeDomain(plugged=plugged, addresses=lambda address: address % (8 * GIB + MIB)), machine(GIB)
+        )
+
+
+@pytest.mark.parametrize("memory", [1, 2, 3, 8, 100])
+def test_all_ram_lies_below_the_physical_end(memory: int) -> None:
+    whole = {"memory": memory * GIB, "virtio_mem": {"size": 5 * GIB}, "dimms": [GIB // 2, GIB // 2]}
+    made = Machine.model_validate(whole, context={"resolved": True})
+    # Two GiB stay below 4 GiB at the least; devices begin at a whole GiB, each at the next one.
+    boot = 4 * GIB + max(0, memory - 2) * GIB
+    dimms = (
+        Dimm("dimm0", 0, boot + 6 * GIB, GIB // 2),
+        Dimm("dimm1", 1, boot + 7 * GIB, GIB // 2),
+    )
+    device = replace(DEVICE, address=boot, maximum=5 * GIB)
+    segments = ram_segments(FakeDomain(device=device, plugged=dimms), made)
+    assert max(one.guest_physical + one.size for one in segments) <= physical_end(made)
 
 
 def test_memory_that_qemu_has_in_pieces_is_not_believed() -> None:

@@ -249,6 +249,17 @@ def test_check_fits_names_the_largest_arm_and_what_would_fit(tmp_path: Path) -> 
     assert problem.right == "free memory on this host"
 
 
+def test_dimms_count_where_memory_has_to_fit(tmp_path: Path) -> None:
+    plain, text = (
+        load(tmp_path, GOOD),
+        good_but("  memory: 1GiB", "  memory: 1GiB\n  dimms: [512MiB, 512MiB]"),
+    )
+    scenario = load(tmp_path, text)
+    assert scenario.arms[0].machine.maximum_memory == plain.arms[0].machine.maximum_memory + GIB
+    (problem,) = check_fits(scenario, 4 * GIB)
+    assert problem.right.startswith("memory, virtio_mem.size and dimms together should be at most ")
+
+
 def test_what_check_fits_proposes_does_fit(tmp_path: Path) -> None:
     available = 7 * GIB + 12345
     big = load(tmp_path, good_but("size: 2GiB", "size: 64GiB"))

@@ -16,6 +16,7 @@ from orchestrator.errors import GuestLostError, InfrastructureError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
 from orchestrator.guest.snapshot import SnapshotTaker
+from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
 from orchestrator.model.frames import KPF_BUDDY, KPF_PGTABLE
 from orchestrator.model.snapshot import Snapshot
@@ -238,3 +239,15 @@ def test_a_guest_that_says_something_else(tmp_path: Path, memory: int, said: lis
 def test_a_guest_that_is_gone(tmp_path: Path, memory: int) -> None:
     with pytest.raises(GuestLostError, match="connection"):
         take(guest(tmp_path, memory, []))
+
+
+def test_dimms_are_regions_of_linux_memory_blocks(tmp_path: Path, memory: int) -> None:
+    running = guest(tmp_path, memory)
+    domain: Any = running.domain
+    second = Dimm("dimm1", 1, (1 << 32) + (256 << 20), 64 << 20)
+    domain.plugged = (Dimm("dimm0", 0, 1 << 32, 256 << 20), second)
+    regions = take(running).regions
+    assert [(one.name, one.start_pfn, one.pages, one.block_pages) for one in regions] == [
+        ("dimm0", 1 << 20, 65536, 32768),
+        ("dimm1", (1 << 20) + 65536, 16384, 16384),
+    ]

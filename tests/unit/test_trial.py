@@ -174,7 +174,7 @@ def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> N
     start = {"action": "start", "params": {"workload": "sparse-map", "set": {"span": "1GiB"}}}
     stop = {"action": "stop", "params": {"workload": "sparse-map"}}
     assert stage.run(start, stop, setup={"thp": "never"}) is None
-    assert stage.installed == {"guest-probe", "sparse-map"}
+    assert stage.installed >= {"guest-probe", "memory-blocks", "sparse-map"}
     assert stage.setup["thp"] == "never"
     assert ["/usr/local/bin/sparse-map", str(1 << 30), str(2 << 20), "dontneed", "0"] in stage.shell.commands
     (sampler,) = (argv for argv in stage.shell.commands if "sample" in argv)
@@ -191,6 +191,20 @@ def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> N
         "touch_seconds": "seconds",
         "let_go_seconds": "seconds",
     }
+
+
+def test_a_resize_leaves_its_curve_and_what_the_guest_said(stage: Stage) -> None:
+    block = 128 << 20
+    stage.answers = {
+        "/usr/local/bin/memory-blocks offline": (
+            f"blocks {block} 9\n8 0.250 OK {block}\n7 5.250 EINTR {block}\nend all\n"
+        )
+    }
+    assert stage.run({"action": "offline", "params": {"by": 2 * block}}) is None
+    end = stage.event("step.end")
+    assert (end["outcome"], end["said"]) == ("partial", "EINTR 1")
+    assert end["curve"] == [[0, 0], [0.25, block]]
+    assert end["settled_ns"] - end["requested_ns"] == 5_250_000_000
 
 
 def test_a_command_that_fails_ends_the_trial_and_keeps_what_was_read(stage: Stage) -> None:

@@ -1,0 +1,18 @@
+"""The plugged pc-dimm devices as QEMU sees them (QMP query-memory-devices)."""
+
+from collections.abc import Iterator
+
+from orchestrator.observation import Reading
+from orchestrator.probes.base import PROBES, HostView, Probe
+
+
+@PROBES.register("dimms")
+class Dimms(Probe):
+    """How many are plugged, and their bytes; nothing for a machine that never has any."""
+
+    def from_host(self, host: HostView) -> Iterator[Reading]:
+        if not host.machine.dimms:
+            return
+        dimms = host.domain.dimms()
+        yield Reading("plugged_bytes", sum(dimm.size for dimm in dimms), "bytes")
+        yield Reading("plugged", len(dimms), "count")
