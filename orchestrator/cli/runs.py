@@ -159,9 +159,9 @@ def _headline(run: Run) -> str:
 def run_as_json(directory: Path) -> dict[str, Any]:
     """What `show --json` prints of the run folder `directory`."""
     from orchestrator.report.answer import answer
+    from orchestrator.report.confusion import confusion_as_json
 
     view = _view(directory)
-
     trials = [
         {
             "trial": trial.summary.trial,
@@ -177,6 +177,8 @@ def run_as_json(directory: Path) -> dict[str, Any]:
             "tables_snapshot": trial.summary.tables_snapshot,
             "blocks_snapshot": trial.summary.blocks_snapshot,
             "policies": [vars(result) for result in trial.summary.policies],
+            "snapshots": [vars(result) for result in trial.summary.snapshots],
+            "blame": [vars(row) for row in trial.summary.blame],
         }
         for trial in view.trials
     ]
@@ -185,12 +187,14 @@ def run_as_json(directory: Path) -> dict[str, Any]:
         "directory": str(view.run.directory),
         "answer": answer(view),
         "trials": trials,
+        "confusion": confusion_as_json(view),
         "meta": dict(view.run.meta),
     }
 
 
 def _show_text(view: RunView) -> None:
     from orchestrator.report.answer import answer
+    from orchestrator.report.confusion import confusion, confusion_sentence
 
     run = view.run
     out.print(f"[bold]{escape(_clean(run.id))}[/]  {escape(_clean(run.scenario))}  {_coloured(run.status)}")
@@ -203,6 +207,8 @@ def _show_text(view: RunView) -> None:
         out.print(escape(sentence))
     if view.arms:
         out.print(_comparison(view), soft_wrap=False)
+    for row in confusion(view):
+        out.print(escape(confusion_sentence(row)))
     for trial in view.trials:
         if trial.failed:
             out.print(

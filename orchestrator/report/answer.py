@@ -1,11 +1,12 @@
-"""What came out, in plain words. Every number in a sentence stands in the comparison table, too."""
+"""What came out, in plain words. Every number in a sentence stands in a table below, too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from orchestrator.report.data import ArmView, RunView
-from orchestrator.report.text import clean, count, percent, size
+from orchestrator.report.holders import Holder, frees_most
+from orchestrator.report.text import class_words, clean, count, percent, size
 from orchestrator.store import Status
 
 # From here on two arms differ for a reader; below, they are called about the same.
@@ -16,9 +17,17 @@ _LITTLE_SHARE = 0.25
 
 
 def answer(view: RunView) -> list[str]:
-    """One to four sentences: how it ended, page tables, memory that came back, what held the rest."""
+    """Some six sentences at the most: how it ended, page tables, memory that came back, what held the rest,
+    and what would have freed most of that."""
     arms = view.arms[:_FEW_ARMS]
-    said = [*_state(view), *_page_tables(arms), *_given_back(arms), *_held(arms), *_bytes_or_blocks(arms)]
+    said = [
+        *_state(view),
+        *_page_tables(arms),
+        *_given_back(arms),
+        *_held(arms),
+        *_bytes_or_blocks(arms),
+        *_frees_most(arms),
+    ]
     if len(view.arms) > len(arms):
         said.append(
             f"The table below has all {len(view.arms)} arms; these sentences are about the first {len(arms)}."
@@ -121,6 +130,44 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
             f"So {percent(freed, high[1])} fewer page-table bytes ({size(freed)}) gave back {more}: "
             "unplug needs whole blocks, and one table left in a block keeps all of it."
         )
+
+
+def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
+    """For the trial that stands for each arm, as in the table of what holds the blocks that stayed."""
+    held = [
+        (arm, frees_most(arm.shown.summary), after.blocks_held)
+        for arm in arms
+        if (after := arm.shown.summary.after_unplug) and after.blocks_held and arm.shown.summary.blame
+    ]
+    if not held:
+        return
+    classes = {best.frame_class if best else "" for _, best, _ in held}
+    if classes == {""}:
+        yield "No single class, gone, frees one of the blocks that are held."
+    elif len(classes) == 1:
+        parts = [
+            f"{count(best.alone)} of {count(all_held)} with {_one_trial(arm)}"
+            for arm, best, all_held in held
+            if best
+        ]
+        yield (
+            f"Of the blocks held, {_join(parts)} would come free without {class_words(classes.pop())} alone; "
+            "no other single class frees more."
+        )
+    else:
+        parts = [f"{_gone(best, all_held)} with {_one_trial(arm)}" for arm, best, all_held in held]
+        yield f"What single class, gone, would free most of the blocks held: {_join(parts)}."
+
+
+def _gone(best: Holder | None, held: int) -> str:
+    words, freed = (class_words(best.frame_class), best.alone) if best else ("none", 0)
+    return f"{words} ({count(freed)} of {count(held)})"
+
+
+def _one_trial(arm: ArmView) -> str:
+    """The arm, and of several trials the one that stands for it."""
+    trial = f" (trial {clean(arm.shown.summary.trial, 40)})" if len(arm.trials) > 1 else ""
+    return f"{_name(arm)}{trial}"
 
 
 def _second(item: tuple[ArmView, float] | tuple[ArmView, float, float]) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.report.data import ArmView, StepView, TrialView
+from orchestrator.report.data import ArmView, Point, StepView, TrialView
 from orchestrator.report.policies import Bar
 from orchestrator.report.text import clean, quantity
 from orchestrator.units import GIB, KIB, MIB, TIB
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Spec = dict[str, Any]
-Point = tuple[float, float]
 
 MAX_POINTS: Final = 240  # per line; more than one per two pixels shows nothing more
 ARM_COLOURS: Final = 8
 _LABEL_ROOM: Final = 1.6  # axis beyond the longest bar, in bars, for what is written at its end
 _LONG_SECONDS: Final = 1200
 _BAR_HEIGHT: Final = 18
-_PANEL_HEIGHT: Final = 168
+PANEL_HEIGHT: Final = 168
 _MARKER_GAP: Final = 0.045  # step numbers nearer than this share of the axis stand together
 
 
@@ -179,13 +178,13 @@ def _time_spec(
         "t:Q",
         title=None,
         scale=alt.Scale(domain=[0, longest], nice=False),
-        axis=alt.Axis(grid=False, tickCount=6, labelExpr=_tick(seconds), format=",~r"),
+        axis=alt.Axis(grid=False, tickCount=6, labelExpr=tick(seconds), format=",~r"),
     )
     y = alt.Y(
         "v:Q",
         title=None,
         scale=alt.Scale(domain=[0, largest * 1.04], nice=False),
-        axis=alt.Axis(domain=False, tickCount=4, labelExpr=_tick(size), format=",~r"),
+        axis=alt.Axis(domain=False, tickCount=4, labelExpr=tick(size), format=",~r"),
     )
     rows = [
         {
@@ -229,7 +228,7 @@ def _time_spec(
         )
     )
     chart = alt.layer(*_step_layers(arm.shown.steps, seconds, longest), curves, touch)
-    return _finished(chart, _PANEL_HEIGHT)
+    return finished(chart, PANEL_HEIGHT)
 
 
 def _step_layers(steps: Sequence[StepView], seconds: Axis, longest: float) -> list[Any]:
@@ -281,12 +280,13 @@ def _numbers(steps: Sequence[StepView], seconds: Axis, longest: float) -> list[S
     ]
 
 
-def _tick(axis: Axis) -> str:
+def tick(axis: Axis) -> str:
     """Vega expression that writes a tick with its unit, and nought without."""
     return f"datum.value ? datum.label + ' {axis.unit}' : '0'"
 
 
-def _finished(chart: Any, height: int) -> Spec:
+def finished(chart: Any, height: int) -> Spec:
+    """The chart as a spec that fills its place in the page."""
     import altair as alt
 
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
@@ -320,7 +320,7 @@ def policy_spec(rows: Sequence[Bar], largest: float) -> Spec:
             "value:Q",
             title=None,
             scale=alt.Scale(domain=[0, max(largest / axis.factor, 1e-9) * _LABEL_ROOM], nice=False),
-            axis=alt.Axis(tickCount=4, labelExpr=_tick(axis), format=",~r"),
+            axis=alt.Axis(tickCount=4, labelExpr=tick(axis), format=",~r"),
         ),
         tooltip=[
             alt.Tooltip("policy:N", title="policy"),
@@ -340,7 +340,7 @@ def policy_spec(rows: Sequence[Bar], largest: float) -> Spec:
         ),
     )
     labels = bars.mark_text(align="left", dx=4, fontSize=10.5, color="var(--ink)").encode(text="text:N")
-    return _finished(alt.layer(shapes, labels), _BAR_HEIGHT * len(rows))
+    return finished(alt.layer(shapes, labels), _BAR_HEIGHT * len(rows))
 
 
 def legend_trial(arms: Sequence[ArmView]) -> TrialView | None:

@@ -41,6 +41,7 @@ ROWS: Final = (
             ("blocks_pinned_page_table_only", "hold page tables only", "count"),
             ("blocks_pinned_slab", "hold slab", "count"),
             ("blocks_pinned_other", "hold something else", "count"),
+            ("blocks_unexplained", "unexplained", "count"),
         ),
     ),
     (

@@ -14,12 +14,20 @@ from orchestrator.summary import TrialSummary
 if TYPE_CHECKING:
     import pandas as pd
 
+Point = tuple[float, float]
+
 _NANOSECONDS = 1e9
+_MOST_POINTS = 10_000  # of one curve; actions write at most 1,000
+_LARGEST = 2.0**63
 
 
 @dataclass(frozen=True)
 class StepView:
-    """A step of a trial; times in seconds since the trial began, None where it came to none."""
+    """A step of a trial; times in seconds since the trial began, None where it came to none.
+
+    `curve` is the bytes that had moved, against seconds since the request, in the order of time; empty
+    where the step recorded none. `later_bytes` came after it had settled (None: nobody looked).
+    """
 
     number: int
     name: str
@@ -32,6 +40,9 @@ class StepView:
     settled: float | None
     requested_bytes: float | None
     achieved_bytes: float | None
+    later_bytes: float | None
+    ended: float | None
+    curve: tuple[Point, ...]
 
     @property
     def start(self) -> float:
@@ -159,7 +170,26 @@ def _step(number: int, begin: Event, end: Event | None) -> StepView:
         settled=_seconds(end, "settled_ns"),
         requested_bytes=end.number("requested_bytes") if end else None,
         achieved_bytes=end.number("achieved_bytes") if end else None,
+        later_bytes=end.number("later_bytes") if end else None,
+        ended=end.t_ns / _NANOSECONDS if end else None,
+        curve=_curve(end) if end else (),
     )
+
+
+def _curve(end: Event) -> tuple[Point, ...]:
+    raw = end.fields.get("curve")
+    pairs = raw[:_MOST_POINTS] if isinstance(raw, list) else []
+    points = [
+        (float(pair[0]), float(pair[1]))
+        for pair in pairs
+        if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) and pair[0] >= 0
+    ]
+    return tuple(sorted(points, key=lambda point: point[0]))
+
+
+def _is_number(value: object) -> bool:
+    # json reads NaN, Infinity and integers that no float can hold, too.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _seconds(event: Event | None, key: str) -> float | None:

@@ -15,12 +15,16 @@ from orchestrator import summary
 from orchestrator.errors import BadInputError
 from orchestrator.report import charts, text
 from orchestrator.report.answer import answer
-from orchestrator.report.blockmap import KINDS, Picture, pictures
+from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
 from orchestrator.report.comparison import comparison
+from orchestrator.report.confusion import confusion, confusion_columns, confusion_rows
 from orchestrator.report.data import ArmView, RunView, StepView, TrialView, flat, view_run
 from orchestrator.report.gaps import missing
-from orchestrator.report.policies import policy_bars, policy_rows
-from orchestrator.report.text import clean, clean_block, size
+from orchestrator.report.holders import holder_table
+from orchestrator.report.hugepages import COUNTERS, huge_pages
+from orchestrator.report.policies import policies_explained, policy_bars, policy_rows
+from orchestrator.report.text import class_words, clean, clean_block, size
+from orchestrator.report.yields import taking_steps, yield_panels
 from orchestrator.store import layout, open_run
 from orchestrator.store.atomic import replace_text
 from orchestrator.store.snapshot_file import read_snapshot
@@ -116,6 +120,7 @@ def render(view: RunView) -> str:
     sections = list(_time_sections(view, specs))
     policies = policy_rows(view)
     policy_figures = list(_policy_figures(view, specs))
+    yields = list(_yield_figures(view, specs))
     library, embed = _library(), (_TEMPLATES / "embed.js").read_text(encoding="utf-8")
     status = view.run.status.value
     page = environment.get_template("report.html.j2").render(
@@ -130,10 +135,15 @@ def render(view: RunView) -> str:
         groups=comparison(view.arms),
         trouble=[_trouble(trial) for trial in view.trials if trial.failed],
         sections_before_map=sections,
+        yields=yields,
         **_maps(view),
-        map_kinds=list(KINDS),
+        holders=holder_table(view.arms),
+        **_confusion(view),
         policies=policies,
+        policies_explained=policies_explained(view),
         policy_charts=policy_figures,
+        huge_pages=huge_pages(view),
+        huge_counters=COUNTERS,
         step_tables=_step_tables(view),
         gaps=list(missing(view)),
         provenance=[(clean(key, 60), clean(value, 600)) for key, value in flat(dict(view.run.meta))],
@@ -196,8 +206,27 @@ def _time_sections(view: RunView, specs: dict[str, charts.Spec]) -> Iterator[Sec
             yield Section(series.id, series.title, series.lead, tuple(figures), steps.steps if steps else ())
 
 
+def _yield_figures(view: RunView, specs: dict[str, charts.Spec]) -> Iterator[Figure]:
+    for panel in yield_panels(view.arms):
+        arm, place = panel.arm, f"chart-yield-{panel.arm.index}"
+        specs[place] = panel.spec
+        steps = [f"{step.number} {step.describe}" for step in taking_steps(arm)]
+        note = [arm.shown.summary.trial, *steps] if len(arm.trials) > 1 else steps
+        yield Figure(place, clean(arm.name, 60), clean(" · ".join(note), 300), _colour(arm), panel.alt)
+
+
+def _confusion(view: RunView) -> dict[str, Any]:
+    rows = confusion(view)
+    columns = confusion_columns(rows)
+    return {
+        "confusion": confusion_rows(view, rows, columns),
+        "confusion_columns": [class_words(name) for name in columns],
+    }
+
+
 def _maps(view: RunView) -> dict[str, Any]:
     arms, problems, regions, left = [], [], [], _MOST_MAPS
+    seen: set[Kind] = set()
     for arm in view.arms:
         drawn: list[Picture] = []
         for label, draw in _snapshots(arm.shown):
@@ -210,13 +239,19 @@ def _maps(view: RunView) -> dict[str, Any]:
             drawn += new
         if drawn:
             regions += [picture.region for picture in drawn]
+            seen |= {shape.kind for picture in drawn for shape in picture.shapes}
             note = arm.shown.summary.trial if len(arm.trials) > 1 else ""
             arms.append(
                 {"name": clean(arm.name, 60), "colour": _colour(arm), "note": clean(note), "pictures": drawn}
             )
     if left <= 0:
         problems.append(f"Only the first {_MOST_MAPS} snapshots are drawn.")
-    return {"maps": arms, "map_problems": problems, "map_region": ", ".join(dict.fromkeys(regions))}
+    return {
+        "maps": arms,
+        "map_kinds": [kind for kind in KINDS if kind in seen],
+        "map_problems": problems,
+        "map_region": ", ".join(dict.fromkeys(regions)),
+    }
 
 
 def _snapshots(trial: TrialView) -> Iterator[tuple[str, Callable[[], list[Picture]]]]:
@@ -246,6 +281,7 @@ def _step_tables(view: RunView) -> list[dict[str, object]]:
             "outcome": trial.summary.outcome,
             "colour": _colour(arm),
             "steps": trial.steps,
+            "later": any(step.later_bytes is not None for step in trial.steps),
         }
         for arm in view.arms
         for trial in arm.trials

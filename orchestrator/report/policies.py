@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
+from orchestrator.model.policies import POLICIES, Policy
 from orchestrator.report.data import ArmView, RunView
 from orchestrator.report.text import clean, count, size
 from orchestrator.summary import PolicyResult
@@ -36,6 +37,12 @@ def policy_rows(view: RunView) -> list[dict[str, object]]:
     return rows
 
 
+def policies_explained(view: RunView) -> list[tuple[str, str]]:
+    """Each policy of the table, and what it does in one line; without one that this version does not know."""
+    names = dict.fromkeys(result.policy for arm in view.arms for result in arm.shown.summary.policies)
+    return [(clean(name, 40), _first_line(POLICIES[name])) for name in names if name in POLICIES]
+
+
 def policy_bars(arm: ArmView) -> list[Bar]:
     """Two bars for each policy at the snapshot in which tables are counted: bytes, and blocks."""
     bars = []
@@ -60,6 +67,7 @@ def _figures(result: PolicyResult) -> dict[str, str]:
         "tables_to_move": count(result.tables_to_move),
         "blocks_freed": "" if result.blocks_freed is None else count(result.blocks_freed),
         "if_moved": "" if result.blocks_freed_if_moved is None else count(result.blocks_freed_if_moved),
+        "huge_freeable": "" if result.huge_freeable is None else count(result.huge_freeable),
         "block_bytes": "" if memory is None else size(memory),
         "origin": _origin(result),
     }
@@ -69,6 +77,10 @@ def _memory(result: PolicyResult) -> int | None:
     if result.blocks_freed is None or result.block_bytes is None:
         return None
     return result.blocks_freed * result.block_bytes
+
+
+def _first_line(policy: Policy) -> str:
+    return (type(policy).__doc__ or "").strip().partition("\n")[0]
 
 
 def _origin(result: PolicyResult) -> str:

@@ -113,12 +113,19 @@ def write_trial(trial: TrialWriter, arm: FakeArm, repeat: int = 1, *, snapshots:
 def _steps(arm: FakeArm) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     size = BLOCKS * 2 * MIB
     kept = arm.kept_blocks * 2 * MIB
+    retried = 2 * 2 * MIB  # what the driver got when it tried once more
     unplug = {
         "requested_bytes": size,
         "achieved_bytes": size - kept,
         "shortfall_bytes": kept,
         "size_before_bytes": size,
         "size_after_bytes": kept,
+        "later_bytes": retried,
+    }
+    curves: dict[str, list[list[float]]] = {
+        "plug": [[0, 0], [0.4, size // 2], [3, size]],
+        "inflate": [[0, 0], [0.2, 64 * MIB], [3, 120 * MIB]],
+        "unplug": [[0, 0], [0.3, size // 4], [10, size // 2], [24, size - kept], [54, size - kept + retried]],
     }
     plug = {"requested_bytes": size, "achieved_bytes": size, "shortfall_bytes": 0}
     rows: tuple[tuple[str, str, float, float, float | None, str, dict[str, Any]], ...] = (
@@ -148,13 +155,18 @@ def _steps(arm: FakeArm) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     )
     for number, (action, describe, asked, acknowledged, settled, outcome, values) in enumerate(rows):
         common = {"step": f"s{number}", "action": action, "describe": describe}
+        more: dict[str, Any] = {}
         if action == "start":
             common["workload"] = "sparse-touch"
+            more["expects"] = ["page_table"]
+        if action in curves:
+            more["curve"] = curves[action]
         yield (
             {"t_ns": int(asked * 1e9), **common},
             {
-                "t_ns": int((settled or acknowledged) * 1e9),
+                "t_ns": int(max(settled or acknowledged, asked + curves.get(action, [[0]])[-1][0]) * 1e9),
                 **common,
+                **more,
                 "outcome": outcome,
                 "requested_ns": int(asked * 1e9),
                 "acknowledged_ns": int(acknowledged * 1e9),
@@ -189,6 +201,11 @@ def _observations(trial: str, arm: FakeArm, rng: np.random.Generator) -> Iterato
         )
         yield read("guest_vmstat", "nr_memmap_pages", 4096 + 6144 * plugged / size, "count")
         yield read("guest_vmstat", "nr_memmap_boot_pages", 4096, "count")
+        yield read("guest_vmstat", "thp_fault_alloc", 700 + second, "count")
+        yield read("guest_vmstat", "thp_fault_fallback", 20 + 10 * second, "count")
+        yield read("guest_vmstat", "compact_success", 3, "count")
+        if second == 60:
+            yield read("guest_vmstat", "compact_fail", 3, "count")
         if second % 30 == 29:
             gap = "the guest did not answer within 2 s"
             yield Observation(t_ns, trial, "guest_process/touch:411", "VmPTE", None, "bytes", gap=gap)

@@ -117,6 +117,28 @@ def test_show_json_has_numbers_not_strings(results: Path, capsys: pytest.Capture
     assert isinstance(shown["trials"][0]["policies"][0]["bytes_freed"], int)
     assert shown["trials"][0]["gaps"] == {"second_level_bytes": "no second level under TCG"}
     assert shown["status"] == "completed"
+    assert shown["trials"][0]["snapshots"][1]["blocks_held"] == 213
+    assert {"frame_class": "page_table", "table": "", "alone": 199} in [
+        {key: row[key] for key in ("frame_class", "table", "alone")}
+        for row in shown["trials"][0]["blame"]
+        if row["snapshot"] == "after-unplug"
+    ]
+
+
+def test_show_says_what_was_injected_and_found(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = as_json(capsys, "show", "20260101-whole", "--results", results)
+    assert [(row["trial"], row["expected"], row["blocks_expected"]) for row in shown["confusion"]] == [
+        ("6.12-01", ["page_table"], 203),
+        ("7.3-pt-reclaim-01", ["page_table"], 201),
+    ]
+    _, out, _ = typed(capsys, "show", "20260101-whole", "--results", results)
+    said = " ".join(out.split())
+    assert (
+        "6.12-01: injected sparse-touch; of 213 blocks that stayed, 203 (95.3 %) hold page tables; "
+        "0 are unexplained."
+    ) in said
+    assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would come free without" in said
+    assert as_json(capsys, "show", "20260102-killed", "--results", results)["confusion"] == []
 
 
 def test_what_run_prints_at_its_end(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

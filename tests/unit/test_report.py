@@ -9,19 +9,27 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lxml import etree, html
-from synthetic_run import META, FakeArm, plan_json, write_run
+from synthetic_run import ARMS, META, FakeArm, plan_json, snapshot, write_run
 
 from orchestrator import summary
 from orchestrator.errors import BadInputError
 from orchestrator.model.policies import POLICIES
 from orchestrator.observation import Observation
 from orchestrator.report import build_report, write_junit, write_prometheus
-from orchestrator.report.blockmap import _path
+from orchestrator.report.answer import answer
+from orchestrator.report.blockmap import KINDS, _path
 from orchestrator.report.charts import MAX_POINTS, downsample
+from orchestrator.report.confusion import confusion, confusion_as_json, confusion_columns, confusion_rows
+from orchestrator.report.data import ArmView, RunView, TrialView, steps_of, view_run
+from orchestrator.report.holders import frees_most, holder_table
 from orchestrator.report.text import clean, clean_block, percent, seconds
-from orchestrator.store import RunWriter
+from orchestrator.store import Event, RunWriter, open_run
+from orchestrator.store.snapshot_file import write_snapshot
+from orchestrator.summary import TrialSummary
+from orchestrator.summary.records import BlameResult, SnapshotResult
 
 EVIL = "</script><script>alert(1)</script>\u202e\x1b[2J\"'`{{7*7}}&"
 
@@ -56,7 +64,16 @@ def evil_run(results: Path) -> Path:
             ]
         )
         trial.event("snapshot", 3, label=EVIL, file=EVIL)
-        trial.event("trial.end", 4, outcome=EVIL, error=EVIL * 500, hint=EVIL)
+        begun = {"step": "2", "action": "start", "workload": EVIL}
+        trial.event("step.end", 4, **begun, outcome="done", expects=[EVIL, {EVIL: EVIL}])
+        trial.event("step.begin", 5, step="3", action="unplug", describe=EVIL)
+        junk = [[0, 0], [EVIL, 1], [1, float("nan")], [1, 10**400], [True, 1], [-1, 1], [1], EVIL, [2, 4096]]
+        said = {"outcome": "partial", "curve": junk, "values": {"requested_bytes": 8192}}
+        trial.event("step.end", 6, step="3", action="unplug", requested_ns=5, acknowledged_ns=6, **said)
+        rng = np.random.default_rng(1)
+        write_snapshot(trial.snapshots / "a.npz", snapshot("after-unplug", ARMS[0], rng))
+        trial.event("snapshot", 7, label=EVIL, file="a.npz")
+        trial.event("trial.end", 8, outcome=EVIL, error=EVIL * 500, hint=EVIL)
         trial.console_log.write_bytes(b"\xff\xfe\x00" + EVIL.encode() * 2000)
     writer.finish("failed", 3)
     return writer.directory
@@ -114,8 +131,12 @@ def test_it_has_every_section_and_says_that_it_is_synthetic(page: html.HtmlEleme
         "page-tables",
         "virtio-mem",
         "balloon",
+        "yield",
         "map",
+        "holders",
+        "confusion",
         "policies",
+        "huge-pages",
         "steps",
         "gaps",
         "provenance",
@@ -129,7 +150,7 @@ def test_it_has_every_section_and_says_that_it_is_synthetic(page: html.HtmlEleme
 
 def test_every_figure_says_in_words_what_it_shows(page: html.HtmlElement) -> None:
     figures = page.xpath("//figure//*[@role='img']")
-    assert len(figures) == 2 * 3 + 4 + 2  # three series, two maps each, one of policies each
+    assert len(figures) == 2 * 3 + 2 + 4 + 2  # three series, yields, two maps each, one of policies each
     words = [figure.get("aria-label") for figure in figures]
     assert all(len(text) > 40 for text in words)
     assert len(set(words)) == len(words)
@@ -145,9 +166,11 @@ def test_charts_have_places_and_readable_axes(page: html.HtmlElement) -> None:
         assert "iB'" in text  # ticks carry a binary unit
         assert not re.search(r'"v": \d{6,}', text), "no raw bytes"
     # All arms on one scale, else bars and lines of two panels cannot be compared.
-    for kind in ("page-tables", "virtio-mem", "policies"):
+    for kind in ("page-tables", "virtio-mem", "yield", "policies"):
         domains = [
-            re.findall(r'"domain": \[0, [^]]*\]', json.dumps(specs[key])) for key in specs if kind in key
+            re.findall(r'"domain": \[0(?:\.0)?, [^]]*\]', json.dumps(specs[key]))
+            for key in specs
+            if kind in key
         ]
         assert len(domains) == 2
         assert domains[0] == domains[1] != []
@@ -160,6 +183,283 @@ def test_modelled_figures_are_called_modelled(page: html.HtmlElement) -> None:
     assert all(row.xpath(".//span[@class='origin modelled']") for row in rows)
     assert "modelled" not in page.get_element_by_id("comparison").text_content()
     assert page.get_element_by_id("comparison").xpath(".//span[@class='origin predicted']")
+
+
+def cells(row: html.HtmlElement) -> list[str]:
+    return [" ".join(cell.text_content().split()) for cell in row.xpath("./td")]
+
+
+def named_rows(section: html.HtmlElement) -> dict[str, list[str]]:
+    """Cells of each row by the words of its head."""
+    rows = section.xpath(".//tbody/tr[th[@scope='row']]")
+    return {" ".join(row.xpath("./th")[0].text_content().split()): cells(row) for row in rows}
+
+
+def test_holders_are_told_by_class_and_kind_of_table(page: html.HtmlElement) -> None:
+    section = page.get_element_by_id("holders")
+    rows = named_rows(section)
+    assert rows["all that stayed"] == ["213", "", "211", ""]
+    assert rows["page tables"] == ["203", "199", "201", "197"]
+    assert rows["PMD, valid"] == ["203", "0", "", ""]  # beside the tables that it points at
+    assert rows["PTE, empty"] == ["203", "0", "201", "197"]
+    assert rows["slab"] == ["14", "10", "14", "10"]
+    assert rows["held by several of these"] == ["4", "", "4", ""]
+    assert rows["movable, with nowhere to go"] == rows["unexplained"] == ["0", "", "0", ""]
+    order = list(rows)
+    assert order.index("page tables") + 1 == min(order.index(kind) for kind in order if ", " in kind)
+    assert order.index("slab") < order.index("free") < order.index("held by several of these")
+    said = section.xpath(".//p[@class='said']")
+    more = "no other single class frees more."
+    assert [line.text_content() for line in said] == [
+        f"6.12: Without page tables alone, 199 of 213 would come free; {more}",
+        f"7.3-pt-reclaim: Without page tables alone, 197 of 211 would come free; {more}",
+    ]
+    answer = page.get_element_by_id("answer").text_content()
+    assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would come free without page" in answer
+    assert named_rows(page.get_element_by_id("comparison"))["unexplained"] == ["0", "0"]
+
+
+def result(**values: object) -> SnapshotResult:
+    known: dict[str, object] = dict.fromkeys(SnapshotResult.__annotations__, 0)
+    words = {"snapshot": "after", "injected": "", "expected": "", "stopped_seconds": None}
+    return SnapshotResult(**(known | words | values))  # type: ignore[arg-type]  # by name
+
+
+def arm_view(index: int, name: str, one: SnapshotResult | None, *rows: BlameResult) -> ArmView:
+    gaps = {} if one else {"blocks_plugged_after": "no unplug step ended"}
+    snapshots = (one,) if one else ()
+    made = TrialSummary(
+        "r", f"{name}-01", name, 1, {}, "", "completed", {}, gaps, "", "after", (), snapshots, rows
+    )
+    return ArmView(index, name, {}, (TrialView(made, None),))
+
+
+def class_row(name: str, blocks: int, alone: int, region: str = "vmem0") -> BlameResult:
+    return BlameResult("after", region, name, "", blocks, blocks, alone, alone)
+
+
+def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
+    arms = (
+        arm_view(
+            0,
+            "two",
+            result(blocks_plugged=20, blocks_held=18, blocks_unexplained=2),
+            class_row("page_table", 9, 2),
+            class_row("slab", 5, 3),
+            class_row("page_table", 1, 0, "vmem1"),
+            class_row("free", 99, 0),
+            BlameResult("before", "vmem0", "kernel", "", 99, 99, 99, 99),
+        ),
+        arm_view(1, "tied", result(blocks_plugged=4, blocks_held=4), class_row("slab", 4, 0)),
+        arm_view(2, "empty", result()),
+        arm_view(3, "none", None),
+    )
+    best = frees_most(arms[0].shown.summary)
+    assert best is not None
+    assert (best.frame_class, best.alone) == ("slab", 3)
+    table = holder_table(arms)
+    assert table is not None
+    rows = {row.label: row.cells for body in table.bodies for row in body}
+    assert [(cell.blocks, cell.alone) for cell in rows["page tables"][:2]] == [("10", "2"), ("", "")]
+    assert (rows["free"][0].blocks, rows["free"][0].alone) == ("99", "")
+    assert "other kernel memory" not in rows
+    assert [cell.blocks for cell in rows["unexplained"]] == ["2", "0", "0", ""]
+    assert [arm.said for arm in table.arms] == [
+        "Without slab alone, 3 of 18 would come free; no other single class frees more.",
+        "No single class, gone, frees any of 4.",
+        "Nothing here holds a block.",
+        "",
+    ]
+    assert table.arms[3].why_missing == "no unplug step ended"
+    run = open_run(run_dir)
+    assert answer(RunView(run, arms))[-1] == (
+        "What single class, gone, would free most of the blocks held: "
+        "slab (3 of 18) with two and none (0 of 4) with tied."
+    )
+    assert answer(RunView(run, arms[1:]))[-1].startswith("No single class, gone, frees one")
+    assert holder_table(arms[3:]) is None
+
+
+def test_the_legend_of_the_map_has_what_is_in_it(page: html.HtmlElement) -> None:
+    section = page.get_element_by_id("map")
+    legend = section.xpath(".//ul[@class='legend']/li/i/@class")
+    drawn = set(section.xpath(".//path/@class"))
+    assert legend == [f"swatch {kind.css}" for kind in KINDS if kind.css in drawn]
+    assert "swatch b-tables" in legend
+    assert "swatch b-network" not in legend
+
+
+def test_injected_and_found_stand_side_by_side(page: html.HtmlElement) -> None:
+    section = page.get_element_by_id("confusion")
+    heads = [head.text_content() for head in section.xpath(".//thead//th")]
+    assert heads[6:] == ["page tables", "slab"]  # what is free keeps no block
+    (old, _) = section.xpath(".//tbody/tr")
+    assert "6.12-01" in old.xpath("./th")[0].text_content()
+    assert cells(old) == [
+        *("sparse-touch", "page tables", "213", "203", "95.3 %", "0", "0 %", "\N{BLACK DIAMOND} 203", "14")
+    ]
+    # In print and to those who see no colour, the sign says which was expected.
+    assert [mark.text_content() for mark in old.xpath(".//b[@class='expected']")] == ["\N{BLACK DIAMOND} 203"]
+
+
+def test_confusion_is_plain_numbers(run_dir: Path) -> None:
+    run = open_run(run_dir)
+    rows = confusion_as_json(view_run(run, summary.load(run)))
+    assert json.loads(json.dumps(rows)) == rows
+    assert [row["trial"] for row in rows] == ["6.12-01", "7.3-pt-reclaim-01"]
+    assert rows[0] == {
+        "trial": "6.12-01",
+        "arm": "6.12",
+        "snapshot": "after-unplug",
+        "injected": ["sparse-touch"],
+        "expected": ["page_table"],
+        "blocks_stayed": 213,
+        "blocks_expected": 203,
+        "blocks_expected_share": 203 / 213,
+        "blocks_unexplained": 0,
+        "blocks_unexplained_share": 0.0,
+        "found": {"page_table": 203, "slab": 14, "free": 213},
+    }
+
+
+def test_a_class_that_was_expected_and_not_found_has_its_column(run_dir: Path) -> None:
+    one = result(blocks_plugged=3, blocks_expected=0, blocks_unexplained=1, expected="network pinned")
+    none_left = result(expected="slab", blocks_expected=0)
+    arms = (
+        arm_view(0, "a", one, class_row("free", 3, 0), class_row("kernel", 2, 2)),
+        arm_view(1, "b", none_left),
+        arm_view(2, "c", result(blocks_plugged=3)),
+    )
+    view = RunView(open_run(run_dir), arms)
+    rows = confusion(view)
+    assert [row.arm for row in rows] == ["a", "b"]
+    assert (rows[1].blocks_expected_share, rows[1].blocks_unexplained_share) == (None, None)
+    columns = confusion_columns(rows)
+    assert columns == ["network", "pinned", "slab", "kernel"]
+    first = confusion_rows(view, rows, columns)[0]
+    assert [(cell.text, cell.expected) for cell in first.cells] == [
+        ("0", True),
+        ("0", True),
+        ("0", False),
+        ("2", False),
+    ]
+    assert (first.expected, first.unexplained_share) == ("network buffers or pinned memory", "33.3 %")
+
+
+def test_yield_curves_are_of_what_took_memory(page: html.HtmlElement) -> None:
+    section = page.get_element_by_id("yield")
+    notes = [note.text_content() for note in section.xpath(".//figcaption/span")]
+    assert notes == ["4 inflate by 128 MiB \N{MIDDLE DOT} 6 unplug to 0 B"] * 2
+    words = section.xpath(".//*[@role='img']/@aria-label")
+    assert (
+        "6 unplug to 0 B: 1.088 GiB of 1.5 GiB asked for (73 %), "
+        "acknowledged after 300 ms, settled after 24 s" in words[0]
+    )
+    spec = json.loads(page.xpath("//script[@id='charts']/text()")[0])["chart-yield-0"]
+    layers = {
+        layer["mark"]["type"] + str(layer["mark"].get("strokeDash", "")): layer["data"]["values"]
+        if "values" in layer["data"]
+        else spec["datasets"][layer["data"]["name"]]
+        for layer in spec["layer"]
+        if layer["mark"].get("opacity") != 0
+    }
+    assert [round(line["v"], 3) for line in layers["rule[5, 3]"]] == [1.5, 0.125]
+    assert [(mark["t"], mark["shape"]) for mark in layers["point"]] == [
+        (0.2, "circle"),
+        (3.0, "diamond"),
+        (0.3, "circle"),
+        (24.0, "diamond"),
+    ]
+    unplug = [(point["t"], point["v"]) for point in layers["line"] if point["step"].startswith("6 ")]
+    assert unplug[:3] == [(0.0, 0.0), (0.3, 0.375), (10.0, 0.75)]
+    assert unplug[-1][0] == 54.0
+    line = next(layer for layer in spec["layer"] if layer["mark"]["type"] == "line")
+    assert line["mark"]["interpolate"] == "step-after"
+
+
+def without(directory: Path, *fields: str) -> None:
+    """Take fields out of the run's events, as an older version would have written them."""
+    for path in directory.glob("trials/*/events.jsonl"):
+        events = [json.loads(line) for line in path.read_text().splitlines()]
+        for event in events:
+            for field in fields:
+                event.pop(field, None)
+                event.get("values", {}).pop(field, None)
+        path.write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def test_a_run_of_an_older_version_has_no_such_sections(tmp_path: Path) -> None:
+    directory = write_run(tmp_path)
+    without(directory, "curve", "expects", "later_bytes")
+    summary.refresh(directory)
+    page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+    sections = {section.get("id") for section in page.xpath("//body/section")}
+    assert not sections & {"yield", "confusion"}
+    assert {"holders", "huge-pages", "steps"} <= sections
+    assert "later" not in [head.text_content() for head in page.get_element_by_id("steps").xpath(".//th")]
+    # And one that was kept before there was any blame.
+    for path in (*directory.glob("trials"), directory / "snapshots.csv", directory / "blame.csv"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+    sections = {section.get("id") for section in page.xpath("//body/section")}
+    assert not sections & {"yield", "confusion", "holders", "huge-pages"}
+    assert "policies" in sections
+    assert "single class" not in page.get_element_by_id("answer").text_content()
+
+
+def test_a_step_without_an_end_has_no_curve_and_a_torn_one_is_bounded() -> None:
+    begin = Event(10**9, "step.begin", {"step": 1, "action": "unplug"})
+    (step,) = steps_of([begin])
+    assert (step.curve, step.ended, step.later_bytes) == ((), None, None)
+    curve = [[3, 2], [0, 0], [1, float("inf")], [False, 1], ["1", 1], None, [1, 1, 1], [2, -1]]
+    (step,) = steps_of([begin, Event(3 * 10**9, "step.end", {"step": 1, "curve": curve})])
+    assert step.curve == ((0.0, 0.0), (2.0, -1.0), (3.0, 2.0))
+    assert step.ended == 3.0
+    (step,) = steps_of([begin, Event(2, "step.end", {"step": 1, "curve": [[t, t] for t in range(20_000)]})])
+    assert len(step.curve) == 10_000
+
+
+def test_what_came_later_has_its_column(page: html.HtmlElement) -> None:
+    steps = page.get_element_by_id("steps")
+    assert "later" in [head.text_content() for head in steps.xpath(".//thead//th")]
+    rows = named_rows(steps)
+    assert rows["unplug to 0 B"][-1] == "4 MiB"
+    assert rows["plug 1.5 GiB"][-1] == ""
+
+
+def test_huge_pages_by_snapshot_and_policy(page: html.HtmlElement) -> None:
+    section = page.get_element_by_id("huge-pages")
+    supply, counters = section.xpath(".//table")
+    heads = [head.text_content() for head in supply.xpath(".//thead/tr[2]/th")]
+    assert heads[:5] == ["arm", "snapshot", "ranges", "free", "freeable"]
+    assert sorted(["none", *heads[5:]]) == POLICIES.names()
+    rows = supply.xpath(".//tbody/tr")
+    assert [row.xpath("./th")[0].text_content() for row in rows] == ["loaded", "after-unplug"] * 2
+    old, new = (dict(zip(heads[4:], map(int, cells(row)[3:]), strict=True)) for row in (rows[0], rows[2]))
+    # Last-level tables gone, those above them stay; where there is none above, their ranges are free.
+    assert old["empty"] == old["freeable"] == old["empty_all_levels"] - ARMS[0].kept_tables_only
+    assert new["empty"] == new["freeable"] + ARMS[1].kept_tables_only
+    assert "modelled" in supply.xpath(".//thead/tr[1]")[0].text_content()
+    assert named_rows(counters)["6.12-01"] == ["119", "1,190", "0", "no reading", "no reading"]
+    why = counters.xpath(".//tbody/tr[1]//span/@title")
+    assert why == [
+        "guest_vmstat/compact_fail was read only once",
+        "guest_vmstat/compact_stall was never read",
+    ]
+
+
+def test_policies_are_explained(page: html.HtmlElement) -> None:
+    policies = page.get_element_by_id("policies")
+    terms = {
+        name.text: what.text for name, what in zip(policies.iter("dt"), policies.iter("dd"), strict=True)
+    }
+    assert set(terms) == set(POLICIES.names())
+    assert terms["empty"] == "Frees last-level tables without any entry."
+    heads = [head.text_content() for head in policies.xpath(".//thead//th")]
+    ranges = heads.index("2 MiB ranges")
+    loaded = policies.xpath(".//tbody/tr")[0].xpath("./*")
+    huge = page.get_element_by_id("huge-pages").xpath(".//tbody/tr")[0].xpath("./*")
+    assert loaded[ranges].text_content() == huge[4].text_content()  # the policy `none`
 
 
 def test_what_guests_say_stays_text(tmp_path: Path) -> None:
@@ -175,6 +475,8 @@ def test_what_guests_say_stays_text(tmp_path: Path) -> None:
     shown = page.get_element_by_id("trouble").text_content()
     assert "</script><script>alert(1)</script>" in shown
     assert len(text) - len("".join(page.xpath("//script/text()"))) < 100_000, "bounded"
+    assert "alert(1)" in page.get_element_by_id("holders").text_content()
+    assert "alert(1)" in page.get_element_by_id("confusion").text_content()
     specs = json.loads(page.xpath("//script[@id='charts']/text()")[0])
     assert any("</script>" in json.dumps(spec) for spec in specs.values()), "the name is in the data, inert"
 
