@@ -1,31 +1,45 @@
-"""The small C programs that run inside guests: linked statically, so that any guest takes them."""
+"""The small C programs that run inside guests."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest.cache import locked
 
-_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-static"]
+Linkage = Literal["static", "dynamic"]
+"""A static program runs in any guest. A dynamic one needs a libc there no older than this machine's, and
+is what LD_PRELOAD works on."""
+
+_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
 
 
-def build_program(source: Path, cache: Path) -> Path:
-    """Compile `source` unless that very text was compiled before. Returns the program's path."""
+def build_program(source: Path, cache: Path, linkage: Linkage = "static") -> Path:
+    """Compile `source` unless that very text was compiled before. Returns the program's path.
+
+    The text is that with all headers in it, so that another header makes another program.
+    Raises InfrastructureError.
+    """
     if not source.is_file():
         raise InfrastructureError(f"there is no program source at {source}")
-    key = hashlib.sha256(" ".join(_FLAGS).encode() + source.read_bytes()).hexdigest()[:16]
+    flags = [*_FLAGS, *(["-static"] if linkage == "static" else [])]
+    text = _gcc(source, [*_FLAGS, "-E", "-P", str(source)])
+    key = hashlib.sha256(" ".join(flags).encode() + text).hexdigest()[:16]
     folder = cache / "programs"
     program = folder / f"{source.stem}-{key}"
     with locked(folder):
         if not program.exists():
             made = program.with_suffix(".new")
-            done = subprocess.run(
-                ["gcc", *_FLAGS, "-o", str(made), str(source)], capture_output=True, text=True, check=False
-            )
-            if done.returncode != 0:
-                raise InfrastructureError(f"{source} does not compile", details=done.stderr)
+            _gcc(source, [*flags, "-o", str(made), str(source)])
             made.replace(program)
     return program
+
+
+def _gcc(source: Path, words: list[str]) -> bytes:
+    done = subprocess.run(["gcc", *words], capture_output=True, check=False)
+    if done.returncode != 0:
+        raise InfrastructureError(f"{source} does not compile", details=done.stderr.decode(errors="replace"))
+    return done.stdout

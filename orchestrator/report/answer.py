@@ -146,7 +146,7 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
         yield "No single class, gone, frees one of the blocks that are held."
     elif len(classes) == 1:
         parts = [
-            f"{count(best.alone)} of {count(all_held)} with {_one_trial(arm)}"
+            f"{count(best.frees)} of {count(all_held)} with {_one_trial(arm)}"
             for arm, best, all_held in held
             if best
         ]
@@ -160,7 +160,7 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
 
 
 def _gone(best: Holder | None, held: int) -> str:
-    words, freed = (class_words(best.frame_class), best.alone) if best else ("none", 0)
+    words, freed = (class_words(best.frame_class), best.frees) if best else ("none", 0)
     return f"{words} ({count(freed)} of {count(held)})"
 
 

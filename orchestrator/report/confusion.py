@@ -20,7 +20,7 @@ _KEEP_NOTHING: Final = frozenset(
 
 @dataclass(frozen=True)
 class Confusion:
-    """One trial. `found` are the blocks that hold each class; a block with several counts for each.
+    """One snapshot. `found` are the blocks that hold each class; a block with several counts for each.
 
     Shares are of `blocks_stayed`, from 0 to 1; None where no block stayed.
     """
@@ -48,7 +48,7 @@ class FoundCell:
 
 @dataclass(frozen=True)
 class ConfusionRow:
-    """One trial in words."""
+    """One snapshot in words."""
 
     trial: str
     colour: int
@@ -64,12 +64,13 @@ class ConfusionRow:
 
 
 def confusion(view: RunView) -> list[Confusion]:
-    """A row for each trial whose snapshot after the unplug was taken while a workload that says what it is
-    to be found as ran; none where no trial has such a snapshot."""
+    """A row for each snapshot that was taken after memory had been taken, while a workload ran that says
+    what it is to be found as; so a trial may inject one class after the other."""
     return [
         _confusion(trial, result)
         for trial in view.trials
-        if (result := trial.summary.after_unplug) and result.expected
+        for result in trial.summary.snapshots
+        if result.expected and result.after
     ]
 
 

@@ -22,6 +22,7 @@ _TOTALS: Final[tuple[tuple[str, Callable[[SnapshotResult], int]], ...]] = (
 )
 _REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int]], ...]] = (
     ("held by several of these", lambda one: one.blocks_together),
+    ("held by struct pages of what stays", lambda one: one.blocks_following),
     ("movable, with nowhere to go", lambda one: one.blocks_no_room),
     ("unexplained", lambda one: one.blocks_unexplained),
 )
@@ -30,12 +31,13 @@ _REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int]], ...]] = (
 @dataclass(frozen=True)
 class Holder:
     """A class of frames in the blocks that stayed, over all regions; or, where `table` names it, one kind
-    of page table. Without it, `alone` of its `blocks` would come free."""
+    of page table. It is all that cannot be moved in `alone` of its `blocks`; `frees` come free without it."""
 
     frame_class: str
     table: str
     blocks: int
     alone: int
+    frees: int
 
     @property
     def holds(self) -> bool:
@@ -85,16 +87,21 @@ def holders_of(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str], Ho
     for row in summary.blame:
         if row.snapshot == snapshot:
             key = row.frame_class, row.table
-            before = found.get(key, Holder(*key, blocks=0, alone=0))
-            found[key] = replace(before, blocks=before.blocks + row.blocks, alone=before.alone + row.alone)
+            before = found.get(key, Holder(*key, blocks=0, alone=0, frees=0))
+            found[key] = replace(
+                before,
+                blocks=before.blocks + row.blocks,
+                alone=before.alone + row.alone,
+                frees=before.frees + (row.frees or 0),
+            )
     return found
 
 
 def frees_most(summary: TrialSummary) -> Holder | None:
     """The single class that, gone, frees most of the blocks that stayed; None if no class frees any."""
     found = holders_of(summary, summary.blocks_snapshot).values()
-    classes = [holder for holder in found if not holder.table and holder.alone]
-    return max(classes, key=lambda holder: holder.alone) if classes else None
+    classes = [holder for holder in found if not holder.table and holder.frees]
+    return max(classes, key=lambda holder: holder.frees) if classes else None
 
 
 def holder_table(arms: Sequence[ArmView]) -> HolderTable | None:
@@ -130,7 +137,7 @@ def _said(summary: TrialSummary, result: SnapshotResult) -> str:
     best = frees_most(summary)
     if best:
         return (
-            f"Without {class_words(best.frame_class)} alone, {count(best.alone)} of "
+            f"Without {class_words(best.frame_class)} alone, {count(best.frees)} of "
             f"{count(result.blocks_held)} would come free; no other single class frees more."
         )
     if result.blocks_held and summary.blame:

@@ -305,10 +305,12 @@ def planned_workloads(plan: TrialPlan, places: Places) -> dict[str, WorkloadDriv
 def guest_programs(workloads: Mapping[str, WorkloadDriver], places: Places) -> dict[str, Path]:
     """What is to be installed in a guest, compiled: name -> program. Compiles nothing twice."""
     sources = sorted((places.guests / GUEST_PROBE).parent.glob("*.c"))
-    sources += [
-        places.workloads / name / driver.program for name, driver in workloads.items() if driver.program
-    ]
-    return {source.stem: build_program(source, places.cache) for source in sources}
+    programs = {source.stem: build_program(source, places.cache) for source in sources}
+    for name, driver in workloads.items():
+        if driver.program:
+            source = places.workloads / name / driver.program
+            programs[source.stem] = build_program(source, places.cache, driver.linkage)
+    return programs
 
 
 def setup_guest(

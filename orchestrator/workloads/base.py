@@ -5,16 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError, field_validator
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError
+from orchestrator.guest.programs import Linkage
 from orchestrator.guest.shell import GuestShell
 from orchestrator.host.machine import Frozen
+from orchestrator.model.frames import MOVABLE, UNMOVABLE
 from orchestrator.registry import Registry
 from orchestrator.yamlfile import load_yaml_model, read_yaml
+
+# What a workload can hold memory as; free frames and holes are nobody's.
+FRAME_CLASSES = tuple(frame_class.name.lower() for frame_class in (*UNMOVABLE, *MOVABLE))
 
 
 class WorkloadDriver(Frozen, ABC):
@@ -23,9 +28,28 @@ class WorkloadDriver(Frozen, ABC):
     driver: str
     program: str = ""
     """Source of the program to install in the guest, beside `workload.yaml`; none if the image has it."""
+    linkage: Linkage = "static"
+    """How that program is linked."""
     expects: tuple[str, ...] = ()
-    processes: ClassVar[tuple[str, ...]] = ()
-    """Names (comm) of its processes in the guest, which the probes watch."""
+    """The classes of frames (`FRAME_CLASSES`) as which its memory is to be found in the guest, the finest
+    first: where a stock kernel cannot tell that class, the next one is what it is counted as."""
+
+    @field_validator("expects")
+    @classmethod
+    def _classes_that_there_are(cls, expects: tuple[str, ...]) -> tuple[str, ...]:
+        for name in expects:
+            if name not in FRAME_CLASSES:
+                raise ValueError(
+                    f"no class of frames is called {name!r}; there are: {', '.join(FRAME_CLASSES)}"
+                )
+        if len(set(expects)) < len(expects):
+            raise ValueError("a class of frames is named twice")
+        return expects
+
+    @property
+    @abstractmethod
+    def processes(self) -> tuple[str, ...]:
+        """Names (comm) of its processes in the guest, which the probes watch."""
 
     @abstractmethod
     def start(self, shell: GuestShell, *, seed: int, deadline: Deadline) -> dict[str, float]:
@@ -48,7 +72,8 @@ class _Head(Frozen):
 def load_workload(folder: Path, settings: Mapping[str, object] | None = None) -> WorkloadDriver:
     """The driver of `workloads/<name>` with its parameters, and those in `settings` in their place.
 
-    Raises BadInputError, FileProblemsError.
+    A setting that is a mapping is written over the file's key by key. Drivers find the file's own
+    parameters in the validation context, as `shipped`. Raises BadInputError, FileProblemsError.
     """
     path = folder / "workload.yaml"
     if not path.is_file():
@@ -62,12 +87,22 @@ def load_workload(folder: Path, settings: Mapping[str, object] | None = None) ->
         return loaded
     try:
         written = cast("dict[str, object]", read_yaml(path).data)  # it was valid a moment ago
-        changed: WorkloadDriver = driver.model_validate({**written, **settings})
+        changed: WorkloadDriver = driver.model_validate(
+            _merged(written, settings), context={"shipped": loaded}
+        )
     except ValidationError as error:
         raise BadInputError(
             f"workload {folder.name!r} cannot be set so: {_first_fault(error)}", hint=f"compare {path}"
         ) from None
     return changed
+
+
+def _merged(written: Mapping[str, object], settings: Mapping[str, object]) -> dict[str, object]:
+    def one(name: str, value: object) -> object:
+        there = written.get(name)
+        return {**there, **value} if isinstance(there, dict) and isinstance(value, dict) else value
+
+    return {**written, **{name: one(name, value) for name, value in settings.items()}}
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from orchestrator.errors import CommandError, CommandTimeoutError
 from orchestrator.guest.shell import GuestShell
 from orchestrator.units import Size
 from orchestrator.workloads.base import DRIVERS, WorkloadDriver
+from orchestrator.workloads.malloc_conf import MallocConf, malloc_conf_text
 
 CONFIGURATION = "/etc/redis/workload.conf"  # written by playbooks/guest.yaml
 
@@ -32,16 +33,20 @@ return gone
 class Redis(WorkloadDriver):
     """Load random keys with redis-benchmark, then delete most of them."""
 
-    processes: ClassVar = ("redis-server",)
-
     keys: Annotated[int, Field(ge=1, le=100_000_000)]
     requests: Annotated[int, Field(ge=1, le=1_000_000_000)]
     clients: Annotated[int, Field(ge=1, le=1000)] = 10
     value: Size
     keep_one_in: Annotated[int, Field(ge=1)]
+    malloc_conf: Annotated[MallocConf, Field(default_factory=dict)]
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        return ("redis-server",)
 
     def start(self, shell: GuestShell, *, seed: int, deadline: Deadline) -> dict[str, float]:
-        shell.run(["redis-server", CONFIGURATION], seconds=deadline.remaining)
+        given = ["env", f"MALLOC_CONF={malloc_conf_text(self.malloc_conf)}"] if self.malloc_conf else []
+        shell.run([*given, "redis-server", CONFIGURATION], seconds=deadline.remaining)
         self._wait_until_up(shell, deadline)
         load = ["redis-benchmark", "-t", "set", "-n", str(self.requests), "-r", str(self.keys)]
         load += ["-d", str(self.value), "-c", str(self.clients), "--seed", str(seed % 2**31), "--csv"]

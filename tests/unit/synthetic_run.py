@@ -98,14 +98,16 @@ def write_trial(trial: TrialWriter, arm: FakeArm, repeat: int = 1, *, snapshots:
     rng = np.random.default_rng(repeat)
     trial.event("trial.begin", 0, arm=arm.name)
     trial.event("guest.ready", 1, kernel_release=arm.release)
-    for begin, end in _steps(arm):
-        trial.event("step.begin", begin.pop("t_ns"), **begin)
-        trial.event("step.end", end.pop("t_ns"), **end)
+    events = [(begin.pop("t_ns"), "step.begin", begin) for begin, _ in _steps(arm)]
+    events += [(end.pop("t_ns"), "step.end", end) for _, end in _steps(arm)]
     trial.observe(_observations(trial.trial_id, arm, rng))
-    for label, seconds in (("loaded", 56), ("after-unplug", 118)) if snapshots else ():
+    for label, seconds in (("loaded", 51), ("after-unplug", 118)) if snapshots else ():
         shot = snapshot(label, arm, rng)
         write_snapshot(trial.snapshots / f"{label}.npz", shot)
-        trial.event("snapshot", seconds * 10**9, label=label, file=f"{label}.npz", paused=True, moved=0)
+        fields = {"label": label, "file": f"{label}.npz", "paused": True, "moved": 0}
+        events.append((seconds * 10**9, "snapshot", fields))
+    for t_ns, name, fields in sorted(events, key=lambda event: event[0]):
+        trial.event(name, t_ns, **fields)
     trial.event("trial.end", 120 * 10**9, outcome="completed", error="", hint="")
     trial.console_log.write_text("[    0.000000] Linux version made up\n", encoding="utf-8")
 
@@ -140,6 +142,7 @@ def _steps(arm: FakeArm) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             {"ops_per_second": 5120.5, "p99_seconds": 0.0042},
         ),
         ("signal", "give the memory up", 42, 42.1, 50, "done", {}),
+        ("snapshot", "snapshot loaded", 51, 51, None, "done", {}),
         (
             "inflate",
             "inflate by 128 MiB",
@@ -149,13 +152,12 @@ def _steps(arm: FakeArm) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             "done",
             {"requested_bytes": 128 * MIB, "achieved_bytes": 120 * MIB},
         ),
-        ("snapshot", "snapshot loaded", 56, 56, None, "done", {}),
         ("unplug", "unplug to 0 B", 60, 60.3, 84, "partial", unplug),
         ("snapshot", "snapshot after-unplug", 118, 118, None, "done", {}),
     )
     for number, (action, describe, asked, acknowledged, settled, outcome, values) in enumerate(rows):
         common = {"step": f"s{number}", "action": action, "describe": describe}
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"takes_memory": action in {"inflate", "unplug"}}
         if action == "start":
             common["workload"] = "sparse-touch"
             more["expects"] = ["page_table"]

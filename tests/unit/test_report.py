@@ -65,10 +65,10 @@ def evil_run(results: Path) -> Path:
         )
         trial.event("snapshot", 3, label=EVIL, file=EVIL)
         begun = {"step": "2", "action": "start", "workload": EVIL}
-        trial.event("step.end", 4, **begun, outcome="done", expects=[EVIL, {EVIL: EVIL}])
+        trial.event("step.end", 4, **begun, outcome="done", expects=[EVIL, {EVIL: EVIL}, "slab"])
         trial.event("step.begin", 5, step="3", action="unplug", describe=EVIL)
         junk = [[0, 0], [EVIL, 1], [1, float("nan")], [1, 10**400], [True, 1], [-1, 1], [1], EVIL, [2, 4096]]
-        said = {"outcome": "partial", "curve": junk, "values": {"requested_bytes": 8192}}
+        said = {"outcome": "partial", "takes_memory": EVIL, "curve": junk, "values": {"requested_bytes": 8192}}
         trial.event("step.end", 6, step="3", action="unplug", requested_ns=5, acknowledged_ns=6, **said)
         rng = np.random.default_rng(1)
         write_snapshot(trial.snapshots / "a.npz", snapshot("after-unplug", ARMS[0], rng))
@@ -221,7 +221,7 @@ def test_holders_are_told_by_class_and_kind_of_table(page: html.HtmlElement) -> 
 
 def result(**values: object) -> SnapshotResult:
     known: dict[str, object] = dict.fromkeys(SnapshotResult.__annotations__, 0)
-    words = {"snapshot": "after", "injected": "", "expected": "", "stopped_seconds": None}
+    words = {"snapshot": "after", "injected": "", "expected": "", "after": "unplug", "stopped_seconds": None}
     return SnapshotResult(**(known | words | values))  # type: ignore[arg-type]  # by name
 
 
@@ -235,7 +235,7 @@ def arm_view(index: int, name: str, one: SnapshotResult | None, *rows: BlameResu
 
 
 def class_row(name: str, blocks: int, alone: int, region: str = "vmem0") -> BlameResult:
-    return BlameResult("after", region, name, "", blocks, blocks, alone, alone)
+    return BlameResult("after", region, name, "", blocks, blocks, alone, frees=alone, named=alone)
 
 
 def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
@@ -248,7 +248,7 @@ def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
             class_row("slab", 5, 3),
             class_row("page_table", 1, 0, "vmem1"),
             class_row("free", 99, 0),
-            BlameResult("before", "vmem0", "kernel", "", 99, 99, 99, 99),
+            BlameResult("before", "vmem0", "kernel", "", 99, 99, 99, frees=99, named=99),
         ),
         arm_view(1, "tied", result(blocks_plugged=4, blocks_held=4), class_row("slab", 4, 0)),
         arm_view(2, "empty", result()),
@@ -256,7 +256,7 @@ def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
     )
     best = frees_most(arms[0].shown.summary)
     assert best is not None
-    assert (best.frame_class, best.alone) == ("slab", 3)
+    assert (best.frame_class, best.frees) == ("slab", 3)
     table = holder_table(arms)
     assert table is not None
     rows = {row.label: row.cells for body in table.bodies for row in body}
@@ -349,7 +349,7 @@ def test_a_class_that_was_expected_and_not_found_has_its_column(run_dir: Path) -
 def test_yield_curves_are_of_what_took_memory(page: html.HtmlElement) -> None:
     section = page.get_element_by_id("yield")
     notes = [note.text_content() for note in section.xpath(".//figcaption/span")]
-    assert notes == ["4 inflate by 128 MiB \N{MIDDLE DOT} 6 unplug to 0 B"] * 2
+    assert notes == ["5 inflate by 128 MiB \N{MIDDLE DOT} 6 unplug to 0 B"] * 2
     words = section.xpath(".//*[@role='img']/@aria-label")
     assert (
         "6 unplug to 0 B: 1.088 GiB of 1.5 GiB asked for (73 %), "

@@ -17,7 +17,7 @@ HEAD = "version: 1\nname: x\nguest: debian-13\nmachine: {memory: 1GiB}\narms: {a
 @pytest.mark.parametrize(
     ("step", "place", "words"),
     [
-        ("start: {workload: redsi}", "8:23", "no workload is called 'redsi'; there are: redis, sparse-map"),
+        ("start: {workload: redsi}", "8:23", "no workload is called 'redsi'; there are: churn, dentries, "),
         ("start: {workload: sparse-map, set: {span: 50GB}}", "8:40", "span: '50GB' is not a size"),
         ("start: {workload: sparse-map, set: {spam: 1GiB}}", "8:40", "spam: Extra inputs are not permitted"),
         ("stop: {workload: nothing}", "8:22", "no workload is called 'nothing'"),

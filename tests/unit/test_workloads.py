@@ -17,6 +17,9 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, CommandTimeoutError, FileProblemsError, GuestError
 from orchestrator.guest.shell import CommandError
 from orchestrator.workloads import WorkloadDriver, load_workload
+from orchestrator.workloads.base import FRAME_CLASSES
+from orchestrator.workloads.malloc_conf import malloc_conf_text
+from orchestrator.workloads.program import parse_report
 from orchestrator.workloads.redis import parse_benchmark
 
 ROOT = Path(__file__).parents[2] / "workloads"
@@ -27,6 +30,8 @@ CSV = """\
 """
 MAPPED = {
     "pid": 99,
+    "start_seconds": 0.8,
+    "held_bytes": 241664,
     "pages_touched": 25600,
     "page_table_bytes_touched": 105103360,
     "page_table_bytes_let_go": 241664,
@@ -55,6 +60,7 @@ def test_what_we_ship_loads(folder: Path) -> None:
     driver = load_workload(folder.parent)
     assert driver.processes, "or no probe would watch it"
     assert not driver.program or (folder.parent / driver.program).is_file()
+    assert driver.expects, "or nobody could say whether its memory was found"
 
 
 def test_redis_is_loaded_and_emptied() -> None:
@@ -145,30 +151,110 @@ def test_stopping_waits_until_it_is_gone(clock: Clock, name: str, end: str, look
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("name", "settings", "argv"),
     [
-        ({}, ["53687091200", "2097152", "dontneed", "0"]),
-        ({"span": "1GiB", "chunk": "64MiB", "advice": "free"}, ["1073741824", "2097152", "free", "67108864"]),
+        (
+            "sparse-map",
+            {},
+            "/usr/local/bin/sparse-map 53687091200 stride=2097152 advice=dontneed chunk=0 backing=anonymous",
+        ),
+        (
+            "sparse-map",
+            {"span": "1GiB", "chunk": "64MiB", "advice": "keep", "backing": "file"},
+            "/usr/local/bin/sparse-map 1073741824 stride=2097152 advice=keep chunk=67108864 backing=file",
+        ),
+        ("dentries", {"amount": "16MiB"}, "/usr/local/bin/dentries 16777216"),
+        ("sockets", {}, "/usr/local/bin/sockets 67108864 family=tcp connections=64"),
+        (
+            "sockets",
+            {"options": {"family": "unix"}},
+            "/usr/local/bin/sockets 67108864 family=unix connections=64",
+        ),
+        ("tmpfs", {"options": {"file": "1MiB"}}, "/usr/local/bin/tmpfs 268435456 file=1048576"),
+        (
+            "churn",
+            {
+                "malloc_conf": {"dirty_decay_ms": 0, "retain": True, "thp": "never"},
+                "environment": {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"},
+            },
+            (
+                "env GLIBC_TUNABLES=glibc.malloc.arena_max=1 LD_PRELOAD=libjemalloc.so.2 "
+                "MALLOC_CONF=abort_conf:true,dirty_decay_ms:0,retain:true,thp:never "
+                "/usr/local/bin/churn 268435456 rounds=3 keep_one_in=16 smallest=64 largest=16384 "
+                "seed=5 allocator=jemalloc"
+            ),
+        ),
+        (
+            "churn",
+            {"allocator": "tcmalloc", "environment": {"TCMALLOC_RELEASE_RATE": 10}, "options": {"rounds": 1}},
+            (
+                "env TCMALLOC_RELEASE_RATE=10 LD_PRELOAD=libtcmalloc_minimal.so.4 "
+                "/usr/local/bin/churn 268435456 rounds=1 keep_one_in=16 smallest=64 largest=16384 "
+                "seed=5 allocator=tcmalloc"
+            ),
+        ),
+        (
+            "churn",
+            {"allocator": "glibc", "amount": "1GiB"},
+            (
+                "/usr/local/bin/churn 1073741824 rounds=3 keep_one_in=16 smallest=64 largest=16384 "
+                "seed=5 allocator=glibc"
+            ),
+        ),
     ],
 )
-def test_sparse_map(settings: dict[str, object], words: list[str]) -> None:
-    shell = FakeShell({"/usr/local/bin/sparse-map": json.dumps(MAPPED)})
-    measured = start("sparse-map", shell, **settings)
-    assert measured == {name: value for name, value in MAPPED.items() if name != "pid"}
-    assert shell.commands == [["/usr/local/bin/sparse-map", *words]]
+def test_what_a_program_is_started_with(name: str, settings: dict[str, object], argv: str) -> None:
+    shell = FakeShell({argv.split(maxsplit=1)[0]: json.dumps(MAPPED)})
+    measured = start(name, shell, seed=2**31 + 5, **settings)
+    assert measured == {figure: value for figure, value in MAPPED.items() if figure != "pid"}
+    assert [" ".join(words) for words in shell.commands] == [argv]
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        *("", "{}", "[]", "null", '{"pages_touched": null}', "[" * 100_000),
-        json.dumps({**MAPPED, "pages_touched": 10**400}),
-        json.dumps({**MAPPED, "touch_seconds": "x"}),
+        *("", "{}", "[]", "null", '{"held_bytes": null}', "[" * 100_000, "NaN"),
+        *(json.dumps({**MAPPED, "held_bytes": bad}) for bad in (10**400, "x", True, -1, [1])),
+        json.dumps({**MAPPED, "held_bytes": float("nan")}),
+        json.dumps({**MAPPED, "held_bytes": float("inf")}),
+        json.dumps({**MAPPED, "Not A Figure": 1}),
+        json.dumps({**MAPPED, **{f"figure_{i}": i for i in range(40)}}),
+        json.dumps({name: value for name, value in MAPPED.items() if name != "held_bytes"}),
     ],
 )
-def test_sparse_map_that_answers_nonsense(said: str) -> None:
-    with pytest.raises(CommandError, match="printed no result"):
+@pytest.mark.parametrize("name", ["sparse-map", "pin"])
+def test_a_program_that_answers_nonsense(name: str, said: str) -> None:
+    with pytest.raises(CommandError, match=f"{name} printed no result: "):
+        start(name, FakeShell({f"/usr/local/bin/{name}": said}))
+
+
+def test_a_sparse_map_reports_what_the_summary_is_made_of() -> None:
+    said = json.dumps({"held_bytes": 1})
+    assert start("pin", FakeShell({"/usr/local/bin/pin": said})) == {"held_bytes": 1}
+    with pytest.raises(CommandError, match="pages_touched is missing"):
         start("sparse-map", FakeShell({"/usr/local/bin/sparse-map": said}))
+
+
+@given(st.text() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
+def test_no_report_raises_anything_else(text: str) -> None:
+    with suppress(ValueError):
+        assert "held_bytes" in parse_report(text, ("held_bytes",))
+
+
+def test_redis_takes_settings_of_its_allocator() -> None:
+    shell = redis_shell(env="")
+    start("redis", shell, malloc_conf={"muzzy_decay_ms": -1, "background_thread": False})
+    assert shell.commands[0] == [
+        "env",
+        "MALLOC_CONF=abort_conf:true,muzzy_decay_ms:-1,background_thread:false",
+        "redis-server",
+        "/etc/redis/workload.conf",
+    ]
+
+
+def test_malloc_conf_is_in_the_order_it_was_written() -> None:
+    assert malloc_conf_text({}) == "abort_conf:true"
+    assert malloc_conf_text({"narenas": 1, "abort_conf": False}) == "abort_conf:false,narenas:1"
 
 
 @pytest.mark.parametrize(
@@ -213,15 +299,62 @@ def test_bad_settings_are_the_users(settings: dict[str, object]) -> None:
     assert "workload.yaml" in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("sockets", {"options": {"conections": 1}}, "no option 'conections'; there are: family, connections"),
+        ("dentries", {"options": {"x": 1}}, "no option 'x'; there are: none"),
+        ("sockets", {"options": {"connections": "many"}}, "'connections' is of another kind; compare 64"),
+        ("sockets", {"options": {"family": 1}}, "'family' is of another kind; compare 'tcp'"),
+        ("sockets", {"options": {"family": "a b"}}, "options.family"),
+        ("sockets", {"options": {"connections": True}}, "options.connections"),
+        ("sockets", {"amount": "0B"}, "amount"),
+        ("pin", {"expects": ["pins"]}, "no class of frames is called 'pins'; there are: page_table, "),
+        ("pin", {"expects": ["pinned", "pinned"]}, "named twice"),
+        ("pin", {"program": "../pin.c"}, "program"),
+        ("sparse-map", {"backing": "file", "advice": "free"}, "anonymous memory only"),
+        ("sparse-map", {"span": "0B"}, "span"),
+        ("sparse-map", {"stride": "0B"}, "stride"),
+        ("churn", {"allocator": "glibc", "malloc_conf": {"thp": "never"}}, "read by jemalloc only"),
+        ("churn", {"malloc_conf": {"thp": "never,retain:true"}}, "malloc_conf.thp"),
+        ("churn", {"malloc_conf": {"a:b": 1}}, "malloc_conf"),
+        ("churn", {"environment": {"LD_PRELOAD": "x"}}, "LD_PRELOAD follows from"),
+        ("churn", {"environment": {"MALLOC_CONF": "x"}}, "MALLOC_CONF follows from"),
+        ("churn", {"environment": {"a=b": "x"}}, "environment"),
+        ("churn", {"linkage": "static"}, "linkage is dynamic"),
+    ],
+)
+def test_settings_that_a_driver_refuses(name: str, settings: dict[str, object], words: str) -> None:
+    with pytest.raises(BadInputError) as refused:
+        load_workload(ROOT / name, settings)
+    assert words in refused.value.brief
+
+
+def test_a_setting_that_is_a_mapping_is_written_over_key_by_key() -> None:
+    driver: Any = load_workload(ROOT / "churn", {"options": {"rounds": 9}})
+    assert driver.options == {"rounds": 9, "keep_one_in": 16, "smallest": 64, "largest": 16384}
+    assert load_workload(ROOT / "churn", {"allocator": "glibc"}) != load_workload(ROOT / "churn")
+
+
+@pytest.mark.parametrize("name", FRAME_CLASSES)
+def test_every_class_of_frames_can_be_expected(name: str) -> None:
+    assert load_workload(ROOT / "pin", {"expects": [name]}).expects == (name,)
+
+
 def test_bad_files_have_a_place(tmp_path: Path) -> None:
     def load(text: str) -> WorkloadDriver:
         (tmp_path / "mine").mkdir(exist_ok=True)
         (tmp_path / "mine" / "workload.yaml").write_text(text)
         return load_workload(tmp_path / "mine")
 
-    assert load("driver: sparse-map\nspan: 1GiB\n").processes == ("sparse-map",)
-    with pytest.raises(FileProblemsError, match=r"workload\.yaml:2:7: "):
-        load("driver: sparse-map\nspan: 1G\n")
+    mine = load("driver: sparse-map\nprogram: mine.c\nspan: 1GiB\n")
+    assert (mine.processes, mine.expects, mine.linkage) == (("mine",), (), "static")
+    with pytest.raises(FileProblemsError, match=r"workload\.yaml:3:7: "):
+        load("driver: sparse-map\nprogram: mine.c\nspan: 1G\n")
+    with pytest.raises(FileProblemsError, match=r"workload\.yaml:2:10: "):
+        load("driver: sparse-map\nprogram: longer-than-a-comm.c\nspan: 1GiB\n")
+    with pytest.raises(FileProblemsError, match="no class of frames is called 'slabs'"):
+        load("driver: sparse-map\nprogram: mine.c\nspan: 1GiB\nexpects: [slabs]\n")
     with pytest.raises(BadInputError, match="no workload driver is called 'mysql'") as refused:
         load("driver: mysql\n")
     assert "redis" in refused.value.hint

@@ -1,0 +1,93 @@
+"""A driver of one of our C programs (workloads/common/holder.h): it works, reports, and stays."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from abc import abstractmethod
+from pathlib import PurePath
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from orchestrator.deadline import Deadline
+from orchestrator.errors import CommandError, CommandTimeoutError
+from orchestrator.guest.shell import GuestShell
+from orchestrator.workloads.base import WorkloadDriver
+
+_MAX_FIGURES = 32
+_FIGURE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class ProgramDriver(WorkloadDriver):
+    """Starts the program in the background and ends it with SIGTERM."""
+
+    # comm, by which its processes are found, has at most 15 characters (TASK_COMM_LEN).
+    program: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,14}\.c$")]
+    """Source of the program, beside `workload.yaml`; the process has its name."""
+
+    figures: ClassVar[tuple[str, ...]] = ("held_bytes",)
+    """What it has to report."""
+
+    @abstractmethod
+    def words(self, seed: int) -> list[str]:
+        """Arguments of the program."""
+
+    def variables(self) -> dict[str, str]:
+        """Environment of the program, beside the usual one."""
+        return {}
+
+    @property
+    def name(self) -> str:
+        """Name of the program in the guest, and of its process."""
+        return PurePath(self.program).stem
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def start(self, shell: GuestShell, *, seed: int, deadline: Deadline) -> dict[str, float]:
+        given = [f"{name}={value}" for name, value in self.variables().items()]
+        argv = [*(["env", *given] if given else []), f"/usr/local/bin/{self.name}", *self.words(seed)]
+        text = shell.run(argv, seconds=deadline.remaining).text
+        try:
+            return parse_report(text, self.figures)
+        except ValueError as error:
+            raise CommandError(f"{self.name} printed no result: {error}", details=text[:500]) from None
+
+    def stop(self, shell: GuestShell, *, deadline: Deadline) -> None:
+        shell.run(["pkill", "-x", self.name], seconds=deadline.remaining, check=False)
+        while shell.run(["pgrep", "-x", self.name], seconds=deadline.remaining, check=False).code == 0:
+            if deadline.expired:
+                raise CommandTimeoutError(f"{self.name} did not end")
+
+
+def parse_report(text: str, figures: tuple[str, ...]) -> dict[str, float]:
+    """What a program measured, by name with unit: all that it printed but its process id.
+
+    Raises ValueError when that is not such a line of JSON, or one of `figures` is not in it.
+    """
+    try:
+        answer = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if not isinstance(answer, dict) or len(answer) > _MAX_FIGURES:
+        raise ValueError(f"it is no object of at most {_MAX_FIGURES} figures")
+    measured = {name: _figure(name, value) for name, value in answer.items() if name != "pid"}
+    missing = [name for name in figures if name not in measured]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    return measured
+
+
+def _figure(name: str, value: object) -> float:
+    if not _FIGURE.fullmatch(name):
+        raise ValueError("a figure has no proper name")
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} is no figure of 0 or more")
+    return number
