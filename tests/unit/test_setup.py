@@ -62,7 +62,7 @@ def test_only_the_guests_own_key_is_believed(
     assert "IdentityAgent=none" in options
     assert called["envvars"]["ANSIBLE_HOST_KEY_CHECKING"] == "True"
     assert (host["ansible_host"], host["ansible_port"]) == ("127.0.0.1", 40022)
-    assert called["extravars"] == {"thp": "never"}
+    assert called["extravars"] == {"thp": {"__ansible_unsafe": "never"}}
     assert called["thread"] is not threading.main_thread(), "it would take our signal handlers"
 
 
@@ -83,6 +83,18 @@ def test_without_a_task_its_output_tells(apply: Apply, monkeypatch: pytest.Monke
     with pytest.raises(InfrastructureError, match="timeout") as error:
         apply()
     assert error.value.details.endswith("the end")
+def test_a_failed_command_is_told_by_what_it_said(apply: Apply, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"msg": "non-zero return code", "stderr": "no such sysctl"}
+    runner(
+        monkeypatch,
+        "failed",
+        ({"event": "runner_on_failed", "event_data": {"task": "Set it", "res": said}},),
+    )
+    with pytest.raises(InfrastructureError) as error:
+        apply()
+    assert error.value.details == "Set it: no such sysctl"
+
+
     assert len(error.value.details) <= 2000
 
 
