@@ -72,6 +72,7 @@ class TrialPlan(Frozen):
     seed: int
     guest: str
     kernel: str
+    kernel_args: str = ""
     accel: Accel
     machine: Machine
     setup: Setup
@@ -129,6 +130,7 @@ class Plan(Frozen):
             seed=trial.seed,
             guest=self.guest,
             kernel=arm.kernel,
+            kernel_args=arm.kernel_args,
             accel=self.accel,
             machine=arm.machine,
             setup=arm.setup,
@@ -156,9 +158,11 @@ def make_plan(scenario: Scenario, *, seed: int | None = None, repeats: int | Non
     body = scenario.body
     seed = body.seed if seed is None else seed
     repeats = body.repeats if repeats is None else repeats
-    steps = tuple(
-        PlannedStep(action=step.name, params=step.action.model_dump(mode="json")) for step in scenario.steps
-    )
+    planned = [
+        (step.arms, PlannedStep(action=step.name, params=step.action.model_dump(mode="json")))
+        for step in scenario.steps
+    ]
+    steps = {arm.name: tuple(step for arms, step in planned if arm.name in arms) for arm in scenario.arms}
     blocks = [
         (arm, repeat)
         for repeat in range(1, repeats + 1)
@@ -171,7 +175,7 @@ def make_plan(scenario: Scenario, *, seed: int | None = None, repeats: int | Non
             repeat=repeat,
             order=order,
             seed=_number(seed, repeat) % 2**32,  # workloads take 32 bits
-            steps=steps,
+            steps=steps[arm],
         )
         for order, (arm, repeat) in enumerate(blocks, start=1)
     )
@@ -210,6 +214,7 @@ def _with_columns(arms: tuple[Arm, ...]) -> tuple[PlannedArm, ...]:
         PlannedArm(
             name=arm.name,
             kernel=arm.kernel,
+            kernel_args=arm.kernel_args,
             setup=arm.setup,
             machine=arm.machine,
             differs={key: row.get(key, "") for key in told},
@@ -220,7 +225,7 @@ def _with_columns(arms: tuple[Arm, ...]) -> tuple[PlannedArm, ...]:
 
 def _row(arm: Arm) -> dict[str, str]:
     """An arm as flat columns, `kernel` first."""
-    row = {"kernel": arm.kernel}
+    row = {"kernel": arm.kernel, "kernel_args": arm.kernel_args}
     for part in (arm.setup, arm.machine):
         row |= _flat(part.model_dump(mode="json"))
     return row

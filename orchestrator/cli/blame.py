@@ -256,7 +256,7 @@ def _each_block(region: RegionBlame) -> Iterator[tuple[int, str, bool, dict[str,
     import numpy as np
 
     from orchestrator.model.blame import table_kind_name
-    from orchestrator.model.frames import FrameClass
+    from orchestrator.model.frame_class import FrameClass
 
     block_map = region.block_map
     names = [frame_class.name.lower() for frame_class in FrameClass]

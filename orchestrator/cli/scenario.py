@@ -88,6 +88,11 @@ def validate_command(
         arms, repeats, steps = len(scenario.arms), scenario.body.repeats, len(scenario.steps)
         counts = f"{_count(arms, 'arm')}, {_count(repeats, 'repeat')}, {_count(steps, 'step')}"
         out.print(f"{scenario.path}: ok ({counts})", markup=False)
+        for number, step in enumerate(scenario.steps, start=1):
+            if len(step.arms) < arms:
+                out.print(
+                    f"  step {number}, in {', '.join(step.arms)}: {step.action.describe()}", markup=False
+                )
 
 
 def _unfit(scenario: Scenario) -> list[Problem]:
@@ -139,18 +144,24 @@ def _print_plan(plan: Plan, scenario: Scenario) -> None:
     show(f"{plan.scenario}: {plan.description}" if plan.description else plan.scenario)
     show(
         f"guest {plan.guest}, accel {plan.accel}, seed {plan.seed}, "
-        f"a reading every {format_duration(plan.sample_every_seconds)}\n"
+        f"a reading every {format_duration(plan.sample_every_seconds)}"
     )
     told = list(plan.arms[0].differs)
+    if plan.arms[0].kernel_args and "kernel_args" not in told:
+        show(f"kernel_args {plan.arms[0].kernel_args}")
+    show("")
     machines = table("Arms", "arm", *told, "memory", "up to", "vCPUs")
     for arm in plan.arms:
         sizes = (format_size(arm.machine.memory), format_size(arm.machine.maximum_memory))
         machines.add_row(arm.name, *arm.differs.values(), *sizes, str(arm.machine.vcpus))
     show(machines)
     show("")
-    steps = table("Steps of each trial", "", "action", "what it does")
+    everywhere = all(len(step.arms) == len(plan.arms) for step in scenario.steps)
+    title, arms = ("Steps of each trial", ()) if everywhere else ("Steps", ("arms",))
+    steps = table(title, "", "action", "what it does", *arms)
     for number, step in enumerate(scenario.steps, start=1):
-        steps.add_row(str(number), step.name, step.action.describe())
+        where = "all" if len(step.arms) == len(plan.arms) else ", ".join(step.arms)
+        steps.add_row(str(number), step.name, step.action.describe(), *([where] if arms else []))
     show(steps)
     show("")
     trials = table(f"Trials ({len(plan.trials)})", "order", "trial", "arm", "repeat", "seed")

@@ -71,15 +71,19 @@ def booted(
     scratch: Path,
     progress: Callable[[str], None],
     console_log: Path | None = None,
+    kernel_args: str = "",
 ) -> Iterator[Guest]:
-    """Boot a guest on a fresh overlay and wait until its shell answers; end it afterwards."""
+    """Boot a guest on a fresh overlay and wait until its shell answers; end it afterwards.
+
+    `kernel_args` are words that are added to the definition's command line of the kernel.
+    """
     with ExitStack() as stack:
         scratch.mkdir(mode=0o711, parents=True)
         console = Console(console_log or scratch / "console.log")
         files = DomainFiles(
             kernel=boot.kernel,
             initrd=boot.initrd,
-            command_line=definition.command_line,
+            command_line=f"{definition.command_line} {kernel_args}".rstrip(),
             disk=_overlay(image.disk, scratch / "disk.qcow2"),
             console_log=console.path,
             ssh_port=_free_port(),

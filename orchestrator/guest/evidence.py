@@ -12,7 +12,8 @@ import numpy as np
 
 from orchestrator.guest.kernel_tables import Layout, Mappings, NotFoundError, ReadFrames, walk
 from orchestrator.model.entries import ACCESSED, DIRTY, PFN_MASK, PFN_SHIFT, PRESENT
-from orchestrator.model.frames import MOVABLE, FrameClass, classify_flags
+from orchestrator.model.frame_class import MOVABLE, FrameClass
+from orchestrator.model.frames import classify_flags
 from orchestrator.model.snapshot import I64, U8, U32, U64, Bool, Evidence
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 

@@ -51,7 +51,8 @@ def apply_playbook(
         if event.get("event") in {"runner_on_failed", "runner_on_unreachable"}:
             data = event.get("event_data", {})
             said = data.get("res", {})
-            text = said.get("msg") or said.get("stderr") or said.get("module_stderr") or ""
+            # `msg` of a command that failed is but "non-zero return code"
+            text = said.get("stderr") or said.get("module_stderr") or said.get("msg") or ""
             failures.append(f"{data.get('task', 'a task')}: {str(text)[:2000]}")
         return False  # keep no copy of the event on disk
 
@@ -71,7 +72,7 @@ def apply_playbook(
                 private_data_dir=str(scratch),
                 playbook=str(playbook.resolve()),
                 inventory={"all": {"hosts": {"guest": host}}},
-                extravars=variables,
+                extravars=_literal(variables),
                 envvars={
                     # ansible-playbook is installed beside our own interpreter, on PATH or not
                     "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
@@ -104,3 +105,14 @@ def apply_playbook(
         status = finished[0].status if finished else "did not start"
         said = "\n".join(failures[-3:]) or (finished[0].stdout.read()[-2000:] if finished else "")
         raise SetupError(f"setting up the guest failed ({playbook.name}: {status})", details=said)
+
+
+def _literal(value: Any) -> Any:
+    """A variable whose texts stay what they are.
+
+    Ansible takes extra variables for templates: a `{{ lookup('pipe', ...) }}` in a scenario would run a
+    command on the host. In its JSON, texts marked so are none (AnsibleJSONDecoder, `__ansible_unsafe`).
+    """
+    if isinstance(value, dict):
+        return {key: _literal(inner) for key, inner in value.items()}
+    return {"__ansible_unsafe": value} if isinstance(value, str) else value

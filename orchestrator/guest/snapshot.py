@@ -19,7 +19,8 @@ from orchestrator.guest.sampler import PROGRAM
 from orchestrator.guest.stream import Stream, StreamError, number
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import physical_end, ram_segments, read_frames
-from orchestrator.model.frames import KPF_PGTABLE, FrameClass, classify_flags, flag_set
+from orchestrator.model.frame_class import FrameClass
+from orchestrator.model.frames import KPF_PGTABLE, classify_flags, flag_set
 from orchestrator.model.snapshot import I64, U8, U64, Evidence, Region, Snapshot
 from orchestrator.units import PAGE_BYTES
 

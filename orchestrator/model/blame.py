@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from orchestrator.model.blocks import BlockMap, map_memory
-from orchestrator.model.frames import MOVABLE, UNMOVABLE, FrameClass
+from orchestrator.model.frame_class import MOVABLE, UNMOVABLE, FrameClass
 from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
 from orchestrator.model.tables import TOP_LEVEL, Tables, TableState
 

@@ -8,7 +8,8 @@ from typing import Self
 
 import numpy as np
 
-from orchestrator.model.frames import MOVABLE, N_FRAME_CLASSES, UNMOVABLE, FrameClass, classify_frames
+from orchestrator.model.frame_class import MOVABLE, N_FRAME_CLASSES, UNMOVABLE, FrameClass
+from orchestrator.model.frames import classify_frames
 from orchestrator.model.snapshot import I32, I64, U8, Bool, Region, Snapshot
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.model.frames import KPF_MMAP, KPF_PGTABLE, KPF_ZERO_PAGE, FrameClass, flag_set
+from orchestrator.model.frame_class import FrameClass
+from orchestrator.model.frames import KPF_MMAP, KPF_PGTABLE, KPF_ZERO_PAGE, flag_set
 from orchestrator.model.snapshot import I16, I64, U8, U16, U64, Bool, Snapshot
 
 # Bits of an entry: arch/x86/include/asm/pgtable_types.h, Intel SDM vol. 3A, 4.5.4.

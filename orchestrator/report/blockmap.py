@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 
 from orchestrator.model.blocks import BlockMap, map_blocks
-from orchestrator.model.frames import FrameClass, classify_frames
+from orchestrator.model.frame_class import FrameClass
+from orchestrator.model.frames import classify_frames
 from orchestrator.model.snapshot import Bool, Region, Snapshot
 from orchestrator.report.text import clean, count, size
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from orchestrator.model.frames import FrameClass
+from orchestrator.model.frame_class import FrameClass
 from orchestrator.report.data import RunView, TrialView
 from orchestrator.report.holders import holders_of
 from orchestrator.report.text import class_words, clean, count, percent

@@ -17,7 +17,7 @@ from orchestrator.host.accel import Acceleration, choose
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.interrupts import deferred
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, PlannedStep
 from orchestrator.run.meta import command_line, guest_facts, provenance
 from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
@@ -50,8 +50,7 @@ def execute_plan(
     KeyboardInterrupt; the run folder says so, too.
     """
     definition = load_definition(places.guests / f"{plan.guest}.yaml")
-    for trial in plan.trials[:1]:  # all have the same steps; what is bad is told before anything is begun
-        guest_programs(planned_workloads(plan.trial(trial.id), places), places)
+    guest_programs(planned_workloads(_workload_steps(plan), places), places)  # a bad one is told first
     facts = provenance(command_line(), places.guests.parent)
     run = RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts)
     status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
@@ -70,6 +69,13 @@ def execute_plan(
         with deferred():
             run.finish(status, code)
     return RunResult(run.directory, code, tuple(errors), tuple(summaries))
+
+
+def _workload_steps(plan: Plan) -> list[PlannedStep]:
+    """The steps of all arms that name a workload, each distinct one once."""
+    arms = {trial.arm: trial.steps for trial in plan.trials}  # the trials of an arm have the same
+    named = [step for steps in arms.values() for step in steps if "workload" in step.params]
+    return list({step.model_dump_json(): step for step in named}.values())
 
 
 def _execute(

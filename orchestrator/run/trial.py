@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 from orchestrator.host.machine import Machine
 from orchestrator.interrupts import deferred
 from orchestrator.observation import Observation
-from orchestrator.plan import TrialPlan
+from orchestrator.plan import PlannedStep, TrialPlan
 from orchestrator.probes import PROBES, HostView
 from orchestrator.run.places import GUEST_PROBE, Places
 from orchestrator.run.progress import Progress
@@ -208,7 +208,7 @@ def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorErr
 def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
     progress, deadline = lab.progress, Deadline(plan.deadline_seconds)
     scratch = lab.runtime / plan.id[:24]
-    workloads = planned_workloads(plan, lab.places)
+    workloads = planned_workloads(plan.steps, lab.places)
     _observe_bare_host(plan, writer)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
@@ -226,6 +226,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
                 scratch=scratch,
                 progress=lambda _: None,
                 console_log=writer.console_log,
+                kernel_args=plan.kernel_args,
             )
         )
         try:
@@ -290,10 +291,10 @@ def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
     trial.lab.progress.step_done(trial.describe, trial.outcome or "", time.monotonic() - began)
 
 
-def planned_workloads(plan: TrialPlan, places: Places) -> dict[str, WorkloadDriver]:
-    """The workloads that a trial's steps name, with their settings. Raises BadInputError for a bad one."""
+def planned_workloads(steps: Iterable[PlannedStep], places: Places) -> dict[str, WorkloadDriver]:
+    """The workloads that steps name, with their settings. Raises BadInputError for a bad one."""
     found: dict[str, WorkloadDriver] = {}
-    for step in plan.steps:
+    for step in steps:
         name = step.params.get("workload")
         if isinstance(name, str):
             settings = step.params.get("set")

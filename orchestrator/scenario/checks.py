@@ -97,16 +97,23 @@ def check_fits(scenario: Scenario, available_bytes: int) -> list[Problem]:
 
 
 def check_labels(scenario: Scenario) -> list[Problem]:
-    """A problem for each snapshot that is called like an earlier one: tables could not tell them apart."""
-    seen: set[str] = set()
+    """A problem for each snapshot that is called like an earlier one of an arm that has both.
+
+    Tables could not tell them apart; two in different arms have the same column.
+    """
+    seen: dict[str, set[str]] = {}  # label -> arms that have it
     problems = []
     for number, step in enumerate(scenario.steps):
         label = getattr(step.action, "label", None)
-        if label in seen:
-            wrong, right = f"a second snapshot is called {label!r}", "give each its own label"
+        if label is None:
+            continue
+        taken = seen.setdefault(label, set())
+        both = [arm for arm in step.arms if arm in taken]
+        if both:
+            where = "" if len(both) == len(scenario.arms) else f" (in {', '.join(both)})"
+            wrong, right = f"a second snapshot is called {label!r}{where}", "give each its own label"
             problems.append(scenario.file.problem(("steps", number, step.name, "label"), wrong, right))
-        elif label is not None:
-            seen.add(label)
+        taken.update(step.arms)
     return problems
 
 

@@ -19,7 +19,17 @@ from orchestrator.errors import BadInputError, FileProblemsError, Problem
 from orchestrator.host.machine import Machine
 from orchestrator.registry import Registry
 from orchestrator.scenario.checks import machine_faults
-from orchestrator.scenario.model import Arm, ArmsText, Body, Scenario, ScenarioText, Step, is_name
+from orchestrator.scenario.model import (
+    IN,
+    Arm,
+    ArmsText,
+    Body,
+    Scenario,
+    ScenarioText,
+    Step,
+    StepText,
+    is_name,
+)
 from orchestrator.yamlfile import (
     Entry,
     Location,
@@ -77,7 +87,7 @@ class _Loader:
     def load(self) -> Scenario:
         views = self._views()
         bodies = {name: self._body(view) for name, view in views.items()}
-        steps = self._steps()
+        steps = self._steps(tuple(views))
         kernels = self._kernels()
         booted = {name: self._kernel(view, kernels) for name, view in views.items()}
         machines = {name: machine for name, view in views.items() if (machine := self._machine(view))}
@@ -92,7 +102,13 @@ class _Loader:
             views=views,
             body=next(body for body in bodies.values() if body),
             arms=tuple(
-                Arm(name=name, kernel=booted[name], setup=body.setup, machine=body.machine)
+                Arm(
+                    name=name,
+                    kernel=booted[name],
+                    kernel_args=body.kernel_args or "",
+                    setup=body.setup,
+                    machine=body.machine,
+                )
                 for name, body in bodies.items()
                 if body
             ),
@@ -109,7 +125,7 @@ class _Loader:
         for name, arm in arms.entries.items():
             entries = dict(base)
             for key, entry in arm.node.entries.items():
-                if key == "kernel":
+                if key in ("kernel", "kernel_args"):
                     entries[key] = entry
                 elif key in ("setup", "machine") and isinstance(entry.node.content, dict):
                     entries[key] = replace(entry, node=_overlaid(base.get(key), entry.node))
@@ -163,25 +179,37 @@ class _Loader:
             self._problems.append(view.problem(("kernel",), f"there is no kernel {kernel!r}", right))
         return kernel
 
-    def _steps(self) -> dict[int, Step]:
+    def _steps(self, arms: tuple[str, ...]) -> dict[int, Step]:
         """The steps without faults, by their index."""
         steps = self._file.node(("steps",))
         if steps is None or not isinstance(steps.content, tuple):
             return {}
-        made = {i: self._step(i, node) for i, node in enumerate(steps.content)}
-        return {i: step for i, step in made.items() if step is not None}
+        actions = [self._action(i, node) for i, node in enumerate(steps.content)]
+        places = [self._arms_of(i, node, arms) for i, node in enumerate(steps.content)]
+        self._check_every_arm_has_a_step(arms, places)
+        both = enumerate(zip(actions, places, strict=True))
+        return {i: Step(*action, place) for i, (action, place) in both if action and place}
 
-    def _step(self, index: int, node: Node) -> Step | None:
+    def _action(self, index: int, node: Node) -> tuple[str, Action] | None:
+        """The action of a step and its name; None (and a problem) if it has a fault."""
         at: Location = ("steps", index)
         if not isinstance(node.content, dict) or not node.content:
             self._fault(
                 at, f"{dotted(at)} is not an action with parameters", "write it as `- unplug: {to: 0B}`"
             )
             return None
-        names = list(node.content)
+        names = [name for name in node.content if name != IN]
+        if not names:
+            wrong = f"{dotted(at)} has no action, only `{IN}`"
+            right = "write the action beside it, as in `unplug: {to: 0B}`"
+            self._problems.append(self._file.problem((*at, IN), wrong, right, key=True))
+            return None
         if len(names) > 1:
-            wrong = f"{dotted(at)} has {len(names)} keys ({', '.join(map(printable, names))}); a step has one"
-            right = "indent parameters below the action, or begin a new step with `- `"
+            wrong = f"{dotted(at)} has {len(names)} actions ({', '.join(map(printable, names))})"
+            right = (
+                "a step has one: indent its parameters below it, begin a new step with `- `, "
+                f"or name arms with `{IN}`"
+            )
             self._problems.append(self._file.problem((*at, names[1]), wrong, right, key=True))
             return None
         name = names[0]
@@ -194,10 +222,46 @@ class _Loader:
         kind = self._actions[name]
         params = node.content[name].node.plain()
         try:
-            return Step(name, kind.model_validate({} if params is None else params))
+            return name, kind.model_validate({} if params is None else params)
         except ValidationError as error:
             self._problems += self._file.problems(error, kind, (*at, name))
             return None
+
+    def _arms_of(self, index: int, node: Node, arms: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The arms that have a step, in the order of the file; None where a fault keeps that open."""
+        at: Location = ("steps", index)
+        written = node.entries.get(IN)
+        if written is None:
+            return arms if node.entries else None
+        try:
+            named = StepText.model_validate({IN: written.node.plain()}).arms
+        except ValidationError as error:
+            self._problems += self._file.problems(error, StepText, at)
+            return None
+        if arms == ("",):  # the file has no arms, which is told; no name would be right
+            return None
+        sound = True
+        for i, name in enumerate(named):
+            if name in arms and name not in named[:i]:
+                continue
+            sound = False
+            if name in arms:
+                self._fault((*at, IN, i), f"{dotted((*at, IN))} names {name!r} twice", "remove one")
+            else:
+                self._fault((*at, IN, i), f"there is no arm {name!r}", suggest(name, arms))
+        return tuple(arm for arm in arms if arm in named) if sound else None
+
+    def _check_every_arm_has_a_step(
+        self, arms: tuple[str, ...], places: list[tuple[str, ...] | None]
+    ) -> None:
+        some = [place for place in places if place is not None]
+        if not some or len(some) < len(places):  # a step that is not understood may be any arm's
+            return
+        for arm in arms:
+            if not any(arm in place for place in some):
+                wrong = f"{dotted(('arms', arm))} has no steps: each is `{IN}` other arms"
+                right = f"add it to the `{IN}` of a step, or remove the arm"
+                self._problems.append(self._file.problem(("arms", arm), wrong, right, key=True))
 
     def _machine(self, view: YamlFile) -> Machine | None:
         """An arm's machine, also where something else of the arm is wrong."""
@@ -208,16 +272,17 @@ class _Loader:
             return None
 
     def _check_steps(self, steps: dict[int, Step], machines: dict[str, Machine]) -> None:
-        """What the steps ask of every arm's machine; a fault of some arms only says of which."""
+        """What the steps ask of the machine of each arm that has them; a fault of some only says of which."""
         sound = {arm: machine for arm, machine in machines.items() if not any(machine_faults(machine))}
         for index, step in steps.items():
             found: dict[FieldProblem, list[str]] = {}
-            for arm, machine in sound.items():
-                for fault in step.action.problems(machine):
+            asked = [arm for arm in step.arms if arm in sound]
+            for arm in asked:
+                for fault in step.action.problems(sound[arm]):
                     found.setdefault(fault, []).append(arm)
             for fault, arms in found.items():
                 path = ("steps", index, step.name, *(fault.field.split(".") if fault.field else ()))
-                where = "" if len(arms) == len(sound) else f" (in {', '.join(arms)})"
+                where = "" if len(arms) == len(asked) else f" (in {', '.join(arms)})"
                 self._fault(path, f"{dotted(path)}: {fault.wrong}{where}", fault.right)
 
     def _fault(self, path: Location, wrong: str, right: str) -> None:

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, Field, StrictInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from orchestrator.actions.base import Action
 from orchestrator.host.machine import Frozen, Machine
@@ -26,6 +34,8 @@ def _matching(pattern: str, wrong: str, right: str) -> AfterValidator:
 
 _NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 _REDIS_KEY = r"[a-z][a-z0-9-]*"
+_SYSCTL_NAME = r"[a-z0-9_][a-z0-9_./-]*"
+_KERNEL_ARGS = r"[ -~]*"
 _LINE = r"[^\x00-\x1f\x7f-\x9f]*"
 
 
@@ -50,20 +60,71 @@ _one_line = _matching(_LINE, "has a control character", "write it in one line")
 Line: TypeAlias = Annotated[str, _one_line]
 # A line of redis.conf each: nothing may begin a second one.
 RedisValue: TypeAlias = Annotated[str | StrictInt, _one_line]
+SysctlName: TypeAlias = Annotated[
+    str,
+    _matching(_SYSCTL_NAME, "is not the name of a sysctl", "write it as in `vm.max_map_count`"),
+    Field(json_schema_extra={"pattern": f"^{_SYSCTL_NAME}$"}),
+]
+SysctlValue: TypeAlias = Annotated[Annotated[str, Field(min_length=1)] | StrictInt, _one_line]
+# The kernel takes 2048 characters in all (COMMAND_LINE_SIZE, arch/x86/include/asm/setup.h).
+KernelArgs: TypeAlias = Annotated[
+    str,
+    Field(max_length=512, json_schema_extra={"pattern": f"^{_KERNEL_ARGS}$"}),
+    _matching(_KERNEL_ARGS, "has a character that is not printable ASCII", "write it in one line of ASCII"),
+]
 Accel: TypeAlias = Literal["auto", "kvm", "tcg"]
 
 DEFAULT_DEADLINE_SECONDS = 3600.0
+IN = "in"  # the key of a step that is no action
+AUTO_MOVABLE = "auto-movable"
+DEFAULT_AUTO_MOVABLE_RATIO_PERCENT = 301  # the kernel's own: auto_movable_ratio, mm/memory_hotplug.c
 
 
 class Setup(Frozen):
     """What the playbook sets in the guest before the first step."""
 
-    online_policy: Literal["online", "online_kernel", "online_movable"] = "online"
-    """How the guest onlines plugged memory (`/sys/devices/system/memory/auto_online_blocks`)."""
+    online_policy: Literal["online", "online_kernel", "online_movable", "auto-movable"] = "online"
+    """How the guest onlines plugged memory: a word for `/sys/devices/system/memory/auto_online_blocks`, or
+    `auto-movable`, the kernel's policy that keeps a ratio of movable memory to the rest."""
+    auto_movable_ratio: Annotated[int, Field(strict=True, ge=0, le=10_000)] | None = Field(
+        default=None, validate_default=True
+    )
+    """With `auto-movable`: movable memory in percent of kernel memory, at the most; 301 if not given."""
     thp: Literal["image", "always", "madvise", "never"] = "image"
     """Transparent huge pages; `image` leaves what the image has."""
     redis_config: dict[RedisKey, RedisValue] = Field(default_factory=dict)
     """Directives of redis.conf."""
+    sysctl: dict[SysctlName, SysctlValue] = Field(default_factory=dict)
+    """Kernel parameters by their sysctl names."""
+
+    @field_validator("auto_movable_ratio")
+    @classmethod
+    def _ratio_of_its_policy(cls, ratio: int | None, info: ValidationInfo) -> int | None:
+        policy = info.data.get("online_policy")
+        if policy is None:  # what is wrong with it is told already
+            return ratio
+        if policy == AUTO_MOVABLE:
+            return DEFAULT_AUTO_MOVABLE_RATIO_PERCENT if ratio is None else ratio
+        if ratio is not None:
+            right = f"remove it, or use {AUTO_MOVABLE}; in an arm, `auto_movable_ratio: null` removes it"
+            raise ValueError(f"it means nothing with online_policy {policy!r}; {right}")
+        return None
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+_ArmList: TypeAlias = Annotated[list[str], Field(min_length=1)]
+
+
+class StepText(Frozen):
+    """What a step may have beside its action."""
+
+    arms: Annotated[_ArmList, BeforeValidator(_as_list, json_schema_input_type=_ArmList | str)] = Field(
+        alias=IN, json_schema_extra={"uniqueItems": True}
+    )
+    """The arms that have this step, a name or a list of names; without it, all have it."""
 
 
 class ArmText(Frozen):
@@ -71,6 +132,8 @@ class ArmText(Frozen):
 
     kernel: str | None = None
     """A kernel of the guest's definition, or a path (with a `/`) to a bzImage."""
+    kernel_args: KernelArgs | None = None
+    """Words for the kernel's command line, in place of the scenario's."""
     setup: dict[str, Any] = Field(default_factory=dict)
     """Keys of the scenario's `setup` that differ."""
     machine: dict[str, Any] = Field(default_factory=dict)
@@ -90,6 +153,8 @@ class Body(Frozen):
     """What is booted: guests/<guest>.yaml."""
     kernel: str | None = None
     """Kernel of the arms that name none; without it, the first of the guest's definition."""
+    kernel_args: KernelArgs | None = None
+    """Words that are added to the kernel's command line, in one line."""
     accel: Accel = "auto"
     """`kvm`, `tcg` (software emulation), or `auto`: kvm where there is one."""
     machine: Machine
@@ -105,7 +170,7 @@ class Body(Frozen):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 1
     """Seed of the order of the trials and of what the workloads do."""
     steps: Annotated[list[Any], Field(min_length=1, max_length=1000)]
-    """What happens in a trial, in order; each step is one action with its parameters."""
+    """What happens in a trial, in order: each step is one action with its parameters, in all arms or some."""
 
 
 ArmTexts: TypeAlias = Annotated[dict[Name, ArmText | None], Field(min_length=1, max_length=100)]
@@ -132,6 +197,7 @@ class Arm(Frozen):
 
     name: Name
     kernel: str
+    kernel_args: KernelArgs = ""
     setup: Setup
     machine: Machine
 
@@ -143,10 +209,11 @@ class Arm(Frozen):
 
 @dataclass(frozen=True)
 class Step:
-    """An action and the name that it is registered under."""
+    """An action, the name that it is registered under, and the arms that have it, in the file's order."""
 
     name: str
     action: Action
+    arms: tuple[str, ...]
 
 
 @dataclass(frozen=True)

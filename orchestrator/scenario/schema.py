@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.registry import Registry
-from orchestrator.scenario.model import ScenarioText
+from orchestrator.scenario.model import IN, ScenarioText, StepText
 from orchestrator.units import Duration, Size, write_size
 
 Schema: TypeAlias = dict[str, Any]
@@ -36,11 +36,13 @@ def scenario_schema(actions: Registry[type[Action]] = ACTIONS) -> Schema:
         properties[name]["description"] = own.get("description", "")
     definitions["Step"] = {
         "type": "object",
-        "description": "One action and its parameters.",
-        "properties": properties,
+        "description": "One action and its parameters, and the arms that have it.",
+        "properties": _of(StepText)["properties"] | properties,
         "additionalProperties": False,
-        "minProperties": 1,
-        "maxProperties": 1,
+        # One action, with or without arms beside it.
+        "if": {"required": [IN]},
+        "then": {"minProperties": 2, "maxProperties": 2},
+        "else": {"minProperties": 1, "maxProperties": 1},
     }
     schema["properties"]["steps"]["items"] = {"$ref": "#/$defs/Step"}
     for key in ("machine", "setup"):
@@ -56,7 +58,9 @@ class _WithAttributeDocs(GenerateJsonSchema):
         described = super().model_schema(schema)
         for base in reversed(schema["cls"].__mro__):
             if issubclass(base, BaseModel) and base is not BaseModel:
-                for name, text in _attribute_docs(base):
+                for attribute, text in _attribute_docs(base):
+                    field = base.model_fields.get(attribute)
+                    name = (field and field.alias) or attribute
                     if name in described.get("properties", {}):
                         described["properties"][name]["description"] = text
         return described

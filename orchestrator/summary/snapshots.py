@@ -10,7 +10,7 @@ import numpy as np
 from orchestrator.errors import BadInputError
 from orchestrator.model.blame import HugeSupply, RegionBlame, blame, huge_supply
 from orchestrator.model.blocks import BlockMap, BlockTotals, map_memory
-from orchestrator.model.frames import FrameClass
+from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.policies import POLICIES, Policy, StateView
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.tables import TableState

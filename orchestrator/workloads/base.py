@@ -14,7 +14,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.guest.programs import Linkage
 from orchestrator.guest.shell import GuestShell
 from orchestrator.host.machine import Frozen
-from orchestrator.model.frames import MOVABLE, UNMOVABLE
+from orchestrator.model.frame_class import MOVABLE, UNMOVABLE
 from orchestrator.registry import Registry
 from orchestrator.yamlfile import load_yaml_model, read_yaml
 

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from driver import ROOT, Orchestrator
 
-from orchestrator.model.frames import KPF_PGTABLE, FrameClass, classify_frames, flag_set
+from orchestrator.model.frame_class import FrameClass
+from orchestrator.model.frames import KPF_PGTABLE, classify_frames, flag_set
 from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import MIB, PAGE_BYTES
 

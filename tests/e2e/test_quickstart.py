@@ -16,7 +16,8 @@ from driver import ROOT, Finished, Orchestrator
 
 from orchestrator.host.accel import probe_kvm
 from orchestrator.model.blocks import map_blocks
-from orchestrator.model.frames import FrameClass, classify_frames
+from orchestrator.model.frame_class import FrameClass
+from orchestrator.model.frames import classify_frames
 from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import MIB, PAGE_BYTES
 

@@ -108,7 +108,7 @@ FAULTS = [
         "machine: 3\nx:\n",
         "4:10: machine is 3; it should be a mapping with keys of: vcpus, memory, virtio_mem, dimms, balloon",
         "5:1: unknown key 'x' in the file; there are: version, name, description, guest, "
-        "kernel, accel, machine, setup, sample_every, deadline, repeats, seed, steps, arms",
+        "kernel, kernel_args, accel, machine, setup, sample_every, deadline, repeats, seed, steps, arms",
     ),
     case('{kernel: "6.12"}', "{kernel: 6.12}", '8:15: arms.a.kernel is 6.12; write it in quotes: "6.12"'),
     case(
@@ -179,8 +179,111 @@ FAULTS = [
     case(
         "grow: {to: 1GiB}",
         "grow:\n    to: 1GiB",
-        "11:5: steps[0] has 2 keys (grow, to); a step has one; "
-        "indent parameters below the action, or begin a new step with `- `",
+        "11:5: steps[0] has 2 actions (grow, to); a step has one: "
+        "indent its parameters below it, begin a new step with `- `, or name arms with `in`",
+    ),
+    case(
+        "grow: {to: 1GiB}",
+        "grow: {to: 1GiB}\n    in: a\n    look:",
+        "12:5: steps[0] has 2 actions (grow, look); a step has one: "
+        "indent its parameters below it, begin a new step with `- `, or name arms with `in`",
+    ),
+    case(
+        "grow: {to: 1GiB}",
+        "in: [a]",
+        "10:5: steps[0] has no action, only `in`; write the action beside it, as in `unplug: {to: 0B}`",
+    ),
+    case(
+        "grow: {to: 1GiB}",
+        "look:\n    in: []",
+        "11:9: steps[0].in is an empty list; it should have at least 1 item",
+    ),
+    case("grow: {to: 1GiB}", "look:\n    in:", "11:5: steps[0].in is empty; it should be a valid string"),
+    case(
+        'a: {kernel: "6.12"}\nsteps:\n  - grow: {to: 1GiB}',
+        '"6.12": {}\nsteps:\n  - look:\n    in: [6.12]',
+        '11:10: steps[0].in[0] is 6.12; write it in quotes: "6.12"',
+    ),
+    case(
+        'a: {kernel: "6.12"}\nsteps:\n  - grow: {to: 1GiB}',
+        "plain:\n  virtio-mem:\nsteps:\n  - look:\n  - look: {}\n    in: [plain, virtio_mem]",
+        "13:17: there is no arm 'virtio_mem'; did you mean 'virtio-mem'?",
+    ),
+    case(
+        'arms:\n  a: {kernel: "6.12"}\nsteps:\n  - grow: {to: 1GiB}',
+        "arms: {}\nsteps:\n  - look:\n    in: a",
+        "7:7: arms is an empty mapping; it should have at least 1 item",
+    ),
+    case("grow: {to: 1GiB}", "look:\n    in: every", "11:9: there is no arm 'every'; there are: a"),
+    case("grow: {to: 1GiB}", "look:\n    in: [a, a]", "11:13: steps[0].in names 'a' twice; remove one"),
+    case(
+        'a: {kernel: "6.12"}\nsteps:\n  - grow: {to: 1GiB}',
+        "a:\n  b:\n  c:\nsteps:\n  - look:\n    in: [b]\n  - grow: {to: 1GiB}\n    in: [c, b]",
+        "8:3: arms.a has no steps: each is `in` other arms; add it to the `in` of a step, or remove the arm",
+    ),
+    # A step that is not understood may be any arm's: no second fault comes of it.
+    case(
+        'a: {kernel: "6.12"}\nsteps:\n  - grow: {to: 1GiB}',
+        "a:\n  b:\nsteps:\n  - look:\n    in: b\n  - grow: {to: 9GiB}\n    in: [c]",
+        "14:10: there is no arm 'c'; there are: a, b",
+    ),
+    # Only the arms that have a step are asked whether it suits them.
+    case(
+        'a: {kernel: "6.12"}\nsteps:\n  - grow: {to: 1GiB}',
+        "a: {machine: {virtio_mem: null}}\n  b:\n  c: {machine: {virtio_mem: {size: 512MiB}}}\n"
+        "steps:\n  - look:\n  - grow: {to: 1GiB}\n    in: [b, c]",
+        "13:16: steps[1].grow.to: 1GiB is more than the device's 512MiB (in c); use at most 512MiB",
+    ),
+    case(
+        "arms:\n",
+        'kernel_args: "a\\tb"\narms:\n',
+        "7:14: kernel_args: 'a\\tb' has a character that is not printable ASCII; "
+        "write it in one line of ASCII",
+    ),
+    case(
+        '{kernel: "6.12"}',
+        f"{{kernel_args: {'x' * 513}}}",
+        f"8:20: arms.a.kernel_args is '{'x' * 56}...; it should have at most 512 characters",
+    ),
+    case(
+        '{kernel: "6.12"}',
+        "{kernel_args: [quiet]}",
+        "8:20: arms.a.kernel_args is a list; it should be a valid string",
+    ),
+    case(
+        "arms:\n",
+        "setup: {online_policy: movable}\narms:\n",
+        "7:24: setup.online_policy is 'movable'; it should be 'online', 'online_kernel', 'online_movable' "
+        "or 'auto-movable'; did you mean 'auto-movable'?",
+    ),
+    case(
+        "arms:\n",
+        "setup: {auto_movable_ratio: 200}\narms:\n",
+        "7:29: setup.auto_movable_ratio: it means nothing with online_policy 'online'; "
+        "remove it, or use auto-movable; in an arm, `auto_movable_ratio: null` removes it",
+    ),
+    case(
+        "arms:\n",
+        "setup: {online_policy: auto-movable, auto_movable_ratio: 10001}\narms:\n",
+        "7:58: setup.auto_movable_ratio is 10001; it should be less than or equal to 10000",
+    ),
+    case(
+        '{kernel: "6.12"}',
+        "{setup: {online_policy: auto-movable, auto_movable_ratio: 2.5}}",
+        "8:64: setup.auto_movable_ratio is 2.5; it should be a valid integer",
+    ),
+    case(
+        "arms:\n",
+        'setup: {sysctl: {vm.Max: 1, -w: 1, vm.overcommit_memory: "1\\n2", vm.swappiness: 1.5}}\narms:\n',
+        "7:18: setup.sysctl.vm.Max: 'vm.Max' is not the name of a sysctl; write it as in `vm.max_map_count`",
+        "7:29: setup.sysctl.-w: '-w' is not the name of a sysctl; write it as in `vm.max_map_count`",
+        "7:58: setup.sysctl.vm.overcommit_memory: '1\\n2' has a control character; write it in one line",
+        '7:81: setup.sysctl.vm.swappiness is 1.5; write it in quotes: "1.5" or a valid integer',
+    ),
+    case(
+        '{kernel: "6.12"}',
+        '{setup: {sysctl: {vm.swappiness: ""}}}',
+        "8:39: setup.sysctl.vm.swappiness is ''; it should have at least 1 character or a valid integer",
     ),
     case(
         "grow: {to: 1GiB}",

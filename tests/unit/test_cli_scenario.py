@@ -131,6 +131,45 @@ def test_a_good_file_is_ok(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("good.yaml: ok (2 arms, 2 repeats, 2 steps)\n", "")
 
 
+SOME = """\
+  - look: {label: only}
+    in: new-and-with-a-long-name
+"""
+
+
+def test_steps_of_some_arms_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "good.yaml").write_text(GOOD + SOME)
+    assert call("validate", "good.yaml") == 0
+    assert capsys.readouterr().out == (
+        "good.yaml: ok (2 arms, 2 repeats, 3 steps)\n  step 3, in new-and-with-a-long-name: look [here]\n"
+    )
+    assert call("plan", "good.yaml") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    begin = lines.index(["Steps"])
+    assert lines[begin + 1 : begin + 5] == [
+        ["action", "what", "it", "does", "arms"],
+        ["1", "grow", "grow", "to", "1610612736", "B", "all"],
+        ["2", "look", "look", "[here]", "all"],
+        ["3", "look", "look", "[here]", "new-and-with-a-long-name"],
+    ]
+
+
+def test_plan_shows_kernel_args_by_arm_or_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "good.yaml").write_text(GOOD + "kernel_args: page_owner=on\n")
+    assert call("plan", "good.yaml") == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[2] == "kernel_args page_owner=on"
+    assert out.count("kernel_args") == 1
+    (folder / "good.yaml").write_text(GOOD.replace('{kernel: "6.12"', '{kernel_args: quiet, kernel: "6.12"'))
+    assert call("plan", "good.yaml") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    begin = lines.index(["Arms"])
+    assert lines[begin + 1 : begin + 3] == [
+        ["arm", "kernel", "kernel_args", "thp", "memory", "up", "to", "vCPUs"],
+        ["old", "6.12", "quiet", "image", "1", "GiB", "3", "GiB", "2"],
+    ]
+
+
 def test_every_fault_of_every_file_is_told_with_its_place(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,10 +303,57 @@ def test_the_schema_agrees_with_validate(capsys: pytest.CaptureFixture[str]) -> 
         assert accepts(made, GOOD.replace(old, new)), new
 
 
+ARMS_OF_A_STEP = [
+    ("- look:\n    in: old", True),
+    ("- look: {label: x}\n    in: [old]", True),
+    ("- in: old\n    look:", True),
+    ("- look:\n    in: []", False),
+    ("- look:\n    in:", False),
+    ("- look:\n    in: 3", False),
+    ("- look:\n    in: [old, 3]", False),
+    ("- look:\n    in: [old, old]", False),
+    ("- in: [old]", False),
+    ("- look:\n    grow: {to: 1GiB}\n    in: [old]", False),
+    ("- look:\n    on: [old]", False),
+]
+SETTINGS = [
+    ("setup: {online_policy: auto-movable, auto_movable_ratio: 0}", True),
+    ("setup: {online_policy: auto-movable, auto_movable_ratio: null}", True),
+    ("setup: {online_policy: auto-movable, auto_movable_ratio: -1}", False),
+    ("setup: {online_policy: auto-movable, auto_movable_ratio: 10001}", False),
+    ("setup: {online_policy: auto_movable}", False),
+    ("setup: {sysctl: {vm.max_map_count: 1, net/core/x: y}}", True),
+    ("setup: {sysctl: {Vm.x: 1}}", False),
+    ("setup: {sysctl: {vm.x: 1.5}}", False),
+    ("setup: {sysctl: {vm.x: ''}}", False),
+    ("kernel_args: page_owner=on quiet", True),
+    ("kernel_args: null", True),
+    ("kernel_args: é", False),
+    (f"kernel_args: {'x' * 512}", True),
+    (f"kernel_args: {'x' * 513}", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "good"),
+    [("- look:", *case) for case in ARMS_OF_A_STEP] + [("setup: {thp: never}", *case) for case in SETTINGS],
+)
+def test_schema_and_loader_take_and_refuse_the_same(
+    folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, good: bool
+) -> None:
+    assert GOOD.count(old) == 1
+    text = GOOD.replace(old, new)
+    (folder / "good.yaml").write_text(text)
+    assert accepts(schema(capsys), text) is good
+    assert call("validate", "good.yaml") == (0 if good else 2)
+
+
 def test_the_schema_describes_keys_actions_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     made = schema(capsys)
     step = made["$defs"]["Step"]["properties"]["grow"]
     assert step["description"] == "Plug memory until so much is plugged."
+    arms = made["$defs"]["Step"]["properties"]["in"]["description"]
+    assert arms == "The arms that have this step, a name or a list of names; without it, all have it."
     grow = made["$defs"]["action.grow"]
     assert grow["properties"]["to"]["description"] == "Bytes that are plugged afterwards."
     assert grow["properties"]["within"]["default"] == "60s"

@@ -12,7 +12,8 @@ from synthetic import ANON, USER_DATA, Guest, bits, entry, sparse_guest
 
 from orchestrator.model.blame import RegionBlame, blame, huge_supply
 from orchestrator.model.blocks import map_blocks, map_memory
-from orchestrator.model.frames import KPF_BUDDY, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB, FrameClass
+from orchestrator.model.frame_class import FrameClass
+from orchestrator.model.frames import KPF_BUDDY, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB
 from orchestrator.model.policies import StateView
 from orchestrator.model.snapshot import Evidence, Region
 

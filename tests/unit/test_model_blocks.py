@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from synthetic import ANON, LINUX_BLOCK_FRAMES, Guest, bits
 
 from orchestrator.model.blocks import BlockMap, BlockTotals, map_blocks, map_memory
+from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import (
     KPF_BUDDY,
     KPF_HWPOISON,
@@ -18,7 +19,6 @@ from orchestrator.model.frames import (
     KPF_RESERVED,
     KPF_SLAB,
     KPF_UPTODATE,
-    FrameClass,
     classify_frames,
 )
 from orchestrator.model.snapshot import Region

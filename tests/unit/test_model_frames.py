@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import ANON, LINUX_BLOCK_FRAMES, Guest, bits
 
+from orchestrator.model.frame_class import MOVABLE, UNMOVABLE, FrameClass
 from orchestrator.model.frames import (
     KPF_ACTIVE,
     KPF_ANON,
@@ -31,9 +32,6 @@ from orchestrator.model.frames import (
     KPF_UNEVICTABLE,
     KPF_UPTODATE,
     KPF_ZERO_PAGE,
-    MOVABLE,
-    UNMOVABLE,
-    FrameClass,
     classify_frames,
 )
 from orchestrator.model.snapshot import Evidence

@@ -35,7 +35,9 @@ class Grow(Action):
         raise NotImplementedError
 
 
-def scenario(arms: dict[str, object], *, extra: str = "", grow_to: int = 1 << 30) -> Scenario:
+def scenario(
+    arms: dict[str, object], *, extra: str = "", grow_to: int = 1 << 30, more_steps: str = ""
+) -> Scenario:
     text = f"""\
 version: 1
 name: quick
@@ -46,7 +48,7 @@ arms: {json.dumps(arms)}
 steps:
   - grow: {{to: {write_size(grow_to)}}}
   - grow: {{to: 0B, within: 250ms}}
-"""
+{more_steps}"""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "s.yaml"
         path.write_text(text)
@@ -60,7 +62,14 @@ arms_of = st.dictionaries(
         {},
         optional={
             "kernel": st.sampled_from(["6.12", "7.x"]),
-            "setup": st.fixed_dictionaries({"thp": st.sampled_from(["always", "never"])}),
+            "kernel_args": st.sampled_from(["quiet", "page_owner=on quiet", ""]),
+            "setup": st.fixed_dictionaries(
+                {"thp": st.sampled_from(["always", "never"])},
+                optional={
+                    "online_policy": st.sampled_from(["online", "auto-movable"]),
+                    "sysctl": st.just({"vm.max_map_count": 70000, "kernel.core_pattern": "x y"}),
+                },
+            ),
             "machine": st.fixed_dictionaries({"vcpus": st.integers(1, 8)}),
         },
     ),
@@ -152,6 +161,55 @@ def test_columns_are_the_kernel_and_what_is_not_the_same_in_all_arms() -> None:
             ("6.12", "image", "", "2147483648", "2097152", "false"),
         ]
     ]
+
+
+def test_kernel_args_and_policies_are_columns_where_arms_differ_and_reach_the_trial() -> None:
+    plan = make_plan(
+        scenario(
+            {
+                "a": {"kernel_args": "page_owner=on", "setup": {"online_policy": "auto-movable"}},
+                "b": {"setup": {"sysctl": {"vm.swappiness": 1}}},
+            },
+            extra="kernel_args: quiet",
+        )
+    )
+    assert [arm.differs for arm in plan.arms] == [
+        {
+            "kernel": "6.12",
+            "kernel_args": "page_owner=on",
+            "online_policy": "auto-movable",
+            "auto_movable_ratio": "301",
+            "sysctl.vm.swappiness": "",
+        },
+        {
+            "kernel": "6.12",
+            "kernel_args": "quiet",
+            "online_policy": "online",
+            "auto_movable_ratio": "",
+            "sysctl.vm.swappiness": "1",
+        },
+    ]
+    assert [plan.trial(f"{arm}-01").kernel_args for arm in "ab"] == ["page_owner=on", "quiet"]
+
+
+def test_a_trial_has_the_steps_of_its_arm_only() -> None:
+    steps = "  - grow: {to: 1MiB}\n    in: [b]\n  - grow: {to: 2MiB}\n    in: [c, b]\n"
+    plan = make_plan(scenario({"a": {}, "b": {}, "c": {}}, more_steps=steps), repeats=2)
+    sizes = {trial.id: [step.params["to"] for step in trial.steps[2:]] for trial in plan.trials}
+    assert sizes == {
+        f"{arm}-0{repeat}": grown
+        for repeat in (1, 2)
+        for arm, grown in {"a": [], "b": [1 << 20, 2 << 20], "c": [2 << 20]}.items()
+    }
+    assert plan.trial("c-02").steps == plan.trial("c-01").steps
+
+
+def test_a_plan_from_before_these_keys_is_still_read() -> None:
+    plan = make_plan(scenario({"a": {}}))
+    old = json.loads(plan.to_json())
+    (arm,) = old["arms"]
+    del arm["kernel_args"], arm["setup"]["auto_movable_ratio"], arm["setup"]["sysctl"]
+    assert Plan.from_json(json.dumps(old)) == plan
 
 
 def test_arms_that_are_alike_are_still_told_apart_by_a_column() -> None:

@@ -68,7 +68,12 @@ def evil_run(results: Path) -> Path:
         trial.event("step.end", 4, **begun, outcome="done", expects=[EVIL, {EVIL: EVIL}, "slab"])
         trial.event("step.begin", 5, step="3", action="unplug", describe=EVIL)
         junk = [[0, 0], [EVIL, 1], [1, float("nan")], [1, 10**400], [True, 1], [-1, 1], [1], EVIL, [2, 4096]]
-        said = {"outcome": "partial", "takes_memory": EVIL, "curve": junk, "values": {"requested_bytes": 8192}}
+        said = {
+            "outcome": "partial",
+            "takes_memory": EVIL,
+            "curve": junk,
+            "values": {"requested_bytes": 8192},
+        }
         trial.event("step.end", 6, step="3", action="unplug", requested_ns=5, acknowledged_ns=6, **said)
         rng = np.random.default_rng(1)
         write_snapshot(trial.snapshots / "a.npz", snapshot("after-unplug", ARMS[0], rng))

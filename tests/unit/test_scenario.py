@@ -116,6 +116,44 @@ def test_an_arm_overrides_only_what_it_names(tmp_path: Path) -> None:
     assert {changed.kernel, same.kernel} == {"7.x"}
 
 
+def test_a_step_is_for_all_arms_or_for_those_that_it_names(tmp_path: Path) -> None:
+    text = good_but('  a: {kernel: "6.12"}\n', "  a:\n  b:\n  c:\n")
+    text += "  - look:\n    in: [c, a]\n  - in: b\n    look: {label: there}\n"
+    assert [(step.name, step.arms) for step in load(tmp_path, text).steps] == [
+        ("grow", ("a", "b", "c")),
+        ("look", ("a", "c")),  # in the order of the file
+        ("look", ("b",)),
+    ]
+
+
+def test_an_arms_kernel_args_replace_the_scenarios(tmp_path: Path) -> None:
+    arms = "  a: {kernel_args: quiet 'x=\"1 2\"'}\n  b:\n  c: {kernel_args: null}\n"
+    text = good_but('arms:\n  a: {kernel: "6.12"}\n', f"kernel_args: page_owner=on\narms:\n{arms}")
+    assert [arm.kernel_args for arm in load(tmp_path, text).arms] == [
+        "quiet 'x=\"1 2\"'",
+        "page_owner=on",
+        "",
+    ]
+    (plain,) = load(tmp_path, GOOD).arms
+    assert plain.kernel_args == ""
+
+
+def test_a_ratio_belongs_to_auto_movable(tmp_path: Path) -> None:
+    arms = (
+        "  a: {setup: {online_policy: online, auto_movable_ratio: null}}\n  b:\n"
+        "  c: {setup: {auto_movable_ratio: 0}}\n  d: {setup: {auto_movable_ratio: null}}\n"
+    )
+    setup = "setup: {online_policy: auto-movable, auto_movable_ratio: 200, sysctl: {vm.swappiness: 7}}\n"
+    made = load(tmp_path, good_but('arms:\n  a: {kernel: "6.12"}\n', f"{setup}arms:\n{arms}"))
+    assert [(arm.setup.online_policy, arm.setup.auto_movable_ratio) for arm in made.arms] == [
+        ("online", None),
+        ("auto-movable", 200),
+        ("auto-movable", 0),
+        ("auto-movable", 301),
+    ]
+    assert {tuple(arm.setup.sysctl.items()) for arm in made.arms} == {(("vm.swappiness", 7),)}
+
+
 def test_without_a_kernel_the_definition_decides_and_null_takes_a_device_away(tmp_path: Path) -> None:
     text = good_but('{kernel: "6.12"}', "{machine: {virtio_mem: null}}").replace("grow: {to: 1GiB}", "look:")
     (arm,) = load(tmp_path, text).arms
@@ -173,6 +211,7 @@ PIECES += [
     "\x85",
     "\\",
     "a:",
+    "\n    in: [a]",
     "@",
     "1GiB",
     "-1",

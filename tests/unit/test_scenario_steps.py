@@ -33,6 +33,26 @@ def test_a_bad_step_is_told_with_its_place(tmp_path: Path, step: str, place: str
     assert re.match(rf"{re.escape(str(path))}:{place}: .*{re.escape(words)}", str(problem)), str(problem)
 
 
+def test_labels_differ_within_each_arm(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    head = HEAD.replace("{a: }", "{a: , b: , c: }")
+    steps = [
+        "  - snapshot: {label: same}\n    in: a\n",
+        "  - snapshot: {label: same}\n    in: [b]\n",
+        "  - snapshot: {label: other}\n    in: [a, b]\n",
+        "  - wait: {time: 1s}\n",
+    ]
+    path.write_text(head + "".join(steps))
+    assert len(open_scenario(path, ROOT / "guests").steps) == 4
+    path.write_text(head + "".join(steps) + "  - snapshot: {label: same}\n    in: [b, c]\n")
+    with pytest.raises(FileProblemsError) as refused:
+        open_scenario(path, ROOT / "guests")
+    (problem,) = refused.value.problems
+    assert str(problem) == (
+        f"{path}:14:23: a second snapshot is called 'same' (in b); give each its own label"
+    )
+
+
 def test_the_scenarios_that_come_along_are_sound() -> None:
     for path in (ROOT / "scenarios").glob("*.yaml"):
         assert open_scenario(path).name == path.stem

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
-import re
+import json
+import os
+import shlex
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import ansible_runner
+import jinja2
+import jinja2.meta
 import pytest
 from ruamel.yaml import YAML
 
@@ -62,7 +67,7 @@ def test_only_the_guests_own_key_is_believed(
     assert "IdentityAgent=none" in options
     assert called["envvars"]["ANSIBLE_HOST_KEY_CHECKING"] == "True"
     assert (host["ansible_host"], host["ansible_port"]) == ("127.0.0.1", 40022)
-    assert called["extravars"] == {"thp": "never"}
+    assert called["extravars"] == {"thp": {"__ansible_unsafe": "never"}}
     assert called["thread"] is not threading.main_thread(), "it would take our signal handlers"
 
 
@@ -76,6 +81,18 @@ def test_a_failed_task_is_named(apply: Apply, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(InfrastructureError, match=r"guest\.yaml: failed") as error:
         apply()
     assert error.value.details == "Set memory policies: write error"
+
+
+def test_a_failed_command_is_told_by_what_it_said(apply: Apply, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"msg": "non-zero return code", "stderr": "no such sysctl"}
+    runner(
+        monkeypatch,
+        "failed",
+        ({"event": "runner_on_failed", "event_data": {"task": "Set it", "res": said}},),
+    )
+    with pytest.raises(InfrastructureError) as error:
+        apply()
+    assert error.value.details == "Set it: no such sysctl"
 
 
 def test_without_a_task_its_output_tells(apply: Apply, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +113,147 @@ def test_a_runner_that_does_not_start_is_told(apply: Apply, monkeypatch: pytest.
     assert "no ansible-playbook here" in error.value.details
 
 
+def play() -> Any:
+    (found,) = YAML(typ="safe").load((PLAYBOOKS / "guest.yaml").read_text())
+    return found
+
+
 def test_the_playbook_is_given_every_variable_that_it_uses() -> None:
+    assert all(task["name"] for task in play()["tasks"])
     text = (PLAYBOOKS / "guest.yaml").read_text()
-    (play,) = YAML(typ="safe").load(text)
-    assert all(task["name"] for task in play["tasks"])
-    used = set(re.findall(r"{{\s*(\w+)", text)) | set(re.findall(r"{% (?:if|for .* in) (\w+)", text))
-    local = set(re.findall(r"{% for (\w+), (\w+) in", text)[0])
-    assert used - local == {"programs_dir", *Setup.model_fields}
+    used = jinja2.meta.find_undeclared_variables(jinja_of_ansible().parse(text))
+    assert used == {"programs_dir", *Setup.model_fields}
+
+
+def jinja_of_ansible() -> jinja2.Environment:
+    made = jinja2.Environment(trim_blocks=True, autoescape=False)  # noqa: S701  # it makes a shell script
+    made.filters["quote"] = lambda value: shlex.quote(str(value))
+    return made
+
+
+class Sys:
+    """A guest's /sys in a folder, and the script of the playbook's last task to run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.auto_online = self.file("sys/devices/system/memory/auto_online_blocks", "offline")
+        self.thp = self.file("sys/kernel/mm/transparent_hugepage/enabled", "image's own")
+        self.policy = self.file("sys/module/memory_hotplug/parameters/online_policy", "contig-zones")
+        self.ratio = self.file("sys/module/memory_hotplug/parameters/auto_movable_ratio", "301")
+        sysctl = self.file("bin/sysctl", '#!/bin/sh\nprintf "%s|" "$@"\necho\n')
+        sysctl.chmod(0o755)
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+        return path
+
+    @property
+    def task(self) -> str:
+        """The task's script as the playbook has it, but for the folder that it writes to."""
+        script: str = play()["tasks"][-1]["ansible.builtin.shell"]["cmd"]
+        return script.replace("/sys/", f"{self.folder}/sys/")
+
+    def set(self, **setup: object) -> subprocess.CompletedProcess[str]:
+        variables = Setup.model_validate(setup).model_dump()
+        script = jinja_of_ansible().from_string(self.task).render(variables)
+        env = {"PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
+        return subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True, check=False)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        paths = (self.auto_online, self.policy, self.ratio, self.thp)
+        return tuple(path.read_text().strip() for path in paths)
+
+
+@pytest.fixture
+def guest_sys(tmp_path: Path) -> Sys:
+    return Sys(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setup", "written"),
+    [
+        ({}, ("online", "contig-zones", "301", "image's own")),
+        (
+            {"online_policy": "online_kernel", "thp": "never"},
+            ("online_kernel", "contig-zones", "301", "never"),
+        ),
+        ({"online_policy": "auto-movable"}, ("online", "auto-movable", "301", "image's own")),
+        (
+            {"online_policy": "auto-movable", "auto_movable_ratio": 0},
+            ("online", "auto-movable", "0", "image's own"),
+        ),
+    ],
+)
+def test_policies_are_written_to_sysfs(
+    guest_sys: Sys, setup: dict[str, object], written: tuple[str, ...]
+) -> None:
+    done = guest_sys.set(**setup)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert guest_sys.written == written
+
+
+def test_a_plain_policy_is_not_left_to_auto_movable(guest_sys: Sys) -> None:
+    guest_sys.policy.write_text("auto-movable\n")
+    assert guest_sys.set(online_policy="online").returncode == 0
+    assert guest_sys.written[:2] == ("online", "contig-zones")
+    guest_sys.policy.chmod(0o444)
+    before = guest_sys.policy.stat().st_mtime_ns
+    assert guest_sys.set(online_policy="online").returncode == 0
+    assert guest_sys.policy.stat().st_mtime_ns == before, "the default is not written again"
+
+
+def test_a_kernel_without_auto_movable_is_told_of_and_does_for_the_others(guest_sys: Sys) -> None:
+    guest_sys.ratio.unlink()
+    guest_sys.policy.unlink()
+    failed = guest_sys.set(online_policy="auto-movable")
+    assert failed.returncode == 1
+    assert failed.stderr == (
+        "the guest's kernel has no memory_hotplug.auto_movable_ratio: online_policy auto-movable needs it\n"
+    )
+    assert guest_sys.auto_online.read_text() == "offline\n"
+    assert guest_sys.set(online_policy="online_movable").returncode == 0
+    assert guest_sys.auto_online.read_text() == "online_movable\n"
+    assert not guest_sys.policy.exists()
+
+
+def test_sysctls_are_set_as_they_are_written(guest_sys: Sys) -> None:
+    done = guest_sys.set(
+        sysctl={"vm.max_map_count": 131072, "kernel/core_pattern": "$(touch x) 'a\" b=c; \\ %e"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "-q|-w|--|vm.max_map_count=131072|",
+        "-q|-w|--|kernel/core_pattern=$(touch x) 'a\" b=c; \\ %e|",
+    ]
+
+
+def test_a_sysctl_that_cannot_be_set_ends_the_set_up(guest_sys: Sys) -> None:
+    guest_sys.file("bin/sysctl", "#!/bin/sh\necho cannot stat >&2\nexit 1")
+    done = guest_sys.set(sysctl={"vm.a": 1, "vm.b": 2})
+    assert (done.returncode, done.stderr) == (1, "cannot stat\n")
+
+
+def test_ansible_itself_runs_the_task_and_runs_nothing_that_a_value_says(
+    tmp_path: Path, guest_sys: Sys
+) -> None:
+    """Values of a scenario are texts: as a template, this one would run a command on the host."""
+    task = {"name": "Set it", "ansible.builtin.shell": {"cmd": guest_sys.task}}
+    task["environment"] = {"PATH": f"{guest_sys.folder}/bin:{os.environ['PATH']}"}
+    task["register"] = "said"
+    keep = {"ansible.builtin.copy": {"content": "{{ said.stdout }}", "dest": str(tmp_path / "said")}}
+    playbook = tmp_path / "local.yaml"
+    local = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task, keep]}
+    playbook.write_text(json.dumps([local]))
+    evil = "{{ lookup('pipe', 'echo ran') }}"
+    setup = Setup.model_validate({"online_policy": "auto-movable", "sysctl": {"kernel.x": evil, "vm.y": 1}})
+    shell: Any = SimpleNamespace(port=1, known_hosts=tmp_path / "known_hosts")
+    keys = SshKeys(client=tmp_path / "client", host=tmp_path / "host")
+    apply_playbook(playbook, setup.model_dump(), shell, keys, tmp_path / "s", check=lambda: None)
+    assert guest_sys.written == ("online", "auto-movable", "301", "image's own")
+    assert (tmp_path / "said").read_text().splitlines() == [
+        f"-q|-w|--|kernel.x={evil}|",
+        "-q|-w|--|vm.y=1|",
+    ]

@@ -78,6 +78,7 @@ class Stage:
         self.answers: dict[str, Answer | list[Answer]] = {}
         self.domain = FakeDomain()
         self.ended = False
+        self.kernel_args = ""
         self.setup: Mapping[str, object] = {}
         self.installed: set[str] = set()
         self.boot_error: OrchestratorError | None = None
@@ -88,8 +89,11 @@ class Stage:
         monkeypatch.setattr(sampling, "PROBES", [("one", One)])
 
     @contextmanager
-    def booted(self, *_: object, scratch: Path, console_log: Path, **__: object) -> Iterator[Guest]:
+    def booted(
+        self, *_: object, scratch: Path, console_log: Path, kernel_args: str, **__: object
+    ) -> Iterator[Guest]:
         scratch.mkdir(parents=True)
+        self.kernel_args = kernel_args
         if self.boot_error:
             raise self.boot_error
         console_log.write_text(self.console)
@@ -174,9 +178,10 @@ def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> N
     }
     start = {"action": "start", "params": {"workload": "sparse-map", "set": {"span": "1GiB"}}}
     stop = {"action": "stop", "params": {"workload": "sparse-map"}}
-    assert stage.run(start, stop, setup={"thp": "never"}) is None
+    assert stage.run(start, stop, setup={"thp": "never"}, kernel_args="page_owner=on") is None
     assert stage.installed >= {"guest-probe", "memory-blocks", "sparse-map"}
     assert stage.setup["thp"] == "never"
+    assert stage.kernel_args == "page_owner=on"
     assert ["/usr/local/bin/sparse-map", str(1 << 30)] in [argv[:2] for argv in stage.shell.commands]
     (sampler,) = (argv for argv in stage.shell.commands if "sample" in argv)
     assert sampler[-2:] == ["--", "sparse-map"], "the probes watch it"

@@ -1,0 +1,120 @@
+"""A whole plan: what is bad in any arm is told before anything is begun, and arms boot as they say."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from orchestrator.errors import BadInputError
+from orchestrator.guest import boot
+from orchestrator.plan import Plan, make_plan
+from orchestrator.run import execute, trial
+from orchestrator.run.places import Places
+from orchestrator.scenario import load_scenario
+
+ROOT = Path(__file__).parents[2]
+
+
+def plan(steps: str) -> Plan:
+    """A plan with the arms a and b, twice each."""
+    text = (
+        "version: 1\nname: x\nguest: debian-13\nmachine: {memory: 1GiB}\nrepeats: 2\narms: {a: , b: }\n"
+        f"steps:\n{steps}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.yaml"
+        path.write_text(text)
+        return make_plan(load_scenario(path, kernels_of=lambda _: ["6.12"]))
+
+
+def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[tuple[str, object]] = []
+    compiled: list[str] = []
+    load = trial.load_workload
+
+    def loaded(folder: Path, settings: Mapping[str, object] | None = None) -> object:
+        looked.append((folder.name, settings))
+        return load(folder, settings)
+
+    def built(source: Path, cache: Path) -> Path:
+        compiled.append(source.name)
+        return source
+
+    monkeypatch.setattr(trial, "load_workload", loaded)
+    monkeypatch.setattr(trial, "build_program", built)
+    steps = (
+        "  - start: {workload: sparse-map}\n"
+        "  - start: {workload: redis}\n    in: a\n"
+        "  - start: {workload: sparse-map, set: {spam: 1}}\n    in: b\n"
+    )
+    places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", tmp_path / "cache")
+    nobody: Any = None
+    with pytest.raises(BadInputError, match="'sparse-map' cannot be set so: spam"):
+        execute.execute_plan(plan(steps), places, tmp_path / "run", nobody)
+    assert not (tmp_path / "run").exists()
+    assert sorted(looked, key=repr) == [
+        ("redis", {}),
+        ("sparse-map", {"spam": 1}),
+        ("sparse-map", {}),
+    ]
+    assert compiled == []
+
+    class BegunError(Exception):
+        """The run folder would be made now."""
+
+    def begun(*_: object) -> None:
+        raise BegunError
+
+    monkeypatch.setattr(execute.RunWriter, "create", begun)
+    good = plan(steps.replace(", set: {spam: 1}", ""))
+    with pytest.raises(BegunError):
+        execute.execute_plan(good, places, tmp_path / "run", nobody)
+    assert sorted(compiled) == ["guest-probe.c", "sparse-map.c"]
+
+
+@pytest.mark.parametrize(("added", "line"), [("", "console=ttyS0"), ("a=b 'c d'", "console=ttyS0 a=b 'c d'")])
+def test_kernel_args_come_after_those_of_the_definition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: str, line: str
+) -> None:
+    class StartedError(Exception):
+        """The domain would be started now."""
+
+    asked: list[str] = []
+
+    def domain(xml: str) -> None:
+        asked.append(xml)
+        raise StartedError
+
+    monkeypatch.setattr(boot, "_overlay", lambda _, path: path)
+    host: Any = SimpleNamespace(domain=domain)
+    image: Any = SimpleNamespace(disk=tmp_path / "disk")
+    files: Any = SimpleNamespace(kernel=tmp_path / "vmlinuz", initrd=None, release="6.12")
+    definition: Any = SimpleNamespace(command_line="console=ttyS0", boot_within=1.0)
+    keys: Any = None
+    machine = plan("  - wait: {time: 1s}\n").arms[0].machine
+    with (
+        pytest.raises(StartedError),
+        boot.booted(
+            host,
+            image,
+            files,
+            machine,
+            keys,
+            name="g",
+            accel="tcg",
+            definition=definition,
+            scratch=tmp_path / "scratch",
+            progress=lambda _: None,
+            kernel_args=added,
+        ),
+    ):
+        pass
+    assert etree.fromstring(asked[0]).findtext("os/cmdline") == line
