@@ -320,8 +320,11 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
         return
     out.print(_class_table(region), soft_wrap=False)
     if region.no_room:
-        out.print(f"{region.no_room:,} hold movable memory that has nowhere to go: memory elsewhere is full.")
-    out.print(f"{region.unexplained:,} are unexplained ({region.free:,} of them free and not taken).")
+        out.print(
+            f"{region.no_room:,} hold movable memory that has nowhere to go, or were not come to for want of "
+            "room: memory elsewhere is full."
+        )
+    out.print(f"{region.unexplained:,} are unexplained; {region.free:,} in all are free and were not taken.")
     if region.blank:
         out.print(
             f"{region.blank:,} have not a single flag: plain kernel memory, or memory that was removed "

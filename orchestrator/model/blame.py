@@ -125,17 +125,21 @@ class RegionBlame:
 
     @property
     def no_room(self) -> int:
-        """Blocks with nothing but movable frames, which have nowhere to go: memory elsewhere is full."""
-        return self._movable_only if self._movable_frames > self.room_frames else 0
+        """Blocks that stay because memory elsewhere is full: movable frames have nowhere to go.
+
+        Free ones count, too: virtio-mem gives the whole attempt up when it finds no memory to move pages to
+        (-ENOMEM in virtio_mem_run_wq(), drivers/virtio/virtio_mem.c), and does not come to them.
+        """
+        return self._movable_only + self.free if self._movable_frames > self.room_frames else 0
 
     @property
     def unexplained(self) -> int:
         """Plugged blocks that nothing seen here holds: movable frames with room elsewhere, or free ones."""
-        return self._movable_only - self.no_room + self.free
+        return self._movable_only + self.free - self.no_room
 
     @property
     def free(self) -> int:
-        """Plugged blocks with nothing in use that were not taken; they count as unexplained."""
+        """Plugged blocks with nothing in use that were not taken."""
         return int(self.block_map.free.sum())
 
     @property

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 Choice = Callable[[Sequence[float]], float]
 
+# Actions that make a guest's memory smaller and larger by hot-plug; ballooning is told apart.
+_UNPLUGS: Final = ("unplug", "unplug_dimm", "offline")
+_PLUGS: Final = ("plug", "plug_dimm", "online")
+
 
 def _last(values: Sequence[float]) -> float:
     return values[-1]
@@ -215,7 +219,7 @@ def _last_step(events: Sequence[Event], action: str) -> Event | None:
 
 
 def _last_unplug(events: Sequence[Event]) -> Event | None:
-    """The last unplug that asked for another size than the device was asked for already.
+    """The last hot-unplug, by whatever mechanism, that asked for another size than was asked for already.
 
     One that asks again, after the workload has ended for example, is a question about the first.
     """
@@ -223,9 +227,9 @@ def _last_unplug(events: Sequence[Event]) -> Event | None:
     asked: float | None = None
     for event in _resizes(events):
         before, wanted = event.number("size_before_bytes"), event.number("requested_bytes")
-        sign = 1 if event.text("action") == "plug" else -1
+        sign = -1 if event.text("action") in _UNPLUGS else 1
         now = None if before is None or wanted is None else before + sign * wanted
-        if event.text("action") == "unplug" and (now is None or now != asked):
+        if event.text("action") in _UNPLUGS and (now is None or now != asked):
             chosen = event
         asked = now
     return chosen
@@ -240,7 +244,7 @@ def _before_next(events: Sequence[Event], snapshots: Sequence[SnapshotFacts]) ->
 
 def _resizes(events: Sequence[Event]) -> list[Event]:
     ends = (event for event in events if event.name == "step.end")
-    return [event for event in ends if event.text("action") in {"plug", "unplug"}]
+    return [event for event in ends if event.text("action") in {*_PLUGS, *_UNPLUGS}]
 
 
 def _last_workload_value(events: Sequence[Event], key: str) -> float | None:

@@ -66,7 +66,7 @@ def test_nothing_to_blame() -> None:
 
 @pytest.mark.parametrize(
     ("elsewhere", "no_room", "unexplained"),
-    [(ANON, 2, 1), (SLAB, 2, 1), (FREE, 0, 3)],
+    [(ANON, 3, 0), (SLAB, 3, 0), (FREE, 0, 3)],
 )
 def test_movable_memory_stays_for_want_of_room_or_unexplained(
     elsewhere: int, no_room: int, unexplained: int
