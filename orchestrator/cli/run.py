@@ -90,7 +90,9 @@ def _typical_trial_seconds(results: Path, scenario_sha256: str) -> float | None:
 
 
 def _write_reports(directory: Path) -> dict[str, str]:
-    from orchestrator.report import build_report, write_junit, write_prometheus
+    from orchestrator.report.junit import write_junit
+    from orchestrator.report.page import build_report
+    from orchestrator.report.prometheus import write_prometheus
 
     return {
         "report": str(build_report(directory)),

@@ -113,7 +113,9 @@ def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
 def report_command(run_name: str, results: Path, *, as_json: bool) -> None:
     """Make report.html, junit.xml, metrics.prom and summary.csv of a run again from what is on disk."""
     from orchestrator import summary
-    from orchestrator.report import build_report, write_junit, write_prometheus
+    from orchestrator.report.junit import write_junit
+    from orchestrator.report.page import build_report
+    from orchestrator.report.prometheus import write_prometheus
     from orchestrator.store import find_run
 
     run = find_run(run_name, results)

@@ -23,6 +23,9 @@ COUNTERS: Final = (
     "compact_fail",
     "compact_stall",
 )
+# The kernel's own count of free ranges, beside the one made from page flags: a level, not a counter.
+FREE_RANGES: Final = "free ranges, first to last"
+_RANGES: Final = ("guest_pagetypeinfo", "free_huge_ranges")
 _NOTHING: Final = "none"  # the policy that changes nothing says what is freeable as it is
 
 
@@ -41,7 +44,7 @@ class SupplyRow:
 
 @dataclass(frozen=True)
 class CounterRow:
-    """One trial: how far each of COUNTERS went up."""
+    """One trial: how far each of COUNTERS went up, and FREE_RANGES."""
 
     trial: str
     colour: int
@@ -97,8 +100,16 @@ def _freeable(result: SnapshotResult, under: Mapping[tuple[str, str], PolicyResu
 
 
 def _counters(arm: ArmView, trial: TrialView) -> CounterRow:
-    cells = tuple(_change(trial, name) for name in COUNTERS)
+    cells = (*(_change(trial, name) for name in COUNTERS), _free_ranges(trial))
     return CounterRow(clean(trial.summary.trial), arm.index, cells)
+
+
+def _free_ranges(trial: TrialView) -> Cell:
+    source, name = _RANGES
+    points = series(trial.frame, source, name) if trial.frame is not None else []
+    if not points:
+        return Cell("", why_missing=f"{source}/{name} was never read")
+    return Cell(f"{count(points[0][1])} to {count(points[-1][1])}")
 
 
 def _change(trial: TrialView, name: str) -> Cell:

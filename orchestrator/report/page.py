@@ -21,7 +21,7 @@ from orchestrator.report.confusion import confusion, confusion_columns, confusio
 from orchestrator.report.data import ArmView, RunView, StepView, TrialView, flat, view_run
 from orchestrator.report.gaps import missing
 from orchestrator.report.holders import holder_table
-from orchestrator.report.hugepages import COUNTERS, huge_pages
+from orchestrator.report.hugepages import COUNTERS, FREE_RANGES, huge_pages
 from orchestrator.report.policies import policies_explained, policy_bars, policy_rows
 from orchestrator.report.text import class_words, clean, clean_block, size
 from orchestrator.report.yields import taking_steps, yield_panels
@@ -143,7 +143,7 @@ def render(view: RunView) -> str:
         policies_explained=policies_explained(view),
         policy_charts=policy_figures,
         huge_pages=huge_pages(view),
-        huge_counters=COUNTERS,
+        huge_counters=(*COUNTERS, FREE_RANGES),
         step_tables=_step_tables(view),
         gaps=list(missing(view)),
         provenance=[(clean(key, 60), clean(value, 600)) for key, value in flat(dict(view.run.meta))],

@@ -235,3 +235,24 @@ def test_what_the_second_level_needs_is_predicted(monkeypatch: pytest.MonkeyPatc
 def test_a_lying_qemu_is_an_error_that_becomes_the_gap() -> None:
     with pytest.raises(InfrastructureError):
         host("host_pagemap", FakeDomain(addresses=lambda address: 0))
+
+
+def test_free_ranges_and_page_blocks() -> None:
+    tick = Tick(0, {"/proc/pagetypeinfo": (GOLDEN / "pagetypeinfo-7.x.txt").read_text()})
+    found = {one.name: one.value for one in PROBES["guest_pagetypeinfo"]().from_guest(tick)}
+    assert found == {
+        "free_huge_ranges": 1 + 2 * 3 + 2 * 189 + 2,
+        "blocks_Unmovable": 34,
+        "blocks_Movable": 474,
+        "blocks_Reclaimable": 4,
+        "blocks_HighAtomic": 0,
+        "blocks_CMA": 0,
+        "blocks_Isolate": 0,
+    }
+
+
+@pytest.mark.parametrize("text", [None, "", "Page block order: 9\n", "Node 0, zone X, type Y " + "9" * 99])
+def test_a_guest_without_page_types(text: str | None) -> None:
+    (reading,) = PROBES["guest_pagetypeinfo"]().from_guest(Tick(0, {"/proc/pagetypeinfo": text}))
+    assert reading.value is None
+    assert reading.gap

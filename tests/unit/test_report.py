@@ -18,13 +18,15 @@ from orchestrator import summary
 from orchestrator.errors import BadInputError
 from orchestrator.model.policies import POLICIES
 from orchestrator.observation import Observation
-from orchestrator.report import build_report, write_junit, write_prometheus
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS, _path
 from orchestrator.report.charts import MAX_POINTS, downsample
 from orchestrator.report.confusion import confusion, confusion_as_json, confusion_columns, confusion_rows
 from orchestrator.report.data import ArmView, RunView, TrialView, steps_of, view_run
 from orchestrator.report.holders import frees_most, holder_table
+from orchestrator.report.junit import write_junit
+from orchestrator.report.page import build_report
+from orchestrator.report.prometheus import write_prometheus
 from orchestrator.report.text import clean, clean_block, percent, seconds
 from orchestrator.store import Event, RunWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
@@ -445,11 +447,12 @@ def test_huge_pages_by_snapshot_and_policy(page: html.HtmlElement) -> None:
     assert old["empty"] == old["freeable"] == old["empty_all_levels"] - ARMS[0].kept_tables_only
     assert new["empty"] == new["freeable"] + ARMS[1].kept_tables_only
     assert "modelled" in supply.xpath(".//thead/tr[1]")[0].text_content()
-    assert named_rows(counters)["6.12-01"] == ["119", "1,190", "0", "no reading", "no reading"]
+    assert named_rows(counters)["6.12-01"] == ["119", "1,190", "0", *["no reading"] * 3]
     why = counters.xpath(".//tbody/tr[1]//span/@title")
     assert why == [
         "guest_vmstat/compact_fail was read only once",
         "guest_vmstat/compact_stall was never read",
+        "guest_pagetypeinfo/free_huge_ranges was never read",
     ]
 
 
