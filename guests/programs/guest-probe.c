@@ -386,8 +386,20 @@ static int snapshot(int argc, char **argv)
 	return 0;
 }
 
+/* Where memory runs out, the one who tells of it is to be the last to go. */
+static void stay(void)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0 && write(fd, "-1000", 5) != 5)
+		perror("guest-probe: oom_score_adj");
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
+	stay();
 	if (argc > 1 && !strcmp(argv[1], "sample"))
 		return sample(argc - 2, argv + 2);
 	if (argc > 1 && !strcmp(argv[1], "snapshot"))

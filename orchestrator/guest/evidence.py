@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.guest.kernel_tables import Layout, Mappings, NotFoundError, ReadFrames, walk
+from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, walk
 from orchestrator.model.entries import ACCESSED, DIRTY, PFN_MASK, PFN_SHIFT, PRESENT
 from orchestrator.model.frame_class import MOVABLE, FrameClass
 from orchestrator.model.frames import classify_flags
@@ -43,7 +43,8 @@ class RawEvidence:
     """
 
     layout: Layout
-    mappings: Mappings
+    root: U64
+    vmalloc: tuple[I64, I64]  # virtual page numbers and frames
     tables: I64
     memmap: I64
     describes: I64
@@ -64,7 +65,8 @@ def read_evidence(read: ReadFrames, layout: Layout, flags: U64) -> RawEvidence:
     found, contents = read(memmap)
     raw = RawEvidence(
         layout,
-        mappings,
+        mappings.root,
+        mappings.vmalloc(layout),
         mappings.tables,
         memmap,
         describes,
@@ -103,7 +105,7 @@ def _process_roots(read: ReadFrames, raw: RawEvidence, flags: U64) -> I64:
     if len(candidates) > _MOST_SEARCHED:
         return np.empty(0, dtype=np.int64)
     found, contents = read(candidates.astype(np.int64))
-    kernel = raw.mappings.root[_KERNEL_HALF]
+    kernel = raw.root[_KERNEL_HALF]
     used = kernel != 0
     differs = (contents[:, _KERNEL_HALF] ^ kernel) & ~np.uint64(ACCESSED | DIRTY)
     is_root = ~(differs[:, used] != 0).any(axis=1)
@@ -132,7 +134,7 @@ def find_evidence(raw: RawEvidence, flags: U64) -> U8:
     put(np.flatnonzero(np.isin(classes, MOVABLE) & pages.pinned), Evidence.PINNED)
     put(np.flatnonzero(silent & pages.in_page_pool), Evidence.NETWORK)
     put(np.flatnonzero(pages.on_cpu_list(silent)), Evidence.CPU_LIST)
-    vpn, pfn = raw.mappings.vmalloc(raw.layout)
+    vpn, pfn = raw.vmalloc
     put(pfn, Evidence.VMALLOC)
     put(pfn[_stacks(vpn)], Evidence.KERNEL_STACK)
     put(raw.memmap, Evidence.MEMMAP)

@@ -28,6 +28,7 @@ _FIRST_KERNEL_SLOT = ENTRIES_PER_TABLE // 2
 _ADDRESS_BITS = 64
 # A kernel of 2 TiB has some thousand tables of its own; a guest that shows more is up to something.
 _MOST_TABLES = 1 << 18
+_MOST_PAGES = 1 << 26  # 256 GiB of vmalloc, or the struct pages of 16 TiB
 
 
 class NotFoundError(Exception):
@@ -104,9 +105,11 @@ class Mappings:
     pages: I64
 
     def between(self, first: int, end: int) -> tuple[I64, I64]:
-        """Virtual page numbers in `first <= vpn < end`, sorted, and their frames."""
+        """Virtual page numbers in `first <= vpn < end`, sorted, and their frames. Raises NotFoundError."""
         inside = (self.vpn >= first) & (self.vpn < end)
         vpn, pfn, pages = self.vpn[inside], self.pfn[inside], self.pages[inside]
+        if pages.sum() > _MOST_PAGES:
+            raise NotFoundError("the kernel's page tables make no sense: they map too much")
         step = np.arange(int(pages.sum()), dtype=np.int64) - np.repeat(np.cumsum(pages) - pages, pages)
         vpn, pfn = np.repeat(vpn, pages) + step, np.repeat(pfn, pages) + step
         order = np.argsort(vpn, kind="stable")

@@ -159,10 +159,24 @@ class RegionBlame:
         """Blocks held by nothing but struct pages of memory that something else holds."""
         return int((self.block_map.plugged & self.block_map.following).sum())
 
+    @property
+    def fills(self) -> FrameClass | None:
+        """The movable class that most of the memory without room elsewhere is; None where there is room."""
+        if not self.no_room:
+            return None
+        stays = self.block_map.plugged & self.block_map.movable_only
+        return max(MOVABLE, key=lambda one: int(self.block_map.frames_of(one)[stays].sum()))
+
     def having(self, classes: Sequence[FrameClass]) -> int:
-        """Plugged blocks with a frame of one of `classes`, and those that follow memory with such blocks."""
+        """Plugged blocks that one of `classes` accounts for.
+
+        Those with a frame of it; those that hold struct pages of memory with such blocks and nothing else;
+        and, if it is what fills the guest, those that stay for want of room.
+        """
         block_map = self.block_map
         inside = block_map.plugged & (block_map.frames_of(*classes) > 0)
+        if self.fills in classes:
+            inside |= block_map.plugged & ~block_map.pinned
         memmap = block_map.memmap
         if memmap is not None:
             holding = np.zeros(int(memmap.lies_in.max(initial=0)) + 1, dtype=np.bool_)

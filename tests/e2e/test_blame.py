@@ -35,8 +35,8 @@ KINDS = {
     "slab": ("dentries", "{amount: 192MiB}"),
     "stack": ("threads", "{amount: 160MiB}"),
     "pin": ("pin", "{amount: 384MiB}"),
-    "mlock": ("mlock", "{amount: 2000MiB}"),
-    "tmpfs": ("tmpfs", "{amount: 2000MiB}"),
+    "mlock": ("mlock", "{amount: 1280MiB}"),
+    "tmpfs": ("tmpfs", "{amount: 1280MiB}"),
 }
 
 

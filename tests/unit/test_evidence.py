@@ -255,6 +255,13 @@ def test_a_guest_that_shows_endless_tables() -> None:
         walk(memory.read, LAYOUT)
 
 
+def test_a_guest_that_maps_endless_memory(memory: Memory) -> None:
+    mappings = walk(memory.read, memory.layout)
+    endless = replace(mappings, pages=np.full(len(mappings.vpn), 1 << 27, dtype=np.int64))
+    with pytest.raises(NotFoundError, match="map too much"):
+        endless.between(0, 1 << 45)
+
+
 def test_a_marked_table_stays_what_it_is(memory: Memory) -> None:
     memory.flags[1000] = bits(KPF_PGTABLE)
     assert memory.evidence() == {}

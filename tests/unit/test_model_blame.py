@@ -13,7 +13,7 @@ from synthetic import ANON, USER_DATA, Guest, bits, entry, sparse_guest
 from orchestrator.model.blame import RegionBlame, blame, huge_supply
 from orchestrator.model.blocks import map_blocks, map_memory
 from orchestrator.model.frame_class import FrameClass
-from orchestrator.model.frames import KPF_BUDDY, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB
+from orchestrator.model.frames import KPF_BUDDY, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB, KPF_SWAPBACKED
 from orchestrator.model.policies import StateView
 from orchestrator.model.snapshot import Evidence, Region
 
@@ -73,6 +73,16 @@ def test_movable_memory_stays_for_want_of_room_or_unexplained(
 ) -> None:
     found = blamed((ANON, ANON), (ANON,), (), (SLAB, ANON), elsewhere=elsewhere)
     assert (found.no_room, found.unexplained, found.free) == (no_room, unexplained, 1)
+
+
+def test_what_fills_the_guest_accounts_for_what_stays_for_want_of_room() -> None:
+    shmem = bits(KPF_SWAPBACKED)
+    blocks = ((shmem, shmem), (shmem, ANON), (), (SLAB, shmem), (SLAB,))
+    full, roomy = (blamed(*blocks, elsewhere=elsewhere) for elsewhere in (ANON, FREE))
+    assert (full.fills, roomy.fills) == (FrameClass.SHMEM, None)
+    assert full.having([FrameClass.SHMEM]) == 4
+    assert roomy.having([FrameClass.SHMEM]) == 3
+    assert full.having([FrameClass.ANONYMOUS]) == 1
 
 
 def test_tables_by_level_and_state() -> None:
