@@ -294,7 +294,7 @@ def _show(name: str, state: StateView, base_pfn: int, *, list_blocks: bool) -> N
             f"[yellow]flags only ({escape(clean(why, 200))}): stacks, pins and per-CPU lists are not told[/]"
         )
     for region in blame_regions(state):
-        _show_region(region, base_pfn, list_blocks=list_blocks)
+        _show_region(region, base_pfn, list_blocks=list_blocks, dump=snapshot.moved < 0)
     memory = map_memory(snapshot, classes=state.frames)
     if len(state.tables):
         out.print(_policy_table(counterfactuals(state, memory, seed=0)), soft_wrap=False)
@@ -305,7 +305,7 @@ def _show(name: str, state: StateView, base_pfn: int, *, list_blocks: bool) -> N
     )
 
 
-def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> None:
+def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool, dump: bool) -> None:
     from orchestrator.report.text import clean
 
     block_map = region.block_map
@@ -325,7 +325,7 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
             "room: memory elsewhere is full."
         )
     out.print(f"{region.unexplained:,} are unexplained; {region.free:,} in all are free and were not taken.")
-    if region.blank:
+    if region.blank and dump:
         out.print(
             f"{region.blank:,} have not a single flag: plain kernel memory, or memory that was removed "
             "(a dump does not say which)."

@@ -156,7 +156,8 @@ def test_evidence_agrees_with_the_guests_own_counters(run: Finished, arm: str) -
 
     # Stacks of ended threads are kept for the next ones, and not counted by the kernel.
     assert said("KernelStack") * 0.95 <= seen(FrameClass.KERNEL_STACK) <= said("KernelStack") * 1.25 + 64
-    assert seen(FrameClass.SLAB) == pytest.approx(said("Slab"), rel=0.05)
+    # Large kmalloc counts as Slab there and has no flag (kmalloc_large, mm/slub.c).
+    assert said("Slab") * 0.8 <= seen(FrameClass.SLAB) <= said("Slab") * 1.03
     assert int(flag_set(snapshot.flags, KPF_PGTABLE).sum()) == pytest.approx(
         said("PageTables"), rel=0.05, abs=256
     )
