@@ -14,18 +14,18 @@
  *       Until standard input ends; for each line `all` there the named files as above, then
  *           #online LENGTH           and the numbers of the memory blocks that are online, as text
  *       and for that line and each line `flags`
- *           #flags LENGTH CPU_NS     and /proc/kpageflags, run-length coded: little-endian pairs
+ *           #flags LENGTH            and /proc/kpageflags, run-length coded: little-endian pairs
  *                                    (u64 flags, u64 frames); a few hundred kB where the plain file
- *                                    has 8 bytes for each frame. CPU_NS is what reading them took.
- *           #cpu NS SSHD_NS          all CPU time that this process and its parent have used, also
- *                                    printed at the start
+ *                                    has 8 bytes for each frame
+ *           #cpu NS FLAGS_NS SSHD_NS all CPU time that this process has used, the part of it that went
+ *                                    into #flags, and all that its parent has used
+ *       At the start it prints #cpu, and #page_owner 1 or 0: whether there is one to ask.
  *       A line `owners COUNT`, followed by that many frame numbers (little-endian u64, ascending), asks
  *       page_owner (CONFIG_PAGE_OWNER, booted with page_owner=on) who allocated them:
  *           #stack LENGTH            and the text of a call stack, each once, in the order of first use
  *           #owners LENGTH CUT       and (u64 first frame, u32 order, u32 number of its stack) records;
  *                                    CUT is 1 if it broke off
- *           #cpu NS SSHD_NS
- *       #owners -1 0 where the kernel has no page_owner.
+ *           #cpu ...
  *       It is started before a trial's first step and stays: a process that came for each snapshot
  *       would put page tables of its own into the very memory that is looked at.
  */
@@ -164,9 +164,11 @@ static uint64_t parent_cpu_ns(void)
 	return strtoull(text, NULL, 10);
 }
 
+static uint64_t flags_ns;
+
 static void emit_cpu(void)
 {
-	printf("#cpu %" PRIu64 " %" PRIu64 "\n", cpu_ns(), parent_cpu_ns());
+	printf("#cpu %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", cpu_ns(), flags_ns, parent_cpu_ns());
 }
 
 static void online(void)
@@ -239,12 +241,17 @@ static int pageflags(void)
 		}
 	}
 	close(fd);
-	printf("#flags %zu %" PRIu64 "\n", count * sizeof(*runs), cpu_ns() - begin);
+	printf("#flags %zu\n", count * sizeof(*runs));
 	fwrite(runs, sizeof(*runs), count, stdout);
 	putchar('\n');
+	if (fflush(stdout))
+		return 1;
+	flags_ns += cpu_ns() - begin;
 	emit_cpu();
 	return fflush(stdout) ? 1 : 0;
 }
+
+#define PAGE_OWNER "/sys/kernel/debug/page_owner"
 
 struct owner {
 	uint64_t pfn;
@@ -324,19 +331,15 @@ static void ask_page_owner(int fd, const uint64_t *pfns, size_t asked, struct an
 
 static int owners(size_t asked)
 {
-	int fd = open("/sys/kernel/debug/page_owner", O_RDONLY | O_CLOEXEC), status = 0;
+	int fd = open(PAGE_OWNER, O_RDONLY | O_CLOEXEC), status = 0;
 	size_t size = sizeof(struct answers) + asked * sizeof(struct owner);
 	uint64_t *pfns = calloc(asked + 1, sizeof(*pfns));
 	struct answers *answers = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid_t child;
 
-	if (!pfns || answers == MAP_FAILED || fread(pfns, sizeof(*pfns), asked, stdin) != asked) {
+	if (fd < 0 || !pfns || answers == MAP_FAILED || fread(pfns, sizeof(*pfns), asked, stdin) != asked) {
 		perror("guest-probe: owners");
 		return 1;
-	}
-	if (fd < 0) {
-		printf("#owners -1 0\n\n");
-		goto out;
 	}
 	/* Reading this file has been seen to kill the reader (an oops in 6.12.117's print_page_owner_memcg()). */
 	child = fork();
@@ -355,7 +358,6 @@ static int owners(size_t asked)
 	fwrite(answers->found, sizeof(struct owner), answers->count, stdout);
 	putchar('\n');
 	close(fd);
-out:
 	munmap(answers, size);
 	free(pfns);
 	emit_cpu();
@@ -368,6 +370,7 @@ static int snapshot(int argc, char **argv)
 	size_t asked;
 
 	emit_cpu();
+	printf("#page_owner %d\n", access(PAGE_OWNER, R_OK) == 0);
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
 		if (sscanf(line, "owners %zu\n", &asked) == 1) {

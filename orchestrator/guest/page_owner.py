@@ -75,8 +75,8 @@ class Owners:
         return ", ".join(f"{name} {count}" for name, count in frames.most_common(_NAMED))
 
 
-def read_owners(stream: Stream) -> Owners | None:
-    """The answer to `owners`; None where the kernel has no page_owner. Raises StreamError."""
+def read_owners(stream: Stream) -> Owners:
+    """The answer to `owners`. Raises StreamError."""
     stacks: list[str] = []
     while True:
         words = (stream.line() or "").split(" ")
@@ -87,9 +87,6 @@ def read_owners(stream: Stream) -> Owners | None:
             stacks.append(stream.exactly(size).decode(errors="replace"))
             stream.exactly(1)
             continue
-        if words == ["#owners", "-1", "0"]:
-            stream.exactly(1)
-            return None
         if words[0] != "#owners" or len(words) != 3:
             raise StreamError(f"#owners was expected, not {' '.join(words)[:80]!r}")
         size = number(words[1])

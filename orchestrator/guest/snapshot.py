@@ -50,16 +50,8 @@ class _Cpu:
     """CPU time that has been used in the guest so far."""
 
     probe_seconds: float
+    flags_seconds: float  # of it, for reading and writing out /proc/kpageflags
     sshd_seconds: float  # by the sshd that carries what it writes
-
-
-@dataclass(frozen=True)
-class _Flags:
-    """One reading of all flags, and what it cost the guest."""
-
-    flags: U64
-    reading_seconds: float
-    cpu: _Cpu
 
 
 class _Probe:
@@ -90,9 +82,9 @@ class _Probe:
         self._stream.exactly(1)
         return np.array(sorted(map(number, words)), dtype=np.int64)
 
-    def flags(self, most_frames: int) -> _Flags:
-        """The next reading of /proc/kpageflags."""
-        size, nanoseconds = map(number, self._words("#flags", 2))
+    def flags(self, most_frames: int) -> tuple[U64, _Cpu]:
+        """The next reading of /proc/kpageflags, and what has been used by then."""
+        (size,) = map(number, self._words("#flags", 1))
         if size % _RUN_BYTES or not 0 < size <= most_frames * _RUN_BYTES:
             raise SnapshotError("the guest's page flags make no sense", details=f"{size} bytes")
         runs = np.frombuffer(self._stream.exactly(size), dtype="<u8").reshape(-1, 2)
@@ -103,19 +95,25 @@ class _Probe:
             raise SnapshotError(
                 "the guest's page flags make no sense", details=f"{int(runs[:, 1].sum())} frames"
             )
-        return _Flags(np.repeat(runs[:, 0], runs[:, 1].astype(np.int64)), nanoseconds / 1e9, cpu)
+        return np.repeat(runs[:, 0], runs[:, 1].astype(np.int64)), cpu
 
-    def owners(self, pfns: NDArray[np.uint64]) -> Owners | None:
-        """Who allocated these frames (sorted); None where the kernel does not keep it."""
+    def start(self) -> tuple[_Cpu, bool]:
+        """What it says first: what it has used, and whether the kernel has a page_owner."""
+        cpu = self.cpu()
+        (has_owner,) = map(number, self._words("#page_owner", 1))
+        return cpu, bool(has_owner)
+
+    def owners(self, pfns: NDArray[np.uint64]) -> Owners:
+        """Who allocated these frames (sorted)."""
         self._channel.sendall(f"owners {len(pfns)}\n".encode() + pfns.tobytes())
         owners = read_owners(self._stream)
         self.cpu()
         return owners
 
     def cpu(self) -> _Cpu:
-        """What has been used so far; comes at the start and after each reading of flags."""
-        probe, sshd = map(number, self._words("#cpu", 2))
-        return _Cpu(probe / 1e9, sshd / 1e9)
+        """What has been used so far; comes at the start and after each answer."""
+        probe, flags, sshd = map(number, self._words("#cpu", 3))
+        return _Cpu(probe / 1e9, flags / 1e9, sshd / 1e9)
 
     def _words(self, head: str, count: int) -> list[str]:
         line = self._stream.line()
@@ -133,6 +131,7 @@ class SnapshotTaker:
         self._machine = machine
         self._channel: Any = None  # paramiko.Channel
         self._cpu: _Cpu | None = None  # after the last snapshot
+        self._has_owner = False
 
     def __enter__(self) -> Self:
         self._channel = self._guest.shell.stream([PROGRAM, "snapshot", *_FILES])
@@ -154,28 +153,31 @@ class SnapshotTaker:
         most_frames = physical_end(self._machine) // PAGE_BYTES
         probe = self._probe
         try:
-            cpu = self._cpu or self._probe.cpu()
+            if self._cpu is None:
+                self._cpu, self._has_owner = probe.start()
+            cpu = self._cpu
             probe.ask("all")
             # What exists comes first: a memory block added later has no flags in the reading, but one
             # removed later would have flags that mean nothing.
             files, online = probe.files(), probe.online_blocks()
-            before = probe.flags(most_frames)
-            outside = _read_outside(self._guest, self._machine, before.flags, files[_VMCOREINFO])
-            evidence, owners = _with_owners(probe, before.flags, outside.evidence)
+            flags, _ = probe.flags(most_frames)
+            outside = _read_outside(self._guest, self._machine, flags, files[_VMCOREINFO])
+            raw, owners = outside.evidence, "this kernel has none"
+            evidence = find_evidence(raw, flags) if raw else np.empty(0, dtype=np.uint8)
+            if self._has_owner:
+                evidence, owners = _with_owners(probe, flags, evidence)
             probe.ask("flags")
-            after = probe.flags(most_frames)
+            later, self._cpu = probe.flags(most_frames)
         except (OSError, EOFError) as error:
             raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error
         except StreamError as error:
             raise SnapshotError("guest-probe gave no snapshot", details=str(error)) from error
-        self._cpu = after.cpu
         size = files[_BLOCK_BYTES].strip()
         if not _HEXADECIMAL.fullmatch(size):
             raise SnapshotError("the guest's memory block size makes no sense", details=size[:80])
-        flags = before.flags
-        common = min(len(flags), len(after.flags))
-        moved = int(np.count_nonzero(flags[:common] != after.flags[:common]))
-        memmap = memory_map(outside.evidence, len(flags))
+        common = min(len(flags), len(later))
+        moved = int(np.count_nonzero(flags[:common] != later[:common]))
+        memmap = memory_map(raw, len(flags))
         table, slot = np.nonzero(outside.contents)
         ends = np.cumsum(np.bincount(table, minlength=len(outside.tables)))
         snapshot = Snapshot(
@@ -190,10 +192,10 @@ class SnapshotTaker:
             online_block_bytes=int(size, 16),
             online_blocks=online,
             paused=False,
-            moved=moved + abs(len(flags) - len(after.flags)),
+            moved=moved + abs(len(flags) - len(later)),
             tables_unread=outside.tables_unread,
             notes={
-                **_cost(cpu, before, after, outside.stopped_seconds, time.monotonic() - began),
+                **_cost(cpu, self._cpu, outside.stopped_seconds, time.monotonic() - began),
                 "pages_on_cpu_lists": pages_on_cpu_lists(files[_ZONEINFO]),
                 "evidence": outside.why_not or "struct pages and kernel page tables, read from outside",
                 "page_owner": owners,
@@ -209,14 +211,12 @@ class SnapshotTaker:
         return snapshot
 
 
-def _with_owners(probe: _Probe, flags: U64, raw: RawEvidence | None) -> tuple[U8, str]:
+def _with_owners(probe: _Probe, flags: U64, evidence: U8) -> tuple[U8, str]:
     """Evidence, with page_owner's where nothing else tells what a frame is; and what is to be noted of it."""
-    evidence = find_evidence(raw, flags) if raw else np.zeros(len(flags), dtype=np.uint8)
+    evidence = evidence.copy() if len(evidence) else np.zeros(len(flags), dtype=np.uint8)
     silent = (classify_flags(flags) == FrameClass.KERNEL) & (evidence == Evidence.NONE)
     asked = np.flatnonzero(silent)[:MOST_ASKED].astype("<u8")
     owners = probe.owners(asked)
-    if owners is None:
-        return (evidence if raw else np.empty(0, dtype=np.uint8)), "this kernel has none"
     told = owners.evidence(len(flags))
     evidence[silent] = told[silent]
     left = int(silent.sum()) - len(asked)
@@ -228,18 +228,18 @@ def _with_owners(probe: _Probe, flags: U64, raw: RawEvidence | None) -> tuple[U8
     )
 
 
-def _cost(cpu: _Cpu, before: _Flags, after: _Flags, stopped_seconds: float, seconds: float) -> dict[str, str]:
+def _cost(before: _Cpu, after: _Cpu, stopped_seconds: float, seconds: float) -> dict[str, str]:
     """What the snapshot cost the guest, as notes. CPU times are the guest's own, of all its vCPUs."""
-    reading = before.reading_seconds + after.reading_seconds
-    probe = after.cpu.probe_seconds - cpu.probe_seconds
+    probe = after.probe_seconds - before.probe_seconds
+    flags = after.flags_seconds - before.flags_seconds
     return {
         "flags": "read by the running guest, twice",
         "contents": "read from outside with the vCPUs stopped",
         "seconds": f"{seconds:.3f}",
         "stopped_seconds": f"{stopped_seconds:.3f}",
-        "guest_cpu_seconds_for_flags": f"{reading:.3f}",
-        "guest_cpu_seconds_for_the_rest": f"{probe - reading:.4f}",
-        "guest_cpu_seconds_for_sending": f"{after.cpu.sshd_seconds - cpu.sshd_seconds:.4f}",
+        "guest_cpu_seconds_for_flags": f"{flags:.3f}",
+        "guest_cpu_seconds_for_the_rest": f"{probe - flags:.4f}",
+        "guest_cpu_seconds_for_sending": f"{after.sshd_seconds - before.sshd_seconds:.4f}",
     }
 
 

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from driver import ROOT, Orchestrator
 
-from orchestrator.model.frame_class import FrameClass
+from orchestrator.model.frame_class import UNMOVABLE, FrameClass
 from orchestrator.model.frames import KPF_PGTABLE, classify_frames, flag_set
+from orchestrator.model.policies import POLICIES, StateView
 from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import MIB, PAGE_BYTES
 
@@ -118,10 +119,21 @@ def test_the_newer_kernel_frees_the_blocks_that_policy_empty_predicts(run: Finis
 
 @pytest.mark.parametrize("arm", [OLD, NEW])
 def test_the_end_of_the_process_frees_the_blocks_that_were_predicted(run: Finished, arm: str) -> None:
-    before, after = (run.blame(arm, label) for label in ("unplugged", "process-ended"))
-    came_free = region(before)["blocks_plugged"] - region(after)["blocks_plugged"]
-    assert came_free > 100
-    assert near(freed(before, "process_exit"), came_free)
+    """Blocks that the kernel gave another use meanwhile are told apart: 7.x's network driver does that.
+
+    Its page_pool takes a new frame where most are free, which is in the blocks that stayed, for the packets
+    of our own ssh connection.
+    """
+    before, after = (StateView.of(run.snapshot(arm, label)) for label in ("unplugged", "process-ended"))
+    (old,), (new,) = before.blocks, after.blocks
+    predicted = POLICIES["process_exit"].apply(before).blocks_freed(old)
+    came_free = old.plugged & ~new.plugged
+    grew = (new.counts[:, UNMOVABLE] > old.counts[:, UNMOVABLE]).any(axis=1)
+    taken_again = predicted & new.plugged & grew
+    assert int(came_free.sum()) > 100
+    assert near(int(predicted.sum()), int((came_free | taken_again).sum()))
+    if arm == OLD:  # whose driver does not
+        assert near(int(predicted.sum()), int(came_free.sum()))
 
 
 @pytest.mark.parametrize("arm", [OLD, NEW])

@@ -76,8 +76,8 @@ FILES = {
 class PlayedProbe(FakeChannel):
     """guest-probe: what it says to each `all` and `flags` that it is asked."""
 
-    def __init__(self, said: list[bytes]) -> None:
-        super().__init__([b"#cpu 1000000 0\n"])
+    def __init__(self, said: list[bytes], owner: bool = False) -> None:
+        super().__init__([b"#cpu 1000000 0 0\n#page_owner %d\n" % owner])
         self.said = said
         self.asked: list[bytes] = []
 
@@ -92,7 +92,8 @@ class PlayedProbe(FakeChannel):
 
 def listing(raw: bytes, cpu: int) -> bytes:
     """A reading of flags as guest-probe writes it; `cpu` counts its readings."""
-    return b"#flags %d 40000000\n%b\n#cpu %d %d\n" % (len(raw), raw, cpu * 41_000_000, cpu * 2_000_000)
+    used = (cpu * 41_000_000, cpu * 40_000_000, cpu * 2_000_000)
+    return b"#flags %d\n%b\n#cpu %d %d %d\n" % (len(raw), raw, *used)
 
 
 def answers(first: bytes, second: bytes, online: str = "10 0 ", **files: str | None) -> list[bytes]:
@@ -102,8 +103,7 @@ def answers(first: bytes, second: bytes, online: str = "10 0 ", **files: str | N
         f"#file {path} {-1 if text is None else len(text)}\n{text or ''}\n" for path, text in texts.items()
     ]
     parts.append(f"#online {len(online)}\n{online}\n")
-    owned = b"#owners -1 0\n\n#cpu 41000000 2000000\n"
-    return ["".join(parts).encode() + listing(first, 1) + owned, listing(second, 2)]
+    return ["".join(parts).encode() + listing(first, 1), listing(second, 2)]
 
 
 def guest(tmp_path: Path, memory: int, said: list[bytes] | None = None) -> Guest:
@@ -137,7 +137,7 @@ def test_what_is_in_a_snapshot(tmp_path: Path, memory: int) -> None:
     domain: Any = running.domain
     assert domain.calls == [("suspend",), ("resume",)]
     channel: Any = running.shell.stream([])
-    assert channel.asked == [b"all", b"owners 1998", b"flags"]
+    assert channel.asked == [b"all", b"flags"]
 
 
 def test_what_it_cost_is_noted(tmp_path: Path, memory: int) -> None:
@@ -167,7 +167,7 @@ def test_several_snapshots_one_after_the_other(tmp_path: Path, memory: int) -> N
     said = answers(flags(), flags()) + [
         part.replace(b"#cpu 4", b"#cpu 14") for part in answers(flags(), flags())
     ]
-    said[3] = said[3].replace(b"#cpu 82000000", b"#cpu 222000000")
+    said[3] = said[3].replace(b"#cpu 82000000 80000000", b"#cpu 222000000 160000000")
     with SnapshotTaker(guest(tmp_path, memory, said), MACHINE) as taker:
         taker.take("one")
         assert taker.take("two").notes["guest_cpu_seconds_for_the_rest"] == "0.0600"
@@ -227,7 +227,7 @@ def test_a_block_size_that_makes_no_sense(tmp_path: Path, memory: int, size: str
         [b"Segmentation fault\n", b""],
         [answers(flags(), flags(), online="0 x")[0], b""],
         [answers(flags(), flags())[0].replace(b"#online 5", b"#online 99999999"), b""],
-        [answers(flags(), flags())[0], b"#flags -1 0\n"],
+        [answers(flags(), flags())[0], b"#flags -1\n"],
         [answers(flags(), flags())[0], b""],
     ],
 )
