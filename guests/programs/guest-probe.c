@@ -412,9 +412,8 @@ static void stay(void)
 {
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
-	if (fd >= 0 && write(fd, "-1000", 5) != 5)
-		perror("guest-probe: oom_score_adj");
-	if (fd >= 0)
+	/* Without the right to it, it is killed like any other. */
+	if (fd >= 0 && write(fd, "-1000", 5) == 5)
 		close(fd);
 }
 
