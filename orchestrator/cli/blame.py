@@ -324,7 +324,10 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool, dump:
             f"{region.no_room:,} hold movable memory that has nowhere to go, or were not come to for want of "
             "room: memory elsewhere is full."
         )
-    out.print(f"{region.unexplained:,} are unexplained; {region.free:,} in all are free and were not taken.")
+    out.print(
+        f"{region.unexplained:,} hold nothing that would keep them: unexplained, if they were asked for "
+        f"({region.free:,} in all are free)."
+    )
     if region.blank and dump:
         out.print(
             f"{region.blank:,} have not a single flag: plain kernel memory, or memory that was removed "

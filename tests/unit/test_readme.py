@@ -36,6 +36,62 @@ def test_the_table_is_the_reference_runs(row: str, metric: str, mib: bool) -> No
     assert [cell.strip("*") for cell in written] == shown
 
 
+def figures(kind: str, row: dict[str, str], column: str) -> str:
+    """A cell of the reference run of scenarios/pmd.yaml, by arm and snapshot or policy."""
+    with (ROOT / "results" / "reference" / "pmd" / f"{kind}.csv").open() as file:
+        (found,) = [line for line in csv.DictReader(file) if row.items() <= line.items()]
+    return f"{int(found[column]):,}"
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "key", "column"),
+    [
+        ("last-level tables that map nothing", "policies", {"policy": "empty"}, "tables_freed"),
+        ("blocks that stayed, of 2 MiB", "snapshots", {}, "blocks_plugged"),
+        ("of these, page tables account for", "snapshots", {}, "blocks_expected"),
+        ("unexplained", "snapshots", {}, "blocks_unexplained"),
+        (
+            "*modelled:* would come free without empty last-level tables",
+            "policies",
+            {"policy": "empty"},
+            "blocks_freed",
+        ),
+        (
+            "*modelled:* without empty tables of all levels",
+            "policies",
+            {"policy": "empty_all_levels"},
+            "blocks_freed",
+        ),
+        (
+            "*modelled:* with tables moved out of the way",
+            "policies",
+            {"policy": "migrate"},
+            "blocks_freed_if_moved",
+        ),
+        ("*modelled:* with the process ended", "policies", {"policy": "process_exit"}, "blocks_freed"),
+    ],
+)
+def test_the_second_table_is_the_reference_runs(
+    row: str, kind: str, key: dict[str, str], column: str
+) -> None:
+    rows = re.findall(rf"^\| {re.escape(row)} \| (.*) \| (.*) \|$", README, re.MULTILINE)
+    at = {"snapshot": "unplugged", **key}
+    expected = [figures(kind, {**at, "trial": f"{arm}-01"}, column) for arm in ("linux-6.12", "linux-7.x")]
+    assert expected in [[cell.strip("*") for cell in cells] for cells in rows]
+
+
+def test_what_came_free_is_the_difference_of_two_snapshots() -> None:
+    (written,) = re.findall(r"^\| came free when it did end \| (.*) \| (.*) \|$", README, re.MULTILINE)
+
+    def plugged(arm: str, snapshot: str) -> int:
+        return int(figures("snapshots", {"trial": f"{arm}-01", "snapshot": snapshot}, "blocks_plugged"))
+
+    arms = ("linux-6.12", "linux-7.x")
+    assert list(map(int, written)) == [
+        plugged(arm, "unplugged") - plugged(arm, "process-ended") for arm in arms
+    ]
+
+
 def test_every_verb_it_names_exists() -> None:
     named = set(re.findall(r"^(?:\./bootstrap )?orchestrator ([a-z]+)", README, re.MULTILINE))
     assert named <= set(VERBS)
