@@ -29,10 +29,10 @@ ROUND = """\
   - stop: {{workload: {workload}}}
 """
 HOLD = {
+    "pin": ("pin", "{amount: 512MiB}"),
     "page-table": ("sparse-map", "{span: 200GiB}"),
     "network": ("sockets", "{amount: 320MiB}"),
     "pipe": ("pipes", "{amount: 320MiB}"),
-    "pin": ("pin", "{amount: 384MiB}"),
     "slab": ("dentries", "{amount: 192MiB}"),
     "stack": ("threads", "{amount: 160MiB}"),  # last: some of its slab stays in use
 }
