@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from orchestrator.model.blocks import BlockMap, map_memory
+from orchestrator.model.blocks import BlockMap
 from orchestrator.model.frame_class import MOVABLE, UNMOVABLE, FrameClass
 from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
 from orchestrator.model.tables import TOP_LEVEL, Tables, TableState
@@ -242,15 +242,3 @@ def huge_supply(memory: BlockMap) -> HugeSupply:
     whole: Bool = gone == 0
     free = whole & (memory.frames_of(FrameClass.FREE) == memory.region.block_pages)
     return HugeSupply(int(whole.sum()), int(free.sum()), int((whole & ~memory.pinned).sum()))
-
-
-__all__ = [
-    "ClassShare",
-    "HugeSupply",
-    "RegionBlame",
-    "TableShare",
-    "blame",
-    "huge_supply",
-    "map_memory",
-    "table_kind_name",
-]
