@@ -34,6 +34,7 @@ VERBS = {
     "show": ("runs", "Show one run, also one that is unfinished or was killed."),
     "report": ("runs", "Make the report of a run again from what is on disk."),
     "blame": ("blame", "Say what holds each block that stayed, and what would have freed it."),
+    "model": ("model", "Replay reclaim policies over traces and runs."),
     "image": ("image", "Build, list or remove cached guest images."),
     "shell": ("shell", "Boot a guest and open a shell in it, or run one command."),
     "clean": ("clean", "Find and remove what a killed run left behind, and nothing else."),

@@ -1,0 +1,39 @@
+"""`model`: reclaim policies, replayed over traces and runs."""
+
+from __future__ import annotations
+
+from inspect import getdoc
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.output import out, print_json
+
+
+@click.group("model")
+def model_command() -> None:
+    """Replay policies over what was measured or made up: every figure is modelled, none measured."""
+
+
+@model_command.command("policies")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def policies_command(*, as_json: bool) -> None:
+    """List the policies, one line each."""
+    from orchestrator.model.policies import POLICIES
+
+    rows = [(name, first_line(policy)) for name, policy in POLICIES]
+    if as_json:
+        print_json({"policies": [{"name": name, "what": what} for name, what in rows]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("policy", no_wrap=True)
+    table.add_column("what it does")
+    for name, what in rows:
+        table.add_row(name, escape(what))
+    out.print(table, soft_wrap=False)
+
+
+def first_line(thing: object) -> str:
+    """The first line of what `thing` says of itself."""
+    return (getdoc(thing) or "").split("\n", 1)[0]
