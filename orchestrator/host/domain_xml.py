@@ -158,6 +158,6 @@ def _balloon(machine: Machine) -> etree._Element:
     return E.memballoon(
         E.stats(period="1"),
         model="virtio",
-        autodeflate="off",
+        autodeflate="on" if machine.balloon.deflate_on_oom else "off",
         freePageReporting="on" if machine.balloon.free_page_reporting else "off",
     )

@@ -33,6 +33,8 @@ class Balloon(Frozen):
     """The virtio-balloon device (virtio spec 1.2, 5.5)."""
 
     free_page_reporting: bool = True
+    deflate_on_oom: bool = False
+    """Whether an inflated balloon gives pages back before the guest's OOM killer takes a process."""
 
 
 class Machine(Frozen):

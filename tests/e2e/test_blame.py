@@ -16,10 +16,17 @@ version: 1
 name: injected
 guest: debian-13
 kernel: "6.12"
-machine: {vcpus: 2, memory: 1GiB, virtio_mem: {size: 1536MiB, block: 2MiB}}
+machine:
+  vcpus: 2
+  memory: 1GiB
+  virtio_mem: {size: 1536MiB, block: 2MiB}
+  balloon: {deflate_on_oom: true}
 arms: {only: {}}
 sample_every: 2s
 steps:
+  # With its memory full, the guest would read what it runs from disk all the time (docs/mechanisms.md).
+  - exec: {argv: [systemctl, set-property, --runtime, system.slice, MemoryMin=infinity]}
+  - exec: {argv: [systemctl, set-property, --runtime, init.scope, MemoryMin=infinity]}
 """
 ROUND = """\
   - plug: {{to: 1536MiB}}
@@ -28,17 +35,25 @@ ROUND = """\
   - snapshot: {{label: {label}}}
   - stop: {{workload: {workload}}}
 """
+# More than fits elsewhere. The guest then lives on what the balloon gives up instead of killing a process.
+FULL_ROUND = f"""\
+  - inflate: {{{{by: 256MiB}}}}
+{ROUND}  - deflate: {{{{}}}}
+"""
 HOLD = {
     "pin": ("pin", "{amount: 512MiB}"),
     "page-table": ("sparse-map", "{span: 200GiB}"),
+    "file-page-table": ("sparse-map", "{span: 100GiB, backing: file, expects: [page_table, slab]}"),
     "network": ("sockets", "{amount: 320MiB}"),
     "pipe": ("pipes", "{amount: 320MiB}"),
     "slab": ("dentries", "{amount: 192MiB}"),
+    "area": ("vmas", "{amount: 160MiB}"),
     "stack": ("threads", "{amount: 160MiB}"),  # last: some of its slab stays in use
 }
-# Busy, and yet it can be moved: while there is room elsewhere it keeps no block.
+# Busy, and yet it can be moved: it keeps no block while there is room elsewhere, and many without.
 MOVE = {"mlock": ("mlock", "{amount: 384MiB}"), "tmpfs": ("tmpfs", "{amount: 384MiB}")}
-KINDS = {**MOVE, **HOLD}
+FILL = {"mlock-full": ("mlock", "{amount: 1728MiB}"), "tmpfs-full": ("tmpfs", "{amount: 1728MiB}")}
+KINDS = {**MOVE, **FILL, **HOLD}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +63,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orchestrat
     orchestrator = Orchestrator(folder / "results")
     scenario = folder / "injected.yaml"
     rounds = [
-        ROUND.format(label=label, workload=workload, settings=settings)
+        (FULL_ROUND if label in FILL else ROUND).format(label=label, workload=workload, settings=settings)
         for label, (workload, settings) in KINDS.items()
     ]
     scenario.write_text(HEAD + "".join(rounds))
@@ -64,7 +79,7 @@ def row_of(shown: tuple[Orchestrator, Any], kind: str) -> Any:  # JSON
     return row
 
 
-@pytest.mark.parametrize("kind", HOLD)
+@pytest.mark.parametrize("kind", [*FILL, *HOLD])
 def test_blocks_that_stay_are_given_what_was_injected(shown: tuple[Orchestrator, Any], kind: str) -> None:
     row = row_of(shown, kind)
     assert row["blocks_stayed"] >= 50, row

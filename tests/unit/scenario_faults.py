@@ -101,7 +101,8 @@ FAULTS = [
     case(
         "  virtio_mem: {size: 2GiB, block: 2MiB}",
         "  balloon:",
-        "6:3: machine.balloon is empty; it should be a mapping with keys of: free_page_reporting",
+        "6:3: machine.balloon is empty; it should be a mapping with keys of: free_page_reporting, "
+        "deflate_on_oom",
     ),
     case(
         "machine:\n",

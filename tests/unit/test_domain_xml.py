@@ -61,6 +61,7 @@ CHANGES: dict[str, Any] = {
     "virtio_mem.block": "4MiB",
     "dimms": ["512MiB"],
     "balloon.free_page_reporting": False,
+    "balloon.deflate_on_oom": True,
 }
 
 
