@@ -19,18 +19,21 @@ def model_command() -> None:
 @model_command.command("policies")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def policies_command(*, as_json: bool) -> None:
-    """List the policies, one line each."""
+    """List the policies, one line each: those over a trace of touches, and those over one snapshot."""
     from orchestrator.model.policies import POLICIES
+    from orchestrator.model.replacement import REPLACEMENTS
 
-    rows = [(name, first_line(policy)) for name, policy in POLICIES]
+    rows = [("trace", name, first_line(policy)) for name, policy in REPLACEMENTS]
+    rows += [("snapshot", name, first_line(policy)) for name, policy in POLICIES]
     if as_json:
-        print_json({"policies": [{"name": name, "what": what} for name, what in rows]})
+        print_json({"policies": [{"over": over, "name": name, "what": what} for over, name, what in rows]})
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("over a", no_wrap=True)
     table.add_column("policy", no_wrap=True)
     table.add_column("what it does")
-    for name, what in rows:
-        table.add_row(name, escape(what))
+    for over, name, what in rows:
+        table.add_row(over, name, escape(what))
     out.print(table, soft_wrap=False)
 
 

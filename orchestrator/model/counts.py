@@ -29,6 +29,8 @@ class ReplayCounts:
     swapped_out: int = 0
     peak_tables: int = 0  # most tables that were in the budgeted memory at once
     end_tables: int = 0
+    upper_freed: int = 0  # PMD tables let go because nothing was below them any more
+    upper_tables: int = 0  # PMD tables at the end
     over_budget: int = 0  # touches after which more tables were there than the budget allows
 
     @property

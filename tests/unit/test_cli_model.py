@@ -9,6 +9,7 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.policies import POLICIES
+from orchestrator.model.replacement import REPLACEMENTS
 
 
 def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -23,7 +24,7 @@ def test_policies_are_listed_with_one_line_each(capsys: pytest.CaptureFixture[st
     code, text, _ = call(capsys, "policies", "--json")
     rows = json.loads(text)["policies"]
     assert code == 0
-    assert set(POLICIES.names()) <= {row["name"] for row in rows}
+    assert {row["name"] for row in rows} == {*POLICIES.names(), *REPLACEMENTS.names()}
     assert all(row["what"] and "\n" not in row["what"] for row in rows)
     code, text, _ = call(capsys, "policies")
     assert (code, len(text.splitlines()) >= len(rows) + 1) == (0, True)

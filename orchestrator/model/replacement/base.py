@@ -1,0 +1,156 @@
+"""The shape of a replacement policy: four compiled functions over arrays that it owns.
+
+The engine (orchestrator.model.replay) calls `touched` for a table that is there, `admitted` for one that
+came, `victim` when one has to go, and `forgotten` for one that went by itself. numba compiles the engine
+once for each policy, with these four inlined.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, ClassVar
+
+import numpy as np
+
+from orchestrator.model.jit import inlined
+from orchestrator.model.snapshot import U64
+from orchestrator.model.trace import Trace
+from orchestrator.registry import Registry
+
+NOBODY = -1  # a victim that there is not
+
+
+class Frees(IntEnum):
+    """Which tables go by reference count, without pressure: the talk's counter of entries at zero."""
+
+    NOTHING = 0
+    EMPTY = 1  # a last-level table in which nothing is left
+    ALL_LEVELS = 2  # and the PMD table above, once nothing is below it
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What the engine calls, compiled; `now` is the index of the event.
+
+    `victim` takes the table that it names out of the state, or says NOBODY.
+    """
+
+    touched: Callable[[Any, int, int], None]
+    admitted: Callable[[Any, int, int], None]
+    victim: Callable[[Any, int], int]
+    forgotten: Callable[[Any, int], None]
+
+
+class Replacement(ABC):
+    """One way of keeping page tables within a budget; the docstring says it in a line.
+
+    A subclass declares its name and thereby registers itself: `class Lru(Replacement, name="lru")`.
+    """
+
+    name: ClassVar[str]
+    frees: ClassVar[Frees] = Frees.EMPTY
+    functions: ClassVar[Functions]
+
+    def __init_subclass__(cls, *, name: str) -> None:
+        super().__init_subclass__()
+        cls.name = name
+        REPLACEMENTS.register(name)(cls())
+
+    @abstractmethod
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
+        """Fresh arrays for one replay; the four functions get them as their first argument."""
+
+
+REPLACEMENTS: Registry[Replacement] = Registry("replacement policy", "orchestrator.model.replacement")
+
+
+@inlined
+def ignore(state: Any, table: int, now: int) -> None:
+    """Takes no notice of a table that is touched or comes."""
+
+
+@inlined
+def ignore_gone(state: Any, table: int) -> None:
+    """Takes no notice of a table that goes by itself."""
+
+
+@inlined
+def nobody(state: Any, now: int) -> int:
+    """Leaves every table where it is."""
+    return NOBODY
+
+
+# A queue of tables in the order of their coming: a ring of ids and, by table, the place of its entry in
+# the ring. An entry whose table has its place elsewhere is stale; a full ring sheds its stale ones.
+Queue = tuple[Any, Any, Any]
+_HEAD, _TAIL = 0, 1
+_OUT = -1
+
+
+def new_queue(tables: int, budget_tables: int) -> Queue:
+    """An empty queue for `tables` tables, of which about `budget_tables` wait at once."""
+    wait = min(tables, max(budget_tables, 1)) + 1
+    ring = np.zeros(1 << (2 * wait - 1).bit_length(), dtype=np.int32)
+    place = np.full(tables, _OUT, dtype=np.int32)
+    return ring, place, np.zeros(2, dtype=np.int64)
+
+
+@inlined
+def push(queue: Any, table: int) -> None:
+    """Put `table` at the end; it must not wait already."""
+    ring, place, ends = queue
+    mask = len(ring) - 1
+    if ends[_HEAD] - ends[_TAIL] > mask:
+        kept = ends[_TAIL]
+        for at in range(ends[_TAIL], ends[_HEAD]):
+            waiting = ring[at & mask]
+            if place[waiting] == (at & mask):
+                ring[kept & mask] = waiting
+                place[waiting] = kept & mask
+                kept += 1
+        ends[_HEAD] = kept
+    at = ends[_HEAD] & mask
+    ring[at] = table
+    place[table] = at
+    ends[_HEAD] += 1
+
+
+@inlined
+def pop(queue: Any) -> int:
+    """Take the first one, or NOBODY."""
+    ring, place, ends = queue
+    mask = len(ring) - 1
+    while ends[_TAIL] < ends[_HEAD]:
+        at = ends[_TAIL] & mask
+        ends[_TAIL] += 1
+        table = ring[at]
+        if place[table] == at:
+            place[table] = _OUT
+            return int(table)
+    return NOBODY
+
+
+@inlined
+def leave(queue: Any, table: int) -> None:
+    """Take `table` out, wherever it waits, if it does."""
+    queue[1][table] = _OUT
+
+
+def random_state(seed: int) -> U64:
+    """State of a xorshift64* generator (Vigna 2016); never zero."""
+    return np.random.SeedSequence(seed).generate_state(1, np.uint64) | np.uint64(1)
+
+
+@inlined
+def random_below(state: Any, bound: int) -> int:
+    """A number from 0 to `bound` - 1. Takes the upper 32 bits times `bound`: even to one part in 2**32."""
+    word = state[0]
+    word ^= word >> np.uint64(12)
+    word ^= word << np.uint64(25)
+    word ^= word >> np.uint64(27)
+    state[0] = word
+    high = (word * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(32)
+    return int((high * np.uint64(bound)) >> np.uint64(32))

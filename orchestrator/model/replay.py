@@ -1,0 +1,203 @@
+"""Replays a trace of touches against a budget of tables: a policy says whom to take, an action how.
+
+One compiled loop over dense ids. The budget is of last-level tables in the memory that is short; the
+PMD tables above them are counted, not budgeted.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+
+from orchestrator.errors import BadInputError
+from orchestrator.model.counts import ReplayCounts
+from orchestrator.model.jit import njit
+from orchestrator.model.replacement import REPLACEMENTS, Frees
+from orchestrator.model.replacement.base import NOBODY
+from orchestrator.model.snapshot import I64, U8, U32
+from orchestrator.model.trace import Event, Trace
+from orchestrator.units import PAGE_BYTES
+
+
+class Action(StrEnum):
+    """What becomes of a table with valid entries that a policy takes."""
+
+    DROP = "drop"  # second level: faults build it again from the host's own tables
+    MIGRATE = "migrate"  # to another node; touches reach it there
+    COMPRESS = "compress"
+    SWAP = "swap"
+
+
+# Where a table is (low bits), and what is in it (above).
+_NEVER, _HERE, _GONE, _REMOTE, _COMPRESSED, _SWAPPED = range(6)
+_PLACE_MASK: Final = 7
+_CONTENT_SHIFT: Final = 3  # an Event: LET_GO stands for empty
+_GOES_TO: Final = {
+    Action.DROP: _GONE,
+    Action.MIGRATE: _REMOTE,
+    Action.COMPRESS: _COMPRESSED,
+    Action.SWAP: _SWAPPED,
+}
+# numba takes plain integers only.
+_LET_GO, _TOUCH = int(Event.LET_GO), int(Event.TOUCH)
+_NOTHING, _ALL_LEVELS = int(Frees.NOTHING), int(Frees.ALL_LEVELS)
+_CHILD_SHIFT: Final = 9  # 512 tables hang below one PMD table
+
+_COUNTERS: Final = (
+    *("remote_hits", "cold_misses", "rebuilt", "decompressed", "swapped_in", "retries", "freed"),
+    *("taken", "peak_tables", "end_tables", "over_budget", "upper_freed", "upper_tables", "misses"),
+)
+_REMOTE_HITS, _COLD, _REBUILT, _DECOMPRESSED, _SWAPPED_IN, _RETRIES, _FREED = range(7)
+_TAKEN, _PEAK, _END, _OVER, _UPPER_FREED, _UPPER, _MISSES = range(7, 14)
+
+
+def replay(
+    trace: Trace,
+    policy: str,
+    budget_bytes: int,
+    *,
+    action: Action = Action.DROP,
+    seed: int = 0,
+    freeze_touches: int = 0,
+) -> ReplayCounts:
+    """What `policy` does to `trace` when its last-level tables have `budget_bytes`.
+
+    `freeze_touches`: for how many events a table that is being taken stays frozen; a touch in that time
+    is counted as a retry and then served. The same arguments give the same counts.
+    Raises BadInputError for an unknown policy, a budget below one table, or a trace that is no trace.
+    """
+    if budget_bytes < PAGE_BYTES:
+        raise BadInputError(f"a budget of {budget_bytes} bytes holds no table: {PAGE_BYTES} or more would")
+    if freeze_touches < 0:
+        raise BadInputError(f"tables cannot be frozen for {freeze_touches} touches: 0 or more would be right")
+    if faults := trace.faults():
+        raise BadInputError(f"trace {trace.name}: {faults[0]}")
+    chosen = REPLACEMENTS[policy]
+    budget_tables = budget_bytes // PAGE_BYTES
+    counts = np.zeros(len(_COUNTERS), dtype=np.int64)
+    _replay(
+        trace.table,
+        trace.kind,
+        trace.tables,
+        budget_tables,
+        _GOES_TO[action],
+        int(chosen.frees),
+        freeze_touches,
+        chosen.state(trace, budget_tables, seed),
+        chosen.functions.touched,
+        chosen.functions.admitted,
+        chosen.functions.victim,
+        chosen.functions.forgotten,
+        counts,
+    )
+    found = dict(zip(_COUNTERS, counts.tolist(), strict=True))
+    taken, misses = found.pop("taken"), found.pop("misses")
+    by_action = {
+        Action.DROP: "dropped",
+        Action.MIGRATE: "migrated",
+        Action.COMPRESS: "compressed",
+        Action.SWAP: "swapped_out",
+    }
+    touches = trace.touches
+    return ReplayCounts(touches=touches, hits=touches - misses, **{by_action[action]: taken}, **found)
+
+
+@njit
+def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls numba compiles in
+    table: U32,
+    kind: U8,
+    tables: int,
+    budget: int,
+    goes_to: int,
+    frees: int,
+    freeze: int,
+    state: Any,
+    touched: Any,
+    admitted: Any,
+    victim: Any,
+    forgotten: Any,
+    counts: I64,
+) -> None:
+    place = np.zeros(tables, dtype=np.uint8)
+    taken_at = np.full(tables if freeze > 0 else 0, -freeze - 1, dtype=np.int64)
+    below = np.zeros((tables >> _CHILD_SHIFT) + 1, dtype=np.int32)  # entries of each PMD table
+    upper_there = np.zeros(len(below), dtype=np.uint8)
+    here = 0
+    plain = _HERE | (_TOUCH << _CONTENT_SHIFT)
+    for now in range(len(table)):
+        which, what = int(table[now]), int(kind[now])
+        found = int(place[which])
+        if found == plain and what != _LET_GO:
+            touched(state, which, now)
+            continue
+        where, content = found & _PLACE_MASK, found >> _CONTENT_SHIFT
+        if what == _LET_GO:
+            if where in (_NEVER, _GONE):
+                continue
+            # What was compressed or swapped goes with its entries, under any policy.
+            if frees != _NOTHING or where in (_COMPRESSED, _SWAPPED):
+                if where == _HERE:
+                    forgotten(state, which)
+                    here -= 1
+                if where in (_HERE, _REMOTE):
+                    counts[_FREED] += 1
+                place[which] = _GONE
+                upper = which >> _CHILD_SHIFT
+                below[upper] -= 1
+                if below[upper] == 0 and frees == _ALL_LEVELS:
+                    upper_there[upper] = 0
+                    counts[_UPPER_FREED] += 1
+                    counts[_UPPER] -= 1
+            else:
+                place[which] = where
+            continue
+        holds = max(content, what)
+        if where == _HERE:
+            place[which] = _HERE | (holds << _CONTENT_SHIFT)
+            touched(state, which, now)
+            continue
+        if where == _REMOTE:
+            place[which] = _REMOTE | (holds << _CONTENT_SHIFT)
+            counts[_REMOTE_HITS] += 1
+            continue
+        # It has to come.
+        counts[_MISSES] += 1
+        if freeze > 0 and now - taken_at[which] <= freeze:
+            counts[_RETRIES] += 1
+        if where == _NEVER:
+            counts[_COLD] += 1
+        elif where == _COMPRESSED:
+            counts[_DECOMPRESSED] += 1
+        elif where == _SWAPPED:
+            counts[_SWAPPED_IN] += 1
+        else:
+            counts[_REBUILT] += 1
+        if where in (_NEVER, _GONE):
+            upper = which >> _CHILD_SHIFT
+            if upper_there[upper] == 0:
+                upper_there[upper] = 1
+                counts[_UPPER] += 1
+            below[upper] += 1
+        if here >= budget:
+            gone = victim(state, now)
+            if gone == NOBODY:
+                counts[_OVER] += 1
+            else:
+                here -= 1
+                if place[gone] >> _CONTENT_SHIFT == _TOUCH:
+                    counts[_TAKEN] += 1
+                    place[gone] = goes_to | (_TOUCH << _CONTENT_SHIFT)
+                else:  # nothing but the zero page is in it: it is freed, whatever the action
+                    counts[_FREED] += 1
+                    place[gone] = _GONE
+                if place[gone] & _PLACE_MASK == _GONE:
+                    below[gone >> _CHILD_SHIFT] -= 1
+                if freeze > 0:
+                    taken_at[gone] = now
+        here += 1
+        counts[_PEAK] = max(counts[_PEAK], here)
+        place[which] = _HERE | (holds << _CONTENT_SHIFT)
+        admitted(state, which, now)
+    counts[_END] = here

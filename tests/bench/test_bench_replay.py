@@ -1,0 +1,58 @@
+"""Replay against libcachesim, side by side in one run on one core: `tox -e bench`.
+
+The traces, budgets and policies are those of the equality test. `extra_info` has both rates, in events
+a second; theirs includes reading a file of 24 bytes a request from the page cache, which they cannot go
+without.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from orchestrator.model.counts import ReplayCounts
+from orchestrator.model.replacement import REPLACEMENTS
+from orchestrator.model.replay import replay
+from orchestrator.model.trace import Trace
+from orchestrator.units import PAGE_BYTES
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+from other_simulator import BUDGETS, OTHERS, PATTERNS, TOUCHES, shared_trace, their_misses, write_requests
+
+
+@pytest.fixture(scope="module", params=PATTERNS)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trace, Path]:
+    """A trace, and the same as a file of libcachesim's."""
+    trace = shared_trace(request.param)
+    return trace, write_requests(trace, tmp_path_factory.mktemp("requests") / "requests.bin")
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("policy", REPLACEMENTS.names())
+def test_replay(benchmark: BenchmarkFixture, shared: tuple[Trace, Path], policy: str, budget: int) -> None:
+    trace, requests = shared
+    replay(shared_trace("uniform", 10, 10), policy, PAGE_BYTES)  # compiled here, and not measured
+
+    def ours() -> ReplayCounts:
+        return replay(trace, policy, budget * PAGE_BYTES)
+
+    theirs = policy if policy in OTHERS else "lru"  # the cheapest yardstick for what they lack
+    began = time.perf_counter()
+    misses = their_misses(theirs, requests, TOUCHES, budget)
+    their_rate = TOUCHES / (time.perf_counter() - began)
+    counts = benchmark.pedantic(ours, rounds=3)
+    rate = TOUCHES / benchmark.stats.stats.min
+    benchmark.extra_info.update(
+        {
+            "events_per_second": round(rate),
+            f"libcachesim_{theirs}": round(their_rate),
+            "times": rate / their_rate,
+        }
+    )
+    if policy in OTHERS:
+        assert counts.misses == misses
+    assert rate > their_rate * (10 if policy in {"lru", "fifo", "clock"} else 1)

@@ -1,0 +1,173 @@
+"""Replay: counts against an independent simulator, against a slow model, and by hand."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from other_simulator import BUDGETS, PATTERNS, TOUCHES, shared_trace, their_misses, write_requests
+
+from orchestrator.errors import BadInputError
+from orchestrator.model.counts import ReplayCounts
+from orchestrator.model.replacement import REPLACEMENTS, Frees
+from orchestrator.model.replay import Action, replay
+from orchestrator.model.trace import Event, Trace, touches_only
+from orchestrator.units import PAGE_BYTES
+
+TAKERS = ["belady", "clock", "fifo", "frequency", "generations", "lru", "pressure_random"]
+NAMES = sorted([*TAKERS, "none", "empty", "empty_all_levels", "zero_page"])
+GO, ZERO, TOUCH = Event.LET_GO, Event.READ_ZERO, Event.TOUCH
+
+
+def trace_of(*events: tuple[int, Event], tables: int = 2048) -> Trace:
+    """A trace of (table, event) pairs."""
+    table = np.array([one for one, _ in events], dtype=np.uint32)
+    return Trace("by hand", tables, table, np.array([kind for _, kind in events], dtype=np.uint8))
+
+
+def run(trace: Trace, policy: str, tables: int, **options: object) -> ReplayCounts:
+    return replay(trace, policy, tables * PAGE_BYTES, **options)  # type: ignore[arg-type]
+
+
+def test_all_policies_register_themselves() -> None:
+    assert REPLACEMENTS.names() == NAMES
+    for name, policy in REPLACEMENTS:
+        assert policy.name == name
+        assert policy.__doc__
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_same_decisions_as_an_independent_simulator(pattern: str, tmp_path: Path) -> None:
+    trace = shared_trace(pattern)
+    assert (trace.tables, len(trace)) == (300_000, TOUCHES)
+    requests = write_requests(trace, tmp_path / "requests.bin")
+    for budget in BUDGETS:
+        misses = {name: run(trace, name, budget).misses for name in TAKERS}
+        for name in ("fifo", "lru", "clock"):
+            assert misses[name] == their_misses(name, requests, len(trace), budget), (name, budget)
+        assert misses["belady"] == min(misses.values())
+
+
+def test_what_goes_by_itself() -> None:
+    """Two tables below one PMD table are let go; the third is elsewhere and stays."""
+    trace = trace_of((0, TOUCH), (1, TOUCH), (600, TOUCH), (0, GO), (1, GO), (1, TOUCH), (1, GO))
+    counts = {name: run(trace, name, 100) for name in ("none", "empty", "empty_all_levels")}
+    assert [one.freed for one in counts.values()] == [0, 3, 3]
+    assert [one.rebuilt for one in counts.values()] == [0, 1, 1]
+    assert [one.end_tables for one in counts.values()] == [3, 1, 1]
+    assert [one.upper_freed for one in counts.values()] == [0, 0, 2]
+    assert [one.upper_tables for one in counts.values()] == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("action", "took", "brings_back"),
+    [
+        (Action.DROP, "dropped", "rebuilt"),
+        (Action.MIGRATE, "migrated", "remote_hits"),
+        (Action.COMPRESS, "compressed", "decompressed"),
+        (Action.SWAP, "swapped_out", "swapped_in"),
+    ],
+)
+def test_an_action_is_undone_by_its_own_kind_of_event(action: Action, took: str, brings_back: str) -> None:
+    counts = run(trace_of((0, TOUCH), (1, TOUCH), (0, TOUCH)), "fifo", 1, action=action)
+    moved = action is Action.MIGRATE
+    assert getattr(counts, took) == (1 if moved else 2)
+    assert getattr(counts, brings_back) == 1
+    assert (counts.hits, counts.misses) == ((1, 2) if moved else (0, 3))
+
+
+def test_the_zero_page_is_freed_whatever_the_action() -> None:
+    trace = trace_of((0, ZERO), (1, TOUCH), (2, TOUCH), (0, ZERO))
+    counts = run(trace, "zero_page", 1, action=Action.SWAP)
+    assert (counts.freed, counts.swapped_out, counts.rebuilt) == (1, 0, 1)
+    assert counts.over_budget == 2
+    # Written to meanwhile, it is in use.
+    assert run(trace_of((0, ZERO), (0, TOUCH), (1, TOUCH)), "zero_page", 1).freed == 0
+
+
+def test_a_touch_of_a_frozen_table_retries_and_is_served() -> None:
+    trace = trace_of((0, TOUCH), (1, TOUCH), (0, TOUCH))
+    assert run(trace, "fifo", 1).retries == 0
+    frozen = run(trace, "fifo", 1, freeze_touches=1)
+    assert (frozen.retries, frozen.hits + frozen.misses) == (1, 3)
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> Trace:
+    tables = draw(st.integers(1, 40))
+    events = draw(
+        st.lists(
+            st.tuples(st.integers(0, tables - 1), st.sampled_from([GO, ZERO, TOUCH, TOUCH])), max_size=300
+        )
+    )
+    return trace_of(*events, tables=tables)
+
+
+@given(traces(), st.integers(1, 45), st.sampled_from(list(Action)), st.integers(0, 3))
+@settings(max_examples=150)
+def test_nothing_is_lost_and_the_budget_holds(trace: Trace, budget: int, action: Action, seed: int) -> None:
+    counts = {name: run(trace, name, budget, action=action, seed=seed) for name in NAMES}
+    for name, one in counts.items():
+        assert one.touches == one.hits + one.misses == int((trace.kind > 0).sum())
+        assert one.cold_misses == int(trace.seen().sum())
+        # Every table that came is there, has gone by itself, or was taken.
+        assert one.misses == one.end_tables + one.evicted + one.freed - gone_from_afar(trace, one, name)
+        if name in TAKERS:
+            assert one.peak_tables <= budget
+            assert one.over_budget == 0
+            if action is not Action.MIGRATE:  # there, who was taken costs no miss
+                assert counts["belady"].misses <= one.misses
+        else:
+            assert one.evicted == 0
+        assert one == run(trace, name, budget, action=action, seed=seed)
+
+
+def gone_from_afar(trace: Trace, counts: ReplayCounts, name: str) -> int:
+    """Tables that were migrated and then freed: they are counted in both."""
+    return counts.migrated and counts.end_tables + counts.evicted + counts.freed - counts.misses
+
+
+@given(traces(), st.integers(1, 45))
+def test_lru_is_the_textbooks(trace: Trace, budget: int) -> None:
+    there: OrderedDict[int, None] = OrderedDict()
+    misses = taken = 0
+    for table, kind in zip(trace.table.tolist(), trace.kind.tolist(), strict=True):
+        if kind == GO:
+            there.pop(table, None)
+        elif table in there:
+            there.move_to_end(table)
+        else:
+            misses += 1
+            if len(there) == budget:
+                there.popitem(last=False)
+                taken += 1
+            there[table] = None
+    counts = run(trace, "lru", budget)
+    zero_only = taken - counts.evicted
+    assert (counts.misses, counts.end_tables) == (misses, len(there))
+    assert 0 <= zero_only <= counts.freed
+
+
+@pytest.mark.parametrize(
+    ("budget", "policy", "words"),
+    [
+        (-1, "lru", "holds no table"),
+        (0, "lru", "holds no table"),
+        (PAGE_BYTES, "best", "no replacement policy"),
+    ],
+)
+def test_what_cannot_be_replayed(budget: int, policy: str, words: str) -> None:
+    with pytest.raises(BadInputError, match=words):
+        replay(trace_of((0, TOUCH)), policy, budget)
+
+
+def test_a_trace_that_is_none() -> None:
+    with pytest.raises(BadInputError, match="an event of table 9, of 4"):
+        run(touches_only("short", 4, np.array([9], dtype=np.uint32)), "lru", 1)
+    with pytest.raises(BadInputError, match="frozen"):
+        run(trace_of((0, TOUCH)), "lru", 1, freeze_touches=-1)
+    assert REPLACEMENTS["none"].frees is Frees.NOTHING
