@@ -15,7 +15,7 @@ from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen, Machine
 from orchestrator.registry import Registry
-from orchestrator.scenario.model import Accel, Arm, Scenario, Setup
+from orchestrator.scenario.model import Accel, Arm, Scenario, Setup, Start
 
 # Sizes and durations in a plan are numbers: bytes and seconds (units.py).
 _RESOLVED = {"resolved": True}
@@ -74,6 +74,7 @@ class TrialPlan(Frozen):
     kernel: str
     kernel_args: str = ""
     accel: Accel
+    start: Start = "cold"
     machine: Machine
     setup: Setup
     steps: tuple[PlannedStep, ...]
@@ -104,6 +105,7 @@ class Plan(Frozen):
     scenario_sha256: str
     guest: str
     accel: Accel
+    start: Start = "cold"
     sample_every_seconds: float
     deadline_seconds: float
     seed: int
@@ -132,6 +134,7 @@ class Plan(Frozen):
             kernel=arm.kernel,
             kernel_args=arm.kernel_args,
             accel=self.accel,
+            start=self.start,
             machine=arm.machine,
             setup=arm.setup,
             steps=trial.steps,
@@ -153,8 +156,10 @@ class Plan(Frozen):
             raise BadInputError("the plan cannot be read", details=str(error), hint=hint) from None
 
 
-def make_plan(scenario: Scenario, *, seed: int | None = None, repeats: int | None = None) -> Plan:
-    """Decide everything. `seed` and `repeats` replace the scenario's. Pure: same input, same plan."""
+def make_plan(
+    scenario: Scenario, *, seed: int | None = None, repeats: int | None = None, start: Start | None = None
+) -> Plan:
+    """Decide everything. What is given replaces the scenario's. Pure: same input, same plan."""
     body = scenario.body
     seed = body.seed if seed is None else seed
     repeats = body.repeats if repeats is None else repeats
@@ -187,6 +192,7 @@ def make_plan(scenario: Scenario, *, seed: int | None = None, repeats: int | Non
         scenario_sha256=hashlib.sha256(scenario.file.text.encode()).hexdigest(),
         guest=body.guest,
         accel=body.accel,
+        start=start or body.start,
         sample_every_seconds=body.sample_every,
         deadline_seconds=body.deadline,
         seed=seed,

@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 def clean_command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
     """Find and remove what a killed run left behind, and nothing else.
 
-    That is its runtime folder and the QEMU, passt and ssh processes that run from it, and an image
-    that it had not finished building. Runs that are still going, run folders and the images in the
-    cache are left alone. Exit code 3 if something could not be removed.
+    That is its runtime folder and the QEMU, passt and ssh processes that run from it, and an image or
+    a guest's state that it had not finished. Runs that are still going, run folders and what is whole
+    in the cache are left alone. Exit code 3 if something could not be removed.
     """
     from orchestrator.guest.cache import cache_dir
     from orchestrator.guest.image import unfinished_builds
+    from orchestrator.guest.states import unfinished_states
     from orchestrator.host.runtime import leftovers, remove
 
     found = leftovers()
-    builds = unfinished_builds(cache_dir())
+    builds = [*unfinished_builds(cache_dir()), *unfinished_states(cache_dir())]
     errors: list[InfrastructureError] = []
     if not dry_run:
         # One that stays does not keep the others.
@@ -74,4 +75,4 @@ def _print(found: list[Leftover], builds: list[Path], *, dry_run: bool) -> None:
         for process in leftover.processes:
             out.print(f"  {'would end' if dry_run else 'ended'} {escape(process.name)} (pid {process.pid})")
     for build in builds:
-        out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(build))}, an unfinished image")
+        out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(build))}, left unfinished")

@@ -1,4 +1,4 @@
-"""`image`: build, list or remove cached guest images."""
+"""`image`: build, list or remove cached guest images, and the saved states of guests."""
 
 from __future__ import annotations
 
@@ -56,13 +56,14 @@ def build_command(guest: str, *, refresh: bool, guests_dir: Path | None, as_json
 @image_command.command("list")
 @_json_option
 def list_command(*, as_json: bool) -> None:
-    """List the images in the cache."""
+    """List the images in the cache, and the states of guests that were saved for warm starts."""
     from orchestrator.guest.cache import cache_dir
     from orchestrator.guest.image import list_images
+    from orchestrator.guest.states import list_states
 
-    found = list_images(cache_dir())
+    found, states = list_images(cache_dir()), list_states(cache_dir())
     if as_json:
-        print_json({"images": found})
+        print_json({"images": found, "states": states})
         return
     if not found:
         out.print(f"No images in {escape(str(cache_dir()))}.")
@@ -75,20 +76,41 @@ def list_command(*, as_json: bool) -> None:
     for entry in found:
         table.add_row(_id(entry), _kernels(entry), _size(entry))
     out.print(table, soft_wrap=False)
+    if states:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("saved state", no_wrap=True)
+        table.add_column("kernel", overflow="fold")
+        table.add_column("on disk", justify="right", no_wrap=True)
+        for entry in states:
+            table.add_row(_id(entry), escape(str(entry["release"])), _size(entry))
+        out.print()
+        out.print(table, soft_wrap=False)
 
 
 @image_command.command("remove")
 @click.argument("name", metavar="NAME-KEY")
 @_json_option
 def remove_command(name: str, *, as_json: bool) -> None:
-    """Remove an image, named as `image list` names it. The next run that needs it builds it again."""
+    """Remove an image or a saved state, named as `image list` names it.
+
+    The next run that needs it makes it again.
+    """
     from orchestrator.guest.cache import cache_dir, locked
     from orchestrator.guest.image import list_images
+    from orchestrator.guest.states import list_states, remove_state
     from orchestrator.host.runtime import processes_of
 
     cache = cache_dir()
     # Only what is listed can be named, so no name leads out of the cache.
     there = {Path(str(entry["folder"])).name: entry for entry in list_images(cache)}
+    states = {Path(str(entry["folder"])).name: entry for entry in list_states(cache)}
+    if name in states:
+        remove_state(cache, Path(str(states[name]["folder"])))
+        if as_json:
+            print_json({"removed": states[name]})
+        else:
+            out.print(f"removed {escape(name)}: {_size(states[name])}")
+        return
     if name not in there:
         raise BadInputError(
             f"no image is called {name!r}",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--connect", metavar="URI", help="Use this libvirt instead of the embedded one.")
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the scenario's.")
 @click.option("--repeats", type=click.IntRange(min=1), help="Instead of the scenario's.")
+@click.option("--cold", is_flag=True, help="Boot every guest, as with `start: cold`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 @click.pass_context
 def run_command(
@@ -42,6 +43,7 @@ def run_command(
     connect: str | None,
     seed: int | None,
     repeats: int | None,
+    cold: bool,
     as_json: bool,
 ) -> None:
     """Run a scenario and write a run folder with a report."""
@@ -50,12 +52,14 @@ def run_command(
     from orchestrator.plan import make_plan
     from orchestrator.run import Places, execute_plan, new_run_id
     from orchestrator.scenario import check_fits
+    from orchestrator.store import open_run
+    from orchestrator.summary import note_time
 
     scenario = open_scenario(scenario_file, guests_dir)
     problems = check_fits(scenario, psutil.virtual_memory().available)
     if problems:
         raise FileProblemsError(problems)
-    plan = make_plan(scenario, seed=seed, repeats=repeats)
+    plan = make_plan(scenario, seed=seed, repeats=repeats, start="cold" if cold else None)
     places = Places.beside(find_guests_dir(scenario_file, guests_dir))
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
@@ -64,6 +68,7 @@ def run_command(
             result = execute_plan(plan, places, run_dir, progress, connect=connect)
             progress.note("writing the report")
             files = _write_reports(result.directory)
+            note_time(open_run(result.directory))
     except KeyboardInterrupt:
         err.print(f"[bold]next:[/] orchestrator show {escape(str(run_dir))}   shows what was kept")
         raise

@@ -14,6 +14,7 @@ from orchestrator.cli.output import out, print_json
 from orchestrator.errors import BadInputError
 from orchestrator.store import layout
 from orchestrator.store.layout import Status
+from orchestrator.units import format_duration
 
 if TYPE_CHECKING:
     from orchestrator.report.data import RunView
@@ -188,6 +189,7 @@ def run_as_json(directory: Path) -> dict[str, Any]:
         **_list_row(view.run),
         "directory": str(view.run.directory),
         "answer": answer(view),
+        "time": _time(view),
         "trials": trials,
         "confusion": confusion_as_json(view),
         "meta": dict(view.run.meta),
@@ -211,6 +213,13 @@ def _show_text(view: RunView) -> None:
         out.print(_comparison(view), soft_wrap=False)
     for row in confusion(view):
         out.print(escape(confusion_sentence(row)))
+    time = _time(view)
+    if time:
+        all_of_it, steps, starting = (
+            format_duration(time[f"{part}_seconds"]) for part in ("wall", "steps", "starting")
+        )
+        share = f"the orchestrator itself {time['overhead_share']:.1%}"
+        out.print(f"[dim]{all_of_it} in all: steps {steps}, starting guests {starting}, {share}[/]")
     for trial in view.trials:
         if trial.failed:
             out.print(
@@ -241,6 +250,19 @@ def _comparison(view: RunView) -> Table:
             cells = (escape(cell.text) if cell.text else "[dim]-[/]" for cell in row.cells)
             table.add_row(escape(label), *cells)
     return table
+
+
+def _time(view: RunView) -> dict[str, float] | None:
+    """Seconds of the run, and the share of them that was the orchestrator's own."""
+    from dataclasses import asdict
+
+    from orchestrator.summary import time_spent
+
+    spent = time_spent(view.run)
+    if spent is None:
+        return None
+    seconds = {f"{name}_seconds": value for name, value in asdict(spent).items()}
+    return {**seconds, "overhead_seconds": spent.overhead, "overhead_share": spent.overhead / spent.wall}
 
 
 def _view(directory: Path) -> RunView:

@@ -1,7 +1,8 @@
-"""From an image to a guest that answers on ssh, and back to nothing."""
+"""From an image, or a saved state, to a guest that answers on ssh, and back to nothing."""
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import time
@@ -24,9 +25,13 @@ from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.image import BootFiles, Image
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
-from orchestrator.host.domain_xml import DomainFiles, domain_xml
+from orchestrator.guest.states import SavedState
+from orchestrator.host.domain_xml import DomainFiles, RunFiles, domain_xml
 from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 from orchestrator.host.machine import Machine
+
+# A saved guest answers within seconds; on a machine that is busy with others it may take longer.
+ANSWER_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,31 @@ class Guest:
     shell: GuestShell
     console: Console
     keys: SshKeys
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Whatever fails in the block may be but a sign that the guest died: raise that instead.
+
+        A GuestError gets the console's tail.
+        """
+        try:
+            yield
+        except GuestError as error:
+            dead = self.why_dead(error)
+            if dead is None or dead is error:
+                raise
+            raise dead from error
+        except InfrastructureError as error:
+            dead = self.why_dead()
+            if dead:
+                raise dead from error
+            raise
+
+    def must_live(self) -> None:
+        """Raise what happened to the guest, if it is dead."""
+        dead = self.why_dead()
+        if dead:
+            raise dead
 
     def why_dead(self, error: GuestError | None = None) -> GuestError | None:
         """The error that tells what happened to the guest, or None while it lives.
@@ -71,11 +101,13 @@ def booted(
     scratch: Path,
     progress: Callable[[str], None],
     console_log: Path | None = None,
+    disk: Path | None = None,
     kernel_args: str = "",
 ) -> Iterator[Guest]:
     """Boot a guest on a fresh overlay and wait until its shell answers; end it afterwards.
 
-    `kernel_args` are words that are added to the definition's command line of the kernel.
+    The overlay is `disk`, or one in `scratch`. `kernel_args` are words that are added to the definition's
+    command line of the kernel.
     """
     with ExitStack() as stack:
         scratch.mkdir(mode=0o711, parents=True)
@@ -84,21 +116,47 @@ def booted(
             kernel=boot.kernel,
             initrd=boot.initrd,
             command_line=f"{definition.command_line} {kernel_args}".rstrip(),
-            disk=_overlay(image.disk, scratch / "disk.qcow2"),
+            disk=_overlay(image.disk, disk or scratch / "disk.qcow2"),
             console_log=console.path,
             ssh_port=_free_port(),
         )
         xml = domain_xml(name, machine, files, accel=accel, guest_address=GUEST_ADDRESS)
         domain = stack.enter_context(host.domain(xml))
-        shell = GuestShell(files.ssh_port, keys, scratch / "known_hosts")
-        stack.callback(shell.close)
-        guest = Guest(domain, shell, console, keys)
         progress(f"booting {boot.release}")
-        _wait_for_shell(guest, definition.boot_within)
-        yield guest
+        shell = _shell(stack, files, keys, scratch)
+        yield _answering(Guest(domain, shell, console, keys), definition.boot_within)
 
 
-def _wait_for_shell(guest: Guest, seconds: float) -> None:
+@contextmanager
+def restored(
+    host: LibvirtHost, state: SavedState, keys: SshKeys, *, scratch: Path, console_log: Path
+) -> Iterator[Guest]:
+    """Let a saved guest go on, on a fresh overlay, and wait until its shell answers; end it afterwards.
+
+    Its console begins with what it had printed until it was saved. Its clock is behind by as long as it
+    was away.
+    """
+    with ExitStack() as stack:
+        scratch.mkdir(mode=0o711, parents=True)
+        shutil.copyfile(state.console_log, console_log)
+        files = RunFiles(
+            disk=_overlay(state.disk, scratch / "disk.qcow2", backing="qcow2"),
+            console_log=console_log,
+            ssh_port=_free_port(),
+        )
+        domain = stack.enter_context(host.restored_domain(state.memory, files))
+        shell = _shell(stack, files, keys, scratch)
+        yield _answering(Guest(domain, shell, Console(console_log), keys), ANSWER_SECONDS)
+
+
+def _shell(stack: ExitStack, files: RunFiles, keys: SshKeys, scratch: Path) -> GuestShell:
+    shell = GuestShell(files.ssh_port, keys, scratch / "known_hosts")
+    stack.callback(shell.close)
+    return shell
+
+
+def _answering(guest: Guest, seconds: float) -> Guest:
+    """The guest, once its shell answers."""
     import paramiko
 
     deadline = Deadline(seconds)
@@ -112,9 +170,9 @@ def _wait_for_shell(guest: Guest, seconds: float) -> None:
         except (OSError, EOFError, paramiko.SSHException) as error:
             # Until sshd listens, passt accepts and closes at once.
             last = str(error) or type(error).__name__
-            time.sleep(0.5)
+            time.sleep(0.2)
         else:
-            return
+            return guest
     raise BootTimeoutError(
         f"the guest did not answer on ssh within {seconds:.0f} s of its start",
         details=f"last try: {last}",
@@ -122,9 +180,9 @@ def _wait_for_shell(guest: Guest, seconds: float) -> None:
     )
 
 
-def _overlay(base: Path, path: Path) -> Path:
-    """A qcow2 file that takes all writes; the base is never written."""
-    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(path)]
+def _overlay(base: Path, path: Path, backing: str = "raw") -> Path:
+    """A qcow2 file that takes all writes; the base, of format `backing`, is never written."""
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", backing, "-b", str(base), str(path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise InfrastructureError("qemu-img could not make a disk overlay", details=done.stderr)

@@ -1,11 +1,15 @@
-"""Runs `playbooks/` against a guest, through ansible-runner. Nothing else in the project imports it."""
+"""Sets a guest up: what all have, by `playbooks/`; what arms differ in, by `guest-settings` in the guest.
+
+Nothing else in the project imports ansible-runner.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,8 @@ from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
 
 SETUP_SECONDS = 600
+SETTINGS_SECONDS = 120.0
+SETTINGS = "/usr/local/bin/guest-settings"
 
 
 def apply_playbook(
@@ -105,6 +111,31 @@ def apply_playbook(
         status = finished[0].status if finished else "did not start"
         said = "\n".join(failures[-3:]) or (finished[0].stdout.read()[-2000:] if finished else "")
         raise SetupError(f"setting up the guest failed ({playbook.name}: {status})", details=said)
+
+
+def apply_settings(shell: GuestShell, settings: Mapping[str, object], *, clock: bool) -> None:
+    """Set what arms may differ in (a scenario's `setup`), and the clock to ours if `clock`.
+
+    Raises SetupError with what the guest said.
+    """
+    words = setting_words(settings)
+    if clock:
+        words.insert(0, f"clock={time.time():.3f}")
+    done = shell.run([SETTINGS, *words], seconds=SETTINGS_SECONDS, check=False)
+    if done.code != 0:
+        said = done.stderr.decode(errors="replace").strip()[-2000:]
+        raise SetupError("the guest could not be set as the scenario asks", details=said)
+
+
+def setting_words(settings: Mapping[str, object]) -> list[str]:
+    """`NAME=VALUE` of each setting that is there; a key of a mapping comes after a dot."""
+    words = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            words += [f"{name}.{word}" for word in setting_words(value)]
+        elif value is not None:
+            words.append(f"{name}={value}")
+    return words
 
 
 def _literal(value: Any) -> Any:

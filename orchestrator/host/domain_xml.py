@@ -26,15 +26,21 @@ _SLOTS = 16  # for memory devices, unless there are more DIMMs; an unused one co
 
 
 @dataclass(frozen=True)
-class DomainFiles:
+class RunFiles:
+    """What is a domain's own in one run: the guest sees none of it."""
+
+    disk: Path  # qcow2 overlay
+    console_log: Path
+    ssh_port: int  # on 127.0.0.1
+
+
+@dataclass(frozen=True)
+class DomainFiles(RunFiles):
     """What a domain is booted from and writes to."""
 
     kernel: Path
     initrd: Path | None
     command_line: str
-    disk: Path  # qcow2 overlay
-    console_log: Path
-    ssh_port: int  # on 127.0.0.1
 
 
 def domain_xml(name: str, machine: Machine, files: DomainFiles, *, accel: str, guest_address: str) -> str:
@@ -62,6 +68,31 @@ def domain_xml(name: str, machine: Machine, files: DomainFiles, *, accel: str, g
         type="kvm" if accel == "kvm" else "qemu",
     )
     return etree.tostring(domain, pretty_print=True, encoding="unicode")
+
+
+def relocated_xml(saved_xml: str, files: RunFiles) -> str:
+    """A saved domain with the files and the port of another run."""
+    domain = etree.fromstring(saved_xml)
+    for path, attribute, value in (
+        ("devices/disk/source", "file", str(files.disk)),
+        ("devices/serial/source", "path", str(files.console_log)),
+        ("devices/console/source", "path", str(files.console_log)),  # libvirt's own copy of the serial port
+        ("devices/interface/portForward/range", "start", str(files.ssh_port)),
+    ):
+        for element in domain.iterfind(path):
+            element.attrib[attribute] = value
+    return etree.tostring(domain, encoding="unicode")
+
+
+def domain_name(xml: str) -> str:
+    """The name of a domain."""
+    return etree.fromstring(xml).findtext("name") or ""
+
+
+def disk_path(xml: str) -> str:
+    """The file of a domain's disk."""
+    source = etree.fromstring(xml).find("devices/disk/source")
+    return "" if source is None else str(source.get("file", ""))
 
 
 def virtio_mem_request(live_xml: str, requested_bytes: int) -> str:

@@ -11,7 +11,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,14 @@ import psutil
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
-from orchestrator.host.domain_xml import dimm_device, virtio_mem_request
+from orchestrator.host.domain_xml import (
+    RunFiles,
+    dimm_device,
+    disk_path,
+    domain_name,
+    relocated_xml,
+    virtio_mem_request,
+)
 from orchestrator.interrupts import deferred
 from orchestrator.units import KIB
 
@@ -99,11 +106,39 @@ class LibvirtHost:
         except self._libvirt.libvirtError as error:
             raise InfrastructureError(f"{self.uri} does not answer", details=str(error)) from error
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it is a driver of our own, in which no name of a domain is taken by others."""
+        return self.uri.startswith(_EMBEDDED)
+
     @contextmanager
     def domain(self, xml: str) -> Iterator[LibvirtDomain]:
         """Start a transient domain; it is destroyed at the end, whatever happened."""
+        with self._started(lambda: self._connection.createXML(xml, 0)) as domain:
+            yield domain
+
+    @contextmanager
+    def restored_domain(self, memory: Path, files: RunFiles) -> Iterator[LibvirtDomain]:
+        """Let a domain that was saved go on, with its files and its port replaced by those of this run.
+
+        libvirt refuses an XML that changes what the guest sees (virDomainDefCheckABIStability), the
+        domain's name and UUID among it.
+        """
+
+        def restore() -> Any:  # libvirt-python has no types
+            saved = self._connection.saveImageGetXMLDesc(
+                str(memory), self._libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
+            )
+            self._connection.restoreFlags(str(memory), relocated_xml(saved, files), 0)
+            return self._connection.lookupByName(domain_name(saved))
+
+        with self._started(restore) as domain:
+            yield domain
+
+    @contextmanager
+    def _started(self, start: Callable[[], Any]) -> Iterator[LibvirtDomain]:
         try:
-            handle = self._connection.createXML(xml, 0)
+            handle = start()
         except self._libvirt.libvirtError as error:
             unrouted = "routable interface" in str(error)  # passt's own words (conf.c)
             raise InfrastructureError(
@@ -187,12 +222,17 @@ class LibvirtDomain:
 
     @property
     def pid(self) -> int:
-        """Process id of its QEMU, found by the domain's UUID on a command line of this machine."""
+        """Process id of its QEMU, found by UUID and disk on a command line of this machine.
+
+        All that were started from one saved state have the same UUID, but a disk of their own each.
+        """
         if self._pid is None:
             uuid = self._handle.UUIDString()
+            disk = disk_path(self._call(self._handle.XMLDesc))
             for process in psutil.process_iter(["name", "cmdline"]):
                 words = process.info["cmdline"] or []
-                if (process.info["name"] or "").startswith("qemu-system") and uuid in words:
+                named = uuid in words and any(disk in word for word in words)
+                if (process.info["name"] or "").startswith("qemu-system") and named:
                     self._pid = process.pid
                     break
             else:
@@ -267,6 +307,10 @@ class LibvirtDomain:
         """libvirt's balloon statistics."""
         statistics: dict[str, int] = self._call(self._handle.memoryStats)
         return statistics
+
+    def save(self, memory: Path) -> None:
+        """Write the guest's memory and devices to a file, and end QEMU. The domain is gone then."""
+        self._call(self._handle.save, str(memory))
 
     def suspend(self) -> None:
         """Stop the vCPUs."""

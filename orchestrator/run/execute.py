@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,8 @@ from orchestrator.plan import Plan, PlannedStep
 from orchestrator.run.meta import command_line, guest_facts, provenance
 from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
-from orchestrator.run.trial import Lab, guest_programs, planned_workloads, run_trial
+from orchestrator.run.start import Lab, guest_programs, planned_workloads
+from orchestrator.run.trial import run_trial
 from orchestrator.store import RunWriter, Status, open_run
 from orchestrator.summary import TrialSummary, summarise_trial, write_summaries
 
@@ -50,12 +52,15 @@ def execute_plan(
     KeyboardInterrupt; the run folder says so, too.
     """
     definition = load_definition(places.guests / f"{plan.guest}.yaml")
-    guest_programs(planned_workloads(_workload_steps(plan), places), places)  # a bad one is told first
+    # A bad one is told first. All arms get the programs of all: so they can start from the same state.
+    programs = guest_programs(planned_workloads(_workload_steps(plan), places), places)
     facts = provenance(command_line(), places.guests.parent)
     run = RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts)
     status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
     try:
-        errors, summaries = _execute(plan, definition, places, run, progress, connect=connect)
+        errors, summaries = _execute(
+            plan, definition, places, run, programs=programs, progress=progress, connect=connect
+        )
         code = ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED
         status = Status.FAILED if errors else Status.COMPLETED
     except KeyboardInterrupt:
@@ -83,8 +88,9 @@ def _execute(
     definition: GuestDefinition,
     places: Places,
     run: RunWriter,
-    progress: Progress,
     *,
+    programs: Mapping[str, Path],
+    progress: Progress,
     connect: str | None,
 ) -> tuple[list[tuple[str, OrchestratorError]], list[TrialSummary]]:
     errors: list[tuple[str, OrchestratorError]] = []
@@ -92,12 +98,14 @@ def _execute(
     with ExitStack() as stack:
         runtime = stack.enter_context(runtime_folder(run.directory))
         keys = ensure_keys(places.cache)
+        began = time.monotonic()
         image = ensure_image(definition, keys, places.cache, progress=progress.note)
+        run.update_meta(image_seconds=round(time.monotonic() - began, 3))
         acceleration = _accelerate(plan, image.boot_files(definition.default_kernel).kernel)
         progress.note(acceleration.reason)
         host = stack.enter_context(open_host(connect, runtime, places.cache))
         run.update_meta(**guest_facts(host, acceleration, image))
-        lab = Lab(host, image, keys, places, acceleration.name, definition, runtime, progress)
+        lab = Lab(host, image, keys, places, acceleration.name, definition, runtime, progress, programs)
         for number, trial in enumerate(plan.trials, start=1):
             began = time.monotonic()
             progress.trial(trial.id, number, len(plan.trials))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.guest.cache import cache_dir
 
+PLAYBOOK = "guest.yaml"
 GUEST_PROBE = Path("programs") / "guest-probe.c"
 
 

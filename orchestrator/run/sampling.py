@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError, OrchestratorError
-from orchestrator.guest.sampler import read_ticks, sampler_argv
+from orchestrator.guest.sampler import Tick, read_ticks, sampler_argv
 from orchestrator.guest.shell import GuestShell
 from orchestrator.observation import Observation, Reading
 from orchestrator.probes import PROBES, HostView, Probe
@@ -70,9 +70,11 @@ class Sampling:
 
     def _guest_side(self) -> None:
         reason = "the stream ended"
+        last_ns = -1
         try:
             for tick in read_ticks(self._channel.recv):
                 self._quiet = Deadline(SILENCE_SECONDS)
+                last_ns = _later(tick, last_ns)
                 for name, probe in self._probes:
                     self._keep(name, probe.from_guest(tick))
         except (OrchestratorError, OSError, EOFError) as error:
@@ -123,3 +125,13 @@ class Sampling:
         ]
         if rows:
             self._writer.observe(rows)
+
+
+def _later(tick: Tick, last_ns: int) -> int:
+    """The guest's uptime at a tick. Raises GuestLostError unless it is later than the one before.
+
+    A guest that was restored badly may run on with a clock that does not.
+    """
+    if tick.uptime_ns <= last_ns:
+        raise GuestLostError(f"the guest's time stands still at {tick.uptime_ns / 1e9:.3f} s")
+    return tick.uptime_ns

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from orchestrator.actions import Action
 from orchestrator.actions.context import Outcome
 from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
-from orchestrator.guest.boot import Guest, booted
-from orchestrator.guest.definition import GuestDefinition
-from orchestrator.guest.image import Image
-from orchestrator.guest.keys import SshKeys
-from orchestrator.guest.programs import build_program
-from orchestrator.guest.setup import apply_playbook
+from orchestrator.errors import GuestError, OrchestratorError
+from orchestrator.guest.boot import Guest
+from orchestrator.guest.setup import apply_settings
 from orchestrator.guest.snapshot import SnapshotTaker
-from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
+from orchestrator.host.libvirt_host import LibvirtDomain
 from orchestrator.host.machine import Machine
 from orchestrator.interrupts import deferred
 from orchestrator.observation import Observation
-from orchestrator.plan import PlannedStep, TrialPlan
+from orchestrator.plan import TrialPlan
 from orchestrator.probes import PROBES, HostView
-from orchestrator.run.places import GUEST_PROBE, Places
-from orchestrator.run.progress import Progress
 from orchestrator.run.sampling import Sampling
+from orchestrator.run.start import Lab, phase, planned_workloads, started
 from orchestrator.store import TrialWriter
 from orchestrator.store.snapshot_file import write_snapshot
 from orchestrator.workloads import WorkloadDriver, load_workload
@@ -41,20 +35,6 @@ class TrialTimeoutError(GuestError):
     """The trial's deadline is over."""
 
     outcome = "timeout"
-
-
-@dataclass(frozen=True)
-class Lab:
-    """What trials of a run share."""
-
-    host: LibvirtHost
-    image: Image
-    keys: SshKeys
-    places: Places
-    accel: str
-    definition: GuestDefinition
-    runtime: Path
-    progress: Progress
 
 
 @dataclass
@@ -206,43 +186,24 @@ def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorErr
 
 
 def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
-    progress, deadline = lab.progress, Deadline(plan.deadline_seconds)
+    progress = lab.progress
+
+    def now_ns() -> int:
+        return time.monotonic_ns() - began_ns
+
     scratch = lab.runtime / plan.id[:24]
     workloads = planned_workloads(plan.steps, lab.places)
     _observe_bare_host(plan, writer)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        progress.step("boot", 0, len(plan.steps))
-        guest = stack.enter_context(
-            booted(
-                lab.host,
-                lab.image,
-                lab.image.boot_files(plan.kernel),
-                plan.machine,
-                lab.keys,
-                name=f"{lab.runtime.name}-{plan.id}"[:40],
-                accel=lab.accel,
-                definition=lab.definition,
-                scratch=scratch,
-                progress=lambda _: None,
-                console_log=writer.console_log,
-                kernel_args=plan.kernel_args,
-            )
-        )
-        try:
+        guest = stack.enter_context(started(plan, lab, writer, scratch, now_ns))
+        with guest.telling():
             progress.step("set up", 0, len(plan.steps))
-
-            def check() -> None:
-                dead = guest.why_dead()
-                if dead:
-                    raise dead
-                _within(deadline)
-
-            setup_guest(guest, plan.setup.model_dump(), workloads, lab.places, scratch / "s", check=check)
+            with phase(writer, "settings", now_ns):
+                apply_settings(guest.shell, plan.setup.model_dump(), clock=True)
             view = HostView(guest.domain, plan.machine)
-            sampling = Sampling(
-                writer, lambda: time.monotonic_ns() - began_ns, guest.shell, view, plan.sample_every_seconds
-            )
+            sampling = Sampling(writer, now_ns, guest.shell, view, plan.sample_every_seconds)
+            deadline = Deadline(plan.deadline_seconds)
             watched = sorted({name for driver in workloads.values() for name in driver.processes})
             with sampling.running(watched), SnapshotTaker(guest, plan.machine) as snapshots:
                 trial = LiveTrial(
@@ -250,17 +211,6 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
                 )
                 for number, step in enumerate(plan.steps, start=1):
                     _run_step(trial, number, step.action, step.load())
-        except GuestError as error:
-            # A shell that broke may be the last sign of a panic: tell that instead, with the console.
-            dead = guest.why_dead(error)
-            if dead is None or dead is error:
-                raise
-            raise dead from error
-        except InfrastructureError as error:
-            dead = guest.why_dead()
-            if dead:
-                raise dead from error
-            raise
 
 
 def _observe_bare_host(plan: TrialPlan, writer: TrialWriter) -> None:
@@ -289,49 +239,6 @@ def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
         trial.writer.event("step.end", trial.now_ns(), outcome="failed", values={}, **facts)
         raise
     trial.lab.progress.step_done(trial.describe, trial.outcome or "", time.monotonic() - began)
-
-
-def planned_workloads(steps: Iterable[PlannedStep], places: Places) -> dict[str, WorkloadDriver]:
-    """The workloads that steps name, with their settings. Raises BadInputError for a bad one."""
-    found: dict[str, WorkloadDriver] = {}
-    for step in steps:
-        name = step.params.get("workload")
-        if isinstance(name, str):
-            settings = step.params.get("set")
-            driver = load_workload(places.workloads / name, settings if isinstance(settings, dict) else None)
-            found.setdefault(name, driver)
-    return found
-
-
-def guest_programs(workloads: Mapping[str, WorkloadDriver], places: Places) -> dict[str, Path]:
-    """What is to be installed in a guest, compiled: name -> program. Compiles nothing twice."""
-    sources = sorted((places.guests / GUEST_PROBE).parent.glob("*.c"))
-    programs = {source.stem: build_program(source, places.cache) for source in sources}
-    for name, driver in workloads.items():
-        if driver.program:
-            source = places.workloads / name / driver.program
-            programs[source.stem] = build_program(source, places.cache, driver.linkage)
-    return programs
-
-
-def setup_guest(
-    guest: Guest,
-    setup: Mapping[str, object],
-    workloads: Mapping[str, WorkloadDriver],
-    places: Places,
-    scratch: Path,
-    *,
-    check: Callable[[], None],
-) -> None:
-    """Install the guest's programs and policies with the playbook."""
-    programs = scratch / "programs"
-    programs.mkdir(parents=True)
-    for name, program in guest_programs(workloads, places).items():
-        shutil.copy(program, programs / name)
-    variables = {"programs_dir": str(programs), **setup}
-    apply_playbook(
-        places.playbooks / "guest.yaml", variables, guest.shell, guest.keys, scratch / "a", check=check
-    )
 
 
 def _unit(key: str) -> str:

@@ -19,6 +19,7 @@ from orchestrator.errors import BadInputError, FileProblemsError, Problem
 from orchestrator.host.machine import Machine
 from orchestrator.registry import Registry
 from orchestrator.scenario.checks import machine_faults
+from orchestrator.scenario.matrix import expanded, merged
 from orchestrator.scenario.model import (
     IN,
     Arm,
@@ -56,18 +57,7 @@ def _overlaid(base: Entry | None, over: Node) -> Node:
     """An arm's mapping written over the scenario's; where that is no mapping, it stays as it is."""
     if base is None:
         return over
-    return _merged(base.node, over) if isinstance(base.node.content, dict) else base.node
-
-
-def _merged(base: Node, over: Node) -> Node:
-    """`over` written over `base`: mappings key by key, everything else as a whole."""
-    if not (isinstance(base.content, dict) and isinstance(over.content, dict)):
-        return over
-    entries = dict(base.content)
-    for key, entry in over.content.items():
-        below = entries.get(key)
-        entries[key] = replace(entry, node=_merged(below.node, entry.node)) if below else entry
-    return replace(base, content=entries)
+    return merged(base.node, over) if isinstance(base.node.content, dict) else base.node
 
 
 def _is_file(path: Path) -> bool:
@@ -79,10 +69,10 @@ def _is_file(path: Path) -> bool:
 
 class _Loader:
     def __init__(self, file: YamlFile, kernels_of: KernelsOf, actions: Actions) -> None:
-        self._file = file
+        self._file, self._matrix_faults = expanded(file)
         self._kernels_of = kernels_of
         self._actions = actions
-        self._problems: list[Problem] = list(file.repeated)
+        self._problems: list[Problem] = [*file.repeated, *self._matrix_faults]
 
     def load(self) -> Scenario:
         views = self._views()
@@ -95,7 +85,8 @@ class _Loader:
             for fault in machine_faults(machine):
                 self._problems.append(views[name].problem(fault.path, fault.wrong, fault.right))
         self._check_steps(steps, machines)
-        self._check_arms()
+        if not self._matrix_faults:
+            self._check_arms()
         raise_problems(self._problems)
         return Scenario(
             file=self._file,

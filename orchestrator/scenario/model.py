@@ -73,6 +73,7 @@ KernelArgs: TypeAlias = Annotated[
     _matching(_KERNEL_ARGS, "has a character that is not printable ASCII", "write it in one line of ASCII"),
 ]
 Accel: TypeAlias = Literal["auto", "kvm", "tcg"]
+Start: TypeAlias = Literal["warm", "cold"]
 
 DEFAULT_DEADLINE_SECONDS = 3600.0
 IN = "in"  # the key of a step that is no action
@@ -157,6 +158,8 @@ class Body(Frozen):
     """Words that are added to the kernel's command line, in one line."""
     accel: Accel = "auto"
     """`kvm`, `tcg` (software emulation), or `auto`: kvm where there is one."""
+    start: Start = "warm"
+    """`warm`: trials begin with the saved memory of a guest that has booted; `cold`: each boots its own."""
     machine: Machine
     """The guest's devices."""
     setup: Setup = Setup()
@@ -176,11 +179,29 @@ class Body(Frozen):
 ArmTexts: TypeAlias = Annotated[dict[Name, ArmText | None], Field(min_length=1, max_length=100)]
 
 
+class MatrixText(Frozen):
+    """Arms that are every combination of what some axes offer."""
+
+    axes: Annotated[dict[Name, ArmTexts], Field(min_length=1, max_length=8)]
+    """For each axis its choices: a name for each, and what differs with it. `a` of the first axis and `b` of
+    the second make the arm `a-b`."""
+    exclude: list[str] = Field(default_factory=list)
+    """Names of combinations to leave out. Others are added as `arms`."""
+
+
 class ScenarioText(Body):
     """A scenario file."""
 
+    matrix: MatrixText | None = None
+    """What is compared, as combinations."""
     arms: ArmTexts
     """What is compared: a name for each arm, and what differs in it."""
+
+
+class MatrixFile(BaseModel):
+    """The matrix of a scenario file, whatever else it has."""
+
+    matrix: MatrixText
 
 
 class ArmsText(BaseModel):

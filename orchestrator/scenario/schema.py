@@ -45,6 +45,9 @@ def scenario_schema(actions: Registry[type[Action]] = ACTIONS) -> Schema:
         "else": {"minProperties": 1, "maxProperties": 1},
     }
     schema["properties"]["steps"]["items"] = {"$ref": "#/$defs/Step"}
+    # The arms of a matrix are arms, too.
+    schema["required"].remove("arms")
+    schema["anyOf"] = [{"required": ["arms"]}, {"required": ["matrix"]}]
     for key in ("machine", "setup"):
         definitions["ArmText"]["properties"][key] |= _overriding(definitions, key.capitalize())
     _tidy(schema)

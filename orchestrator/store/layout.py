@@ -20,6 +20,7 @@ BLAME: Final = "blame.csv"
 REPORT: Final = "report.html"
 JUNIT: Final = "junit.xml"
 METRICS: Final = "metrics.prom"
+TIME: Final = "time.json"
 TRIALS: Final = "trials"
 
 OBSERVATIONS: Final = "observations.parquet"

@@ -6,15 +6,19 @@ A metric that cannot be had is missing, and `TrialSummary.gaps` says why: no cel
 from orchestrator.summary.files import load, refresh, saved, write_summaries
 from orchestrator.summary.metrics import summarise_run, summarise_trial
 from orchestrator.summary.records import METRICS, PolicyResult, TrialSummary
+from orchestrator.summary.spent import TimeSpent, note_time, time_spent
 
 __all__ = [
     "METRICS",
     "PolicyResult",
+    "TimeSpent",
     "TrialSummary",
     "load",
+    "note_time",
     "refresh",
     "saved",
     "summarise_run",
     "summarise_trial",
+    "time_spent",
     "write_summaries",
 ]

@@ -22,7 +22,7 @@ from orchestrator.summary.records import (
 
 # Columns of summary.csv that are not settings of an arm.
 _FRONT: Final = ("run", "trial", "arm", "repeat")
-_MIDDLE: Final = ("kernel_release", "outcome", "tables_snapshot", "blocks_snapshot")
+_MIDDLE: Final = ("kernel_release", "outcome", "tables_snapshot", "blocks_snapshot", "start", "state")
 
 Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult)
 
@@ -89,6 +89,8 @@ def _row(summary: TrialSummary, settings: Iterable[str]) -> dict[str, object]:
         "outcome": summary.outcome,
         "tables_snapshot": summary.tables_snapshot,
         "blocks_snapshot": summary.blocks_snapshot,
+        "start": summary.start,
+        "state": summary.state,
         **{name: summary.metrics.get(name) for name in METRICS},
     }
 
@@ -114,6 +116,8 @@ def _saved(run: Run) -> list[TrialSummary]:
             gaps=gaps.get(row["trial"], {}),
             tables_snapshot=row["tables_snapshot"],
             blocks_snapshot=row["blocks_snapshot"],
+            start=row.get("start", ""),
+            state=row.get("state", ""),
             policies=tuple(policies.get(row["trial"], ())),
             snapshots=tuple(snapshots.get(row["trial"], ())),
             blame=tuple(blame.get(row["trial"], ())),

@@ -97,6 +97,8 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         gaps={name: found.gaps[name] for name in METRICS if name in found.gaps},
         tables_snapshot=tables_label,
         blocks_snapshot=blocks_label,
+        start=_last_word(trial, "start"),
+        state=_last_word(trial, "state"),
         policies=tuple(result for fact in snapshots for result in fact.policies),
         snapshots=tuple(fact.result for fact in snapshots if fact.result),
         blame=tuple(row for fact in snapshots for row in fact.blame),

@@ -14,7 +14,7 @@ from lxml import etree
 from orchestrator.errors import BadInputError
 from orchestrator.guest import boot
 from orchestrator.plan import Plan, make_plan
-from orchestrator.run import execute, trial
+from orchestrator.run import execute, start
 from orchestrator.run.places import Places
 from orchestrator.scenario import load_scenario
 
@@ -38,7 +38,7 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
 ) -> None:
     looked: list[tuple[str, object]] = []
     compiled: list[str] = []
-    load = trial.load_workload
+    load = start.load_workload
 
     def loaded(folder: Path, settings: Mapping[str, object] | None = None) -> object:
         looked.append((folder.name, settings))
@@ -48,8 +48,8 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
         compiled.append(source.name)
         return source
 
-    monkeypatch.setattr(trial, "load_workload", loaded)
-    monkeypatch.setattr(trial, "build_program", built)
+    monkeypatch.setattr(start, "load_workload", loaded)
+    monkeypatch.setattr(start, "build_program", built)
     steps = (
         "  - start: {workload: sparse-map}\n"
         "  - start: {workload: redis}\n    in: a\n"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-import shlex
+import re
 import subprocess
 import threading
 from collections.abc import Callable
@@ -14,17 +13,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import ansible_runner
-import jinja2
-import jinja2.meta
 import pytest
-from ruamel.yaml import YAML
 
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import InfrastructureError, SetupError
 from orchestrator.guest.keys import SshKeys
-from orchestrator.guest.setup import apply_playbook
+from orchestrator.guest.setup import apply_playbook, apply_settings, setting_words
+from orchestrator.guest.shell import Result
 from orchestrator.scenario.model import Setup
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+SETTINGS_SOURCE = PLAYBOOKS.parent / "guests" / "programs" / "guest-settings.sh"
 
 Apply = Callable[[], None]
 
@@ -113,26 +111,13 @@ def test_a_runner_that_does_not_start_is_told(apply: Apply, monkeypatch: pytest.
     assert "no ansible-playbook here" in error.value.details
 
 
-def play() -> Any:
-    (found,) = YAML(typ="safe").load((PLAYBOOKS / "guest.yaml").read_text())
-    return found
-
-
 def test_the_playbook_is_given_every_variable_that_it_uses() -> None:
-    assert all(task["name"] for task in play()["tasks"])
     text = (PLAYBOOKS / "guest.yaml").read_text()
-    used = jinja2.meta.find_undeclared_variables(jinja_of_ansible().parse(text))
-    assert used == {"programs_dir", *Setup.model_fields}
-
-
-def jinja_of_ansible() -> jinja2.Environment:
-    made = jinja2.Environment(trim_blocks=True, autoescape=False)  # noqa: S701  # it makes a shell script
-    made.filters["quote"] = lambda value: shlex.quote(str(value))
-    return made
+    assert set(re.findall(r"\{\{ *(\w+)", text)) == {"programs"}
 
 
 class Sys:
-    """A guest's /sys in a folder, and the script of the playbook's last task to run in it."""
+    """A guest's /sys and redis.conf in a folder, and guest-settings to run in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -142,6 +127,7 @@ class Sys:
         self.ratio = self.file("sys/module/memory_hotplug/parameters/auto_movable_ratio", "301")
         sysctl = self.file("bin/sysctl", '#!/bin/sh\nprintf "%s|" "$@"\necho\n')
         sysctl.chmod(0o755)
+        self.redis = self.file("etc/redis/workload.conf", "of an earlier trial")
 
     def file(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -149,17 +135,17 @@ class Sys:
         path.write_text(f"{text}\n")
         return path
 
-    @property
-    def task(self) -> str:
-        """The task's script as the playbook has it, but for the folder that it writes to."""
-        script: str = play()["tasks"][-1]["ansible.builtin.shell"]["cmd"]
-        return script.replace("/sys/", f"{self.folder}/sys/")
-
     def set(self, **setup: object) -> subprocess.CompletedProcess[str]:
-        variables = Setup.model_validate(setup).model_dump()
-        script = jinja_of_ansible().from_string(self.task).render(variables)
+        return self.call(*setting_words(Setup.model_validate(setup).model_dump()))
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        script = SETTINGS_SOURCE.read_text()
+        for folder in ("/sys/", "/etc/redis/"):
+            assert folder in script
+            script = script.replace(folder, f"{self.folder}{folder}")
         env = {"PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
-        return subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True, check=False)
+        argv = ["sh", "-c", script, "guest-settings", *words]
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -236,24 +222,28 @@ def test_a_sysctl_that_cannot_be_set_ends_the_set_up(guest_sys: Sys) -> None:
     assert (done.returncode, done.stderr) == (1, "cannot stat\n")
 
 
-def test_ansible_itself_runs_the_task_and_runs_nothing_that_a_value_says(
-    tmp_path: Path, guest_sys: Sys
-) -> None:
-    """Values of a scenario are texts: as a template, this one would run a command on the host."""
-    task = {"name": "Set it", "ansible.builtin.shell": {"cmd": guest_sys.task}}
-    task["environment"] = {"PATH": f"{guest_sys.folder}/bin:{os.environ['PATH']}"}
-    task["register"] = "said"
-    keep = {"ansible.builtin.copy": {"content": "{{ said.stdout }}", "dest": str(tmp_path / "said")}}
-    playbook = tmp_path / "local.yaml"
-    local = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task, keep]}
-    playbook.write_text(json.dumps([local]))
-    evil = "{{ lookup('pipe', 'echo ran') }}"
-    setup = Setup.model_validate({"online_policy": "auto-movable", "sysctl": {"kernel.x": evil, "vm.y": 1}})
-    shell: Any = SimpleNamespace(port=1, known_hosts=tmp_path / "known_hosts")
-    keys = SshKeys(client=tmp_path / "client", host=tmp_path / "host")
-    apply_playbook(playbook, setup.model_dump(), shell, keys, tmp_path / "s", check=lambda: None)
-    assert guest_sys.written == ("online", "auto-movable", "301", "image's own")
-    assert (tmp_path / "said").read_text().splitlines() == [
-        f"-q|-w|--|kernel.x={evil}|",
-        "-q|-w|--|vm.y=1|",
-    ]
+def test_redis_is_configured(guest_sys: Sys) -> None:
+    done = guest_sys.set(redis_config={"maxmemory": 100, "save": "a = $(touch x) 'b'"})
+    assert done.returncode == 0, done.stderr
+    lines = guest_sys.redis.read_text().splitlines()
+    assert lines[0] == "bind 127.0.0.1"
+    assert lines[-2:] == ["maxmemory 100", "save a = $(touch x) 'b'"]
+
+
+def test_a_setting_that_guest_settings_does_not_know(guest_sys: Sys) -> None:
+    done = guest_sys.call("colour=red")
+    assert (done.returncode, done.stderr) == (2, "guest-settings: what is colour=red?\n")
+
+
+def test_the_clock_is_set(guest_sys: Sys) -> None:
+    date = guest_sys.file("bin/date", '#!/bin/sh\necho "$@" >&2')
+    date.chmod(0o755)
+    done = guest_sys.call("clock=1764108000.250")
+    assert done.stderr == "-u -s @1764108000.250\n"
+
+
+def test_what_the_guest_refused_is_told() -> None:
+    shell: Any = SimpleNamespace(run=lambda argv, **_: Result(1, b"", b"cannot stat /proc/sys/vm/x\n"))
+    with pytest.raises(SetupError) as error:
+        apply_settings(shell, {"sysctl": {"vm.x": 1}}, clock=False)
+    assert error.value.details == "cannot stat /proc/sys/vm/x"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +22,14 @@ from orchestrator.errors import (
 )
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
+from orchestrator.guest.setup import SETTINGS
 from orchestrator.observation import Reading
 from orchestrator.plan import TrialPlan
 from orchestrator.probes import HostView, Probe
-from orchestrator.run import sampling, trial
+from orchestrator.run import sampling, start
 from orchestrator.run.places import Places
-from orchestrator.run.trial import Lab, run_trial
+from orchestrator.run.start import Lab, guest_programs
+from orchestrator.run.trial import run_trial
 from orchestrator.store import TrialWriter, read_events, read_observations
 
 ROOT = Path(__file__).parents[2]
@@ -79,13 +82,12 @@ class Stage:
         self.domain = FakeDomain()
         self.ended = False
         self.kernel_args = ""
-        self.setup: Mapping[str, object] = {}
         self.installed: set[str] = set()
         self.boot_error: OrchestratorError | None = None
         self.shell = FakeShell()
-        monkeypatch.setattr(trial, "booted", self.booted)
-        monkeypatch.setattr(trial, "apply_playbook", self.apply)
-        monkeypatch.setattr(trial, "build_program", lambda source, cache, linkage="static": source)
+        monkeypatch.setattr(start, "booted", self.booted)
+        monkeypatch.setattr(start, "apply_playbook", self.apply)
+        monkeypatch.setattr(start, "build_program", lambda source, cache, linkage="static": source)
         monkeypatch.setattr(sampling, "PROBES", [("one", One)])
 
     @contextmanager
@@ -97,7 +99,7 @@ class Stage:
         if self.boot_error:
             raise self.boot_error
         console_log.write_text(self.console)
-        self.shell = FakeShell(self.answers, FakeChannel([b"#tick 1\n#end\n"]))
+        self.shell = FakeShell({SETTINGS: "", **self.answers}, FakeChannel([b"#tick 1\n#end\n"]))
         try:
             guest: Any = (self.domain, self.shell, Console(console_log), None)
             yield Guest(*guest)
@@ -106,8 +108,9 @@ class Stage:
 
     def apply(self, playbook: Path, variables: dict[str, Any], *_: object, check: object) -> None:
         assert playbook.is_file()
-        self.setup = variables
-        self.installed = {path.name for path in Path(variables["programs_dir"]).iterdir()}
+        with tarfile.open(variables["programs"]) as tar:
+            assert all(member.mode == 0o755 for member in tar)
+            self.installed = set(tar.getnames())
 
     def plan(self, *steps: object, **changes: object) -> TrialPlan:
         fields = {
@@ -132,7 +135,9 @@ class Stage:
     def run(self, *steps: object, **changes: object) -> OrchestratorError | None:
         places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", self.folder / "cache")
         image: Any = SimpleNamespace(boot_files=lambda kernel: kernel)
-        lab: Any = (None, image, None, places, "tcg", None, self.folder / "runtime", self.watching)
+        host: Any = SimpleNamespace(embedded=True)
+        programs = guest_programs({}, places)
+        lab: Any = (host, image, None, places, "tcg", None, self.folder / "runtime", self.watching, programs)
         writer = TrialWriter(self.folder / "arm-01", "arm-01")
         return run_trial(self.plan(*steps, **changes), Lab(*lab), writer)
 
@@ -155,11 +160,16 @@ def test_a_trial_that_completes(stage: Stage) -> None:
     stage.answers = {"true": ""}
     assert stage.run(WAIT, EXEC) is None
     assert [event.name for event in stage.events] == [
-        *("trial.begin", "step.begin", "step.end", "step.begin", "step.end", "trial.end")
+        *("trial.begin", "phase", "phase", "guest.start", "phase"),
+        *("step.begin", "step.end", "step.begin", "step.end", "trial.end"),
     ]
     times = [event.t_ns for event in stage.events]
     assert times == sorted(times)
-    assert times[2] - times[1] >= 50_000_000
+    assert times[6] - times[5] >= 50_000_000
+    assert stage.event("guest.start") == {"start": "cold", "state": ""}
+    phases = [event.fields for event in stage.events if event.name == "phase"]
+    assert [fields["phase"] for fields in phases] == ["boot", "set up", "settings"]
+    assert all(fields["seconds"] >= 0 for fields in phases)
     end = stage.event("trial.end")
     assert (end["outcome"], end["error"], end["console_tail"]) == ("completed", "", "")
     assert ("done", "exec true", "done") in stage.watching.told
@@ -179,8 +189,10 @@ def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> N
     start = {"action": "start", "params": {"workload": "sparse-map", "set": {"span": "1GiB"}}}
     stop = {"action": "stop", "params": {"workload": "sparse-map"}}
     assert stage.run(start, stop, setup={"thp": "never"}, kernel_args="page_owner=on") is None
-    assert stage.installed >= {"guest-probe", "memory-blocks", "sparse-map"}
-    assert stage.setup["thp"] == "never"
+    assert stage.installed >= {"guest-probe", "guest-settings", "memory-blocks"}
+    (settings,) = (argv for argv in stage.shell.commands if argv[0] == SETTINGS)
+    assert settings[1].startswith("clock=")
+    assert settings[2:] == ["online_policy=online", "thp=never"]
     assert stage.kernel_args == "page_owner=on"
     assert ["/usr/local/bin/sparse-map", str(1 << 30)] in [argv[:2] for argv in stage.shell.commands]
     (sampler,) = (argv for argv in stage.shell.commands if "sample" in argv)

@@ -1,0 +1,54 @@
+#!/bin/sh
+# guest-settings NAME=VALUE...: what is set in a guest that stands already, by the names that a scenario
+# has for it under `setup` (a key of a mapping after a dot), and `clock`, in seconds since 1970.
+# Takes one ssh command, where a task of ansible takes 5 to 7 s under software emulation.
+set -eu
+auto_online=/sys/devices/system/memory/auto_online_blocks
+hotplug=/sys/module/memory_hotplug/parameters
+thp=/sys/kernel/mm/transparent_hugepage/enabled
+redis=/etc/redis/workload.conf
+
+put() { # VALUE FILE
+    printf '%s\n' "$1" >"$2"
+}
+
+printf '%s\n' 'bind 127.0.0.1' 'port 6379' 'daemonize yes' 'dir /var/lib/redis' 'save ""' 'appendonly no' >"$redis"
+
+policy='' ratio=''
+for word in "$@"; do
+    value=${word#*=}
+    case $word in
+    clock=*) date -u -s "@$value" >/dev/null ;;
+    online_policy=*) policy=$value ;;
+    auto_movable_ratio=*) ratio=$value ;;
+    thp=image) ;;
+    thp=*) put "$value" "$thp" ;;
+    sysctl.*=*) sysctl -q -w -- "${word#sysctl.}" ;;
+    redis_config.*=*)
+        name=${word%%=*}
+        printf '%s %s\n' "${name#redis_config.}" "$value" >>"$redis"
+        ;;
+    *)
+        echo "guest-settings: what is $word?" >&2
+        exit 2
+        ;;
+    esac
+done
+
+if [ "$policy" = auto-movable ]; then
+    for name in auto_movable_ratio online_policy; do
+        test -e "$hotplug/$name" || {
+            echo "the guest's kernel has no memory_hotplug.$name: online_policy auto-movable needs it" >&2
+            exit 1
+        }
+    done
+    put "$ratio" "$hotplug/auto_movable_ratio"
+    put auto-movable "$hotplug/online_policy"
+    put online "$auto_online"
+elif [ "$policy" ]; then
+    # the kernel's command line may have set another
+    if grep -qsvx contig-zones "$hotplug/online_policy"; then
+        put contig-zones "$hotplug/online_policy"
+    fi
+    put "$policy" "$auto_online"
+fi

@@ -1,0 +1,204 @@
+"""Saved states: guests that have booted and been set up, kept with their memory, for trials to start from.
+
+    <cache>/states/<guest>-<key>/
+        state.json     what the guest was made of; written last, so a state without it is none
+        memory.sav     libvirt's save image
+        disk.qcow2     what the guest had written by then; every trial writes to an overlay of it
+        console.log    what it had printed by then
+
+A state is made below another name and renamed when it is whole. The key is a hash of all that decides
+what such a guest is, so one that no longer fits is not found, and made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from orchestrator.errors import GuestError, InfrastructureError
+from orchestrator.guest.cache import is_locked, locked
+
+MOST_STATES = 16
+MOST_BYTES = 8 << 30
+_FORMAT = 1
+_UNFINISHED = ".saving-"
+_FACTS = "state.json"
+
+Started = TypeVar("Started")
+
+
+@dataclass(frozen=True)
+class GuestSpec:
+    """All that decides what a guest is when it has been set up, before an arm's own settings.
+
+    Trials with the same spec start from the same state, whatever else their arms differ in.
+    """
+
+    guest: str
+    image: str
+    """Key of the image."""
+    release: str
+    kernel: str
+    """Hash of kernel and initrd."""
+    domain: str
+    """Its XML (the devices, the kernel's command line), without what belongs to a single run."""
+    installed: tuple[tuple[str, str], ...]
+    """What is set up, and how: names of files and the hash of each."""
+    accel: str
+    cpu: str
+    versions: tuple[tuple[str, str], ...]
+    """Of QEMU and libvirt: neither need load what another version saved."""
+
+    @property
+    def key(self) -> str:
+        """Names the state: 16 hexadecimal digits."""
+        text = json.dumps([_FORMAT, asdict(self)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A guest's memory and disk as they were."""
+
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """The key of what it was made of."""
+        return self.folder.name.rpartition("-")[2]
+
+    @property
+    def memory(self) -> Path:
+        """libvirt's save image."""
+        return self.folder / "memory.sav"
+
+    @property
+    def disk(self) -> Path:
+        """The overlay that the guest wrote to until it was saved."""
+        return self.folder / "disk.qcow2"
+
+    @property
+    def console_log(self) -> Path:
+        """What it printed until then."""
+        return self.folder / "console.log"
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """One hash of the contents of some files."""
+    digests = []
+    for path in files:
+        with path.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def start_from_state(
+    cache: Path,
+    spec: GuestSpec,
+    *,
+    make: Callable[[SavedState], None],
+    restore: Callable[[SavedState], Started],
+) -> Started:
+    """What `restore` gives, from the state of `spec`; `make` fills the folder of one that is not there.
+
+    A state that cannot be restored is made anew, once. Another run that wants the same state waits.
+    Raises what `make` and the second `restore` raise.
+    """
+    with locked(_lock(cache, spec.key)):
+        state = _find(cache, spec)
+        if state is not None:
+            os.utime(state.folder / _FACTS)  # the least recently used go first
+            try:
+                return restore(state)
+            except (InfrastructureError, GuestError):
+                shutil.rmtree(state.folder, ignore_errors=True)
+        return restore(_made(cache, spec, make))
+
+
+def unfinished_states(cache: Path) -> list[Path]:
+    """What killed runs had begun to save. One that is being made is locked, and is none of these."""
+    found = sorted((cache / "states").glob(f"{_UNFINISHED}*"))
+    return [folder for folder in found if not is_locked(_lock(cache, folder.name.split("-")[1]))]
+
+
+def list_states(cache: Path) -> list[dict[str, object]]:
+    """The states in the cache, the most recently used first: guest, key, kernel, bytes on disk, folder."""
+    found = sorted((cache / "states").glob(f"*/{_FACTS}"), key=lambda path: -path.stat().st_mtime)
+    listed = []
+    for facts in found:
+        name, _, key = facts.parent.name.rpartition("-")
+        listed.append(
+            {
+                "name": name,
+                "key": key,
+                "release": json.loads(facts.read_text()).get("release", ""),
+                "bytes": _bytes(facts.parent),
+                "folder": str(facts.parent),
+            }
+        )
+    return listed
+
+
+def remove_state(cache: Path, folder: Path) -> None:
+    """Remove a state. A guest that was started from it goes on: QEMU has its files open."""
+    with locked(_lock(cache, SavedState(folder).key)):
+        (folder / _FACTS).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _find(cache: Path, spec: GuestSpec) -> SavedState | None:
+    folder = _folder(cache, spec)
+    try:
+        written = json.loads((folder / _FACTS).read_text())
+    except (OSError, ValueError):
+        return None
+    state = SavedState(folder)
+    whole = all(path.is_file() for path in (state.memory, state.disk, state.console_log))
+    return state if whole and written == json.loads(json.dumps(asdict(spec))) else None
+
+
+def _made(cache: Path, spec: GuestSpec, make: Callable[[SavedState], None]) -> SavedState:
+    states = cache / "states"
+    folder = _folder(cache, spec)
+    for killed in states.glob(f"{_UNFINISHED}{spec.key}-*"):  # we have its lock: nobody makes it now
+        shutil.rmtree(killed, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{spec.key}-", dir=states))
+    try:
+        make(SavedState(scratch))
+        (scratch / _FACTS).write_text(json.dumps(asdict(spec), indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    _keep_within_bounds(cache, folder)
+    return SavedState(folder)
+
+
+def _keep_within_bounds(cache: Path, newest: Path) -> None:
+    kept, bytes_kept = 0, 0
+    for entry in list_states(cache):
+        folder = Path(str(entry["folder"]))
+        kept, bytes_kept = kept + 1, bytes_kept + int(str(entry["bytes"]))
+        # One that somebody restores this moment was used this moment, so it is not among the last.
+        if folder != newest and (kept > MOST_STATES or bytes_kept > MOST_BYTES):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(cache: Path, spec: GuestSpec) -> Path:
+    return cache / "states" / f"{spec.guest}-{spec.key}"
+
+
+def _lock(cache: Path, key: str) -> Path:
+    return cache / "states" / ".locks" / key
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir() if path.is_file())

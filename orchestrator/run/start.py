@@ -1,0 +1,231 @@
+"""How a trial comes by its guest: from a saved state (a warm start), or by booting one (a cold start).
+
+Either way the guest that comes out has booted and been set up, and nothing is set yet that arms differ in.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.guest.boot import Guest, booted, restored
+from orchestrator.guest.build import GUEST_ADDRESS
+from orchestrator.guest.definition import GuestDefinition
+from orchestrator.guest.image import Image
+from orchestrator.guest.keys import SshKeys
+from orchestrator.guest.programs import build_program
+from orchestrator.guest.setup import apply_playbook
+from orchestrator.guest.states import GuestSpec, SavedState, hash_files, start_from_state
+from orchestrator.host.cpu import cpu_model
+from orchestrator.host.domain_xml import DomainFiles, domain_xml
+from orchestrator.host.libvirt_host import LibvirtHost
+from orchestrator.plan import PlannedStep, TrialPlan
+from orchestrator.run.places import GUEST_PROBE, PLAYBOOK, Places
+from orchestrator.run.progress import Progress
+from orchestrator.store import TrialWriter
+from orchestrator.workloads import WorkloadDriver, load_workload
+
+# Boot goes on behind the first shell: what is still to come then is waited for, before it is saved.
+QUIET_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What trials of a run share. `programs` are installed in every guest of the run: name -> file."""
+
+    host: LibvirtHost
+    image: Image
+    keys: SshKeys
+    places: Places
+    accel: str
+    definition: GuestDefinition
+    runtime: Path
+    progress: Progress
+    programs: Mapping[str, Path]
+
+
+@contextmanager
+def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int], **facts: object) -> Iterator[None]:
+    """Record as an event how long a part of the trial took that is no step of it."""
+    began_ns = now_ns()
+    yield
+    ended_ns = now_ns()
+    writer.event("phase", ended_ns, phase=name, seconds=(ended_ns - began_ns) / 1e9, **facts)
+
+
+@contextmanager
+def started(
+    plan: TrialPlan, lab: Lab, writer: TrialWriter, scratch: Path, now_ns: Callable[[], int]
+) -> Iterator[Guest]:
+    """A guest as the plan asks for it. It is ended at the end."""
+    # The names of other people's domains on a libvirt that is shared would clash with that of a state.
+    warm = plan.start == "warm" and lab.host.embedded
+    with ExitStack() as stack:
+        begin = _Begin(plan, lab, writer, scratch, now_ns, stack)
+        guest = begin.warm() if warm else begin.cold()
+        yield guest
+
+
+@dataclass(frozen=True)
+class _Begin:
+    plan: TrialPlan
+    lab: Lab
+    writer: TrialWriter
+    scratch: Path
+    now_ns: Callable[[], int]
+    stack: ExitStack
+
+    def cold(self) -> Guest:
+        name = f"{self.lab.runtime.name}-{self.plan.id}"[:40]
+        guest = self.stack.enter_context(self._set_up(name, self.scratch, self.writer.console_log))
+        self.writer.event("guest.start", self.now_ns(), start="cold", state="")
+        return guest
+
+    def warm(self) -> Guest:
+        spec = guest_spec(self.plan, self.lab)
+        made = 0
+
+        def make(state: SavedState) -> None:
+            nonlocal made
+            made += 1
+            self._make(spec, state)
+
+        def restore(state: SavedState) -> Guest:
+            self.lab.progress.step("restore", 0, len(self.plan.steps))
+            with phase(self.writer, "restore", self.now_ns):
+                return self.stack.enter_context(
+                    restored(
+                        self.lab.host,
+                        state,
+                        self.lab.keys,
+                        scratch=self.scratch,
+                        console_log=self.writer.console_log,
+                    )
+                )
+
+        guest = start_from_state(self.lab.places.cache, spec, make=make, restore=restore)
+        self.writer.event("guest.start", self.now_ns(), start="warm", state=spec.key, made=bool(made))
+        return guest
+
+    def _make(self, spec: GuestSpec, state: SavedState) -> None:
+        """Boot and set up a guest, and save it."""
+        scratch = self.lab.runtime / "state"
+        # The console is the trial's meanwhile: a guest that does not come up is seen there.
+        console_log = self.writer.console_log
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            guest = stack.enter_context(
+                self._set_up(f"state-{spec.key}", scratch, console_log, disk=state.disk)
+            )
+            self.lab.progress.step("save", 0, len(self.plan.steps))
+            with phase(self.writer, "save", self.now_ns), guest.telling():
+                for argv in (["systemctl", "is-system-running", "--wait"], ["sync"]):
+                    guest.shell.run(argv, seconds=QUIET_SECONDS, check=False)
+                guest.shell.close()  # else the guest would wait for its end
+                guest.domain.save(state.memory)
+        shutil.copyfile(console_log, state.console_log)
+
+    @contextmanager
+    def _set_up(
+        self, name: str, scratch: Path, console_log: Path, *, disk: Path | None = None
+    ) -> Iterator[Guest]:
+        """A guest that has booted and has what the playbook gives it."""
+        plan, lab = self.plan, self.lab
+        lab.progress.step("boot", 0, len(plan.steps))
+        with ExitStack() as stack:
+            with phase(self.writer, "boot", self.now_ns):
+                guest = stack.enter_context(
+                    booted(
+                        lab.host,
+                        lab.image,
+                        lab.image.boot_files(plan.kernel),
+                        plan.machine,
+                        lab.keys,
+                        name=name,
+                        accel=lab.accel,
+                        definition=lab.definition,
+                        scratch=scratch,
+                        progress=lambda _: None,
+                        console_log=console_log,
+                        disk=disk,
+                        kernel_args=plan.kernel_args,
+                    )
+                )
+            lab.progress.step("set up", 0, len(plan.steps))
+            with phase(self.writer, "set up", self.now_ns), guest.telling():
+                install(guest, lab.programs, lab.places.playbooks, scratch / "s", check=guest.must_live)
+            yield guest
+
+
+def guest_spec(plan: TrialPlan, lab: Lab) -> GuestSpec:
+    """What the guest of a trial is, before anything is set that arms may differ in."""
+    boot = lab.image.boot_files(plan.kernel)
+    nowhere = DomainFiles(
+        disk=Path("/disk"),
+        console_log=Path("/console"),
+        ssh_port=1,
+        kernel=boot.kernel,
+        initrd=boot.initrd,
+        command_line=f"{lab.definition.command_line} {plan.kernel_args}".rstrip(),
+    )
+    installed = {name: hash_files([file]) for name, file in lab.programs.items()}
+    installed[PLAYBOOK] = hash_files([lab.places.playbooks / PLAYBOOK])
+    return GuestSpec(
+        guest=plan.guest,
+        image=lab.image.key,
+        release=boot.release,
+        kernel=hash_files([boot.kernel, *([boot.initrd] if boot.initrd else [])]),
+        domain=domain_xml("state", plan.machine, nowhere, accel=lab.accel, guest_address=GUEST_ADDRESS),
+        installed=tuple(sorted(installed.items())),
+        accel=lab.accel,
+        cpu=cpu_model(),
+        versions=tuple(sorted(lab.host.versions.items())),
+    )
+
+
+def planned_workloads(steps: Iterable[PlannedStep], places: Places) -> dict[str, WorkloadDriver]:
+    """The workloads that steps name, with their settings. Raises BadInputError for a bad one."""
+    found: dict[str, WorkloadDriver] = {}
+    for step in steps:
+        name = step.params.get("workload")
+        if isinstance(name, str):
+            settings = step.params.get("set")
+            driver = load_workload(places.workloads / name, settings if isinstance(settings, dict) else None)
+            found.setdefault(name, driver)
+    return found
+
+
+def guest_programs(workloads: Mapping[str, WorkloadDriver], places: Places) -> dict[str, Path]:
+    """What is to be installed in a guest, compiled where it is C: name -> program. Compiles nothing twice."""
+    folder = (places.guests / GUEST_PROBE).parent
+    programs = {source.stem: build_program(source, places.cache) for source in sorted(folder.glob("*.c"))}
+    programs |= {script.stem: script for script in sorted(folder.glob("*.sh"))}
+    for name, driver in workloads.items():
+        if driver.program:
+            source = places.workloads / name / driver.program
+            programs[source.stem] = build_program(source, places.cache, driver.linkage)
+    return programs
+
+
+def install(
+    guest: Guest, programs: Mapping[str, Path], playbooks: Path, scratch: Path, *, check: Callable[[], None]
+) -> None:
+    """Run the playbook, which installs the programs. `scratch` is a folder to be made."""
+    scratch.mkdir(parents=True)
+    archive = scratch / "programs.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name, program in programs.items():
+            tar.add(program, name, filter=_for_the_guest)
+    variables = {"programs": str(archive)}
+    apply_playbook(playbooks / PLAYBOOK, variables, guest.shell, guest.keys, scratch / "a", check=check)
+
+
+def _for_the_guest(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    member.mode = 0o755
+    return member

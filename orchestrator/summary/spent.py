@@ -1,0 +1,63 @@
+"""Where the time of a run went: in guests and their steps, or with the orchestrator itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from orchestrator.store import Run, TrialFolder, layout
+from orchestrator.store.atomic import replace_text
+
+
+@dataclass(frozen=True)
+class TimeSpent:
+    """Seconds of a run from the start of its process until its report was written.
+
+    `starting` is boots, set-up, saves and restores; `steps` the steps of trials; `image` looking for the
+    image, or building it.
+    """
+
+    wall: float
+    image: float
+    starting: float
+    steps: float
+
+    @property
+    def overhead(self) -> float:
+        """What is left: the orchestrator's own."""
+        return max(0.0, self.wall - self.image - self.starting - self.steps)
+
+
+def note_time(run: Run) -> None:
+    """Write how long this process has taken for the run, as the last thing that it does for it."""
+    seconds = time.time() - psutil.Process().create_time()
+    replace_text(run.directory / layout.TIME, json.dumps({"wall_seconds": round(seconds, 3)}) + "\n")
+
+
+def time_spent(run: Run) -> TimeSpent | None:
+    """None where the run did not come to its end, or an older version made it."""
+    try:
+        wall = float(json.loads((run.directory / layout.TIME).read_text())["wall_seconds"])
+        image = float(run.meta["image_seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    starting = sum(_phases(trial) for trial in run.trials)
+    return TimeSpent(wall, image, starting, sum(_steps(trial) for trial in run.trials))
+
+
+def _phases(trial: TrialFolder) -> float:
+    seconds = (event.fields.get("seconds") for event in trial.events if event.name == "phase")
+    return sum(one for one in seconds if isinstance(one, int | float))
+
+
+def _steps(trial: TrialFolder) -> float:
+    total, began = 0, None
+    for event in trial.events:
+        if event.name == "step.begin":
+            began = event.t_ns
+        elif event.name == "step.end" and began is not None:
+            total, began = total + event.t_ns - began, None
+    return total / 1e9
