@@ -49,7 +49,8 @@ class Trial(Frozen):
     """One execution of one arm.
 
     `repeat` and `order` count from 1; `order` is the place in the whole run. All arms of a repeat
-    share one `seed`, so that their workloads do the same and can be compared pair by pair.
+    share one `seed`, so that their workloads do the same and can be compared pair by pair. A warm-up is
+    kept, and counted nowhere.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Trial(Frozen):
     repeat: int
     order: int
     seed: int
+    warm_up: bool = False
     steps: tuple[PlannedStep, ...]
 
 
@@ -168,18 +170,20 @@ def make_plan(
         for step in scenario.steps
     ]
     steps = {arm.name: tuple(step for arms, step in planned if arm.name in arms) for arm in scenario.arms}
+    # Warm-ups come before the first block, and are numbered up to 0.
     blocks = [
         (arm, repeat)
-        for repeat in range(1, repeats + 1)
+        for repeat in range(1 - body.warm_up, repeats + 1)
         for arm in shuffled([arm.name for arm in scenario.arms], seed, repeat)
     ]
     trials = tuple(
         Trial(
-            id=f"{arm}-{repeat:02d}",
+            id=f"{arm}-{repeat:02d}" if repeat > 0 else f"{arm}-warm-up-{1 - repeat:02d}",
             arm=arm,
             repeat=repeat,
             order=order,
             seed=_number(seed, repeat) % 2**32,  # workloads take 32 bits
+            warm_up=repeat < 1,
             steps=steps[arm],
         )
         for order, (arm, repeat) in enumerate(blocks, start=1)

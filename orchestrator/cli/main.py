@@ -30,6 +30,7 @@ VERBS = {
     "plan": ("scenario", "Show what a scenario would do, trial by trial, without doing it."),
     "schema": ("scenario", "Print the JSON schema of scenario files, for editors."),
     "run": ("run", "Run a scenario and write a run folder with a report."),
+    "resume": ("run", "Run the trials of a run that are missing or were lost."),
     "list": ("runs", "List the runs in the results folder."),
     "show": ("runs", "Show one run, also one that is unfinished or was killed."),
     "report": ("runs", "Make the report of a run again from what is on disk."),

@@ -1,4 +1,4 @@
-"""`run`: execute a scenario."""
+"""`run` and `resume`: execute a scenario, or what is missing of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import FileProblemsError
 
 if TYPE_CHECKING:
-    from orchestrator.run import RunResult
+    from collections.abc import Callable
+
+    from orchestrator.run import Progress, RunResult
 
 
 @click.command("run")
@@ -52,8 +54,6 @@ def run_command(
     from orchestrator.plan import make_plan
     from orchestrator.run import Places, execute_plan, new_run_id
     from orchestrator.scenario import check_fits
-    from orchestrator.store import open_run
-    from orchestrator.summary import note_time
 
     scenario = open_scenario(scenario_file, guests_dir)
     problems = check_fits(scenario, psutil.virtual_memory().available)
@@ -63,14 +63,77 @@ def run_command(
     places = Places.beside(find_guests_dir(scenario_file, guests_dir))
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
+    seconds = _typical_trial_seconds(results, plan.scenario_sha256)
+    _carry_out(
+        ctx,
+        run_dir,
+        seconds,
+        lambda progress: execute_plan(plan, places, run_dir, progress, connect=connect),
+        as_json=as_json,
+    )
+
+
+@click.command("resume")
+@click.argument("run_name", metavar="RUN")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Folder of run folders.",
+)
+@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
+@click.option("--connect", metavar="URI", help="Use this libvirt instead of the embedded one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+@click.pass_context
+def resume_command(
+    ctx: click.Context,
+    *,
+    run_name: str,
+    results: Path,
+    guests_dir: Path | None,
+    connect: str | None,
+    as_json: bool,
+) -> None:
+    """Run the trials of RUN that are missing or were lost, and make its report.
+
+    Lost is a trial that did not end, was interrupted, or failed without its guest being at fault; what
+    there is of it is kept in the run's folder `lost`. RUN is an id, the beginning of one, `last`, or a path.
+    """
+    from orchestrator.run import Places, resume_run
+    from orchestrator.store import find_run
+
+    run = find_run(run_name, results)
+    places = Places.beside(find_guests_dir(Path(str(run.plan.get("scenario_path", ""))), guests_dir))
+    _carry_out(
+        ctx,
+        run.directory,
+        None,
+        lambda progress: resume_run(run.directory, places, progress, connect=connect),
+        as_json=as_json,
+    )
+
+
+def _carry_out(
+    ctx: click.Context,
+    run_dir: Path,
+    trial_seconds: float | None,
+    execute: Callable[[Progress], RunResult],
+    *,
+    as_json: bool,
+) -> None:
+    """Run trials into a folder and tell what came of it."""
+    from orchestrator.store import open_run
+    from orchestrator.summary import note_time
+
     try:
-        with stop_at_signals(), watch(_typical_trial_seconds(results, plan.scenario_sha256)) as progress:
-            result = execute_plan(plan, places, run_dir, progress, connect=connect)
+        with stop_at_signals(), watch(trial_seconds) as progress:
+            result = execute(progress)
             progress.note("writing the report")
             files = _write_reports(result.directory)
             note_time(open_run(result.directory))
     except KeyboardInterrupt:
-        err.print(f"[bold]next:[/] orchestrator show {escape(str(run_dir))}   shows what was kept")
+        err.print(f"[bold]next:[/] orchestrator resume {escape(str(run_dir))}   runs what is missing")
         raise
     for trial, error in result.errors:
         err.print(f"\n[bold]trial {trial}[/]")

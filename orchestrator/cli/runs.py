@@ -179,6 +179,8 @@ def run_as_json(directory: Path) -> dict[str, Any]:
             "gaps": dict(trial.summary.gaps),
             "tables_snapshot": trial.summary.tables_snapshot,
             "blocks_snapshot": trial.summary.blocks_snapshot,
+            "start": trial.summary.start,
+            "state": trial.summary.state,
             "policies": [vars(result) for result in trial.summary.policies],
             "snapshots": [vars(result) for result in trial.summary.snapshots],
             "blame": [vars(row) for row in trial.summary.blame],

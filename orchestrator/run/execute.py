@@ -6,11 +6,11 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.errors import BadInputError, ExitCode, OrchestratorError
+from orchestrator.errors import BadInputError, ExitCode, GuestError, OrchestratorError
 from orchestrator.guest.definition import GuestDefinition, load_definition
 from orchestrator.guest.image import ensure_image
 from orchestrator.guest.keys import ensure_keys
@@ -18,14 +18,17 @@ from orchestrator.host.accel import Acceleration, choose
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.interrupts import deferred
-from orchestrator.plan import Plan, PlannedStep
+from orchestrator.plan import Plan, PlannedStep, Trial
 from orchestrator.run.meta import command_line, guest_facts, provenance
 from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
 from orchestrator.run.start import Lab, guest_programs, planned_workloads
 from orchestrator.run.trial import run_trial
-from orchestrator.store import RunWriter, Status, open_run
-from orchestrator.summary import TrialSummary, summarise_trial, write_summaries
+from orchestrator.store import RunWriter, Status, layout, open_run
+from orchestrator.summary import TrialSummary, load, saved, summarise_trial, write_summaries
+
+# Outcomes that say nothing of the guest's kernel: a trial with one of them is done again by `resume`.
+AGAIN = frozenset({"unfinished", "unknown", "interrupted", "failed", "lost"})
 
 
 @dataclass(frozen=True)
@@ -51,29 +54,35 @@ def execute_plan(
     A trial that fails does not stop the others. Raises what keeps all of them from running, and
     KeyboardInterrupt; the run folder says so, too.
     """
-    definition = load_definition(places.guests / f"{plan.guest}.yaml")
-    # A bad one is told first. All arms get the programs of all: so they can start from the same state.
-    programs = guest_programs(planned_workloads(_workload_steps(plan), places), places)
+    job = _Job.of(plan, places, progress, connect)
     facts = provenance(command_line(), places.guests.parent)
-    run = RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts)
-    status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
-    try:
-        errors, summaries = _execute(
-            plan, definition, places, run, programs=programs, progress=progress, connect=connect
+    return job.into(RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts))
+
+
+def resume_run(run_dir: Path, places: Places, progress: Progress, *, connect: str | None = None) -> RunResult:
+    """Run the trials of a run that are missing or were lost, as its plan has them.
+
+    Raises BadInputError while the run goes on, when it is whole, and when the machine is no longer what the
+    others ran on.
+    """
+    run = open_run(run_dir)
+    if run.status in {Status.RUNNING, Status.UNKNOWN}:
+        raise BadInputError(
+            f"{run.id} may still be going on ({run.status})", hint="wait for it, on the machine where it runs"
         )
-        code = ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED
-        status = Status.FAILED if errors else Status.COMPLETED
-    except KeyboardInterrupt:
-        status, code = Status.INTERRUPTED, ExitCode.INTERRUPTED
-        raise
-    except OrchestratorError as error:
-        code = error.exit_code
-        run.update_meta(error=error.brief, error_details=error.details[:4000])
-        raise
-    finally:
-        with deferred():
-            run.finish(status, code)
-    return RunResult(run.directory, code, tuple(errors), tuple(summaries))
+    plan = Plan.from_json((run_dir / layout.PLAN).read_bytes())
+    done = {trial.id for trial in (*run.warm_ups, *run.trials) if trial.outcome not in AGAIN}
+    missing = tuple(trial for trial in plan.trials if trial.id not in done)
+    if not missing:
+        raise BadInputError(
+            f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
+            hint=f"orchestrator show {run.id}",
+        )
+    job = replace(_Job.of(plan, places, progress, connect), trials=missing, meta=run.meta)
+    writer = RunWriter.resume(run_dir)
+    for trial in missing:
+        writer.set_aside(trial.id)
+    return job.into(writer)
 
 
 def _workload_steps(plan: Plan) -> list[PlannedStep]:
@@ -83,43 +92,107 @@ def _workload_steps(plan: Plan) -> list[PlannedStep]:
     return list({step.model_dump_json(): step for step in named}.values())
 
 
-def _execute(
-    plan: Plan,
-    definition: GuestDefinition,
-    places: Places,
-    run: RunWriter,
-    *,
-    programs: Mapping[str, Path],
-    progress: Progress,
-    connect: str | None,
-) -> tuple[list[tuple[str, OrchestratorError]], list[TrialSummary]]:
-    errors: list[tuple[str, OrchestratorError]] = []
-    summaries: list[TrialSummary] = []
-    with ExitStack() as stack:
-        runtime = stack.enter_context(runtime_folder(run.directory))
-        keys = ensure_keys(places.cache)
-        began = time.monotonic()
-        image = ensure_image(definition, keys, places.cache, progress=progress.note)
-        run.update_meta(image_seconds=round(time.monotonic() - began, 3))
-        acceleration = _accelerate(plan, image.boot_files(definition.default_kernel).kernel)
-        progress.note(acceleration.reason)
-        host = stack.enter_context(open_host(connect, runtime, places.cache))
-        run.update_meta(**guest_facts(host, acceleration, image))
-        lab = Lab(host, image, keys, places, acceleration.name, definition, runtime, progress, programs)
-        for number, trial in enumerate(plan.trials, start=1):
+@dataclass(frozen=True)
+class _Job:
+    """What is to be run: all trials of a plan, or some. `meta` is what the others of them ran on, if any."""
+
+    plan: Plan
+    trials: tuple[Trial, ...]
+    definition: GuestDefinition
+    programs: Mapping[str, Path]
+    places: Places
+    progress: Progress
+    connect: str | None
+    meta: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, places: Places, progress: Progress, connect: str | None) -> _Job:
+        definition = load_definition(places.guests / f"{plan.guest}.yaml")
+        # A bad one is told first. All arms get the programs of all: so they can start from the same state.
+        programs = guest_programs(planned_workloads(_workload_steps(plan), places), places)
+        return cls(plan, plan.trials, definition, programs, places, progress, connect)
+
+    def into(self, run: RunWriter) -> RunResult:
+        status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
+        try:
+            errors = self._execute(run)
+            code = ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED
+            status = Status.FAILED if errors else Status.COMPLETED
+        except KeyboardInterrupt:
+            status, code = Status.INTERRUPTED, ExitCode.INTERRUPTED
+            raise
+        except OrchestratorError as error:
+            code = error.exit_code
+            run.update_meta(error=error.brief, error_details=error.details[:4000])
+            raise
+        finally:
+            with deferred():
+                run.finish(status, code)
+        return RunResult(run.directory, code, tuple(errors), tuple(saved(open_run(run.directory))))
+
+    def _execute(self, run: RunWriter) -> list[tuple[str, OrchestratorError]]:
+        plan, places, progress = self.plan, self.places, self.progress
+        errors: list[tuple[str, OrchestratorError]] = []
+        with ExitStack() as stack:
+            runtime = stack.enter_context(runtime_folder(run.directory))
+            keys = ensure_keys(places.cache)
             began = time.monotonic()
-            progress.trial(trial.id, number, len(plan.trials))
-            error: OrchestratorError | None = None
-            try:
-                error = run_trial(plan.trial(trial.id), lab, run.trial(trial.id))
-            finally:
-                opened = open_run(run.directory)
-                summaries += [summarise_trial(opened, one) for one in opened.trials if one.id == trial.id]
-                write_summaries(run.directory, summaries)
-            if error:
-                errors.append((trial.id, error))
-            progress.trial_done(trial.id, summaries[-1].outcome, time.monotonic() - began)
-    return errors, summaries
+            image = ensure_image(self.definition, keys, places.cache, progress=progress.note)
+            run.update_meta(image_seconds=round(time.monotonic() - began, 3))
+            acceleration = _accelerate(plan, image.boot_files(self.definition.default_kernel).kernel)
+            progress.note(acceleration.reason)
+            host = stack.enter_context(open_host(self.connect, runtime, places.cache))
+            facts = guest_facts(host, acceleration, image)
+            _must_be_alike(self.meta, facts)
+            run.update_meta(**facts)
+            lab = Lab(
+                host,
+                image,
+                keys,
+                places,
+                acceleration.name,
+                self.definition,
+                runtime,
+                progress,
+                self.programs,
+            )
+            opened = open_run(run.directory)
+            # Of the trials that are there already; those to be done again were set aside.
+            summaries = {one.trial: one for one in load(opened)} if opened.trials else {}
+            for number, trial in enumerate(self.trials, start=1):
+                began = time.monotonic()
+                progress.trial(trial.id, number, len(self.trials))
+                error: OrchestratorError | None = None
+                try:
+                    error = run_trial(plan.trial(trial.id), lab, run.trial(trial.id))
+                finally:
+                    opened = open_run(run.directory)
+                    begun = {one.id: one for one in opened.trials}
+                    if trial.id in begun:
+                        summaries[trial.id] = summarise_trial(opened, begun[trial.id])
+                    # In the order of the plan, whatever was done first.
+                    write_summaries(run.directory, [summaries[one] for one in begun if one in summaries])
+                if error:
+                    errors.append((trial.id, error))
+                progress.trial_done(trial.id, _outcome(error), time.monotonic() - began)
+        return errors
+
+
+def _outcome(error: OrchestratorError | None) -> str:
+    if error is None:
+        return "completed"
+    return error.outcome if isinstance(error, GuestError) else "failed"
+
+
+def _must_be_alike(before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Trials of one run ran alike, or they cannot be compared."""
+    for key in ("accel", "hypervisor", "image"):
+        if key in before and before[key] != now[key]:
+            raise BadInputError(
+                f"the trials that are there ran with another {key}: {before[key]}",
+                details=f"now it is: {now[key]}",
+                hint="run the scenario again as a whole",
+            )
 
 
 def _accelerate(plan: Plan, kernel: Path) -> Acceleration:

@@ -170,6 +170,8 @@ class Body(Frozen):
     """A trial that takes longer is ended, with outcome `timeout`."""
     repeats: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     """Trials of each arm."""
+    warm_up: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
+    """Trials of each arm before those that count: they are kept, and in no table."""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 1
     """Seed of the order of the trials and of what the workloads do."""
     steps: Annotated[list[Any], Field(min_length=1, max_length=1000)]

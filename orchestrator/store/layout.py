@@ -22,6 +22,7 @@ JUNIT: Final = "junit.xml"
 METRICS: Final = "metrics.prom"
 TIME: Final = "time.json"
 TRIALS: Final = "trials"
+LOST: Final = "lost"
 
 OBSERVATIONS: Final = "observations.parquet"
 STREAM: Final = "observations.arrows"

@@ -51,6 +51,7 @@ class PlannedTrial:
     repeat: int
     differs: Mapping[str, str]
     seed: int = 0
+    warm_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,15 +123,24 @@ class Run:
 
     @cached_property
     def planned(self) -> tuple[PlannedTrial, ...]:
-        """Every trial of the plan, in its order."""
-        return planned_trials(self.plan)
+        """Every trial of the plan that counts, in its order: all but the warm-ups."""
+        return tuple(trial for trial in planned_trials(self.plan) if not trial.warm_up)
 
     @cached_property
     def trials(self) -> tuple[TrialFolder, ...]:
-        """Trials that have begun: those of the plan in its order, then any others by name."""
+        """Trials that have begun and count: those of the plan in its order, then any others by name."""
+        return tuple(trial for trial in self._begun if not trial.planned.warm_up)
+
+    @property
+    def warm_ups(self) -> tuple[TrialFolder, ...]:
+        """Trials that have begun and do not count."""
+        return tuple(trial for trial in self._begun if trial.planned.warm_up)
+
+    @cached_property
+    def _begun(self) -> tuple[TrialFolder, ...]:
         root = self.directory / layout.TRIALS
         there = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
-        known = {trial.id: trial for trial in self.planned}
+        known = {trial.id: trial for trial in planned_trials(self.plan)}
         others = {name: PlannedTrial(name, name, 0, {}) for name in sorted(there - set(known))}
         return tuple(
             TrialFolder(root / name, trial) for name, trial in {**known, **others}.items() if name in there
@@ -233,6 +243,7 @@ def planned_trials(plan: Mapping[str, Any]) -> tuple[PlannedTrial, ...]:
                 repeat=int(trial.get("repeat", 1)),
                 differs={str(key): str(value) for key, value in differs.get(trial["arm"], {}).items()},
                 seed=int(trial.get("seed", 0)),
+                warm_up=trial.get("warm_up") is True,
             )
             for trial in plan.get("trials", ())
         )

@@ -167,6 +167,28 @@ class RunWriter:
         sync_directory(results_dir)
         return cls(directory, full)
 
+    @classmethod
+    def resume(cls, directory: Path) -> RunWriter:
+        """Go on writing a run that has ended, whoever wrote it. `resumed_at` has the times of that."""
+        meta = json.loads((directory / layout.META).read_text(encoding="utf-8"))
+        run = cls(directory, meta)
+        times = meta.get("resumed_at")
+        run.update_meta(
+            status=Status.RUNNING.value,
+            writer=Writer.me().as_json(),
+            resumed_at=[*(times if isinstance(times, list) else ()), _now()],
+        )
+        return run
+
+    def set_aside(self, trial_id: str) -> None:
+        """Move a trial that was lost out of `trials/`, so that it can be done again."""
+        source = self.trial_directory(trial_id)
+        if source.exists():
+            folder = self.directory / layout.LOST
+            folder.mkdir(exist_ok=True)
+            taken = sum(path.name.startswith(f"{trial_id}.") for path in folder.iterdir())
+            source.rename(folder / f"{trial_id}.{taken + 1}")
+
     @property
     def run_id(self) -> str:
         """The run's id: the folder's name."""

@@ -115,11 +115,11 @@ class TrialSummary:
     gaps: Mapping[str, str]
     tables_snapshot: str = ""  # label of the snapshot that guest_page_tables_* are counted in
     blocks_snapshot: str = ""  # label of the snapshot that blocks_pinned* are counted in
-    start: str = ""  # "warm" or "cold"; empty where the trial never had a guest
-    state: str = ""  # key of the saved state that it began with, if warm
     policies: tuple[PolicyResult, ...] = ()
     snapshots: tuple[SnapshotResult, ...] = ()
     blame: tuple[BlameResult, ...] = ()
+    start: str = ""  # "warm" or "cold"; empty where the trial never had a guest
+    state: str = ""  # key of the saved state that it began with, if warm
 
     @property
     def after_unplug(self) -> SnapshotResult | None:

@@ -44,8 +44,8 @@ def time_spent(run: Run) -> TimeSpent | None:
         image = float(run.meta["image_seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    starting = sum(_phases(trial) for trial in run.trials)
-    return TimeSpent(wall, image, starting, sum(_steps(trial) for trial in run.trials))
+    trials = (*run.warm_ups, *run.trials)
+    return TimeSpent(wall, image, sum(map(_phases, trials)), sum(map(_steps, trials)))
 
 
 def _phases(trial: TrialFolder) -> float:

@@ -17,6 +17,7 @@ version: 1
 name: mechanisms
 guest: debian-13
 kernel: "6.12"
+start: cold
 machine: {vcpus: 2, memory: 1GiB, dimms: [256MiB, 256MiB]}
 setup: {online_policy: auto-movable, auto_movable_ratio: 200}
 arms: {only: {}}

@@ -14,6 +14,7 @@ SCENARIO = """\
 version: 1
 name: trouble
 guest: debian-13
+start: {start}
 machine: {{memory: 512MiB, vcpus: 1}}
 arms: {{only: {{kernel: "{kernel}"}}}}
 steps:
@@ -21,10 +22,12 @@ steps:
 """
 
 
-def scenario(folder: Path, *steps: str, kernel: str = "6.12") -> Path:
+def scenario(folder: Path, *steps: str, kernel: str = "6.12", start: str = "warm") -> Path:
     """A small scenario in a file."""
     path = folder / "trouble.yaml"
-    path.write_text(SCENARIO.format(kernel=kernel, steps="\n".join(f"  - {step}" for step in steps)))
+    path.write_text(
+        SCENARIO.format(kernel=kernel, start=start, steps="\n".join(f"  - {step}" for step in steps))
+    )
     return path
 
 
@@ -72,12 +75,14 @@ def test_a_guest_that_never_boots_shows_its_console(orchestrator: Orchestrator, 
     assert orchestrator.show()["trials"][0]["outcome"] == "boot-timeout"
 
 
-@pytest.mark.parametrize("moment", ["boot", "set up", "step 1 of 1"])
-def test_ctrl_c_at_any_moment(orchestrator: Orchestrator, tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("start", "moment"), [("cold", "boot"), ("cold", "set up"), ("warm", "restore"), ("warm", "step 1 of 1")]
+)
+def test_ctrl_c_at_any_moment(orchestrator: Orchestrator, tmp_path: Path, start: str, moment: str) -> None:
     log = tmp_path / "log"
-    process = orchestrator.start(scenario(tmp_path, "wait: {time: 5min}"), log)
+    process = orchestrator.start(scenario(tmp_path, "wait: {time: 5min}", start=start), log)
     wait_for_line(log, moment, 200)
-    time.sleep(1)
+    time.sleep(0.5)
     assert end(process, signal.SIGINT) == 130, log.read_text()
     shown = orchestrator.show()
     assert shown["status"] == "interrupted"

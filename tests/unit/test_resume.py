@@ -1,0 +1,117 @@
+"""Going on with a run: what is missing or was lost is done, what is there stays, and no two machines mix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_execute import plan
+
+from orchestrator.errors import BadInputError, GuestLostError, GuestPanicError, OrchestratorError
+from orchestrator.plan import TrialPlan
+from orchestrator.run import execute
+from orchestrator.run.execute import execute_plan, resume_run
+from orchestrator.run.places import Places
+from orchestrator.store import TrialWriter, open_run
+
+ROOT = Path(__file__).parents[2]
+FACTS = {"accel": "tcg", "hypervisor": {"qemu": "10.0.2"}, "image": {"key": "k"}}
+
+
+class Trials:
+    """Plays trials: each ends as `ends` says, else completed."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.ends: dict[str, OrchestratorError | BaseException] = {}
+
+    def run(self, planned: TrialPlan, lab: object, writer: TrialWriter) -> OrchestratorError | None:
+        self.ran.append(planned.id)
+        error = self.ends.get(planned.id)
+        writer.event("trial.begin", 0)
+        if error is not None and not isinstance(error, OrchestratorError):
+            raise error
+        outcome = getattr(error, "outcome", "failed") if error else "completed"
+        writer.event("trial.end", 1, outcome=outcome)
+        writer.close()
+        return error
+
+
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
+    played = Trials()
+
+    @contextmanager
+    def anything(*_: object, **__: object) -> Iterator[object]:
+        yield SimpleNamespace()
+
+    monkeypatch.setattr(execute, "run_trial", played.run)
+    monkeypatch.setattr(execute, "guest_programs", lambda *_: {})
+    monkeypatch.setattr(execute, "runtime_folder", lambda _: nullcontext(Path("/nowhere")))
+    monkeypatch.setattr(execute, "ensure_keys", lambda _: None)
+    boot = SimpleNamespace(kernel=Path("k"))
+    monkeypatch.setattr(execute, "ensure_image", lambda *_, **__: SimpleNamespace(boot_files=lambda _: boot))
+    monkeypatch.setattr(execute, "choose", lambda *_: SimpleNamespace(name="tcg", reason="played"))
+    monkeypatch.setattr(execute, "open_host", anything)
+    monkeypatch.setattr(execute, "guest_facts", lambda *_: FACTS)
+    return played
+
+
+PROGRESS: Any = SimpleNamespace(note=lambda *_: None, trial=lambda *_: None, trial_done=lambda *_: None)
+
+
+def places(folder: Path) -> Places:
+    return Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", folder / "cache")
+
+
+def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, trials: Trials) -> None:
+    planned = plan("  - wait: {time: 1s}\n")
+    ids = [trial.id for trial in planned.trials]
+    trials.ends = {
+        ids[0]: GuestLostError("gone"),
+        ids[1]: GuestPanicError("a panic is what came out"),
+        ids[2]: KeyboardInterrupt(),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
+    assert trials.ran == ids[:3]
+    trials.ran, trials.ends = [], {}
+    result = resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+    assert trials.ran == [ids[0], ids[2], ids[3]]
+    run = open_run(tmp_path / "run")
+    outcomes = {trial.id: trial.outcome for trial in run.trials}
+    assert outcomes == {ids[0]: "completed", ids[1]: "panic", ids[2]: "completed", ids[3]: "completed"}
+    assert [summary.trial for summary in result.summaries] == ids
+    assert sorted(path.name for path in (tmp_path / "run" / "lost").iterdir()) == sorted(
+        [f"{ids[0]}.1", f"{ids[2]}.1"]
+    )
+    assert run.meta["status"] == "completed"
+    assert len(run.meta["resumed_at"]) == 1
+    with pytest.raises(BadInputError, match="is whole"):
+        resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+
+
+def test_another_machine_does_not_go_on(
+    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan("  - wait: {time: 1s}\n")
+    trials.ends = {planned.trials[1].id: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
+    monkeypatch.setattr(execute, "guest_facts", lambda *_: {**FACTS, "accel": "kvm"})
+    with pytest.raises(BadInputError, match="another accel: tcg"):
+        resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+
+
+def test_a_run_that_goes_on_is_left_alone(tmp_path: Path, trials: Trials) -> None:
+    planned = plan("  - wait: {time: 1s}\n")
+    execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
+    meta = tmp_path / "run" / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "status": "running"}))
+    with pytest.raises(BadInputError, match="may still be going on"):
+        resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
