@@ -1,9 +1,11 @@
-"""`clean`: remove what a killed run left behind."""
+"""`clean`: remove what a killed run left behind, and run folders that are old."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +19,37 @@ if TYPE_CHECKING:
     from orchestrator.host.runtime import Leftover
 
 
+class _Days(click.ParamType[timedelta]):
+    name = "DAYS"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        found = re.fullmatch(r"([0-9]{1,5})d", value)
+        if found is None:
+            self.fail(f"{value!r} is no number of days; write it as in `30d`", param, ctx)
+        return timedelta(days=int(found[1]))
+
+
 @click.command("clean")
 @click.option("--dry-run", is_flag=True, help="List it and leave it.")
+@click.option("--older-than", type=_Days(), help="Run folders that began longer ago, too: `30d`.")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder of run folders, for --older-than.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
-def clean_command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
+def clean_command(
+    ctx: click.Context, *, dry_run: bool, older_than: timedelta | None, results: Path, as_json: bool
+) -> None:
     """Find and remove what a killed run left behind, and nothing else.
 
     That is its runtime folder and the QEMU, passt and ssh processes that run from it, and an image or
-    a guest's state that it had not finished. Runs that are still going, run folders and what is whole
-    in the cache are left alone. Exit code 3 if something could not be removed.
+    a guest's state that it had not finished. Runs that are still going and what is whole in the
+    cache are left alone; so are run folders, unless --older-than names an age. Exit code 3 if something could
+    not be removed.
     """
     from orchestrator.guest.cache import cache_dir
     from orchestrator.guest.image import unfinished_builds
@@ -35,6 +58,7 @@ def clean_command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
 
     found = leftovers()
     builds = [*unfinished_builds(cache_dir()), *unfinished_states(cache_dir())]
+    runs = old_runs(results, older_than) if older_than is not None else []
     errors: list[InfrastructureError] = []
     if not dry_run:
         # One that stays does not keep the others.
@@ -44,23 +68,25 @@ def clean_command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
             except InfrastructureError as error:
                 errors.append(error)
                 found.remove(leftover)
-        for build in tuple(builds):
-            shutil.rmtree(build, ignore_errors=True)
-            if build.exists():
-                hint = "who built it? clean has to run as that user"
-                errors.append(InfrastructureError(f"{build} could not be removed", hint=hint))
-                builds.remove(build)
+        for folders in (builds, runs):
+            for folder in tuple(folders):
+                shutil.rmtree(folder, ignore_errors=True)
+                if folder.exists():
+                    hint = "who made it? clean has to run as that user"
+                    errors.append(InfrastructureError(f"{folder} could not be removed", hint=hint))
+                    folders.remove(folder)
     if as_json:
         print_json(
             {
                 "dry_run": dry_run,
                 "leftovers": [asdict(leftover) for leftover in found],
                 "unfinished_builds": [str(build) for build in builds],
+                "old_runs": [str(run) for run in runs],
                 "errors": [error.brief for error in errors],
             }
         )
-    elif found or builds or errors:
-        _print(found, builds, dry_run=dry_run)
+    elif found or builds or runs or errors:
+        _print(found, builds, runs, dry_run=dry_run)
     else:
         out.print("nothing was left behind")
     for failure in errors:
@@ -68,7 +94,29 @@ def clean_command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
     ctx.exit(ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED)
 
 
-def _print(found: list[Leftover], builds: list[Path], *, dry_run: bool) -> None:
+def old_runs(results: Path, age: timedelta) -> list[Path]:
+    """Folders of runs that began longer ago than `age` and have ended, the oldest last.
+
+    A folder that cannot be read is none of them: nothing is known of its age.
+    """
+    from orchestrator.store import Run, Status, list_runs
+
+    ended = (Status.COMPLETED, Status.FAILED, Status.INTERRUPTED, Status.KILLED)
+    before = datetime.now(UTC) - age
+    found = []
+    for run in list_runs(results):
+        if isinstance(run, Run) and run.status in ended and not run.directory.is_symlink():
+            try:
+                began = datetime.fromisoformat(str(run.meta.get("started_at")))
+                old = began < before
+            except (ValueError, TypeError):
+                continue
+            if old:
+                found.append(run.directory)
+    return found
+
+
+def _print(found: list[Leftover], builds: list[Path], runs: list[Path], *, dry_run: bool) -> None:
     for leftover in found:
         run = escape(leftover.owner.run_dir) if leftover.owner else "an unknown run"
         out.print(f"{'would remove' if dry_run else 'removed'} {leftover.folder} of {run}")
@@ -76,3 +124,5 @@ def _print(found: list[Leftover], builds: list[Path], *, dry_run: bool) -> None:
             out.print(f"  {'would end' if dry_run else 'ended'} {escape(process.name)} (pid {process.pid})")
     for build in builds:
         out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(build))}, left unfinished")
+    for run_dir in runs:
+        out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(run_dir))}, an old run")

@@ -53,6 +53,19 @@ def test_labels_differ_within_each_arm(tmp_path: Path) -> None:
     )
 
 
-def test_the_scenarios_that_come_along_are_sound() -> None:
-    for path in (ROOT / "scenarios").glob("*.yaml"):
-        assert open_scenario(path).name == path.stem
+def test_the_scenarios_that_come_along_are_sound(tmp_path: Path) -> None:
+    """With a bzImage beside them, which is the user's to bring."""
+    (tmp_path / "bzImage").touch()
+    paths = list((ROOT / "scenarios").glob("*.yaml"))
+    assert len(paths) >= 6
+    for path in paths:
+        copy = tmp_path / path.name
+        copy.write_text(path.read_text())
+        assert open_scenario(copy, ROOT / "guests").name == path.stem
+
+
+def test_a_kernel_of_ones_own_that_is_not_there_is_asked_for(tmp_path: Path) -> None:
+    copy = tmp_path / "my-kernel.yaml"
+    copy.write_text((ROOT / "scenarios" / "my-kernel.yaml").read_text())
+    with pytest.raises(FileProblemsError, match="there is no file"):
+        open_scenario(copy, ROOT / "guests")

@@ -1,0 +1,63 @@
+"""`clean --older-than`: old run folders go; those that go on, are young, or cannot be read stay."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.store import RunWriter, Status
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path / "runtime"))
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for name, days, status in (
+        ("old", 40, Status.COMPLETED),
+        ("killed", 40, None),
+        ("going", 40, Status.RUNNING),
+        ("young", 20, Status.COMPLETED),
+    ):
+        run = RunWriter.create(folder, name, "{}", {})
+        if status is not Status.RUNNING:
+            run.finish(status or Status.FAILED, 0)
+        run.update_meta(started_at=(datetime.now(UTC) - timedelta(days=days)).isoformat())
+    (folder / "notes").mkdir()
+    broken = folder / "broken"
+    broken.mkdir()
+    (broken / "meta.json").write_text("{")
+    return folder
+
+
+def call(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["clean", *words])
+    return int(end.value.code or 0)
+
+
+def test_old_runs_go(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--older-than", "30d", "--results", str(results), "--json")
+    assert call(*words, "--dry-run") == 0
+    told = json.loads(capsys.readouterr().out)["old_runs"]
+    assert sorted(Path(one).name for one in told) == ["killed", "old"]
+    assert (results / "old").exists()
+    assert call(*words) == 0
+    assert sorted(path.name for path in results.iterdir()) == ["broken", "going", "notes", "young"]
+
+
+def test_without_an_age_no_run_goes(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--results", str(results)) == 0
+    assert "nothing was left behind" in capsys.readouterr().out
+    assert (results / "old").exists()
+
+
+@pytest.mark.parametrize("age", ["30", "1w", "-1d", "d"])
+def test_an_age_that_is_none(results: Path, capsys: pytest.CaptureFixture[str], age: str) -> None:
+    assert call("--older-than", age, "--results", str(results)) == 2
+    assert "write it as in `30d`" in capsys.readouterr().err
