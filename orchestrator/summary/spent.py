@@ -38,7 +38,9 @@ def note_time(run: Run) -> None:
 
 
 def time_spent(run: Run) -> TimeSpent | None:
-    """None where the run did not come to its end, or an older version made it."""
+    """None where the run did not come to its end in one process, or an older version made it."""
+    if "resumed_at" in run.meta:
+        return None
     try:
         wall = float(json.loads((run.directory / layout.TIME).read_text())["wall_seconds"])
         image = float(run.meta["image_seconds"])

@@ -14,7 +14,16 @@ import pytest
 from lxml import etree
 from pydantic import BaseModel
 
-from orchestrator.host.domain_xml import DomainFiles, dimm_device, domain_xml, virtio_mem_request
+from orchestrator.host.domain_xml import (
+    DomainFiles,
+    RunFiles,
+    dimm_device,
+    disk_path,
+    domain_name,
+    domain_xml,
+    relocated_xml,
+    virtio_mem_request,
+)
 from orchestrator.host.machine import Machine
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -139,3 +148,18 @@ def test_a_request_is_what_libvirt_said_with_another_size() -> None:
 def test_a_request_needs_a_virtio_mem_device() -> None:
     with pytest.raises(ValueError, match="no virtio-mem device"):
         virtio_mem_request(xml_of(SMALL), 0)
+
+
+def test_a_saved_domain_gets_the_files_of_its_run_and_nothing_else_changes() -> None:
+    saved = xml_of(FULL)
+    other = RunFiles(Path("/run2/disk.qcow2"), Path("/results2/console.log"), 40023)
+    moved = relocated_xml(saved, other)
+    assert (domain_name(moved), disk_path(moved)) == ("t1", "/run2/disk.qcow2")
+    for new, old in (
+        ("/run2/disk.qcow2", "/run/disk.qcow2"),
+        ("/results2/console.log", "/results/console.log"),
+        ("40023", "40022"),
+    ):
+        assert moved.count(new) == saved.count(old) == 1
+        moved = moved.replace(new, old)
+    assert etree.canonicalize(moved) == etree.canonicalize(saved)

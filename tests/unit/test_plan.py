@@ -243,3 +243,24 @@ def test_a_trial_or_an_action_that_is_not_there_is_bad_input() -> None:
     other._loaded = True
     with pytest.raises(BadInputError, match="no action is called 'grow'"):
         plan.trials[0].steps[0].load(other)
+
+
+def test_warm_ups_come_first_and_do_not_move_the_trials_that_count() -> None:
+    arms: dict[str, object] = {"a": {}, "b": {}}
+    plain = make_plan(scenario(arms), repeats=2)
+    warmed = make_plan(scenario(arms, extra="warm_up: 2"), repeats=2)
+    assert [trial.warm_up for trial in warmed.trials] == [True] * 4 + [False] * 4
+    assert sorted(trial.id for trial in warmed.trials[:4]) == [
+        *("a-warm-up-01", "a-warm-up-02", "b-warm-up-01", "b-warm-up-02")
+    ]
+    assert [(trial.id, trial.seed) for trial in warmed.trials[4:]] == [
+        (trial.id, trial.seed) for trial in plain.trials
+    ]
+
+
+def test_a_start_is_the_scenarios_unless_another_is_asked_for() -> None:
+    arms: dict[str, object] = {"a": {}}
+    assert make_plan(scenario(arms)).start == "warm"
+    cold = make_plan(scenario(arms), start="cold")
+    assert (cold.start, cold.trial("a-01").start) == ("cold", "cold")
+    assert make_plan(scenario(arms, extra="start: cold")).start == "cold"
