@@ -8,12 +8,17 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.model_costs import calibrate_command, overcommit_command
 from orchestrator.cli.output import out, print_json
 
 
 @click.group("model")
 def model_command() -> None:
     """Replay policies over what was measured or made up: every figure is modelled, none measured."""
+
+
+model_command.add_command(overcommit_command)
+model_command.add_command(calibrate_command)
 
 
 @model_command.command("policies")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,17 +15,17 @@ from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
 from orchestrator.report.comparison import comparison
 from orchestrator.report.confusion import confusion, confusion_columns, confusion_rows
 from orchestrator.report.data import ArmView, RunView, StepView, TrialView, flat, view_run
+from orchestrator.report.frame import fill
 from orchestrator.report.gaps import missing
 from orchestrator.report.holders import holder_table
 from orchestrator.report.hugepages import COUNTERS, FREE_RANGES, huge_pages
 from orchestrator.report.policies import policies_explained, policy_bars, policy_rows
-from orchestrator.report.text import class_words, clean, clean_block, size
+from orchestrator.report.text import class_words, clean, clean_block
 from orchestrator.report.yields import taking_steps, yield_panels
 from orchestrator.store import layout, open_run
 from orchestrator.store.atomic import replace_text
 from orchestrator.store.snapshot_file import read_snapshot
 
-_TEMPLATES: Final = Path(__file__).parent / "templates"
 _MOST_MAPS: Final = 24  # pictures; the rest of the snapshots is named, not drawn
 
 
@@ -106,24 +102,14 @@ def build_report(run_dir: Path) -> Path:
 
 def render(view: RunView) -> str:
     """The page as text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"clean": clean, "size": size}
     specs: dict[str, charts.Spec] = {}
     sections = list(_time_sections(view, specs))
     policies = policy_rows(view)
     policy_figures = list(_policy_figures(view, specs))
     yields = list(_yield_figures(view, specs))
-    library, embed = _library(), (_TEMPLATES / "embed.js").read_text(encoding="utf-8")
     status = view.run.status.value
-    page = environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
         title=clean(f"{view.run.scenario or 'run'}: {view.run.id}"),
         run_id=clean(view.run.id),
         scenario=clean(view.run.scenario),
@@ -147,13 +133,8 @@ def render(view: RunView) -> str:
         step_tables=_step_tables(view),
         gaps=list(missing(view)),
         provenance=[(clean(key, 60), clean(value, 600)) for key, value in flat(dict(view.run.meta))],
-        css=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         specs=specs,
-        library=_raw(library),
-        embed=_raw(embed),
-        script_hashes=_raw(f"{_csp_hash(library)} {_csp_hash(embed)}"),
     )
-    return page + "\n"
 
 
 def _facts(view: RunView) -> Iterator[str]:
@@ -291,26 +272,3 @@ def _step_tables(view: RunView) -> list[dict[str, object]]:
 
 def _colour(arm: ArmView) -> int:
     return arm.index % charts.ARM_COLOURS
-
-
-@cache
-def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, of the version that the charts are written for."""
-    import altair
-    import vl_convert
-
-    version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    bundle: str = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # it is optional
-    # A script element ends at these words wherever they stand; in JavaScript strings "\\/" is "/".
-    return re.sub(r"</(?=script)", r"<\\/", bundle, flags=re.IGNORECASE).replace("<!--", r"<\!--")
-
-
-def _csp_hash(script: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
-
-
-def _raw(ours: str) -> Any:  # markupsafe.Markup, of text that is this program's own
-    from markupsafe import Markup
-
-    return Markup(ours)  # noqa: S704  # library, embed.js and hashes; never anything from a run

@@ -59,6 +59,11 @@ class Replacement(ABC):
         cls.name = name
         REPLACEMENTS.register(name)(cls())
 
+    @property
+    def evicts(self) -> bool:
+        """Whether it takes tables that are in use, when there is too little room."""
+        return self.functions.victim is not nobody
+
     @abstractmethod
     def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
         """Fresh arrays for one replay; the four functions get them as their first argument."""

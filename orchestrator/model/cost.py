@@ -1,0 +1,260 @@
+"""What an event of a replay costs: every constant has a unit, a range and a source, and the range is kept.
+
+Two pictures of the same replay differ by how sure one can be of a price, so a price is never one number:
+every figure that comes out of here is an `Interval`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+
+from orchestrator.errors import BadInputError
+from orchestrator.model.counts import ReplayCounts
+
+
+class Unit(StrEnum):
+    """What a cost is counted in."""
+
+    SECONDS = "s"
+    RATIO = "ratio"  # a share of a page, above 0 and at most 1
+    PER_TABLE = "per table"  # a number of events for each table
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A quantity that is known to lie from `low` to `high`, most likely at `typical`."""
+
+    low: float
+    typical: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise BadInputError(f"a range of {self.low} to {self.high}: both ends must be numbers")
+        if not 0 <= self.low <= self.typical <= self.high:
+            raise BadInputError(
+                f"a range of {self.low:g}, {self.typical:g}, {self.high:g}: it must ascend from 0 or more"
+            )
+
+    @classmethod
+    def exactly(cls, value: float) -> Interval:
+        """A quantity without doubt."""
+        return cls(value, value, value)
+
+    def __add__(self, other: Interval) -> Interval:
+        return Interval(self.low + other.low, self.typical + other.typical, self.high + other.high)
+
+    def __mul__(self, factor: Interval | float) -> Interval:
+        by = factor if isinstance(factor, Interval) else Interval.exactly(factor)
+        return Interval(self.low * by.low, self.typical * by.typical, self.high * by.high)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.low, self.typical, self.high))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One constant: what it is, and whose word it is."""
+
+    name: str
+    what: str
+    unit: Unit
+    value: Interval
+    source: str
+
+
+def _cost(name: str, what: str, value: tuple[float, float, float], source: str, unit: Unit) -> Cost:
+    return Cost(name, what, unit, Interval(*value), source)
+
+
+_ESTIMATE: Final = "estimate: nothing measured at hand, and so a wide range"
+_US: Final = 1e-6
+_S = Unit.SECONDS
+
+# Times are of one 4 KiB table (or of what the name says) on a server of these years.
+SHIPPED: Final = (
+    _cost(
+        "fault_seconds",
+        "a page, resident in the host, that faults in again as the second-level table above it was dropped",
+        (0.5 * _US, 1.5 * _US, 5 * _US),
+        _ESTIMATE,
+        _S,
+    ),
+    _cost(
+        "faults_per_table",
+        "pages that fault in again under a dropped table, of the 512 that it can map",
+        (1, 64, 512),
+        "one for a table used for one page (sparse), 512 for a dense one (Intel SDM vol. 3A, 4.5)",
+        Unit.PER_TABLE,
+    ),
+    _cost(
+        "free_seconds",
+        "freezing a table, clearing the entry above, flushing the TLB and freeing it",
+        (0.2 * _US, 1 * _US, 10 * _US),
+        _ESTIMATE,
+        _S,
+    ),
+    _cost(
+        "migrate_seconds",
+        "copying a table to another node, and pointing the entry above at it",
+        (0.5 * _US, 2 * _US, 20 * _US),
+        _ESTIMATE,
+        _S,
+    ),
+    _cost(
+        "remote_walk_seconds",
+        "how much longer a page walk takes that reads a table of another node",
+        (0.03 * _US, 0.07 * _US, 0.3 * _US),
+        _ESTIMATE
+        + "; Achermann et al., Mitosis, ASPLOS 2020: up to 3.24x faster once tables follow a moved process",
+        _S,
+    ),
+    _cost(
+        "compress_seconds",
+        "compressing a table",
+        (1 * _US, 4.5 * _US, 30 * _US),
+        "measured (results/reference/tables): medians of lz4 4.5 us, zstd 22 us, by pyarrow on AMD EPYC",
+        _S,
+    ),
+    _cost(
+        "decompress_seconds",
+        "finding a compressed table and decompressing it",
+        (0.5 * _US, 1.7 * _US, 13.1 * _US),
+        "random reads of 4 KiB from zram: lz4 1.71 us mean, zstd 5.71 us mean and 13.1 us at p99 "
+        '(figures of VenditatioDelendaEst, as quoted in "Zram Performance Analysis")',
+        _S,
+    ),
+    _cost(
+        "compressed_ratio",
+        "size of a compressed table, as a share of 4 KiB",
+        (0.016, 0.45, 0.51),
+        "measured (results/reference/tables): lz4, median and 5 % to 95 % of 700 tables of 6.12 guests",
+        Unit.RATIO,
+    ),
+    _cost(
+        "swap_out_seconds",
+        "what writing a table to swap delays whoever asked for memory",
+        (5 * _US, 20 * _US, 1000 * _US),
+        _ESTIMATE,
+        _S,
+    ),
+    _cost(
+        "swap_in_seconds",
+        "reading a table from swap: from fast NVMe to networked storage",
+        (15 * _US, 90 * _US, 2000 * _US),
+        _ESTIMATE,
+        _S,
+    ),
+    _cost(
+        "retry_seconds",
+        "a touch that met a frozen table and came again",
+        (0.05 * _US, 0.5 * _US, 10 * _US),
+        _ESTIMATE,
+        _S,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Added:
+    """Latency that reclaim adds to touches of tables. Modelled, with the range of its costs.
+
+    `total` seconds over all touches, `mean`, `p50` and `p99` seconds per touch. What evicting a table
+    takes is paid by the touch that needed the room, as direct reclaim has it.
+    """
+
+    total: Interval
+    mean: Interval
+    p50: Interval
+    p99: Interval
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """The costs by name. Raises BadInputError for a name that it lacks, or a value that makes no sense."""
+
+    costs: Mapping[str, Cost]
+
+    def __post_init__(self) -> None:
+        missing = sorted({cost.name for cost in SHIPPED} - set(self.costs))
+        if missing:
+            raise BadInputError(f"costs without {missing[0]}: every one of {len(SHIPPED)} is needed")
+        ratio = self.costs["compressed_ratio"].value
+        if not (ratio.low > 0 and ratio.high <= 1):
+            raise BadInputError(f"compressed_ratio up to {ratio.high:g}: it must be above 0 and at most 1")
+
+    @classmethod
+    def shipped(cls) -> CostTable:
+        """What holds as long as nothing was measured."""
+        return cls({cost.name: cost for cost in SHIPPED})
+
+    def with_measured(self, measured: Mapping[str, Cost]) -> CostTable:
+        """This table with what was measured in the place of what was not."""
+        unknown = sorted(set(measured) - set(self.costs))
+        if unknown:
+            raise BadInputError(
+                f"no cost is called {unknown[0]!r}", hint=f"there are: {', '.join(sorted(self.costs))}"
+            )
+        return CostTable({**self.costs, **measured})
+
+    def __getitem__(self, name: str) -> Interval:
+        return self.costs[name].value
+
+    @property
+    def rebuild_seconds(self) -> Interval:
+        """Bringing back all that was used under a dropped second-level table."""
+        return self["fault_seconds"] * self["faults_per_table"]
+
+    def added(self, counts: ReplayCounts) -> Added:
+        """What the events of a replay add to its touches."""
+        came = (
+            (counts.rebuilt, self.rebuild_seconds),
+            (counts.decompressed, self["decompress_seconds"]),
+            (counts.swapped_in, self["swap_in_seconds"]),
+        )
+        evicting = (
+            (counts.freed + counts.dropped, self["free_seconds"]),
+            (counts.migrated, self["migrate_seconds"]),
+            (counts.compressed, self["compress_seconds"]),
+            (counts.swapped_out, self["swap_out_seconds"]),
+        )
+        other = (
+            (counts.remote_hits, self["remote_walk_seconds"]),
+            (counts.retries, self["retry_seconds"]),
+        )
+        total = Interval.exactly(0)
+        for number, price in (*came, *evicting, *other):
+            total += price * number
+        # Evictions are spread evenly over the touches that had to make room: every miss.
+        reclaim = Interval.exactly(0)
+        for number, price in evicting:
+            reclaim += price * (number / counts.misses if counts.misses else 0)
+        classes = [(counts.hits - counts.remote_hits, Interval.exactly(0)), other[0]]
+        classes += [(counts.cold_misses, reclaim)]
+        classes += [(number, price + reclaim) for number, price in came]
+        return Added(
+            total,
+            total * (1 / counts.touches if counts.touches else 0),
+            _percentile(classes, 0.5),
+            _percentile(classes, 0.99),
+        )
+
+
+def _percentile(classes: list[tuple[int, Interval]], share: float) -> Interval:
+    """The value that `share` of all events do not exceed, at each end of the ranges by itself."""
+    number = np.array([count for count, _ in classes], dtype=np.float64)
+    if not number.sum():
+        return Interval.exactly(0)
+    ends = []
+    for end in range(3):
+        value = np.array([tuple(price)[end] for _, price in classes])
+        order = np.argsort(value, kind="stable")
+        reached = np.cumsum(number[order]) / number.sum()
+        ends.append(float(value[order][np.searchsorted(reached, share - 1e-12)]))
+    return Interval(*ends)

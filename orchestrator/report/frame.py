@@ -1,0 +1,60 @@
+"""What every page has in common: one file, its styles and scripts within it, that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.report.text import clean, size
+
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def fill(template: str, **values: Any) -> str:
+    """The page that a template makes of `values`; `specs` among them are its charts by element."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"clean": clean, "size": size}
+    scripts, embed = _library(), (_TEMPLATES / "embed.js").read_text(encoding="utf-8")
+    page = environment.get_template(template).render(
+        **values,
+        css=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        library=_raw(scripts),
+        embed=_raw(embed),
+        script_hashes=_raw(f"{_csp_hash(scripts)} {_csp_hash(embed)}"),
+    )
+    return page + "\n"
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, of the version that the charts are written for."""
+    import altair
+    import vl_convert
+
+    version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    bundle: str = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # it is optional
+    # A script element ends at these words wherever they stand; in JavaScript strings "\\/" is "/".
+    return re.sub(r"</(?=script)", r"<\\/", bundle, flags=re.IGNORECASE).replace("<!--", r"<\!--")
+
+
+def _csp_hash(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _raw(ours: str) -> Any:  # markupsafe.Markup, of text that is this program's own
+    from markupsafe import Markup
+
+    return Markup(ours)  # noqa: S704  # library, embed.js and hashes; never anything from a run

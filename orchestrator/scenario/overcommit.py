@@ -1,0 +1,133 @@
+"""The file that `orchestrator model overcommit` reads: a host, classes of guests, and what to try on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from orchestrator.host.machine import Frozen
+from orchestrator.model.overcommit import GuestClass, HostMemory, Phase, Question
+from orchestrator.model.replacement import REPLACEMENTS
+from orchestrator.model.replay import Action
+from orchestrator.units import ENTRIES_PER_TABLE, Duration, Size
+from orchestrator.yamlfile import load_yaml_model
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+MOST_GUESTS = 10_000
+MOST_TICKS = 20_000
+
+
+class HostText(Frozen):
+    """What the host has."""
+
+    memory: Annotated[Size, Field(gt=0)]
+    reserved: Size = 0
+    """Of that, for the host itself."""
+    swap: Size = 0
+    """Room for tables that are swapped out."""
+    other_node: Size = 0
+    """Room on another node for tables that are migrated."""
+
+
+class PhaseText(Frozen):
+    """A guest's use of its memory at a moment; linear from one phase to the next."""
+
+    after: Duration
+    """Since its arrival."""
+    used: Share
+    """Share of its size that holds data."""
+
+
+class GuestText(Frozen):
+    """A class of guests."""
+
+    size: Annotated[Size, Field(gt=0)]
+    at_most: Annotated[int, Field(ge=1, le=MOST_GUESTS)]
+    """How many may come."""
+    phases: Annotated[list[PhaseText], Field(min_length=1, max_length=1000)]
+    entries_per_table: Annotated[float, Field(ge=1, le=ENTRIES_PER_TABLE, allow_inf_nan=False)]
+    """Used pages under each of its own last-level tables: 512 is dense, 1 to 10 what sparse heaps leave."""
+    huge: Share = 0
+    """Share of its data in pages of 2 MiB."""
+    skew: Annotated[float, Field(ge=0, le=3, allow_inf_nan=False)] = 0.8
+    """Exponent of the Zipf law by which its tables are touched; 0 touches all alike."""
+
+    @field_validator("phases")
+    @classmethod
+    def _in_order(cls, phases: list[PhaseText]) -> list[PhaseText]:
+        if any(second.after <= first.after for first, second in pairwise(phases)):
+            raise ValueError("each phase must come after the one before")
+        return phases
+
+
+class OvercommitText(Frozen):
+    """The whole file."""
+
+    version: Literal[1]
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    description: Annotated[str, Field(max_length=1000)] = ""
+    host: HostText
+    guests: Annotated[dict[str, GuestText], Field(min_length=1, max_length=50)]
+    arrive_every: Annotated[Duration, Field(gt=0)]
+    """Time between two guests; their order is drawn by lot."""
+    lasts: Annotated[Duration, Field(gt=0)]
+    tick: Annotated[Duration, Field(gt=0)] = 15.0
+    policies: Annotated[list[str], Field(min_length=1)]
+    actions: Annotated[list[Action], Field(min_length=1)]
+    """What policies that take tables under pressure do with those that are in use."""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 8
+
+    @field_validator("policies")
+    @classmethod
+    def _policies_that_there_are(cls, policies: list[str]) -> list[str]:
+        for name in policies:
+            if name not in REPLACEMENTS.names():
+                raise ValueError(
+                    f"no policy is called {name!r}; there are: {', '.join(REPLACEMENTS.names())}"
+                )
+        return policies
+
+    @model_validator(mode="after")
+    def _of_a_size_that_can_be_simulated(self) -> Self:
+        if self.lasts / self.tick > MOST_TICKS:
+            raise ValueError(f"`lasts` is more than {MOST_TICKS:,} of `tick`; make `tick` longer")
+        if sum(one.at_most for one in self.guests.values()) > MOST_GUESTS:
+            raise ValueError(f"more than {MOST_GUESTS:,} guests in all; use fewer")
+        return self
+
+    @property
+    def question(self) -> Question:
+        """What the model is asked."""
+        return Question(
+            HostMemory(self.host.memory, self.host.reserved, self.host.swap, self.host.other_node),
+            tuple(
+                GuestClass(
+                    name,
+                    one.size,
+                    one.at_most,
+                    tuple(Phase(phase.after, phase.used) for phase in one.phases),
+                    one.entries_per_table,
+                    one.huge,
+                    one.skew,
+                )
+                for name, one in self.guests.items()
+            ),
+            self.arrive_every,
+            self.lasts,
+            self.tick,
+        )
+
+    @property
+    def choices(self) -> Iterator[tuple[str, Action]]:
+        """Each policy with each action, and those that take nothing under pressure once."""
+        for name in self.policies:
+            yield from ((name, action) for action in self.actions[: None if REPLACEMENTS[name].evicts else 1])
+
+
+def load_overcommit(path: Path) -> OvercommitText:
+    """Read the file. Raises FileProblemsError with every fault, by line and column."""
+    return load_yaml_model(path, OvercommitText)

@@ -1,0 +1,147 @@
+"""Costs: ranges that ascend, prices that add up, and files that are refused in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.errors import BadInputError
+from orchestrator.model.cost import SHIPPED, Cost, CostTable, Interval, Unit
+from orchestrator.model.counts import ReplayCounts
+from orchestrator.report.overcommit import cost_words
+from orchestrator.store.costs_file import CostsFile, Measured, read_costs, write_costs
+
+DOCS = Path(__file__).parents[2] / "docs" / "overcommit.md"
+MEASURED = DOCS.parents[1] / "results" / "reference" / "tables" / "costs.json"
+COUNTS = ReplayCounts(touches=1000, hits=900, cold_misses=50, swapped_in=50, swapped_out=80)
+
+
+@pytest.mark.parametrize(
+    "ends", [(2, 1, 3), (-1, 0, 1), (0, math.nan, 1), (0, 1, math.inf), (math.nan, 1, 2)], ids=str
+)
+def test_a_range_ascends_from_nought(ends: tuple[float, float, float]) -> None:
+    with pytest.raises(BadInputError, match="range"):
+        Interval(*ends)
+
+
+def test_every_cost_has_a_unit_a_range_and_a_source() -> None:
+    assert len({cost.name for cost in SHIPPED}) == len(SHIPPED)
+    for cost in SHIPPED:
+        assert cost.source
+        assert cost.what
+        assert (cost.unit is Unit.SECONDS) == cost.name.endswith("_seconds")
+
+
+def test_the_documented_table_is_the_one_in_use() -> None:
+    rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    for cost in SHIPPED:
+        words = f"| `{cost.name}` | {cost_words(cost.unit, cost.value)} |"
+        assert any(row.startswith(words) for row in rows), words
+
+
+def test_what_was_measured_here_lies_in_the_shipped_ranges() -> None:
+    table = CostTable.shipped()
+    for name, cost in read_costs(MEASURED).as_costs().items():
+        assert table[name].low <= cost.value.typical <= table[name].high, name
+
+
+def test_swapping_costs_what_its_events_do() -> None:
+    table = CostTable.shipped()
+    added = table.added(COUNTS)
+    expected = 50 * table["swap_in_seconds"].typical + 80 * table["swap_out_seconds"].typical
+    assert added.total.typical == pytest.approx(expected)
+    assert added.mean.typical == pytest.approx(expected / 1000)
+    assert added.p50 == Interval.exactly(0)  # nine of ten touches met their table
+    # One in twenty waits for the disk, and for its share of making room.
+    share = 80 / 100 * table["swap_out_seconds"].typical
+    assert added.p99.typical == pytest.approx(table["swap_in_seconds"].typical + share)
+
+
+def test_no_touch_costs_nothing() -> None:
+    added = CostTable.shipped().added(ReplayCounts())
+    assert added.total == added.p99 == Interval.exactly(0)
+
+
+@given(
+    counts=st.builds(
+        ReplayCounts,
+        touches=st.just(10**6),
+        hits=st.integers(0, 10**5),
+        cold_misses=st.integers(0, 10**5),
+        rebuilt=st.integers(0, 10**5),
+        decompressed=st.integers(0, 10**5),
+        swapped_in=st.integers(0, 10**5),
+        freed=st.integers(0, 10**5),
+        compressed=st.integers(0, 10**5),
+    ),
+    factor=st.floats(0.01, 100),
+)
+def test_prices_scale_and_stay_in_order(counts: ReplayCounts, factor: float) -> None:
+    table = CostTable.shipped()
+    scaled = {
+        name: replace(cost, value=cost.value * factor) if cost.unit is Unit.SECONDS else cost
+        for name, cost in table.costs.items()
+    }
+    once, other = table.added(counts), CostTable(scaled).added(counts)
+    for name in ("total", "mean", "p50", "p99"):
+        assert tuple(getattr(other, name)) == pytest.approx([x * factor for x in getattr(once, name)])
+    assert once.p50.high <= once.p99.high
+
+
+def test_a_table_lacks_nothing_and_has_nothing_else() -> None:
+    shipped = CostTable.shipped()
+    with pytest.raises(BadInputError, match="costs without compress_seconds"):
+        CostTable({name: cost for name, cost in shipped.costs.items() if name != "compress_seconds"})
+    with pytest.raises(BadInputError, match="no cost is called 'tea'"):
+        shipped.with_measured({"tea": Cost("tea", "", Unit.SECONDS, Interval.exactly(1), "")})
+    ratio = replace(shipped.costs["compressed_ratio"], value=Interval(0.5, 0.9, 1.1))
+    with pytest.raises(BadInputError, match=r"compressed_ratio up to 1\.1"):
+        shipped.with_measured({"compressed_ratio": ratio})
+
+
+def measured(**changes: object) -> CostsFile:
+    one = {"low": 1e-6, "typical": 2e-6, "high": 3e-6, "unit": "s", "samples": 9, "how": "here"} | changes
+    return CostsFile(
+        measured_at="2026-01-01T00:00:00+00:00",
+        conditions={"cpu": "x"},
+        costs={"compress_seconds": Measured.model_construct(**one)},  # type: ignore[arg-type]  # also wrong ones
+        missing={"swap_in_seconds": "no folder was given"},
+    )
+
+
+def test_measured_costs_take_the_place_of_shipped_ones(tmp_path: Path) -> None:
+    write_costs(tmp_path / "costs.json", measured())
+    table = CostTable.shipped().with_measured(read_costs(tmp_path / "costs.json").as_costs())
+    assert table["compress_seconds"] == Interval(1e-6, 2e-6, 3e-6)
+    assert table.costs["compress_seconds"].source.startswith("measured on 2026-01-01")
+    assert table["swap_in_seconds"] == CostTable.shipped()["swap_in_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("{", "Invalid JSON"),
+        ('{"version": 2}', "version: Input should be 1"),
+        (measured().model_dump_json().replace('"low":1e-6', '"low":NaN'), "costs.compress_seconds.low"),
+        (measured().model_dump_json().replace('"low":1e-6', '"low":-1'), "greater than or equal to 0"),
+    ],
+)
+def test_a_file_of_costs_that_is_none_is_refused(tmp_path: Path, text: str, wrong: str) -> None:
+    path = tmp_path / "costs.json"
+    path.write_text(text)
+    with pytest.raises(BadInputError) as error:
+        read_costs(path)
+    assert wrong in error.value.brief
+    assert "model calibrate" in error.value.hint
+
+
+def test_costs_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(BadInputError, match="must ascend"):
+        measured(low=9.0).as_costs()
+    with pytest.raises(BadInputError, match="with unit 'h'"):
+        measured(unit="h").as_costs()
