@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -14,6 +14,14 @@ from orchestrator.model.snapshot import U8, Bool, Snapshot
 from orchestrator.model.tables import LAST_LEVEL, UNKNOWN_LEVEL, Tables, TableState, decode_tables
 from orchestrator.registry import Registry
 from orchestrator.units import PAGE_BYTES
+
+
+class WithTables(Protocol):
+    """What a policy looks at: page tables, be they of a snapshot or of a made-up guest."""
+
+    @property
+    def tables(self) -> Tables:
+        """Every table."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class Policy(ABC):
         cls.name = name
         POLICIES.register(name)(cls())
 
-    def apply(self, state: StateView, *, seed: int = 0, budget_tables: int | None = None) -> Verdict:
+    def apply(self, state: WithTables, *, seed: int = 0, budget_tables: int | None = None) -> Verdict:
         """Run the policy. `budget_tables` bounds how many tables it picks (None: no bound).
 
         The same state, seed and budget give the same verdict.
@@ -111,7 +119,7 @@ class Policy(ABC):
         return Verdict(self.name, state.tables, choice.freed, choice.to_move)
 
     @abstractmethod
-    def choose(self, state: StateView, rng: np.random.Generator, budget_tables: int | None) -> Choice:
+    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:
         """Which tables to free and which to move."""
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.model.policies.base import Choice, Policy, StateView, first
+from orchestrator.model.policies.base import Choice, Policy, WithTables, first
 from orchestrator.model.tables import LAST_LEVEL, TOP_LEVEL
 
 
 class EmptyAllLevels(Policy, name="empty_all_levels"):
     """Frees tables without any entry, of all levels, and those that only pointed at them."""
 
-    def choose(self, state: StateView, rng: np.random.Generator, budget_tables: int | None) -> Choice:  # noqa: ARG002  # no chance in it
+    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:  # noqa: ARG002  # no chance in it
         tables = state.tables
         left = tables.present.astype(np.int64) + tables.other_nonzero  # entries that are not zero
         freed = np.zeros(len(tables), dtype=np.bool_)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.model.policies.base import Choice, Policy, StateView, first
+from orchestrator.model.policies.base import Choice, Policy, WithTables, first
 from orchestrator.model.tables import TOP_LEVEL
 
 
 class ProcessExit(Policy, name="process_exit"):
     """Frees every table of the process that has most of them, as its end would."""
 
-    def choose(self, state: StateView, rng: np.random.Generator, budget_tables: int | None) -> Choice:  # noqa: ARG002  # no chance in it
+    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:  # noqa: ARG002  # no chance in it
         tables = state.tables
         root = np.arange(len(tables), dtype=np.int64)
         for _ in range(TOP_LEVEL - 1):

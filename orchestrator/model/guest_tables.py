@@ -1,0 +1,205 @@
+"""Radix page tables of a made-up guest as dense arrays, built from where its pages are.
+
+Entries are written out one byte each, a few thousand tables at a time, and counted: a guest of 600 GiB has
+157 million of them, and what is kept of a table is a few dozen bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.model.jit import njit
+from orchestrator.model.snapshot import I16, I32, I64, U8
+from orchestrator.model.tables import LAST_LEVEL, TOP_LEVEL, Tables, TableState
+from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
+
+# Tables whose entries are written out at once: 1 MiB of them, what fits a cache.
+_CHUNK_TABLES = 2048
+
+# Bits of an entry as it is written out.
+_PRESENT, _ZERO_PAGE, _ACCESSED, _PAGE_CACHE = 1, 2, 4, 8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the entries of one address space are: per leaf table, each of shape (tables,).
+
+    `number` (ascending) is the address divided by what such a table maps. `pages` of its entries are
+    present, one after the other from a slot that chance picks, wrapping around; the first `zero_page` of
+    them map the zero page, `page_cache` of the others page cache. All have the accessed bit where `age`
+    is 0. `age` counts samples since an access, -1 where it is unknown.
+    """
+
+    number: I64
+    pages: I16
+    zero_page: I16
+    page_cache: I16
+    age: I32
+    leaf_level: int = LAST_LEVEL  # 1: 4 KiB pages, 2: 2 MiB, 3: 1 GiB
+
+
+@dataclass(frozen=True)
+class GuestTables:
+    """Tables of all levels, leaf tables first; and what a snapshot does not tell, by table.
+
+    `node` is the NUMA node that a table lies on, `owner` its VM or memory cgroup, `page_cache` how many of
+    its entries map page cache (the other pages are anonymous). `tables.pfn` is the frame that the table
+    itself occupies: as an allocator with nothing but free memory hands them out, upper tables, leaf table,
+    then the pages that it maps.
+    """
+
+    tables: Tables
+    age: I32
+    node: U8
+    owner: I32
+    page_cache: I16
+
+    @property
+    def table_bytes(self) -> int:
+        """Size of all tables."""
+        return len(self.tables) * PAGE_BYTES
+
+    def level_counts(self) -> I64:
+        """Number of tables by level, shape (6,); element 0 is 0."""
+        return np.bincount(self.tables.level, minlength=TOP_LEVEL + 1).astype(np.int64)
+
+
+def build_tables(
+    layout: Layout, *, levels: int = 4, owner: int = 0, node: int = 0, seed: int = 0
+) -> GuestTables:
+    """Write out every entry of `layout`, count them, and put the tables above on top.
+
+    `levels` is 4 or 5. The same arguments give the same tables.
+    """
+    if levels not in {4, 5} or not LAST_LEVEL <= layout.leaf_level <= 3:
+        raise ValueError(
+            f"{levels} levels with leaves at level {layout.leaf_level}: x86-64 has 4 or 5, and 1 to 3"
+        )
+    leaves = len(layout.number)
+    present, zero, accessed, cached = (np.empty(leaves, dtype=np.int16) for _ in range(4))
+    _count(
+        layout.pages, layout.zero_page, layout.page_cache, layout.age, seed, present, zero, accessed, cached
+    )
+    numbers, links, firsts = [layout.number], [np.zeros(leaves, dtype=np.int16)], [np.arange(leaves)]
+    parents = []
+    for _ in range(layout.leaf_level, levels):
+        above = numbers[-1] // ENTRIES_PER_TABLE
+        begins = (
+            np.flatnonzero(np.concatenate(([True], above[1:] != above[:-1])))
+            if leaves
+            else np.empty(0, np.int64)
+        )
+        parents.append(np.repeat(np.arange(len(begins)), np.diff(np.append(begins, len(above)))))
+        links.append(np.diff(np.append(begins, len(above))).astype(np.int16))
+        firsts.append(firsts[-1][begins])
+        numbers.append(above[begins])
+    sizes = [len(number) for number in numbers]
+    start = np.cumsum([0, *sizes])
+    parent = np.concatenate([*(up + start[i + 1] for i, up in enumerate(parents)), np.full(sizes[-1], -1)])
+    upper = int(start[-1]) - leaves
+    level = np.repeat(np.arange(layout.leaf_level, levels + 1, dtype=np.uint8), sizes)
+    whole_present = np.concatenate([present, *links[1:]])
+    state = np.full(len(level), TableState.VALID, dtype=np.uint8)
+    state[:leaves][zero == present] = TableState.ZERO_ONLY
+    state[:leaves][present == 0] = TableState.EMPTY
+    nothing = np.zeros(upper, dtype=np.int16)
+    none_at_all = np.broadcast_to(np.int16(0), len(level))
+    tables = Tables(
+        pfn=_frames(layout.pages, firsts),
+        level=level,
+        state=state,
+        present=whole_present,
+        huge=np.concatenate([present, nothing]) if layout.leaf_level > LAST_LEVEL else none_at_all,
+        zero_page=np.concatenate([zero, nothing]),
+        other_nonzero=none_at_all,
+        accessed=np.concatenate([accessed, _links_accessed(links)]),
+        links=np.concatenate(links),
+        kernel=np.broadcast_to(np.False_, len(level)),
+        parent=parent,
+    )
+    return GuestTables(
+        tables,
+        age=np.concatenate([layout.age, np.full(upper, -1, dtype=np.int32)]),
+        node=np.full(len(level), node, dtype=np.uint8),
+        owner=np.full(len(level), owner, dtype=np.int32),
+        page_cache=np.concatenate([cached, nothing]),
+    )
+
+
+def _links_accessed(links: list[I16]) -> I16:
+    """Accessed bits of upper tables: every walk to a table below set one."""
+    return np.concatenate(links[1:]) if len(links) > 1 else np.empty(0, dtype=np.int16)
+
+
+def _frames(pages: I16, firsts: list[I64]) -> I64:
+    """Frame of every table: one upper table after the other where it begins, the leaf table, its pages."""
+    taken = pages.astype(np.int64) + 1
+    for first in firsts[1:]:
+        taken[first] += 1
+    begin = np.cumsum(taken) - taken
+    frames = []
+    offset = np.zeros(len(pages), dtype=np.int64)
+    for first in reversed(firsts[1:]):
+        frames.append(begin[first] + offset[first])
+        offset[first] += 1
+    return np.concatenate([begin + offset, *reversed(frames)])
+
+
+@njit
+def _count(  # noqa: PLR0917  # numba takes no keywords
+    pages: I16,
+    zero_page: I16,
+    page_cache: I16,
+    age: I32,
+    seed: int,
+    present: I16,
+    zero: I16,
+    accessed: I16,
+    cached: I16,
+) -> None:
+    """Write the entries of a chunk of tables, then count what stands there."""
+    entries = np.empty((_CHUNK_TABLES, ENTRIES_PER_TABLE), dtype=np.uint8)
+    words = entries.view(np.uint64)
+    ones = np.uint64(0x0101010101010101)
+    word = np.uint64(seed * 2 + 1) * np.uint64(0x9E3779B97F4A7C15)
+    for first in range(0, len(pages), _CHUNK_TABLES):
+        many = min(_CHUNK_TABLES, len(pages) - first)
+        entries[:many] = 0
+        for row in range(many):
+            table = first + row
+            word ^= word >> np.uint64(12)
+            word ^= word << np.uint64(25)
+            word ^= word >> np.uint64(27)
+            at = int(word >> np.uint64(55))
+            base = _PRESENT | (_ACCESSED if age[table] == 0 else 0)
+            zeros, files = zero_page[table], page_cache[table]
+            for page in range(pages[table]):
+                bits = base
+                if page < zeros:
+                    bits |= _ZERO_PAGE
+                elif page < zeros + files:
+                    bits |= _PAGE_CACHE
+                entries[row, (at + page) & (ENTRIES_PER_TABLE - 1)] = bits
+        for row in range(many):
+            # A byte a bit, eight entries at once: 64 additions at most in each byte.
+            p = z = a = c = np.uint64(0)
+            for at in range(words.shape[1]):
+                eight = words[row, at]
+                p += eight & ones
+                z += (eight >> np.uint64(1)) & ones
+                a += (eight >> np.uint64(2)) & ones
+                c += (eight >> np.uint64(3)) & ones
+            present[first + row] = _sum_bytes(p)
+            zero[first + row] = _sum_bytes(z)
+            accessed[first + row] = _sum_bytes(a)
+            cached[first + row] = _sum_bytes(c)
+
+
+@njit
+def _sum_bytes(word: np.uint64) -> int:
+    total = 0
+    for byte in range(8):
+        total += int((word >> np.uint64(8 * byte)) & np.uint64(0xFF))
+    return total

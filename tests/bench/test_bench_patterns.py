@@ -1,0 +1,43 @@
+"""A guest built entry by entry from a pattern, and classified: `tox -e bench`."""
+
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from orchestrator.model.guest_tables import GuestTables, build_tables
+from orchestrator.model.patterns import pattern_named
+from orchestrator.model.policies import POLICIES
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize("size", ["6GiB", "60GiB", "600GiB", "6TiB"])
+def test_build_and_classify(benchmark: BenchmarkFixture, size: str) -> None:
+    """Linear in the size: compare the four. 600 GiB in under 3 s and 2 GiB."""
+    pattern = pattern_named("dense", {"size": size})
+    build_tables(pattern_named("dense", {"size": "2MiB"}).layout(np.random.default_rng(0)))  # compiles
+
+    def build() -> GuestTables:
+        guest = build_tables(pattern.layout(np.random.default_rng(0)))
+        POLICIES["empty"].apply(guest)
+        return guest
+
+    guest = benchmark.pedantic(build, rounds=3)
+    entries = int(guest.tables.present[guest.tables.level == 1].astype(np.int64).sum())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    benchmark.extra_info.update({"entries": entries, "peak_bytes": peak})
+    if size == "600GiB":
+        assert entries == 157_286_400
+        assert benchmark.stats.stats.max < 3
+        assert peak < 2 * GIB
+
+
+def test_redis_of_600_gib(benchmark: BenchmarkFixture) -> None:
+    """26 million tables: 13 billion slots."""
+    pattern = pattern_named("redis_churn", {})
+    guest = benchmark.pedantic(lambda: build_tables(pattern.layout(np.random.default_rng(0))), rounds=1)
+    assert guest.table_bytes > 100 * GIB
