@@ -31,7 +31,7 @@ steps:
 ROUND = """\
   - plug: {{to: 1536MiB}}
   - start: {{workload: {workload}, set: {settings}, within: 5min}}
-  - unplug: {{to: 0B, settle: 8s}}
+  - unplug: {{to: 0B, settle: {settle}}}
   - snapshot: {{label: {label}}}
   - stop: {{workload: {workload}}}
 """
@@ -63,7 +63,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orchestrat
     orchestrator = Orchestrator(folder / "results")
     scenario = folder / "injected.yaml"
     rounds = [
-        (FULL_ROUND if label in FILL else ROUND).format(label=label, workload=workload, settings=settings)
+        (FULL_ROUND if label in FILL else ROUND).format(
+            label=label, workload=workload, settings=settings, settle="20s" if label in FILL else "8s"
+        )
         for label, (workload, settings) in KINDS.items()
     ]
     scenario.write_text(HEAD + "".join(rounds))
