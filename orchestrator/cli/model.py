@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.model_costs import calibrate_command, overcommit_command
+from orchestrator.cli.model_replay import compare_command, replay_command, trace_command
 from orchestrator.cli.output import out, print_json
 
 
@@ -17,8 +18,8 @@ def model_command() -> None:
     """Replay policies over what was measured or made up: every figure is modelled, none measured."""
 
 
-model_command.add_command(overcommit_command)
-model_command.add_command(calibrate_command)
+for command in (replay_command, compare_command, trace_command, overcommit_command, calibrate_command):
+    model_command.add_command(command)
 
 
 @model_command.command("policies")

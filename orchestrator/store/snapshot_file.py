@@ -131,18 +131,18 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Snapshot:
         )
     if "schema.npy" not in archive.namelist():
         raise BadInputError(f"{path}: not a snapshot: it says no schema version")
-    schema = _array(path, archive, "schema", _SCHEMA_DTYPE)
+    schema = read_array(path, archive, "schema", _SCHEMA_DTYPE)
     if len(schema) != 1 or schema[0] not in _READS:
         raise BadInputError(
             f"{path}: a snapshot of schema {schema.tolist()}, this program reads {_READS[0]} to {SCHEMA}",
             hint="read it with the version of the program that wrote it",
         )
     try:
-        meta = _Meta.model_validate_json(_array(path, archive, "meta", _META_DTYPE).tobytes())
+        meta = _Meta.model_validate_json(read_array(path, archive, "meta", _META_DTYPE).tobytes())
     except ValidationError as error:
         raise BadInputError(f"{path}: its meta data are damaged", details=str(error), hint=_RETAKE) from error
     arrays = {
-        name: _array(path, archive, name, dtype)
+        name: read_array(path, archive, name, dtype)
         for name, dtype in _ARRAYS.items()
         if schema[0] >= _SINCE.get(name, 1)
     }
@@ -164,7 +164,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Snapshot:
     return snapshot
 
 
-def _array(path: Path, archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+def read_array(path: Path, archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     """One member, which has to be a flat array of exactly `dtype`; read-only.
 
     numpy's own reader allocates whatever a header asks for and lets errors of Python's tokenizer through

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from orchestrator.cli import main
 from orchestrator.model.counts import ReplayCounts
+from orchestrator.model.patterns import PATTERNS
 from orchestrator.model.policies import POLICIES
 from orchestrator.model.replacement import REPLACEMENTS
 
@@ -36,3 +38,58 @@ def test_counts_add_up() -> None:
     )
     assert (counts.refaults, counts.misses, counts.evicted) == (3, 6, 2)
     assert counts.as_dict()["misses"] == 6
+
+
+@pytest.fixture
+def trace_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """A small trace, made as people make it."""
+    path = tmp_path / "t.npz"
+    code, text, _ = call(
+        capsys, "trace", "phases", "-o", str(path), "--set", "size=64MiB", "--set", "touches=50"
+    )
+    assert (code, "32 tables" in text) == (0, True)
+    return str(path)
+
+
+def test_replay_and_compare_say_the_same(trace_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = call(capsys, "compare", trace_file, "--budget", "32KiB", "--action", "swap", "--json")
+    rows = {row["policy"]: row for row in json.loads(text)["modelled"]}
+    assert (code, set(rows)) == (0, set(REPLACEMENTS.names()))
+    argv = ("replay", trace_file, "--policy", "lru", "--budget", "32KiB", "--action", "swap")
+    code, text, _ = call(capsys, *argv, "--json")
+    one = json.loads(text)["modelled"]
+    added = one.pop("added_seconds")["mean"]
+    assert one.items() <= rows["lru"].items()
+    assert one["swapped_out"] > 0
+    assert 0 < added["low"] <= added["typical"] <= added["high"]
+    code, text, _ = call(capsys, *argv)
+    assert (code, "swapped out" in text, "modelled" in text) == (0, True, True)
+    assert call(capsys, "compare", trace_file, "--budget", "32KiB")[0] == 0
+
+
+def test_patterns_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = call(capsys, "trace", "--json")
+    assert (code, {row["name"] for row in json.loads(text)["patterns"]}) == (0, set(PATTERNS.names()))
+    assert "redis_churn" in call(capsys, "trace")[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("replay", "T", "--policy", "best", "--budget", "1MiB"), "there are: belady"),
+        (("replay", "T", "--policy", "lru", "--budget", "-1GiB"), "not a size"),
+        (("replay", "T", "--policy", "lru", "--budget", "1KiB"), "4KiB or more"),
+        (("replay", "gone.npz", "--policy", "lru", "--budget", "1MiB"), "cannot be read"),
+        (("replay", "nowhere", "--policy", "lru", "--budget", "1MiB"), "no run called"),
+        (("trace", "dense"), "say where to: -o FILE"),
+        (("trace", "dense", "-o", "x.npz", "--set", "size"), "write NAME=VALUE"),
+        (("trace", "lumpy", "-o", "x.npz"), "no pattern is called 'lumpy'"),
+        (("trace", "sparse", "-o", "x.npz", "--set", "let_go=nan"), "let_go"),
+    ],
+)
+def test_wrong_input_is_2_and_a_line(
+    argv: tuple[str, ...], words: str, trace_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(capsys, *(trace_file if word == "T" else word for word in argv))
+    assert code == 2
+    assert words in err

@@ -1,0 +1,85 @@
+"""The model against real guests: small snapshots of them are in tests/unit/live, with their conditions.
+
+quickstart-*.npz: scenarios/quickstart.yaml, snapshot `loaded`, of one run. sizes.csv: tables of user space in
+one run of scenarios/sizes.yaml (Redis with 60,000 keys and sparse-map over 8 GiB, and two and four times as
+much), counted from its snapshots.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.errors import BadInputError
+from orchestrator.model.observed import extrapolate, trace_of_snapshots
+from orchestrator.model.policies import POLICIES, StateView
+from orchestrator.model.replay import replay
+from orchestrator.model.tables import LAST_LEVEL, Tables
+from orchestrator.store.snapshot_file import read_snapshot
+from orchestrator.units import GIB
+
+LIVE = Path(__file__).parent / "live"
+
+
+def state(kernel: str) -> StateView:
+    return StateView.of(read_snapshot(LIVE / f"quickstart-{kernel}-loaded.npz"))
+
+
+def user_leaves(tables: Tables) -> int:
+    return int(((tables.level == LAST_LEVEL) & ~tables.kernel).sum())
+
+
+def test_empty_foretells_what_the_7x_kernel_frees() -> None:
+    """Same workload: what `empty` would free on 6.12 against what 7.3 had less, within 5 %."""
+    before, freed_it = state("6.12"), state("7.x")
+    assert (before.snapshot.kernel[:4], freed_it.snapshot.kernel[:4]) == ("6.12", "7.3.")
+    predicted = POLICIES["empty"].apply(before).tables_freed
+    really = user_leaves(before.tables) - user_leaves(freed_it.tables)
+    assert really > 20_000
+    assert predicted == pytest.approx(really, rel=0.05)
+    assert POLICIES["empty"].apply(freed_it).tables_freed < 10
+
+
+def test_a_run_as_a_trace() -> None:
+    """Replayed, `empty` frees what it frees in the snapshot."""
+    one = state("6.12")
+    trace = trace_of_snapshots("quickstart", [one.tables])
+    assert trace.faults() == []
+    counts = replay(trace, "empty", GIB)
+    assert counts.freed == POLICIES["empty"].apply(one).tables_freed
+    assert counts.cold_misses == user_leaves(one.tables)
+    # Seen twice, nothing new is let go of.
+    twice = replay(trace_of_snapshots("twice", [one.tables, one.tables]), "empty", GIB)
+    assert (twice.freed, twice.cold_misses, twice.rebuilt) == (counts.freed, counts.cold_misses, 0)
+    with pytest.raises(BadInputError, match="no snapshot has"):
+        trace_of_snapshots("nothing", [])
+
+
+def sizes(snapshot: str, column: str = "user_leaves") -> dict[int, int]:
+    with (LIVE / "sizes.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["snapshot"] == snapshot]
+    return {int(row["size"]): int(row[column]) for row in rows}
+
+
+def test_extrapolation_holds_for_a_mapping() -> None:
+    """Of the smallest guest, times 2 and 4, against guests that were measured: within 1 %."""
+    redis, loaded = sizes("redis"), sizes("loaded")
+    assert sorted(loaded) == [1, 2, 4]
+    for size, measured in loaded.items():
+        # What Redis has stays as it was measured: only the mapping grows.
+        foretold = extrapolate(redis[size], redis[size] + loaded[1] - redis[1], size)
+        assert foretold == pytest.approx(measured, rel=0.01)
+
+
+def test_extrapolation_is_an_upper_bound_for_a_small_redis() -> None:
+    """A process has tables before it has data, so that four times the keys are less than four times the tables."""
+    before, redis = sizes("before"), sizes("redis")
+    foretold = {size: extrapolate(before[1], redis[1], size) for size in redis}
+    errors = np.array([foretold[size] / redis[size] - 1 for size in (2, 4)])
+    assert (errors > 0).all()
+    assert (errors < 0.5).all()
+    with pytest.raises(BadInputError, match="factor be above 0"):
+        extrapolate(1, 2, float("nan"))
