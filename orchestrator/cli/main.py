@@ -33,6 +33,10 @@ VERBS = {
     "resume": ("run", "Run the trials of a run that are missing or were lost."),
     "list": ("runs", "List the runs in the results folder."),
     "show": ("runs", "Show one run, also one that is unfinished or was killed."),
+    "compare": (
+        "compare",
+        "Compare the arms of a run, or two runs, and say what differs by more than chance.",
+    ),
     "report": ("runs", "Make the report of a run again from what is on disk."),
     "blame": ("blame", "Say what holds each block that stayed, and what would have freed it."),
     "model": ("model", "Replay reclaim policies over traces and runs."),

@@ -34,7 +34,8 @@ _COLOURS = {
 }
 
 
-def _results_option(command: Command) -> Command:
+def results_option(command: Command) -> Command:
+    """`--results`: where run folders are."""
     return click.option(
         "--results",
         type=click.Path(file_okay=False, path_type=Path),
@@ -44,13 +45,14 @@ def _results_option(command: Command) -> Command:
     )(command)
 
 
-def _json_option(command: Command) -> Command:
+def json_option(command: Command) -> Command:
+    """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
 @click.command("list")
-@_results_option
-@_json_option
+@results_option
+@json_option
 def list_command(results: Path, *, as_json: bool) -> None:
     """List the runs in the results folder, the newest first."""
     from orchestrator.store import list_runs
@@ -91,8 +93,8 @@ def list_command(results: Path, *, as_json: bool) -> None:
 
 @click.command("show")
 @click.argument("run_name", metavar="RUN")
-@_results_option
-@_json_option
+@results_option
+@json_option
 def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
     """Show one run: its id, the beginning of its id, `last`, or a path.
 
@@ -109,8 +111,8 @@ def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
 
 @click.command("report")
 @click.argument("run_name", metavar="RUN")
-@_results_option
-@_json_option
+@results_option
+@json_option
 def report_command(run_name: str, results: Path, *, as_json: bool) -> None:
     """Make report.html, junit.xml, metrics.prom and summary.csv of a run again from what is on disk."""
     from orchestrator import summary

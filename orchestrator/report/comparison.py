@@ -8,68 +8,67 @@ from typing import Final
 
 from orchestrator.report.data import ArmView
 from orchestrator.report.text import FORMATS, clean
+from orchestrator.summary import METRIC
 
-# metric, what a reader calls it, its unit; grouped under the headings of the table.
+# metric, and what a reader calls it; grouped under the headings of the table.
 ROWS: Final = (
     (
         "Guest page tables",
         (
-            ("guest_page_table_bytes_peak", "largest sample", "bytes"),
-            ("guest_page_table_bytes_end", "at the end", "bytes"),
-            ("guest_page_tables_total", "table pages read", "count"),
-            ("guest_page_tables_empty", "of these, empty", "count"),
-            ("guest_memmap_bytes", "struct pages", "bytes"),
+            ("guest_page_table_bytes_peak", "largest sample"),
+            ("guest_page_table_bytes_end", "at the end"),
+            ("guest_page_tables_total", "table pages read"),
+            ("guest_page_tables_empty", "of these, empty"),
+            ("guest_memmap_bytes", "struct pages"),
         ),
     ),
     (
         "Hot-unplug",
         (
-            ("unplug_requested_bytes", "asked for", "bytes"),
-            ("unplug_achieved_bytes", "given back", "bytes"),
-            ("unplug_shortfall_bytes", "kept", "bytes"),
-            ("unplug_seconds", "time to settle", "seconds"),
-            ("unplug_outcome", "outcome", ""),
+            ("unplug_requested_bytes", "asked for"),
+            ("unplug_achieved_bytes", "given back"),
+            ("unplug_shortfall_bytes", "kept"),
+            ("unplug_seconds", "time to settle"),
+            ("unplug_outcome", "outcome"),
         ),
     ),
     (
         "Blocks that stayed",
         (
-            ("blocks_plugged", "plugged before", "count"),
-            ("blocks_plugged_after", "still plugged after", "count"),
-            ("blocks_pinned", "hold what cannot move", "count"),
-            ("blocks_pinned_page_table", "hold a page table", "count"),
-            ("blocks_pinned_page_table_only", "hold page tables only", "count"),
-            ("blocks_pinned_slab", "hold slab", "count"),
-            ("blocks_pinned_other", "hold something else", "count"),
-            ("blocks_unexplained", "unexplained", "count"),
+            ("blocks_plugged", "plugged before"),
+            ("blocks_plugged_after", "still plugged after"),
+            ("blocks_pinned", "hold what cannot move"),
+            ("blocks_pinned_page_table", "hold a page table"),
+            ("blocks_pinned_page_table_only", "hold page tables only"),
+            ("blocks_pinned_slab", "hold slab"),
+            ("blocks_pinned_other", "hold something else"),
+            ("blocks_unexplained", "unexplained"),
         ),
     ),
     (
         "Balloon",
         (
-            ("balloon_requested_bytes", "asked for", "bytes"),
-            ("balloon_achieved_bytes", "given back", "bytes"),
+            ("balloon_requested_bytes", "asked for"),
+            ("balloon_achieved_bytes", "given back"),
         ),
     ),
     (
         "Host",
         (
-            ("host_page_table_bytes", "QEMU's page tables", "bytes"),
-            ("host_rss_bytes", "QEMU resident", "bytes"),
-            ("second_level_bytes", "second-level tables", "bytes"),
-            ("second_level_needed_bytes", "second-level tables needed", "bytes"),
+            ("host_page_table_bytes", "QEMU's page tables"),
+            ("host_rss_bytes", "QEMU resident"),
+            ("second_level_bytes", "second-level tables"),
+            ("second_level_needed_bytes", "second-level tables needed"),
         ),
     ),
     (
         "Workload",
         (
-            ("workload_ops_per_second", "operations", "1/s"),
-            ("workload_p99_seconds", "99th percentile", "seconds"),
+            ("workload_ops_per_second", "operations"),
+            ("workload_p99_seconds", "99th percentile"),
         ),
     ),
 )
-
-PREDICTED: Final = frozenset({"second_level_needed_bytes"})
 
 
 @dataclass(frozen=True)
@@ -106,20 +105,21 @@ def comparison(arms: tuple[ArmView, ...]) -> list[Group]:
     """The groups and rows of which at least one arm has a value."""
     groups = []
     for title, metrics in ROWS:
-        candidates = [_row(arms, metric, label, unit) for metric, label, unit in metrics]
+        candidates = [_row(arms, metric, label) for metric, label in metrics]
         rows = tuple(row for row in candidates if any(cell.text for cell in row.cells))
         if rows:
             groups.append(Group(title, rows))
     return groups
 
 
-def _row(arms: tuple[ArmView, ...], metric: str, label: str, unit: str) -> Row:
+def _row(arms: tuple[ArmView, ...], metric: str, label: str) -> Row:
+    unit = METRIC[metric].unit
     if unit:
         largest = max((abs(value) for arm in arms for value in arm.numbers(metric)), default=0.0)
         cells = tuple(_number(arm, metric, unit, largest) for arm in arms)
     else:
         cells = tuple(_word(arm, metric) for arm in arms)
-    return Row(metric, label, cells, metric in PREDICTED, _taken_at(arms, metric))
+    return Row(metric, label, cells, METRIC[metric].predicted, _taken_at(arms, metric))
 
 
 def _taken_at(arms: tuple[ArmView, ...], metric: str) -> str:

@@ -102,8 +102,9 @@ class ArmView:
         return next((trial for trial in self.trials if not trial.failed), self.trials[0])
 
     def numbers(self, metric: str) -> list[float]:
-        """A metric in each trial that has it."""
-        values = (trial.summary.number(metric) for trial in self.trials)
+        """A metric in each trial that has it and counts; where none counts, in the one that is shown."""
+        counted = [trial for trial in self.trials if not trial.summary.left_out] or [self.shown]
+        values = (trial.summary.number(metric) for trial in counted)
         return [value for value in values if value is not None]
 
     def typical(self, metric: str) -> float | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from orchestrator.actions.context import Outcome
 from orchestrator.store import Run, layout, open_run, write_table
+from orchestrator.summary.catalogue import METRICS
 from orchestrator.summary.metrics import summarise_run
 from orchestrator.summary.records import (
-    METRICS,
     BlameResult,
     PolicyResult,
     SnapshotResult,
@@ -22,7 +23,15 @@ from orchestrator.summary.records import (
 
 # Columns of summary.csv that are not settings of an arm.
 _FRONT: Final = ("run", "trial", "arm", "repeat")
-_MIDDLE: Final = ("kernel_release", "outcome", "tables_snapshot", "blocks_snapshot", "start", "state")
+_MIDDLE: Final = (
+    "kernel_release",
+    "outcome",
+    "left_out",
+    "tables_snapshot",
+    "blocks_snapshot",
+    "start",
+    "state",
+)
 
 Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult)
 
@@ -87,6 +96,7 @@ def _row(summary: TrialSummary, settings: Iterable[str]) -> dict[str, object]:
         **{key: summary.differs.get(key, "") for key in settings},
         "kernel_release": summary.kernel_release,
         "outcome": summary.outcome,
+        "left_out": summary.left_out,
         "tables_snapshot": summary.tables_snapshot,
         "blocks_snapshot": summary.blocks_snapshot,
         "start": summary.start,
@@ -121,9 +131,17 @@ def _saved(run: Run) -> list[TrialSummary]:
             policies=tuple(policies.get(row["trial"], ())),
             snapshots=tuple(snapshots.get(row["trial"], ())),
             blame=tuple(blame.get(row["trial"], ())),
+            left_out=row["left_out"] if "left_out" in row else _left_out(row),
         )
         for row in _read_csv(run.directory / layout.SUMMARY)
     ]
+
+
+def _left_out(row: Mapping[str, str]) -> str:
+    """For a table of schema version 1, which does not say: as far as its columns tell."""
+    if row["outcome"] != "completed":
+        return f"did not complete: {row['outcome']}"
+    return "had not settled: unplug" if row.get("unplug_outcome") == Outcome.TIMEOUT else ""
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.actions.context import Outcome
 from orchestrator.store import Event, Run, TrialFolder
-from orchestrator.summary.records import METRICS, TrialSummary, Value
+from orchestrator.summary.catalogue import METRICS
+from orchestrator.summary.records import TrialSummary, Value
 from orchestrator.summary.snapshots import SnapshotFacts, after, look_at_snapshots, of_tables
 from orchestrator.units import PAGE_BYTES
 
@@ -102,12 +104,22 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         policies=tuple(result for fact in snapshots for result in fact.policies),
         snapshots=tuple(fact.result for fact in snapshots if fact.result),
         blame=tuple(row for fact in snapshots for row in fact.blame),
+        left_out=_left_out(trial),
     )
 
 
 def summarise_run(run: Run) -> list[TrialSummary]:
     """Summaries of every trial that has begun, in the order of the plan."""
     return [summarise_trial(run, trial) for trial in run.trials]
+
+
+def _left_out(trial: TrialFolder) -> str:
+    """Why a trial cannot stand beside the others: it was lost, or read while memory was still moving."""
+    if trial.outcome != "completed":
+        return f"did not complete: {trial.outcome}"
+    ends = (event for event in trial.events if event.name == "step.end")
+    moving = next((event for event in ends if event.text("outcome") == Outcome.TIMEOUT), None)
+    return f"had not settled: {moving.text('describe') or moving.text('action')}" if moving else ""
 
 
 def _last_word(trial: TrialFolder, key: str) -> str:

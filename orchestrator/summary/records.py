@@ -4,39 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 Value = int | float | str
-
-METRICS: Final = (
-    "guest_page_table_bytes_peak",
-    "guest_page_table_bytes_end",
-    "guest_page_tables_empty",
-    "guest_page_tables_total",
-    "guest_memmap_bytes",
-    "host_page_table_bytes",
-    "host_rss_bytes",
-    "second_level_bytes",
-    "second_level_needed_bytes",
-    "unplug_requested_bytes",
-    "unplug_achieved_bytes",
-    "unplug_shortfall_bytes",
-    "unplug_seconds",
-    "unplug_outcome",
-    "balloon_requested_bytes",
-    "balloon_achieved_bytes",
-    "blocks_plugged",
-    "blocks_pinned",
-    "blocks_pinned_page_table",
-    "blocks_pinned_page_table_only",
-    "blocks_pinned_slab",
-    "blocks_pinned_other",
-    "blocks_plugged_after",
-    "blocks_unexplained",
-    "workload_ops_per_second",
-    "workload_p99_seconds",
-    "accel",
-)
 
 
 @dataclass(frozen=True)
@@ -102,7 +71,10 @@ class BlameResult:
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """One row of summary.csv. Every name in METRICS is a key of `metrics` or of `gaps`."""
+    """One row of summary.csv. Every name in METRICS is a key of `metrics` or of `gaps`.
+
+    `left_out` says why the trial is in no average and no comparison; empty for one that counts.
+    """
 
     run: str
     trial: str
@@ -120,6 +92,7 @@ class TrialSummary:
     blame: tuple[BlameResult, ...] = ()
     start: str = ""  # "warm" or "cold"; empty where the trial never had a guest
     state: str = ""  # key of the saved state that it began with, if warm
+    left_out: str = ""
 
     @property
     def after_unplug(self) -> SnapshotResult | None:

@@ -1,0 +1,134 @@
+"""`compare`: arms against each other, within a run or between runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.output import out, print_json
+from orchestrator.cli.runs import json_option, results_option
+
+if TYPE_CHECKING:
+    from orchestrator.verdict import Comparison, PairOfArms, RunFigures
+
+# As orchestrator.verdict.comparison.VARIES, which a unit test compares: `--help` imports no pandas.
+VARIES = ("kernel", "guest", "machine", "setup", "kernel_args", "steps")
+
+
+@click.command("compare")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--base", "base_arm", metavar="ARM", default="", help="Of one run: compare with this arm.")
+@click.option(
+    "--varies",
+    type=click.Choice(VARIES),
+    multiple=True,
+    help="What two runs are meant to differ in. Anything else that differs is refused.",
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="Chance of even one false alarm among the metrics of two arms.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the bootstrap.")
+@click.option("--force", is_flag=True, help="Compare what is refused; the result says so.")
+@results_option
+@json_option
+def compare_command(
+    *,
+    runs: tuple[str, ...],
+    base_arm: str,
+    varies: tuple[str, ...],
+    level: float,
+    seed: int,
+    force: bool,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Compare the arms of a run, or the same arms of several runs.
+
+    Of one RUN, each arm is compared with the first. Of several, each is compared with the first RUN, arm
+    by arm. What `different` means, and why some comparisons are refused: docs/statistics.md.
+    """
+    from orchestrator.verdict import compare_arms, compare_runs
+
+    if base_arm and len(runs) > 1:
+        raise click.UsageError("--base names an arm of one run; of several, arms meet by name.")
+    if varies and len(runs) == 1:
+        raise click.UsageError("--varies is for several runs; the arms of one may differ in anything.")
+    first, *others = (_figures(name, results) for name in runs)
+    found = (
+        [compare_runs(first, other, varies=varies, level=level, seed=seed, force=force) for other in others]
+        if others
+        else [compare_arms(first, base=base_arm, level=level, seed=seed, force=force)]
+    )
+    if as_json:
+        from orchestrator.report.differences import comparison_as_json
+
+        print_json({"comparisons": [comparison_as_json(one) for one in found]})
+        return
+    for comparison in found:
+        print_comparison(comparison)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Tables and sentences, for a terminal of 72 columns and more."""
+    from orchestrator.report.differences import (
+        difference_groups,
+        heading,
+        left_out_sentences,
+        verdict_sentences,
+    )
+
+    for reason in comparison.forced:
+        out.print(f"[red]compared by force although it differs:[/] {escape(reason)}")
+    for note in comparison.notes:
+        out.print(f"[yellow]note:[/] {escape(note)}")
+    if not comparison.pairs:
+        out.print("There is one arm: nothing to compare it with.")
+    for pair in comparison.pairs:
+        out.print(f"[bold]{escape(heading(comparison, pair))}[/]")
+        if difference_groups(comparison, pair):
+            out.print(_table(comparison, pair), soft_wrap=False)
+        for sentence in verdict_sentences(comparison, pair):
+            out.print(escape(sentence))
+    for sentence in left_out_sentences(comparison.left_out):
+        out.print(f"[yellow]{escape(sentence)}[/]")
+
+
+def _table(comparison: Comparison, pair: PairOfArms) -> Table:
+    from orchestrator.report.differences import difference_groups, marked
+    from orchestrator.report.text import clean
+
+    groups = difference_groups(comparison, pair)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    signs = ", ".join(marked(groups))
+    table.add_column(f"[dim]{signs}[/]", max_width=24)
+    # Columns of different runs are told apart by the heading.
+    for name in (pair.first.name, pair.second.name):
+        table.add_column(escape(clean(name, 16)), justify="right")
+    intervals = any(row.interval for group in groups for row in group.rows)
+    table.add_column("difference, 95 %" if intervals else "difference")
+    for group in groups:
+        table.add_row(f"[dim]{escape(group.title)}[/]")
+        for row in group.rows:
+            label = f"  {row.label} (predicted)" if row.predicted else f"  {row.label}"
+            between = f" [{row.interval}]" if row.interval else ""
+            table.add_row(
+                escape(label), row.first, row.second, escape(f"{row.sign or ' '} {row.difference}{between}")
+            )
+    return table
+
+
+def _figures(name: str, results: Path) -> RunFigures:
+    from orchestrator import summary
+    from orchestrator.store import find_run
+    from orchestrator.verdict import figures_of
+
+    run = find_run(name, results)
+    return figures_of(run, summary.load(run))

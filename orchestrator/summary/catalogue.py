@@ -1,0 +1,61 @@
+"""The headline metrics: their units, which way is better, and how finely they can be known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from orchestrator.actions.settle import POLL_SECONDS
+from orchestrator.units import PAGE_BYTES, PMD_BYTES
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of summary.csv.
+
+    `unit` is `bytes`, `count`, `seconds`, `1/s`, or empty for a word. `better` is empty where neither way is.
+    `resolution` is one unit of what is counted: spreads below it say nothing. `given` metrics are what was
+    asked for, not what came of it.
+    """
+
+    name: str
+    unit: Literal["bytes", "count", "seconds", "1/s", ""]
+    better: Literal["lower", "higher", ""] = ""
+    resolution: float = 0.0
+    given: bool = False
+    predicted: bool = False
+
+
+# Unplug moves whole blocks of 2 MiB or more; when it settled is known to the time between two looks.
+CATALOGUE: Final = (
+    Metric("guest_page_table_bytes_peak", "bytes", "lower", PAGE_BYTES),
+    Metric("guest_page_table_bytes_end", "bytes", "lower", PAGE_BYTES),
+    Metric("guest_page_tables_empty", "count", "lower", 1),
+    Metric("guest_page_tables_total", "count", "lower", 1),
+    Metric("guest_memmap_bytes", "bytes", "lower", PAGE_BYTES),
+    Metric("host_page_table_bytes", "bytes", "lower", PAGE_BYTES),
+    Metric("host_rss_bytes", "bytes", "lower", PAGE_BYTES),
+    Metric("second_level_bytes", "bytes", "lower", PAGE_BYTES),
+    Metric("second_level_needed_bytes", "bytes", "", PAGE_BYTES, predicted=True),
+    Metric("unplug_requested_bytes", "bytes", given=True),
+    Metric("unplug_achieved_bytes", "bytes", "higher", PMD_BYTES),
+    Metric("unplug_shortfall_bytes", "bytes", "lower", PMD_BYTES),
+    Metric("unplug_seconds", "seconds", "lower", POLL_SECONDS),
+    Metric("unplug_outcome", ""),
+    Metric("balloon_requested_bytes", "bytes", given=True),
+    Metric("balloon_achieved_bytes", "bytes", "higher", PAGE_BYTES),
+    Metric("blocks_plugged", "count", given=True),
+    Metric("blocks_pinned", "count", "lower", 1),
+    Metric("blocks_pinned_page_table", "count", "lower", 1),
+    Metric("blocks_pinned_page_table_only", "count", "lower", 1),
+    Metric("blocks_pinned_slab", "count", "lower", 1),
+    Metric("blocks_pinned_other", "count", "lower", 1),
+    Metric("blocks_plugged_after", "count", "lower", 1),
+    Metric("blocks_unexplained", "count", "lower", 1),
+    Metric("workload_ops_per_second", "1/s", "higher"),
+    Metric("workload_p99_seconds", "seconds", "lower"),
+    Metric("accel", ""),
+)
+
+METRICS: Final = tuple(metric.name for metric in CATALOGUE)
+METRIC: Final = {metric.name: metric for metric in CATALOGUE}

@@ -1,0 +1,18 @@
+"""What may be said of a run: arms compared, expectations met or not, a baseline kept or lost.
+
+From summaries and nothing else; `stats` has the mathematics, docs/statistics.md the reasons.
+"""
+
+from orchestrator.verdict.comparison import Comparison, PairOfArms, compare_arms, compare_runs
+from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures, figures_of
+
+__all__ = [
+    "ArmFigures",
+    "Comparison",
+    "PairOfArms",
+    "RunFigures",
+    "TrialFigures",
+    "compare_arms",
+    "compare_runs",
+    "figures_of",
+]

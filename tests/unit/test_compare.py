@@ -1,0 +1,230 @@
+"""Arms and runs compared: what is a pair, what is left out, what is refused, and what is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic_run import ARMS, write_run
+
+from orchestrator import summary
+from orchestrator.cli import compare as compare_module
+from orchestrator.cli import main
+from orchestrator.errors import BadInputError
+from orchestrator.report.differences import comparison_as_json, verdict_sentences
+from orchestrator.stats import Verdict
+from orchestrator.store import open_run
+from orchestrator.summary import CATALOGUE
+from orchestrator.verdict import ArmFigures, RunFigures, TrialFigures, compare_arms, compare_runs, figures_of
+from orchestrator.verdict.comparison import VARIES
+
+MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
+RATE, TABLES = "workload_ops_per_second", "guest_page_table_bytes_end"
+
+
+def arm(
+    name: str, shift: float = 0, *, trials: int = 6, state: str = "s", seed: int = 1, **fields: Any
+) -> ArmFigures:
+    """An arm with a noisy rate, of which most is the repeat's own, and page tables moved by `shift`."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    made = tuple(
+        TrialFigures(
+            f"{name}-{repeat:02d}",
+            repeat,
+            seed=repeat,
+            state=state,
+            metrics={RATE: 1000 + 300 * repeat + rng.normal(0, 5), TABLES: 100 * MIB + shift},
+        )
+        for repeat in range(1, trials + 1)
+    )
+    known: dict[str, Any] = {"kernel": "6.12", "accel": "tcg", "does": {"steps": "[]"}}
+    return ArmFigures(name, trials=made, **(known | fields))
+
+
+def run(*arms: ArmFigures, name: str = "r1", **fields: Any) -> RunFigures:
+    known: dict[str, Any] = {"scenario": "s", "schema_version": 1, "commit": "c"}
+    return RunFigures(run=name, arms=arms, **(known | fields))
+
+
+def test_trials_of_one_state_are_pairs_and_a_planted_difference_is_found() -> None:
+    found = compare_arms(run(arm("a"), arm("b", -8 * MIB), arm("c")))
+    assert [(pair.first.name, pair.second.name, pair.pairing) for pair in found.pairs] == [
+        ("a", "b", "state"),
+        ("a", "c", "state"),
+    ]
+    planted = found.pairs[0].metrics
+    assert (planted[TABLES].verdict, planted[TABLES].estimate) == (Verdict.DIFFERENT, -8 * MIB)
+    assert planted[RATE].verdict is Verdict.NONE_DETECTED
+    assert found.pairs[1].metrics[TABLES].verdict is Verdict.SAME
+    assert "blocks_pinned" in found.pairs[0].missing
+    assert set(found.pairs[0].metrics) | set(found.pairs[0].missing) == {
+        metric.name for metric in CATALOGUE if metric.unit and not metric.given
+    }
+
+
+def test_what_makes_a_pair() -> None:
+    cold = arm("a", state="")
+    assert compare_arms(run(cold, arm("b", state=""))).pairs[0].pairing == "repeat"
+    assert compare_arms(run(arm("a"), arm("b", state="other"))).pairs[0].pairing == "repeat"
+    other_seeds = replace(cold, trials=tuple(replace(one, seed=99) for one in cold.trials))
+    assert compare_arms(run(arm("b"), other_seeds)).pairs[0].pairing == "none"
+    # Of two runs only the same saved guest makes a pair: they share no time.
+    assert compare_runs(run(arm("a")), run(arm("a", seed=2), name="r2")).pairs[0].pairing == "state"
+    assert compare_runs(run(cold), run(arm("a", state=""), name="r2")).pairs[0].pairing == "none"
+
+
+def test_a_lost_trial_takes_its_partner_out_of_the_pairs() -> None:
+    whole = arm("b")
+    short = replace(whole, trials=whole.trials[1:], left_out=(("b-01", "did not complete: lost"),))
+    found = compare_arms(run(arm("a"), short))
+    assert found.pairs[0].metrics[RATE].n == 5
+    assert found.left_out == (("b-01", "did not complete: lost"),)
+
+
+def test_few_trials_get_a_warning_and_no_interval() -> None:
+    found = compare_arms(run(arm("a", trials=4), arm("b", 8 * MIB, trials=4)))
+    (pair,) = found.pairs
+    assert {one.verdict for one in pair.metrics.values()} == {Verdict.TOO_FEW}
+    assert verdict_sentences(found, pair)[0].startswith("4 trials of each: too few to tell")
+    assert comparison_as_json(found)["pairs"][0]["metrics"][TABLES]["interval"] is None
+
+
+def test_identical_arms_are_the_noise_floor_and_no_difference() -> None:
+    found = compare_arms(run(arm("a"), arm("again")))
+    assert set(found.noise) == {RATE, TABLES}
+    assert found.noise[TABLES] == 0
+    assert 0 < found.noise[RATE] < 30  # of pairs; the repeats themselves differ by hundreds
+    assert Verdict.DIFFERENT not in {one.verdict for one in found.pairs[0].metrics.values()}
+    assert not compare_arms(run(arm("a"), arm("b", does={"steps": "[1]"}))).noise
+    assert not compare_arms(run(arm("a"), arm("b", kernel="7.3"))).noise
+
+
+@pytest.mark.parametrize(
+    ("other", "varies", "why"),
+    [
+        (run(arm("a", kernel="7.3")), "kernel", "kernel of a: 6.12 against 7.3"),
+        (run(arm("a", accel="kvm")), "", "acceleration of a: tcg against kvm"),
+        (run(arm("a"), schema_version=2), "", "schema version: 1 against 2"),
+        (run(arm("a"), scenario="t"), "", "scenario: s against t"),
+        (run(arm("a", does={"steps": "[1]"})), "steps", "steps of a is not the same"),
+    ],
+)
+def test_runs_that_differ_in_more_are_refused_unless_forced(other: RunFigures, varies: str, why: str) -> None:
+    with pytest.raises(BadInputError, match=why):
+        compare_runs(run(arm("a")), other)
+    assert compare_runs(run(arm("a")), other, force=True).forced == (why,)
+    assert comparison_as_json(compare_runs(run(arm("a")), other, force=True))["forced"] == [why]
+    if varies:  # declared to be the question
+        assert compare_runs(run(arm("a")), other, varies=[varies]).forced == ()
+    else:
+        with pytest.raises(BadInputError):
+            compare_runs(run(arm("a")), other, varies=VARIES)
+
+
+def test_within_a_run_the_kernel_may_be_what_arms_differ_in_but_not_how_they_ran() -> None:
+    assert compare_arms(run(arm("a"), arm("b", kernel="7.3"))).forced == ()
+    with pytest.raises(BadInputError, match="acceleration of b"):
+        compare_arms(run(arm("a"), arm("b", accel="kvm")))
+
+
+def test_arms_and_bases_that_are_not_there() -> None:
+    with pytest.raises(BadInputError, match="no arm in common"):
+        compare_runs(run(arm("a")), run(arm("b"), name="r2"))
+    with pytest.raises(BadInputError, match="has no arm 'x'"):
+        compare_arms(run(arm("a")), base="x")
+    assert compare_arms(run(arm("a"), arm("b")), base="b").pairs[0].second.name == "a"
+    notes = compare_runs(run(arm("a"), arm("b")), run(arm("a"), name="r2", commit="d")).notes
+    assert notes == ("arm b is in one of the runs only", "commit c against d")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    for name in ("20260101-one", "20260102-two"):
+        summary.refresh(write_run(root, name, repeats=2, snapshots=False))
+    return root
+
+
+def typed(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
+
+
+def test_compare_of_one_run_fits_72_columns(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module.out, "width", 72)
+    code, out, _ = typed(capsys, "compare", "20260101", "--results", results)
+    assert code == 0
+    table = [line for line in out.splitlines() if "MiB" in line or line.startswith("  ")]
+    assert table
+    assert max(map(len, table)) <= 72
+    assert "2 trials of each: too few" in out
+    (kept,) = [line.split() for line in out.splitlines() if line.strip().startswith("kept")]
+    assert kept == ["kept", "426", "MiB", "422", "MiB", "-4", "MiB"]
+
+
+def test_compare_of_two_runs_as_json(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = typed(capsys, "compare", "20260101", "20260102", "--results", results, "--json")
+    assert code == 0
+    (found,) = json.loads(out)["comparisons"]
+    assert (found["base"], found["other"]) == ("20260101-one", "20260102-two")
+    assert [pair["arm"] for pair in found["pairs"]] == [one.name for one in ARMS]
+    assert {pair["pairing"] for pair in found["pairs"]} == {"none"}
+
+
+@pytest.mark.parametrize(
+    "words", [("a", "b", "--base", "x"), ("a", "--varies", "kernel"), (), ("a", "--varies", "accel")]
+)
+def test_bad_words_are_told(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed(capsys, "compare", *words)[0] == 2
+
+
+def test_the_command_offers_what_the_comparison_knows() -> None:
+    assert compare_module.VARIES == VARIES
+
+
+def test_a_trial_whose_memory_still_moved_is_left_out(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, repeats=2, snapshots=False)
+    path = directory / "trials" / "6.12-01" / "events.jsonl"
+    path.write_text(path.read_text().replace('"outcome":"partial"', '"outcome":"timeout"').replace(
+        '"outcome": "partial"', '"outcome": "timeout"'))  # fmt: skip
+    summary.refresh(directory)
+    run = open_run(directory)
+    assert summary.saved(run) == summary.summarise_run(run)
+    figures = figures_of(run, summary.load(run))
+    assert figures.arms[0].left_out == (("6.12-01", "had not settled: unplug to 0 B"),)
+    assert [one.trial for one in figures.arms[0].trials] == ["6.12-02"]
+
+
+@pytest.mark.parametrize("kept", ["quickstart", "pmd"])
+def test_runs_that_older_versions_wrote_can_be_compared(
+    kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = tmp_path / kept
+    shutil.copytree(ROOT / "results" / "reference" / kept, reference)
+    assert "left_out" not in (reference / "summary.csv").read_text().splitlines()[0]
+    code, out, _ = typed(capsys, "compare", kept, "--results", tmp_path)
+    assert code == 0
+    assert "1 trial of each: too few" in out
+    assert typed(capsys, "report", kept, "--results", tmp_path)[0] == 0
+
+
+def test_a_run_of_a_version_that_cannot_be_read_says_which_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = write_run(tmp_path, "old", trials=0)
+    meta = json.loads((directory / "meta.json").read_text()) | {"schema_version": 0}
+    (directory / "meta.json").write_text(json.dumps(meta))
+    for verb in ("compare", "report", "show"):
+        code, _, err = typed(capsys, verb, "old", "--results", tmp_path)
+        assert code == 2
+        assert "schema version 0" in err

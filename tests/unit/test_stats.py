@@ -1,0 +1,223 @@
+"""Statistics: false alarms are as rare, and planted differences found as often, as is promised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from orchestrator.stats import (
+    FEWEST,
+    LEVEL,
+    POWER,
+    Difference,
+    Sample,
+    Verdict,
+    differences,
+    spread_of,
+)
+from orchestrator.stats import interval as intervals
+from orchestrator.stats import tests as significance
+from orchestrator.stats.tests import Floats
+
+RUNS, METRICS = 1000, 12
+
+
+def noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Made-up readings without any effect in them."""
+    if kind == "normal":
+        return rng.normal(100, 15, shape)
+    if kind == "skewed":
+        return rng.lognormal(3, 0.6, shape)
+    if kind == "counts":
+        return rng.poisson(4, shape).astype(float)
+    if kind == "few counts":  # mostly nought: many ties
+        return rng.poisson(0.3, shape).astype(float)
+    assert kind == "dependent"  # one cause moves all metrics of a trial
+    return rng.normal(0, 5, (*shape[:-2], 1, shape[-1])) + rng.normal(0, 1, shape)
+
+
+def alarms(first: Floats, second: Floats, *, paired: bool, resolution: float, level: float = LEVEL) -> float:
+    """The share of runs (first axis) in which any metric (second axis) is called different."""
+    if paired:
+        estimate = significance.from_pairs(second - first, resolution)
+    else:
+        estimate = significance.from_groups(first, second, resolution)
+    adjusted = significance.holm(significance.p_values(estimate))
+    return float((adjusted <= level).any(axis=-1).mean())
+
+
+def at_most(share: float, runs: int = RUNS) -> float:
+    """What a true share is not seen above but once in ten thousand tests."""
+    return float(scipy_stats.binom.isf(1e-4, runs, share)) / runs
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("trials", [FEWEST, 6, 20])
+@pytest.mark.parametrize("kind", ["normal", "skewed", "counts", "few counts", "dependent"])
+def test_identical_arms_are_called_different_no_more_often_than_stated(
+    kind: str, trials: int, paired: bool
+) -> None:
+    rng = np.random.default_rng(trials)
+    first, second = (noise(kind, rng, (RUNS, METRICS, trials)) for _ in range(2))
+    resolution = 1.0 if "counts" in kind else 0.0
+    share = alarms(first, second, paired=paired, resolution=resolution)
+    assert share <= at_most(LEVEL)
+    if kind == "normal":  # and the level is used: a test that never calls anything would pass the line above
+        assert share >= LEVEL / 2
+
+
+def test_the_check_of_false_alarms_can_fail() -> None:
+    rng = np.random.default_rng(1)
+    first, second = (noise("normal", rng, (RUNS, METRICS, 6)) for _ in range(2))
+    raw = significance.p_values(significance.from_pairs(second - first))
+    assert float((raw <= LEVEL).any(axis=-1).mean()) > at_most(LEVEL)  # not adjusted: 1 - 0.95**12
+
+
+@pytest.mark.parametrize("trials", [FEWEST, 6, 12])
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_detectable_difference_is_found_as_often_as_promised(trials: int, paired: bool) -> None:
+    deviation, runs = 7.0, 4000
+    rng = np.random.default_rng(trials)
+    first, second = (rng.normal(0, deviation, (runs, METRICS, trials)) for _ in range(2))
+    if paired:
+        first[:] = 0
+        freedom, error = trials - 1.0, deviation / np.sqrt(trials)
+    else:  # Welch's degrees of freedom are of the sample: those of a typical one
+        freedom = float(significance.from_groups(first, second).freedom.mean())
+        error = deviation * np.sqrt(2 / trials)
+    second[:, 0] += significance.detectable(error, freedom, LEVEL / METRICS)
+    estimate = significance.from_pairs(second) if paired else significance.from_groups(first, second)
+    found = float((significance.holm(significance.p_values(estimate))[:, 0] <= LEVEL).mean())
+    assert found == pytest.approx(POWER, abs=0.03)
+
+
+def test_a_planted_difference_is_found_and_the_others_are_not() -> None:
+    rng = np.random.default_rng(4)
+    first = {f"m{i}": rng.normal(100, 10, 8) for i in range(10)}
+    second = {
+        name: values + rng.normal(0, 2, 8) + (12 if name == "m3" else 0) for name, values in first.items()
+    }
+    samples = {name: Sample(tuple(first[name]), tuple(second[name]), paired=True) for name in first}
+    found = differences(samples, seed=7)
+    assert [name for name, one in found.items() if one.verdict is Verdict.DIFFERENT] == ["m3"]
+    planted = found["m3"]
+    assert planted.interval is not None
+    assert planted.interval.low < 12 < planted.interval.high
+    assert planted.detectable is not None
+    assert planted.detectable < 12
+    # Not paired, the spread between trials hides it; and it is said that it could not have been seen.
+    apart = differences({name: Sample(s.first, s.second, paired=False) for name, s in samples.items()})["m3"]
+    assert apart.verdict is Verdict.NONE_DETECTED
+    assert apart.detectable is not None
+    assert apart.detectable > 12
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    rng = np.random.default_rng(5)
+    sample = Sample(tuple(rng.normal(0, 1, 6)), tuple(rng.normal(0, 1, 6)), paired=True)
+    once, again = (differences({"x": sample}, seed=3)["x"] for _ in range(2))
+    assert once == again
+    assert differences({"x": sample}, seed=4)["x"].interval != once.interval
+
+
+@pytest.mark.parametrize(("trials", "least"), [(FEWEST, 0.88), (6, 0.91), (15, 0.93)])
+@pytest.mark.parametrize("paired", [True, False])
+def test_intervals_cover_what_is_true(
+    trials: int, least: float, paired: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The same code as in use, on many samples at once and with fewer resamples.
+    monkeypatch.setattr(intervals, "RESAMPLES", 1999)
+    rng = np.random.default_rng(trials)
+    runs, truth = 1000, 3.0
+    if paired:
+        samples = (rng.normal(truth, 2, (runs, trials)),)
+        low, high = intervals._bootstrap(samples, intervals._mean, trials - 1.0, 1, 0.95)
+    else:
+        two = (rng.normal(10, 2, (runs, trials)), rng.normal(10 + truth, 2, (runs, trials)))
+        low, high = intervals._bootstrap(two, intervals._mean_difference, 2.0 * trials - 2, 1, 0.95)
+    covered = float(((low <= truth) & (truth <= high)).mean())
+    assert least <= covered <= 0.98  # docs/statistics.md says what few trials cost
+
+
+def only(
+    first: list[float], second: list[float], *, paired: bool = True, resolution: float = 0
+) -> Difference:
+    """The difference in one metric alone."""
+    return differences({"x": Sample(tuple(first), tuple(second), paired, resolution)})["x"]
+
+
+def test_few_trials_get_no_interval() -> None:
+    found = only([1.0, 2.0, 3.0, 4.0], [100.0, 101.0, 99.0, 104.0])
+    assert (found.verdict, found.n) == (Verdict.TOO_FEW, 4)
+    assert found.estimate == 98.5
+    assert found.interval is found.p is found.detectable is found.effect is None
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_what_is_always_the_same_is_said_to_be(paired: bool) -> None:
+    found = only([60.0] * 6, [60.0] * 6, paired=paired, resolution=1)
+    assert (found.verdict, found.estimate, found.interval) == (Verdict.SAME, 0.0, None)
+    varied = only([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0], paired=paired)
+    assert varied.verdict is (Verdict.SAME if paired else Verdict.NONE_DETECTED)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_without_any_spread_the_resolution_stands_in_for_it(paired: bool) -> None:
+    far = only([25_611.0] * 6, [112.0] * 6, paired=paired, resolution=1)
+    assert far.verdict is Verdict.DIFFERENT
+    assert far.interval is not None
+    assert far.interval.low == far.interval.high == far.estimate == -25_499
+    assert far.effect is None
+    near = only([60.0] * 6, [61.0] * 6, paired=paired, resolution=1)
+    assert near.verdict is Verdict.NONE_DETECTED
+    assert near.detectable is not None
+    assert near.detectable > 1
+
+
+def test_a_nought_to_relate_to_gives_no_relative_difference() -> None:
+    assert only([0.0] * 5, [1.0, 2.0, 3.0, 1.0, 2.0]).relative is None
+    assert only([50.0] * 5, [25.0] * 5).relative == -0.5
+
+
+def test_metrics_that_cannot_differ_are_no_further_chance_to_err() -> None:
+    rng = np.random.default_rng(2)
+    noisy = Sample(tuple(rng.normal(0, 1, 6)), tuple(rng.normal(1.9, 1, 6)), paired=True)
+    alone = differences({"x": noisy})["x"]
+    constant = {f"c{i}": Sample((4.0,) * 6, (4.0,) * 6, paired=True) for i in range(20)}
+    assert differences({**constant, "x": noisy})["x"].p_adjusted == alone.p_adjusted == alone.p
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_as_it_is_defined(p: list[float]) -> None:
+    adjusted = significance.holm(np.array(p))
+    ordered = sorted(range(len(p)), key=lambda i: p[i])
+    running = 0.0
+    for rank, index in enumerate(ordered):
+        running = max(running, min(1.0, (len(p) - rank) * p[index]))
+        assert adjusted[index] == pytest.approx(running)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_p_agrees_with_scipy(paired: bool) -> None:
+    rng = np.random.default_rng(9)
+    first, second = rng.normal(0, 1, 7), rng.normal(0.8, 3, 7)
+    if paired:
+        ours = significance.p_values(significance.from_pairs(second - first))
+        theirs = scipy_stats.ttest_rel(second, first).pvalue
+    else:
+        ours = significance.p_values(significance.from_groups(first, second))
+        theirs = scipy_stats.ttest_ind(second, first, equal_var=False).pvalue
+    assert float(ours) == pytest.approx(theirs)
+
+
+def test_spread_of_nothing_is_nothing() -> None:
+    assert spread_of([]) is None
+    one = spread_of([3.0])
+    assert one is not None
+    assert (one.n, one.low, one.median, one.high) == (1, 3.0, 3.0, 3.0)
+    several = spread_of([4.0, 1.0, 2.0, 3.0, 10.0])
+    assert several is not None
+    assert (several.median, several.lower_quartile, several.upper_quartile) == (3.0, 2.0, 4.0)
