@@ -11,12 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from orchestrator.model.counts import ReplayCounts
+from orchestrator.model.jit import njit
 from orchestrator.model.replacement import REPLACEMENTS
 from orchestrator.model.replay import replay
+from orchestrator.model.snapshot import I32, U8, U32
 from orchestrator.model.trace import Trace
 from orchestrator.units import PAGE_BYTES
 
@@ -56,3 +59,19 @@ def test_replay(benchmark: BenchmarkFixture, shared: tuple[Trace, Path], policy:
     if policy in OTHERS:
         assert counts.misses == misses
     assert rate > their_rate * (10 if policy in {"lru", "fifo", "clock"} else 1)
+
+
+@njit
+def _bare(table: U32, kind: U8, last: I32, place: U8) -> None:
+    for now in range(len(table)):
+        if place[table[now]] == 0 and kind[now] != 0:
+            last[table[now]] = now
+
+
+def test_memory_alone(benchmark: BenchmarkFixture, shared: tuple[Trace, Path]) -> None:
+    """What any replay has to do: read an event, read a byte and write a word of its table. The yardstick."""
+    trace, _ = shared
+    last, place = np.zeros(trace.tables, dtype=np.int32), np.zeros(trace.tables, dtype=np.uint8)
+    _bare(trace.table, trace.kind, last, place)
+    benchmark.pedantic(_bare, args=(trace.table, trace.kind, last, place), rounds=5)
+    benchmark.extra_info["events_per_second"] = TOUCHES / benchmark.stats.stats.min

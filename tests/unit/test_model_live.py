@@ -75,7 +75,7 @@ def test_extrapolation_holds_for_a_mapping() -> None:
 
 
 def test_extrapolation_is_an_upper_bound_for_a_small_redis() -> None:
-    """A process has tables before it has data, so that four times the keys are less than four times the tables."""
+    """A process has tables before it has data: four times the keys, less than four times the tables."""
     before, redis = sizes("before"), sizes("redis")
     foretold = {size: extrapolate(before[1], redis[1], size) for size in redis}
     errors = np.array([foretold[size] / redis[size] - 1 for size in (2, 4)])
