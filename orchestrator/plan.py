@@ -15,6 +15,7 @@ from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen, Machine
 from orchestrator.registry import Registry
+from orchestrator.scenario.expect import Expectation
 from orchestrator.scenario.model import Accel, Arm, Scenario, Setup, Start
 
 # Sizes and durations in a plan are numbers: bytes and seconds (units.py).
@@ -114,6 +115,7 @@ class Plan(Frozen):
     repeats: int
     arms: tuple[PlannedArm, ...]
     trials: tuple[Trial, ...]
+    expect: tuple[Expectation, ...] = ()
 
     def trial(self, trial_id: str) -> TrialPlan:
         """A trial with all that it needs. Raises BadInputError when there is no such trial."""
@@ -203,6 +205,7 @@ def make_plan(
         repeats=repeats,
         arms=_with_columns(scenario.arms),
         trials=trials,
+        expect=tuple(body.expect),
     )
 
 

@@ -19,6 +19,7 @@ from orchestrator.units import format_duration
 if TYPE_CHECKING:
     from orchestrator.report.data import RunView
     from orchestrator.store import Run
+    from orchestrator.verdict import Judgement
 
 _WIDE = 110  # columns of a terminal from which `list` says how runs came out
 
@@ -195,6 +196,7 @@ def run_as_json(directory: Path) -> dict[str, Any]:
         "answer": answer(view),
         "time": _time(view),
         "trials": trials,
+        "expect": [vars(one) for one in judged(view)],
         "confusion": confusion_as_json(view),
         "meta": dict(view.run.meta),
     }
@@ -215,6 +217,7 @@ def _show_text(view: RunView) -> None:
         out.print(escape(sentence))
     if view.arms:
         out.print(_comparison(view), soft_wrap=False)
+    print_judgements(run.directory)
     for row in confusion(view):
         out.print(escape(confusion_sentence(row)))
     time = _time(view)
@@ -233,6 +236,20 @@ def _show_text(view: RunView) -> None:
             if trial.hint:
                 out.print(f"  [bold]next:[/] {escape(_clean(trial.hint, 400))}")
     out.print(f"[bold]next:[/] {escape(_next(view))}")
+
+
+def judged(view: RunView) -> list[Judgement]:
+    """What the scenario expects, and whether it came so."""
+    from orchestrator.verdict import judge
+
+    return judge(view.run, [trial.summary for trial in view.trials])
+
+
+def print_judgements(directory: Path) -> None:
+    """A line for each expectation of a run."""
+    for one in judged(_view(directory)):
+        word = "[green]met:[/]" if one.met else "[red]not met:[/]"
+        out.print(f"{word} {escape(_clean(one.words, 200))}: {escape(_clean(one.found, 200))}")
 
 
 def run_table(directory: Path) -> Table:

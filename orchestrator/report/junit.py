@@ -1,4 +1,4 @@
-"""junit.xml: one case for each trial, for tools that show test results."""
+"""junit.xml: one case for each trial and each expectation, for tools that show test results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from orchestrator.report.data import RunView, TrialView, view_run
 from orchestrator.report.text import clean, clean_block
 from orchestrator.store import layout, open_run
 from orchestrator.store.atomic import replace_text
+from orchestrator.verdict import judge
 
 
 def write_junit(run_dir: Path) -> Path:
@@ -35,8 +36,15 @@ def junit(view: RunView) -> str:
     for planned in never:
         case = _case(suite, planned.id, f"{scenario}.{clean(planned.arm)}", 0.0)
         etree.SubElement(case, "skipped", message="this trial never began")
+    judged = judge(view.run, [trial.summary for trial in view.trials])
+    for one in judged:
+        case = _case(suite, one.words, f"{scenario}.expect", 0.0)
+        if not one.met:
+            _fail(case, "failure", "expectation", one.found, "")
     suite.set("tests", str(len(suite)))
-    suite.set("failures", str(sum(trial.failed for trial in view.trials)))
+    suite.set(
+        "failures", str(sum(trial.failed for trial in view.trials) + sum(not one.met for one in judged))
+    )
     suite.set("errors", "0")
     suite.set("skipped", str(len(never)))
     text: bytes = etree.tostring(suite, xml_declaration=True, encoding="UTF-8", pretty_print=True)

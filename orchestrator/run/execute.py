@@ -26,6 +26,7 @@ from orchestrator.run.start import Lab, guest_programs, planned_workloads
 from orchestrator.run.trial import run_trial
 from orchestrator.store import RunWriter, Status, layout, open_run
 from orchestrator.summary import TrialSummary, load, saved, summarise_trial, write_summaries
+from orchestrator.verdict import judge
 
 # Outcomes that say nothing of the guest's kernel: a trial with one of them is done again by `resume`.
 AGAIN = frozenset({"unfinished", "unknown", "interrupted", "failed", "lost"})
@@ -116,7 +117,7 @@ class _Job:
         status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
         try:
             errors = self._execute(run)
-            code = ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED
+            code = ExitCode.INFRASTRUCTURE if errors else self._judged(run)
             status = Status.FAILED if errors else Status.COMPLETED
         except KeyboardInterrupt:
             status, code = Status.INTERRUPTED, ExitCode.INTERRUPTED
@@ -129,6 +130,12 @@ class _Job:
             with deferred():
                 run.finish(status, code)
         return RunResult(run.directory, code, tuple(errors), tuple(saved(open_run(run.directory))))
+
+    @staticmethod
+    def _judged(run: RunWriter) -> ExitCode:
+        opened = open_run(run.directory)
+        met = all(one.met for one in judge(opened, load(opened)))
+        return ExitCode.COMPLETED if met else ExitCode.EXPECTATION_FAILED
 
     def _execute(self, run: RunWriter) -> list[tuple[str, OrchestratorError]]:
         plan, places, progress = self.plan, self.places, self.progress

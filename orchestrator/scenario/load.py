@@ -85,6 +85,7 @@ class _Loader:
             for fault in machine_faults(machine):
                 self._problems.append(views[name].problem(fault.path, fault.wrong, fault.right))
         self._check_steps(steps, machines)
+        self._check_expectations(next((body for body in bodies.values() if body), None), tuple(views))
         if not self._matrix_faults:
             self._check_arms()
         raise_problems(self._problems)
@@ -139,6 +140,12 @@ class _Loader:
             ArmsText.model_validate(self._file.data)
         except ValidationError as error:
             self._problems += self._file.problems(error, ArmsText)
+
+    def _check_expectations(self, body: Body | None, arms: tuple[str, ...]) -> None:
+        for index, expected in enumerate(body.expect if body and arms != ("",) else ()):
+            for key, name in (("arm", expected.arm), ("versus", expected.versus)):
+                if name and name not in arms:
+                    self._fault(("expect", index, key), f"there is no arm {name!r}", suggest(name, arms))
 
     def _kernels(self) -> Collection[str]:
         """The kernels of the guest; none (and a problem) where there is no usable definition."""

@@ -19,6 +19,7 @@ from pydantic import (
 
 from orchestrator.actions.base import Action
 from orchestrator.host.machine import Frozen, Machine
+from orchestrator.scenario.expect import Expectation
 from orchestrator.units import Duration
 from orchestrator.yamlfile import YamlFile
 
@@ -174,6 +175,8 @@ class Body(Frozen):
     """Trials of each arm before those that count: they are kept, and in no table."""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 1
     """Seed of the order of the trials and of what the workloads do."""
+    expect: Annotated[list[Expectation], Field(max_length=1000)] = Field(default_factory=list)
+    """What is to come out; `run` ends with exit code 1 when it does not."""
     steps: Annotated[list[Any], Field(min_length=1, max_length=1000)]
     """What happens in a trial, in order: each step is one action with its parameters, in all arms or some."""
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from orchestrator.actions.context import Outcome
+from orchestrator.headline import METRICS
 from orchestrator.store import Run, layout, open_run, write_table
-from orchestrator.summary.catalogue import METRICS
 from orchestrator.summary.metrics import summarise_run
 from orchestrator.summary.records import (
     BlameResult,

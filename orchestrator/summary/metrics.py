@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.actions.context import Outcome
+from orchestrator.headline import METRICS
 from orchestrator.store import Event, Run, TrialFolder
-from orchestrator.summary.catalogue import METRICS
 from orchestrator.summary.records import TrialSummary, Value
 from orchestrator.summary.snapshots import SnapshotFacts, after, look_at_snapshots, of_tables
 from orchestrator.units import PAGE_BYTES

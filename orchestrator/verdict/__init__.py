@@ -4,15 +4,18 @@ From summaries and nothing else; `stats` has the mathematics, docs/statistics.md
 """
 
 from orchestrator.verdict.comparison import Comparison, PairOfArms, compare_arms, compare_runs
+from orchestrator.verdict.expectations import Judgement, judge
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures, figures_of
 
 __all__ = [
     "ArmFigures",
     "Comparison",
+    "Judgement",
     "PairOfArms",
     "RunFigures",
     "TrialFigures",
     "compare_arms",
     "compare_runs",
     "figures_of",
+    "judge",
 ]

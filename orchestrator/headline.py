@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from orchestrator.actions.settle import POLL_SECONDS
 from orchestrator.units import PAGE_BYTES, PMD_BYTES
 
 
@@ -26,6 +25,8 @@ class Metric:
     predicted: bool = False
 
 
+_POLL_SECONDS: Final = 0.25  # POLL_SECONDS of orchestrator/actions/settle.py
+
 # Unplug moves whole blocks of 2 MiB or more; when it settled is known to the time between two looks.
 CATALOGUE: Final = (
     Metric("guest_page_table_bytes_peak", "bytes", "lower", PAGE_BYTES),
@@ -40,7 +41,7 @@ CATALOGUE: Final = (
     Metric("unplug_requested_bytes", "bytes", given=True),
     Metric("unplug_achieved_bytes", "bytes", "higher", PMD_BYTES),
     Metric("unplug_shortfall_bytes", "bytes", "lower", PMD_BYTES),
-    Metric("unplug_seconds", "seconds", "lower", POLL_SECONDS),
+    Metric("unplug_seconds", "seconds", "lower", _POLL_SECONDS),
     Metric("unplug_outcome", ""),
     Metric("balloon_requested_bytes", "bytes", given=True),
     Metric("balloon_achieved_bytes", "bytes", "higher", PAGE_BYTES),

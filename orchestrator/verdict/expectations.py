@@ -1,0 +1,91 @@
+"""Whether what a scenario expects came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.errors import BadInputError
+from orchestrator.headline import METRIC
+from orchestrator.scenario.expect import Expectation
+from orchestrator.store import Run
+from orchestrator.summary import TrialSummary
+from orchestrator.units import format_duration, format_size
+from orchestrator.verdict.comparison import compare_arms
+from orchestrator.verdict.figures import RunFigures, figures_of
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """An expectation in words, what was found, and whether that meets it; `value` in the metric's unit."""
+
+    words: str
+    met: bool
+    found: str
+    value: float | None
+
+
+def judge(run: Run, summaries: Sequence[TrialSummary]) -> list[Judgement]:
+    """Every expectation of a run's plan, in its order. What cannot be had is not met, and says why."""
+    try:
+        expected = TypeAdapter(tuple[Expectation, ...]).validate_python(
+            run.plan.get("expect") or (), context={"resolved": True}
+        )
+    except ValidationError as error:
+        raise BadInputError(
+            f"{run.directory}: plan.json: `expect` cannot be read", details=str(error)
+        ) from None
+    figures = figures_of(run, summaries) if expected else None
+    return [_judged(figures, one) for one in expected if figures]
+
+
+def _judged(run: RunFigures, expected: Expectation) -> Judgement:
+    value, why = _difference(run, expected) if expected.versus else _median(run, expected)
+    words = _words(expected)
+    if value is None:
+        return Judgement(words, met=False, found=why, value=None)
+    low, high = expected.at_least, expected.at_most
+    met = (low is None or value >= low) and (high is None or value <= high)
+    return Judgement(words, met=met, found=f"{_written(value, expected.metric)}{why}", value=value)
+
+
+def _median(run: RunFigures, expected: Expectation) -> tuple[float | None, str]:
+    arm = run.arm(expected.arm)
+    values = arm.values(expected.metric) if arm else []
+    if not values:
+        return None, f"no trial of {expected.arm} that counts has a reading"
+    return median(values), f" (median of {len(values)})" if len(values) > 1 else ""
+
+
+def _difference(run: RunFigures, expected: Expectation) -> tuple[float | None, str]:
+    if not (run.arm(expected.arm) and run.arm(expected.versus or "")):
+        return None, f"{expected.arm} and {expected.versus} have not both run"
+    pairs = compare_arms(run, base=expected.versus or "", force=True).pairs
+    (pair,) = (one for one in pairs if one.second.name == expected.arm)
+    found = pair.metrics.get(expected.metric)
+    if found is None:
+        return None, pair.missing.get(expected.metric, "it is what was asked for, not what came of it")
+    return found.estimate, f" (mean of {found.n} pairs)" if found.paired and found.n > 1 else ""
+
+
+def _words(expected: Expectation) -> str:
+    about = f"{expected.metric} of {expected.arm}"
+    about += f" minus that of {expected.versus}" if expected.versus else ""
+    bounds = (("at least", expected.at_least), ("at most", expected.at_most))
+    return f"{about} " + " and ".join(
+        f"{word} {_written(value, expected.metric)}" for word, value in bounds if value is not None
+    )
+
+
+def _written(value: float, metric: str) -> str:
+    unit = METRIC[metric].unit
+    if unit == "bytes":
+        return format_size(value)
+    return format_duration(value) if unit == "seconds" and value >= 1 else f"{value:,.6g}{_suffix(unit)}"
+
+
+def _suffix(unit: str) -> str:
+    return {"seconds": " s", "1/s": " /s"}.get(unit, "")

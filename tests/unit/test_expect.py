@@ -1,0 +1,127 @@
+"""`expect:`: where it is wrong in the file, whether it came so, and what the run's end says then."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lxml import etree
+from synthetic_run import write_run
+from test_scenario import faults, good_but, load
+
+from orchestrator import headline, summary
+from orchestrator.actions.settle import POLL_SECONDS
+from orchestrator.errors import ExitCode
+from orchestrator.plan import Plan, make_plan
+from orchestrator.report.junit import write_junit
+from orchestrator.run.execute import _Job
+from orchestrator.store import open_run
+from orchestrator.verdict import judge
+
+MIB = 1 << 20
+KEPT, RATE = "unplug_shortfall_bytes", "workload_ops_per_second"
+
+
+def line(text: str) -> str:
+    return good_but("steps:", f"expect:\n  - {{{text}}}\nsteps:")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (f"metric: {KEPT}, arm: b, at_most: 1MiB", "10:43: there is no arm 'b'; there are: a"),
+        (
+            f"metric: {KEPT}, arm: a, versus: a, at_most: 1MiB",
+            "10:54: expect[0].versus: 'a' is the arm itself; name another one",
+        ),
+        (
+            f"metric: {KEPT}, arm: a, at_most: 64MB",
+            "10:55: expect[0].at_most: '64MB' is not a size; write 64MiB",
+        ),
+        (
+            f"metric: {KEPT}, arm: a, at_most: 64",
+            "10:55: expect[0].at_most: 64 is not a size; write a number with B, KiB",
+        ),
+        (
+            f"metric: {RATE}, arm: a, at_most: 5s",
+            "10:56: expect[0].at_most: '5s' is not a number; write one without a unit",
+        ),
+        (
+            "metric: unplug_shortfal_bytes, arm: a, at_most: 1MiB",
+            "10:14: expect[0].metric: 'unplug_shortfal_bytes' is no metric",
+        ),
+        (f"metric: {KEPT}, arm: a", "10:5: expect[0]: there is no bound; add at_most or at_least"),
+        (f"metric: {KEPT}, arm: a, most: 1MiB", "did you mean 'at_most'?"),
+    ],
+)
+def test_faults_have_their_place(tmp_path: Path, text: str, fault: str) -> None:
+    assert any(fault in found for found in faults(tmp_path, line(text))), faults(tmp_path, line(text))
+
+
+def test_a_good_one_is_in_the_plan_in_bytes(tmp_path: Path) -> None:
+    scenario = load(tmp_path, line(f"metric: {KEPT}, arm: a, at_least: -64MiB, at_most: 2MiB"))
+    plan = make_plan(scenario)
+    (expected,) = plan.expect
+    assert (expected.at_least, expected.at_most) == (-64 * MIB, 2 * MIB)
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def judged(tmp_path: Path, *expected: dict[str, Any]) -> Path:
+    """A run of 6.12 (426 MiB kept) and 7.3-pt-reclaim (422 MiB), which expected something."""
+    directory = write_run(tmp_path, repeats=2, snapshots=False)
+    plan = json.loads((directory / "plan.json").read_text()) | {"expect": list(expected)}
+    (directory / "plan.json").write_text(json.dumps(plan))
+    summary.refresh(directory)
+    return directory
+
+
+NEW = {"metric": KEPT, "arm": "7.3-pt-reclaim"}
+MET = [
+    {**NEW, "at_most": 422 * MIB},
+    {**NEW, "versus": "6.12", "at_most": -4 * MIB, "at_least": -4 * MIB},
+    {"metric": RATE, "arm": "6.12", "at_least": 5000},
+]
+NOT_MET = [
+    {**NEW, "at_most": 421 * MIB},
+    {**NEW, "versus": "6.12", "at_most": -5 * MIB},
+    {"metric": "second_level_bytes", "arm": "6.12", "at_most": 1},
+    {"metric": KEPT, "arm": "gone", "at_most": 1},
+    {"metric": "unplug_requested_bytes", "arm": "6.12", "versus": "7.3-pt-reclaim", "at_most": 1},
+]
+
+
+def test_what_came_is_held_against_it(tmp_path: Path) -> None:
+    run = open_run(judged(tmp_path, *MET, *NOT_MET))
+    found = judge(run, summary.load(run))
+    assert [one.met for one in found] == [True] * len(MET) + [False] * len(NOT_MET)
+    assert found[0].words == "unplug_shortfall_bytes of 7.3-pt-reclaim at most 422 MiB"
+    assert [one.found for one in found[len(MET) :]] == [
+        "422 MiB (median of 2)",
+        "-4 MiB (mean of 2 pairs)",
+        "no trial of 6.12 that counts has a reading",
+        "no trial of gone that counts has a reading",
+        "it is what was asked for, not what came of it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expected", "code"), [(MET, ExitCode.COMPLETED), (NOT_MET[:1], ExitCode.EXPECTATION_FAILED)]
+)
+def test_the_exit_code_and_junit_follow(
+    tmp_path: Path, expected: list[dict[str, Any]], code: ExitCode
+) -> None:
+    directory = judged(tmp_path, *expected)
+    writer: Any = SimpleNamespace(directory=directory)
+    assert _Job._judged(writer) is code
+    suite = etree.parse(write_junit(directory)).getroot()
+    cases = [case for case in suite if (case.get("classname") or "").endswith(".expect")]
+    assert len(cases) == len(expected)
+    assert suite.get("tests") == str(4 + len(expected))
+    assert suite.get("failures") == str(int(code))
+
+
+def test_the_resolution_of_a_time_is_that_of_the_looks_at_it() -> None:
+    assert headline.METRIC["unplug_seconds"].resolution == POLL_SECONDS
