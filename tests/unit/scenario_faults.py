@@ -110,7 +110,7 @@ FAULTS = [
         "4:10: machine is 3; it should be a mapping with keys of: vcpus, memory, virtio_mem, dimms, balloon",
         "5:1: unknown key 'x' in the file; there are: version, name, description, guest, "
         "kernel, kernel_args, accel, start, machine, setup, sample_every, deadline, repeats, warm_up, seed, "
-        "steps, "
+        "expect, steps, "
         "matrix, arms",
     ),
     case('{kernel: "6.12"}', "{kernel: 6.12}", '8:15: arms.a.kernel is 6.12; write it in quotes: "6.12"'),
