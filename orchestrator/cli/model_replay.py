@@ -157,7 +157,7 @@ def compare_command(
         table.add_column(title, justify="right", no_wrap=True)
     for name, counts in rows:
         values = counts.as_dict()
-        table.add_row(name, *(f"{values[column]:,}" for column in _COLUMNS))
+        table.add_row(name, *(_number(values[column]) for column in _COLUMNS))
     out.print(table, soft_wrap=False)
 
 
@@ -203,14 +203,20 @@ def _write_trace(
         (text for text, (_, equals, _) in zip(settings, pairs, strict=True) if not equals), None
     ):
         raise BadInputError(f"--set {wrong}: write NAME=VALUE, as in size=6GiB")
-    trace = pattern_named(pattern, {name: value for name, _, value in pairs}).trace(
-        np.random.default_rng(seed)
-    )
-    write_trace(output, trace)
+    with err.status("making up touches"):  # 26 million tables take some twenty seconds
+        trace = pattern_named(pattern, {name: value for name, _, value in pairs}).trace(
+            np.random.default_rng(seed)
+        )
+        write_trace(output, trace)
     if as_json:
         print_json({"file": str(output), "tables": trace.tables, "events": len(trace)})
     else:
         out.print(f"{escape(str(output))}: {len(trace):,} events of {trace.tables:,} tables")
+
+
+def _number(value: int) -> str:
+    """To the last digit as long as eighty columns hold it; --json always has them all."""
+    return f"{value:,}" if value < 10_000_000 else f"{value / 1e6:,.2f} M"
 
 
 def _defaults(fields: Any) -> dict[str, Any]:  # pydantic's fields
