@@ -101,3 +101,32 @@ def test_every_verb_it_names_exists() -> None:
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)", README))
 def test_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
+
+
+def test_what_was_injected_and_found_is_the_reference_runs() -> None:
+    with (ROOT / "results" / "reference" / "blame" / "snapshots.csv").open() as file:
+        found = {line["trial"]: line for line in csv.DictReader(file) if line["snapshot"] == "unplugged"}
+    written = re.findall(
+        r"^\| `([a-z-]+)` \| [a-z_, ]+ \| (\d+) \| (\d+) \(([\d.]+) %\) \| (\d+) \|$",
+        (ROOT / "docs" / "blame.md").read_text(),
+        re.MULTILINE,
+    )
+    assert {f"{arm}-01" for arm, *_ in written} == set(found)
+    for arm, stayed, given, share, unexplained in written:
+        row = found[f"{arm}-01"]
+        assert (stayed, given, unexplained) == (
+            row["blocks_plugged"],
+            row["blocks_expected"],
+            row["blocks_unexplained"],
+        )
+        assert share == f"{int(given) / int(stayed):.1%}".rstrip("%")
+
+
+def test_what_allocators_gave_back_is_the_reference_runs() -> None:
+    with (ROOT / "results" / "reference" / "allocators" / "summary.csv").open() as file:
+        given = {
+            line["arm"]: f"{float(line['unplug_achieved_bytes']) / MIB:,.0f}" for line in csv.DictReader(file)
+        }
+    text = (ROOT / "docs" / "workloads.md").read_text()
+    written = dict(re.findall(r"^\| `([a-z0-9-]+)` \| .* \| ([\d,]+) MiB \|$", text, re.MULTILINE))
+    assert written == given
