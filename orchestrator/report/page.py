@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from orchestrator import summary
 from orchestrator.errors import BadInputError
-from orchestrator.report import charts, text
+from orchestrator.report import charts, effects, text, verdicts
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
 from orchestrator.report.comparison import comparison
@@ -21,6 +21,8 @@ from orchestrator.report.holders import holder_table
 from orchestrator.report.hugepages import COUNTERS, FREE_RANGES, huge_pages
 from orchestrator.report.policies import policies_explained, policy_bars, policy_rows
 from orchestrator.report.text import class_words, clean, clean_block
+from orchestrator.report.tradeoff import tradeoff_alt, tradeoff_points, tradeoff_spec
+from orchestrator.report.verdicts import Verdicts
 from orchestrator.report.yields import taking_steps, yield_panels
 from orchestrator.store import layout, open_run
 from orchestrator.store.atomic import replace_text
@@ -106,6 +108,7 @@ def render(view: RunView) -> str:
     sections = list(_time_sections(view, specs))
     policies = policy_rows(view)
     policy_figures = list(_policy_figures(view, specs))
+    judged = verdicts.judged(view)
     yields = list(_yield_figures(view, specs))
     status = view.run.status.value
     return fill(
@@ -117,6 +120,7 @@ def render(view: RunView) -> str:
         status=status,
         facts=list(_facts(view)),
         answer=[clean(sentence, 600) for sentence in answer(view)],
+        **_verdicts(view, judged, specs),
         arms=[_arm_head(arm) for arm in view.arms],
         groups=comparison(view.arms),
         trouble=[_trouble(trial) for trial in view.trials if trial.failed],
@@ -128,6 +132,7 @@ def render(view: RunView) -> str:
         policies=policies,
         policies_explained=policies_explained(view),
         policy_charts=policy_figures,
+        tradeoff=_tradeoff(view, specs),
         huge_pages=huge_pages(view),
         huge_counters=(*COUNTERS, FREE_RANGES),
         step_tables=_step_tables(view),
@@ -135,6 +140,33 @@ def render(view: RunView) -> str:
         provenance=[(clean(key, 60), clean(value, 600)) for key, value in flat(dict(view.run.meta))],
         specs=specs,
     )
+
+
+def _verdicts(view: RunView, judged: Verdicts, specs: dict[str, charts.Spec]) -> dict[str, Any]:
+    sections = verdicts.pair_sections(judged)
+    figures: dict[str, Figure] = {}
+    for pair, section in sections:
+        spec = effects.effects_spec(pair)
+        if spec is not None:
+            specs[section.place] = spec
+            figures[section.place] = Figure(section.place, "", "", section.colour, effects.effects_alt(pair))
+    return {
+        "first_table": verdicts.first_table(judged),
+        "in_short": list(verdicts.in_short(judged, len(view.trials))),
+        "expectations": verdicts.expectations(judged),
+        "left_out": verdicts.left_out(judged),
+        "pairs": [section for _, section in sections],
+        "pair_figures": figures,
+        "pair_legend": effects.legend([pair for pair, _ in sections]),
+    }
+
+
+def _tradeoff(view: RunView, specs: dict[str, charts.Spec]) -> Figure | None:
+    points = tradeoff_points(view.arms)
+    if not points:
+        return None
+    specs["chart-tradeoff"] = tradeoff_spec(points)
+    return Figure("chart-tradeoff", "Bytes against blocks", "all arms, modelled", 0, tradeoff_alt(points))
 
 
 def _facts(view: RunView) -> Iterator[str]:

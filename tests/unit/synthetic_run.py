@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +80,24 @@ def write_run(
     finish: str | None = "completed",
     scenario: str = "hot-unplug",
     snapshots: bool = True,
+    jitter: int = 0,
+    expect: Sequence[dict[str, object]] = (),
     **meta: object,
 ) -> Path:
-    """Write a run of `arms`; only the first `trials` of it, and without an end when `finish` is None."""
-    writer = RunWriter.create(results, run_id, plan_json(arms, repeats, scenario), {**META, **meta})
+    """Write a run of `arms`; only the first `trials` of it, and without an end when `finish` is None.
+
+    Up to `jitter` blocks more stay in some trials than in others, whatever the arm.
+    """
+    plan = json.dumps(json.loads(plan_json(arms, repeats, scenario)) | {"expect": list(expect)})
+    writer = RunWriter.create(results, run_id, plan, {**META, **meta})
     begun = [(arm, repeat) for repeat in range(1, repeats + 1) for arm in arms][:trials]
     for arm, repeat in begun:
+        more = int(np.random.default_rng([repeat, *arm.name.encode()]).integers(0, jitter + 1))
+        one = replace(
+            arm, kept_blocks=arm.kept_blocks + more, kept_tables_only=arm.kept_tables_only + more // 2
+        )
         with writer.trial(f"{arm.name}-{repeat:02d}") as trial:
-            write_trial(trial, arm, repeat, snapshots=snapshots)
+            write_trial(trial, one, repeat, snapshots=snapshots)
     if finish:
         writer.finish(finish, 0 if finish == "completed" else 3)
     return writer.directory

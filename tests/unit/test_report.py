@@ -135,6 +135,7 @@ def test_the_first_thing_said_is_the_answer(page: html.HtmlElement) -> None:
 def test_it_has_every_section_and_says_that_it_is_synthetic(page: html.HtmlElement) -> None:
     ids = [section.get("id") for section in page.xpath("//body/section")]
     assert ids[2:] == [
+        "differences",
         "page-tables",
         "virtio-mem",
         "balloon",
@@ -157,7 +158,8 @@ def test_it_has_every_section_and_says_that_it_is_synthetic(page: html.HtmlEleme
 
 def test_every_figure_says_in_words_what_it_shows(page: html.HtmlElement) -> None:
     figures = page.xpath("//figure//*[@role='img']")
-    assert len(figures) == 2 * 3 + 2 + 4 + 2  # three series, yields, two maps each, one of policies each
+    # Three series, yields, two maps each, one of policies each; one of differences, one of all policies.
+    assert len(figures) == 2 * 3 + 2 + 4 + 2 + 2
     words = [figure.get("aria-label") for figure in figures]
     assert all(len(text) > 40 for text in words)
     assert len(set(words)) == len(words)
@@ -170,7 +172,7 @@ def test_charts_have_places_and_readable_axes(page: html.HtmlElement) -> None:
     for spec in specs.values():
         text = json.dumps(spec)
         assert spec["width"] == "container"
-        assert "iB'" in text  # ticks carry a binary unit
+        assert ("iB'" in text) or ("' %'" in text)  # ticks carry a binary unit, or are percent
         assert not re.search(r'"v": \d{6,}', text), "no raw bytes"
     # All arms on one scale, else bars and lines of two panels cannot be compared.
     for kind in ("page-tables", "virtio-mem", "yield", "policies"):

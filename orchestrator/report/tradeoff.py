@@ -1,0 +1,126 @@
+"""Policies by what they cost page tables and what they give back: one figure for all arms, modelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from orchestrator.report.charts import PANEL_HEIGHT, Spec, arm_colour, bytes_axis, finished, tick
+from orchestrator.report.data import ArmView
+from orchestrator.report.policies import MEMORY_FREED, TABLES_FREED, policy_bars
+from orchestrator.report.text import clean, size
+
+_HEIGHT: Final = PANEL_HEIGHT + 90
+_NEAR: Final = 0.06  # points nearer than this share of both axes share a label
+_ROOM: Final = 1.12
+
+Point = tuple[ArmView, str, int, int]  # arm, policy, table bytes freed, bytes in blocks freed
+
+
+def tradeoff_points(arms: Sequence[ArmView]) -> list[Point]:
+    """Policies at the snapshot in which tables are counted, of which both figures are modelled."""
+    points = []
+    for arm in arms:
+        tables: dict[str, int] = {}
+        for bar in policy_bars(arm):
+            if bar.origin != "modelled":  # what is predicted has no place on these axes
+                continue
+            if bar.measure == TABLES_FREED:
+                tables[bar.policy] = bar.value
+            elif bar.measure == MEMORY_FREED and bar.policy in tables:
+                points.append((arm, bar.policy, tables[bar.policy], bar.value))
+    return points
+
+
+def tradeoff_spec(points: Sequence[Point]) -> Spec:
+    """Table bytes freed to the right, memory in blocks upwards; hollow is modelled, colours are arms."""
+    import altair as alt
+
+    across = bytes_axis(max(1, *(tables for _, _, tables, _ in points)))
+    up = bytes_axis(max(1, *(memory for _, _, _, memory in points)))
+    far = max(tables for _, _, tables, _ in points) / across.factor or 1.0
+    high = max(memory for _, _, _, memory in points) / up.factor or 1.0
+    rows = [
+        {
+            "x": round(tables / across.factor, 4),
+            "y": round(memory / up.factor, 4),
+            "arm": clean(arm.name, 60),
+            "policy": policy,
+            "tables": size(tables),
+            "memory": size(memory),
+        }
+        for arm, policy, tables, memory in points
+    ]
+    arms = list(dict.fromkeys((clean(arm.name, 60), arm.index) for arm, *_ in points))
+    x = alt.X(
+        "x:Q",
+        title="page-table bytes freed (modelled)",
+        scale=alt.Scale(domain=[0, far * _ROOM], nice=False),
+        axis=alt.Axis(tickCount=5, labelExpr=tick(across), format=",~r"),
+    )
+    y = alt.Y(
+        "y:Q",
+        title="memory in blocks freed (modelled)",
+        scale=alt.Scale(domain=[0, high * _ROOM], nice=False),
+        axis=alt.Axis(domain=False, tickCount=4, labelExpr=tick(up), format=",~r"),
+    )
+    dots = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_point(size=80, strokeWidth=2, opacity=1, fill="var(--paper)")
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "arm:N",
+                scale=alt.Scale(
+                    domain=[name for name, _ in arms], range=[arm_colour(index) for _, index in arms]
+                ),
+                legend=None,
+            ),
+            shape=alt.Shape(
+                "arm:N",
+                scale=alt.Scale(
+                    domain=[name for name, _ in arms],
+                    range=["circle", "square", "diamond", "triangle-up"] * (len(arms) // 4 + 1),
+                ),
+                legend=None,
+            ),
+            tooltip=[
+                alt.Tooltip("arm:N"),
+                alt.Tooltip("policy:N"),
+                alt.Tooltip("tables:N", title="tables freed, modelled"),
+                alt.Tooltip("memory:N", title="in blocks freed, modelled"),
+            ],
+        )
+    )
+    words = alt.Chart(alt.InlineData(values=_labels(rows, far, high)))
+    left = words.transform_filter(alt.datum.x < far / 2).mark_text(align="left", dx=9, dy=-9, fontSize=10.5)
+    right = words.transform_filter(alt.datum.x >= far / 2).mark_text(
+        align="right", dx=-9, dy=-9, fontSize=10.5
+    )
+    return finished(
+        alt.layer(dots, *(mark.encode(x=x, y=y, text="text:N") for mark in (left, right))), _HEIGHT
+    )
+
+
+def tradeoff_alt(points: Sequence[Point]) -> str:
+    """The same in words."""
+    parts = [
+        f"{policy} on {clean(arm.name, 40)}: {size(tables)} of tables, {size(memory)} in blocks"
+        for arm, policy, tables, memory in points
+    ]
+    return clean(f"Modelled trade-off of policies. {'; '.join(parts)}.", 1600)
+
+
+def _labels(rows: Sequence[dict[str, Any]], far: float, high: float) -> list[dict[str, Any]]:
+    """Names of policies, those of points that lie together in one."""
+    groups: list[tuple[float, float, list[str]]] = []
+    for row in rows:
+        for x, y, names in groups:
+            if abs(x - row["x"]) < _NEAR * far and abs(y - row["y"]) < _NEAR * high:
+                if row["policy"] not in names:
+                    names.append(row["policy"])
+                break
+        else:
+            groups.append((row["x"], row["y"], [row["policy"]]))
+    return [{"x": x, "y": y, "text": ", ".join(names)} for x, y, names in groups]
