@@ -23,6 +23,8 @@ _ABOVE_4G = 4 * GIB
 # Documentation/admin-guide/mm/pagemap.rst
 _PRESENT = np.uint64(1 << 63)
 _SWAPPED = np.uint64(1 << 62)
+_FILE = np.uint64(1 << 61)  # or shared anonymous memory
+_EXCLUSIVE = np.uint64(1 << 56)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,31 @@ def status_bytes(pid: int) -> dict[str, int]:
     return {name: int(value.split()[0]) * KIB for name, value in pairs}
 
 
-def page_state(pid: int, segment: Segment) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """For each 4 KiB page of a segment: is it present in QEMU, is it swapped out."""
+@dataclass(frozen=True)
+class PageState:
+    """For each 4 KiB page of a segment, what QEMU has of it; each array is of shape (pages,)."""
+
+    present: NDArray[np.bool_]
+    swapped: NDArray[np.bool_]
+    zero_page: NDArray[np.bool_]
+    """Present, and it takes no memory: it maps the zero page (or one that KSM merged). QEMU reads each page that
+    was saved as zeros when it restores a guest (ram_handle_zero(), migration/ram.c), which maps it so."""
+
+    @property
+    def backed(self) -> NDArray[np.bool_]:
+        """Present with memory of its own."""
+        return self.present & ~self.zero_page
+
+
+def page_state(pid: int, segment: Segment) -> PageState:
+    """What the process has of a segment. Raises OSError, and InfrastructureError where pagemap ends."""
     pages = segment.size // PAGE_BYTES
     with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
         raw = _pread_exactly(pagemap.fileno(), pages * 8, segment.host_virtual // PAGE_BYTES * 8)
     words = np.frombuffer(raw, dtype="<u8")
-    return (words & _PRESENT) != 0, (words & _SWAPPED) != 0
+    present = (words & _PRESENT) != 0
+    # The zero page belongs to no file and is mapped many times; no page of a guest's RAM is else.
+    return PageState(present, (words & _SWAPPED) != 0, present & ((words & (_FILE | _EXCLUSIVE)) == 0))
 
 
 def read_frames(
@@ -100,7 +120,7 @@ def read_frames(
             inside = pfns[(pfns >= first) & (pfns < first + segment.size // PAGE_BYTES)]
             if not len(inside):
                 continue
-            present, _ = page_state(pid, segment)
+            present = page_state(pid, segment).present
             inside = inside[present[inside - first]]
             # One read for each run of neighbouring frames.
             for run in np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1):

@@ -13,20 +13,24 @@ from orchestrator.units import PAGE_BYTES
 
 @PROBES.register("host_pagemap")
 class HostPagemap(Probe):
-    """`second_level_needed_bytes`: tables of all levels, if each present page is mapped as 4 KiB.
+    """`second_level_needed_bytes`: tables of all levels, if each backed page is mapped as 4 KiB.
+
+    `zero_page_bytes` take no memory, and are neither in `present_bytes` nor needed: nobody wrote them.
 
     An upper bound where the host backs the guest with huge pages, which need no last-level table.
     """
 
     def from_host(self, host: HostView) -> Iterator[Reading]:
         pid = host.domain.pid
-        pages, swapped_pages = [], 0
+        pages, swapped_pages, zero_pages = [], 0, 0
         for segment in host.segments:
-            present, swapped = page_state(pid, segment)
-            pages.append(np.flatnonzero(present) + segment.guest_physical // PAGE_BYTES)
-            swapped_pages += int(np.count_nonzero(swapped))
+            state = page_state(pid, segment)
+            pages.append(np.flatnonzero(state.backed) + segment.guest_physical // PAGE_BYTES)
+            swapped_pages += int(np.count_nonzero(state.swapped))
+            zero_pages += int(np.count_nonzero(state.zero_page))
         mapped = np.concatenate(pages)
         yield Reading("present_bytes", len(mapped) * PAGE_BYTES, "bytes")
         yield Reading("swapped_bytes", swapped_pages * PAGE_BYTES, "bytes")
+        yield Reading("zero_page_bytes", zero_pages * PAGE_BYTES, "bytes")
         needed = int(needed_tables(mapped).sum()) * PAGE_BYTES
         yield Reading("second_level_needed_bytes", needed, "bytes", origin=Origin.PREDICTED)

@@ -8,7 +8,6 @@ from itertools import chain, count, repeat
 import numpy as np
 import pytest
 from fakes import MACHINE, MIB, Clock, Ended, FakeDomain, FakeTrial
-from numpy.typing import NDArray
 
 from orchestrator import deadline as deadline_module
 from orchestrator.actions import ACTIONS
@@ -16,7 +15,7 @@ from orchestrator.actions import report_free as module
 from orchestrator.actions.context import Outcome
 from orchestrator.errors import CommandError
 from orchestrator.host.machine import Machine
-from orchestrator.host.qemu_process import Segment
+from orchestrator.host.qemu_process import PageState, Segment
 
 SECOND_NS = 10**9
 PAGES_PER_MIB = 256
@@ -34,11 +33,11 @@ def reported(
     clock = Clock()
     clock.install(monkeypatch, deadline_module)
 
-    def page_state(pid: int, segment: Segment) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def page_state(pid: int, segment: Segment) -> PageState:
         # The one segment of the guest begins at 1 MiB.
         there = np.zeros(segment.size // 4096, dtype=bool)
         there[: next(present) * PAGES_PER_MIB] = True
-        return there, ~there
+        return PageState(there, ~there, np.zeros_like(there))
 
     monkeypatch.setattr(module, "page_state", page_state)
     text = f"MemTotal: 900000 kB\nMemFree:    {free * 1024 if isinstance(free, int) else free} kB\n"

@@ -15,7 +15,7 @@ from orchestrator.errors import InfrastructureError
 from orchestrator.guest.sampler import Tick
 from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
-from orchestrator.host.qemu_process import Segment
+from orchestrator.host.qemu_process import PageState, Segment
 from orchestrator.observation import Observation, Origin, Reading
 from orchestrator.probes import PROBES, HostView, host_meminfo
 from orchestrator.probes import host_pagemap as pagemap_module
@@ -215,17 +215,20 @@ def test_a_host_kernel_that_does_not_count_second_level_tables(host_file: Path) 
 def test_what_the_second_level_needs_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
-    def page_state(pid: int, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+    def page_state(pid: int, segment: Segment) -> PageState:
         present = np.zeros(segment.size // 4096, dtype=bool)
         present[[0, 1]] = True  # in one 2 MiB stretch: one last-level table
         present[-1] = True  # in another
-        return present, ~present
+        zero = np.zeros_like(present)
+        zero[5000] = True
+        return PageState(present | zero, ~(present | zero), zero)
 
     monkeypatch.setattr(pagemap_module, "page_state", page_state)
     readings = host("host_pagemap", FakeDomain(device=None))
     found = {reading.name: reading for reading in readings}
     assert found["present_bytes"].value == 3 * 4096
-    assert found["swapped_bytes"].value == (1 << 30) - (1 << 20) - 3 * 4096
+    assert found["swapped_bytes"].value == (1 << 30) - (1 << 20) - 4 * 4096
+    assert found["zero_page_bytes"].value == 4096
     # 1 MiB..1 GiB: two tables at the last level, and one at each of the three above.
     assert found["second_level_needed_bytes"].value == 5 * 4096
     assert found["second_level_needed_bytes"].origin is Origin.PREDICTED

@@ -47,10 +47,25 @@ def memory() -> Iterator[Segment]:
 
 
 def test_what_is_present_and_what_is_not(memory: Segment) -> None:
-    present, swapped = page_state(os.getpid(), memory)
-    assert np.flatnonzero(present).tolist() == WRITTEN
-    assert not swapped.any()
-    assert len(present) == len(swapped) == PAGES
+    state = page_state(os.getpid(), memory)
+    assert np.flatnonzero(state.present).tolist() == WRITTEN
+    assert not state.swapped.any()
+    assert not state.zero_page.any()
+    assert len(state.present) == len(state.swapped) == PAGES
+
+
+def test_what_was_only_read_is_the_zero_page() -> None:
+    """As QEMU's memory is after a restore: pages that were saved as zeros were read, and take no memory."""
+    with mmap.mmap(-1, 4 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as region:
+        region.madvise(mmap.MADV_NOHUGEPAGE)
+        region[0] = 1
+        assert region[PAGE] == 0
+        view = np.frombuffer(region, dtype=np.uint8)
+        state = page_state(os.getpid(), Segment(0, view.ctypes.data, 4 * PAGE))
+        del view
+    assert state.present.tolist() == [True, True, False, False]
+    assert state.zero_page.tolist() == [False, True, False, False]
+    assert state.backed.tolist() == [True, False, False, False]
 
 
 def test_frames_are_read_and_absent_ones_left_out_and_left_absent(memory: Segment) -> None:
@@ -59,7 +74,7 @@ def test_frames_are_read_and_absent_ones_left_out_and_left_absent(memory: Segmen
     assert read.tolist() == [FIRST + page for page in WRITTEN]
     assert contents[:, 0].tolist() == WRITTEN
     assert contents[:, 511].tolist() == [0xDEAD] * len(WRITTEN)
-    present, _ = page_state(os.getpid(), memory)
+    present = page_state(os.getpid(), memory).present
     assert np.flatnonzero(present).tolist() == WRITTEN, "reading must not populate"
 
 
