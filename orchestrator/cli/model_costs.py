@@ -41,7 +41,7 @@ def overcommit_command(*, file: Path, costs_file: Path | None, html: Path | None
     from orchestrator.scenario.overcommit import load_overcommit
 
     asked = load_overcommit(file)
-    costs = _costs(costs_file)
+    costs = costs_of(costs_file)
     choices = list(asked.choices)
     found: list[Answer] = []
     for number, choice in enumerate(choices, 1):
@@ -87,7 +87,8 @@ def _as_json(found: list[Answer], costs: CostTable) -> dict[str, Any]:
     }
 
 
-def _costs(path: Path | None) -> CostTable:
+def costs_of(path: Path | None) -> CostTable:
+    """The shipped costs, with those of the file in the place of what was not measured."""
     from orchestrator.model.cost import CostTable
     from orchestrator.store.costs_file import read_costs
 

@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.model_costs import costs_of
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.errors import BadInputError
 from orchestrator.units import PAGE_BYTES, format_size, parse_size
@@ -76,12 +77,14 @@ def _replay_options(command: Any) -> Any:  # click's decorators are as untyped
     show_default=True,
     help="For how many events a table that is taken stays frozen.",
 )
+@click.option("--costs", "costs_file", type=click.Path(path_type=Path), help="Measured by `model calibrate`.")
 @_replay_options
 def replay_command(
     *,
     target: str,
     policy: str,
     freeze_touches: int,
+    costs_file: Path | None,
     budget: int,
     action: str,
     seed: int,
@@ -99,12 +102,12 @@ def replay_command(
     orchestrator model trace redis_churn -o churn.npz --set span=64GiB --set resident=8GiB
     orchestrator model replay churn.npz --policy lru --budget 16MiB
     """
-    from orchestrator.model.cost import CostTable
     from orchestrator.model.replay import Action, replay
 
+    costs = costs_of(costs_file)
     trace = _trace(target, results, trial_id)
     counts = replay(trace, policy, budget, action=Action(action), seed=seed, freeze_touches=freeze_touches)
-    added = CostTable.shipped().added(counts)
+    added = costs.added(counts)
     if as_json:
         modelled = {**counts.as_dict(), "added_seconds": asdict(added)}
         print_json({**_about(trace, budget, action), "policy": policy, "modelled": modelled})
@@ -118,7 +121,8 @@ def replay_command(
     out.print(table, soft_wrap=False)
     low, typical, high = (seconds * 1e6 for seconds in added.mean)
     out.print(
-        f"modelled, added a touch: {typical:.3g} us on average ({low:.3g} to {high:.3g}), by shipped costs"
+        f"modelled, added a touch: {typical:.3g} us on average ({low:.3g} to {high:.3g}), by "
+        f"{f'the costs of {escape(str(costs_file))}' if costs_file else 'shipped costs'}"
     )
 
 

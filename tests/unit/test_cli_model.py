@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import synthetic_run
 
 from orchestrator.cli import main
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.patterns import PATTERNS
 from orchestrator.model.policies import POLICIES
 from orchestrator.model.replacement import REPLACEMENTS
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "tables"
 
 
 def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -65,6 +68,35 @@ def test_replay_and_compare_say_the_same(trace_file: str, capsys: pytest.Capture
     code, text, _ = call(capsys, *argv)
     assert (code, "swapped out" in text, "modelled" in text) == (0, True, True)
     assert call(capsys, "compare", trace_file, "--budget", "32KiB")[0] == 0
+
+
+def test_measured_costs_take_the_place_of_shipped_ones(
+    trace_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("replay", trace_file, "--policy", "lru", "--budget", "32KiB", "--action", "swap", "--json")
+    measured = json.loads((REFERENCE / "costs.json").read_text())
+    for name in ("swap_in_seconds", "swap_out_seconds"):
+        measured["costs"][name] |= {"low": 1.0, "typical": 1.0, "high": 1.0}
+    costs = tmp_path / "costs.json"
+    costs.write_text(json.dumps(measured))
+    code, text, _ = call(capsys, *argv, "--costs", str(costs))
+    found = json.loads(text)["modelled"]
+    assert code == 0
+    seconds = found["added_seconds"]["total"]["typical"]
+    assert seconds == pytest.approx(found["swapped_in"] + found["swapped_out"], rel=1e-3)
+    costs.write_text(json.dumps(measured).replace("1.0", "NaN"))
+    code, _, err = call(capsys, *argv, "--costs", str(costs))
+    assert (code, "costs.swap_out_seconds.low" in err) == (2, True)
+
+
+def test_a_run_is_replayed_by_its_snapshots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = synthetic_run.write_run(tmp_path / "results")
+    argv = ("replay", run.name, "--results", str(run.parent), "--policy", "empty", "--budget", "1GiB")
+    code, text, err = call(capsys, *argv, "--json")
+    assert code == 0, err
+    assert json.loads(text)["modelled"]["cold_misses"] > 0
+    code, _, err = call(capsys, *argv, "--trial", "nobody-01")
+    assert (code, "has no trial nobody-01" in err) == (2, True)
 
 
 def test_patterns_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,8 +114,10 @@ def test_nothing_is_lost_and_the_budget_holds(trace: Trace, budget: int, action:
     for name, one in counts.items():
         assert one.touches == one.hits + one.misses == int((trace.kind > 0).sum())
         assert one.cold_misses == int(trace.seen().sum())
-        # Every table that came is there, has gone by itself, or was taken.
-        assert one.misses == one.end_tables + one.evicted + one.freed - gone_from_afar(trace, one, name)
+        # Every table that came is there, has gone by itself, or was taken; one that was migrated and then
+        # went by itself is counted in both.
+        twice = one.end_tables + one.evicted + one.freed - one.misses
+        assert 0 <= twice <= min(one.migrated, one.freed)
         if name in TAKERS:
             assert one.peak_tables <= budget
             assert one.over_budget == 0
@@ -124,11 +126,6 @@ def test_nothing_is_lost_and_the_budget_holds(trace: Trace, budget: int, action:
         else:
             assert one.evicted == 0
         assert one == run(trace, name, budget, action=action, seed=seed)
-
-
-def gone_from_afar(trace: Trace, counts: ReplayCounts, name: str) -> int:
-    """Tables that were migrated and then freed: they are counted in both."""
-    return counts.migrated and counts.end_tables + counts.evicted + counts.freed - counts.misses
 
 
 @given(traces(), st.integers(1, 45))
