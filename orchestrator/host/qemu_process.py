@@ -83,8 +83,8 @@ class PageState:
     present: NDArray[np.bool_]
     swapped: NDArray[np.bool_]
     zero_page: NDArray[np.bool_]
-    """Present, and it takes no memory: it maps the zero page (or one that KSM merged). QEMU reads each page that
-    was saved as zeros when it restores a guest (ram_handle_zero(), migration/ram.c), which maps it so."""
+    """Present, and it takes no memory: it maps the zero page (or one that KSM merged). To restore a guest,
+    QEMU reads each page that was saved as zeros (ram_handle_zero(), migration/ram.c), which maps it so."""
 
     @property
     def backed(self) -> NDArray[np.bool_]:
