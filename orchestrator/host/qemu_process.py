@@ -23,8 +23,7 @@ _ABOVE_4G = 4 * GIB
 # Documentation/admin-guide/mm/pagemap.rst
 _PRESENT = np.uint64(1 << 63)
 _SWAPPED = np.uint64(1 << 62)
-_FILE = np.uint64(1 << 61)  # or shared anonymous memory
-_EXCLUSIVE = np.uint64(1 << 56)
+_EXCLUSIVE = np.uint64(1 << 56)  # mapped by this process only, and once
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ def page_state(pid: int, segment: Segment) -> PageState:
         raw = _pread_exactly(pagemap.fileno(), pages * 8, segment.host_virtual // PAGE_BYTES * 8)
     words = np.frombuffer(raw, dtype="<u8")
     present = (words & _PRESENT) != 0
-    # The zero page belongs to no file and is mapped many times; no page of a guest's RAM is else.
-    return PageState(present, (words & _SWAPPED) != 0, present & ((words & (_FILE | _EXCLUSIVE)) == 0))
+    # A guest's RAM is mapped once, in QEMU; the zero pages, small and huge, never count as mapped so.
+    return PageState(present, (words & _SWAPPED) != 0, present & ((words & _EXCLUSIVE) == 0))
 
 
 def read_frames(

@@ -68,6 +68,20 @@ def test_what_was_only_read_is_the_zero_page() -> None:
     assert state.backed.tolist() == [True, False, False, False]
 
 
+def test_a_huge_page_that_was_only_read_is_the_huge_zero_page() -> None:
+    """Where the kernel gives huge pages; else it is small zero pages. Neither takes memory."""
+    huge = 2 << 20
+    with mmap.mmap(-1, 3 * huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as region:
+        region.madvise(mmap.MADV_HUGEPAGE)
+        view = np.frombuffer(region, dtype=np.uint8)
+        first = -view.ctypes.data % huge
+        assert view[first] == 0
+        state = page_state(os.getpid(), Segment(0, view.ctypes.data + first, huge))
+        del view
+    assert state.present[0]
+    assert not state.backed.any()
+
+
 def test_frames_are_read_and_absent_ones_left_out_and_left_absent(memory: Segment) -> None:
     pfns = np.array([0, 1, *range(FIRST, FIRST + PAGES), FIRST + PAGES], dtype=np.int64)
     read, contents = read_frames(os.getpid(), [memory], pfns)
