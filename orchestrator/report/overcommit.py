@@ -286,7 +286,7 @@ def _course_spec(question: Question, answer: Answer) -> Any:
                 axis=alt.Axis(domain=False, tickCount=4, labelExpr=tick(axis), format=",~r"),
             ),
             color=alt.Color("what:N", scale=colours, legend=None),
-            order=alt.Order("what:N"),
+            order=alt.Order("what:O"),
             tooltip=["what:N", alt.Tooltip("text:N", title="bytes"), alt.Tooltip("alive:Q", title="guests")],
         )
     )

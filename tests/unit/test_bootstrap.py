@@ -152,7 +152,7 @@ def test_with_nothing_missing_it_only_runs_the_command(machine: Machine) -> None
     assert machine.calls == []
 
 
-@pytest.mark.parametrize("argv", [(), ("--packages", "tox"), ("--help",), ("",)])
+@pytest.mark.parametrize("argv", [(), ("--packages", "tox", "unit"), ("--help",), ("",)])
 def test_bad_words_install_nothing(machine: Machine, argv: tuple[str, ...]) -> None:
     machine.has(without=("git",))
     done = machine.run(*argv)
@@ -262,6 +262,22 @@ def test_sudo_installs_the_packages_and_the_user_runs_the_command(machine: Machi
     assert (done.returncode, done.stdout) == (0, "1000\n"), done.stderr
     assert machine.calls[1] == f"sudo -n {machine.clone}/bootstrap --packages"
     assert machine.installs[0].startswith("0 apt-get ")
+
+
+@pytest.mark.parametrize("command", ["tox", "pytest"])
+def test_checks_have_a_browser_and_runs_need_none(machine: Machine, command: str) -> None:
+    (browser,) = _words((machine.clone / "bootstrap").read_text(), "for_checks")
+    assert machine.run("true").returncode == 0
+    assert machine.run("--packages").returncode == 0
+    assert machine.calls == []
+    machine.environ["FAKE_UID"] = "1000"
+    program = machine.root / "bin" / command
+    program.write_text("#!/bin/sh\nexit 7\n")
+    program.chmod(0o755)
+    assert machine.run(command).returncode == 7
+    assert machine.calls[1] == f"sudo -n {machine.clone}/bootstrap --packages {command}"
+    (install,) = machine.installs
+    assert install.endswith(f"--no-install-recommends {browser}")
 
 
 def test_on_a_terminal_sudo_may_ask(machine: Machine) -> None:
