@@ -207,7 +207,10 @@ def guest_programs(workloads: Mapping[str, WorkloadDriver], places: Places) -> d
     for name, driver in workloads.items():
         if driver.program:
             source = places.workloads / name / driver.program
-            programs[source.stem] = build_program(source, places.cache, driver.linkage)
+            compiled = source.suffix == ".c"
+            programs[source.stem] = (
+                build_program(source, places.cache, driver.linkage) if compiled else source
+            )
     return programs
 
 

@@ -1,4 +1,4 @@
-"""A driver of one of our C programs (workloads/common/holder.h): it works, reports, and stays."""
+"""A driver of one of our programs (workloads/common/holder.h): it works, reports, and stays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ProgramDriver(WorkloadDriver):
     """Starts the program in the background and ends it with SIGTERM."""
 
     # comm, by which its processes are found, has at most 15 characters (TASK_COMM_LEN).
-    program: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,14}\.c$")]
+    program: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,14}\.(c|py)$")]
     """Source of the program, beside `workload.yaml`; the process has its name."""
 
     figures: ClassVar[tuple[str, ...]] = ("held_bytes",)

@@ -29,7 +29,9 @@ WORKLOADS: dict[Path, WorkloadDriver] = {
     yaml.parent: load_workload(yaml.parent) for yaml in sorted((ROOT / "workloads").glob("*/workload.yaml"))
 }
 SOURCES = {"guest-probe": ROOT / "guests" / "programs" / "guest-probe.c"} | {
-    driver.processes[0]: folder / driver.program for folder, driver in WORKLOADS.items() if driver.program
+    driver.processes[0]: folder / driver.program
+    for folder, driver in WORKLOADS.items()
+    if driver.program.endswith(".c")
 }
 LINKAGE = {driver.processes[0]: driver.linkage for driver in WORKLOADS.values()}
 HOLDERS = sorted(SOURCES.keys() - {"guest-probe"})
