@@ -10,6 +10,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections import deque
@@ -86,6 +87,7 @@ class Browser:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             preexec_fn=wire,  # noqa: PLW1509  # no threads here; there is no other way to a descriptor's number
+            start_new_session=True,  # the program is a script that starts the browser: end both
             close_fds=False,  # 3 and 4 are made in the child; all others close by themselves
         )
         os.close(commands_out)
@@ -101,7 +103,7 @@ class Browser:
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(5)
         os.close(self._answers)
 
