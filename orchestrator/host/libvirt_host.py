@@ -137,8 +137,21 @@ class LibvirtHost:
 
     @contextmanager
     def _started(self, start: Callable[[], Any]) -> Iterator[LibvirtDomain]:
+        domain: LibvirtDomain | None = None
         try:
-            handle = start()
+            # An interrupt between the start and the name for what was started would leave it to nobody.
+            with deferred():
+                domain = LibvirtDomain(self._libvirt, self._connection, self._handle_of(start))
+            domain.listen()
+            yield domain
+        finally:
+            if domain is not None:
+                with deferred():
+                    domain.destroy()
+
+    def _handle_of(self, start: Callable[[], Any]) -> Any:  # libvirt-python has no types
+        try:
+            return start()
         except self._libvirt.libvirtError as error:
             unrouted = "routable interface" in str(error)  # passt's own words (conf.c)
             raise InfrastructureError(
@@ -146,13 +159,6 @@ class LibvirtHost:
                 details=str(error),
                 hint=_ANY_INTERFACE if unrouted else "orchestrator doctor",
             ) from error
-        domain = LibvirtDomain(self._libvirt, self._connection, handle)
-        try:
-            domain.listen()
-            yield domain
-        finally:
-            with deferred():
-                domain.destroy()
 
 
 @contextmanager

@@ -33,7 +33,8 @@ from orchestrator.interrupts import deferred
 from orchestrator.processes import boot_id, lives, started_ticks
 
 # What a run starts. Nothing else is ever ended, even if our path stands on its command line.
-OUR_PROGRAMS = ("qemu-system-", "passt", "ansible", "ssh")
+_QEMU = "qemu-system-"
+OUR_PROGRAMS = (_QEMU, "passt", "ansible", "ssh")
 
 END_SECONDS = 10.0
 
@@ -138,6 +139,9 @@ def leftovers() -> list[Leftover]:
 
 def remove(folder: Path) -> None:
     """End the processes of a runtime folder and delete it."""
+    # QEMU first. A libvirt of ours starts passt anew when it ends under a QEMU that still runs
+    # (processNetdevStreamDisconnectedEvent(), src/qemu/qemu_driver.c), in this folder.
+    end(process for process in processes_of(folder) if process.name.startswith(_QEMU))
     end(processes_of(folder))
     # owner.json is the last to go: should we be killed meanwhile, `clean` still knows whose it was.
     with suppress(OSError):  # the look below tells whether it went
@@ -160,7 +164,7 @@ def kill_guests() -> None:
     """Kill every QEMU of this process at once, so that a call to one that hangs returns."""
     for folder in tuple(_mine):
         for process in processes_of(folder):
-            if process.name.startswith("qemu-system-"):
+            if process.name.startswith(_QEMU):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(process.pid, signal.SIGKILL)
 

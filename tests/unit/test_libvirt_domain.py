@@ -234,3 +234,18 @@ def test_a_signal_while_qemu_is_ended_waits_until_it_has(monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
         pass
     assert done == ["destroyed"]
+
+
+def test_a_signal_while_qemu_is_started_leaves_no_qemu_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def start(_xml: str, _flags: int) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("started")
+        return SimpleNamespace(destroy=lambda: done.append("destroyed"))
+
+    libvirt: Any = SimpleNamespace(libvirtError=FakeError, VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE=1)
+    host = LibvirtHost(libvirt, SimpleNamespace(createXML=start), "test:///")
+    with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
+        pytest.fail("the block began all the same")
+    assert done == ["started", "destroyed"]

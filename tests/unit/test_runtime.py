@@ -172,6 +172,25 @@ def test_what_ignores_sigterm_is_killed(
     assert wait_for(lambda: gone(child.pid) or None, Deadline(5), every=0.01)
 
 
+def test_a_passt_that_comes_again_while_qemu_runs_does_not_stay(
+    base: Path, program: Callable[[str], Path], spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
+    passt = program("passt")
+    folder = base / "0123abcd"
+    folder.mkdir()
+    loop = "n=0; while [ $n -lt 100 ]; do n=$((n+1)); sleep 0.1; done"
+    starts_passt_again = f"""
+        trap : TERM; echo ready
+        n=0; while [ $n -lt 20 ]; do n=$((n+1)); {passt} -c '{loop}' {folder}/v/socket; done
+    """
+    qemu = spawn(program("qemu-system-x"), "-c", starts_passt_again, f"{folder}/v/monitor")
+    assert qemu.stdout.readline() == "ready\n"
+    assert wait_for(lambda: len(list(processes_of(folder))) == 2 or None, Deadline(5), every=0.01)
+    remove(folder)
+    time.sleep(0.3)
+    assert list(processes_of(folder)) == []
+
+
 @pytest.mark.parametrize(
     ("owner", "listed"),
     [
