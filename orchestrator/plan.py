@@ -16,7 +16,17 @@ from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen, Machine
 from orchestrator.registry import Registry
 from orchestrator.scenario.expect import Expectation
-from orchestrator.scenario.model import Accel, Arm, Scenario, Setup, Start
+from orchestrator.scenario.model import (
+    LOCAL,
+    NESTED_KERNEL,
+    NESTED_MACHINE,
+    Accel,
+    Arm,
+    HostSetup,
+    Scenario,
+    Setup,
+    Start,
+)
 
 # Sizes and durations in a plan are numbers: bytes and seconds (units.py).
 _RESOLVED = {"resolved": True}
@@ -79,6 +89,10 @@ class TrialPlan(Frozen):
     accel: Accel
     start: Start = "cold"
     machine: Machine
+    host: str = LOCAL
+    host_machine: Machine = NESTED_MACHINE
+    host_kernel: str = NESTED_KERNEL
+    host_setup: HostSetup = HostSetup()
     setup: Setup
     steps: tuple[PlannedStep, ...]
     sample_every_seconds: float
@@ -107,6 +121,8 @@ class Plan(Frozen):
     scenario_path: str
     scenario_sha256: str
     guest: str
+    host: str = LOCAL
+    host_machine: Machine = NESTED_MACHINE
     accel: Accel
     start: Start = "cold"
     sample_every_seconds: float
@@ -140,6 +156,10 @@ class Plan(Frozen):
             accel=self.accel,
             start=self.start,
             machine=arm.machine,
+            host=self.host,
+            host_machine=self.host_machine,
+            host_kernel=arm.host_kernel,
+            host_setup=arm.host_setup,
             setup=arm.setup,
             steps=trial.steps,
             sample_every_seconds=self.sample_every_seconds,
@@ -161,7 +181,12 @@ class Plan(Frozen):
 
 
 def make_plan(
-    scenario: Scenario, *, seed: int | None = None, repeats: int | None = None, start: Start | None = None
+    scenario: Scenario,
+    *,
+    seed: int | None = None,
+    repeats: int | None = None,
+    start: Start | None = None,
+    host: str | None = None,
 ) -> Plan:
     """Decide everything. What is given replaces the scenario's. Pure: same input, same plan."""
     body = scenario.body
@@ -197,6 +222,8 @@ def make_plan(
         scenario_path=scenario.path,
         scenario_sha256=hashlib.sha256(scenario.file.text.encode()).hexdigest(),
         guest=body.guest,
+        host=host or body.host,
+        host_machine=body.host_machine,
         accel=body.accel,
         start=start or body.start,
         sample_every_seconds=body.sample_every,
@@ -230,6 +257,8 @@ def _with_columns(arms: tuple[Arm, ...]) -> tuple[PlannedArm, ...]:
             kernel_args=arm.kernel_args,
             setup=arm.setup,
             machine=arm.machine,
+            host_kernel=arm.host_kernel,
+            host_setup=arm.host_setup,
             differs={key: row.get(key, "") for key in told},
         )
         for arm, row in zip(arms, rows, strict=True)
@@ -238,10 +267,10 @@ def _with_columns(arms: tuple[Arm, ...]) -> tuple[PlannedArm, ...]:
 
 def _row(arm: Arm) -> dict[str, str]:
     """An arm as flat columns, `kernel` first."""
-    row = {"kernel": arm.kernel, "kernel_args": arm.kernel_args}
+    row = {"kernel": arm.kernel, "kernel_args": arm.kernel_args, "host_kernel": arm.host_kernel}
     for part in (arm.setup, arm.machine):
         row |= _flat(part.model_dump(mode="json"))
-    return row
+    return row | _flat(arm.host_setup.model_dump(mode="json"), "host_")
 
 
 def _flat(value: dict[str, object], prefix: str = "") -> dict[str, str]:

@@ -32,6 +32,10 @@ class TrialContext(Protocol):
     def domain(self) -> Domain:
         """The running virtual machine."""
 
+    @property
+    def host_domain(self) -> Domain | None:
+        """Its host, where that one is a guest of ours, too."""
+
     def now_ns(self) -> int:
         """Monotonic nanoseconds since the trial began."""
 
@@ -71,5 +75,8 @@ class TrialContext(Protocol):
     def execute(self, argv: list[str], deadline: Deadline) -> str:
         """Run a command in the guest to its end; returns what it printed, which is bounded."""
 
-    def snapshot(self, label: str) -> None:
-        """Take a snapshot and keep it with the trial."""
+    def snapshot(self, label: str, *, of_host: bool = False) -> None:
+        """Take a snapshot, of the guest or of its host, and keep it with the trial."""
+
+    def mark(self, label: str) -> None:
+        """Give the moment a name, once every probe has read what is there now."""

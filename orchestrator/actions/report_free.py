@@ -63,7 +63,7 @@ class ReportFree(Action):
         segments = ram_segments(domain, trial.machine)
 
         def present() -> int:
-            pages = sum(int(np.count_nonzero(page_state(domain.pid, one).backed)) for one in segments)
+            pages = sum(int(np.count_nonzero(page_state(domain.qemu, one).backed)) for one in segments)
             return pages * PAGE_BYTES
 
         requested_ns = trial.now_ns()

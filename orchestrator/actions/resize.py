@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import Outcome, TrialContext
 from orchestrator.actions.settle import Patience, move
 from orchestrator.errors import InfrastructureError
+from orchestrator.host.domain import Domain
 from orchestrator.host.machine import Machine
 from orchestrator.units import Duration, Size, format_size, write_size
 
@@ -55,7 +56,9 @@ class _Resize(Action):
         return f"{self.verb} to {format_size(self.to)}"
 
     def run(self, trial: TrialContext) -> None:
-        domain = trial.domain
+        self._resize(trial, trial.domain)
+
+    def _resize(self, trial: TrialContext, domain: Domain) -> None:
         if domain.virtio_mem() is None:
             raise InfrastructureError("the guest has no virtio-mem device")
 
@@ -96,3 +99,40 @@ class Unplug(_Resize):
     def patience(self) -> Patience:
         """How long to watch it."""
         return Patience(self.within, self.settle, self.watch)
+
+
+NO_GUEST_OF_OURS = "the host is no guest of ours, so its memory is not for us to take"
+
+
+class _HostResize(_Resize):
+    """The same for the host of the guest, where that one is a guest as well (`host: nested`)."""
+
+    def problems(self, machine: Machine) -> Iterator[FieldProblem]:  # noqa: ARG002  # not of that machine
+        yield from ()
+
+    def describe(self) -> str:
+        return f"{self.verb} the host to {format_size(self.to)}"
+
+    def run(self, trial: TrialContext) -> None:
+        domain = trial.host_domain
+        if domain is None:
+            trial.done(Outcome.REFUSED, said=NO_GUEST_OF_OURS)
+            return
+        self._resize(trial, domain)
+
+
+@ACTIONS.register("host_plug")
+class HostPlug(_HostResize):
+    """Give a nested host memory, by its virtio-mem device."""
+
+    verb: ClassVar = "plug"
+    sign: ClassVar = 1
+
+
+@ACTIONS.register("host_unplug")
+class HostUnplug(_HostResize):
+    """Take memory from a nested host while its guest runs. Any other host refuses."""
+
+    takes_memory: ClassVar = True
+    verb: ClassVar = "unplug"
+    sign: ClassVar = -1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.actions.resize import NO_GUEST_OF_OURS
 
 
 @ACTIONS.register("snapshot")
@@ -16,11 +17,16 @@ class TakeSnapshot(Action):
 
     label: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     """What to call it: it names the file, and stands in the report."""
+    of: Literal["guest", "host"] = "guest"
+    """Of what: `host` is a nested host; any other refuses."""
 
     def describe(self) -> str:
-        return f"snapshot {self.label}"
+        return f"snapshot {self.label}" if self.of == "guest" else f"snapshot {self.label} of the host"
 
     def run(self, trial: TrialContext) -> None:
         requested_ns = trial.now_ns()
-        trial.snapshot(self.label)
+        if self.of == "host" and trial.host_domain is None:
+            trial.done(Outcome.REFUSED, said=NO_GUEST_OF_OURS)
+            return
+        trial.snapshot(self.label, of_host=self.of == "host")
         trial.done(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())

@@ -153,6 +153,7 @@ def ssh_argv(guest: Guest, command: tuple[str, ...], *, terminal: bool) -> list[
         *("-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={guest.shell.known_hosts}"),
         *("-o", "GlobalKnownHostsFile=/dev/null", "-o", "ServerAliveInterval=15"),
         *("-o", "LogLevel=ERROR"),  # no "Connection to 127.0.0.1 closed."
+        *(("-o", f"ProxyCommand={guest.shell.proxy}") if guest.shell.proxy else ()),
         "-t" if terminal else "-T",
         *("-p", str(guest.shell.port), "root@127.0.0.1"),
         *(["--", shlex.join(command)] if command else []),

@@ -16,6 +16,7 @@ from orchestrator.guest.definition import load_definition
 from orchestrator.guest.image import find_image, image_key
 from orchestrator.guest.keys import ensure_keys
 from orchestrator.host import accel
+from orchestrator.host.shell import HostShell
 from orchestrator.units import format_duration
 
 _NO_IMAGE = "not probed: no guest image yet"
@@ -71,7 +72,7 @@ def acceleration(subject: Subject) -> Finding:
 
 def second_level(subject: Subject) -> Finding:
     """The second level of translation that guests get: the one whose tables runs measure."""
-    there, chosen = accel.second_level(), subject.acceleration
+    there, chosen = accel.second_level(HostShell()), subject.acceleration
     if chosen is not None and chosen.name != "kvm":
         unused = f"; {there} is on, but software emulation makes no use of it" if there != "none" else ""
         return Finding(Level.NOTE, f"none: second_level_bytes will be a gap{unused}", word="none")

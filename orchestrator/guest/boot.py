@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,28 +18,31 @@ from orchestrator.errors import (
     InfrastructureError,
 )
 from orchestrator.guest.build import GUEST_ADDRESS
-from orchestrator.guest.console import FLOOD_BYTES, Console
+from orchestrator.guest.console import FLOOD_BYTES, Console, mirrored
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.image import BootFiles, Image
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
-from orchestrator.guest.states import SavedState
+from orchestrator.guest.states import SavedState, hash_files
 from orchestrator.host.domain_xml import DomainFiles, RunFiles, domain_xml
 from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 from orchestrator.host.machine import Machine
+from orchestrator.host.shell import HostLostError, HostShell
 
 # A saved guest answers within seconds; on a machine that is busy with others it may take longer.
 ANSWER_SECONDS = 120.0
+_OVERLAY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A running guest: its machine, its shell and its console."""
+    """A running guest: its machine, its shell and its console. `host` is its host, if that is one, too."""
 
     domain: LibvirtDomain
     shell: GuestShell
     console: Console
     keys: SshKeys
+    host: Guest | None = None
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -73,6 +74,11 @@ class Guest:
 
         With `error`, what a caller met; it comes back with the console's tail if nothing worse is found.
         """
+        lost = self.host.why_dead() if self.host else None
+        if lost:
+            return HostLostError(
+                "the guest's host is lost", details=lost.brief, console_tail=lost.console_tail
+            )
         panic = self.console.panic()
         if panic:
             return GuestPanicError(
@@ -103,28 +109,31 @@ def booted(
     console_log: Path | None = None,
     disk: Path | None = None,
     kernel_args: str = "",
+    keep: bool = False,
 ) -> Iterator[Guest]:
     """Boot a guest on a fresh overlay and wait until its shell answers; end it afterwards.
 
-    The overlay is `disk`, or one in `scratch`. `kernel_args` are words that are added to the definition's
-    command line of the kernel.
+    The overlay is `disk`, or one in `scratch`, a folder to be made. `kernel_args` are words that are added to
+    the definition's command line of the kernel. With `keep` it goes on running, unless something failed.
     """
     with ExitStack() as stack:
-        scratch.mkdir(mode=0o711, parents=True)
-        console = Console(console_log or scratch / "console.log")
+        folder = stack.enter_context(host.shell.folder(scratch, keep=keep))
+        log = console_log or scratch / "console.log"
         files = DomainFiles(
-            kernel=boot.kernel,
-            initrd=boot.initrd,
+            kernel=host.shell.place(boot.kernel, _key(image, boot.kernel)),
+            initrd=host.shell.place(boot.initrd, _key(image, boot.initrd)) if boot.initrd else None,
             command_line=f"{definition.command_line} {kernel_args}".rstrip(),
-            disk=_overlay(image.disk, disk or scratch / "disk.qcow2"),
-            console_log=console.path,
-            ssh_port=_free_port(),
+            disk=disk or folder / "disk.qcow2",
+            console_log=log if host.shell.is_here else folder / "console.log",
+            ssh_port=host.shell.free_port(),
         )
+        _overlay(host.shell, host.shell.place(image.disk, _key(image, image.disk)), files.disk)
+        console = mirrored(host.shell, files.console_log, log)
         xml = domain_xml(name, machine, files, accel=accel, guest_address=GUEST_ADDRESS)
-        domain = stack.enter_context(host.domain(xml))
+        domain = stack.enter_context(host.domain(xml, keep=keep))
         progress(f"booting {boot.release}")
-        shell = _shell(stack, files, keys, scratch)
-        yield _answering(Guest(domain, shell, console, keys), definition.boot_within)
+        shell = guest_shell(stack, host, files.ssh_port, keys, scratch)
+        yield answering(Guest(domain, shell, console, keys), definition.boot_within)
 
 
 @contextmanager
@@ -134,29 +143,44 @@ def restored(
     """Let a saved guest go on, on a fresh overlay, and wait until its shell answers; end it afterwards.
 
     Its console begins with what it had printed until it was saved. Its clock is behind by as long as it
-    was away.
+    was away. The host is this machine.
     """
     with ExitStack() as stack:
         scratch.mkdir(mode=0o711, parents=True)
         shutil.copyfile(state.console_log, console_log)
         files = RunFiles(
-            disk=_overlay(state.disk, scratch / "disk.qcow2", backing="qcow2"),
+            disk=_overlay(host.shell, state.disk, scratch / "disk.qcow2", backing="qcow2"),
             console_log=console_log,
-            ssh_port=_free_port(),
+            ssh_port=host.shell.free_port(),
         )
         domain = stack.enter_context(host.restored_domain(state.memory, files))
-        shell = _shell(stack, files, keys, scratch)
-        yield _answering(Guest(domain, shell, Console(console_log), keys), ANSWER_SECONDS)
+        shell = guest_shell(stack, host, files.ssh_port, keys, scratch)
+        yield answering(Guest(domain, shell, Console(console_log), keys), ANSWER_SECONDS)
 
 
-def _shell(stack: ExitStack, files: RunFiles, keys: SshKeys, scratch: Path) -> GuestShell:
-    shell = GuestShell(files.ssh_port, keys, scratch / "known_hosts")
+@contextmanager
+def adopted(
+    host: LibvirtHost, name: str, keys: SshKeys, *, scratch: Path, console_log: Path
+) -> Iterator[Guest]:
+    """A guest that runs on the host already, once its shell answers. It goes on running."""
+    with ExitStack() as stack:
+        scratch.mkdir(mode=0o711, parents=True)
+        domain = stack.enter_context(host.running_domain(name))
+        files = domain.files()
+        shell = guest_shell(stack, host, files.ssh_port, keys, scratch)
+        console = mirrored(host.shell, files.console_log, console_log)
+        yield answering(Guest(domain, shell, console, keys), ANSWER_SECONDS)
+
+
+def guest_shell(stack: ExitStack, host: LibvirtHost, port: int, keys: SshKeys, scratch: Path) -> GuestShell:
+    """A shell in the guest behind a port of the host, closed with `stack`."""
+    shell = GuestShell(port, keys, scratch / "known_hosts", host.shell.target)
     stack.callback(shell.close)
     return shell
 
 
-def _answering(guest: Guest, seconds: float) -> Guest:
-    """The guest, once its shell answers."""
+def answering(guest: Guest, seconds: float) -> Guest:
+    """The guest, once its shell answers. Raises BootTimeoutError."""
     import paramiko
 
     deadline = Deadline(seconds)
@@ -180,18 +204,15 @@ def _answering(guest: Guest, seconds: float) -> Guest:
     )
 
 
-def _overlay(base: Path, path: Path, backing: str = "raw") -> Path:
+def _key(image: Image, file: Path) -> str:
+    """What names the contents of a file: its place in the image, or their hash."""
+    if file.is_relative_to(image.folder):
+        return f"{image.folder.name}/{file.relative_to(image.folder)}"
+    return hash_files([file])
+
+
+def _overlay(shell: HostShell, base: Path, path: Path, backing: str = "raw") -> Path:
     """A qcow2 file that takes all writes; the base, of format `backing`, is never written."""
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", backing, "-b", str(base), str(path)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise InfrastructureError("qemu-img could not make a disk overlay", details=done.stderr)
+    shell.run(argv, seconds=_OVERLAY_SECONDS)
     return path
-
-
-def _free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

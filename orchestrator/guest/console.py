@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.host.shell import HostShell
 
 MAX_CONSOLE_BYTES = 4 << 20
 FLOOD_BYTES = 64 << 20  # a guest that prints this much is filling our disk
 TAIL_LINES = 25
+_CHUNK_BYTES = 1 << 20
 _PANIC = re.compile(r"(Kernel panic - not syncing[^\r\n]{0,200})")
 # ANSI escapes and other control characters, which a terminal would act on.
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?!]*[ -/]*[@-~]|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -19,16 +25,18 @@ def printable(text: str) -> str:
 
 
 class Console:
-    """What the guest printed, as QEMU writes it to `path`."""
+    """What the guest printed: in `path`, where QEMU writes it, or where `fetch` brings it at every look."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fetch: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._fetch = fetch
         self._looked_at = 0
         self._panic = ""
         path.touch()
 
     def text(self) -> str:
         """All of it, up to a bound: the beginning of an endless console is kept, and its end."""
+        self._fetch()
         with self.path.open("rb") as stream:
             start = stream.read(MAX_CONSOLE_BYTES // 2)
             size = self.path.stat().st_size
@@ -53,4 +61,19 @@ class Console:
     @property
     def size(self) -> int:
         """Bytes printed so far."""
+        self._fetch()
         return self.path.stat().st_size
+
+
+def mirrored(shell: HostShell, there: Path, here: Path) -> Console:
+    """The console of a guest elsewhere: what it prints to `there` is brought to `here`."""
+    if shell.is_here:
+        return Console(here)
+
+    def fetch() -> None:
+        # A host that is lost has no more to tell; what came before is kept.
+        with suppress(OSError, InfrastructureError), here.open("ab") as sink:
+            while sink.tell() <= FLOOD_BYTES and (part := shell.tail(str(there), sink.tell(), _CHUNK_BYTES)):
+                sink.write(part)
+
+    return Console(here, fetch)

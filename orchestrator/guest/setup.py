@@ -6,6 +6,7 @@ Nothing else in the project imports ansible-runner.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 import time
@@ -49,6 +50,7 @@ def apply_playbook(
         "ansible_ssh_common_args": (
             f"-F /dev/null -o IdentitiesOnly=yes -o IdentityAgent=none -o StrictHostKeyChecking=yes"
             f" -o UserKnownHostsFile={shell.known_hosts} -o GlobalKnownHostsFile=/dev/null"
+            + (f" -o ProxyCommand={shlex.quote(shell.proxy)}" if shell.proxy else "")
         ),
     }
     failures: list[str] = []

@@ -16,6 +16,7 @@ from typing import Any
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, CommandTimeoutError, GuestLostError
 from orchestrator.guest.keys import SshKeys
+from orchestrator.host.ssh import SshTarget
 
 MAX_OUTPUT_BYTES = 64 << 20
 CONNECT_SECONDS = 20.0
@@ -39,15 +40,20 @@ class Result:
 
 
 class GuestShell:
-    """A shell in one guest. Close it when done; a lost connection is a GuestLostError."""
+    """A shell in one guest. Close it when done; a lost connection is a GuestLostError.
 
-    def __init__(self, port: int, keys: SshKeys, known_hosts: Path) -> None:
+    `port` is one of 127.0.0.1: of the host `target`, or of this machine.
+    """
+
+    def __init__(self, port: int, keys: SshKeys, known_hosts: Path, target: SshTarget | None = None) -> None:
         import fabric
         import paramiko
 
         # It logs every refused connection with a traceback, and while a guest boots all are refused.
         logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
         self.port = port
+        self.proxy = shlex.join(target.argv(forward=f"127.0.0.1:{port}")) if target else None
+        """A command whose standard input and output are a connection to the guest, where one is needed."""
         self.known_hosts = known_hosts
         known_hosts.write_text(keys.known_hosts_line(port))
         known_hosts.chmod(0o600)
@@ -57,6 +63,7 @@ class GuestShell:
             user="root",
             port=port,
             config=config,
+            gateway=self.proxy,
             connect_timeout=CONNECT_SECONDS,
             connect_kwargs={
                 "key_filename": str(keys.client),

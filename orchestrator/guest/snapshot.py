@@ -260,7 +260,7 @@ def _read_outside(guest: Guest, machine: Machine, flags: U64, vmcoreinfo: str) -
     segments = ram_segments(domain, machine)
 
     def read(pfns: I64) -> tuple[I64, U64]:
-        return read_frames(domain.pid, segments, pfns)
+        return read_frames(domain.qemu, segments, pfns)
 
     layout, why_not = _layout(read, vmcoreinfo)
     raw: RawEvidence | None = None

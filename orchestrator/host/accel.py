@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.deadline import Deadline
+from orchestrator.host.shell import HostShell
 
 _CONSOLE_BYTES = 1 << 20
 KVM_PROBE_SECONDS = 20.0
@@ -37,14 +38,11 @@ class Acceleration:
     second_level: str
 
 
-def second_level() -> str:
-    """EPT or NPT where the kernel's KVM has it switched on, else `none`."""
+def second_level(shell: HostShell) -> str:
+    """EPT or NPT where the host's KVM has it switched on, else `none`."""
     for module, parameter, name in (("kvm_intel", "ept", "EPT"), ("kvm_amd", "npt", "NPT")):
-        try:
-            value = (_MODULES / module / "parameters" / parameter).read_text().strip()
-        except OSError:
-            continue
-        if value in {"Y", "1"}:
+        path = str(_MODULES / module / "parameters" / parameter)
+        if shell.texts(path).get(path, "").strip() in {"Y", "1"}:
             return name
     return "none"
 
@@ -91,11 +89,28 @@ def probe_kvm(kernel: Path) -> str:
                 qemu.kill()
 
 
-def choose(wanted: str, kernel: Path) -> Acceleration:
-    """`auto`, `kvm` or `tcg`, decided. Asking for kvm where it does not work is left to the caller."""
+def probe_kvm_of(shell: HostShell, kernel: Path) -> str:
+    """`probe_kvm` on a host elsewhere, for a kernel that is there."""
+    if not shell.texts("/sys/module/kvm/parameters/*"):
+        return f"{shell.name} has no KVM"
+    argv = ["timeout", f"{KVM_PROBE_SECONDS:.0f}", "qemu-system-x86_64", "-machine", "q35", "-accel", "kvm"]
+    argv += ["-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    argv += ["-serial", "stdio", "-kernel", str(kernel)]
+    argv += ["-append", "console=ttyS0 earlyprintk=serial panic=-1"]
+    printed = shell.run(argv, seconds=2 * KVM_PROBE_SECONDS, check=False)
+    if _BANNER in printed and _WELL_UNDER_WAY.search(printed):
+        return ""
+    return f"KVM of {shell.name} cannot run a stock kernel"
+
+
+def choose(wanted: str, kernel: Path, shell: HostShell | None = None) -> Acceleration:
+    """`auto`, `kvm` or `tcg`, decided. Asking for kvm where it does not work is left to the caller.
+
+    `shell` is a host elsewhere, and `kernel` a file there.
+    """
     if wanted == "tcg":
         return Acceleration("tcg", "software emulation, as the scenario asks", "none")
-    trouble = probe_kvm(kernel)
+    trouble = probe_kvm_of(shell, kernel) if shell else probe_kvm(kernel)
     if trouble:
         return Acceleration("tcg", f"software emulation: {trouble}", "none")
-    return Acceleration("kvm", "KVM: a stock kernel printed under it", second_level())
+    return Acceleration("kvm", "KVM: a stock kernel printed under it", second_level(shell or HostShell()))

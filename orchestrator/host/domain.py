@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from orchestrator.host.qemu_process import QemuProcess
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Domain(Protocol):
     """A running virtual machine. Every call raises InfrastructureError when the host does not answer."""
 
     @property
-    def pid(self) -> int:
-        """Process id of its QEMU on its host."""
+    def qemu(self) -> QemuProcess:
+        """Its QEMU on its host."""
 
     def is_running(self) -> bool:
         """False once QEMU has ended or the guest has stopped, for whatever reason."""

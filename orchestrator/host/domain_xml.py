@@ -84,6 +84,16 @@ def relocated_xml(saved_xml: str, files: RunFiles) -> str:
     return etree.tostring(domain, encoding="unicode")
 
 
+def run_files(xml: str) -> RunFiles:
+    """What a domain of ours has of its own."""
+    domain = etree.fromstring(xml)
+    console = domain.find("devices/serial/source")
+    port = domain.find("devices/interface/portForward/range")
+    if console is None or port is None:
+        raise ValueError("the domain is none of ours")
+    return RunFiles(Path(disk_path(xml)), Path(str(console.get("path"))), int(str(port.get("start"))))
+
+
 def domain_name(xml: str) -> str:
     """The name of a domain."""
     return etree.fromstring(xml).findtext("name") or ""
@@ -179,6 +189,7 @@ def _virtio_mem(machine: Machine) -> list[etree._Element]:
                 E.node("0"),
                 E.block(str(device.block // KIB), unit="KiB"),
                 E.requested("0", unit="KiB"),
+                **({"dynamicMemslots": "yes"} if device.dynamic_memslots else {}),
             ),
             model="virtio-mem",
         )

@@ -12,15 +12,13 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import psutil
-
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
 from orchestrator.host.domain_xml import (
     RunFiles,
@@ -28,8 +26,12 @@ from orchestrator.host.domain_xml import (
     disk_path,
     domain_name,
     relocated_xml,
+    run_files,
     virtio_mem_request,
 )
+from orchestrator.host.qemu_process import QemuProcess
+from orchestrator.host.shell import HostShell, remote_shell
+from orchestrator.host.ssh import SshTarget, user_target
 from orchestrator.interrupts import deferred
 from orchestrator.units import KIB
 
@@ -51,6 +53,9 @@ _HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x
 
 # What QEMU tells of a DIMM that it or the guest answers for (qapi/acpi.json, machine.json, qdev.json).
 _DIMM_EVENTS = "^(ACPI_DEVICE_OST|MEM_UNPLUG_ERROR|DEVICE_UNPLUG_GUEST_ERROR|DEVICE_DELETED)$"
+
+# A host elsewhere that is silent for so long has gone (SILENCE_SECONDS of ssh is the same).
+_KEEPALIVE_SECONDS, _KEEPALIVES = 10, 6
 
 _MOST_ANSWERS = 10_000  # that wait to be asked for; a guest can answer as often as it likes
 
@@ -88,12 +93,15 @@ def _run_events(libvirt: Any) -> None:  # libvirt-python has no types
 
 
 class LibvirtHost:
-    """A libvirt connection."""
+    """A libvirt connection, and a shell on the same machine."""
 
-    def __init__(self, libvirt: Any, connection: Any, uri: str) -> None:  # libvirt-python has no types
+    def __init__(
+        self, libvirt: Any, connection: Any, uri: str, shell: HostShell
+    ) -> None:  # libvirt-python has no types
         self._libvirt = libvirt
         self._connection = connection
         self.uri = uri
+        self.shell = shell
 
     @property
     def versions(self) -> dict[str, str]:
@@ -112,9 +120,12 @@ class LibvirtHost:
         return self.uri.startswith(_EMBEDDED)
 
     @contextmanager
-    def domain(self, xml: str) -> Iterator[LibvirtDomain]:
-        """Start a transient domain; it is destroyed at the end, whatever happened."""
-        with self._started(lambda: self._connection.createXML(xml, 0)) as domain:
+    def domain(self, xml: str, *, keep: bool = False) -> Iterator[LibvirtDomain]:
+        """Start a transient domain; it is destroyed at the end, whatever happened.
+
+        With `keep` it goes on running, unless something failed.
+        """
+        with self._started(lambda: self._connection.createXML(xml, 0), keep=keep) as domain:
             yield domain
 
     @contextmanager
@@ -136,14 +147,32 @@ class LibvirtHost:
             yield domain
 
     @contextmanager
-    def _started(self, start: Callable[[], Any]) -> Iterator[LibvirtDomain]:
+    def running_domain(self, name: str) -> Iterator[LibvirtDomain]:
+        """A domain that runs there already, and goes on running."""
+        try:
+            handle = self._connection.lookupByName(name)
+        except self._libvirt.libvirtError as error:
+            raise InfrastructureError(f"{self.shell.name} has no guest {name}", details=str(error)) from error
+        domain = LibvirtDomain(self._libvirt, self._connection, handle, self.shell)
+        domain.listen()
+        try:
+            yield domain
+        finally:
+            with deferred():
+                domain.stop_listening()
+
+    @contextmanager
+    def _started(self, start: Callable[[], Any], *, keep: bool = False) -> Iterator[LibvirtDomain]:
         domain: LibvirtDomain | None = None
         try:
             # An interrupt between the start and the name for what was started would leave it to nobody.
             with deferred():
-                domain = LibvirtDomain(self._libvirt, self._connection, self._handle_of(start))
+                domain = LibvirtDomain(self._libvirt, self._connection, self._handle_of(start), self.shell)
             domain.listen()
             yield domain
+            if keep:
+                domain.stop_listening()
+                domain = None
         finally:
             if domain is not None:
                 with deferred():
@@ -162,27 +191,36 @@ class LibvirtHost:
 
 
 @contextmanager
-def open_host(uri: str | None, runtime: Path, cache: Path) -> Iterator[LibvirtHost]:
-    """Connect: to `uri`, or to an embedded driver with its root in the run's runtime folder.
+def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterator[LibvirtHost]:
+    """Connect: to `uri`, to the libvirt of a machine, or to an embedded driver rooted in the runtime folder.
 
     `cache` keeps what libvirt learns of QEMU by starting it several times (4 s); libvirt itself
     checks that it still fits (virQEMUCapsIsValid).
     """
     libvirt = _libvirt(runtime / "libvirt.log")
-    if uri is None:
-        uri = f"{_EMBEDDED}?root={_embedded_root(runtime / 'v', cache)}"
-    try:
-        connection = libvirt.open(uri)
-    except libvirt.libvirtError as error:
-        raise InfrastructureError(
-            f"cannot connect to {uri}", details=str(error), hint="orchestrator doctor"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        shell = HostShell()
+        if isinstance(uri, str) and urlsplit(uri).netloc:
+            if not uri.startswith("qemu+ssh://"):
+                raise BadInputError(f"{uri}: a host elsewhere is reached by qemu+ssh:// only")
+            uri = user_target(uri, runtime)
+        if isinstance(uri, SshTarget):
+            shell = stack.enter_context(remote_shell(uri))
+            uri = uri.libvirt_uri()
+        elif uri is None:
+            uri = f"{_EMBEDDED}?root={_embedded_root(runtime / 'v', cache)}"
+        try:
+            connection = libvirt.open(uri)
+            stack.callback(connection.close)
+            if not shell.is_here:
+                connection.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVES)
+        except libvirt.libvirtError as error:
+            raise InfrastructureError(
+                f"cannot connect to {uri}", details=str(error), hint="orchestrator doctor"
+            ) from error
         if uri.startswith(_EMBEDDED):
             _let_passt_in(uri)
-        yield LibvirtHost(libvirt, connection, uri)
-    finally:
-        connection.close()
+        yield LibvirtHost(libvirt, connection, uri, shell)
 
 
 def _embedded_root(root: Path, cache: Path) -> Path:
@@ -207,7 +245,9 @@ def _let_passt_in(uri: str) -> None:
 class LibvirtDomain:
     """A running domain; the real side of `orchestrator.host.domain.Domain`."""
 
-    def __init__(self, libvirt: Any, connection: Any, handle: Any) -> None:  # libvirt has no types
+    def __init__(
+        self, libvirt: Any, connection: Any, handle: Any, shell: HostShell
+    ) -> None:  # libvirt has no types
         self._libvirt = libvirt
         self._connection = connection
         self._handle = handle
@@ -215,7 +255,8 @@ class LibvirtDomain:
         self._callback: int | None = None
         self._monitor_callback: int | None = None
         self._answers: queue.Queue[DimmAnswer] = queue.Queue(_MOST_ANSWERS)
-        self._pid: int | None = None
+        self._shell = shell
+        self._qemu: QemuProcess | None = None
 
     def listen(self) -> None:
         """Begin to receive memory-device-size-change events."""
@@ -227,23 +268,19 @@ class LibvirtDomain:
         )
 
     @property
-    def pid(self) -> int:
-        """Process id of its QEMU, found by UUID and disk on a command line of this machine.
+    def qemu(self) -> QemuProcess:
+        """Its QEMU, found by UUID and disk on a command line of the host.
 
         All that were started from one saved state have the same UUID, but a disk of their own each.
         """
-        if self._pid is None:
+        if self._qemu is None:
             uuid = self._handle.UUIDString()
             disk = disk_path(self._call(self._handle.XMLDesc))
-            for process in psutil.process_iter(["name", "cmdline"]):
-                words = process.info["cmdline"] or []
-                named = uuid in words and any(disk in word for word in words)
-                if (process.info["name"] or "").startswith("qemu-system") and named:
-                    self._pid = process.pid
-                    break
-            else:
-                raise InfrastructureError("the guest's QEMU process is not on this machine")
-        return self._pid
+            pid = self._shell.find_process("qemu-system", uuid, disk)
+            if pid is None:
+                raise InfrastructureError(f"the guest's QEMU process is not on {self._shell.name}")
+            self._qemu = QemuProcess(pid, self._shell)
+        return self._qemu
 
     def is_running(self) -> bool:
         """False once QEMU has ended or the guest has stopped, for whatever reason."""
@@ -314,6 +351,10 @@ class LibvirtDomain:
         statistics: dict[str, int] = self._call(self._handle.memoryStats)
         return statistics
 
+    def files(self) -> RunFiles:
+        """Where its disk, its console and its port are, on the host."""
+        return run_files(self._call(self._handle.XMLDesc))
+
     def save(self, memory: Path) -> None:
         """Write the guest's memory and devices to a file, and end QEMU. The domain is gone then."""
         self._call(self._handle.save, str(memory))
@@ -336,6 +377,12 @@ class LibvirtDomain:
 
     def destroy(self) -> None:
         """End QEMU at once, if it still runs."""
+        self.stop_listening()
+        with suppress(self._libvirt.libvirtError):  # it may have ended by itself
+            self._handle.destroy()
+
+    def stop_listening(self) -> None:
+        """No more events."""
         if self._monitor_callback is not None:
             import libvirt_qemu
 
@@ -347,8 +394,6 @@ class LibvirtDomain:
             with suppress(self._libvirt.libvirtError):
                 self._connection.domainEventDeregisterAny(self._callback)
             self._callback = None
-        with suppress(self._libvirt.libvirtError):  # it may have ended by itself
-            self._handle.destroy()
 
     @property
     def _live(self) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import InfrastructureError, OrchestratorError
 from orchestrator.host.domain import Domain
 from orchestrator.host.machine import Machine
+from orchestrator.host.shell import HostShell
 from orchestrator.units import ENTRIES_PER_TABLE, GIB, KIB, MIB, PAGE_BYTES
 
 # hw/i386/pc_q35.c, pc_q35_init(): with this much RAM and more, only 2 GiB of it lie below 4 GiB.
@@ -20,10 +20,13 @@ _Q35_LOW_MAXIMUM = 0xB000_0000
 _Q35_LOW_WHEN_SPLIT = 2 * GIB
 _ABOVE_4G = 4 * GIB
 
-# Documentation/admin-guide/mm/pagemap.rst
-_PRESENT = np.uint64(1 << 63)
-_SWAPPED = np.uint64(1 << 62)
-_EXCLUSIVE = np.uint64(1 << 56)  # mapped by this process only, and once
+# Documentation/admin-guide/mm/pagemap.rst; of each entry's upper eight bits.
+_PRESENT = np.uint8(1 << (63 - 56))
+_SWAPPED = np.uint8(1 << (62 - 56))
+_EXCLUSIVE = np.uint8(1 << (56 - 56))  # mapped by this process only, and once
+_IS_HUGE = np.uint64(1 << 6)  # PAGE_IS_HUGE, include/uapi/linux/fs.h
+
+_MOST_FRAMES = 16_384  # that are read at a time
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,17 @@ def physical_end(machine: Machine) -> int:
     return _ABOVE_4G + machine.maximum_memory + (1 + devices) * GIB
 
 
-def status_bytes(pid: int) -> dict[str, int]:
+@dataclass(frozen=True)
+class QemuProcess:
+    """A QEMU, and the host where it runs."""
+
+    pid: int
+    shell: HostShell = field(default_factory=HostShell)
+
+
+def status_bytes(qemu: QemuProcess) -> dict[str, int]:
     """The `kB` lines of /proc/PID/status in bytes: VmRSS, VmPTE, ..."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = qemu.shell.text(f"/proc/{qemu.pid}/status").splitlines()
     pairs = (line.split(":", 1) for line in lines if line.endswith(" kB"))
     return {name: int(value.split()[0]) * KIB for name, value in pairs}
 
@@ -84,6 +95,8 @@ class PageState:
     zero_page: NDArray[np.bool_]
     """Present, and it takes no memory: it maps the zero page (or one that KSM merged). To restore a guest,
     QEMU reads each page that was saved as zeros (ram_handle_zero(), migration/ram.c), which maps it so."""
+    huge: NDArray[np.bool_] | None = None
+    """Mapped as part of a huge page; None where the host's kernel cannot tell."""
 
     @property
     def backed(self) -> NDArray[np.bool_]:
@@ -91,19 +104,35 @@ class PageState:
         return self.present & ~self.zero_page
 
 
-def page_state(pid: int, segment: Segment) -> PageState:
-    """What the process has of a segment. Raises OSError, and InfrastructureError where pagemap ends."""
+def page_state(qemu: QemuProcess, segment: Segment) -> PageState:
+    """What QEMU has of a segment. Raises OSError, and InfrastructureError where pagemap ends."""
     pages = segment.size // PAGE_BYTES
-    with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
-        raw = _pread_exactly(pagemap.fileno(), pages * 8, segment.host_virtual // PAGE_BYTES * 8)
-    words = np.frombuffer(raw, dtype="<u8")
+    try:
+        bits = qemu.shell.page_bits(qemu.pid, segment.host_virtual, pages)
+    except OSError as error:
+        raise _ended(error) from error
+    words = np.frombuffer(bits, dtype=np.uint8)
     present = (words & _PRESENT) != 0
     # A guest's RAM is mapped once, in QEMU; the zero pages, small and huge, never count as mapped so.
-    return PageState(present, (words & _SWAPPED) != 0, present & ((words & _EXCLUSIVE) == 0))
+    zero_page = present & ((words & _EXCLUSIVE) == 0)
+    return PageState(present, (words & _SWAPPED) != 0, zero_page, _huge(qemu, segment))
+
+
+def _huge(qemu: QemuProcess, segment: Segment) -> NDArray[np.bool_] | None:
+    try:
+        told = qemu.shell.page_regions(qemu.pid, segment.host_virtual, segment.size)
+    except OSError:
+        return None  # a kernel before 6.7 has no such call
+    huge = np.zeros(segment.size // PAGE_BYTES, dtype=bool)
+    regions = np.frombuffer(told, dtype="<u8").reshape(-1, 3)
+    for start, end, _ in regions[(regions[:, 2] & _IS_HUGE) != 0].astype(np.int64):
+        first = (start - segment.host_virtual) // PAGE_BYTES
+        huge[first : (end - segment.host_virtual) // PAGE_BYTES] = True
+    return huge
 
 
 def read_frames(
-    pid: int, segments: Sequence[Segment], pfns: NDArray[np.int64]
+    qemu: QemuProcess, segments: Sequence[Segment], pfns: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """Contents of guest frames.
 
@@ -113,33 +142,33 @@ def read_frames(
     """
     found: list[NDArray[np.int64]] = []
     contents: list[NDArray[np.uint64]] = []
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for segment in segments:
-            first = segment.guest_physical // PAGE_BYTES
-            inside = pfns[(pfns >= first) & (pfns < first + segment.size // PAGE_BYTES)]
-            if not len(inside):
-                continue
-            present = page_state(pid, segment).present
-            inside = inside[present[inside - first]]
-            # One read for each run of neighbouring frames.
-            for run in np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1):
-                if len(run):
-                    offset = segment.host_virtual + (int(run[0]) - first) * PAGE_BYTES
-                    raw = _pread_exactly(memory.fileno(), len(run) * PAGE_BYTES, offset)
-                    found.append(run)
-                    contents.append(np.frombuffer(raw, dtype="<u8").reshape(-1, ENTRIES_PER_TABLE))
+    for segment in segments:
+        first = segment.guest_physical // PAGE_BYTES
+        inside = pfns[(pfns >= first) & (pfns < first + segment.size // PAGE_BYTES)]
+        if not len(inside):
+            continue
+        try:
+            bits = qemu.shell.page_bits(qemu.pid, segment.host_virtual, segment.size // PAGE_BYTES)
+            there = (np.frombuffer(bits, dtype=np.uint8) & _PRESENT) != 0
+            inside = inside[there[inside - first]]
+            for part in np.array_split(inside, max(1, -(-len(inside) // _MOST_FRAMES))):
+                # One read for each run of neighbouring frames.
+                runs = [run for run in np.split(part, np.flatnonzero(np.diff(part) != 1) + 1) if len(run)]
+                places = [
+                    (segment.host_virtual + (int(run[0]) - first) * PAGE_BYTES, len(run) * PAGE_BYTES)
+                    for run in runs
+                ]
+                raw = qemu.shell.memory(qemu.pid, places)
+                found.append(part)
+                contents.append(np.frombuffer(raw, dtype="<u8").reshape(-1, ENTRIES_PER_TABLE))
+        except OSError as error:
+            raise _ended(error) from error
     if not found:
         return np.empty(0, np.int64), np.empty((0, ENTRIES_PER_TABLE), np.uint64)
     return np.concatenate(found), np.concatenate(contents)
 
 
-def _pread_exactly(descriptor: int, size: int, offset: int) -> bytes:
-    parts = []
-    while size:
-        part = os.pread(descriptor, min(size, 64 * MIB), offset)
-        if not part:
-            raise InfrastructureError("QEMU's memory ended before the guest's did")
-        parts.append(part)
-        size -= len(part)
-        offset += len(part)
-    return b"".join(parts)
+def _ended(error: OSError) -> OrchestratorError | OSError:
+    if error.errno != errno.ENODATA:
+        return error
+    return InfrastructureError("QEMU's memory ended before the guest's did")

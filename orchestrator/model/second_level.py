@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from orchestrator.units import ENTRIES_PER_TABLE, GIB, PAGE_BYTES
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.model.tables import needed_tables
+from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
 # What a QEMU of machine type q35 or pc maps beside RAM: its firmware, below 4 GiB, by one PTE table and
-# the PMD table above it; and option ROMs and legacy video, which lie in the first 2 MiB of RAM.
+# the PMD table above it.
 _FIRMWARE_TABLES = 2
-_UPPER_TABLES = 2  # root and PDPT, of four levels and at most 512 GiB
 
 
-def needed_bytes(ranges_4k: int, ram_bytes: int) -> int:
-    """Bytes of tables, of all levels, for a guest whose RAM begins at 0 and is below the hole under 4 GiB.
+def needed_bytes(pages: NDArray[np.int64], huge: NDArray[np.bool_]) -> int:
+    """Bytes of tables, of all levels, that map some pages of a guest and no others.
 
-    `ranges_4k` aligned ranges of 2 MiB have a page of 4 KiB present in the host, and need a PTE table
-    each; a range that is one huge page is a leaf of the PMD table, which is there anyway.
+    `pages`: sorted numbers of the guest's 4 KiB pages that the host has, shape (n,); `huge`, of the same
+    shape, those that are part of a huge page of the host. KVM maps such a range of 2 MiB by a leaf of the
+    PMD table (kvm_mmu_max_mapping_level(), arch/x86/kvm/mmu/mmu.c), which needs no PTE table. The first 2 MiB
+    are never mapped so: legacy video and ROMs are memory slots of their own in it.
     """
-    if not 0 <= ranges_4k <= ram_bytes // (PAGE_BYTES * ENTRIES_PER_TABLE):
-        raise ValueError(f"{ranges_4k} ranges of 2 MiB in {ram_bytes} bytes")
-    pmd_tables = -(-ram_bytes // GIB)
-    return (ranges_4k + pmd_tables + _FIRMWARE_TABLES + _UPPER_TABLES) * PAGE_BYTES
+    if not len(pages):
+        return 0
+    small = pages[~huge | (pages < ENTRIES_PER_TABLE)]
+    counts = needed_tables(pages)
+    of_leaves = needed_tables(small, levels=1)
+    return int(counts[2:].sum() + of_leaves[1] + _FIRMWARE_TABLES) * PAGE_BYTES

@@ -11,6 +11,7 @@ from orchestrator.guest.sampler import Tick
 from orchestrator.host.domain import Dimm, Domain
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import Segment, ram_segments
+from orchestrator.host.shell import HostShell
 from orchestrator.observation import Reading
 from orchestrator.registry import Registry
 from orchestrator.units import KIB
@@ -23,6 +24,11 @@ class HostView:
     domain: Domain
     machine: Machine
     _segments: dict[tuple[Dimm, ...], tuple[Segment, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def shell(self) -> HostShell:
+        """The machine itself."""
+        return self.domain.qemu.shell
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -44,7 +50,7 @@ class Probe:
         """Readings from the guest's files."""
         yield from ()
 
-    def from_bare_host(self) -> Iterator[Reading]:
+    def from_bare_host(self, shell: HostShell) -> Iterator[Reading]:  # noqa: ARG002  # as above
         """Readings from the host before the guest is started: a baseline."""
         yield from ()
 

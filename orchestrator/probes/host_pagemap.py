@@ -5,32 +5,40 @@ from collections.abc import Iterator
 import numpy as np
 
 from orchestrator.host.qemu_process import page_state
-from orchestrator.model.tables import needed_tables
+from orchestrator.model.second_level import needed_bytes
 from orchestrator.observation import Origin, Reading
 from orchestrator.probes.base import PROBES, HostView, Probe
-from orchestrator.units import PAGE_BYTES
+from orchestrator.units import PAGE_BYTES, PMD_BYTES
+
+_OLD = "the host's kernel does not tell which pages are huge (Linux 6.7 does)"
 
 
 @PROBES.register("host_pagemap")
 class HostPagemap(Probe):
-    """`second_level_needed_bytes`: tables of all levels, if each backed page is mapped as 4 KiB.
+    """`second_level_needed_bytes`: tables of all levels that map what is backed, huge pages as such.
 
     `zero_page_bytes` take no memory, and are neither in `present_bytes` nor needed: nobody wrote them.
-
-    An upper bound where the host backs the guest with huge pages, which need no last-level table.
+    `huge_ranges` and `small_ranges` count ranges of 2 MiB. On a host that does not tell huge pages from
+    others, the prediction is an upper bound.
     """
 
     def from_host(self, host: HostView) -> Iterator[Reading]:
-        pid = host.domain.pid
-        pages, swapped_pages, zero_pages = [], 0, 0
+        qemu = host.domain.qemu
+        pages, huge, swapped_pages, zero_pages, tells = [], [], 0, 0, True
         for segment in host.segments:
-            state = page_state(pid, segment)
-            pages.append(np.flatnonzero(state.backed) + segment.guest_physical // PAGE_BYTES)
+            state = page_state(qemu, segment)
+            backed = np.flatnonzero(state.backed)
+            pages.append(backed + segment.guest_physical // PAGE_BYTES)
+            tells &= state.huge is not None
+            huge.append(np.zeros(len(backed), dtype=bool) if state.huge is None else state.huge[backed])
             swapped_pages += int(np.count_nonzero(state.swapped))
             zero_pages += int(np.count_nonzero(state.zero_page))
-        mapped = np.concatenate(pages)
+        mapped, is_huge = np.concatenate(pages), np.concatenate(huge)
         yield Reading("present_bytes", len(mapped) * PAGE_BYTES, "bytes")
         yield Reading("swapped_bytes", swapped_pages * PAGE_BYTES, "bytes")
         yield Reading("zero_page_bytes", zero_pages * PAGE_BYTES, "bytes")
-        needed = int(needed_tables(mapped).sum()) * PAGE_BYTES
+        for name, chosen in (("huge_ranges", mapped[is_huge]), ("small_ranges", mapped[~is_huge])):
+            ranges = len(np.unique(chosen // (PMD_BYTES // PAGE_BYTES)))
+            yield Reading(name, ranges if tells else None, "", gap="" if tells else _OLD)
+        needed = needed_bytes(mapped, is_huge)
         yield Reading("second_level_needed_bytes", needed, "bytes", origin=Origin.PREDICTED)

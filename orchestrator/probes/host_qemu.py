@@ -14,7 +14,7 @@ class HostQemu(Probe):
     """VmPTE is the first level of translation on the host: QEMU's own tables, not KVM's."""
 
     def from_host(self, host: HostView) -> Iterator[Reading]:
-        values = status_bytes(host.domain.pid)
+        values = status_bytes(host.domain.qemu)
         for name in _WANTED:
             if name in values:
                 yield Reading(name, values[name], "bytes")

@@ -12,18 +12,20 @@ from pathlib import Path
 
 from orchestrator.errors import BadInputError, ExitCode, GuestError, OrchestratorError
 from orchestrator.guest.definition import GuestDefinition, load_definition
-from orchestrator.guest.image import ensure_image
-from orchestrator.guest.keys import ensure_keys
+from orchestrator.guest.image import Image, ensure_image
+from orchestrator.guest.keys import SshKeys, ensure_keys
 from orchestrator.host.accel import Acceleration, choose
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
+from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
 from orchestrator.plan import Plan, PlannedStep, Trial
-from orchestrator.run.meta import command_line, guest_facts, provenance
+from orchestrator.run.meta import command_line, guest_facts, host_facts, provenance
 from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
-from orchestrator.run.start import Lab, guest_programs, planned_workloads
+from orchestrator.run.start import Lab, NestedHosts, guest_programs, planned_workloads
 from orchestrator.run.trial import run_trial
+from orchestrator.scenario.model import KVM_HOST, LOCAL, NESTED, NESTED_KERNEL
 from orchestrator.store import RunWriter, Status, layout, open_run
 from orchestrator.summary import TrialSummary, load, saved, summarise_trial, write_summaries
 from orchestrator.verdict import judge
@@ -146,10 +148,17 @@ class _Job:
             began = time.monotonic()
             image = ensure_image(self.definition, keys, places.cache, progress=progress.note)
             run.update_meta(image_seconds=round(time.monotonic() - began, 3))
-            acceleration = _accelerate(plan, image.boot_files(self.definition.default_kernel).kernel)
+            where = self.connect or plan.host
+            nested = self._nested(keys) if where == NESTED else None
+            uri = None if where in {LOCAL, NESTED} else where
+            host = stack.enter_context(open_host(uri, runtime, places.cache))
+            if nested:
+                reason = f"KVM of a nested host, itself under {nested.accel}: times mean nothing, counts do"
+                acceleration = Acceleration("kvm", reason, "")
+            else:
+                acceleration = _accelerate(plan, image, self.definition.default_kernel, host.shell)
             progress.note(acceleration.reason)
-            host = stack.enter_context(open_host(self.connect, runtime, places.cache))
-            facts = guest_facts(host, acceleration, image)
+            facts = {**host_facts(host), **guest_facts(acceleration, image)}
             _must_be_alike(self.meta, facts)
             run.update_meta(**facts)
             lab = Lab(
@@ -162,6 +171,8 @@ class _Job:
                 runtime,
                 progress,
                 self.programs,
+                nested,
+                lambda facts: run.update_meta(**facts),
             )
             opened = open_run(run.directory)
             # Of the trials that are there already; those to be done again were set aside.
@@ -184,6 +195,12 @@ class _Job:
                 progress.trial_done(trial.id, _outcome(error), time.monotonic() - began)
         return errors
 
+    def _nested(self, keys: SshKeys) -> NestedHosts:
+        definition = load_definition(self.places.guests / f"{KVM_HOST}.yaml")
+        image = ensure_image(definition, keys, self.places.cache, progress=self.progress.note)
+        # Seen from outside it is a guest like any other.
+        return NestedHosts(image, definition, choose("auto", image.boot_files(NESTED_KERNEL).kernel).name)
+
 
 def _outcome(error: OrchestratorError | None) -> str:
     if error is None:
@@ -202,8 +219,13 @@ def _must_be_alike(before: Mapping[str, object], now: Mapping[str, object]) -> N
             )
 
 
-def _accelerate(plan: Plan, kernel: Path) -> Acceleration:
-    chosen = choose(plan.accel, kernel)
+def _accelerate(plan: Plan, image: Image, default_kernel: str, shell: HostShell) -> Acceleration:
+    kernel = image.boot_files(default_kernel).kernel
+    if shell.is_here:
+        chosen = choose(plan.accel, kernel)
+    else:
+        there = shell.place(kernel, f"{image.folder.name}/boot/{kernel.name}")
+        chosen = choose(plan.accel, there, shell)
     if plan.accel == "kvm" and chosen.name != "kvm":
         raise BadInputError(
             f"the scenario asks for KVM: {chosen.reason}",

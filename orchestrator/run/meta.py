@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -12,9 +13,10 @@ from pathlib import Path
 import psutil
 
 from orchestrator.guest.image import Image
-from orchestrator.host.accel import Acceleration
+from orchestrator.host.accel import Acceleration, second_level
 from orchestrator.host.cpu import cpu_model
 from orchestrator.host.libvirt_host import LibvirtHost
+from orchestrator.units import KIB
 
 _PACKAGES = (
     "libvirt-python",
@@ -49,14 +51,31 @@ def provenance(command_line: list[str], root: Path) -> dict[str, object]:
     }
 
 
-def guest_facts(host: LibvirtHost, acceleration: Acceleration, image: Image) -> dict[str, object]:
-    """What is known once the host is connected and the image built."""
+def host_facts(host: LibvirtHost) -> dict[str, object]:
+    """What is known of the host of the guests: its translation, versions, kernel, processor, memory."""
+    shell = host.shell
+    cpus = [line for line in shell.text("/proc/cpuinfo").splitlines() if line.startswith("model name")]
+    memory = re.search(r"^MemTotal: *([0-9]+) kB", shell.text("/proc/meminfo"))
+    return {
+        "second_level": second_level(shell),
+        "libvirt_uri": host.uri.partition("?")[0],
+        "hypervisor": host.versions,
+        "host": {
+            "name": shell.name,
+            "kernel": shell.text("/proc/sys/kernel/osrelease").strip(),
+            "cpu": cpus[0].partition(":")[2].strip() if cpus else "",
+            "cpus": len(cpus),
+            "memory_bytes": int(memory[1]) * KIB if memory else 0,
+        },
+    }
+
+
+def guest_facts(acceleration: Acceleration, image: Image) -> dict[str, object]:
+    """What is known once the acceleration is chosen and the image built."""
     return {
         "accel": acceleration.name,
         "accel_reason": acceleration.reason,
         "second_level": acceleration.second_level,
-        "libvirt_uri": host.uri.partition("?")[0],
-        "hypervisor": host.versions,
         "image": {
             "key": image.key,
             "kernels": image.releases,

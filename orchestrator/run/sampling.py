@@ -38,6 +38,7 @@ class Sampling:
         self._broken = ""
         self._quiet = Deadline(SILENCE_SECONDS)
         self._channel: Any = None  # paramiko.Channel
+        self._rounds = [0, 0]  # samples of the guest, and of its host
 
     def check(self) -> None:
         """Raise GuestLostError when the guest's stream has ended or fallen silent."""
@@ -47,6 +48,19 @@ class Sampling:
             raise GuestLostError("the guest stopped answering on ssh", details=self._lost)
         if self._quiet.expired:
             raise GuestLostError(f"the guest sent no sample for {SILENCE_SECONDS:.0f} s")
+
+    def wait_for_sample(self, check: Callable[[], None]) -> None:
+        """Wait until every probe has read what is there now, of the guest and of its host.
+
+        Two rounds: the one that goes on had begun before.
+        """
+        wanted = [count + 2 for count in self._rounds]
+        deadline = Deadline(SILENCE_SECONDS)
+        while any(count < least for count, least in zip(self._rounds, wanted, strict=True)):
+            check()
+            if deadline.expired:
+                raise GuestLostError(f"no sample came in {SILENCE_SECONDS:.0f} s")
+            time.sleep(min(0.1, self._every))
 
     @contextmanager
     def running(self, processes: list[str]) -> Iterator[None]:
@@ -77,6 +91,7 @@ class Sampling:
                 last_ns = _later(tick, last_ns)
                 for name, probe in self._probes:
                     self._keep(name, probe.from_guest(tick))
+                self._rounds[0] += 1
         except (OrchestratorError, OSError, EOFError) as error:
             reason = str(error) or type(error).__name__
         except Exception as error:  # noqa: BLE001  # a fault of ours in a thread; `check` tells it
@@ -104,6 +119,7 @@ class Sampling:
                         return
                     readings = [Reading("host", None, "", gap=str(error) or type(error).__name__)]
                 self._keep(name, readings)
+            self._rounds[1] += 1
             # What was missed is not made up for.
             next_at = max(next_at + self._every, time.monotonic())
             self._stop.wait(next_at - time.monotonic())

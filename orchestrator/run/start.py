@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.guest.boot import Guest, booted, restored
 from orchestrator.guest.build import GUEST_ADDRESS
@@ -32,10 +33,24 @@ from orchestrator.workloads import WorkloadDriver, load_workload
 # Boot goes on behind the first shell: what is still to come then is waited for, before it is saved.
 QUIET_SECONDS = 120.0
 
+Started = TypeVar("Started")
+
+
+@dataclass(frozen=True)
+class NestedHosts:
+    """What nested hosts are made of: guests of this machine. `accel` is what they themselves run under."""
+
+    image: Image
+    definition: GuestDefinition
+    accel: str
+
 
 @dataclass(frozen=True)
 class Lab:
-    """What trials of a run share. `programs` are installed in every guest of the run: name -> file."""
+    """What trials of a run share. `programs` are installed in every guest of the run: name -> file.
+
+    With `nested`, each trial has a host of its own, and `host` is where that one runs.
+    """
 
     host: LibvirtHost
     image: Image
@@ -46,6 +61,9 @@ class Lab:
     runtime: Path
     progress: Progress
     programs: Mapping[str, Path]
+    nested: NestedHosts | None = None
+    learn: Callable[[Mapping[str, object]], None] = lambda _: None
+    """Takes what is learned of the host once there is one: for meta.json."""
 
 
 @contextmanager
@@ -57,21 +75,10 @@ def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int], **facts: ob
     writer.event("phase", ended_ns, phase=name, seconds=(ended_ns - began_ns) / 1e9, **facts)
 
 
-@contextmanager
-def started(
-    plan: TrialPlan, lab: Lab, writer: TrialWriter, scratch: Path, now_ns: Callable[[], int]
-) -> Iterator[Guest]:
-    """A guest as the plan asks for it. It is ended at the end."""
-    # The names of other people's domains on a libvirt that is shared would clash with that of a state.
-    warm = plan.start == "warm" and lab.host.embedded
-    with ExitStack() as stack:
-        begin = _Begin(plan, lab, writer, scratch, now_ns, stack)
-        guest = begin.warm() if warm else begin.cold()
-        yield guest
-
-
 @dataclass(frozen=True)
-class _Begin:
+class Begin:
+    """What it takes to begin a trial. What is started goes on `stack`."""
+
     plan: TrialPlan
     lab: Lab
     writer: TrialWriter
@@ -80,36 +87,54 @@ class _Begin:
     stack: ExitStack
 
     def cold(self) -> Guest:
+        """A guest that is booted and set up now, on the host of the run."""
         name = f"{self.lab.runtime.name}-{self.plan.id}"[:40]
-        guest = self.stack.enter_context(self._set_up(name, self.scratch, self.writer.console_log))
+        guest = self.stack.enter_context(
+            self.set_up(self.lab.host, name, self.scratch, self.writer.console_log)
+        )
         self.writer.event("guest.start", self.now_ns(), start="cold", state="")
         return guest
 
     def warm(self) -> Guest:
+        """A guest that goes on from its saved state, which is made if it is not there."""
         spec = guest_spec(self.plan, self.lab)
+        return self.from_state(
+            spec,
+            make=lambda state: self._make(spec, state),
+            restore=lambda state: self.stack.enter_context(
+                restored(
+                    self.lab.host,
+                    state,
+                    self.lab.keys,
+                    scratch=self.scratch,
+                    console_log=self.writer.console_log,
+                )
+            ),
+        )
+
+    def from_state(
+        self,
+        spec: GuestSpec,
+        *,
+        make: Callable[[SavedState], None],
+        restore: Callable[[SavedState], Started],
+    ) -> Started:
+        """What `restore` gives of a saved state."""
         made = 0
 
-        def make(state: SavedState) -> None:
+        def making(state: SavedState) -> None:
             nonlocal made
             made += 1
-            self._make(spec, state)
+            make(state)
 
-        def restore(state: SavedState) -> Guest:
+        def restoring(state: SavedState) -> Started:
             self.lab.progress.step("restore", 0, len(self.plan.steps))
             with phase(self.writer, "restore", self.now_ns):
-                return self.stack.enter_context(
-                    restored(
-                        self.lab.host,
-                        state,
-                        self.lab.keys,
-                        scratch=self.scratch,
-                        console_log=self.writer.console_log,
-                    )
-                )
+                return restore(state)
 
-        guest = start_from_state(self.lab.places.cache, spec, make=make, restore=restore)
+        started = start_from_state(self.lab.places.cache, spec, make=making, restore=restoring)
         self.writer.event("guest.start", self.now_ns(), start="warm", state=spec.key, made=bool(made))
-        return guest
+        return started
 
     def _make(self, spec: GuestSpec, state: SavedState) -> None:
         """Boot and set up a guest, and save it."""
@@ -119,19 +144,29 @@ class _Begin:
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, scratch, ignore_errors=True)
             guest = stack.enter_context(
-                self._set_up(f"state-{spec.key}", scratch, console_log, disk=state.disk)
+                self.set_up(self.lab.host, f"state-{spec.key}", scratch, console_log, disk=state.disk)
             )
-            self.lab.progress.step("save", 0, len(self.plan.steps))
-            with phase(self.writer, "save", self.now_ns), guest.telling():
-                for argv in (["systemctl", "is-system-running", "--wait"], ["sync"]):
-                    guest.shell.run(argv, seconds=QUIET_SECONDS, check=False)
-                guest.shell.close()  # else the guest would wait for its end
-                guest.domain.save(state.memory)
+            self.save(guest, state)
         shutil.copyfile(console_log, state.console_log)
 
+    def save(self, guest: Guest, state: SavedState) -> None:
+        """Save a guest of this machine once it is quiet; it ends with that."""
+        self.lab.progress.step("save", 0, len(self.plan.steps))
+        with phase(self.writer, "save", self.now_ns), guest.telling():
+            quieten(guest)
+            guest.shell.close()  # else the guest would wait for its end
+            guest.domain.save(state.memory)
+
     @contextmanager
-    def _set_up(
-        self, name: str, scratch: Path, console_log: Path, *, disk: Path | None = None
+    def set_up(
+        self,
+        host: LibvirtHost,
+        name: str,
+        scratch: Path,
+        console_log: Path,
+        *,
+        disk: Path | None = None,
+        keep: bool = False,
     ) -> Iterator[Guest]:
         """A guest that has booted and has what the playbook gives it."""
         plan, lab = self.plan, self.lab
@@ -140,7 +175,7 @@ class _Begin:
             with phase(self.writer, "boot", self.now_ns):
                 guest = stack.enter_context(
                     booted(
-                        lab.host,
+                        host,
                         lab.image,
                         lab.image.boot_files(plan.kernel),
                         plan.machine,
@@ -153,12 +188,19 @@ class _Begin:
                         console_log=console_log,
                         disk=disk,
                         kernel_args=plan.kernel_args,
+                        keep=keep,
                     )
                 )
             lab.progress.step("set up", 0, len(plan.steps))
             with phase(self.writer, "set up", self.now_ns), guest.telling():
                 install(guest, lab.programs, lab.places.playbooks, scratch / "s", check=guest.must_live)
             yield guest
+
+
+def quieten(guest: Guest) -> None:
+    """Wait until it has done what comes behind its first shell, and has written it down."""
+    for argv in (["systemctl", "is-system-running", "--wait"], ["sync"]):
+        guest.shell.run(argv, seconds=QUIET_SECONDS, check=False)
 
 
 def guest_spec(plan: TrialPlan, lab: Lab) -> GuestSpec:

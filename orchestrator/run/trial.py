@@ -12,18 +12,20 @@ from orchestrator.actions import Action
 from orchestrator.actions.context import Outcome
 from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestError, OrchestratorError
+from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.setup import apply_settings
 from orchestrator.guest.snapshot import SnapshotTaker
 from orchestrator.host.libvirt_host import LibvirtDomain
 from orchestrator.host.machine import Machine
+from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
 from orchestrator.observation import Observation
 from orchestrator.plan import TrialPlan
 from orchestrator.probes import PROBES, HostView
+from orchestrator.run.begin import begun
 from orchestrator.run.sampling import Sampling
-from orchestrator.run.start import Lab, phase, planned_workloads, started
+from orchestrator.run.start import Lab, phase, planned_workloads
 from orchestrator.store import TrialWriter
 from orchestrator.store.snapshot_file import write_snapshot
 from orchestrator.workloads import WorkloadDriver, load_workload
@@ -47,6 +49,7 @@ class LiveTrial:
     guest: Guest
     sampling: Sampling
     snapshots: SnapshotTaker
+    host_snapshots: SnapshotTaker | None
     deadline: Deadline
     began_ns: int
     workloads: Mapping[str, WorkloadDriver]
@@ -64,6 +67,10 @@ class LiveTrial:
     @property
     def domain(self) -> LibvirtDomain:
         return self.guest.domain
+
+    @property
+    def host_domain(self) -> LibvirtDomain | None:
+        return self.guest.host.domain if self.guest.host else None
 
     def now_ns(self) -> int:
         return time.monotonic_ns() - self.began_ns
@@ -136,13 +143,26 @@ class LiveTrial:
         seconds = deadline.sooner(self.deadline.remaining).remaining
         return self.guest.shell.run(argv, seconds=seconds).text
 
-    def snapshot(self, label: str) -> None:
+    def mark(self, label: str) -> None:
+        self.sampling.wait_for_sample(self.check)
+        self.writer.event("mark", self.now_ns(), label=label)
+
+    def snapshot(self, label: str, *, of_host: bool = False) -> None:
         t_ns = self.now_ns()
-        snapshot = self.snapshots.take(label)
+        taker = self.host_snapshots if of_host else self.snapshots
+        if taker is None:
+            raise InfrastructureError("the host is no guest of ours")
+        snapshot = taker.take(label)
         path = self.writer.snapshots / f"{self.step:02d}-{label}.npz"
         write_snapshot(path, snapshot)
         self.writer.event(
-            "snapshot", t_ns, label=label, file=path.name, paused=snapshot.paused, moved=snapshot.moved
+            "snapshot",
+            t_ns,
+            label=label,
+            of="host" if of_host else "guest",
+            file=path.name,
+            paused=snapshot.paused,
+            moved=snapshot.moved,
         )
 
 
@@ -193,10 +213,11 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
 
     scratch = lab.runtime / plan.id[:24]
     workloads = planned_workloads(plan.steps, lab.places)
-    _observe_bare_host(plan, writer)
+    if lab.nested is None:
+        _observe_bare_host(plan, lab.host.shell, writer)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        guest = stack.enter_context(started(plan, lab, writer, scratch, now_ns))
+        guest = stack.enter_context(begun(plan, lab, writer, scratch, now_ns))
         with guest.telling():
             progress.step("set up", 0, len(plan.steps))
             with phase(writer, "settings", now_ns):
@@ -205,22 +226,26 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
             sampling = Sampling(writer, now_ns, guest.shell, view, plan.sample_every_seconds)
             deadline = Deadline(plan.deadline_seconds)
             watched = sorted({name for driver in workloads.values() for name in driver.processes})
-            with sampling.running(watched), SnapshotTaker(guest, plan.machine) as snapshots:
-                trial = LiveTrial(
-                    plan, lab, writer, guest, sampling, snapshots, deadline, began_ns, workloads
-                )
-                for number, step in enumerate(plan.steps, start=1):
-                    _run_step(trial, number, step.action, step.load())
+            stack.enter_context(sampling.running(watched))
+            snapshots = stack.enter_context(SnapshotTaker(guest, plan.machine))
+            of_host = (
+                stack.enter_context(SnapshotTaker(guest.host, plan.host_machine)) if guest.host else None
+            )
+            trial = LiveTrial(
+                plan, lab, writer, guest, sampling, snapshots, of_host, deadline, began_ns, workloads
+            )
+            for number, step in enumerate(plan.steps, start=1):
+                _run_step(trial, number, step.action, step.load())
 
 
-def _observe_bare_host(plan: TrialPlan, writer: TrialWriter) -> None:
+def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -> None:
     """What the host's counters say before the guest is there: others are compared with that."""
     for name, probe in PROBES:
         writer.observe(
             Observation(
                 0, plan.id, name, reading.name, reading.value, reading.unit, reading.origin, reading.gap
             )
-            for reading in probe().from_bare_host()
+            for reading in probe().from_bare_host(shell)
         )
 
 

@@ -22,6 +22,9 @@ from orchestrator.scenario.checks import machine_faults
 from orchestrator.scenario.matrix import expanded, merged
 from orchestrator.scenario.model import (
     IN,
+    KVM_HOST,
+    NESTED,
+    NESTED_KERNEL,
     Arm,
     ArmsText,
     Body,
@@ -79,7 +82,8 @@ class _Loader:
         bodies = {name: self._body(view) for name, view in views.items()}
         steps = self._steps(tuple(views))
         kernels = self._kernels()
-        booted = {name: self._kernel(view, kernels) for name, view in views.items()}
+        booted = {name: self._kernel(view, "kernel", kernels) for name, view in views.items()}
+        host_kernels = {name: self._host_kernel(view) for name, view in views.items()}
         machines = {name: machine for name, view in views.items() if (machine := self._machine(view))}
         for name, machine in machines.items():
             for fault in machine_faults(machine):
@@ -100,6 +104,8 @@ class _Loader:
                     kernel_args=body.kernel_args or "",
                     setup=body.setup,
                     machine=body.machine,
+                    host_kernel=host_kernels[name],
+                    host_setup=body.host_setup,
                 )
                 for name, body in bodies.items()
                 if body
@@ -117,9 +123,9 @@ class _Loader:
         for name, arm in arms.entries.items():
             entries = dict(base)
             for key, entry in arm.node.entries.items():
-                if key in ("kernel", "kernel_args"):
+                if key in ("kernel", "kernel_args", "host_kernel"):
                     entries[key] = entry
-                elif key in ("setup", "machine") and isinstance(entry.node.content, dict):
+                elif key in ("setup", "machine", "host_setup") and isinstance(entry.node.content, dict):
                     entries[key] = replace(entry, node=_overlaid(base.get(key), entry.node))
             views[name] = self._view(entries)
         return views
@@ -160,8 +166,20 @@ class _Loader:
             self._problems.append(self._file.problem(("guest",), error.brief, error.hint))
         return ()
 
-    def _kernel(self, view: YamlFile, kernels: Collection[str]) -> str:
-        node = view.node(("kernel",))
+    def _host_kernel(self, view: YamlFile) -> str:
+        """The kernel of a nested host; what it is on any other nobody asks."""
+        named = view.node(("host_kernel",))
+        host = view.node(("host",))
+        if named is None or named.content is None or host is None or host.content != NESTED:
+            return NESTED_KERNEL
+        try:
+            return self._kernel(view, "host_kernel", self._kernels_of(KVM_HOST))
+        except BadInputError as error:
+            self._problems.append(view.problem(("host_kernel",), error.brief, error.hint))
+        return ""
+
+    def _kernel(self, view: YamlFile, key: str, kernels: Collection[str]) -> str:
+        node = view.node((key,))
         kernel = node.content if node else None
         if not isinstance(kernel, str):
             return next(iter(kernels), "")
@@ -170,11 +188,11 @@ class _Loader:
             if not _is_file(path):
                 wrong = f"kernel {kernel!r}: there is no file {str(path)!r}"
                 right = "give the path of a bzImage, relative to this file's folder"
-                self._problems.append(view.problem(("kernel",), wrong, right))
+                self._problems.append(view.problem((key,), wrong, right))
             return str(path)
         if kernels and kernel not in kernels:
             right = f"{suggest(kernel, list(kernels))} A path has a '/', as in ./bzImage"
-            self._problems.append(view.problem(("kernel",), f"there is no kernel {kernel!r}", right))
+            self._problems.append(view.problem((key,), f"there is no kernel {kernel!r}", right))
         return kernel
 
     def _steps(self, arms: tuple[str, ...]) -> dict[int, Step]:

@@ -73,6 +73,16 @@ KernelArgs: TypeAlias = Annotated[
     Field(max_length=512, json_schema_extra={"pattern": f"^{_KERNEL_ARGS}$"}),
     _matching(_KERNEL_ARGS, "has a character that is not printable ASCII", "write it in one line of ASCII"),
 ]
+LOCAL, NESTED = "local", "nested"
+_HOST = r"local|nested|qemu\+ssh://[A-Za-z0-9._@:\[\]-]+/system"
+HostName: TypeAlias = Annotated[
+    str,
+    _matching(_HOST, "is no host", "use local, nested, or qemu+ssh://USER@HOST/system"),
+    Field(json_schema_extra={"pattern": f"^({_HOST})$"}),
+]
+KVM_HOST = "kvm-host"  # the guest that is a nested host
+NESTED_KERNEL = "7.x"  # 6.12's cloud kernel has no KVM
+NESTED_MACHINE = Machine.model_validate({"vcpus": 2, "memory": "3GiB", "virtio_mem": {"size": "2GiB"}})
 Accel: TypeAlias = Literal["auto", "kvm", "tcg"]
 Start: TypeAlias = Literal["warm", "cold"]
 
@@ -113,6 +123,13 @@ class Setup(Frozen):
         return None
 
 
+class HostSetup(Frozen):
+    """What is set on the host while its guest runs; put back in the end."""
+
+    thp: Literal["host", "always", "madvise", "never"] = "host"
+    """Transparent huge pages of the host; `host` leaves what it has."""
+
+
 def _as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
@@ -138,6 +155,10 @@ class ArmText(Frozen):
     """Words for the kernel's command line, in place of the scenario's."""
     setup: dict[str, Any] = Field(default_factory=dict)
     """Keys of the scenario's `setup` that differ."""
+    host_kernel: str | None = None
+    """Kernel of a nested host, in place of the scenario's."""
+    host_setup: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the scenario's `host_setup` that differ."""
     machine: dict[str, Any] = Field(default_factory=dict)
     """Keys of the scenario's `machine` that differ."""
 
@@ -157,6 +178,15 @@ class Body(Frozen):
     """Kernel of the arms that name none; without it, the first of the guest's definition."""
     kernel_args: KernelArgs | None = None
     """Words that are added to the kernel's command line, in one line."""
+    host: HostName = "local"
+    """Where guests run: `local` is this machine, `nested` a KVM host that is itself a guest of this machine;
+    else `qemu+ssh://USER@HOST/system`."""
+    host_machine: Machine = NESTED_MACHINE
+    """Devices of a nested host."""
+    host_kernel: str | None = None
+    """Kernel of a nested host: one of guests/kvm-host.yaml, or a path (with a `/`) to a bzImage."""
+    host_setup: HostSetup = HostSetup()
+    """What is set on the host."""
     accel: Accel = "auto"
     """`kvm`, `tcg` (software emulation), or `auto`: kvm where there is one."""
     start: Start = "warm"
@@ -226,6 +256,8 @@ class Arm(Frozen):
     kernel_args: KernelArgs = ""
     setup: Setup
     machine: Machine
+    host_kernel: str = NESTED_KERNEL
+    host_setup: HostSetup = HostSetup()
 
     @property
     def kernel_is_path(self) -> bool:

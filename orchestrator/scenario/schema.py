@@ -48,8 +48,8 @@ def scenario_schema(actions: Registry[type[Action]] = ACTIONS) -> Schema:
     # The arms of a matrix are arms, too.
     schema["required"].remove("arms")
     schema["anyOf"] = [{"required": ["arms"]}, {"required": ["matrix"]}]
-    for key in ("machine", "setup"):
-        definitions["ArmText"]["properties"][key] |= _overriding(definitions, key.capitalize())
+    for key, name in (("machine", "Machine"), ("setup", "Setup"), ("host_setup", "HostSetup")):
+        definitions["ArmText"]["properties"][key] |= _overriding(definitions, name)
     _tidy(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

@@ -28,6 +28,7 @@ OBSERVATIONS: Final = "observations.parquet"
 STREAM: Final = "observations.arrows"
 EVENTS: Final = "events.jsonl"
 CONSOLE: Final = "console.log"
+HOST_CONSOLE: Final = "host-console.log"
 SNAPSHOTS: Final = "snapshots"
 
 # Ids name folders and are typed by people and printed to terminals: nothing else may stand in them.

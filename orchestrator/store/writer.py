@@ -65,6 +65,11 @@ class TrialWriter:
         """Where the guest's serial console belongs."""
         return self.directory / layout.CONSOLE
 
+    @property
+    def host_console_log(self) -> Path:
+        """Where that of its host belongs, if the host is a guest of ours."""
+        return self.directory / layout.HOST_CONSOLE
+
     def observe(self, observations: Iterable[Observation]) -> None:
         """Add readings. They reach the file within a second of the next call, at the latest at close."""
         rows = list(observations)

@@ -139,7 +139,7 @@ def _from_observations(found: _Findings, readings: _Readings, accel: str) -> Non
     _memmap(found, readings)
     for metric, source, name, choose in _CHOSEN:
         found.put(metric, _chosen(choose, readings.values(source, name)), readings.why_missing(source, name))
-    second_level = readings.values("host_meminfo", "SecPageTables")
+    second_level = readings.values("host_meminfo", "second_level_bytes")
     if accel == "tcg":
         found.put("second_level_bytes", None, "no second level under TCG")
     elif second_level:

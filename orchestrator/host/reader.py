@@ -1,0 +1,173 @@
+"""What is read on a host: files, processes, and what QEMU has of a guest's memory.
+
+For a host elsewhere this very file is sent there and run (`serve`), so it uses Python's standard library
+and nothing else. Here its functions are called directly. `orchestrator.host.shell` is its only user.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import glob
+import json
+import os
+import pathlib
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, BinaryIO
+
+MAX_TEXT_BYTES = 1 << 18
+MAX_CHUNK_BYTES = 64 << 20
+_PAGE = 4096
+
+# PAGEMAP_SCAN, since Linux 6.7 (include/uapi/linux/fs.h): _IOWR('f', 16, struct pm_scan_arg of 96 bytes).
+_PAGEMAP_SCAN = 0xC0606610
+_SCAN_PRESENT, _SCAN_SWAPPED, _SCAN_ZERO, _SCAN_HUGE = 1 << 3, 1 << 4, 1 << 5, 1 << 6
+_MOST_REGIONS = 1 << 16
+
+
+def texts(patterns: Sequence[str]) -> dict[str, str]:
+    """Contents of files, the longest ones cut: {path: text}. A pattern names all that it matches; what is
+    not there, or cannot be read, is left out."""
+    found = {}
+    for pattern in patterns:
+        for path in sorted(glob.glob(pattern)):  # noqa: PTH207  # absolute patterns
+            try:
+                with pathlib.Path(path).open("rb") as stream:
+                    found[path] = stream.read(MAX_TEXT_BYTES).decode(errors="replace")
+            except OSError:
+                continue
+    return found
+
+
+def find_process(name: str, words: Sequence[str]) -> int | None:
+    """Id of a process whose name begins with `name` and that has each of `words` on its command line."""
+    for folder in pathlib.Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            line = (folder / "cmdline").read_bytes().decode(errors="replace")
+            comm = (folder / "comm").read_text(errors="replace")
+        except OSError:
+            continue  # it has ended
+        if comm.startswith(name[:15]) and all(word in line for word in words):
+            return int(folder.name)
+    return None
+
+
+def page_bits(pid: int, address: int, pages: int) -> bytes:
+    """Bits 56 to 63 of each page's entry in pagemap, a byte each."""
+    with pathlib.Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
+        raw = _exactly(pagemap.fileno(), pages * 8, address // _PAGE * 8)
+    return raw[7::8]
+
+
+def page_regions(pid: int, address: int, size: int) -> bytes:
+    """What a process has of a range: (start, end, categories) in u64 each, as PAGEMAP_SCAN gives them, of all
+    pages that are present or swapped out. Raises OSError with ENOTTY where the kernel has no such call."""
+    regions = array.array("Q", bytes(24 * _MOST_REGIONS))
+    place, _ = regions.buffer_info()
+    found = bytearray()
+    start, end = address, address + size
+    wanted = _SCAN_PRESENT | _SCAN_SWAPPED
+    told = wanted | _SCAN_ZERO | _SCAN_HUGE
+    with pathlib.Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
+        while start < end:
+            asked = bytearray(
+                struct.pack("12Q", 96, 0, start, end, 0, place, _MOST_REGIONS, 0, 0, 0, wanted, told)
+            )
+            count = fcntl.ioctl(pagemap.fileno(), _PAGEMAP_SCAN, asked)
+            found += memoryview(regions)[: count * 3].tobytes()
+            walked = struct.unpack_from("Q", asked, 32)[0]
+            if walked <= start:
+                break
+            start = walked
+    return bytes(found)
+
+
+def memory(pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
+    """Bytes of a process: `runs` are (address, size) each."""
+    with pathlib.Path(f"/proc/{pid}/mem").open("rb", buffering=0) as stream:
+        return b"".join(_exactly(stream.fileno(), size, address) for address, size in runs)
+
+
+def tail(path: str, offset: int, most: int) -> bytes:
+    """What a file has from `offset` on, up to `most` bytes."""
+    with pathlib.Path(path).open("rb") as stream:
+        stream.seek(offset)
+        return stream.read(most)
+
+
+def write(path: str, text: str) -> None:
+    """Write a file that is there, as one of /sys."""
+    with pathlib.Path(path).open("r+") as stream:
+        stream.write(text)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run(argv: Sequence[str], seconds: float) -> dict[str, Any]:
+    """A command to its end: its code, and what it printed, bounded. It ends with us, and after `seconds`."""
+    try:
+        done = subprocess.run(
+            ["setpriv", "--pdeathsig", "KILL", *argv],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"code": None, "out": "", "err": f"{argv[0]} did not end in {seconds:.0f} s"}
+    out, err = (said[-MAX_TEXT_BYTES:].decode(errors="replace") for said in (done.stdout, done.stderr))
+    return {"code": done.returncode, "out": out, "err": err}
+
+
+def _exactly(descriptor: int, size: int, offset: int) -> bytes:
+    parts = []
+    while size:
+        part = os.pread(descriptor, min(size, MAX_CHUNK_BYTES), offset)
+        if not part:
+            raise OSError(errno.ENODATA, "there is nothing at this address")
+        parts.append(part)
+        size -= len(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    call.__name__: call
+    for call in (texts, find_process, page_bits, page_regions, memory, tail, write, free_port, run)
+}
+
+RAW = frozenset({"page_bits", "page_regions", "memory", "tail"})
+"""Those that give bytes; the others give what JSON can say."""
+
+
+def serve(requests: Iterable[bytes], answers: BinaryIO) -> None:
+    """Answer requests, one a line: [call, argument, ...] in JSON. An answer is a line of JSON with the number
+    of bytes that follow it, or the error."""
+    for line in requests:
+        name, *arguments = json.loads(line)
+        try:
+            found = CALLS[name](*arguments)
+        except OSError as error:
+            head, body = {"errno": error.errno or errno.EIO, "error": str(error.strerror or error)}, b""
+        else:
+            body = found if isinstance(found, bytes) else json.dumps(found).encode()
+            head = {"bytes": len(body)}
+        answers.write(json.dumps(head).encode() + b"\n" + body)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.buffer, sys.stdout.buffer)

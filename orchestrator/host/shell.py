@@ -1,0 +1,291 @@
+"""The host of guests: the machine where QEMU runs, be it this one or one that ssh reaches.
+
+All that is read or done there goes through one reader (`orchestrator.host.reader`), which is called directly
+here and sent there otherwise. So there is one code path for both.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from orchestrator.deadline import Deadline
+from orchestrator.errors import GuestLostError, InfrastructureError
+from orchestrator.host import reader
+from orchestrator.host.ssh import SshTarget
+
+CALL_SECONDS = 60.0
+PLACE_SECONDS = 1800.0
+REMOTE_CACHE = "/var/cache/orchestrator/placed"
+_MOST_HEAD_BYTES = 1 << 16
+
+# Takes the reader's text from its first line, and then serves what follows it.
+_LOADER = (
+    "import base64, sys; "
+    "exec(compile(base64.b64decode(sys.stdin.buffer.readline()), 'reader', 'exec'), {'__name__': '__main__'})"
+)
+
+Call: TypeAlias = Callable[..., Any]
+
+
+class HostLostError(GuestLostError):
+    """The host vanished, and its guests with it."""
+
+
+class HostShell:
+    """A host. Calls raise OSError as the kernel there has it, and HostLostError when it does not answer.
+
+    `target` is None for this machine.
+    """
+
+    def __init__(self, call: Call = lambda name, *words, **_: reader.CALLS[name](*words)) -> None:
+        self.target: SshTarget | None = None
+        self._call = call
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine."""
+        return self.target is None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.target.name if self.target else "this machine"
+
+    def texts(self, *patterns: str) -> dict[str, str]:
+        """Contents of small files by path; what is not there is left out. Patterns as in glob(7)."""
+        found: dict[str, str] = self._call("texts", list(patterns))
+        return found
+
+    def text(self, path: str) -> str:
+        """One small file; raises FileNotFoundError."""
+        found = self.texts(path)
+        if path not in found:
+            raise FileNotFoundError(2, "no such file on the host", path)
+        return found[path]
+
+    def find_process(self, name: str, *words: str) -> int | None:
+        """The process of that name with all those words on its command line."""
+        found: int | None = self._call("find_process", name, list(words))
+        return found
+
+    def page_bits(self, pid: int, address: int, pages: int) -> bytes:
+        """A byte for each page: the upper eight bits of its entry in pagemap."""
+        return bytes(self._call("page_bits", pid, address, pages))
+
+    def page_regions(self, pid: int, address: int, size: int) -> bytes:
+        """(start, end, categories) of PAGEMAP_SCAN, u64 each."""
+        return bytes(self._call("page_regions", pid, address, size))
+
+    def memory(self, pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
+        """Bytes of a process, of each (address, size)."""
+        return bytes(self._call("memory", pid, list(runs)))
+
+    def tail(self, path: str, offset: int, most: int) -> bytes:
+        """What a file has from `offset` on."""
+        return bytes(self._call("tail", path, offset, most))
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file that is there."""
+        self._call("write", path, text)
+
+    def free_port(self) -> int:
+        """A TCP port of its 127.0.0.1 that nobody listens on now."""
+        return int(self._call("free_port"))
+
+    def run(self, argv: Sequence[str], *, seconds: float, check: bool = True) -> str:
+        """A command to its end; what it printed on standard output. Raises InfrastructureError."""
+        done = self._call("run", list(argv), seconds, seconds=seconds + CALL_SECONDS)
+        if check and done["code"] != 0:
+            raise InfrastructureError(
+                f"{argv[0]} failed on {self.name}", details=str(done["err"]).strip()[-2000:]
+            )
+        return str(done["out"])
+
+    def place(self, path: Path, key: str) -> Path:
+        """A file of ours as the host has it: itself, or a copy, which is kept there under `key`."""
+        if self.target is None:
+            return path
+        there = f"{REMOTE_CACHE}/{key}"
+        if not self.run(["find", there, "-maxdepth", "0"], seconds=CALL_SECONDS, check=False):
+            self.run(["mkdir", "-p", str(Path(there).parent)], seconds=CALL_SECONDS)
+            _copy(path, self.target, f"{there}.{os.getpid()}")
+            self.run(["mv", f"{there}.{os.getpid()}", there], seconds=CALL_SECONDS)
+        return Path(there)
+
+    @contextmanager
+    def folder(self, here: Path, *, keep: bool = False) -> Iterator[Path]:
+        """A folder for a guest's files: `here`, which is made, or one there, which goes in the end.
+
+        With `keep` it stays there, unless something failed.
+        """
+        if self.target is None:
+            here.mkdir(mode=0o711, parents=True)
+            yield here
+            return
+        here.mkdir(mode=0o711, parents=True, exist_ok=True)
+        pattern = "/var/tmp/orchestrator-guest-XXXXXXXX"  # noqa: S108  # mktemp(1) makes it, with mode 700
+        there = self.run(["mktemp", "-d", pattern], seconds=CALL_SECONDS).strip()
+        try:
+            self.run(["chmod", "711", there], seconds=CALL_SECONDS)
+            yield Path(there)
+        except BaseException:
+            keep = False
+            raise
+        finally:
+            # A host that is gone has no folder, either.
+            with suppress(InfrastructureError, OSError):
+                if not keep:
+                    self.run(["rm", "-rf", "--one-file-system", there], seconds=CALL_SECONDS)
+
+
+def _copy(path: Path, target: SshTarget, there: str) -> None:
+    # Holes stay holes: a guest's disk is mostly that.
+    pack = subprocess.Popen(["zstd", "-1", "-T0", "-q", "-c", str(path)], stdout=subprocess.PIPE)
+    unpack = subprocess.Popen(
+        target.argv("zstd", "-q", "-d", "--sparse", "-f", "-o", there, "-"),
+        stdin=pack.stdout,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert pack.stdout is not None  # noqa: S101  # it is a pipe
+    pack.stdout.close()  # it is the other's now
+    try:
+        _, said = unpack.communicate(timeout=PLACE_SECONDS)
+    except BaseException as error:
+        unpack.kill()
+        unpack.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise InfrastructureError(f"copying {path} to {target.name} took too long") from error
+        raise
+    finally:
+        pack.kill()
+        pack.wait()
+    if unpack.returncode:
+        raise InfrastructureError(
+            f"cannot copy {path} to {target.name}", details=said.decode(errors="replace").strip()[-2000:]
+        )
+
+
+@contextmanager
+def remote_shell(target: SshTarget) -> Iterator[HostShell]:
+    """The host at the other end of ssh. Raises InfrastructureError when it cannot be reached."""
+    with _Remote(target) as remote:
+        shell = HostShell(remote.call)
+        shell.target = target
+        yield shell
+
+
+class _Remote:
+    """The reader on another machine, at the other end of a pipe. Threads take turns."""
+
+    def __init__(self, target: SshTarget) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._broken = ""
+        self._have = bytearray()
+
+    def __enter__(self) -> _Remote:
+        argv = self._target.argv("python3", "-u", "-c", _LOADER)
+        self._ssh = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        try:
+            self._send(base64.b64encode(Path(reader.__file__).read_bytes()) + b"\n")
+            self.call("free_port")  # it answers
+        except HostLostError as error:
+            self.__exit__()
+            raise InfrastructureError(
+                f"cannot reach {self._target.name} by ssh, or it has no python3",
+                details=error.details,
+                hint=f"try: {' '.join(self._target.argv('python3', '--version'))}",
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._ssh.stdin and self._ssh.stdout and self._ssh.stderr  # noqa: S101, PT018  # pipes
+        with suppress(OSError):
+            self._ssh.stdin.close()
+        try:
+            self._ssh.wait(2)
+        except subprocess.TimeoutExpired:
+            self._ssh.kill()
+            self._ssh.wait()
+        self._ssh.stdout.close()
+        self._ssh.stderr.close()
+
+    def call(self, name: str, *arguments: Any, seconds: float = CALL_SECONDS) -> Any:
+        """Ask, and wait for the answer."""
+        with self._lock:
+            if self._broken:
+                raise HostLostError(f"{self._target.name} is lost", details=self._broken)
+            try:
+                return self._ask(name, arguments, Deadline(seconds))
+            except HostLostError as error:
+                self._broken = error.details
+                raise
+            except KeyboardInterrupt:
+                self._broken = "interrupted within an answer"
+                raise
+
+    def _ask(self, name: str, arguments: Sequence[Any], deadline: Deadline) -> Any:
+        self._send(json.dumps([name, *arguments]).encode() + b"\n")
+        head = json.loads(self._line(deadline))
+        if "error" in head:
+            raise OSError(int(head["errno"]), str(head["error"])[:500], self._target.name)
+        body = self._exactly(int(head["bytes"]), deadline)
+        return body if name in reader.RAW else json.loads(body)
+
+    def _send(self, data: bytes) -> None:
+        assert self._ssh.stdin is not None  # noqa: S101  # a pipe
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._ssh.stdin.write(view) :]
+        except OSError as error:
+            raise self._lost(str(error)) from error
+
+    def _line(self, deadline: Deadline) -> bytes:
+        while (end := self._have.find(b"\n")) < 0:
+            if len(self._have) > _MOST_HEAD_BYTES:
+                raise self._lost("what it answers is not what the reader says")
+            self._more(deadline)
+        line = bytes(self._have[:end])
+        del self._have[: end + 1]
+        return line
+
+    def _exactly(self, size: int, deadline: Deadline) -> bytes:
+        while len(self._have) < size:
+            self._more(deadline)
+        body = bytes(self._have[:size])
+        del self._have[:size]
+        return body
+
+    def _more(self, deadline: Deadline) -> None:
+        assert self._ssh.stdout is not None  # noqa: S101  # a pipe
+        number = self._ssh.stdout.fileno()
+        if not select.select([number], [], [], deadline.remaining)[0]:
+            raise self._lost(f"it did not answer in {deadline.seconds:.0f} s")
+        part = os.read(number, 1 << 20)
+        if not part:
+            raise self._lost(self._last_words())
+        self._have += part
+
+    def _last_words(self) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            self._ssh.wait(2)
+        if self._ssh.poll() is None or self._ssh.stderr is None:
+            return "the connection ended"
+        said: bytes = self._ssh.stderr.read(4096) or b""
+        return said.decode(errors="replace").strip() or "the connection ended"
+
+    def _lost(self, why: str) -> HostLostError:
+        return HostLostError(f"{self._target.name} does not answer", details=why)

@@ -1,0 +1,36 @@
+"""What a trial sets on its host, and puts back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.host.shell import HostShell
+from orchestrator.scenario.model import HostSetup
+
+_THP = "/sys/kernel/mm/transparent_hugepage/enabled"
+
+
+@contextmanager
+def apply_host_settings(shell: HostShell, settings: HostSetup) -> Iterator[None]:
+    """Set it for the time of the block. Raises InfrastructureError where the host does not let us."""
+    if settings.thp == "host":
+        yield
+        return
+    try:
+        chosen = re.search(r"\[(\w+)\]", shell.text(_THP))  # "always [madvise] never"
+        shell.write(_THP, settings.thp)
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot set transparent huge pages of {shell.name} to {settings.thp}",
+            details=str(error),
+            hint="be root there, or leave `host_setup.thp` out",
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError, InfrastructureError):  # a host that is lost
+            if chosen:
+                shell.write(_THP, chosen[1])
