@@ -59,6 +59,9 @@ class Domain(Protocol):
     def virtio_mem(self) -> VirtioMemState | None:
         """The virtio-mem device, or None if there is none."""
 
+    def pci_memory(self) -> tuple[list[tuple[int, int]], int]:
+        """Guest-physical (address, size) of the memory of its PCI devices, and how many buses there are."""
+
     def request_virtio_mem(self, size_bytes: int) -> None:
         """Ask the guest to plug or unplug until `size_bytes` are plugged. Returns at once."""
 

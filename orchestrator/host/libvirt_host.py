@@ -304,6 +304,20 @@ class LibvirtDomain:
                 )
         return None
 
+    def pci_memory(self) -> tuple[list[tuple[int, int]], int]:
+        """QEMU's `query-pci` (qapi/pci.json)."""
+        buses = self._qmp("query-pci")
+        bars, count = [], 0
+        while buses:
+            count += 1
+            for device in buses.pop()["devices"]:
+                memory = (region for region in device["regions"] if region["type"] == "memory")
+                bars += [(int(region["address"]), int(region["size"])) for region in memory]
+                bridge = device.get("pci_bridge")
+                if bridge:
+                    buses.append({"devices": bridge.get("devices", [])})
+        return sorted(bars), count
+
     def request_virtio_mem(self, size_bytes: int) -> None:
         """Ask the guest to plug or unplug until `size_bytes` are plugged."""
         self._event.clear()

@@ -212,6 +212,7 @@ class _Remote:
 
     def __exit__(self, *_: object) -> None:
         assert self._ssh.stdin and self._ssh.stdout and self._ssh.stderr  # noqa: S101, PT018  # pipes
+        self._broken = self._broken or "it was closed"
         with suppress(OSError):
             self._ssh.stdin.close()
         try:
@@ -251,7 +252,7 @@ class _Remote:
             while view:
                 view = view[self._ssh.stdin.write(view) :]
         except OSError as error:
-            raise self._lost(str(error)) from error
+            raise self._lost(f"{self._last_words()} ({error})") from error
 
     def _line(self, deadline: Deadline) -> bytes:
         while (end := self._have.find(b"\n")) < 0:

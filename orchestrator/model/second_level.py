@@ -8,22 +8,42 @@ from numpy.typing import NDArray
 from orchestrator.model.tables import needed_tables
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
-# What a QEMU of machine type q35 or pc maps beside RAM: its firmware, below 4 GiB, by one PTE table and
-# the PMD table above it.
-_FIRMWARE_TABLES = 2
+# What a q35 machine maps beside RAM and PCI devices, whether memory or not: for a place without memory KVM
+# keeps an entry as well, that says so (handle_mmio_page_fault(), arch/x86/kvm/mmu/mmu.c). Addresses of
+# IOAPIC and HPET, of the local APIC, and of the firmware (hw/i386/pc_q35.c, hw/i386/x86-common.c).
+_CHIPSET = (0xFEC0_0000, 0xFEE0_0000, 0xFFFC_0000)
+# PCI configuration space: 1 MiB for each bus (MCH_HOST_BRIDGE_PCIEXBAR_DEFAULT, include/hw/pci-host/q35.h).
+_ECAM, _ECAM_BYTES_OF_BUS = 0xB000_0000, 1 << 20
+_RANGE = ENTRIES_PER_TABLE * PAGE_BYTES
 
 
-def needed_bytes(pages: NDArray[np.int64], huge: NDArray[np.bool_]) -> int:
+def device_pages(bars: list[tuple[int, int]], buses: int) -> NDArray[np.int64]:
+    """Numbers of pages, one in each range of 2 MiB in which a guest finds devices.
+
+    `bars` are (address, size) of the memory of PCI devices, `buses` how many of those there are. Of a large
+    one a guest uses the beginning, such as a table of interrupts.
+    """
+    ecam = range(_ECAM, _ECAM + buses * _ECAM_BYTES_OF_BUS, _ECAM_BYTES_OF_BUS)
+    ranges = {start // _RANGE for start in (*(start for start, _ in bars), *ecam, *_CHIPSET)}
+    return np.array(sorted(ranges), dtype=np.int64) * ENTRIES_PER_TABLE
+
+
+def needed_bytes(
+    pages: NDArray[np.int64], huge: NDArray[np.bool_], devices: NDArray[np.int64] | None = None
+) -> int:
     """Bytes of tables, of all levels, that map some pages of a guest and no others.
 
     `pages`: sorted numbers of the guest's 4 KiB pages that the host has, shape (n,); `huge`, of the same
     shape, those that are part of a huge page of the host. KVM maps such a range of 2 MiB by a leaf of the
     PMD table (kvm_mmu_max_mapping_level(), arch/x86/kvm/mmu/mmu.c), which needs no PTE table. The first 2 MiB
-    are never mapped so: legacy video and ROMs are memory slots of their own in it.
+    are never mapped so: legacy video and ROMs are memory slots of their own in it. `devices`: as
+    `device_pages` gives them.
+
+    Left out: the tables that KVM has for the guest's system management mode, a handful.
     """
     if not len(pages):
         return 0
-    small = pages[~huge | (pages < ENTRIES_PER_TABLE)]
-    counts = needed_tables(pages)
-    of_leaves = needed_tables(small, levels=1)
-    return int(counts[2:].sum() + of_leaves[1] + _FIRMWARE_TABLES) * PAGE_BYTES
+    beside = np.empty(0, np.int64) if devices is None else devices
+    small = np.union1d(pages[~huge | (pages < ENTRIES_PER_TABLE)], beside)
+    above = needed_tables(np.union1d(pages, beside))[2:].sum()
+    return int(above + needed_tables(small, levels=1)[1]) * PAGE_BYTES

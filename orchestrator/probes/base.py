@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.guest.sampler import Tick
 from orchestrator.host.domain import Dimm, Domain
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import Segment, ram_segments
 from orchestrator.host.shell import HostShell
+from orchestrator.model.second_level import device_pages
 from orchestrator.observation import Reading
 from orchestrator.registry import Registry
 from orchestrator.units import KIB
@@ -29,6 +34,11 @@ class HostView:
     def shell(self) -> HostShell:
         """The machine itself."""
         return self.domain.qemu.shell
+
+    @cached_property
+    def devices(self) -> NDArray[np.int64]:
+        """Pages at which the guest finds devices; as `device_pages` gives them."""
+        return device_pages(*self.domain.pci_memory())
 
     @property
     def segments(self) -> tuple[Segment, ...]:

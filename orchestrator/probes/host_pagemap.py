@@ -40,5 +40,5 @@ class HostPagemap(Probe):
         for name, chosen in (("huge_ranges", mapped[is_huge]), ("small_ranges", mapped[~is_huge])):
             ranges = len(np.unique(chosen // (PMD_BYTES // PAGE_BYTES)))
             yield Reading(name, ranges if tells else None, "", gap="" if tells else _OLD)
-        needed = needed_bytes(mapped, is_huge)
+        needed = needed_bytes(mapped, is_huge, host.devices)
         yield Reading("second_level_needed_bytes", needed, "bytes", origin=Origin.PREDICTED)

@@ -243,7 +243,14 @@ def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -
     for name, probe in PROBES:
         writer.observe(
             Observation(
-                0, plan.id, name, reading.name, reading.value, reading.unit, reading.origin, reading.gap
+                0,
+                plan.id,
+                f"{name}/bare",
+                reading.name,
+                reading.value,
+                reading.unit,
+                reading.origin,
+                reading.gap,
             )
             for reading in probe().from_bare_host(shell)
         )

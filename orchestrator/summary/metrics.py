@@ -143,7 +143,9 @@ def _from_observations(found: _Findings, readings: _Readings, accel: str) -> Non
     if accel == "tcg":
         found.put("second_level_bytes", None, "no second level under TCG")
     elif second_level:
-        found.put("second_level_bytes", second_level[-1] - second_level[0], "")
+        # Of other guests of the host; one of our own making has no others.
+        others = readings.values("host_meminfo/bare", "second_level_bytes") or [0.0]
+        found.put("second_level_bytes", second_level[-1] - others[0], "")
     else:
         found.put("second_level_bytes", None, readings.why_missing("host_meminfo", "SecPageTables"))
 

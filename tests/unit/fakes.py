@@ -16,6 +16,8 @@ from orchestrator.errors import CommandError, GuestError
 from orchestrator.guest.shell import Result
 from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
 from orchestrator.host.machine import Machine
+from orchestrator.host.qemu_process import QemuProcess
+from orchestrator.host.shell import HostShell
 
 MIB = 1 << 20
 MACHINE = Machine.model_validate({"memory": "1GiB", "virtio_mem": {"size": "2GiB"}})
@@ -42,6 +44,17 @@ class Clock:
             monkeypatch.setattr(module, "time", self)
 
 
+def host_with(files: Mapping[str, str]) -> HostShell:
+    """A host that has these files and no others; of a pattern, all that begin like it."""
+
+    def call(name: str, patterns: list[str], **_: object) -> dict[str, str]:
+        assert name == "texts"
+        starts = tuple(pattern.partition("*")[0] for pattern in patterns)
+        return {path: text for path, text in files.items() if path.startswith(starts)}
+
+    return HostShell(call)
+
+
 # What is said of DIMMs, and the aliases of those that are gone by then.
 DimmTurn = tuple[Sequence[DimmAnswer], Collection[str]]
 
@@ -62,11 +75,17 @@ class FakeDomain:
     events: bool = False
     running: bool = True
     pid: int = 0
+    shell: HostShell = field(default_factory=HostShell)
     addresses: Callable[[int], int] = lambda address: address
+    pci: tuple[list[tuple[int, int]], int] = ((), 1)
     calls: list[tuple[object, ...]] = field(default_factory=list)
     asked: bool = False
     plugged: tuple[Dimm, ...] = ()
     dimm_turns: Iterator[DimmTurn] = field(default_factory=lambda: iter(()))
+
+    @property
+    def qemu(self) -> QemuProcess:
+        return QemuProcess(self.pid, self.shell)
 
     def is_running(self) -> bool:
         return self.running
@@ -75,6 +94,9 @@ class FakeDomain:
         if self.device and self.asked:
             self.device = replace(self.device, size=next(self.sizes, self.device.size))
         return self.device
+
+    def pci_memory(self) -> tuple[list[tuple[int, int]], int]:
+        return self.pci
 
     def request_virtio_mem(self, size_bytes: int) -> None:
         self.asked = True
@@ -144,6 +166,7 @@ class FakeTrial:
 
     domain: FakeDomain = field(default_factory=FakeDomain)
     machine: Machine = MACHINE
+    host: FakeDomain | None = None
     ended: Ended | None = None
     calls: list[tuple[object, ...]] = field(default_factory=list)
     dies_at: float = float("inf")
@@ -192,7 +215,14 @@ class FakeTrial:
         self.calls.append(("execute", argv, deadline.seconds))
         return self.printed
 
-    def snapshot(self, label: str) -> None:
+    @property
+    def host_domain(self) -> FakeDomain | None:
+        return self.host
+
+    def mark(self, label: str) -> None:
+        self.calls.append(("mark", label))
+
+    def snapshot(self, label: str, *, of_host: bool = False) -> None:
         self.calls.append(("snapshot", label))
 
 

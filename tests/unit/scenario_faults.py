@@ -109,7 +109,8 @@ FAULTS = [
         "machine: 3\nx:\n",
         "4:10: machine is 3; it should be a mapping with keys of: vcpus, memory, virtio_mem, dimms, balloon",
         "5:1: unknown key 'x' in the file; there are: version, name, description, guest, "
-        "kernel, kernel_args, accel, start, machine, setup, sample_every, deadline, repeats, warm_up, seed, "
+        "kernel, kernel_args, host, host_machine, host_kernel, host_setup, accel, start, machine, setup, "
+        "sample_every, deadline, repeats, warm_up, seed, "
         "expect, steps, "
         "matrix, arms",
     ),

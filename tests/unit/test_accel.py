@@ -12,6 +12,7 @@ import pytest
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.host import accel
 from orchestrator.host.accel import choose, probe_kvm, second_level
+from orchestrator.host.shell import HostShell
 
 # Finds the console that the caller wants written: `-serial file:PATH`.
 _CONSOLE = """\
@@ -131,6 +132,6 @@ def test_tcg_when_asked_for_starts_nothing(machine: Path) -> None:
     ],
 )
 def test_second_level(machine: Path, module: str, name: str, value: str, expected: str) -> None:
-    assert second_level() == "none"
+    assert second_level(HostShell()) == "none"
     parameter(machine, module, name, value)
-    assert second_level() == expected
+    assert second_level(HostShell()) == expected

@@ -33,7 +33,7 @@ def reported(
     clock = Clock()
     clock.install(monkeypatch, deadline_module)
 
-    def page_state(pid: int, segment: Segment) -> PageState:
+    def page_state(qemu: object, segment: Segment) -> PageState:
         # The one segment of the guest begins at 1 MiB.
         there = np.zeros(segment.size // 4096, dtype=bool)
         there[: next(present) * PAGES_PER_MIB] = True

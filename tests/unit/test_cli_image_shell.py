@@ -144,7 +144,7 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What would be booted; `ended` is set when its block is left."""
     made = SimpleNamespace(
         keys=SimpleNamespace(client=tmp_path / "client"),
-        shell=SimpleNamespace(port=2222, known_hosts=tmp_path / "known_hosts"),
+        shell=SimpleNamespace(port=2222, known_hosts=tmp_path / "known_hosts", proxy=None),
         why_dead=lambda: None,
         booted_with=None,
         ended=False,

@@ -104,10 +104,10 @@ def test_why_a_guest_is_dead(tmp_path: Path) -> None:
 def test_waiting_for_a_shell_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boot.time, "sleep", lambda _: None)
     with pytest.raises(GuestPanicError):
-        boot._answering(guest(tmp_path, PANIC), 60)
+        boot.answering(guest(tmp_path, PANIC), 60)
     with pytest.raises(GuestLostError):
-        boot._answering(guest(tmp_path, running=False), 60)
+        boot.answering(guest(tmp_path, running=False), 60)
     with pytest.raises(BootTimeoutError, match="within 0 s") as late:
-        boot._answering(guest(tmp_path, "still booting\n"), 0.01)
+        boot.answering(guest(tmp_path, "still booting\n"), 0.01)
     assert late.value.details == "last try: EOFError"
     assert late.value.console_tail == "still booting"

@@ -201,7 +201,7 @@ def test_acceleration_and_second_level(
     levels: tuple[Level, Level],
     words: tuple[str, str],
 ) -> None:
-    monkeypatch.setattr("orchestrator.host.accel.second_level", lambda: there)
+    monkeypatch.setattr("orchestrator.host.accel.second_level", lambda _: there)
     with_acceleration(subject, chosen)
     found = (hypervisor.acceleration(subject), hypervisor.second_level(subject))
     assert tuple(finding.level for finding in found) == levels

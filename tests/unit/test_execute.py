@@ -13,6 +13,7 @@ from lxml import etree
 
 from orchestrator.errors import BadInputError
 from orchestrator.guest import boot
+from orchestrator.host.shell import HostShell
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run import execute, start
 from orchestrator.run.places import Places
@@ -93,9 +94,9 @@ def test_kernel_args_come_after_those_of_the_definition(
         asked.append(xml)
         raise StartedError
 
-    monkeypatch.setattr(boot, "_overlay", lambda _, path: path)
-    host: Any = SimpleNamespace(domain=domain)
-    image: Any = SimpleNamespace(disk=tmp_path / "disk")
+    monkeypatch.setattr(boot, "_overlay", lambda *_: None)
+    host: Any = SimpleNamespace(domain=lambda xml, keep: domain(xml), shell=HostShell())
+    image: Any = SimpleNamespace(disk=tmp_path / "disk", folder=tmp_path)
     files: Any = SimpleNamespace(kernel=tmp_path / "vmlinuz", initrd=None, release="6.12")
     definition: Any = SimpleNamespace(command_line="console=ttyS0", boot_within=1.0)
     keys: Any = None

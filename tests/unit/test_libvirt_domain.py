@@ -18,6 +18,7 @@ from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
 from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
+from orchestrator.host.shell import HostShell
 
 LIVE = Path(__file__).with_name("golden") / "live-domain.xml"
 
@@ -90,7 +91,7 @@ def domain(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> LibvirtDomain:
     libvirt: Any = SimpleNamespace(
         libvirtError=FakeError, VIR_DOMAIN_RUNNING=1, VIR_DOMAIN_PAUSED=3, VIR_DOMAIN_AFFECT_LIVE=1
     )
-    return LibvirtDomain(libvirt, SimpleNamespace(), monitor)
+    return LibvirtDomain(libvirt, SimpleNamespace(), monitor, HostShell())
 
 
 def test_where_qemu_has_a_guests_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +231,7 @@ def test_a_signal_while_qemu_is_ended_waits_until_it_has(monkeypatch: pytest.Mon
         domainEventRegisterAny=lambda *_: 1,
         domainEventDeregisterAny=lambda _: None,
     )
-    host = LibvirtHost(libvirt, connection, "test:///")
+    host = LibvirtHost(libvirt, connection, "test:///", HostShell())
     with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
         pass
     assert done == ["destroyed"]
@@ -245,7 +246,7 @@ def test_a_signal_while_qemu_is_started_leaves_no_qemu_behind(monkeypatch: pytes
         return SimpleNamespace(destroy=lambda: done.append("destroyed"))
 
     libvirt: Any = SimpleNamespace(libvirtError=FakeError, VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE=1)
-    host = LibvirtHost(libvirt, SimpleNamespace(createXML=start), "test:///")
+    host = LibvirtHost(libvirt, SimpleNamespace(createXML=start), "test:///", HostShell())
     with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
         pytest.fail("the block began all the same")
     assert done == ["started", "destroyed"]

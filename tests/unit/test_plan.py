@@ -153,6 +153,7 @@ def test_columns_are_the_kernel_and_what_is_not_the_same_in_all_arms() -> None:
             "redis_config.maxmemory": maxmemory,
             "virtio_mem.size": size,
             "virtio_mem.block": block,
+            "virtio_mem.dynamic_memslots": "false" if block else "",
             "balloon.free_page_reporting": reporting,
         }
         for kernel, thp, maxmemory, size, block, reporting in [
@@ -220,7 +221,11 @@ def test_a_plan_has_numbers_in_bytes_and_seconds_and_knows_its_source() -> None:
     made = scenario({"a": {}}, extra="sample_every: 250ms\ndeadline: 2min\ndescription: Why not?")
     plan = json.loads(make_plan(made).to_json())
     assert (plan["sample_every_seconds"], plan["deadline_seconds"]) == (0.25, 120.0)
-    assert plan["arms"][0]["machine"]["virtio_mem"] == {"size": 2 << 30, "block": 2 << 20}
+    assert plan["arms"][0]["machine"]["virtio_mem"] == {
+        "size": 2 << 30,
+        "block": 2 << 20,
+        "dynamic_memslots": False,
+    }
     assert plan["trials"][0]["steps"][0] == {"action": "grow", "params": {"to": 1 << 30, "within": 60.0}}
     assert plan["description"] == "Why not?"
     assert len(plan["scenario_sha256"]) == 64

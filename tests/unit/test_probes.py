@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes import DEVICE, MACHINE, FakeDomain
+from fakes import DEVICE, MACHINE, FakeDomain, host_with
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +16,7 @@ from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import PageState, Segment
 from orchestrator.observation import Observation, Origin, Reading
-from orchestrator.probes import PROBES, HostView, host_meminfo
+from orchestrator.probes import PROBES, HostView
 from orchestrator.probes import host_pagemap as pagemap_module
 from orchestrator.probes.base import is_count, kib_lines
 
@@ -191,31 +190,48 @@ def test_qemu_as_its_host_sees_it() -> None:
         host("host_qemu", FakeDomain(pid=(1 << 22) + 1))
 
 
-@pytest.fixture
-def host_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = tmp_path / "meminfo"
-    monkeypatch.setattr(host_meminfo, "Path", lambda _: path)
-    return path
+def meminfo(text: str, vmstat: str = "") -> dict[str, float | None]:
+    files = host_with({"/proc/meminfo": text, "/proc/vmstat": vmstat})
+    return values(host("host_meminfo", FakeDomain(shell=files)))
 
 
-def test_a_host_kernel_that_does_not_count_second_level_tables(host_file: Path) -> None:
-    host_file.write_text("MemFree: 5 kB\nMemAvailable: 6 kB\nPageTables: 7 kB\n")
-    readings = host("host_meminfo", FakeDomain())
-    found = values(readings)
+def test_a_host_kernel_that_does_not_count_second_level_tables() -> None:
+    found = meminfo("MemFree: 5 kB\nMemAvailable: 6 kB\nPageTables: 7 kB\n")
     assert found == {
         "SecPageTables": None,
         "PageTables": 7 << 10,
         "MemAvailable": 6 << 10,
         "MemFree": 5 << 10,
     }
-    host_file.write_text("SecPageTables: 2088 kB\n")
-    assert values(host("host_meminfo", FakeDomain()))["SecPageTables"] == 2088 << 10
+    found = meminfo("SecPageTables: 2088 kB\n", "nr_free_pages 5\n")
+    assert found["SecPageTables"] == found["second_level_bytes"] == 2088 << 10
+
+
+def test_iommu_tables_are_no_second_level_tables() -> None:
+    found = meminfo("SecPageTables: 2088 kB\n", "nr_x 1\nnr_iommu_pages 12\n")
+    assert found["SecPageTables"] == 2088 << 10
+    assert found["second_level_bytes"] == (2088 - 48) << 10
+
+
+def test_what_kvm_counts_of_this_guest_and_no_other() -> None:
+    files = {
+        "/sys/kernel/debug/kvm/7-12/pages_4k": "53312\n",
+        "/sys/kernel/debug/kvm/7-12/pages_2m": "-1\n",
+        "/sys/kernel/debug/kvm/77-12/pages_2m": "9\n",
+        "/sys/kernel/debug/kvm/pages_1g": "9\n",
+    }
+    readings = host("host_kvm", FakeDomain(pid=7, shell=host_with(files)))
+    found = values(readings)
+    assert found["pages_4k"] == 53312
+    assert found["pages_2m"] is None, "no count is below zero"
+    assert found["pages_1g"] is None, "the sum over all guests"
+    assert all(reading.gap for reading in readings if reading.value is None)
 
 
 def test_what_the_second_level_needs_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
-    def page_state(pid: int, segment: Segment) -> PageState:
+    def page_state(qemu: object, segment: Segment) -> PageState:
         present = np.zeros(segment.size // 4096, dtype=bool)
         present[[0, 1]] = True  # in one 2 MiB stretch: one last-level table
         present[-1] = True  # in another
@@ -229,8 +245,9 @@ def test_what_the_second_level_needs_is_predicted(monkeypatch: pytest.MonkeyPatc
     assert found["present_bytes"].value == 3 * 4096
     assert found["swapped_bytes"].value == (1 << 30) - (1 << 20) - 4 * 4096
     assert found["zero_page_bytes"].value == 4096
-    # 1 MiB..1 GiB: two tables at the last level, and one at each of the three above.
-    assert found["second_level_needed_bytes"].value == 5 * 4096
+    # 1 MiB..1 GiB: two tables at the last level, and one at each of the three above. For the chipset: PCI
+    # configuration space, IOAPIC, local APIC and firmware one each, and a table above for each of two GiB.
+    assert found["second_level_needed_bytes"].value == (5 + 4 + 2) * 4096
     assert found["second_level_needed_bytes"].origin is Origin.PREDICTED
     assert found["present_bytes"].origin is Origin.MEASURED
 

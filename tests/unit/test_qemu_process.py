@@ -16,6 +16,7 @@ from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import (
+    QemuProcess,
     Segment,
     page_state,
     physical_end,
@@ -24,6 +25,7 @@ from orchestrator.host.qemu_process import (
     status_bytes,
 )
 
+US = QemuProcess(os.getpid())
 PAGE = 4096
 PAGES = 64
 MIB, GIB = 1 << 20, 1 << 30
@@ -47,7 +49,7 @@ def memory() -> Iterator[Segment]:
 
 
 def test_what_is_present_and_what_is_not(memory: Segment) -> None:
-    state = page_state(os.getpid(), memory)
+    state = page_state(US, memory)
     assert np.flatnonzero(state.present).tolist() == WRITTEN
     assert not state.swapped.any()
     assert not state.zero_page.any()
@@ -61,7 +63,7 @@ def test_what_was_only_read_is_the_zero_page() -> None:
         region[0] = 1
         assert region[PAGE] == 0
         view = np.frombuffer(region, dtype=np.uint8)
-        state = page_state(os.getpid(), Segment(0, view.ctypes.data, 4 * PAGE))
+        state = page_state(US, Segment(0, view.ctypes.data, 4 * PAGE))
         del view
     assert state.present.tolist() == [True, True, False, False]
     assert state.zero_page.tolist() == [False, True, False, False]
@@ -76,7 +78,7 @@ def test_a_huge_page_that_was_only_read_is_the_huge_zero_page() -> None:
         view = np.frombuffer(region, dtype=np.uint8)
         first = -view.ctypes.data % huge
         assert view[first] == 0
-        state = page_state(os.getpid(), Segment(0, view.ctypes.data + first, huge))
+        state = page_state(US, Segment(0, view.ctypes.data + first, huge))
         del view
     assert state.present[0]
     assert not state.backed.any()
@@ -84,11 +86,11 @@ def test_a_huge_page_that_was_only_read_is_the_huge_zero_page() -> None:
 
 def test_frames_are_read_and_absent_ones_left_out_and_left_absent(memory: Segment) -> None:
     pfns = np.array([0, 1, *range(FIRST, FIRST + PAGES), FIRST + PAGES], dtype=np.int64)
-    read, contents = read_frames(os.getpid(), [memory], pfns)
+    read, contents = read_frames(US, [memory], pfns)
     assert read.tolist() == [FIRST + page for page in WRITTEN]
     assert contents[:, 0].tolist() == WRITTEN
     assert contents[:, 511].tolist() == [0xDEAD] * len(WRITTEN)
-    present = page_state(os.getpid(), memory).present
+    present = page_state(US, memory).present
     assert np.flatnonzero(present).tolist() == WRITTEN, "reading must not populate"
 
 
@@ -100,24 +102,24 @@ def test_frames_of_several_segments(memory: Segment) -> None:
         Segment(1 << 32, memory.host_virtual + half, half),
     ]
     pfns = np.array([FIRST + 4, FIRST + 40, (1 << 20) + 8], dtype=np.int64)
-    read, contents = read_frames(os.getpid(), banks, pfns)
+    read, contents = read_frames(US, banks, pfns)
     assert read.tolist() == [FIRST + 4, (1 << 20) + 8]
     assert contents[:, 0].tolist() == [4, 40]
 
 
 def test_nothing_to_read(memory: Segment) -> None:
     for wanted in ([], [1], [FIRST]):
-        read, contents = read_frames(os.getpid(), [memory], np.array(wanted, dtype=np.int64))
+        read, contents = read_frames(US, [memory], np.array(wanted, dtype=np.int64))
         assert (len(read), contents.shape) == (0, (0, 512))
 
 
 def test_the_end_of_an_address_space_is_told() -> None:
     with pytest.raises(InfrastructureError, match="ended before"):
-        page_state(os.getpid(), Segment(0, 1 << 62, PAGE))
+        page_state(US, Segment(0, 1 << 62, PAGE))
 
 
 def test_status_is_in_bytes() -> None:
-    values = status_bytes(os.getpid())
+    values = status_bytes(US)
     (line,) = (
         line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmPTE:")
     )

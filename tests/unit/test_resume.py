@@ -48,7 +48,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
 
     @contextmanager
     def anything(*_: object, **__: object) -> Iterator[object]:
-        yield SimpleNamespace()
+        yield SimpleNamespace(shell=SimpleNamespace(is_here=True))
 
     monkeypatch.setattr(execute, "run_trial", played.run)
     monkeypatch.setattr(execute, "guest_programs", lambda *_: {})
@@ -59,6 +59,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
     monkeypatch.setattr(execute, "choose", lambda *_: SimpleNamespace(name="tcg", reason="played"))
     monkeypatch.setattr(execute, "open_host", anything)
     monkeypatch.setattr(execute, "guest_facts", lambda *_: FACTS)
+    monkeypatch.setattr(execute, "host_facts", lambda *_: {})
     return played
 
 

@@ -1,72 +1,73 @@
-"""Second-level tables: what is needed by the maths, and what a real KVM was measured to keep."""
+"""Second-level tables: what is needed, by the maths."""
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+import json
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from orchestrator.errors import BadInputError
-from orchestrator.model.second_level import needed_bytes
-from orchestrator.model.tables import needed_tables
-from orchestrator.units import GIB, MIB, PAGE_BYTES
-from orchestrator.workloads import load_workload
-from orchestrator.workloads.inner_guest import MOMENTS, READINGS
+from orchestrator.host.libvirt_host import LibvirtDomain
+from orchestrator.model.second_level import device_pages, needed_bytes
+from orchestrator.units import GIB, PAGE_BYTES
 
-ROOT = Path(__file__).parents[2]
-MEASURED = ROOT / "results" / "reference" / "second-level" / "moments.csv"
+PAGES_OF_GIB = GIB // PAGE_BYTES
+
+
+def needed(pages: Any, huge: Any = False) -> int:
+    pages = np.asarray(pages, dtype=np.int64)
+    return needed_bytes(pages, np.broadcast_to(np.asarray(huge, dtype=bool), pages.shape)) // PAGE_BYTES
 
 
 @pytest.mark.parametrize("ranges", [1, 70, 512])
-def test_a_guest_of_one_gib_needs_a_table_for_each_range_and_a_handful(ranges: int) -> None:
-    pages = np.zeros(GIB // PAGE_BYTES, dtype=bool)
-    pages[::512][:ranges] = True
-    of_ram = int(needed_tables(pages).sum())
-    # Beside those for RAM: firmware below 4 GiB has a PTE table and a PMD table of its own.
-    assert needed_bytes(ranges, GIB) == (of_ram + 2) * PAGE_BYTES
+def test_a_table_for_each_range_and_three_above(ranges: int) -> None:
+    assert needed(np.arange(ranges) * 512) == ranges + 3
 
 
-def test_no_more_ranges_than_there_is_memory() -> None:
-    with pytest.raises(ValueError, match="513 ranges"):
-        needed_bytes(513, GIB)
+def test_a_gib_needs_two_mib_and_what_is_above() -> None:
+    assert needed(np.arange(PAGES_OF_GIB)) == 512 + 3
+    assert needed(np.arange(3 * PAGES_OF_GIB)) == 3 * 512 + 3 + 2
 
 
-def test_the_workload_reports_every_reading_of_every_moment() -> None:
-    inner = load_workload(ROOT / "workloads" / "inner-guest")
-    assert len(inner.figures) == len(MOMENTS) * len(READINGS)  # type: ignore[attr-defined]  # of a ProgramDriver
-    with pytest.raises(BadInputError, match="fill"):
-        load_workload(ROOT / "workloads" / "inner-guest", {"fill": "900MiB"})
-    with pytest.raises(BadInputError, match="leave"):
-        load_workload(ROOT / "workloads" / "inner-guest", {"leave": "2GiB"})
+def test_huge_pages_need_no_last_level_table_but_in_the_first_range() -> None:
+    assert needed(np.arange(PAGES_OF_GIB), huge=True) == 1 + 3
+    huge = np.ones(PAGES_OF_GIB, dtype=bool)
+    huge[512 * 7 : 512 * 8] = False
+    assert needed(np.arange(PAGES_OF_GIB), huge) == 2 + 3
 
 
-def measured(arm: str) -> list[dict[str, str]]:
-    with MEASURED.open() as file:
-        rows = [row for row in csv.DictReader(file) if row["trial"].startswith(arm)]
-    assert len({row["trial"] for row in rows}) == 3
-    return rows
+def test_nothing_needs_nothing() -> None:
+    assert needed([]) == 0
 
 
-def test_filling_is_foretold() -> None:
-    """Host THP never: within 5 % and 64 tables, at every moment on the way up."""
-    for row in measured("thp-never"):
-        if row["moment"] != "emptied":
-            found, needed = int(row["second_level_bytes"]), needed_bytes(int(row["ranges_4k"]), GIB)
-            assert abs(found - needed) <= 0.05 * found + 64 * PAGE_BYTES, row
+@given(st.sets(st.integers(0, 1 << 20), min_size=1), st.data())
+def test_huge_pages_never_need_more(pages: set[int], data: st.DataObject) -> None:
+    numbers = np.array(sorted(pages), dtype=np.int64)
+    huge = np.array(data.draw(st.lists(st.booleans(), min_size=len(pages), max_size=len(pages))))
+    assert needed(numbers, huge) <= needed(numbers) <= len(numbers) * 4
 
 
-def test_huge_leaves_are_foretold() -> None:
-    for row in measured("thp-always"):
-        if row["moment"] != "emptied":
-            assert int(row["kvm_pages_2m"]) == pytest.approx(int(row["ranges_2m"]), rel=0.1), row
+def test_devices_are_counted_by_ranges_of_two_mib() -> None:
+    bars = [(0xFDE4_0000, 4096), (0xFE00_0000, 4096), (0xFE00_1000, 4096), (0x38_0000_0000, 16 << 20)]
+    found = device_pages(bars, buses=3)
+    configuration = [0xB000_0000, 0xB020_0000]  # of three buses
+    chipset = [0xFEC0_0000, 0xFEE0_0000, 0xFFFC_0000]
+    places = [*configuration, 0xFDE4_0000, 0xFE00_0000, *chipset, 0x38_0000_0000]
+    assert (found // 512).tolist() == sorted(place // (2 << 20) for place in places)
+    ram, small = np.arange(512, dtype=np.int64), np.zeros(512, dtype=bool)
+    # Eight PTE tables; a PMD table each for 2..3 GiB, 3..4 GiB and 224 GiB.
+    assert needed_bytes(ram, small, found) - needed_bytes(ram, small) == (8 + 3) * PAGE_BYTES
 
 
-@pytest.mark.parametrize("arm", ["thp-never", "thp-always"])
-def test_a_balloon_leaves_tables_that_map_nothing(arm: str) -> None:
-    for row in measured(arm):
-        if row["moment"] == "emptied":
-            needed = needed_bytes(int(row["ranges_4k"]), GIB)
-            assert int(row["second_level_bytes"]) >= 2 * needed, row
-            assert int(row["second_level_bytes"]) > MIB
+def test_devices_behind_bridges_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def memory(address: int) -> dict[str, object]:
+        return {"type": "memory", "address": address, "size": 4096, "bar": 0}
+
+    behind = [{"regions": [memory(2), {"type": "io", "address": 9, "size": 8, "bar": 1}]}]
+    tree = [{"devices": [{"regions": [memory(1)], "pci_bridge": {"devices": behind}}, {"regions": []}]}]
+    domain = LibvirtDomain.__new__(LibvirtDomain)
+    monkeypatch.setattr(domain, "_qmp", lambda command: json.loads(json.dumps({"query-pci": tree}[command])))
+    assert domain.pci_memory() == ([(1, 4096), (2, 4096)], 2)

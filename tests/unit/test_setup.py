@@ -29,7 +29,7 @@ Apply = Callable[[], None]
 
 @pytest.fixture
 def apply(tmp_path: Path) -> Apply:
-    shell: Any = SimpleNamespace(port=40022, known_hosts=tmp_path / "known_hosts")
+    shell: Any = SimpleNamespace(port=40022, known_hosts=tmp_path / "known_hosts", proxy=None)
     keys = SshKeys(client=tmp_path / "client", host=tmp_path / "host")
     return lambda: apply_playbook(
         PLAYBOOKS / "guest.yaml", {"thp": "never"}, shell, keys, tmp_path / "scratch", check=lambda: None

@@ -23,6 +23,7 @@ from orchestrator.errors import (
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
 from orchestrator.guest.setup import SETTINGS
+from orchestrator.host.shell import HostShell
 from orchestrator.observation import Reading
 from orchestrator.plan import TrialPlan
 from orchestrator.probes import HostView, Probe
@@ -135,7 +136,7 @@ class Stage:
     def run(self, *steps: object, **changes: object) -> OrchestratorError | None:
         places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", self.folder / "cache")
         image: Any = SimpleNamespace(boot_files=lambda kernel: kernel)
-        host: Any = SimpleNamespace(embedded=True)
+        host: Any = SimpleNamespace(embedded=True, shell=HostShell())
         programs = guest_programs({}, places)
         lab: Any = (host, image, None, places, "tcg", None, self.folder / "runtime", self.watching, programs)
         writer = TrialWriter(self.folder / "arm-01", "arm-01")

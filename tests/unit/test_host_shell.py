@@ -1,0 +1,224 @@
+"""A host elsewhere: its reader at the other end of a pipe, here of an ssh that stays on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import BadInputError, InfrastructureError
+from orchestrator.guest.console import mirrored
+from orchestrator.host import shell as shell_module
+from orchestrator.host.shell import HostLostError, HostShell, remote_shell
+from orchestrator.host.ssh import SshTarget, own_target, user_target
+from orchestrator.run.host_settings import apply_host_settings
+from orchestrator.scenario.model import HostSetup
+
+# As ssh does: the words behind the host are given to a shell.
+_HERE = """#!/bin/sh
+while [ "$1" != root@there ]; do shift; done
+shift
+exec sh -c "$*"
+"""
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> SshTarget:
+    script = tmp_path / "ssh"
+    script.write_text(_HERE)
+    script.chmod(0o755)
+    return SshTarget(script, "there", 22, "root")
+
+
+@pytest.fixture(params=["here", "there"])
+def shell(request: pytest.FixtureRequest, target: SshTarget) -> Iterator[HostShell]:
+    """This machine, directly and by a reader that was sent."""
+    if request.param == "here":
+        yield HostShell()
+        return
+    with remote_shell(target) as remote:
+        yield remote
+
+
+def test_files_are_read_the_same_from_near_and_far(shell: HostShell, tmp_path: Path) -> None:
+    (tmp_path / "a1").write_bytes(b"x\xff\n")
+    (tmp_path / "a2").write_text("2")
+    wanted = {str(tmp_path / "a1"): "x\ufffd\n", str(tmp_path / "a2"): "2"}
+    assert shell.texts(f"{tmp_path}/a*", f"{tmp_path}/missing") == wanted
+    assert shell.text(str(tmp_path / "a2")) == "2"
+    with pytest.raises(FileNotFoundError):
+        shell.text(str(tmp_path / "missing"))
+    assert shell.tail(str(tmp_path / "a1"), 1, 1) == b"\xff"
+    shell.write(str(tmp_path / "a2"), "3")
+    assert (tmp_path / "a2").read_text() == "3"
+    with pytest.raises(OSError, match="No such file"):
+        shell.write(str(tmp_path / "missing"), "3")
+    assert not (tmp_path / "missing").exists()
+    assert 1024 <= shell.free_port() < 65536
+
+
+def test_what_a_process_has(shell: HostShell) -> None:
+    words = "where am I"
+    name = Path("/proc/self/comm").read_text().strip()
+    command = Path("/proc/self/cmdline").read_text().split("\0")
+    assert shell.find_process(name, *command[:2]) is not None
+    assert shell.find_process(name, words + "?") is None
+    pid, where = os.getpid(), id(words) & ~7
+    assert len(shell.memory(pid, [(where, 16), (where + 16, 8)])) == 24
+    assert len(shell.page_bits(pid, where, 1)) == 1
+    with pytest.raises(OSError, match=r"nothing at this address|Input/output"):
+        shell.memory(pid, [(1 << 40, 8)])
+
+
+def test_commands(shell: HostShell) -> None:
+    assert shell.run(["printf", "%s", "a b; $HOME"], seconds=20) == "a b; $HOME"
+    with pytest.raises(InfrastructureError, match="sh failed") as failed:
+        shell.run(["sh", "-c", "echo why >&2; exit 3"], seconds=20)
+    assert failed.value.details == "why"
+    assert shell.run(["sh", "-c", "echo out; exit 3"], seconds=20, check=False) == "out\n"
+    with pytest.raises(InfrastructureError, match="sleep failed") as failed:
+        shell.run(["sleep", "30"], seconds=0.2)
+    assert "did not end in" in failed.value.details
+
+
+def test_a_host_that_vanishes_is_lost_and_stays_so(target: SshTarget) -> None:
+    with remote_shell(target) as remote:
+        pid = int(remote.run(["sh", "-c", "echo $PPID"], seconds=20))
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(HostLostError, match="root@there does not answer"):
+            remote.free_port()
+        with pytest.raises(HostLostError, match="root@there is lost"):
+            remote.free_port()
+
+
+def test_a_host_that_falls_silent_is_lost(target: SshTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_module, "CALL_SECONDS", 0.0)
+    with remote_shell(target) as remote:
+        began = time.monotonic()
+        with pytest.raises(HostLostError) as lost:
+            remote.run(["sleep", "5"], seconds=0.2)
+        assert time.monotonic() - began < 4
+    assert "did not answer in" in lost.value.details
+
+
+def test_a_host_that_ssh_cannot_reach_is_told(target: SshTarget) -> None:
+    target.script.write_text("#!/bin/sh\necho Host key verification failed. >&2\nexit 255\n")
+    with pytest.raises(InfrastructureError, match="cannot reach root@there") as failed, remote_shell(target):
+        pass
+    assert failed.value.details.startswith("Host key verification failed.")
+    assert failed.value.hint.endswith("python3 --version")
+
+
+def test_a_host_that_says_something_else_is_lost(target: SshTarget) -> None:
+    target.script.write_text("#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' x\nsleep 1\n")
+    with pytest.raises(InfrastructureError, match="cannot reach") as failed, remote_shell(target):
+        pass
+    assert "not what the reader says" in failed.value.details
+
+
+def test_a_folder_there_goes_in_the_end_or_stays(shell: HostShell, tmp_path: Path) -> None:
+    here = tmp_path / "guest"
+    with shell.folder(here) as folder:
+        assert folder.is_dir()
+        assert folder.stat().st_mode & 0o777 == 0o711
+        assert here.is_dir()
+    assert folder.exists() is shell.is_here, "what is here goes with the runtime folder"
+    with shell.folder(tmp_path / "kept", keep=True) as folder:
+        pass
+    assert folder.is_dir()
+    if not shell.is_here:
+        folder.rmdir()
+        with pytest.raises(KeyError), shell.folder(tmp_path / "failed", keep=True) as folder:
+            raise KeyError
+        assert not folder.exists()
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="bootstrap installs it")
+def test_a_file_is_copied_once(target: SshTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_module, "REMOTE_CACHE", str(tmp_path / "cache"))
+    disk = tmp_path / "disk"
+    with disk.open("wb") as stream:
+        stream.truncate(8 << 20)
+        stream.write(b"end")
+    assert HostShell().place(disk, "image/disk") == disk
+    with remote_shell(target) as remote:
+        there = remote.place(disk, "image/disk")
+        assert there == tmp_path / "cache" / "image" / "disk"
+        assert there.read_bytes() == disk.read_bytes()
+        assert there.stat().st_blocks * 512 < 1 << 20, "holes stay holes"
+        there.write_text("as it is")
+        assert remote.place(disk, "image/disk").read_text() == "as it is"
+        assert [path.name for path in there.parent.iterdir()] == ["disk"]
+
+
+def test_a_console_elsewhere_is_brought_here(target: SshTarget, tmp_path: Path) -> None:
+    there, here = tmp_path / "there.log", tmp_path / "here.log"
+    there.write_text("one\n")
+    with remote_shell(target) as remote:
+        console = mirrored(remote, there, here)
+        assert console.text() == "one\n"
+        with there.open("a") as stream:
+            stream.write("Kernel panic - not syncing: x\n")
+        assert console.panic() == "Kernel panic - not syncing: x"
+    there.write_text("gone")
+    assert console.tail() == "one\nKernel panic - not syncing: x", "what came before is kept"
+
+
+def test_huge_pages_are_set_and_put_back() -> None:
+    written: list[str] = []
+
+    def call(name: str, *words: object, **_: object) -> object:
+        if name == "texts":
+            return {"/sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n"}
+        written.append(str(words[1]))
+        return None
+
+    with apply_host_settings(HostShell(call), HostSetup(thp="never")):
+        assert written == ["never"]
+    assert written == ["never", "madvise"]
+    with apply_host_settings(HostShell(call), HostSetup()):
+        pass
+    assert written == ["never", "madvise"]
+
+
+def test_a_host_that_lets_nobody_set_it_says_so() -> None:
+    def call(name: str, *_: object, **__: object) -> object:
+        if name == "texts":
+            return {"/sys/kernel/mm/transparent_hugepage/enabled": "[always] never\n"}
+        raise PermissionError(13, "Permission denied")
+
+    with (
+        pytest.raises(InfrastructureError, match="cannot set transparent huge pages of this machine"),
+        apply_host_settings(HostShell(call), HostSetup(thp="never")),
+    ):
+        pass
+
+
+def test_only_known_hosts_are_believed_and_nothing_is_asked(tmp_path: Path) -> None:
+    users = user_target("qemu+ssh://root@kvm7:2222/system", tmp_path)
+    text = users.script.read_text()
+    assert "StrictHostKeyChecking=yes" in text
+    assert "BatchMode=yes" in text
+    assert "/dev/null" not in text, "their configuration says how to get there"
+    assert users.argv("a", "b c")[1:] == ["-T", "-p", "2222", "root@kvm7", "a 'b c'"]
+    assert users.argv(forward="127.0.0.1:5")[1:] == ["-T", "-p", "2222", "-W", "127.0.0.1:5", "root@kvm7"]
+    assert users.libvirt_uri() == f"qemu+ssh://root@kvm7:2222/system?command={tmp_path}/ssh&no_tty=1"
+    ours = own_target(5, tmp_path / "key", tmp_path / "known_hosts", tmp_path)
+    text = ours.script.read_text()
+    assert "-F /dev/null" in text
+    assert f"UserKnownHostsFile={tmp_path}/known_hosts" in text
+    assert "IdentityAgent=none" in text
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["qemu+ssh:///system", "qemu+ssh://u:p@h/system", "qemu+ssh://h/system?a=b", "qemu+ssh://h:x/system"],
+)
+def test_other_uris_are_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="qemu"):
+        user_target(uri, tmp_path)
