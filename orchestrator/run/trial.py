@@ -242,17 +242,8 @@ def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -
     """What the host's counters say before the guest is there: others are compared with that."""
     for name, probe in PROBES:
         writer.observe(
-            Observation(
-                0,
-                plan.id,
-                f"{name}/bare",
-                reading.name,
-                reading.value,
-                reading.unit,
-                reading.origin,
-                reading.gap,
-            )
-            for reading in probe().from_bare_host(shell)
+            Observation(0, plan.id, f"{name}/bare", one.name, one.value, one.unit, one.origin, one.gap)
+            for one in probe().from_bare_host(shell)
         )
 
 
