@@ -170,11 +170,12 @@ def _write_reports(directory: Path) -> dict[str, str]:
 
 
 def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) -> None:
-    from orchestrator.cli.runs import print_judgements, run_as_json, run_table
+    from orchestrator.cli.runs import print_judgements, print_second_level, run_as_json, run_table
 
     if as_json:
         print_json({**run_as_json(result.directory), "exit_code": int(result.exit_code), "files": files})
         return
     out.print(run_table(result.directory))
+    print_second_level(result.directory)
     print_judgements(result.directory)
     out.print(f"report: {files['report']}", soft_wrap=True)

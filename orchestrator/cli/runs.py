@@ -217,6 +217,7 @@ def _show_text(view: RunView) -> None:
         out.print(escape(sentence))
     if view.arms:
         out.print(_comparison(view), soft_wrap=False)
+    print_second_level(run.directory)
     print_judgements(run.directory)
     for row in confusion(view):
         out.print(escape(confusion_sentence(row)))
@@ -250,6 +251,27 @@ def print_judgements(directory: Path) -> None:
     for one in judged(_view(directory)):
         word = "[green]met:[/]" if one.met else "[red]not met:[/]"
         out.print(f"{word} {escape(_clean(one.words, 200))}: {escape(_clean(one.found, 200))}")
+
+
+def print_second_level(directory: Path) -> None:
+    """Second-level tables at each moment of each arm, where there are any."""
+    from orchestrator.report.second_level import moment_rows
+
+    rows = moment_rows(_view(directory))
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("second-level tables")
+    for column in ("measured", "needed (predicted)", "reclaimable (predicted)", "measured / needed"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        if row.first:
+            table.add_row(f"[bold]{escape(row.arm)}[/]")
+        cells = (row.measured, row.needed, row.reclaimable, row.ratio)
+        table.add_row(
+            f"  {escape(row.moment)}", *(escape(cell.text) if cell.text else "[dim]-[/]" for cell in cells)
+        )
+    out.print(table, soft_wrap=False)
 
 
 def run_table(directory: Path) -> Table:

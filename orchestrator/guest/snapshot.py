@@ -20,7 +20,8 @@ from orchestrator.guest.stream import Stream, StreamError, number
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import physical_end, ram_segments, read_frames
 from orchestrator.model.frame_class import FrameClass
-from orchestrator.model.frames import KPF_PGTABLE, classify_flags, flag_set
+from orchestrator.model.frames import KPF_PGTABLE, KPF_ZERO_PAGE, classify_flags, flag_set
+from orchestrator.model.second_level_tree import count_tree, decode_tree, looks_like_table
 from orchestrator.model.snapshot import I64, U8, U64, Evidence, Region, Snapshot
 from orchestrator.units import PAGE_BYTES
 
@@ -126,8 +127,10 @@ class _Probe:
 class SnapshotTaker:
     """Takes snapshots of one guest. Its program runs in the guest from `__enter__` to `__exit__`."""
 
-    def __init__(self, guest: Guest, machine: Machine) -> None:
+    def __init__(self, guest: Guest, machine: Machine, second_level: str = "") -> None:
+        """`second_level`: EPT or NPT, if the guest is a KVM host whose tables are to be found as well."""
         self._guest = guest
+        self._second_level = second_level
         self._machine = machine
         self._channel: Any = None  # paramiko.Channel
         self._cpu: _Cpu | None = None  # after the last snapshot
@@ -141,6 +144,19 @@ class SnapshotTaker:
 
     def __exit__(self, *_: object) -> None:
         self._channel.close()
+
+    def _second_level_tables(self, outside: _Outside, flags: U64, evidence: U8) -> dict[str, str]:
+        """Marks the frames of second-level tables in `evidence`; counts of them, as a note."""
+        if outside.second_level is None or not len(evidence):
+            return {}
+        pfn, contents = outside.second_level
+        # What waits on a per-CPU list may have been one until a moment ago.
+        in_use = evidence[pfn] == Evidence.NONE
+        pfn, contents = pfn[in_use], contents[in_use]
+        zero_pages = np.flatnonzero(flag_set(flags, KPF_ZERO_PAGE)).astype(np.int64)
+        tree = decode_tree(pfn, contents, zero_pages, self._second_level)
+        evidence[pfn[tree.linked]] = Evidence.SECOND_LEVEL
+        return {"second_level": count_tree(tree, contents).to_json()}
 
     def take(self, label: str) -> Snapshot:
         """Read the flags of all frames, then page tables and struct pages.
@@ -161,9 +177,16 @@ class SnapshotTaker:
             # removed later would have flags that mean nothing.
             files, online = probe.files(), probe.online_blocks()
             flags, _ = probe.flags(most_frames)
-            outside = _read_outside(self._guest, self._machine, flags, files[_VMCOREINFO])
+            outside = _read_outside(
+                self._guest,
+                self._machine,
+                flags,
+                files[_VMCOREINFO],
+                with_second_level=bool(self._second_level),
+            )
             raw, owners = outside.evidence, "this kernel has none"
             evidence = find_evidence(raw, flags) if raw else np.empty(0, dtype=np.uint8)
+            second_level = self._second_level_tables(outside, flags, evidence)
             if self._has_owner:
                 evidence, owners = _with_owners(probe, flags, evidence)
             probe.ask("flags")
@@ -199,6 +222,7 @@ class SnapshotTaker:
                 "pages_on_cpu_lists": pages_on_cpu_lists(files[_ZONEINFO]),
                 "evidence": outside.why_not or "struct pages and kernel page tables, read from outside",
                 "page_owner": owners,
+                **second_level,
             },
             evidence=evidence,
             memmap_pfn=memmap.pfn,
@@ -209,6 +233,12 @@ class SnapshotTaker:
         if faults:
             raise SnapshotError("what the guest says of its memory makes no sense", details="\n".join(faults))
         return snapshot
+
+
+def _tables_among(found: tuple[I64, U64]) -> tuple[I64, U64]:
+    pfn, contents = found
+    tables = looks_like_table(contents)
+    return pfn[tables], contents[tables]
 
 
 def _with_owners(probe: _Probe, flags: U64, evidence: U8) -> tuple[U8, str]:
@@ -253,9 +283,12 @@ class _Outside:
     evidence: RawEvidence | None
     why_not: str
     stopped_seconds: float
+    second_level: tuple[I64, U64] | None
 
 
-def _read_outside(guest: Guest, machine: Machine, flags: U64, vmcoreinfo: str) -> _Outside:
+def _read_outside(
+    guest: Guest, machine: Machine, flags: U64, vmcoreinfo: str, *, with_second_level: bool
+) -> _Outside:
     domain = guest.domain
     segments = ram_segments(domain, machine)
 
@@ -264,6 +297,8 @@ def _read_outside(guest: Guest, machine: Machine, flags: U64, vmcoreinfo: str) -
 
     layout, why_not = _layout(read, vmcoreinfo)
     raw: RawEvidence | None = None
+    second_level: tuple[I64, U64] | None = None
+    silent = np.flatnonzero(classify_flags(flags) == FrameClass.KERNEL).astype(np.int64)
     began = time.monotonic()
     domain.suspend()
     try:
@@ -276,10 +311,17 @@ def _read_outside(guest: Guest, machine: Machine, flags: U64, vmcoreinfo: str) -
         if raw:
             wanted = np.union1d(wanted, raw.tables[raw.tables < len(flags)])
         tables, contents = read(wanted)
+        if raw and with_second_level:
+            parts = np.array_split(np.setdiff1d(silent, raw.memmap), max(1, len(silent) >> 14))
+            found = [_tables_among(read(part)) for part in parts]
+            second_level = (
+                np.concatenate([pfn for pfn, _ in found]),
+                np.concatenate([words for _, words in found]),
+            )
     finally:
         domain.resume()
         stopped_seconds = time.monotonic() - began
-    return _Outside(tables, contents, len(wanted) - len(tables), raw, why_not, stopped_seconds)
+    return _Outside(tables, contents, len(wanted) - len(tables), raw, why_not, stopped_seconds, second_level)
 
 
 def _layout(read: ReadFrames, place: str) -> tuple[Layout | None, str]:

@@ -28,6 +28,7 @@ class FrameClass(IntEnum):
     RESERVED = 17  # kernel image, early boot allocations, firmware
     ZERO_PAGE = 18  # the zero page, the huge zero page
     HWPOISON = 19
+    SECOND_LEVEL = 20  # tables by which KVM maps a guest within this guest, where they can be told
 
 
 N_FRAME_CLASSES = len(FrameClass)
@@ -38,6 +39,7 @@ N_FRAME_CLASSES = len(FrameClass)
 # hold is named after the first.
 UNMOVABLE = (
     FrameClass.PAGE_TABLE,
+    FrameClass.SECOND_LEVEL,
     FrameClass.SLAB,
     FrameClass.KERNEL_STACK,
     FrameClass.VMALLOC,

@@ -105,6 +105,7 @@ _OF_SILENT = {
     Evidence.VMALLOC: FrameClass.VMALLOC,
     Evidence.MEMMAP: FrameClass.MEMMAP,
     Evidence.NETWORK: FrameClass.NETWORK,
+    Evidence.SECOND_LEVEL: FrameClass.SECOND_LEVEL,
 }
 
 

@@ -34,6 +34,7 @@ class Evidence(IntEnum):
     VMALLOC = 5  # mapped in vmalloc or module space, and no stack
     MEMMAP = 6  # holds struct pages
     NETWORK = 7  # a network buffer
+    SECOND_LEVEL = 8  # a second-level table of KVM, of a guest within this guest
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from orchestrator import summary
 from orchestrator.errors import BadInputError
-from orchestrator.report import charts, effects, text, verdicts
+from orchestrator.report import charts, effects, second_level, text, verdicts
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
 from orchestrator.report.comparison import comparison
@@ -47,6 +47,17 @@ _SECTIONS: Final = (
         "Guest page tables",
         "PageTables of the guest's /proc/meminfo. Numbers mark steps; a band lasts until its step settled.",
         (charts.Reading("guest_meminfo", "PageTables", "page tables"),),
+    ),
+    _Series(
+        "second-level-time",
+        "Second-level tables over time",
+        "Solid is what KVM has, of all levels (SecPageTables of the host without IOMMU tables); dashed is "
+        "what is needed to map what QEMU has of the guest, predicted from its page map. Between them are "
+        "tables that map nothing.",
+        (
+            charts.Reading("host_meminfo", "second_level_bytes", "measured"),
+            charts.Reading("host_pagemap", "second_level_needed_bytes", "needed (predicted)", dashed=True),
+        ),
     ),
     _Series(
         "virtio-mem",
@@ -133,6 +144,8 @@ def render(view: RunView) -> str:
         policies_explained=policies_explained(view),
         policy_charts=policy_figures,
         tradeoff=_tradeoff(view, specs),
+        second_level=second_level.moment_rows(view),
+        second_level_name=clean(view.run.meta.get("second_level") or "second-level tables", 20),
         huge_pages=huge_pages(view),
         huge_counters=(*COUNTERS, FREE_RANGES),
         step_tables=_step_tables(view),
@@ -204,6 +217,8 @@ def _trouble(trial: TrialView) -> dict[str, str]:
 
 def _time_sections(view: RunView, specs: dict[str, charts.Spec]) -> Iterator[Section]:
     for series in _SECTIONS:
+        if series.id == "second-level-time" and not second_level.moment_rows(view):
+            continue  # without KVM there are none to be seen
         panels = charts.time_panels(view.arms, series.readings, series.title)
         figures = []
         for number, panel in enumerate(panels):

@@ -81,6 +81,7 @@ _CLASS_WORDS: Final = {
     "mlocked": "mlocked memory",
     "pinned": "pinned memory",
     "page_table": "page tables",
+    "second_level": "second-level tables",
     "kernel_stack": "kernel stacks",
     "memmap": "struct pages",
     "network": "network buffers",

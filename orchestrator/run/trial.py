@@ -16,6 +16,7 @@ from orchestrator.errors import GuestError, InfrastructureError, OrchestratorErr
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.setup import apply_settings
 from orchestrator.guest.snapshot import SnapshotTaker
+from orchestrator.host.accel import second_level
 from orchestrator.host.libvirt_host import LibvirtDomain
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
@@ -228,9 +229,10 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
             watched = sorted({name for driver in workloads.values() for name in driver.processes})
             stack.enter_context(sampling.running(watched))
             snapshots = stack.enter_context(SnapshotTaker(guest, plan.machine))
-            of_host = (
-                stack.enter_context(SnapshotTaker(guest.host, plan.host_machine)) if guest.host else None
-            )
+            of_host = None
+            if guest.host:
+                level = second_level(guest.domain.qemu.shell)
+                of_host = stack.enter_context(SnapshotTaker(guest.host, plan.host_machine, level))
             trial = LiveTrial(
                 plan, lab, writer, guest, sampling, snapshots, of_host, deadline, began_ns, workloads
             )

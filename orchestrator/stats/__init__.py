@@ -8,7 +8,7 @@ from orchestrator.stats.difference import (
     Verdict,
     differences,
 )
-from orchestrator.stats.interval import CONFIDENCE, Interval
+from orchestrator.stats.interval import CONFIDENCE, Interval, of_few
 from orchestrator.stats.spread import Spread, spread_of
 from orchestrator.stats.tests import POWER
 
@@ -23,5 +23,6 @@ __all__ = [
     "Spread",
     "Verdict",
     "differences",
+    "of_few",
     "spread_of",
 ]

@@ -37,6 +37,18 @@ def of_groups(
     return Interval(float(low), float(high), confidence)
 
 
+def of_few(values: Floats, confidence: float = CONFIDENCE) -> Interval | None:
+    """Student's interval of the mean of a handful of values, shape (n,): takes them for normal, where a
+    bootstrap of so few would take them for all there is. None of one value."""
+    from scipy import stats
+
+    if len(values) < 2:
+        return None
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
+    mean = float(np.mean(values))
+    return Interval(mean - half, mean + half, confidence)
+
+
 def _bootstrap(
     samples: tuple[Floats, ...], statistic: Any, freedom: float, seed: int, confidence: float
 ) -> tuple[Any, Any]:  # scipy has no types

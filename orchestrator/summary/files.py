@@ -1,4 +1,4 @@
-"""summary.csv, summary_gaps.csv, policies.csv, snapshots.csv and blame.csv: written, and read back."""
+"""summary.csv, summary_gaps.csv and the tables of what snapshots and moments say: written, and read back."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from orchestrator.store import Run, layout, open_run, write_table
 from orchestrator.summary.metrics import summarise_run
 from orchestrator.summary.records import (
     BlameResult,
+    Moment,
     PolicyResult,
     SnapshotResult,
     TrialSummary,
@@ -33,13 +34,14 @@ _MIDDLE: Final = (
     "state",
 )
 
-Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult)
+Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult, Moment)
 
 # Tables with a row for each result of a trial, by name.
 _DETAILS: Final[tuple[tuple[str, type[Any], Callable[[TrialSummary], Sequence[Any]]], ...]] = (
     (layout.POLICIES, PolicyResult, lambda summary: summary.policies),
     (layout.SNAPSHOT_FACTS, SnapshotResult, lambda summary: summary.snapshots),
     (layout.BLAME, BlameResult, lambda summary: summary.blame),
+    (layout.MOMENTS, Moment, lambda summary: summary.moments),
 )
 
 
@@ -112,6 +114,7 @@ def _saved(run: Run) -> list[TrialSummary]:
     policies = _by_trial(run, layout.POLICIES, PolicyResult)
     snapshots = _by_trial(run, layout.SNAPSHOT_FACTS, SnapshotResult)
     blame = _by_trial(run, layout.BLAME, BlameResult)
+    moments = _by_trial(run, layout.MOMENTS, Moment)
     known = {*_FRONT, *_MIDDLE, *METRICS}
     return [
         TrialSummary(
@@ -131,6 +134,7 @@ def _saved(run: Run) -> list[TrialSummary]:
             policies=tuple(policies.get(row["trial"], ())),
             snapshots=tuple(snapshots.get(row["trial"], ())),
             blame=tuple(blame.get(row["trial"], ())),
+            moments=tuple(moments.get(row["trial"], ())),
             left_out=row["left_out"] if "left_out" in row else _left_out(row),
         )
         for row in _read_csv(run.directory / layout.SUMMARY)

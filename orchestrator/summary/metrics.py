@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.actions.context import Outcome
 from orchestrator.headline import METRICS
 from orchestrator.store import Event, Run, TrialFolder
+from orchestrator.summary.moments import moments_of
 from orchestrator.summary.records import TrialSummary, Value
 from orchestrator.summary.snapshots import SnapshotFacts, after, look_at_snapshots, of_tables
 from orchestrator.units import PAGE_BYTES
@@ -65,6 +66,12 @@ class _Readings:
         rows = self._series.get((source, name))
         return [] if rows is None else [float(value) for value in rows["value"].dropna()]
 
+    @property
+    def of_other_guests(self) -> float:
+        """Second-level tables of other guests of the host; a host of our own making has no others."""
+        found = self.values("host_meminfo/bare", "second_level_bytes")
+        return found[0] if found else 0.0
+
     def why_missing(self, source: str, name: str) -> str:
         """Why `values` is empty."""
         rows = self._series.get((source, name))
@@ -78,7 +85,8 @@ class _Readings:
 def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
     """Compute the headline metrics of a trial, also of one that is unfinished."""
     found = _Findings()
-    readings = _Readings(trial.observations())
+    frame = trial.observations()
+    readings = _Readings(frame)
     snapshots = look_at_snapshots(trial)
     accel = _last_word(trial, "accel") or str(run.meta.get("accel") or "")
     _from_observations(found, readings, accel)
@@ -105,6 +113,7 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         snapshots=tuple(fact.result for fact in snapshots if fact.result),
         blame=tuple(row for fact in snapshots for row in fact.blame),
         left_out=_left_out(trial),
+        moments=moments_of(trial, frame, readings.of_other_guests),
     )
 
 
@@ -143,9 +152,7 @@ def _from_observations(found: _Findings, readings: _Readings, accel: str) -> Non
     if accel == "tcg":
         found.put("second_level_bytes", None, "no second level under TCG")
     elif second_level:
-        # Of other guests of the host; one of our own making has no others.
-        others = readings.values("host_meminfo/bare", "second_level_bytes") or [0.0]
-        found.put("second_level_bytes", second_level[-1] - others[0], "")
+        found.put("second_level_bytes", second_level[-1] - readings.of_other_guests, "")
     else:
         found.put("second_level_bytes", None, readings.why_missing("host_meminfo", "SecPageTables"))
 

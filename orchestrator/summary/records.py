@@ -52,6 +52,15 @@ class SnapshotResult:
     huge_ranges: int
     huge_free: int
     huge_freeable: int
+    of: str = "guest"  # or "host", where that is a guest of ours
+    second_level_tables: int | None = None
+    """KVM's tables in a host; None where they were not looked for. The others are how many a policy of that
+    name would free (orchestrator.model.second_level_tree): modelled, but for `empty`, which is there to see."""
+    second_level_empty: int | None = None
+    second_level_empty_all_levels: int | None = None
+    second_level_zero_page: int | None = None
+    second_level_lru: int | None = None
+    second_level_drop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,32 @@ class BlameResult:
     alone: int
     frees: int | None  # blocks that would come free without the class; None for a kind of page table
     named: int | None  # blocks named after it; None for a kind of page table
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was read at a moment with a name; None where it was not. Ranges are of 2 MiB of the guest.
+
+    `second_level_bytes` is measured, `needed_bytes` predicted from what the host has mapped.
+    """
+
+    moment: str
+    seconds: float
+    second_level_bytes: float | None
+    needed_bytes: float | None
+    pages_4k: float | None
+    pages_2m: float | None
+    small_ranges: float | None
+    huge_ranges: float | None
+    host_page_table_bytes: float | None
+    present_bytes: float | None
+
+    @property
+    def reclaimable_bytes(self) -> float | None:
+        """Tables that map nothing: predicted, since it follows from a prediction."""
+        if self.second_level_bytes is None or self.needed_bytes is None:
+            return None
+        return max(0.0, self.second_level_bytes - self.needed_bytes)
 
 
 @dataclass(frozen=True)
@@ -93,6 +128,7 @@ class TrialSummary:
     start: str = ""  # "warm" or "cold"; empty where the trial never had a guest
     state: str = ""  # key of the saved state that it began with, if warm
     left_out: str = ""
+    moments: tuple[Moment, ...] = ()
 
     @property
     def after_unplug(self) -> SnapshotResult | None:

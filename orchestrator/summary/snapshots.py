@@ -12,6 +12,7 @@ from orchestrator.model.blame import HugeSupply, RegionBlame, blame, huge_supply
 from orchestrator.model.blocks import BlockMap, BlockTotals, map_memory
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.policies import POLICIES, Policy, StateView
+from orchestrator.model.second_level_tree import SecondLevelCounts
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.tables import TableState
 from orchestrator.observation import Origin
@@ -22,6 +23,7 @@ from orchestrator.units import PAGE_BYTES
 
 # The snapshot a scenario takes when its workload has built up what it builds up.
 LOADED = "loaded"
+OF_GUEST, OF_HOST = "guest", "host"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class SnapshotFacts:
     t_ns: int
     label: str
     problem: str = ""
+    of: str = OF_GUEST
     kernel: str = ""
     tables: int = 0
     tables_empty: int = 0
@@ -58,26 +61,31 @@ def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
     """Facts of every snapshot of a trial, in the order of taking. Holds one snapshot at a time."""
     facts = []
     running: dict[str, tuple[str, ...]] = {}
-    taken = ""
+    taken = {OF_GUEST: "", OF_HOST: ""}
     for event in trial.events:
         if event.name == "step.end" and event.text("workload"):
             _follow_workloads(running, event)
-            taken = ""
+            taken[OF_GUEST] = ""
         elif event.name == "step.end" and event.fields.get("takes_memory"):
-            taken = event.text("action")
+            action = event.text("action")
+            taken[OF_HOST if action.startswith("host_") else OF_GUEST] = action
         if event.name == "snapshot":
+            of = OF_HOST if event.text("of") == OF_HOST else OF_GUEST
             path = trial.snapshot_path(event)
             if path is None:
-                facts.append(SnapshotFacts(event.t_ns, event.text("label"), "its file is missing"))
+                facts.append(SnapshotFacts(event.t_ns, event.text("label"), "its file is missing", of))
                 continue
             try:
                 state = StateView.of(read_snapshot(path))
             except BadInputError as error:
-                facts.append(SnapshotFacts(event.t_ns, event.text("label"), error.brief))
+                facts.append(SnapshotFacts(event.t_ns, event.text("label"), error.brief, of))
                 continue
             expected = dict.fromkeys(name for names in running.values() for name in names)
-            injected = Injected(tuple(running), tuple(expected), taken)
-            facts.append(_facts(event.t_ns, event.text("label"), state, trial.planned.seed, injected))
+            injected = Injected(tuple(running), tuple(expected), taken[OF_GUEST])
+            if of == OF_HOST:  # workloads run in its guest
+                injected = Injected(after=taken[OF_HOST])
+            seed = trial.planned.seed
+            facts.append(_facts(event.t_ns, event.text("label"), state, of=of, seed=seed, injected=injected))
     return facts
 
 
@@ -94,17 +102,18 @@ def _follow_workloads(running: dict[str, tuple[str, ...]], event: Event) -> None
 
 def of_tables(facts: Sequence[SnapshotFacts]) -> SnapshotFacts | None:
     """The snapshot in which page tables are counted: `loaded`, else the first that has any."""
-    with_tables = [fact for fact in facts if fact.tables]
+    with_tables = [fact for fact in facts if fact.tables and fact.of == OF_GUEST]
     loaded = (fact for fact in with_tables if fact.label == LOADED)
     return next(loaded, with_tables[0] if with_tables else None)
 
 
 def after(facts: Sequence[SnapshotFacts], t_ns: int) -> SnapshotFacts | None:
     """The last snapshot with blocks that was taken at `t_ns` or later."""
-    return next((fact for fact in reversed(facts) if fact.t_ns >= t_ns and fact.blocks), None)
+    found = (fact for fact in reversed(facts) if fact.of == OF_GUEST)
+    return next((fact for fact in found if fact.t_ns >= t_ns and fact.blocks), None)
 
 
-def _facts(t_ns: int, label: str, state: StateView, seed: int, injected: Injected) -> SnapshotFacts:
+def _facts(t_ns: int, label: str, of: str, state: StateView, seed: int, injected: Injected) -> SnapshotFacts:
     sizes = {region.block_pages * PAGE_BYTES for region in state.snapshot.regions}
     block_bytes = sizes.pop() if len(sizes) == 1 else None
     memory = map_memory(state.snapshot, classes=state.frames)
@@ -112,6 +121,7 @@ def _facts(t_ns: int, label: str, state: StateView, seed: int, injected: Injecte
     return SnapshotFacts(
         t_ns=t_ns,
         label=label,
+        of=of,
         kernel=state.snapshot.kernel,
         tables=len(state.tables),
         tables_empty=int((state.tables.state == TableState.EMPTY).sum()),
@@ -122,6 +132,7 @@ def _facts(t_ns: int, label: str, state: StateView, seed: int, injected: Injecte
             state.snapshot,
             regions,
             label=label,
+            of=of,
             block_bytes=block_bytes,
             injected=injected,
             supply=huge_supply(memory),
@@ -169,11 +180,13 @@ def _result(
     regions: Sequence[RegionBlame],
     *,
     label: str,
+    of: str,
     block_bytes: int | None,
     injected: Injected,
     supply: HugeSupply,
 ) -> SnapshotResult:
     stopped = snapshot.notes.get("stopped_seconds", "")
+    second_level = SecondLevelCounts.from_json(snapshot.notes.get("second_level", ""))
     return SnapshotResult(
         snapshot=label,
         moved=snapshot.moved,
@@ -192,6 +205,13 @@ def _result(
         huge_ranges=supply.ranges,
         huge_free=supply.free,
         huge_freeable=supply.freeable,
+        of=of,
+        second_level_tables=second_level.tables if second_level else None,
+        second_level_empty=second_level.empty if second_level else None,
+        second_level_empty_all_levels=second_level.empty_all_levels if second_level else None,
+        second_level_zero_page=second_level.zero_page if second_level else None,
+        second_level_lru=second_level.lru if second_level else None,
+        second_level_drop=second_level.drop if second_level else None,
     )
 
 

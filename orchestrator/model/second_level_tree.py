@@ -1,0 +1,157 @@
+"""KVM's second-level tables of a host, found by what is in them, and what each policy would free of them.
+
+A host that is a guest of ours can be read from outside. KVM's tables carry no flag there, but their entries
+are unlike anything else (arch/x86/kvm/mmu/spte.h): one that maps has SPTE_MMU_PRESENT_MASK, one that does
+not is SHADOW_NONPRESENT_VALUE, which on x86-64 since Linux 6.10 is not zero, and one for a place without
+memory faults on purpose. Their count can be checked against SecPageTables.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+
+from orchestrator.model.snapshot import I16, I64, U8, U64, Bool
+from orchestrator.units import PAGE_BYTES
+
+NONPRESENT: Final = np.uint64(1 << 63)
+MMU_PRESENT: Final = np.uint64(1 << 11)
+PSE: Final = np.uint64(1 << 7)
+ACCESSED: Final = {"NPT": np.uint64(1 << 5), "EPT": np.uint64(1 << 8)}
+# kvm_mmu_set_mmio_spte_mask(): a reserved bit with the present one, or EPT's writable and not readable.
+_MMIO_NPT: Final = np.uint64(1 << 51 | 1)
+_EPT_RWX, _EPT_MISCONFIGURED = np.uint64(0b111), np.uint64(0b110)
+_PFN_SHIFT, _PFN_MASK = np.uint64(12), np.uint64((1 << 40) - 1)
+_UNLINKED = 0
+
+
+@dataclass(frozen=True)
+class SecondLevelTree:
+    """Tables `pfn` (n,), sorted, and of each: its `level`, entries that map memory, of these the zero page
+    and accessed ones, and links to lower tables.
+
+    Level 1 maps pages of 4 KiB; 0 are those that no table points at and that point at none: zapped ones wait
+    so until they are freed, and KVM keeps a stock of blank ones.
+    """
+
+    pfn: I64
+    level: U8
+    mapped: I16
+    zero_page: I16
+    accessed: I16
+    links: I16
+
+    @property
+    def linked(self) -> Bool:
+        """Those that KVM uses: what SecPageTables counts."""
+        used: Bool = self.level != _UNLINKED
+        return used
+
+
+def looks_like_table(contents: U64) -> Bool:
+    """Which frames, shape (n, 512), have nothing but entries of second-level tables in them."""
+    blank = contents == NONPRESENT
+    mapped = (contents & MMU_PRESENT) != 0
+    mmio = ((contents & _MMIO_NPT) == _MMIO_NPT) | ((contents & _EPT_RWX) == _EPT_MISCONFIGURED)
+    found: Bool = (blank | mapped | mmio).all(axis=1) & (blank | mapped).any(axis=1)
+    return found
+
+
+def decode_tree(pfn: I64, contents: U64, zero_pages: I64, second_level: str) -> SecondLevelTree:
+    """The tree of the tables `pfn` (sorted), with `contents` (n, 512). `zero_pages` (sorted) are frames."""
+    mapped = (contents & MMU_PRESENT) != 0
+    target = ((contents >> _PFN_SHIFT) & _PFN_MASK).astype(np.int64)
+    place = np.searchsorted(pfn, target)
+    hit = mapped & ((contents & PSE) == 0) & (place < len(pfn))
+    hit[hit] = pfn[place[hit]] == target[hit]
+    source, _ = np.nonzero(hit)
+    child = place[hit]
+    leaf = mapped & ~hit
+    return SecondLevelTree(
+        pfn=pfn,
+        level=_levels(len(pfn), source, child),
+        mapped=leaf.sum(axis=1).astype(np.int16),
+        zero_page=(leaf & np.isin(target, zero_pages)).sum(axis=1).astype(np.int16),
+        accessed=(leaf & ((contents & ACCESSED[second_level]) != 0)).sum(axis=1).astype(np.int16),
+        links=hit.sum(axis=1).astype(np.int16),
+    )
+
+
+def _levels(tables: int, source: I64, child: I64) -> U8:
+    """The root of a guest is its topmost table; all roots of a host are of one level, four or five."""
+    depth = np.full(tables, -1, dtype=np.int64)
+    roots = np.setdiff1d(source, child)
+    depth[roots] = 0
+    for below in range(1, 6):
+        reached = child[depth[source] == below - 1]
+        depth[reached] = below
+    deepest = int(depth.max(initial=0))
+    top = 5 if deepest >= 4 else 4
+    level = np.where(depth < 0, _UNLINKED, top - depth)
+    return np.maximum(level, _UNLINKED).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class SecondLevelCounts:
+    """What is in the tree, in tables, and what each policy would free: modelled, nothing was done.
+
+    `empty`: last-level tables that map nothing. `empty_all_levels`: and those above that map nothing then.
+    `zero_page`: and last-level tables that map nothing but the zero page. `lru`: and those of which nothing
+    was accessed. `drop`: all last-level tables, since a fault makes those anew that are needed.
+    """
+
+    tables: int
+    last_level: int
+    unlinked: int
+    empty: int
+    empty_all_levels: int
+    zero_page: int
+    lru: int
+    drop: int
+
+    def to_json(self) -> str:
+        """As a note of a snapshot."""
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> SecondLevelCounts | None:
+        """Read back; None for what is none."""
+        try:
+            found = json.loads(text)
+            return cls(**{field.name: int(found[field.name]) for field in fields(cls)})
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    @property
+    def policies(self) -> dict[str, int]:
+        """Bytes that each policy would free."""
+        names = ("empty", "empty_all_levels", "zero_page", "lru", "drop")
+        return {name: getattr(self, name) * PAGE_BYTES for name in names}
+
+
+def count_tree(tree: SecondLevelTree, contents: U64) -> SecondLevelCounts:
+    """Count tables and what policies would free of them."""
+    last = tree.level == 1
+    empty = last & (tree.mapped == 0)
+    zero = last & (tree.mapped > 0) & (tree.mapped == tree.zero_page)
+    idle = last & (tree.mapped > 0) & (tree.accessed == 0) & ~zero
+    gone = empty.copy()
+    target = ((contents >> _PFN_SHIFT) & _PFN_MASK).astype(np.int64)
+    used = (contents & MMU_PRESENT) != 0
+    for level in range(2, 6):
+        above = np.flatnonzero(tree.level == level)
+        points = used[above] & ~np.isin(target[above], tree.pfn[gone])
+        gone[above[~points.any(axis=1)]] = True
+    return SecondLevelCounts(
+        tables=int(tree.linked.sum()),
+        last_level=int(last.sum()),
+        unlinked=int((~tree.linked).sum()),
+        empty=int(empty.sum()),
+        empty_all_levels=int(gone.sum()),
+        zero_page=int((empty | zero).sum()),
+        lru=int((empty | zero | idle).sum()),
+        drop=int(last.sum()),
+    )

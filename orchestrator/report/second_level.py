@@ -1,0 +1,88 @@
+"""Second-level tables at the moments that a scenario names: measured, needed, and what maps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+
+from orchestrator.report.comparison import Cell
+from orchestrator.report.data import ArmView, RunView
+from orchestrator.report.text import clean, count, size
+from orchestrator.stats import of_few
+from orchestrator.summary.records import Moment
+
+_NO_READING = "no trial of the arm that counts has read it"
+
+
+@dataclass(frozen=True)
+class MomentRow:
+    """An arm at a moment, over its trials; `first` of its arm.
+
+    `ratio` is measured over needed: the mean of the trials and, of two and more, Student's interval.
+    """
+
+    first: bool
+    arm: str
+    colour: int
+    moment: str
+    trials: int
+    measured: Cell
+    needed: Cell
+    reclaimable: Cell
+    ratio: Cell
+    entries: Cell
+    ranges: Cell
+
+
+def moment_rows(view: RunView) -> list[MomentRow]:
+    """Rows for every arm and moment with second-level tables; none where there are none."""
+    rows = [row for arm in view.arms for row in _rows(arm)]
+    return rows if any(row.measured.text for row in rows) else []
+
+
+def _rows(arm: ArmView) -> Iterator[MomentRow]:
+    counted = [trial.summary for trial in arm.trials if not trial.summary.left_out]
+    names = dict.fromkeys(one.moment for summary in counted for one in summary.moments)
+    for number, name in enumerate(names):
+        found = [one for summary in counted for one in summary.moments if one.moment == name]
+        yield MomentRow(
+            first=number == 0,
+            arm=clean(arm.name, 60),
+            colour=arm.index,
+            moment=clean(name, 64),
+            trials=len(found),
+            measured=_size([one.second_level_bytes for one in found]),
+            needed=_size([one.needed_bytes for one in found]),
+            reclaimable=_size([one.reclaimable_bytes for one in found]),
+            ratio=_ratio(found),
+            entries=_pair([one.pages_4k for one in found], [one.pages_2m for one in found]),
+            ranges=_pair([one.small_ranges for one in found], [one.huge_ranges for one in found]),
+        )
+
+
+def _size(values: Sequence[float | None]) -> Cell:
+    there = [value for value in values if value is not None]
+    return Cell(size(median(there))) if there else Cell("", why_missing=_NO_READING)
+
+
+def _pair(first: Sequence[float | None], second: Sequence[float | None]) -> Cell:
+    halves = [[value for value in values if value is not None] for values in (first, second)]
+    if not all(halves):
+        return Cell("", why_missing=_NO_READING)
+    return Cell(", ".join(count(median(half)) for half in halves))
+
+
+def _ratio(moments: Sequence[Moment]) -> Cell:
+    ratios = [
+        one.second_level_bytes / one.needed_bytes
+        for one in moments
+        if one.second_level_bytes is not None and one.needed_bytes
+    ]
+    if not ratios:
+        return Cell("", why_missing=_NO_READING)
+    interval = of_few(np.array(ratios))
+    mean = f"{fmean(ratios):.2f}"
+    return Cell(f"{mean} [{interval.low:.2f}, {interval.high:.2f}]" if interval else mean)

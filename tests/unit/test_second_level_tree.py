@@ -1,0 +1,117 @@
+"""KVM's tables found by their content: a tree that is built here entry by entry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from orchestrator.model.second_level_tree import (
+    NONPRESENT,
+    SecondLevelCounts,
+    count_tree,
+    decode_tree,
+    looks_like_table,
+)
+
+# Entries as KVM makes them for NPT: present, writable, user, accessed, host- and MMU-writable, MMU-present.
+LINK = 0xC27 | 1 << 5
+LEAF = 0xE07
+ACCESSED = 1 << 5
+MMIO = 1 << 51 | 1 | 0xFE000 << 12
+ROOT, PDPT, PMD, FULL, EMPTY, ZERO, IDLE, STOCK = 10, 11, 12, 13, 14, 15, 16, 17
+ZERO_FRAME = 900
+
+
+def entry(frame: int, bits: int) -> int:
+    return frame << 12 | bits
+
+
+def table(entries: dict[int, int]) -> list[int]:
+    return [entries.get(slot, int(NONPRESENT)) for slot in range(512)]
+
+
+TREE = {
+    ROOT: table({0: entry(PDPT, LINK)}),
+    PDPT: table({0: entry(PMD, LINK)}),
+    PMD: table(
+        {
+            0: entry(FULL, LINK),
+            1: entry(EMPTY, LINK),
+            2: entry(ZERO, LINK),
+            3: entry(IDLE, LINK),
+            4: entry(0x1000, LEAF | 1 << 7),  # a huge page
+        }
+    ),
+    FULL: table({slot: entry(0x2000 + slot, LEAF | ACCESSED) for slot in range(511)} | {511: MMIO}),
+    EMPTY: table({}),
+    ZERO: table({3: entry(ZERO_FRAME, LEAF)}),
+    IDLE: table({3: entry(0x3000, LEAF)}),
+    STOCK: table({}),
+}
+PFN = np.array(sorted(TREE), dtype=np.int64)
+CONTENTS = np.array([TREE[int(pfn)] for pfn in PFN], dtype=np.uint64)
+
+
+def test_tables_look_like_tables_and_other_memory_does_not() -> None:
+    assert looks_like_table(CONTENTS).all()
+    rng = np.random.default_rng(1)
+    others = np.array(
+        [
+            np.zeros(512),
+            np.full(512, 0xFFFF888000000000),  # pointers
+            np.full(512, 0x2020202020202020),  # text
+            rng.integers(0, 1 << 63, 512),
+        ],
+        dtype=np.uint64,
+    )
+    of_process = np.zeros(512, dtype=np.uint64)
+    of_process[5] = 0x8000000123456067  # of a process: other entries are zero
+    assert not looks_like_table(np.vstack([others, of_process])).any()
+
+
+def test_levels_follow_from_links() -> None:
+    tree = decode_tree(PFN, CONTENTS, np.array([ZERO_FRAME]), "NPT")
+    assert dict(zip(PFN.tolist(), tree.level.tolist(), strict=True)) == {
+        ROOT: 4,
+        PDPT: 3,
+        PMD: 2,
+        FULL: 1,
+        EMPTY: 1,
+        ZERO: 1,
+        IDLE: 1,
+        STOCK: 0,
+    }
+    assert tree.mapped.tolist() == [0, 0, 1, 511, 0, 1, 1, 0]
+    assert tree.accessed[PFN == FULL] == 511
+    assert tree.zero_page.sum() == 1
+
+
+def test_what_policies_would_free() -> None:
+    tree = decode_tree(PFN, CONTENTS, np.array([ZERO_FRAME]), "NPT")
+    counts = count_tree(tree, CONTENTS)
+    assert counts == SecondLevelCounts(
+        tables=7, last_level=4, unlinked=1, empty=1, empty_all_levels=1, zero_page=2, lru=3, drop=4
+    )
+    assert SecondLevelCounts.from_json(counts.to_json()) == counts
+    assert counts.policies["zero_page"] == 2 * 4096
+
+
+def test_tables_above_go_with_all_below_them() -> None:
+    contents = CONTENTS.copy()
+    contents[PFN == PMD] = np.array(table({1: entry(EMPTY, LINK)}), dtype=np.uint64)
+    tree = decode_tree(PFN, contents, np.array([ZERO_FRAME]), "NPT")
+    counts = count_tree(tree, contents)
+    assert counts.empty == 1
+    assert counts.empty_all_levels == 4, "with the last one goes all that led to it"
+    assert counts.unlinked == 4
+
+
+def test_without_any_table_there_is_nothing() -> None:
+    nothing = np.empty((0, 512), dtype=np.uint64)
+    tree = decode_tree(np.empty(0, np.int64), nothing, np.empty(0, np.int64), "EPT")
+    assert count_tree(tree, nothing).tables == 0
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"tables": "x"}'])
+def test_a_note_that_is_none(text: str) -> None:
+    assert SecondLevelCounts.from_json(text) is None
