@@ -55,7 +55,7 @@ class SnapshotResult:
     of: str = "guest"  # or "host", where that is a guest of ours
     second_level_tables: int | None = None
     """KVM's tables in a host; None where they were not looked for. The others are how many a policy of that
-    name would free (orchestrator.model.second_level_tree): modelled, but for `empty`, which is there to see."""
+    name would free (orchestrator.model.second_level_tree): modelled, but for `empty`, which is counted."""
     second_level_empty: int | None = None
     second_level_empty_all_levels: int | None = None
     second_level_zero_page: int | None = None

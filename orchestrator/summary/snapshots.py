@@ -113,7 +113,9 @@ def after(facts: Sequence[SnapshotFacts], t_ns: int) -> SnapshotFacts | None:
     return next((fact for fact in found if fact.t_ns >= t_ns and fact.blocks), None)
 
 
-def _facts(t_ns: int, label: str, of: str, state: StateView, seed: int, injected: Injected) -> SnapshotFacts:
+def _facts(
+    t_ns: int, label: str, state: StateView, *, of: str, seed: int, injected: Injected
+) -> SnapshotFacts:
     sizes = {region.block_pages * PAGE_BYTES for region in state.snapshot.regions}
     block_bytes = sizes.pop() if len(sizes) == 1 else None
     memory = map_memory(state.snapshot, classes=state.frames)
