@@ -13,11 +13,11 @@ from pydantic import JsonValue, ValidationError
 
 from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.errors import BadInputError
+from orchestrator.host.labs import LOCAL
 from orchestrator.host.machine import Frozen, Machine
 from orchestrator.registry import Registry
 from orchestrator.scenario.expect import Expectation
 from orchestrator.scenario.model import (
-    LOCAL,
     NESTED_KERNEL,
     NESTED_MACHINE,
     Accel,

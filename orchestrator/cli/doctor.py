@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 from rich.markup import escape
@@ -21,7 +22,7 @@ _STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
 
 @click.command("doctor")
-@click.option("--connect", metavar="URI", help="Look at this libvirt instead of the embedded one.")
+@click.option("--connect", metavar="URI", help="Look at this libvirt, or at a host elsewhere.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
@@ -39,20 +40,24 @@ def doctor_command(
 
     Starts nothing that lasts and leaves nothing behind. Exit code 3 if a line is red.
     """
-    from orchestrator.doctor import ACCELERATION, SECOND_LEVEL, Level, examine
+    from orchestrator.doctor import ACCELERATION, SECOND_LEVEL, Level, examine, examine_host
     from orchestrator.guest.cache import cache_dir
 
     guests = find_guests_dir(Path("guests"), guests_dir)
-    with err.status("looking at this machine") if err.is_terminal else nullcontext():
-        checks = examine(cache_dir(), guests, results, connect)
+    elsewhere = connect is not None and (connect == "lab" or urlsplit(connect).netloc != "")
+    with err.status(f"looking at {connect or 'this machine'}") if err.is_terminal else nullcontext():
+        if connect is not None and elsewhere:
+            checks = examine_host(cache_dir(), connect)
+        else:
+            checks = examine(cache_dir(), guests, results, connect)
     bad = sum(check.level is Level.BAD for check in checks)
     words = {check.name: check.word or "unknown" for check in checks}
     if as_json:
         print_json(
             {
                 "ok": not bad,
-                "accel": words[ACCELERATION],
-                "second_level": words[SECOND_LEVEL],
+                "accel": words.get(ACCELERATION, "unknown"),
+                "second_level": words.get(SECOND_LEVEL, "unknown"),
                 "checks": [
                     {"name": check.name, "level": check.level, "found": check.found, "fix": check.fix}
                     for check in checks
@@ -61,7 +66,7 @@ def doctor_command(
         )
     else:
         out.print(_table(checks), soft_wrap=False)
-        out.print(_verdict(bad, words[ACCELERATION]))
+        out.print(_verdict(bad, words.get(ACCELERATION, "")))
     ctx.exit(ExitCode.INFRASTRUCTURE if bad else ExitCode.COMPLETED)
 
 

@@ -41,6 +41,7 @@ VERBS = {
     "blame": ("blame", "Say what holds each block that stayed, and what would have freed it."),
     "model": ("model", "Replay reclaim policies over traces and runs."),
     "image": ("image", "Build, list or remove cached guest images."),
+    "lab": ("lab", "A KVM host with nested paging on this machine, whatever its processor."),
     "shell": ("shell", "Boot a guest and open a shell in it, or run one command."),
     "clean": ("clean", "Find and remove what a killed run left behind, and nothing else."),
 }

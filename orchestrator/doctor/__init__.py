@@ -1,6 +1,6 @@
 """Can this machine run guests, and how? One function for each question, one table of them."""
 
 from orchestrator.doctor.check import Check, Level
-from orchestrator.doctor.examine import ACCELERATION, SECOND_LEVEL, examine
+from orchestrator.doctor.examine import ACCELERATION, SECOND_LEVEL, examine, examine_host
 
-__all__ = ["ACCELERATION", "SECOND_LEVEL", "Check", "Level", "examine"]
+__all__ = ["ACCELERATION", "SECOND_LEVEL", "Check", "Level", "examine", "examine_host"]

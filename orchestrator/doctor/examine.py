@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from orchestrator.doctor import hypervisor, machine, tools
+from orchestrator.doctor import hypervisor, machine, remote, tools
 from orchestrator.doctor.check import Check, Finding, Level, Subject
+from orchestrator.errors import InfrastructureError
+from orchestrator.host.labs import address
+from orchestrator.host.libvirt_host import open_host
+from orchestrator.host.runtime import runtime_folder
 
 ACCELERATION = "acceleration"
 SECOND_LEVEL = "second level"
@@ -44,6 +49,20 @@ def examine(cache: Path, guests_dir: Path, results: Path, connect: str | None) -
     """
     subject = Subject(cache, guests_dir, results, connect)
     return [_look(name, look, subject) for name, look in CHECKS]
+
+
+def examine_host(cache: Path, host: str) -> list[Check]:
+    """Every check of a host elsewhere, named as for --connect. Raises BadInputError."""
+    with runtime_folder(Path("doctor")) as runtime, ExitStack() as stack:
+        try:
+            there = stack.enter_context(open_host(address(host, runtime), runtime, cache))
+        except InfrastructureError as error:
+            said = ": ".join([error.brief, *error.details.strip().splitlines()[:1]])
+            return [Check("ssh and libvirt", Level.BAD, said[:400], error.hint, "")]
+        reached = Check("ssh and libvirt", Level.OK, f"{there.shell.name} answers")
+        subject = remote.RemoteSubject(there, cache)
+        findings = [(name, remote.looked_at(look, subject)) for name, look in remote.CHECKS]
+        return [reached, *(Check(name, one.level, one.found, one.fix, one.word) for name, one in findings)]
 
 
 def _look(name: str, look: Callable[[Subject], Finding], subject: Subject) -> Check:

@@ -188,7 +188,7 @@ def _virtio_mem(machine: Machine) -> list[etree._Element]:
                 E.size(str(device.size // KIB), unit="KiB"),
                 E.node("0"),
                 E.block(str(device.block // KIB), unit="KiB"),
-                E.requested("0", unit="KiB"),
+                E.requested(str(device.plugged // KIB), unit="KiB"),
                 **({"dynamicMemslots": "yes"} if device.dynamic_memslots else {}),
             ),
             model="virtio-mem",

@@ -27,6 +27,8 @@ class VirtioMem(Frozen):
     """Bytes that the device could plug at the most."""
     block: Size = 2 * MIB
     """Granularity of plug and unplug, in bytes: a power of two of at least 2 MiB."""
+    plugged: Size = 0
+    """Bytes that the guest is asked to plug when it boots."""
     dynamic_memslots: bool = False
     """Whether QEMU gives KVM memory slots only for what is plugged, and removes them with it."""
 

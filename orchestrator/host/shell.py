@@ -206,7 +206,7 @@ class _Remote:
             raise InfrastructureError(
                 f"cannot reach {self._target.name} by ssh, or it has no python3",
                 details=error.details,
-                hint=f"try: {' '.join(self._target.argv('python3', '--version'))}",
+                hint=f"see what it says: {self._target.by_hand}",
             ) from error
         return self
 

@@ -49,6 +49,12 @@ class SshTarget:
         way = ["-W", forward] if forward else []
         return [str(self.script), "-T", *port, *way, self.name, *([shlex.join(command)] if command else [])]
 
+    @property
+    def by_hand(self) -> str:
+        """What a person types to see whether it answers."""
+        port = f"-p {self.port} " if self.port else ""
+        return f"ssh {port}{self.name} python3 --version"
+
     def libvirt_uri(self, path: str = "/system") -> str:
         """The URI of its libvirt."""
         port = f":{self.port}" if self.port else ""

@@ -15,6 +15,7 @@ from orchestrator.guest.definition import GuestDefinition, load_definition
 from orchestrator.guest.image import Image, ensure_image
 from orchestrator.guest.keys import SshKeys, ensure_keys
 from orchestrator.host.accel import Acceleration, choose
+from orchestrator.host.labs import NESTED, address
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host.shell import HostShell
@@ -25,7 +26,7 @@ from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
 from orchestrator.run.start import Lab, NestedHosts, guest_programs, planned_workloads
 from orchestrator.run.trial import run_trial
-from orchestrator.scenario.model import KVM_HOST, LOCAL, NESTED, NESTED_KERNEL
+from orchestrator.scenario.model import KVM_HOST, NESTED_KERNEL
 from orchestrator.store import RunWriter, Status, layout, open_run
 from orchestrator.summary import TrialSummary, load, saved, summarise_trial, write_summaries
 from orchestrator.verdict import judge
@@ -150,8 +151,7 @@ class _Job:
             run.update_meta(image_seconds=round(time.monotonic() - began, 3))
             where = self.connect or plan.host
             nested = self._nested(keys) if where == NESTED else None
-            uri = None if where in {LOCAL, NESTED} else where
-            host = stack.enter_context(open_host(uri, runtime, places.cache))
+            host = stack.enter_context(open_host(address(where, runtime), runtime, places.cache))
             if nested:
                 reason = f"KVM of a nested host, itself under {nested.accel}: times mean nothing, counts do"
                 acceleration = Acceleration("kvm", reason, "")

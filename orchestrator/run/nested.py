@@ -18,7 +18,7 @@ from orchestrator.host.libvirt_host import LibvirtHost, open_host
 from orchestrator.host.ssh import SshTarget, own_target
 from orchestrator.plan import TrialPlan
 from orchestrator.run.host_settings import apply_host_settings
-from orchestrator.run.start import Begin, Lab, NestedHosts, guest_spec, install, quieten
+from orchestrator.run.start import Begin, Bootable, Lab, NestedHosts, guest_spec, install, quieten
 
 NAME = "guest"  # of the trial's guest on its host
 _SECONDS = 60.0
@@ -48,13 +48,11 @@ def nested_guest(begin: Begin) -> tuple[Guest, LibvirtHost]:
 def nested_spec(plan: TrialPlan, lab: Lab) -> GuestSpec:
     """What a nested host with a guest in it is: the host's own spec, with all that the guest is made of."""
     nested = _of(lab)
-    as_guest = plan.model_copy(
-        update={"guest": nested.definition.name, "kernel": plan.host_kernel, "machine": plan.host_machine}
+    host = Bootable(nested.definition.name, plan.host_kernel, plan.host_machine)
+    spec = guest_spec(
+        host, replace(lab, image=nested.image, definition=nested.definition, accel=nested.accel)
     )
-    as_guest = as_guest.model_copy(update={"kernel_args": ""})
-    outer = replace(lab, image=nested.image, definition=nested.definition, accel=nested.accel)
-    spec = guest_spec(as_guest, outer)
-    inner = guest_spec(plan, lab)
+    inner = guest_spec(Bootable.of(plan), lab)
     return replace(
         spec,
         installed=(*spec.installed, ("guest", inner.key), ("host", plan.host_setup.model_dump_json())),

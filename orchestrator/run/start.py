@@ -24,6 +24,7 @@ from orchestrator.guest.states import GuestSpec, SavedState, hash_files, start_f
 from orchestrator.host.cpu import cpu_model
 from orchestrator.host.domain_xml import DomainFiles, domain_xml
 from orchestrator.host.libvirt_host import LibvirtHost
+from orchestrator.host.machine import Machine
 from orchestrator.plan import PlannedStep, TrialPlan
 from orchestrator.run.places import GUEST_PROBE, PLAYBOOK, Places
 from orchestrator.run.progress import Progress
@@ -97,7 +98,7 @@ class Begin:
 
     def warm(self) -> Guest:
         """A guest that goes on from its saved state, which is made if it is not there."""
-        spec = guest_spec(self.plan, self.lab)
+        spec = guest_spec(Bootable.of(self.plan), self.lab)
         return self.from_state(
             spec,
             make=lambda state: self._make(spec, state),
@@ -203,25 +204,40 @@ def quieten(guest: Guest) -> None:
         guest.shell.run(argv, seconds=QUIET_SECONDS, check=False)
 
 
-def guest_spec(plan: TrialPlan, lab: Lab) -> GuestSpec:
-    """What the guest of a trial is, before anything is set that arms may differ in."""
-    boot = lab.image.boot_files(plan.kernel)
+@dataclass(frozen=True)
+class Bootable:
+    """What decides how a guest of an image is booted."""
+
+    guest: str
+    kernel: str
+    machine: Machine
+    kernel_args: str = ""
+
+    @classmethod
+    def of(cls, plan: TrialPlan) -> Bootable:
+        """The guest of a trial."""
+        return cls(plan.guest, plan.kernel, plan.machine, plan.kernel_args)
+
+
+def guest_spec(wanted: Bootable, lab: Lab) -> GuestSpec:
+    """What a guest is, before anything is set that arms may differ in."""
+    boot = lab.image.boot_files(wanted.kernel)
     nowhere = DomainFiles(
         disk=Path("/disk"),
         console_log=Path("/console"),
         ssh_port=1,
         kernel=boot.kernel,
         initrd=boot.initrd,
-        command_line=f"{lab.definition.command_line} {plan.kernel_args}".rstrip(),
+        command_line=f"{lab.definition.command_line} {wanted.kernel_args}".rstrip(),
     )
     installed = {name: hash_files([file]) for name, file in lab.programs.items()}
     installed[PLAYBOOK] = hash_files([lab.places.playbooks / PLAYBOOK])
     return GuestSpec(
-        guest=plan.guest,
+        guest=wanted.guest,
         image=lab.image.key,
         release=boot.release,
         kernel=hash_files([boot.kernel, *([boot.initrd] if boot.initrd else [])]),
-        domain=domain_xml("state", plan.machine, nowhere, accel=lab.accel, guest_address=GUEST_ADDRESS),
+        domain=domain_xml("state", wanted.machine, nowhere, accel=lab.accel, guest_address=GUEST_ADDRESS),
         installed=tuple(sorted(installed.items())),
         accel=lab.accel,
         cpu=cpu_model(),

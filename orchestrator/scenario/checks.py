@@ -55,6 +55,11 @@ def _virtio_mem_faults(device: VirtioMem) -> Iterator[Fault]:
         yield Fault(("machine", "virtio_mem", "size"), wrong, "it should be at least one block")
     elif device.size % device.block:
         yield _not_a_multiple(("virtio_mem", "size"), device.size, device.block)
+    elif device.plugged > device.size:
+        wrong = f"machine.virtio_mem.plugged is {write_size(device.plugged)}, more than its size"
+        yield Fault(("machine", "virtio_mem", "plugged"), wrong, f"at most {write_size(device.size)}")
+    elif device.plugged % device.block:
+        yield _not_a_multiple(("virtio_mem", "plugged"), device.plugged, device.block)
 
 
 def _not_a_multiple(key: Location, size: int, unit: int) -> Fault:

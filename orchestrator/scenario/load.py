@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
 from orchestrator.errors import BadInputError, FileProblemsError, Problem
+from orchestrator.host.labs import NESTED
 from orchestrator.host.machine import Machine
 from orchestrator.registry import Registry
 from orchestrator.scenario.checks import machine_faults
@@ -23,7 +24,6 @@ from orchestrator.scenario.matrix import expanded, merged
 from orchestrator.scenario.model import (
     IN,
     KVM_HOST,
-    NESTED,
     NESTED_KERNEL,
     Arm,
     ArmsText,

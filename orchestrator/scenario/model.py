@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from orchestrator.actions.base import Action
+from orchestrator.host.labs import LOCAL
 from orchestrator.host.machine import Frozen, Machine
 from orchestrator.scenario.expect import Expectation
 from orchestrator.units import Duration
@@ -73,16 +74,17 @@ KernelArgs: TypeAlias = Annotated[
     Field(max_length=512, json_schema_extra={"pattern": f"^{_KERNEL_ARGS}$"}),
     _matching(_KERNEL_ARGS, "has a character that is not printable ASCII", "write it in one line of ASCII"),
 ]
-LOCAL, NESTED = "local", "nested"
-_HOST = r"local|nested|qemu\+ssh://[A-Za-z0-9._@:\[\]-]+/system"
+_HOST = r"local|nested|lab|qemu\+ssh://[A-Za-z0-9._@:\[\]-]+/system"
 HostName: TypeAlias = Annotated[
     str,
-    _matching(_HOST, "is no host", "use local, nested, or qemu+ssh://USER@HOST/system"),
+    _matching(_HOST, "is no host", "use local, nested, lab, or qemu+ssh://USER@HOST/system"),
     Field(json_schema_extra={"pattern": f"^({_HOST})$"}),
 ]
 KVM_HOST = "kvm-host"  # the guest that is a nested host
 NESTED_KERNEL = "7.x"  # 6.12's cloud kernel has no KVM
-NESTED_MACHINE = Machine.model_validate({"vcpus": 2, "memory": "3GiB", "virtio_mem": {"size": "2GiB"}})
+NESTED_MACHINE = Machine.model_validate(
+    {"vcpus": 2, "memory": "2GiB", "virtio_mem": {"size": "2GiB", "plugged": "1GiB"}}
+)
 Accel: TypeAlias = Literal["auto", "kvm", "tcg"]
 Start: TypeAlias = Literal["warm", "cold"]
 
@@ -178,9 +180,9 @@ class Body(Frozen):
     """Kernel of the arms that name none; without it, the first of the guest's definition."""
     kernel_args: KernelArgs | None = None
     """Words that are added to the kernel's command line, in one line."""
-    host: HostName = "local"
-    """Where guests run: `local` is this machine, `nested` a KVM host that is itself a guest of this machine;
-    else `qemu+ssh://USER@HOST/system`."""
+    host: HostName = LOCAL
+    """Where guests run: `local` is this machine, `nested` a KVM host that is itself a guest of this machine,
+    `lab` the one that `orchestrator lab up` started; else `qemu+ssh://USER@HOST/system`."""
     host_machine: Machine = NESTED_MACHINE
     """Devices of a nested host."""
     host_kernel: str | None = None

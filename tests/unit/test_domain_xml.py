@@ -68,6 +68,7 @@ CHANGES: dict[str, Any] = {
     "memory": "2GiB",
     "virtio_mem.size": "4GiB",
     "virtio_mem.block": "4MiB",
+    "virtio_mem.plugged": "1GiB",
     "virtio_mem.dynamic_memslots": True,
     "dimms": ["512MiB"],
     "balloon.free_page_reporting": False,

@@ -153,6 +153,7 @@ def test_columns_are_the_kernel_and_what_is_not_the_same_in_all_arms() -> None:
             "redis_config.maxmemory": maxmemory,
             "virtio_mem.size": size,
             "virtio_mem.block": block,
+            "virtio_mem.plugged": "0" if block else "",
             "virtio_mem.dynamic_memslots": "false" if block else "",
             "balloon.free_page_reporting": reporting,
         }
@@ -224,6 +225,7 @@ def test_a_plan_has_numbers_in_bytes_and_seconds_and_knows_its_source() -> None:
     assert plan["arms"][0]["machine"]["virtio_mem"] == {
         "size": 2 << 30,
         "block": 2 << 20,
+        "plugged": 0,
         "dynamic_memslots": False,
     }
     assert plan["trials"][0]["steps"][0] == {"action": "grow", "params": {"to": 1 << 30, "within": 60.0}}

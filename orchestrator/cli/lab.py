@@ -1,0 +1,171 @@
+"""`lab`: a KVM host with nested paging on this machine, whatever its processor."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+
+from orchestrator.cli.output import err, out, print_json
+from orchestrator.cli.runs import json_option
+from orchestrator.cli.scenario import find_guests_dir
+from orchestrator.cli.signals import stop_at_signals
+from orchestrator.deadline import Deadline
+from orchestrator.errors import BadInputError, InfrastructureError
+
+if TYPE_CHECKING:
+    from orchestrator.host.labs import RunningLab
+
+UP_SECONDS = 1800.0
+_LOG_LINES = 15
+
+
+@click.group("lab")
+def lab_command() -> None:
+    """A KVM host with nested paging on this machine, whatever its processor.
+
+    It is a guest of this machine with QEMU, KVM and libvirt of its own, and stays up until `lab down`.
+    Without hardware virtualization it is emulated: times measured in it mean nothing, counts do.
+
+    \b
+    orchestrator lab up
+    orchestrator run --connect lab scenarios/second-level.yaml
+    orchestrator lab shell -- virsh list
+    orchestrator lab down
+    """
+
+
+@lab_command.command("up")
+@click.option("--kernel", metavar="NAME|PATH", help="One of kvm-host's kernels, or a bzImage of your own.")
+@click.option("--memory", metavar="SIZE", help="Its memory; else 3GiB.")
+@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
+@json_option
+def up_command(*, kernel: str | None, memory: str | None, guests_dir: Path | None, as_json: bool) -> None:
+    """Start it: minutes the first time, then seconds from its saved memory."""
+    from orchestrator.guest.cache import cache_dir
+    from orchestrator.host.labs import find_lab
+
+    lab = find_lab()
+    if lab is None:
+        folder = find_guests_dir(Path("guests"), guests_dir)
+        words = ["--guests-dir", str(folder.resolve())]
+        words += ["--kernel", kernel] if kernel else []
+        words += ["--memory", memory] if memory else []
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        lab = _started(words, cache_dir() / "lab.log")
+    elif kernel or memory:
+        raise BadInputError("a lab is up already", hint="orchestrator lab down")
+    _tell(lab, as_json=as_json)
+
+
+@lab_command.command("status")
+@json_option
+def status_command(*, as_json: bool) -> None:
+    """Say whether it is up, and where. Exit code 2 if it is not."""
+    from orchestrator.host.labs import the_lab
+
+    _tell(the_lab(), as_json=as_json)
+
+
+@lab_command.command("shell", context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def shell_command(ctx: click.Context, command: tuple[str, ...]) -> None:
+    """Open a shell in it, or run a command there; its exit code is that of the command."""
+    from orchestrator.host.labs import the_lab
+
+    lab = the_lab()
+    argv = lab.target(Path(lab.folder)).argv(*command)
+    if not command and sys.stdin.isatty():
+        argv[argv.index("-T")] = "-t"
+    with stop_at_signals("ending the shell"):
+        ctx.exit(subprocess.run(argv, check=False).returncode)
+
+
+@lab_command.command("down")
+def down_command() -> None:
+    """End it. What was written in it is gone."""
+    from orchestrator.host.labs import end_lab, the_lab
+
+    end_lab(the_lab())
+    out.print("the lab is down")
+
+
+@lab_command.command("keep", hidden=True)
+@click.option("--kernel")
+@click.option("--memory")
+@click.option("--guests-dir", type=click.Path(path_type=Path), required=True)
+def keep_command(*, kernel: str | None, memory: str | None, guests_dir: Path) -> None:
+    """Start it and stay: what `lab up` leaves behind."""
+    from orchestrator.cli.progress import PlainProgress
+    from orchestrator.run.labs import keep, lab_host
+    from orchestrator.run.places import Places
+    from orchestrator.scenario.model import NESTED_KERNEL, NESTED_MACHINE
+
+    machine = NESTED_MACHINE.model_dump()
+    if memory:
+        machine["memory"] = memory
+    chosen = str(Path(kernel).resolve()) if kernel and "/" in kernel else kernel or NESTED_KERNEL
+    wanted = type(NESTED_MACHINE).model_validate(machine)
+    with (
+        stop_at_signals("ending the lab"),
+        lab_host(Places.beside(guests_dir), chosen, wanted, PlainProgress()) as guest,
+    ):
+        keep(guest)
+
+
+def _started(words: list[str], log: Path) -> RunningLab:
+    """Start the process that keeps the lab, and wait until the lab is there."""
+
+    argv = [sys.executable, "-m", "orchestrator", "lab", "keep", *words]
+    with log.open("wb") as sink:
+        keeper = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+        )
+    try:
+        return _when_up(keeper, log)
+    except BaseException:
+        if keeper.poll() is None:
+            keeper.send_signal(signal.SIGTERM)
+            keeper.wait()
+        raise
+
+
+def _when_up(keeper: subprocess.Popen[bytes], log: Path) -> RunningLab:
+    from orchestrator.host.labs import find_lab
+
+    deadline, told = Deadline(UP_SECONDS), 0
+    while not deadline.expired:
+        ended = keeper.poll() is not None  # before reading, so that its last words are read
+        lines = log.read_text(errors="replace").splitlines()
+        for line in lines[told:]:
+            err.print(escape(line), style="dim")
+        told = len(lines)
+        lab = find_lab()
+        if lab is not None and lab.pid == keeper.pid:
+            return lab
+        if ended:
+            said = "\n".join(lines[-_LOG_LINES:])
+            raise InfrastructureError("the lab did not come up", details=said, hint=f"less {log}")
+        time.sleep(0.2)
+    raise InfrastructureError(f"the lab was not up after {UP_SECONDS:.0f} s", hint=f"less {log}")
+
+
+def _tell(lab: RunningLab, *, as_json: bool) -> None:
+    facts = lab.facts
+    if as_json:
+        print_json({"uri": lab.uri, "pid": lab.pid, "port": lab.port, "accel": lab.accel, **facts})
+        return
+    host = facts["host"]
+    kernel = host["kernel"] if isinstance(host, dict) else ""
+    out.print(f"[green]the lab is up:[/] Linux {escape(str(kernel))}, KVM with {facts['second_level']}")
+    if lab.accel == "tcg":
+        out.print("it is emulated: times measured in it mean nothing, counts do")
+    out.print(f"libvirt: {escape(lab.uri)}", soft_wrap=True)
+    out.print("[bold]next:[/] orchestrator run --connect lab SCENARIO, or: orchestrator lab shell")

@@ -1,0 +1,132 @@
+"""Can a host elsewhere run guests? Asked of the host itself, by the reader that runs use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.doctor.check import Finding, Level
+from orchestrator.errors import InfrastructureError
+from orchestrator.guest.image import find_image, list_images
+from orchestrator.host.accel import probe_kvm_of, second_level
+from orchestrator.host.libvirt_host import LibvirtHost
+from orchestrator.units import GIB, KIB, format_size
+
+QEMU_MINIMUM = (8, 2)
+MEMORY_BAD_BYTES = 2 * GIB
+_SECONDS = 30.0
+_MEMINFO = "/proc/meminfo"
+_THP = "/sys/kernel/mm/transparent_hugepage/enabled"
+_ROOT = "guests of others can be read by root only: use qemu+ssh://root@HOST/system"
+
+
+@dataclass(frozen=True)
+class RemoteSubject:
+    """A host elsewhere, and our cache, whose kernels can be tried there."""
+
+    host: LibvirtHost
+    cache: Path
+
+
+def libvirt(subject: RemoteSubject) -> Finding:
+    """The library there, and the QEMU that it runs."""
+    versions = subject.host.versions
+    found = f"libvirt {versions['libvirt']} runs QEMU {versions['qemu']}"
+    number = tuple(int(part) for part in versions["qemu"].split(".")[:2])
+    if number < QEMU_MINIMUM:
+        wanted = ".".join(map(str, QEMU_MINIMUM))
+        return Finding(Level.BAD, f"{found}: too old", f"install QEMU {wanted} or later there")
+    return Finding(Level.OK, found)
+
+
+def programs(subject: RemoteSubject) -> Finding:
+    """What guests are set up with there."""
+    needed = ("qemu-system-x86_64", "qemu-img", "passt", "zstd", "setpriv")
+    found = subject.host.shell.run(
+        ["sh", "-c", 'for one; do command -v "$one" >/dev/null || echo "$one"; done', "sh", *needed],
+        seconds=_SECONDS,
+    ).split()
+    if found:
+        packages = "apt-get install qemu-system-x86 qemu-utils passt zstd util-linux"
+        return Finding(Level.BAD, f"missing: {', '.join(found)}", f"there: {packages}")
+    return Finding(Level.OK, ", ".join(needed))
+
+
+def rights(subject: RemoteSubject) -> Finding:
+    """Whether QEMU's page map can be read there."""
+    uid = subject.host.shell.run(["id", "-u"], seconds=_SECONDS).strip()
+    return Finding(Level.OK, "root") if uid == "0" else Finding(Level.BAD, f"user {uid}", _ROOT)
+
+
+def acceleration(subject: RemoteSubject) -> Finding:
+    """KVM, believed once a real kernel has printed under it there."""
+    shell = subject.host.shell
+    for entry in list_images(subject.cache):
+        image = find_image(Path(str(entry["folder"])), str(entry["key"]))
+        if image is not None and image.releases:
+            kernel = image.boot_files(next(iter(image.releases))).kernel
+            there = shell.place(kernel, f"{image.folder.name}/boot/{kernel.name}")
+            trouble = probe_kvm_of(shell, there)
+            if trouble:
+                return Finding(Level.NOTE, f"software emulation: {trouble}", word="tcg")
+            return Finding(Level.OK, "KVM: a stock kernel printed under it", word="kvm")
+    return Finding(Level.NOTE, "not probed: no guest image yet", "orchestrator image build", word="unknown")
+
+
+def translation(subject: RemoteSubject) -> Finding:
+    """EPT or NPT, as the host's KVM has it."""
+    level = second_level(subject.host.shell)
+    if level == "none":
+        return Finding(Level.NOTE, "none: second_level_bytes will be a gap", word=level)
+    return Finding(Level.OK, level, word=level)
+
+
+def counters(subject: RemoteSubject) -> Finding:
+    """What the kernel there counts of second-level tables."""
+    shell = subject.host.shell
+    missing = []
+    if "SecPageTables" not in shell.text(_MEMINFO):
+        missing.append("SecPageTables (Linux 6.1)")
+    if not shell.texts("/sys/kernel/debug/kvm/pages_4k"):
+        missing.append("KVM's debugfs (mount -t debugfs debugfs /sys/kernel/debug)")
+    kernel = shell.text("/proc/sys/kernel/osrelease").strip()
+    if missing:
+        return Finding(Level.NOTE, f"Linux {kernel} lacks {' and '.join(missing)}")
+    return Finding(Level.OK, f"Linux {kernel} counts second-level tables")
+
+
+def memory(subject: RemoteSubject) -> Finding:
+    """MemAvailable there."""
+    line = re.search(r"^MemAvailable: *([0-9]+) kB", subject.host.shell.text(_MEMINFO), re.MULTILINE)
+    available = int(line[1]) * KIB if line else 0
+    level = Level.BAD if available < MEMORY_BAD_BYTES else Level.OK
+    wanted = f"free some: a guest needs {format_size(MEMORY_BAD_BYTES)}"
+    return Finding(level, f"{format_size(available)} available", wanted if level is Level.BAD else "")
+
+
+def huge_pages(subject: RemoteSubject) -> Finding:
+    """Transparent huge pages there."""
+    found = subject.host.shell.texts(_THP).get(_THP, "").strip()
+    return Finding(Level.OK, found or "the kernel has none")
+
+
+CHECKS: tuple[tuple[str, Callable[[RemoteSubject], Finding]], ...] = (
+    ("libvirt", libvirt),
+    ("programs", programs),
+    ("rights", rights),
+    ("acceleration", acceleration),
+    ("second level", translation),
+    ("counters", counters),
+    ("memory", memory),
+    ("host THP", huge_pages),
+)
+
+
+def looked_at(look: Callable[[RemoteSubject], Finding], subject: RemoteSubject) -> Finding:
+    """A finding; what kept it from being made is one, too."""
+    try:
+        return look(subject)
+    except (InfrastructureError, OSError) as error:
+        return Finding(Level.BAD, f"could not be checked: {error}", "ssh there and look")

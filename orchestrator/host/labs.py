@@ -1,0 +1,86 @@
+"""A lab that runs: a nested host that a process of its own keeps (`orchestrator lab up`).
+
+<runtime>/<token>/lab.json says where it is. The process is the owner of that runtime folder, so a lab whose
+process was killed is a leftover like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.deadline import Deadline, wait_for
+from orchestrator.errors import BadInputError, InfrastructureError
+from orchestrator.host.runtime import runtime_base
+from orchestrator.host.ssh import SshTarget, own_target
+from orchestrator.processes import lives
+
+# Hosts by name, where others are URIs.
+LOCAL, NESTED, LAB = "local", "nested", "lab"
+LAB_FILE = "lab.json"
+
+
+@dataclass(frozen=True)
+class RunningLab:
+    """A lab that runs: the process that keeps it, and how ssh reaches it."""
+
+    pid: int
+    started_ticks: int
+    boot_id: str
+    port: int
+    key: str
+    known_hosts: str
+    folder: str
+    accel: str
+    facts: dict[str, object]
+
+    def target(self, folder: Path) -> SshTarget:
+        """How to reach it; `folder` takes a script."""
+        return own_target(self.port, Path(self.key), Path(self.known_hosts), folder)
+
+    @property
+    def uri(self) -> str:
+        """Of its libvirt, for virsh and others."""
+        return self.target(Path(self.folder)).libvirt_uri()
+
+
+def find_lab() -> RunningLab | None:
+    """The lab of this user that runs, if there is one."""
+    for path in sorted(runtime_base().glob(f"*/{LAB_FILE}")):
+        try:
+            lab = RunningLab(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue
+        if lives(lab.pid, lab.started_ticks, lab.boot_id):
+            return lab
+    return None
+
+
+def the_lab() -> RunningLab:
+    """The lab that runs. Raises BadInputError when there is none."""
+    lab = find_lab()
+    if lab is None:
+        raise BadInputError("no lab is up", hint="orchestrator lab up")
+    return lab
+
+
+def address(host: str, runtime: Path) -> str | SshTarget | None:
+    """What `open_host` takes for a host as scenarios and --connect name it."""
+    if host in {LOCAL, NESTED}:
+        return None
+    return the_lab().target(runtime) if host == LAB else host
+
+
+def end_lab(lab: RunningLab, seconds: float = 60.0) -> None:
+    """End a lab, by a signal to the process that keeps it. Raises InfrastructureError."""
+    os.kill(lab.pid, signal.SIGTERM)
+    ended = wait_for(
+        lambda: None if lives(lab.pid, lab.started_ticks, lab.boot_id) else True, Deadline(seconds), every=0.1
+    )
+    if not ended:
+        raise InfrastructureError(
+            f"the lab's process {lab.pid} does not end", hint=f"kill -9 {lab.pid} && orchestrator clean"
+        )
