@@ -145,6 +145,8 @@ def render(view: RunView) -> str:
         policy_charts=policy_figures,
         tradeoff=_tradeoff(view, specs),
         second_level=second_level.moment_rows(view),
+        second_level_trees=second_level.tree_rows(view),
+        second_level_policies=second_level.POLICIES,
         second_level_name=clean(view.run.meta.get("second_level") or "second-level tables", 20),
         huge_pages=huge_pages(view),
         huge_counters=(*COUNTERS, FREE_RANGES),

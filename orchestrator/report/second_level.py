@@ -13,6 +13,7 @@ from orchestrator.report.data import ArmView, RunView
 from orchestrator.report.text import clean, count, size
 from orchestrator.stats import of_few
 from orchestrator.summary.records import Moment
+from orchestrator.units import PAGE_BYTES
 
 _NO_READING = "no trial of the arm that counts has read it"
 
@@ -86,3 +87,44 @@ def _ratio(moments: Sequence[Moment]) -> Cell:
     interval = of_few(np.array(ratios))
     mean = f"{fmean(ratios):.2f}"
     return Cell(f"{mean} [{interval.low:.2f}, {interval.high:.2f}]" if interval else mean)
+
+
+# Policies of orchestrator.model.second_level_tree, by the fields of a SnapshotResult.
+POLICIES = ("empty", "empty_all_levels", "zero_page", "lru", "drop")
+
+
+@dataclass(frozen=True)
+class TreeRow:
+    """KVM's tables in a snapshot of a host: medians of an arm's trials. `cells` are bytes, of POLICIES."""
+
+    first: bool
+    arm: str
+    colour: int
+    snapshot: str
+    trials: int
+    tables: str
+    cells: tuple[str, ...]
+
+
+def tree_rows(view: RunView) -> list[TreeRow]:
+    """Rows for every arm and snapshot of a host in which KVM's tables were looked for."""
+    return [row for arm in view.arms for row in _tree_rows(arm)]
+
+
+def _tree_rows(arm: ArmView) -> Iterator[TreeRow]:
+    counted = [trial.summary for trial in arm.trials if not trial.summary.left_out]
+    results = [one for summary in counted for one in summary.snapshots if one.second_level_tables is not None]
+    for number, label in enumerate(dict.fromkeys(one.snapshot for one in results)):
+        found = [one for one in results if one.snapshot == label]
+        yield TreeRow(
+            first=number == 0,
+            arm=clean(arm.name, 60),
+            colour=arm.index,
+            snapshot=clean(label, 64),
+            trials=len(found),
+            tables=count(median(one.second_level_tables or 0 for one in found)),
+            cells=tuple(
+                size(median((getattr(one, f"second_level_{name}") or 0) * PAGE_BYTES for one in found))
+                for name in POLICIES
+            ),
+        )

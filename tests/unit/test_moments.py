@@ -1,0 +1,128 @@
+"""Second-level tables at named moments: from a trial's files to the table and the page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_run import ARMS, META, plan_json, snapshot
+
+from orchestrator import summary
+from orchestrator.cli import main
+from orchestrator.model.second_level_tree import SecondLevelCounts
+from orchestrator.observation import Observation, Origin
+from orchestrator.report.data import view_run
+from orchestrator.report.page import build_report
+from orchestrator.report.second_level import moment_rows, tree_rows
+from orchestrator.stats import of_few
+from orchestrator.store import RunWriter, TrialWriter, open_run
+from orchestrator.store.snapshot_file import write_snapshot
+
+S = 10**9
+KIB = 1 << 10
+COUNTS = SecondLevelCounts(
+    tables=372, last_level=361, unlinked=42, empty=204, empty_all_levels=206, zero_page=210, lru=300, drop=361
+)
+EMPTIED = (1480, 1500, 1540)  # KiB, in each trial
+
+
+def write_trial(trial: TrialWriter, emptied: int) -> None:
+    trial.event("trial.begin", 0, accel="kvm")
+
+    def read(second: int, measured: float, needed: float) -> None:
+        rows = (
+            ("host_meminfo", "second_level_bytes", measured, Origin.MEASURED),
+            ("host_pagemap", "second_level_needed_bytes", needed, Origin.PREDICTED),
+            ("host_kvm", "pages_4k", 7.0, Origin.MEASURED),
+        )
+        trial.observe(
+            Observation(second * S, trial.trial_id, source, name, value, "bytes", origin)
+            for source, name, value, origin in rows
+        )
+
+    others = Observation(0, trial.trial_id, "host_meminfo/bare", "second_level_bytes", 100 * KIB, "bytes")
+    trial.observe([others])
+    read(10, 824 * KIB, 730 * KIB)
+    trial.event("mark", 11 * S, label="booted")
+    read(12, (emptied + 100) * KIB, 736 * KIB)
+    trial.event("mark", 13 * S, label="emptied")
+    read(14, 9e9, 9e9)  # after the mark: another moment
+    shot = snapshot("before", ARMS[0], np.random.default_rng(1))
+    shot = replace(shot, notes={"second_level": COUNTS.to_json()})
+    write_snapshot(trial.snapshots / "before.npz", shot)
+    trial.event("snapshot", 15 * S, label="before", of="host", file="before.npz")
+    trial.event("trial.end", 16 * S, outcome="completed")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    meta = {**META, "accel": "kvm", "second_level": "NPT"}
+    writer = RunWriter.create(tmp_path_factory.mktemp("results"), "r1", plan_json(ARMS[:1], repeats=3), meta)
+    for number, emptied in enumerate(EMPTIED, start=1):
+        with writer.trial(f"{ARMS[0].name}-{number:02d}") as trial:
+            write_trial(trial, emptied)
+    writer.finish("completed", 0)
+    summary.refresh(writer.directory)
+    return writer.directory
+
+
+def test_a_moment_has_the_last_reading_before_it_without_other_guests(directory: Path) -> None:
+    one, *_ = summary.saved(open_run(directory))
+    booted, emptied = one.moments
+    assert (booted.moment, booted.seconds, emptied.moment) == ("booted", 11.0, "emptied")
+    assert booted.second_level_bytes == 724 * KIB
+    assert booted.needed_bytes == 730 * KIB
+    assert booted.reclaimable_bytes == 0.0, "a prediction above what is there leaves nothing to reclaim"
+    assert emptied.reclaimable_bytes == (1480 - 736) * KIB
+    assert emptied.pages_4k == 7.0
+    assert emptied.pages_2m is None
+    assert summary.summarise_run(open_run(directory))[0].moments == one.moments, "as written, so read back"
+
+
+def test_a_snapshot_of_the_host_is_none_of_the_guest(directory: Path) -> None:
+    one, *_ = summary.saved(open_run(directory))
+    assert "guest_page_tables_total" in one.gaps
+    (result,) = one.snapshots
+    assert (result.of, result.second_level_tables, result.second_level_lru) == ("host", 372, 300)
+    assert result.injected == ""
+
+
+def test_the_table_has_medians_and_an_interval_of_the_ratio(directory: Path) -> None:
+    run = open_run(directory)
+    view = view_run(run, summary.load(run))
+    booted, emptied = moment_rows(view)
+    assert (booted.first, emptied.first, emptied.trials) == (True, False, 3)
+    assert emptied.measured.text == "1.465 MiB"
+    ratios = np.array(EMPTIED) / 736
+    interval = of_few(ratios)
+    assert interval is not None
+    assert emptied.ratio.text == f"{ratios.mean():.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    assert emptied.ranges.text == ""
+    assert emptied.ranges.why_missing
+    (tree,) = tree_rows(view)
+    assert (tree.tables, tree.cells[0], tree.cells[-1]) == ("372", "816 KiB", "1.41 MiB")
+
+
+def test_students_interval_of_three() -> None:
+    interval = of_few(np.array([1.0, 2.0, 3.0]))
+    assert interval is not None
+    assert interval.low == pytest.approx(2 - 4.302653 / np.sqrt(3), rel=1e-5)
+    assert of_few(np.array([1.0])) is None
+
+
+def test_show_and_report_have_it(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["show", str(directory)])
+    text = capsys.readouterr().out
+    assert "second-level tables" in text
+    assert "emptied" in text
+    page = build_report(directory).read_text()
+    assert "Second-level tables (NPT)" in page
+    assert "Second-level tables over time" in page
+    assert "What each policy would free of them" in page
+    with pytest.raises(SystemExit):
+        main(["show", str(directory), "--json"])
+    assert json.loads(capsys.readouterr().out)["trials"]
