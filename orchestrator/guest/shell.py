@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class GuestShell:
 
     def close(self) -> None:
         """Close the connection; a running stream ends."""
-        self._connection.close()
+        close(self._connection)
 
     def stream(self, argv: list[str]) -> Any:  # paramiko.Channel, which callers read and close
         """Start a command and hand over its channel."""
@@ -107,7 +108,7 @@ class GuestShell:
         try:
             result = _drain(channel, argv, stdin, Deadline(seconds))
         finally:
-            channel.close()
+            close(channel)
         if check and result.code != 0:
             said = result.stderr.decode(errors="replace")[-2000:]
             raise CommandError(
@@ -116,7 +117,17 @@ class GuestShell:
         return result
 
 
+def close(what: Any) -> None:  # paramiko.Channel, fabric.Connection
+    """Close it, also where the way to the guest is broken: paramiko says good-bye on it first."""
+    import paramiko
+
+    with suppress(OSError, EOFError, paramiko.SSHException):
+        what.close()
+
+
 def _drain(channel: Any, argv: list[str], stdin: bytes, deadline: Deadline) -> Result:  # paramiko.Channel
+    import paramiko
+
     channel.settimeout(deadline.remaining)
     stdout, stderr = bytearray(), bytearray()
     try:
@@ -140,7 +151,7 @@ def _drain(channel: Any, argv: list[str], stdin: bytes, deadline: Deadline) -> R
                 )
             if not busy:
                 time.sleep(0.01)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, paramiko.SSHException) as error:
         raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error
 
 

@@ -16,6 +16,7 @@ from orchestrator.guest.evidence import RawEvidence, find_evidence, memory_map, 
 from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, parse_layout
 from orchestrator.guest.page_owner import MOST_ASKED, Owners, read_owners
 from orchestrator.guest.sampler import PROGRAM
+from orchestrator.guest.shell import close
 from orchestrator.guest.stream import Stream, StreamError, number
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import physical_end, ram_segments, read_frames
@@ -143,7 +144,7 @@ class SnapshotTaker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._channel.close()
+        close(self._channel)
 
     def _second_level_tables(self, outside: _Outside, flags: U64, evidence: U8) -> dict[str, str]:
         """Marks the frames of second-level tables in `evidence`; counts of them, as a note."""
@@ -165,6 +166,8 @@ class SnapshotTaker:
         and then the flags once more, so that `moved` says how much changed meanwhile. Raises
         SnapshotError, GuestLostError, InfrastructureError.
         """
+        import paramiko
+
         began = time.monotonic()
         most_frames = physical_end(self._machine) // PAGE_BYTES
         probe = self._probe
@@ -191,7 +194,7 @@ class SnapshotTaker:
                 evidence, owners = _with_owners(probe, flags, evidence)
             probe.ask("flags")
             later, self._cpu = probe.flags(most_frames)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, paramiko.SSHException) as error:
             raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error
         except StreamError as error:
             raise SnapshotError("guest-probe gave no snapshot", details=str(error)) from error

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError, OrchestratorError
 from orchestrator.guest.sampler import Tick, read_ticks, sampler_argv
-from orchestrator.guest.shell import GuestShell
+from orchestrator.guest.shell import GuestShell, close
 from orchestrator.observation import Observation, Reading
 from orchestrator.probes import PROBES, HostView, Probe
 from orchestrator.store import TrialWriter
@@ -78,7 +78,7 @@ class Sampling:
             yield
         finally:
             self._stop.set()
-            self._channel.close()
+            close(self._channel)
             for thread in threads:
                 thread.join(_JOIN_SECONDS)
 
