@@ -15,6 +15,7 @@ from rich.markup import escape
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.cli.runs import json_option
 from orchestrator.cli.scenario import find_guests_dir
+from orchestrator.cli.shell import memory_size
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, InfrastructureError
@@ -43,10 +44,10 @@ def lab_command() -> None:
 
 @lab_command.command("up")
 @click.option("--kernel", metavar="NAME|PATH", help="One of kvm-host's kernels, or a bzImage of your own.")
-@click.option("--memory", metavar="SIZE", help="Its memory; else 3GiB.")
+@click.option("--memory", metavar="SIZE", callback=memory_size, help="Its memory; else 2GiB.")
 @click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
 @json_option
-def up_command(*, kernel: str | None, memory: str | None, guests_dir: Path | None, as_json: bool) -> None:
+def up_command(*, kernel: str | None, memory: int | None, guests_dir: Path | None, as_json: bool) -> None:
     """Start it: minutes the first time, then seconds from its saved memory."""
     from orchestrator.guest.cache import cache_dir
     from orchestrator.host.labs import find_lab
@@ -56,7 +57,7 @@ def up_command(*, kernel: str | None, memory: str | None, guests_dir: Path | Non
         folder = find_guests_dir(Path("guests"), guests_dir)
         words = ["--guests-dir", str(folder.resolve())]
         words += ["--kernel", kernel] if kernel else []
-        words += ["--memory", memory] if memory else []
+        words += ["--memory", f"{memory}B"] if memory else []
         cache_dir().mkdir(parents=True, exist_ok=True)
         lab = _started(words, cache_dir() / "lab.log")
     elif kernel or memory:
@@ -99,20 +100,17 @@ def down_command() -> None:
 
 @lab_command.command("keep", hidden=True)
 @click.option("--kernel")
-@click.option("--memory")
+@click.option("--memory", callback=memory_size)
 @click.option("--guests-dir", type=click.Path(path_type=Path), required=True)
-def keep_command(*, kernel: str | None, memory: str | None, guests_dir: Path) -> None:
+def keep_command(*, kernel: str | None, memory: int | None, guests_dir: Path) -> None:
     """Start it and stay: what `lab up` leaves behind."""
     from orchestrator.cli.progress import PlainProgress
     from orchestrator.run.labs import keep, lab_host
     from orchestrator.run.places import Places
     from orchestrator.scenario.model import NESTED_KERNEL, NESTED_MACHINE
 
-    machine = NESTED_MACHINE.model_dump()
-    if memory:
-        machine["memory"] = memory
     chosen = str(Path(kernel).resolve()) if kernel and "/" in kernel else kernel or NESTED_KERNEL
-    wanted = type(NESTED_MACHINE).model_validate(machine)
+    wanted = NESTED_MACHINE.model_copy(update={"memory": memory} if memory else {})
     with (
         stop_at_signals("ending the lab"),
         lab_host(Places.beside(guests_dir), chosen, wanted, PlainProgress()) as guest,

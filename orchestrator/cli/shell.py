@@ -39,7 +39,10 @@ class _WithCommand(click.Command):
         return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
 
 
-def _memory(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
+def memory_size(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """A size of a guest's memory, in bytes; None where none was given."""
+    if text is None:
+        return None
     try:
         size = parse_size(text)
     except ValueError as error:
@@ -53,7 +56,7 @@ def _memory(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
 @click.command("shell", cls=_WithCommand)
 @click.argument("guest", default=DEFAULT_GUEST)
 @click.option("--kernel", metavar="NAME|PATH", help="One of the guest's kernels, or a bzImage of your own.")
-@click.option("--memory", metavar="SIZE", default="1GiB", show_default=True, callback=_memory)
+@click.option("--memory", metavar="SIZE", default="1GiB", show_default=True, callback=memory_size)
 @click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
 @click.option("--connect", metavar="URI", help="Use this libvirt instead of the embedded one.")
 @click.pass_context
