@@ -54,7 +54,7 @@ def clean_command(
     from orchestrator.guest.cache import cache_dir
     from orchestrator.guest.image import unfinished_builds
     from orchestrator.guest.states import unfinished_states
-    from orchestrator.host.runtime import leftovers, remove
+    from orchestrator.host.runtime import leftovers
 
     found = leftovers()
     builds = [*unfinished_builds(cache_dir()), *unfinished_states(cache_dir())]
@@ -63,10 +63,8 @@ def clean_command(
     if not dry_run:
         # One that stays does not keep the others.
         for leftover in tuple(found):
-            try:
-                remove(leftover.folder)
-            except InfrastructureError as error:
-                errors.append(error)
+            errors += _remove(leftover.folder)
+            if leftover.folder.exists():
                 found.remove(leftover)
         for folders in (builds, runs):
             for folder in tuple(folders):
@@ -92,6 +90,25 @@ def clean_command(
     for failure in errors:
         print_error(failure)
     ctx.exit(ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED)
+
+
+def _remove(folder: Path) -> list[InfrastructureError]:
+    """Remove what a runtime folder stands for, here and elsewhere; what could not be."""
+    from orchestrator.host.elsewhere import end_elsewhere, left_elsewhere
+    from orchestrator.host.runtime import remove
+
+    errors = []
+    # A host elsewhere may be gone for good, which shall not keep this folder for ever: it is told, once.
+    for guest in left_elsewhere(folder):
+        try:
+            end_elsewhere(guest)
+        except InfrastructureError as error:
+            errors.append(error)
+    try:
+        remove(folder)
+    except InfrastructureError as error:
+        errors.append(error)
+    return errors
 
 
 def old_runs(results: Path, age: timedelta) -> list[Path]:

@@ -25,6 +25,7 @@ from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
 from orchestrator.guest.states import SavedState, hash_files
 from orchestrator.host.domain_xml import DomainFiles, RunFiles, domain_xml
+from orchestrator.host.elsewhere import noted
 from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostLostError, HostShell
@@ -130,6 +131,8 @@ def booted(
         _overlay(host.shell, host.shell.place(image.disk, _key(image, image.disk)), files.disk)
         console = mirrored(host.shell, files.console_log, log)
         xml = domain_xml(name, machine, files, accel=accel, guest_address=GUEST_ADDRESS)
+        if host.shell.target and not keep:
+            stack.enter_context(noted(host.runtime, host.shell.target, name, folder))
         domain = stack.enter_context(host.domain(xml, keep=keep))
         progress(f"booting {boot.release}")
         shell = guest_shell(stack, host, files.ssh_port, keys, scratch)

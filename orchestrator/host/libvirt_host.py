@@ -96,8 +96,14 @@ class LibvirtHost:
     """A libvirt connection, and a shell on the same machine."""
 
     def __init__(
-        self, libvirt: Any, connection: Any, uri: str, shell: HostShell
-    ) -> None:  # libvirt-python has no types
+        self,
+        libvirt: Any,  # libvirt-python has no types
+        connection: Any,
+        uri: str,
+        shell: HostShell,
+        runtime: Path,
+    ) -> None:
+        self.runtime = runtime
         self._libvirt = libvirt
         self._connection = connection
         self.uri = uri
@@ -220,7 +226,7 @@ def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterat
             ) from error
         if uri.startswith(_EMBEDDED):
             _let_passt_in(uri)
-        yield LibvirtHost(libvirt, connection, uri, shell)
+        yield LibvirtHost(libvirt, connection, uri, shell, runtime)
 
 
 def _embedded_root(root: Path, cache: Path) -> Path:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.guest.console import mirrored
+from orchestrator.host import labs
 from orchestrator.host import shell as shell_module
+from orchestrator.host.elsewhere import end_elsewhere, left_elsewhere, noted
 from orchestrator.host.shell import HostLostError, HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget, own_target, user_target
+from orchestrator.processes import boot_id, started_ticks
 from orchestrator.run.host_settings import apply_host_settings
 from orchestrator.scenario.model import HostSetup
 
@@ -222,3 +227,57 @@ def test_only_known_hosts_are_believed_and_nothing_is_asked(tmp_path: Path) -> N
 def test_other_uris_are_refused(uri: str, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="qemu"):
         user_target(uri, tmp_path)
+
+
+def test_a_guest_elsewhere_is_noted_while_it_runs_and_can_be_ended(
+    target: SshTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("virsh", "rm"):
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{tmp_path}/said\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    folder = Path("/var/tmp/orchestrator-guest-abcdefgh")
+    with noted(tmp_path, target, "r1-a-01", folder):
+        (left,) = left_elsewhere(tmp_path)
+    assert left_elsewhere(tmp_path) == []
+    end_elsewhere(left)
+    assert (tmp_path / "said").read_text().splitlines() == [
+        "virsh -q -c qemu:///system destroy r1-a-01",
+        f"rm -rf --one-file-system {folder}",
+    ]
+    with pytest.raises(InfrastructureError, match="no folder of ours"):
+        end_elsewhere(replace(left, folder="/var/tmp/orchestrator-guest-x/../../home"))
+
+
+def test_the_lab_is_the_one_whose_process_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labs, "runtime_base", lambda: tmp_path)
+    assert labs.find_lab() is None
+    with pytest.raises(BadInputError, match="no lab is up") as missing:
+        labs.address("lab", tmp_path)
+    assert missing.value.hint == "orchestrator lab up"
+    facts = {
+        "pid": os.getpid(),
+        "started_ticks": started_ticks(os.getpid()),
+        "boot_id": boot_id(),
+        "port": 5,
+        "key": "/k",
+        "known_hosts": "/h",
+        "folder": str(tmp_path),
+        "accel": "tcg",
+        "facts": {},
+    }
+    (tmp_path / "0123abcd").mkdir()
+    (tmp_path / "0123abcd" / "lab.json").write_text(json.dumps(facts))
+    (tmp_path / "4567abcd").mkdir()
+    (tmp_path / "4567abcd" / "lab.json").write_text(json.dumps({**facts, "started_ticks": 1, "port": 6}))
+    lab = labs.find_lab()
+    assert lab is not None
+    assert lab.port == 5
+    assert "root@127.0.0.1:5" in lab.uri
+    found = labs.address("lab", tmp_path)
+    assert isinstance(found, SshTarget)
+    assert found.port == 5
+    assert labs.address("local", tmp_path) is None
+    assert labs.address("qemu:///system", tmp_path) == "qemu:///system"

@@ -231,7 +231,7 @@ def test_a_signal_while_qemu_is_ended_waits_until_it_has(monkeypatch: pytest.Mon
         domainEventRegisterAny=lambda *_: 1,
         domainEventDeregisterAny=lambda _: None,
     )
-    host = LibvirtHost(libvirt, connection, "test:///", HostShell())
+    host = LibvirtHost(libvirt, connection, "test:///", HostShell(), Path())
     with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
         pass
     assert done == ["destroyed"]
@@ -246,7 +246,7 @@ def test_a_signal_while_qemu_is_started_leaves_no_qemu_behind(monkeypatch: pytes
         return SimpleNamespace(destroy=lambda: done.append("destroyed"))
 
     libvirt: Any = SimpleNamespace(libvirtError=FakeError, VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE=1)
-    host = LibvirtHost(libvirt, SimpleNamespace(createXML=start), "test:///", HostShell())
+    host = LibvirtHost(libvirt, SimpleNamespace(createXML=start), "test:///", HostShell(), Path())
     with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
         pytest.fail("the block began all the same")
     assert done == ["started", "destroyed"]
