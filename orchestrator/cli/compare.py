@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.verdict import Comparison, PairOfArms, RunFigures
 
 # As orchestrator.verdict.comparison.VARIES, which a unit test compares: `--help` imports no pandas.
-VARIES = ("kernel", "guest", "machine", "setup", "kernel_args", "steps")
+VARIES = ("kernel", "guest", "machine", "setup", "kernel_args", "host", "steps")
 
 
 @click.command("compare")
@@ -74,6 +74,26 @@ def compare_command(
         return
     for comparison in found:
         print_comparison(comparison)
+
+
+def print_run_comparison(directory: Path) -> None:
+    """Each arm of a run against the first, in the sentences that `compare` has below its tables."""
+    from orchestrator import summary
+    from orchestrator.report.differences import heading, left_out_sentences, verdict_sentences
+    from orchestrator.store import open_run
+    from orchestrator.verdict import compare_arms, figures_of
+
+    run = open_run(directory)
+    figures = figures_of(run, summary.load(run))
+    if len(figures.arms) < 2:
+        return
+    comparison = compare_arms(figures, force=True)
+    for pair in comparison.pairs:
+        out.print(f"[bold]{escape(heading(comparison, pair))}[/]")
+        for sentence in verdict_sentences(comparison, pair):
+            out.print(escape(sentence))
+    for sentence in left_out_sentences(comparison.left_out):
+        out.print(f"[yellow]{escape(sentence)}[/]")
 
 
 def print_comparison(comparison: Comparison) -> None:

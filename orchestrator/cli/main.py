@@ -37,6 +37,7 @@ VERBS = {
         "compare",
         "Compare the arms of a run, or two runs, and say what differs by more than chance.",
     ),
+    "baseline": ("baseline", "Keep the figures of a run, for later runs to be held against."),
     "report": ("runs", "Make the report of a run again from what is on disk."),
     "blame": ("blame", "Say what holds each block that stayed, and what would have freed it."),
     "model": ("model", "Replay reclaim policies over traces and runs."),

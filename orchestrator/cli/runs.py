@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,13 +54,39 @@ def json_option(command: Command) -> Command:
 
 
 @click.command("list")
+@click.option("--scenario", metavar="NAME", help="Only runs of this scenario.")
+@click.option("--status", type=click.Choice([one.value for one in Status]), multiple=True, help="Only these.")
+@click.option("--arm", metavar="NAME", help="Only runs that have this arm.")
+@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Only runs that began on that day or later.")
+@click.option(
+    "--sort",
+    type=click.Choice(["started", "scenario", "status"]),
+    default="started",
+    show_default=True,
+    help="By what; runs of the same come newest first.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="No more than so many.")
 @results_option
 @json_option
-def list_command(results: Path, *, as_json: bool) -> None:
+def list_command(
+    *,
+    results: Path,
+    scenario: str | None,
+    status: tuple[str, ...],
+    arm: str | None,
+    since: datetime | None,
+    sort: str,
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """List the runs in the results folder, the newest first."""
     from orchestrator.store import list_runs
 
-    found = list_runs(results)
+    wanted = _Wanted(scenario, status, arm, since)
+    found = [run for run in list_runs(results) if isinstance(run, BadInputError) or wanted.has(run)]
+    if sort != "started":
+        found.sort(key=lambda run: "" if isinstance(run, BadInputError) else str(getattr(run, sort)))
+    found = found[:limit]
     rows, unreadable = [], []
     for run in found:
         try:
@@ -71,7 +99,7 @@ def list_command(results: Path, *, as_json: bool) -> None:
         print_json({"runs": rows, "unreadable": unreadable})
         return
     if not found:
-        out.print(f"No runs in {escape(str(results))}.")
+        out.print(f"No {wanted.word}runs in {escape(str(results))}.")
         out.print("[bold]next:[/] orchestrator run scenarios/quickstart.yaml")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -132,6 +160,29 @@ def report_command(run_name: str, results: Path, *, as_json: bool) -> None:
         print_json({"run": run.id, "status": run.status.value, **files})
     else:
         out.print(escape(str(report)))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which runs are listed; what is not given keeps none out."""
+
+    scenario: str | None
+    status: tuple[str, ...]
+    arm: str | None
+    since: datetime | None
+
+    @property
+    def word(self) -> str:
+        return "such " if self != _Wanted(None, (), None, None) else ""
+
+    def has(self, run: Run) -> bool:
+        began = str(run.meta.get("started_at") or "")
+        return (
+            self.scenario in {None, run.scenario}
+            and (not self.status or run.status.value in self.status)
+            and (self.arm is None or self.arm in run.arm_names)
+            and (self.since is None or began[:10] >= f"{self.since:%Y-%m-%d}")
+        )
 
 
 def _list_row(run: Run) -> dict[str, Any]:
@@ -219,6 +270,7 @@ def _show_text(view: RunView) -> None:
         out.print(_comparison(view), soft_wrap=False)
     print_second_level(run.directory)
     print_judgements(run.directory)
+    print_gate(run.directory)
     for row in confusion(view):
         out.print(escape(confusion_sentence(row)))
     time = _time(view)
@@ -272,6 +324,24 @@ def print_second_level(directory: Path) -> None:
             f"  {escape(row.moment)}", *(escape(cell.text) if cell.text else "[dim]-[/]" for cell in cells)
         )
     out.print(table, soft_wrap=False)
+
+
+def print_gate(directory: Path) -> None:
+    """What the baseline says of a run, if it was held against one."""
+    from orchestrator.report.gate import outcome_sentences
+    from orchestrator.verdict import read_outcome
+
+    outcome = read_outcome(directory)
+    if outcome is None:
+        return
+    for sentence in outcome_sentences(outcome):
+        out.print(escape(sentence))
+    out.print("[green]baseline: kept[/]" if outcome.passed else "[red]baseline: not kept[/]")
+    if not outcome.passed:
+        out.print(
+            f"[bold]next:[/] orchestrator show {escape(directory.name)}   and, if that is how it shall be: "
+            f"orchestrator baseline {escape(directory.name)} -o FILE"
+        )
 
 
 def run_table(directory: Path) -> Table:

@@ -1,4 +1,4 @@
-"""junit.xml: one case for each trial and each expectation, for tools that show test results."""
+"""junit.xml: one case for each trial, each expectation of an arm, and each metric held against a baseline."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from lxml import etree
 
 from orchestrator import summary
 from orchestrator.report.data import RunView, TrialView, view_run
+from orchestrator.report.gate import change_in_words
 from orchestrator.report.text import clean, clean_block
 from orchestrator.store import layout, open_run
 from orchestrator.store.atomic import replace_text
-from orchestrator.verdict import judge
+from orchestrator.verdict import Outcome, judge, read_outcome
 
 
 def write_junit(run_dir: Path) -> Path:
@@ -41,14 +42,27 @@ def junit(view: RunView) -> str:
         case = _case(suite, one.words, f"{scenario}.expect", 0.0)
         if not one.met:
             _fail(case, "failure", "expectation", one.found, "")
+    gate = read_outcome(view.run.directory)
+    if gate:
+        _gate_cases(suite, f"{scenario}.baseline", gate)
     suite.set("tests", str(len(suite)))
-    suite.set(
-        "failures", str(sum(trial.failed for trial in view.trials) + sum(not one.met for one in judged))
-    )
+    suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", "0")
-    suite.set("skipped", str(len(never)))
+    suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
     text: bytes = etree.tostring(suite, xml_declaration=True, encoding="UTF-8", pretty_print=True)
     return text.decode()
+
+
+def _gate_cases(suite: etree._Element, classname: str, gate: Outcome) -> None:
+    """One for each arm and metric that was held against the baseline."""
+    if gate.refused:
+        _fail(_case(suite, "comparable", classname, 0.0), "failure", "refused", gate.refused, "")
+    for change in gate.changes:
+        case = _case(suite, f"{change.metric} of {change.arm}", classname, 0.0)
+        if change in gate.failing:
+            _fail(case, "failure", change.word, change_in_words(change), "")
+        elif change.word == "undecided":
+            etree.SubElement(case, "skipped", message="too few trials to say")
 
 
 def _case(suite: etree._Element, name: str, classname: str, seconds: float) -> etree._Element:

@@ -29,7 +29,7 @@ from orchestrator.run.trial import run_trial
 from orchestrator.scenario.model import KVM_HOST, NESTED_KERNEL
 from orchestrator.store import RunWriter, Status, layout, open_run
 from orchestrator.summary import TrialSummary, load, saved, summarise_trial, write_summaries
-from orchestrator.verdict import judge
+from orchestrator.verdict import Gate, figures_of, judge, write_outcome
 
 # Outcomes that say nothing of the guest's kernel: a trial with one of them is done again by `resume`.
 AGAIN = frozenset({"unfinished", "unknown", "interrupted", "failed", "lost"})
@@ -51,19 +51,32 @@ def new_run_id(scenario: str) -> str:
 
 
 def execute_plan(
-    plan: Plan, places: Places, run_dir: Path, progress: Progress, *, connect: str | None = None
+    plan: Plan,
+    places: Places,
+    run_dir: Path,
+    progress: Progress,
+    *,
+    connect: str | None = None,
+    gate: Gate | None = None,
 ) -> RunResult:
     """Run every trial of a plan into `run_dir`, which must not exist yet.
 
     A trial that fails does not stop the others. Raises what keeps all of them from running, and
     KeyboardInterrupt; the run folder says so, too.
     """
-    job = _Job.of(plan, places, progress, connect)
+    job = _Job.of(plan, places, progress, connect, gate)
     facts = provenance(command_line(), places.guests.parent)
     return job.into(RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts))
 
 
-def resume_run(run_dir: Path, places: Places, progress: Progress, *, connect: str | None = None) -> RunResult:
+def resume_run(
+    run_dir: Path,
+    places: Places,
+    progress: Progress,
+    *,
+    connect: str | None = None,
+    gate: Gate | None = None,
+) -> RunResult:
     """Run the trials of a run that are missing or were lost, as its plan has them.
 
     Raises BadInputError while the run goes on, when it is whole, and when the machine is no longer what the
@@ -82,7 +95,7 @@ def resume_run(run_dir: Path, places: Places, progress: Progress, *, connect: st
             f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
             hint=f"orchestrator show {run.id}",
         )
-    job = replace(_Job.of(plan, places, progress, connect), trials=missing, meta=run.meta)
+    job = replace(_Job.of(plan, places, progress, connect, gate), trials=missing, meta=run.meta)
     writer = RunWriter.resume(run_dir)
     for trial in missing:
         writer.set_aside(trial.id)
@@ -107,14 +120,19 @@ class _Job:
     places: Places
     progress: Progress
     connect: str | None
+    gate: Gate | None
     meta: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: Plan, places: Places, progress: Progress, connect: str | None) -> _Job:
+    def of(
+        cls, plan: Plan, places: Places, progress: Progress, connect: str | None, gate: Gate | None
+    ) -> _Job:
+        if gate:
+            gate.must_fit(plan.scenario, [arm.name for arm in plan.arms])
         definition = load_definition(places.guests / f"{plan.guest}.yaml")
         # A bad one is told first. All arms get the programs of all: so they can start from the same state.
         programs = guest_programs(planned_workloads(_workload_steps(plan), places), places)
-        return cls(plan, plan.trials, definition, programs, places, progress, connect)
+        return cls(plan, plan.trials, definition, programs, places, progress, connect, gate)
 
     def into(self, run: RunWriter) -> RunResult:
         status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
@@ -134,10 +152,14 @@ class _Job:
                 run.finish(status, code)
         return RunResult(run.directory, code, tuple(errors), tuple(saved(open_run(run.directory))))
 
-    @staticmethod
-    def _judged(run: RunWriter) -> ExitCode:
+    def _judged(self, run: RunWriter) -> ExitCode:
         opened = open_run(run.directory)
-        met = all(one.met for one in judge(opened, load(opened)))
+        summaries = load(opened)
+        met = all(one.met for one in judge(opened, summaries))
+        if self.gate:
+            outcome = self.gate.judge(figures_of(opened, summaries))
+            write_outcome(run.directory, outcome)
+            met &= outcome.passed
         return ExitCode.COMPLETED if met else ExitCode.EXPECTATION_FAILED
 
     def _execute(self, run: RunWriter) -> list[tuple[str, OrchestratorError]]:

@@ -22,6 +22,7 @@ REPORT: Final = "report.html"
 JUNIT: Final = "junit.xml"
 METRICS: Final = "metrics.prom"
 TIME: Final = "time.json"
+GATE: Final = "gate.json"
 TRIALS: Final = "trials"
 LOST: Final = "lost"
 

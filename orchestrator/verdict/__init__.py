@@ -3,14 +3,18 @@
 From summaries and nothing else; `stats` has the mathematics, docs/statistics.md the reasons.
 """
 
+from orchestrator.verdict.baseline import read_baseline, write_baseline
 from orchestrator.verdict.comparison import Comparison, PairOfArms, compare_arms, compare_runs
 from orchestrator.verdict.expectations import Judgement, judge
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures, figures_of
+from orchestrator.verdict.gate import Gate, Outcome, read_outcome, write_outcome
 
 __all__ = [
     "ArmFigures",
     "Comparison",
+    "Gate",
     "Judgement",
+    "Outcome",
     "PairOfArms",
     "RunFigures",
     "TrialFigures",
@@ -18,4 +22,8 @@ __all__ = [
     "compare_runs",
     "figures_of",
     "judge",
+    "read_baseline",
+    "read_outcome",
+    "write_baseline",
+    "write_outcome",
 ]

@@ -12,7 +12,7 @@ from orchestrator.summary import CATALOGUE
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures
 
 # What may be declared to be what two runs differ in; all else that differs makes them refuse.
-VARIES: Final = ("kernel", "guest", "machine", "setup", "kernel_args", "steps")
+VARIES: Final = ("kernel", "guest", "machine", "setup", "kernel_args", "host", "steps")
 
 
 @dataclass(frozen=True)

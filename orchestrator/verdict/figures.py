@@ -27,7 +27,8 @@ class ArmFigures:
     """An arm: what it is, its trials that count, and (trial, reason) of those that do not.
 
     `does` is all that decides what happens in a trial but the kernel, in parts that can be told apart:
-    guest, machine, setup, kernel_args, steps; empty where the plan does not say.
+    guest, machine, setup, kernel_args, host (of any but this machine), steps; empty where the plan does not
+    say.
     """
 
     name: str
@@ -109,9 +110,12 @@ def _does(plan: Mapping[str, Any], name: str) -> dict[str, str]:
     """As plan.json has it; it was written by a program, but may be of another version."""
     arms = [arm for arm in _mappings(plan.get("arms")) if arm.get("name") == name]
     trials = [trial for trial in _mappings(plan.get("trials")) if trial.get("arm") == name]
-    parts = {"guest": plan.get("guest")}
+    parts: dict[str, Any] = {"guest": plan.get("guest")}
     for arm in arms[:1]:
         parts |= {key: arm.get(key) for key in ("machine", "setup", "kernel_args")}
+        if plan.get("host", "local") != "local":
+            parts["host"] = [plan["host"], *(arm.get(key) for key in ("host_kernel", "host_setup"))]
+            parts["host"].append(plan.get("host_machine"))
     for trial in trials[:1]:
         parts["steps"] = trial.get("steps")
     return {key: json.dumps(part, sort_keys=True) for key, part in parts.items() if part is not None}

@@ -72,6 +72,29 @@ def test_list_json_has_numbers(results: Path, capsys: pytest.CaptureFixture[str]
     assert listed["runs"][1]["headline"] == "unplugged: 6.12 72 %, 7.3-pt-reclaim 73 %"
 
 
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        (("--status", "killed"), ["20260102-killed"]),
+        (("--status", "killed", "--status", "completed"), ["20260102-killed", "20260101-whole"]),
+        (("--scenario", "hot-unplug"), ["20260102-killed", "20260101-whole"]),
+        (("--scenario", "other"), []),
+        (("--arm", "6.12"), ["20260102-killed", "20260101-whole"]),
+        (("--arm", "6.13"), []),
+        (("--since", "2026-01-02"), ["20260102-killed"]),
+        (("--sort", "status"), ["20260101-whole", "20260102-killed"]),
+        (("--limit", "1"), ["20260102-killed"]),
+    ],
+)
+def test_list_filters_and_sorts(
+    results: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], ids: list[str]
+) -> None:
+    listed = as_json(capsys, "list", "--results", results, *words)
+    assert [run["run"] for run in listed["runs"]] == ids
+    if not ids:
+        assert "No such runs" in typed(capsys, "list", "--results", results, *words)[1]
+
+
 def test_list_of_nothing_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = typed(capsys, "list", "--results", tmp_path / "none")
     assert code == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lxml import etree, html
+from prometheus_client.parser import text_string_to_metric_families
 from synthetic_run import ARMS, META, FakeArm, plan_json, snapshot, write_run
 
 from orchestrator import summary
@@ -509,26 +510,24 @@ def test_junit_names_trials_that_never_began(tmp_path: Path) -> None:
     assert [case.get("name") for case in suite if case.find("skipped") is not None] == ["7.3-pt-reclaim-01"]
 
 
-_LABEL = r'[a-z_]+="(?:[^"\\\n]|\\["\\n])*"'
-_NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
-_SAMPLE = re.compile(rf"orchestrator_[a-z0-9_]+\{{{_LABEL}(?:,{_LABEL})*\}} {_NUMBER}")
-_COMMENT = re.compile(r"# (?:HELP orchestrator_[a-z0-9_]+ .+|TYPE orchestrator_[a-z0-9_]+ gauge)")
-
-
 @pytest.mark.parametrize("evil", [False, True])
-def test_metrics_follow_the_textfile_format(run_dir: Path, tmp_path: Path, evil: bool) -> None:
+def test_metrics_are_what_prometheus_itself_reads(run_dir: Path, tmp_path: Path, evil: bool) -> None:
     text = write_prometheus(evil_run(tmp_path) if evil else run_dir).read_text(encoding="utf-8")
-    assert text.endswith("\n")
-    for line in text.splitlines():
-        assert (_COMMENT if line.startswith("#") else _SAMPLE).fullmatch(line), line
-    typed = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
-    assert len(typed) == len(set(typed))
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert all(family.type == "gauge" and family.samples for family in families.values())
+    assert {sample.name for family in families.values() for sample in family.samples} == set(families)
+    for family in families.values():
+        assert all({"run", "scenario", "arm", "trial"} <= set(sample.labels) for sample in family.samples)
     if not evil:
-        assert "second_level_bytes" not in text
-        assert re.search(
-            r'orchestrator_blocks_pinned\{.*arm="6.12",trial="6.12-01"\} 213\.0$', text, re.MULTILINE
+        assert "orchestrator_second_level_bytes" not in families
+        (pinned,) = (
+            sample
+            for sample in families["orchestrator_blocks_pinned"].samples
+            if sample.labels["arm"] == "6.12"
         )
-        assert 'value="partial"} 1' in text
+        assert (pinned.value, pinned.labels["trial"]) == (213.0, "6.12-01")
+        outcomes = families["orchestrator_unplug_outcome_info"].samples
+        assert {(sample.labels["value"], sample.value) for sample in outcomes} == {("partial", 1.0)}
 
 
 def test_a_run_without_any_trial_has_a_page(tmp_path: Path) -> None:
