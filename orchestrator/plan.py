@@ -125,6 +125,7 @@ class Plan(Frozen):
     host_machine: Machine = NESTED_MACHINE
     accel: Accel
     start: Start = "cold"
+    times: Literal["measured", "ignored"] = "measured"
     sample_every_seconds: float
     deadline_seconds: float
     seed: int
@@ -226,6 +227,7 @@ def make_plan(
         host_machine=body.host_machine,
         accel=body.accel,
         start=start or body.start,
+        times=body.times,
         sample_every_seconds=body.sample_every,
         deadline_seconds=body.deadline,
         seed=seed,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+import psutil
 
 from orchestrator.errors import BadInputError, ExitCode, GuestError, OrchestratorError
 from orchestrator.guest.definition import GuestDefinition, load_definition
@@ -21,9 +24,11 @@ from orchestrator.host.runtime import runtime_folder
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
 from orchestrator.plan import Plan, PlannedStep, Trial
+from orchestrator.run.budget import Budget
 from orchestrator.run.meta import command_line, guest_facts, host_facts, provenance
 from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
+from orchestrator.run.side_by_side import Ended, SideBySide
 from orchestrator.run.start import Lab, NestedHosts, guest_programs, planned_workloads
 from orchestrator.run.trial import run_trial
 from orchestrator.scenario.model import KVM_HOST, NESTED_KERNEL
@@ -64,7 +69,7 @@ def execute_plan(
     A trial that fails does not stop the others. Raises what keeps all of them from running, and
     KeyboardInterrupt; the run folder says so, too.
     """
-    job = _Job.of(plan, places, progress, connect, gate)
+    job = Job.of(plan, places, progress, connect, gate)
     facts = provenance(command_line(), places.guests.parent)
     return job.into(RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts))
 
@@ -95,7 +100,7 @@ def resume_run(
             f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
             hint=f"orchestrator show {run.id}",
         )
-    job = replace(_Job.of(plan, places, progress, connect, gate), trials=missing, meta=run.meta)
+    job = replace(Job.of(plan, places, progress, connect, gate), trials=missing, meta=run.meta)
     writer = RunWriter.resume(run_dir)
     for trial in missing:
         writer.set_aside(trial.id)
@@ -110,7 +115,7 @@ def _workload_steps(plan: Plan) -> list[PlannedStep]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What is to be run: all trials of a plan, or some. `meta` is what the others of them ran on, if any."""
 
     plan: Plan
@@ -126,7 +131,7 @@ class _Job:
     @classmethod
     def of(
         cls, plan: Plan, places: Places, progress: Progress, connect: str | None, gate: Gate | None
-    ) -> _Job:
+    ) -> Job:
         if gate:
             gate.must_fit(plan.scenario, [arm.name for arm in plan.arms])
         definition = load_definition(places.guests / f"{plan.guest}.yaml")
@@ -163,59 +168,90 @@ class _Job:
         return ExitCode.COMPLETED if met else ExitCode.EXPECTATION_FAILED
 
     def _execute(self, run: RunWriter) -> list[tuple[str, OrchestratorError]]:
-        plan, places, progress = self.plan, self.places, self.progress
         errors: list[tuple[str, OrchestratorError]] = []
         with ExitStack() as stack:
             runtime = stack.enter_context(runtime_folder(run.directory))
-            keys = ensure_keys(places.cache)
-            began = time.monotonic()
-            image = ensure_image(self.definition, keys, places.cache, progress=progress.note)
-            run.update_meta(image_seconds=round(time.monotonic() - began, 3))
-            where = self.connect or plan.host
-            nested = self._nested(keys) if where == NESTED else None
-            host = stack.enter_context(open_host(address(where, runtime), runtime, places.cache))
-            if nested:
-                reason = f"KVM of a nested host, itself under {nested.accel}: times mean nothing, counts do"
-                acceleration = Acceleration("kvm", reason, "")
-            else:
-                acceleration = _accelerate(plan, image, self.definition.default_kernel, host.shell)
-            progress.note(acceleration.reason)
-            facts = {**host_facts(host), **guest_facts(acceleration, image)}
-            _must_be_alike(self.meta, facts)
-            run.update_meta(**facts)
-            lab = Lab(
-                host,
-                image,
-                keys,
-                places,
-                acceleration.name,
-                self.definition,
-                runtime,
-                progress,
-                self.programs,
-                nested,
-                lambda facts: run.update_meta(**facts),
-            )
-            opened = open_run(run.directory)
-            # Of the trials that are there already; those to be done again were set aside.
-            summaries = {one.trial: one for one in load(opened)} if opened.trials else {}
-            for number, trial in enumerate(self.trials, start=1):
-                began = time.monotonic()
-                progress.trial(trial.id, number, len(self.trials))
-                error: OrchestratorError | None = None
-                try:
-                    error = run_trial(plan.trial(trial.id), lab, run.trial(trial.id))
-                finally:
-                    opened = open_run(run.directory)
-                    begun = {one.id: one for one in opened.trials}
-                    if trial.id in begun:
-                        summaries[trial.id] = summarise_trial(opened, begun[trial.id])
-                    # In the order of the plan, whatever was done first.
-                    write_summaries(run.directory, [summaries[one] for one in begun if one in summaries])
-                if error:
-                    errors.append((trial.id, error))
-                progress.trial_done(trial.id, _outcome(error), time.monotonic() - began)
+            lab = self.lab(stack, runtime, lambda facts: self._learn(run, facts))
+            try:
+                for ended in self._side_by_side(run, lab) if self._at_once else self._in_turn(run, lab):
+                    if ended.error:
+                        errors.append((ended.trial, ended.error))
+                    self._summarise(run)
+                    self.progress.trial_done(ended.trial, ended.outcome, ended.seconds)
+            finally:
+                self._summarise(run)
         return errors
+
+    def lab(self, stack: ExitStack, runtime: Path, learn: Callable[[Mapping[str, object]], None]) -> Lab:
+        """What trials share: a host, an image, keys. `learn` is told what is found of the host."""
+        plan, places, progress = self.plan, self.places, self.progress
+        keys = ensure_keys(places.cache)
+        began = time.monotonic()
+        image = ensure_image(self.definition, keys, places.cache, progress=progress.note)
+        learn({"image_seconds": round(time.monotonic() - began, 3)})
+        where = self.connect or plan.host
+        nested = self._nested(keys) if where == NESTED else None
+        host = stack.enter_context(open_host(address(where, runtime), runtime, places.cache))
+        if nested:
+            reason = f"KVM of a nested host, itself under {nested.accel}: times mean nothing, counts do"
+            acceleration = Acceleration("kvm", reason, "")
+        else:
+            acceleration = _accelerate(plan, image, self.definition.default_kernel, host.shell)
+        progress.note(acceleration.reason)
+        learn({**host_facts(host), **guest_facts(acceleration, image)})
+        return Lab(
+            host,
+            image,
+            keys,
+            places,
+            acceleration.name,
+            self.definition,
+            runtime,
+            progress,
+            self.programs,
+            nested,
+            learn,
+        )
+
+    @property
+    def _at_once(self) -> bool:
+        return self.plan.times == "ignored" and len(self.trials) > 1
+
+    def _learn(self, run: RunWriter, facts: Mapping[str, object]) -> None:
+        _must_be_alike(self.meta, facts)
+        run.update_meta(**facts)
+
+    def _in_turn(self, run: RunWriter, lab: Lab) -> Iterator[Ended]:
+        for number, trial in enumerate(self.trials, start=1):
+            began = time.monotonic()
+            self.progress.trial(trial.id, number, len(self.trials))
+            error = run_trial(self.plan.trial(trial.id), lab, run.trial(trial.id))
+            yield Ended(trial.id, _outcome(error), error, time.monotonic() - began)
+
+    def _side_by_side(self, run: RunWriter, lab: Lab) -> Iterator[Ended]:
+        budget = Budget(psutil.virtual_memory().available, os.cpu_count() or 1)
+        # What was found out about KVM need not be found out again.
+        outside = lab.nested.accel if lab.nested else lab.accel
+        plans = [
+            self.plan.trial(trial.id).model_copy(update={"accel": outside if outside == "tcg" else "auto"})
+            for trial in self.trials
+        ]
+        workers = SideBySide(run.directory, self.places, self.progress, self.connect, budget)
+        try:
+            yield from workers.run(plans)
+        finally:
+            run.update_meta(trials_at_once=workers.most_at_once)
+
+    @staticmethod
+    def _summarise(run: RunWriter) -> None:
+        """Summaries of all trials that have begun, in the order of the plan."""
+        opened = open_run(run.directory)
+        known = {one.trial: one for one in saved(opened)}
+        for trial in opened.trials:
+            summary = known.get(trial.id)
+            if summary is None or summary.outcome != trial.outcome:
+                known[trial.id] = summarise_trial(opened, trial)
+        write_summaries(run.directory, [known[trial.id] for trial in opened.trials])
 
     def _nested(self, keys: SshKeys) -> NestedHosts:
         definition = load_definition(self.places.guests / f"{KVM_HOST}.yaml")
@@ -233,7 +269,7 @@ def _outcome(error: OrchestratorError | None) -> str:
 def _must_be_alike(before: Mapping[str, object], now: Mapping[str, object]) -> None:
     """Trials of one run ran alike, or they cannot be compared."""
     for key in ("accel", "hypervisor", "image"):
-        if key in before and before[key] != now[key]:
+        if key in before and key in now and before[key] != now[key]:
             raise BadInputError(
                 f"the trials that are there ran with another {key}: {before[key]}",
                 details=f"now it is: {now[key]}",

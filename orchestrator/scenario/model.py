@@ -203,6 +203,9 @@ class Body(Frozen):
     """A trial that takes longer is ended, with outcome `timeout`."""
     repeats: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     """Trials of each arm."""
+    times: Literal["measured", "ignored"] = "measured"
+    """Whether times and rates matter. Where they are `ignored`, trials run side by side as far as memory and
+    cores of this machine go, and metrics of time are missing."""
     warm_up: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
     """Trials of each arm before those that count: they are kept, and in no table."""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 1

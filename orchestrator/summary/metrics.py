@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.actions.context import Outcome
-from orchestrator.headline import METRICS
+from orchestrator.headline import CATALOGUE, METRICS
 from orchestrator.store import Event, Run, TrialFolder
 from orchestrator.summary.moments import moments_of
 from orchestrator.summary.records import TrialSummary, Value
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Choice = Callable[[Sequence[float]], float]
+
+_SIDE_BY_SIDE: Final = "times are ignored: trials ran side by side"
 
 # Actions that make a guest's memory smaller and larger by hot-plug; ballooning is told apart.
 _UNPLUGS: Final = ("unplug", "unplug_dimm", "offline")
@@ -51,6 +53,12 @@ class _Findings:
             self.gaps[metric] = reason
         else:
             self.metrics[metric] = value
+
+    def drop(self, metrics: Sequence[str], reason: str) -> None:
+        """Take back what was read, for what it was read under."""
+        for metric in metrics:
+            self.metrics.pop(metric, None)
+            self.gaps[metric] = reason
 
 
 class _Readings:
@@ -94,6 +102,8 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
     tables_label = _tables(found, snapshots)
     blocks_label = _blocks(found, _last_unplug(trial.events), _before_next(trial.events, snapshots))
     found.put("accel", accel or None, "meta.json does not say")
+    if run.plan.get("times") == "ignored":
+        found.drop([metric.name for metric in CATALOGUE if metric.unit in {"seconds", "1/s"}], _SIDE_BY_SIDE)
     seen_kernel = next((fact.kernel for fact in snapshots if fact.kernel), "")
     return TrialSummary(
         run=run.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,17 @@ def test_second_level_is_what_was_added_and_only_where_there_is_one(tmp_path: Pa
     assert summarised(writer).metrics["second_level_bytes"] == 2088 - 652
     writer.update_meta(accel="tcg")
     assert summarised(writer).gaps["second_level_bytes"] == "no second level under TCG"
+
+
+def test_times_of_trials_side_by_side_are_missing_and_counts_are_not(tmp_path: Path) -> None:
+    plan = json.loads(plan_json()) | {"times": "ignored"}
+    writer = RunWriter.create(tmp_path, "r1", json.dumps(plan), META)
+    with writer.trial("6.12-01") as trial:
+        write_trial(trial, ARMS[0])
+    one = summarised(writer)
+    for metric in ("unplug_seconds", "workload_ops_per_second", "workload_p99_seconds"):
+        assert one.gaps[metric] == "times are ignored: trials ran side by side"
+    assert one.metrics["unplug_shortfall_bytes"]
 
 
 def test_what_a_trial_says_of_its_accelerator_outweighs_the_run(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""How many trials this machine can run at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.host.labs import NESTED
+from orchestrator.host.machine import Machine
+from orchestrator.plan import TrialPlan
+from orchestrator.scenario.checks import guest_overhead_bytes
+
+
+@dataclass
+class Budget:
+    """Memory and cores that are left. One trial may always run, whatever it takes."""
+
+    memory_bytes: int
+    cores: int
+    running: int = 0
+
+    def take(self, plan: TrialPlan) -> bool:
+        """Take what a trial needs, if it is there."""
+        machine = _machine(plan)
+        if self.running and (_bytes(machine) > self.memory_bytes or machine.vcpus > self.cores):
+            return False
+        self.memory_bytes -= _bytes(machine)
+        self.cores -= machine.vcpus
+        self.running += 1
+        return True
+
+    def give_back(self, plan: TrialPlan) -> None:
+        """What a trial had taken."""
+        machine = _machine(plan)
+        self.memory_bytes += _bytes(machine)
+        self.cores += machine.vcpus
+        self.running -= 1
+
+
+def _machine(plan: TrialPlan) -> Machine:
+    """What takes this machine's memory: the guest, or the host that it runs in."""
+    return plan.host_machine if plan.host == NESTED else plan.machine
+
+
+def _bytes(machine: Machine) -> int:
+    return machine.maximum_memory + guest_overhead_bytes(machine)

@@ -1,0 +1,177 @@
+"""Trials side by side, each in a process of its own, for runs whose times do not matter.
+
+A worker has a libvirt, a runtime folder and a clean-up of its own. It is sent SIGTERM when the run is
+interrupted, and by the kernel when the process of the run is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from orchestrator.errors import InfrastructureError, OrchestratorError
+from orchestrator.interrupts import deferred
+from orchestrator.plan import TrialPlan
+from orchestrator.run.budget import Budget
+from orchestrator.run.places import Places
+from orchestrator.run.progress import Progress
+from orchestrator.store import read_events
+
+END_SECONDS = 60.0
+_MOST_LINE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial that ended: what went wrong, or None, and how long it took."""
+
+    trial: str
+    outcome: str
+    error: OrchestratorError | None
+    seconds: float
+
+
+@dataclass
+class _Worker:
+    plan: TrialPlan
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    began: float = field(default_factory=time.monotonic)
+    have: bytes = b""
+
+
+class SideBySide:
+    """Runs trials in workers, as many at once as the budget has room for."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        places: Places,
+        progress: Progress,
+        connect: str | None,
+        budget: Budget,
+    ) -> None:
+        self._run_dir = run_dir
+        self._places = places
+        self._progress = progress
+        self._connect = connect
+        self._budget = budget
+        self._selector = selectors.DefaultSelector()
+        self.most_at_once = 0
+
+    def run(self, plans: Sequence[TrialPlan]) -> Iterator[Ended]:
+        """Run them all; gives each as it ends. Ends what runs when the caller is interrupted."""
+        waiting = list(plans)
+        workers: list[_Worker] = []
+        try:
+            while waiting or workers:
+                while waiting and self._budget.take(waiting[0]):
+                    plan = waiting.pop(0)
+                    number = len(plans) - len(waiting)
+                    self._progress.trial(plan.id, number, len(plans))
+                    workers.append(self._start(plan))
+                    self.most_at_once = max(self.most_at_once, len(workers))
+                for worker in self._relay(workers):
+                    workers.remove(worker)
+                    yield self._ended(worker)
+        finally:
+            with deferred():
+                self._end(workers)
+            self._selector.close()
+
+    def argv(self, plan: TrialPlan) -> list[str]:
+        """The command that is a worker."""
+        worker = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "orchestrator.run.worker"]
+        return [
+            *worker,
+            *(str(self._run_dir), plan.id, str(self._places.guests), plan.accel, self._connect or ""),
+        ]
+
+    def _start(self, plan: TrialPlan) -> _Worker:
+        log = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the worker has ended
+        process = subprocess.Popen(
+            self.argv(plan),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+        worker = _Worker(plan, process, log)
+        assert process.stdout is not None  # noqa: S101  # a pipe
+        os.set_blocking(process.stdout.fileno(), False)
+        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        return worker
+
+    def _relay(self, workers: Sequence[_Worker]) -> list[_Worker]:
+        """Pass on what workers say; those of them that have ended."""
+        for key, _ in self._selector.select(timeout=1.0):
+            worker: _Worker = key.data
+            part = os.read(key.fd, 1 << 16)
+            worker.have += part
+            *lines, worker.have = worker.have.split(b"\n")
+            worker.have = worker.have[-_MOST_LINE_BYTES:]
+            for line in lines:
+                self._say(worker, line)
+            if not part:
+                self._selector.unregister(key.fileobj)
+                worker.process.wait()
+        return [worker for worker in workers if worker.process.poll() is not None]
+
+    def _say(self, worker: _Worker, line: bytes) -> None:
+        with suppress(ValueError, KeyError, TypeError):
+            said: dict[str, Any] = json.loads(line)
+            self._progress.note(f"{worker.plan.id}: {said['text']}")
+
+    def _ended(self, worker: _Worker) -> Ended:
+        self._budget.give_back(worker.plan)
+        seconds = time.monotonic() - worker.began
+        assert worker.process.stdout is not None  # noqa: S101  # a pipe
+        worker.process.stdout.close()
+        worker.log.seek(0)
+        said = worker.log.read()[-4000:].decode(errors="replace").strip()
+        worker.log.close()
+        folder = self._run_dir / "trials" / worker.plan.id
+        ends = (
+            [event for event in read_events(folder) if event.name == "trial.end"] if folder.is_dir() else []
+        )
+        if not ends:
+            error = InfrastructureError(
+                f"the process of the trial ended with code {worker.process.returncode}", details=said
+            )
+            return Ended(worker.plan.id, "failed", error, seconds)
+        end = ends[-1]
+        outcome = end.text("outcome")
+        if outcome == "completed":
+            return Ended(worker.plan.id, outcome, None, seconds)
+        failure = InfrastructureError(
+            end.text("error") or outcome,
+            details=end.text("details") or said,
+            hint=end.text("hint"),
+            console_tail=end.text("console_tail"),
+        )
+        return Ended(worker.plan.id, outcome, failure, seconds)
+
+    def _end(self, workers: Sequence[_Worker]) -> None:
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                worker.process.send_signal(signal.SIGTERM)
+        for worker in workers:
+            try:
+                worker.process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            assert worker.process.stdout is not None  # noqa: S101  # a pipe
+            worker.process.stdout.close()
+            worker.log.close()

@@ -1,0 +1,68 @@
+"""One trial of a run that exists, in a process of its own: `python -m orchestrator.run.worker`.
+
+    RUN_DIR TRIAL GUESTS_DIR ACCEL CONNECT      (CONNECT is empty where the plan says where)
+
+Says what it does on standard output, a JSON object to a line. The trial's folder has all that came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from orchestrator.errors import ExitCode, OrchestratorError
+from orchestrator.host.runtime import kill_guests, runtime_folder
+from orchestrator.interrupts import stopped_by_signals
+from orchestrator.plan import Plan
+from orchestrator.run.execute import Job
+from orchestrator.run.places import Places
+from orchestrator.run.trial import run_trial
+from orchestrator.store import TrialWriter, layout
+
+
+class _Telling:
+    """Progress, as lines of JSON."""
+
+    def note(self, text: str) -> None:
+        print(json.dumps({"text": text}), flush=True)  # noqa: T201  # whoever started this reads it
+
+    def trial(self, trial_id: str, number: int, total: int) -> None:
+        """Whoever started this says so."""
+
+    def step(self, text: str, number: int, total: int) -> None:
+        self.note(f"step {number} of {total}: {text}" if number else text)
+
+    def step_done(self, text: str, outcome: str, seconds: float) -> None:
+        self.note(f"{text}: {outcome} after {seconds:.0f} s")
+
+    def trial_done(self, trial_id: str, outcome: str, seconds: float) -> None:
+        """Whoever started this says so."""
+
+
+def main(run_dir: Path, trial_id: str, guests: Path, accel: str, connect: str) -> int:
+    """Run the trial. The exit code is 0 where its folder says how it ended."""
+    plan = Plan.from_json((run_dir / layout.PLAN).read_bytes()).model_copy(update={"accel": accel})
+    progress = _Telling()
+    job = Job.of(plan, Places.beside(guests), progress, connect or None, None)
+    writer = TrialWriter(run_dir / layout.TRIALS / trial_id, trial_id)
+    try:
+        with stopped_by_signals(lambda: None, kill_guests), ExitStack() as stack:
+            runtime = stack.enter_context(runtime_folder(run_dir))
+            lab = job.lab(stack, runtime, lambda _: None)
+            run_trial(plan.trial(trial_id), lab, writer)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except OrchestratorError as error:
+        # Before the trial had a guest to speak of: its folder shall say it all the same.
+        writer.event(
+            "trial.end", 0, outcome="failed", error=error.brief, details=error.details, hint=error.hint
+        )
+        writer.close()
+    return ExitCode.COMPLETED
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    sys.exit(main(Path(words[0]), words[1], Path(words[2]), words[3], words[4]))

@@ -1,0 +1,156 @@
+"""Trials side by side: within the budget, each in a process of its own, ended with the run."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestrator.cli.signals import stop_at_signals
+from orchestrator.plan import TrialPlan
+from orchestrator.run.budget import Budget
+from orchestrator.run.places import Places
+from orchestrator.run.side_by_side import Ended, SideBySide
+
+ROOT = Path(__file__).parents[2]
+GIB = 1 << 30
+# A worker that writes the folder of a trial: argv is the folder, the outcome, and how long it takes.
+_WORKER = """
+import json, signal, sys, time
+from pathlib import Path
+from orchestrator.store import TrialWriter
+folder, outcome, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+writer = TrialWriter(folder, folder.name)
+def stop(*_):
+    writer.event("trial.end", 1, outcome="interrupted")
+    writer.close()
+    sys.exit(130)
+signal.signal(signal.SIGTERM, stop)
+print(json.dumps({"text": "began"}), flush=True)
+print("no json", flush=True)
+time.sleep(seconds)
+if outcome == "dies":
+    sys.exit("what went wrong")
+writer.event("trial.end", 1, outcome=outcome, error="" if outcome == "completed" else "it broke", hint="look")
+writer.close()
+"""
+
+
+class Watching:
+    """Notes what is said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def trial(self, trial_id: str, number: int, total: int) -> None:
+        self.notes.append(f"{trial_id} {number}/{total}")
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+def plan(trial_id: str, memory: int = GIB, vcpus: int = 1, **more: object) -> TrialPlan:
+    fields = {
+        "scenario": "s",
+        "id": trial_id,
+        "arm": "arm",
+        "differs": {},
+        "repeat": 1,
+        "order": 1,
+        "seed": 5,
+        "guest": "debian-13",
+        "kernel": "6.12",
+        "accel": "tcg",
+        "setup": {},
+        "steps": (),
+        "machine": {"memory": memory, "vcpus": vcpus},
+        "sample_every_seconds": 1.0,
+        "deadline_seconds": 60.0,
+    }
+    return TrialPlan.model_validate({**fields, **more}, context={"resolved": True})
+
+
+def test_memory_and_cores_bound_how_many_run() -> None:
+    budget = Budget(memory_bytes=3 * GIB, cores=3)
+    assert budget.take(plan("a"))
+    assert budget.take(plan("b"))
+    assert not budget.take(plan("c")), "QEMU itself takes some, too"
+    budget.give_back(plan("a"))
+    assert not budget.take(plan("d", vcpus=3))
+    assert budget.take(plan("d", vcpus=2))
+    assert Budget(GIB, 1).take(plan("large", memory=64 * GIB, vcpus=64)), "one may always run"
+
+
+def test_of_a_nested_host_it_is_the_host_that_counts() -> None:
+    nested = plan("a", host="nested", host_machine={"memory": 4 * GIB, "vcpus": 2})
+    budget = Budget(8 * GIB, 8)
+    assert budget.take(nested)
+    assert budget.cores == 6
+    assert budget.memory_bytes < 4 * GIB
+
+
+def workers(
+    run_dir: Path, watching: Any, outcomes: dict[str, tuple[str, float]], cores: int = 2
+) -> SideBySide:
+    places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", run_dir / "cache")
+    made = SideBySide(run_dir, places, watching, None, Budget(64 * GIB, cores))
+
+    def argv(plan: TrialPlan) -> list[str]:
+        outcome, seconds = outcomes[plan.id]
+        folder = run_dir / "trials" / plan.id
+        return [sys.executable, "-c", _WORKER, str(folder), outcome, str(seconds)]
+
+    made.argv = argv  # type: ignore[method-assign]  # a worker that boots nothing
+    return made
+
+
+def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> None:
+    watching = Watching()
+    outcomes = {"a": ("completed", 0.5), "b": ("panic", 0.0), "c": ("dies", 0.0), "d": ("completed", 0.0)}
+    made = workers(tmp_path, watching, outcomes)
+    ended = {one.trial: one for one in made.run([plan(name) for name in outcomes])}
+    assert {name: one.outcome for name, one in ended.items()} == {
+        "a": "completed",
+        "b": "panic",
+        "c": "failed",
+        "d": "completed",
+    }
+    assert ended["a"].error is None
+    assert ended["b"].error is not None
+    assert (ended["b"].error.brief, ended["b"].error.hint) == ("it broke", "look")
+    assert ended["c"].error is not None
+    assert ended["c"].error.details == "what went wrong"
+    assert made.most_at_once == 2
+    assert "a: began" in watching.notes
+    assert not any("no json" in note for note in watching.notes)
+
+
+def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> None:
+    outcomes = {"a": ("completed", 0.0), "b": ("completed", 60.0)}
+    made = workers(tmp_path, Watching(), outcomes)
+    began = time.monotonic()
+    ended: list[Ended] = []
+
+    def interrupt_after_the_first() -> None:
+        for one in made.run([plan("a"), plan("b")]):
+            ended.append(one)
+            while not (tmp_path / "trials" / "b" / "events.jsonl").exists():
+                time.sleep(0.01)
+            time.sleep(0.3)  # it waits for SIGTERM by then
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), stop_at_signals():
+        interrupt_after_the_first()
+    assert time.monotonic() - began < 20
+    assert [one.trial for one in ended] == ["a"]
+    assert "interrupted" in (tmp_path / "trials" / "b" / "events.jsonl").read_text()
+    assert not [child for child in psutil.Process().children() if "-c" in child.cmdline()]
