@@ -60,6 +60,12 @@ def _replay_options(command: Any) -> Any:  # click's decorators are as untyped
             help="What becomes of a table in use that is taken.",
         ),
         click.option(
+            "--costs",
+            "costs_file",
+            type=click.Path(path_type=Path),
+            help="Measured by `model calibrate`; else shipped ones.",
+        ),
+        click.option(
             "--budget", metavar="SIZE", callback=_size, required=True, help="Memory for last-level tables."
         ),
     ):
@@ -77,7 +83,6 @@ def _replay_options(command: Any) -> Any:  # click's decorators are as untyped
     show_default=True,
     help="For how many events a table that is taken stays frozen.",
 )
-@click.option("--costs", "costs_file", type=click.Path(path_type=Path), help="Measured by `model calibrate`.")
 @_replay_options
 def replay_command(
     *,
@@ -132,6 +137,7 @@ def replay_command(
 def compare_command(
     *,
     target: str,
+    costs_file: Path | None,
     budget: int,
     action: str,
     seed: int,
@@ -139,10 +145,14 @@ def compare_command(
     results: Path,
     as_json: bool,
 ) -> None:
-    """Replay one trace under every policy, side by side; fewest misses first."""
+    """Replay one trace under every policy, side by side; fewest misses first.
+
+    `added` is what reclaim adds to a touch, on average: from its lowest cost to its highest.
+    """
     from orchestrator.model.replacement import REPLACEMENTS
     from orchestrator.model.replay import Action, replay
 
+    costs = costs_of(costs_file)
     trace = _trace(target, results, trial_id)
     found: dict[str, ReplayCounts] = {}
     with err.status("compiling and replaying") as status:  # a second or two for each policy
@@ -151,17 +161,21 @@ def compare_command(
             found[name] = replay(trace, name, budget, action=Action(action), seed=seed)
     rows = sorted(found.items(), key=lambda item: (item[1].over_budget, item[1].misses, item[0]))
     if as_json:
-        modelled = [{"policy": name, **counts.as_dict()} for name, counts in rows]
+        modelled = [
+            {"policy": name, **counts.as_dict(), "added_seconds": asdict(costs.added(counts))}
+            for name, counts in rows
+        ]
         print_json({**_about(trace, budget, action), "modelled": modelled})
         return
     _say_trace(trace, budget, action)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("modelled", no_wrap=True)
-    for title in _COLUMNS.values():
+    for title in (*_COLUMNS.values(), "added, us"):
         table.add_column(title, justify="right", no_wrap=True)
     for name, counts in rows:
-        values = counts.as_dict()
-        table.add_row(name, *(_number(values[column]) for column in _COLUMNS))
+        values, added = counts.as_dict(), costs.added(counts).mean
+        range_us = f"{added.low * 1e6:.2g} to {added.high * 1e6:.2g}"
+        table.add_row(name, *(_number(values[column]) for column in _COLUMNS), range_us)
     out.print(table, soft_wrap=False)
 
 

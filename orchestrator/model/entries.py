@@ -36,6 +36,7 @@ _CHUNK_ENTRIES = 1 << 18
 _IS_TABLE = 1
 _IS_ZERO_PAGE = 2
 _MAY_BE_UNFLAGGED_TABLE = 4
+_IS_PAGE_CACHE = 8
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class EntryCounts:
     zero_page: I16  # map the zero page or the huge zero page
     user_leaves: I16  # map memory (are no links) with _PAGE_USER
     kernel_leaves: I16  # map memory without _PAGE_USER
+    page_cache: I16  # map pages of files on a disk
     links: I16  # of all kinds
     unflagged_links: I16  # to a kernel table that has no KPF_PGTABLE
     link_source: I64
@@ -68,7 +70,7 @@ def count_entries(snapshot: Snapshot, classes: U8) -> EntryCounts:
     tables = snapshot.tables
     names = (
         *("present", "accessed", "huge", "misaligned_huge", "zero_page"),
-        *("user_leaves", "kernel_leaves", "links", "unflagged_links"),
+        *("user_leaves", "kernel_leaves", "page_cache", "links", "unflagged_links"),
     )
     counts = {name: np.zeros(tables, dtype=np.int16) for name in names}
     huge_shaped = np.zeros(tables, dtype=np.bool_)
@@ -100,6 +102,7 @@ def _known_of_frames(snapshot: Snapshot, classes: U8) -> U8:
     frames[flag_set(snapshot.flags, KPF_PGTABLE)] |= _IS_TABLE
     frames[snapshot.table_pfn] |= _IS_TABLE
     frames[flag_set(snapshot.flags, KPF_ZERO_PAGE)] |= _IS_ZERO_PAGE
+    frames[classes == FrameClass.PAGE_CACHE] |= _IS_PAGE_CACHE
     kernels = (classes == FrameClass.KERNEL) | (classes == FrameClass.RESERVED)
     frames[kernels & ~flag_set(snapshot.flags, KPF_MMAP, KPF_PGTABLE)] |= _MAY_BE_UNFLAGGED_TABLE
     return known
@@ -140,6 +143,7 @@ def _classify(values: U64, known: U8) -> tuple[dict[str, Bool], Bool, Bool]:
         "zero_page": leaf & ((target & _IS_ZERO_PAGE) != 0),
         "user_leaves": leaf & user,
         "kernel_leaves": leaf & ~user,
+        "page_cache": leaf & user & ((target & _IS_PAGE_CACHE) != 0),
         "links": link | unflagged,
         "unflagged_links": unflagged,
     }

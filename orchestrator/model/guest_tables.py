@@ -44,17 +44,15 @@ class Layout:
 class GuestTables:
     """Tables of all levels, leaf tables first; and what a snapshot does not tell, by table.
 
-    `node` is the NUMA node that a table lies on, `owner` its VM or memory cgroup, `page_cache` how many of
-    its entries map page cache (the other pages are anonymous). `tables.pfn` is the frame that the table
-    itself occupies: as an allocator with nothing but free memory hands them out, upper tables, leaf table,
-    then the pages that it maps.
+    `node` is the NUMA node that a table lies on, `owner` its VM or memory cgroup. `tables.pfn` is the frame
+    that the table itself occupies: as an allocator with nothing but free memory hands them out, upper tables,
+    leaf table, then the pages that it maps.
     """
 
     tables: Tables
     age: I32
     node: U8
     owner: I32
-    page_cache: I16
 
     @property
     def table_bytes(self) -> int:
@@ -118,13 +116,13 @@ def build_tables(
         links=np.concatenate(links),
         kernel=np.broadcast_to(np.False_, len(level)),
         parent=parent,
+        page_cache=np.concatenate([cached, nothing]),
     )
     return GuestTables(
         tables,
         age=np.concatenate([layout.age, np.full(upper, -1, dtype=np.int32)]),
         node=np.full(len(level), node, dtype=np.uint8),
         owner=np.full(len(level), owner, dtype=np.int32),
-        page_cache=np.concatenate([cached, nothing]),
     )
 
 

@@ -48,6 +48,7 @@ class Tables:
     links: I16  # entries that point at a lower table
     kernel: Bool  # belongs to the kernel's half of the address space
     parent: I64  # index of a table that points here, -1: none known
+    page_cache: I16  # present entries that map pages of files on a disk
 
     def __len__(self) -> int:
         return len(self.pfn)
@@ -79,6 +80,7 @@ def decode_tables(snapshot: Snapshot, classes: U8 | None = None) -> Tables:
         links=entries.links,
         kernel=_kernel_owned(level, parent, parent_slot, user, kernel),
         parent=parent,
+        page_cache=entries.page_cache,
     )
 
 

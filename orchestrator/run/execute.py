@@ -143,7 +143,7 @@ class Job:
         status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
         try:
             errors = self._execute(run)
-            code = ExitCode.INFRASTRUCTURE if errors else self._judged(run)
+            code = ExitCode.INFRASTRUCTURE if errors else judged(run.directory, self.gate)
             status = Status.FAILED if errors else Status.COMPLETED
         except KeyboardInterrupt:
             status, code = Status.INTERRUPTED, ExitCode.INTERRUPTED
@@ -156,16 +156,6 @@ class Job:
             with deferred():
                 run.finish(status, code)
         return RunResult(run.directory, code, tuple(errors), tuple(saved(open_run(run.directory))))
-
-    def _judged(self, run: RunWriter) -> ExitCode:
-        opened = open_run(run.directory)
-        summaries = load(opened)
-        met = all(one.met for one in judge(opened, summaries))
-        if self.gate:
-            outcome = self.gate.judge(figures_of(opened, summaries))
-            write_outcome(run.directory, outcome)
-            met &= outcome.passed
-        return ExitCode.COMPLETED if met else ExitCode.EXPECTATION_FAILED
 
     def _execute(self, run: RunWriter) -> list[tuple[str, OrchestratorError]]:
         errors: list[tuple[str, OrchestratorError]] = []
@@ -258,6 +248,18 @@ class Job:
         image = ensure_image(definition, keys, self.places.cache, progress=self.progress.note)
         # Seen from outside it is a guest like any other.
         return NestedHosts(image, definition, choose("auto", image.boot_files(NESTED_KERNEL).kernel).name)
+
+
+def judged(run_dir: Path, gate: Gate | None = None) -> ExitCode:
+    """The exit code of a run whose trials have all ended: by its expectations, and a gate, which is kept."""
+    run = open_run(run_dir)
+    summaries = load(run)
+    met = all(one.met for one in judge(run, summaries))
+    if gate:
+        outcome = gate.judge(figures_of(run, summaries))
+        write_outcome(run_dir, outcome)
+        met &= outcome.passed
+    return ExitCode.COMPLETED if met else ExitCode.EXPECTATION_FAILED
 
 
 def _outcome(error: OrchestratorError | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from orchestrator.actions.settle import POLL_SECONDS
 from orchestrator.errors import ExitCode
 from orchestrator.plan import Plan, make_plan
 from orchestrator.report.junit import write_junit
-from orchestrator.run.execute import _Job
+from orchestrator.run.execute import judged as exit_code_of
 from orchestrator.store import open_run
 from orchestrator.verdict import judge
 
@@ -114,8 +113,7 @@ def test_the_exit_code_and_junit_follow(
     tmp_path: Path, expected: list[dict[str, Any]], code: ExitCode
 ) -> None:
     directory = judged(tmp_path, *expected)
-    writer: Any = SimpleNamespace(directory=directory)
-    assert _Job._judged(writer) is code
+    assert exit_code_of(directory) is code
     suite = etree.parse(write_junit(directory)).getroot()
     cases = [case for case in suite if (case.get("classname") or "").endswith(".expect")]
     assert len(cases) == len(expected)

@@ -100,7 +100,7 @@ def test_entries_are_counted_as_they_were_written() -> None:
     assert guest.tables.present[leaf].tolist() == pages.tolist()
     assert guest.tables.zero_page[leaf].tolist() == zero.tolist()
     assert guest.tables.accessed[leaf].tolist() == [0, 5, 0, 7]
-    assert guest.page_cache[leaf].tolist() == cache.tolist()
+    assert guest.tables.page_cache[leaf].tolist() == cache.tolist()
     state = [TableState.EMPTY, TableState.ZERO_ONLY, TableState.VALID, TableState.VALID]
     assert guest.tables.state[leaf].tolist() == state
     assert (set(guest.owner.tolist()), set(guest.node.tolist())) == ({4}, {1})

@@ -8,13 +8,13 @@ from synthetic import BLOCK_PAGES, DIRECT_MAP, SWAPPED, USER_DATA, USER_ZERO, Gu
 from test_model_tables import address_spaces
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.frames import KPF_BUDDY, KPF_SLAB
+from orchestrator.model.frames import KPF_BUDDY, KPF_LRU, KPF_SLAB, KPF_UPTODATE
 from orchestrator.model.policies import POLICIES, StateView, Verdict
 from orchestrator.model.snapshot import Region
 from orchestrator.model.tables import TableState
 from orchestrator.units import MIB
 
-LAST_LEVEL_ONLY = ["empty", "none", "pressure_random", "zero_page"]
+LAST_LEVEL_ONLY = ["empty", "none", "page_cache", "pressure_random", "zero_page"]
 RECLAIM = ["empty_all_levels", "migrate", *LAST_LEVEL_ONLY]
 NAMES = sorted([*RECLAIM, "process_exit"])
 USER = {"empty", "zero", "valid", "swap", "hollow_pmd", "pmd", "pud"}
@@ -66,6 +66,7 @@ def test_all_policies_register_themselves() -> None:
         ("none", set(), set()),
         ("empty", {"empty"}, set()),
         ("zero_page", {"empty", "zero"}, set()),
+        ("page_cache", {"empty", "zero"}, set()),
         ("empty_all_levels", {"empty", "hollow_pmd"}, set()),
         ("migrate", set(), USER),
         ("pressure_random", {"empty", "zero"}, USER - {"empty", "zero"}),
@@ -80,6 +81,22 @@ def test_what_each_policy_picks(name: str, freed: set[str], to_move: set[str]) -
     assert verdict.empty_of_unknown_level == 1
     # An empty PMD table that is not freed is reported.
     assert verdict.empty_left == len({"empty", "hollow_pmd"} - freed)
+
+
+def test_tables_of_files_go_and_those_with_anything_else_stay() -> None:
+    guest = Guest(1024)
+    guest.flags[:] = 1 << KPF_BUDDY
+    files = [guest.frame() for _ in range(3)]
+    guest.flags[files] = 1 << KPF_LRU | 1 << KPF_UPTODATE
+    of_files = guest.table({slot: entry(pfn, USER_DATA) for slot, pfn in enumerate(files)})
+    mixed = guest.table({0: entry(files[0], USER_DATA), 1: entry(guest.anon(), USER_DATA)})
+    with_swap = guest.table({0: entry(files[0], USER_DATA), 1: SWAPPED})
+    pmd = guest.upper({0: of_files, 1: mixed, 2: with_swap})
+    guest.upper({0: guest.upper({0: pmd})})
+    state = StateView.of(guest.snapshot())
+    verdict = POLICIES["page_cache"].apply(state)
+    assert state.tables.pfn[verdict.freed].tolist() == [of_files]
+    assert state.tables.page_cache[np.searchsorted(state.tables.pfn, of_files)] == 3
 
 
 def test_50_gib_touched_once_give_100_mib_back() -> None:

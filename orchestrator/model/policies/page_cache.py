@@ -1,0 +1,22 @@
+"""Free what maps files: the pages stay in the page cache, so a fault maps them again without any I/O."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from orchestrator.model.policies.base import Choice, Policy, WithTables, first, freeable
+from orchestrator.model.tables import TableState
+
+
+class PageCache(Policy, name="page_cache"):
+    """Frees last-level tables that map nothing but page cache and the zero page, and empty ones.
+
+    One such fault maps up to 16 neighbours (do_fault_around(), mm/memory.c); nothing is copied or written.
+    """
+
+    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:  # noqa: ARG002  # no chance in it
+        tables = state.tables
+        of_files = (tables.page_cache + tables.zero_page == tables.present) & (tables.other_nonzero == 0)
+        candidates = freeable(tables, TableState.VALID) & of_files
+        freed = first(candidates, budget_tables)
+        return Choice(freed, to_move=np.zeros_like(freed))
