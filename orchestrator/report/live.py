@@ -1,4 +1,4 @@
-"""The model against what kernels did: policy `empty` on one arm, and an arm whose kernel frees empty tables."""
+"""The model against kernels: policy `empty` on one arm, and an arm whose kernel frees empty tables itself."""
 
 from __future__ import annotations
 
