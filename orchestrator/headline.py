@@ -24,6 +24,11 @@ class Metric:
     given: bool = False
     predicted: bool = False
 
+    @property
+    def timed(self) -> bool:
+        """Whether it means nothing where guests take each other's processor time."""
+        return self.unit in {"seconds", "1/s"}
+
 
 _POLL_SECONDS: Final = 0.25  # POLL_SECONDS of orchestrator/actions/settle.py
 

@@ -1,13 +1,19 @@
-"""How many trials this machine can run at once."""
+"""How many trials a host can run at once."""
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
+
+import psutil
 
 from orchestrator.host.labs import NESTED
 from orchestrator.host.machine import Machine
+from orchestrator.host.shell import HostShell
 from orchestrator.plan import TrialPlan
 from orchestrator.scenario.checks import guest_overhead_bytes
+from orchestrator.units import KIB
 
 
 @dataclass
@@ -17,6 +23,15 @@ class Budget:
     memory_bytes: int
     cores: int
     running: int = 0
+
+    @classmethod
+    def of(cls, shell: HostShell) -> Budget:
+        """What a host has to give now."""
+        if shell.is_here:
+            return cls(psutil.virtual_memory().available, len(os.sched_getaffinity(0)))
+        memory = re.search(r"^MemAvailable: *([0-9]{1,15}) kB", shell.text("/proc/meminfo"), re.MULTILINE)
+        cores = re.findall(r"^processor\b", shell.text("/proc/cpuinfo"), re.MULTILINE)
+        return cls(int(memory[1]) * KIB if memory else 0, len(cores))
 
     def take(self, plan: TrialPlan) -> bool:
         """Take what a trial needs, if it is there."""

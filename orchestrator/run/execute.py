@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-import psutil
 
 from orchestrator.errors import BadInputError, ExitCode, GuestError, OrchestratorError
 from orchestrator.guest.definition import GuestDefinition, load_definition
@@ -31,7 +28,7 @@ from orchestrator.run.progress import Progress
 from orchestrator.run.side_by_side import Ended, SideBySide
 from orchestrator.run.start import Lab, NestedHosts, guest_programs, planned_workloads
 from orchestrator.run.trial import run_trial
-from orchestrator.scenario.model import KVM_HOST, NESTED_KERNEL
+from orchestrator.scenario.model import KVM_HOST, NESTED_KERNEL, HostSetup
 from orchestrator.store import RunWriter, Status, layout, open_run
 from orchestrator.summary import TrialSummary, load, saved, summarise_trial, write_summaries
 from orchestrator.verdict import Gate, figures_of, judge, write_outcome
@@ -162,14 +159,16 @@ class Job:
         with ExitStack() as stack:
             runtime = stack.enter_context(runtime_folder(run.directory))
             lab = self.lab(stack, runtime, lambda facts: self._learn(run, facts))
+            running = {trial.id for trial in self.trials}
             try:
                 for ended in self._side_by_side(run, lab) if self._at_once else self._in_turn(run, lab):
                     if ended.error:
                         errors.append((ended.trial, ended.error))
-                    self._summarise(run)
+                    running.discard(ended.trial)
+                    self._summarise(run, {ended.trial}, without=running)
                     self.progress.trial_done(ended.trial, ended.outcome, ended.seconds)
             finally:
-                self._summarise(run)
+                self._summarise(run, running)
         return errors
 
     def lab(self, stack: ExitStack, runtime: Path, learn: Callable[[Mapping[str, object]], None]) -> Lab:
@@ -205,7 +204,10 @@ class Job:
 
     @property
     def _at_once(self) -> bool:
-        return self.plan.times == "ignored" and len(self.trials) > 1
+        # The settings of a host that trials share are one trial's at a time.
+        shared = (self.connect or self.plan.host) != NESTED
+        sets = any(self.plan.trial(trial.id).host_setup != HostSetup() for trial in self.trials)
+        return self.plan.times == "ignored" and len(self.trials) > 1 and not (shared and sets)
 
     def _learn(self, run: RunWriter, facts: Mapping[str, object]) -> None:
         _must_be_alike(self.meta, facts)
@@ -219,7 +221,7 @@ class Job:
             yield Ended(trial.id, _outcome(error), error, time.monotonic() - began)
 
     def _side_by_side(self, run: RunWriter, lab: Lab) -> Iterator[Ended]:
-        budget = Budget(psutil.virtual_memory().available, os.cpu_count() or 1)
+        budget = Budget.of(lab.host.shell)
         # What was found out about KVM need not be found out again.
         outside = lab.nested.accel if lab.nested else lab.accel
         plans = [
@@ -233,15 +235,15 @@ class Job:
             run.update_meta(trials_at_once=workers.most_at_once)
 
     @staticmethod
-    def _summarise(run: RunWriter) -> None:
-        """Summaries of all trials that have begun, in the order of the plan."""
+    def _summarise(run: RunWriter, fresh: Collection[str], without: Collection[str] = ()) -> None:
+        """Summaries of the trials that have begun, in the order of the plan; of the fresh ones made anew."""
         opened = open_run(run.directory)
         known = {one.trial: one for one in saved(opened)}
-        for trial in opened.trials:
-            summary = known.get(trial.id)
-            if summary is None or summary.outcome != trial.outcome:
+        begun = [trial for trial in opened.trials if trial.id not in without]
+        for trial in begun:
+            if trial.id in fresh or trial.id not in known:
                 known[trial.id] = summarise_trial(opened, trial)
-        write_summaries(run.directory, [known[trial.id] for trial in opened.trials])
+        write_summaries(run.directory, [known[trial.id] for trial in begun])
 
     def _nested(self, keys: SshKeys) -> NestedHosts:
         definition = load_definition(self.places.guests / f"{KVM_HOST}.yaml")

@@ -80,7 +80,8 @@ class SideBySide:
                     plan = waiting.pop(0)
                     number = len(plans) - len(waiting)
                     self._progress.trial(plan.id, number, len(plans))
-                    workers.append(self._start(plan))
+                    with deferred():  # none is started and not known
+                        workers.append(self._start(plan))
                     self.most_at_once = max(self.most_at_once, len(workers))
                 for worker in self._relay(workers):
                     workers.remove(worker)
@@ -128,6 +129,13 @@ class SideBySide:
                 worker.process.wait()
         return [worker for worker in workers if worker.process.poll() is not None]
 
+    def _close(self, worker: _Worker) -> None:
+        assert worker.process.stdout is not None  # noqa: S101  # a pipe
+        # It may have ended before the end of what it said was read: the next worker gets its descriptor.
+        with suppress(KeyError):
+            self._selector.unregister(worker.process.stdout)
+        worker.process.stdout.close()
+
     def _say(self, worker: _Worker, line: bytes) -> None:
         with suppress(ValueError, KeyError, TypeError):
             said: dict[str, Any] = json.loads(line)
@@ -136,8 +144,7 @@ class SideBySide:
     def _ended(self, worker: _Worker) -> Ended:
         self._budget.give_back(worker.plan)
         seconds = time.monotonic() - worker.began
-        assert worker.process.stdout is not None  # noqa: S101  # a pipe
-        worker.process.stdout.close()
+        self._close(worker)
         worker.log.seek(0)
         said = worker.log.read()[-4000:].decode(errors="replace").strip()
         worker.log.close()
@@ -172,6 +179,5 @@ class SideBySide:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-            assert worker.process.stdout is not None  # noqa: S101  # a pipe
-            worker.process.stdout.close()
+            self._close(worker)
             worker.log.close()

@@ -80,7 +80,7 @@ def guest_overhead_bytes(machine: Machine) -> int:
 def check_fits(scenario: Scenario, available_bytes: int) -> list[Problem]:
     """A problem if the largest arm, fully plugged, does not fit the host's free memory.
 
-    Trials run one after another, so it is one guest that has to fit.
+    Where trials run side by side, as many do as there is room for, so it is one guest that has to fit.
     """
     if scenario.body.host != LOCAL:  # a nested host is bounded by its own definition, another is not ours
         return []

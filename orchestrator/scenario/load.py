@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
 from orchestrator.errors import BadInputError, FileProblemsError, Problem
+from orchestrator.headline import METRIC
 from orchestrator.host.labs import NESTED
 from orchestrator.host.machine import Machine
 from orchestrator.registry import Registry
@@ -152,6 +153,12 @@ class _Loader:
             for key, name in (("arm", expected.arm), ("versus", expected.versus)):
                 if name and name not in arms:
                     self._fault(("expect", index, key), f"there is no arm {name!r}", suggest(name, arms))
+            if body and body.times == "ignored" and METRIC[expected.metric].timed:
+                self._fault(
+                    ("expect", index, "metric"),
+                    f"{expected.metric} is missing where `times` is ignored",
+                    "expect a count or a size, or write `times: measured`",
+                )
 
     def _kernels(self) -> Collection[str]:
         """The kernels of the guest; none (and a problem) where there is no usable definition."""

@@ -24,10 +24,11 @@ _READINGS = {
 }
 
 
-def moments_of(trial: TrialFolder, frame: pd.DataFrame, others_bytes: float) -> tuple[Moment, ...]:
+def moments_of(trial: TrialFolder, frame: pd.DataFrame, others_bytes: float | None) -> tuple[Moment, ...]:
     """The marks of a trial, in order, each with the last reading before it.
 
-    `others_bytes` are second-level tables of other guests of the host, which are taken off.
+    `others_bytes` are second-level tables of other guests of the host, which are taken off; None where
+    these come and go, so that what the host counts says nothing of this one.
     """
     marks = [event for event in trial.events if event.name == "mark"]
     if not marks:
@@ -36,7 +37,9 @@ def moments_of(trial: TrialFolder, frame: pd.DataFrame, others_bytes: float) -> 
     found = []
     for mark in marks:
         values = {field: _at(rows, mark.t_ns) for field, rows in series.items()}
-        if values["second_level_bytes"] is not None:
+        if others_bytes is None:
+            values["second_level_bytes"] = None
+        elif values["second_level_bytes"] is not None:
             values["second_level_bytes"] -= others_bytes
         found.append(Moment(moment=mark.text("label"), seconds=mark.t_ns / 1e9, **values))
     return tuple(found)

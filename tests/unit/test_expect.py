@@ -60,6 +60,13 @@ def test_faults_have_their_place(tmp_path: Path, text: str, fault: str) -> None:
     assert any(fault in found for found in faults(tmp_path, line(text))), faults(tmp_path, line(text))
 
 
+def test_no_time_is_expected_where_times_are_ignored(tmp_path: Path) -> None:
+    timed = line(f"metric: {RATE}, arm: a, at_least: 5")
+    assert load(tmp_path, timed).body.expect[0].metric == RATE
+    (found,) = faults(tmp_path, timed.replace("steps:", "times: ignored\nsteps:"))
+    assert "10:14: workload_ops_per_second is missing where `times` is ignored" in found
+
+
 def test_a_good_one_is_in_the_plan_in_bytes(tmp_path: Path) -> None:
     scenario = load(tmp_path, line(f"metric: {KEPT}, arm: a, at_least: -64MiB, at_most: 2MiB"))
     plan = make_plan(scenario)

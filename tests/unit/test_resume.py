@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from orchestrator.plan import TrialPlan
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.run.places import Places
+from orchestrator.run.side_by_side import Ended
 from orchestrator.store import TrialWriter, open_run
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,42 @@ def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, tria
     assert len(run.meta["resumed_at"]) == 1
     with pytest.raises(BadInputError, match="is whole"):
         resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+
+
+def test_what_sets_a_host_that_trials_share_runs_in_turn(
+    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def side_by_side(_: object, plans: Sequence[TrialPlan]) -> Iterator[Ended]:
+        started.extend(one.id for one in plans)
+        yield from ()
+
+    monkeypatch.setattr(execute.SideBySide, "run", side_by_side)
+    ignored = plan("  - wait: {time: 1s}\ntimes: ignored\n")
+    execute_plan(ignored, places(tmp_path), tmp_path / "together", PROGRESS)
+    assert started == [trial.id for trial in ignored.trials]
+    started.clear()
+    sets = plan("  - wait: {time: 1s}\ntimes: ignored\nhost_setup: {thp: never}\n")
+    execute_plan(sets, places(tmp_path), tmp_path / "in-turn", PROGRESS)
+    assert started == []
+    assert trials.ran == [trial.id for trial in sets.trials]
+
+
+def test_figures_of_a_trial_that_was_lost_again_are_the_new_ones(
+    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan("  - wait: {time: 1s}\n")
+    last = planned.trials[-1].id
+    trials.ends = {last: GuestLostError("gone")}
+    execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
+    summarised: list[str] = []
+    summarise = execute.summarise_trial
+    monkeypatch.setattr(
+        execute, "summarise_trial", lambda run, one: summarised.append(one.id) or summarise(run, one)
+    )
+    resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+    assert set(summarised) == {last}
 
 
 def test_another_machine_does_not_go_on(

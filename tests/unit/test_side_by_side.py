@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -11,8 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes import host_with
 
 from orchestrator.cli.signals import stop_at_signals
+from orchestrator.host.shell import HostShell
 from orchestrator.plan import TrialPlan
 from orchestrator.run.budget import Budget
 from orchestrator.run.places import Places
@@ -22,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
 # A worker that writes the folder of a trial: argv is the folder, the outcome, and how long it takes.
 _WORKER = """
-import json, signal, sys, time
+import json, signal, subprocess, sys, time
 from pathlib import Path
 from orchestrator.store import TrialWriter
 folder, outcome, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
@@ -35,6 +38,9 @@ signal.signal(signal.SIGTERM, stop)
 print(json.dumps({"text": "began"}), flush=True)
 print("no json", flush=True)
 time.sleep(seconds)
+if outcome == "leaves":  # a process that keeps its standard output open
+    subprocess.Popen(["sleep", "20"], stderr=subprocess.DEVNULL, start_new_session=True)
+    outcome = "completed"
 if outcome == "dies":
     sys.exit("what went wrong")
 writer.event("trial.end", 1, outcome=outcome, error="" if outcome == "completed" else "it broke", hint="look")
@@ -132,6 +138,28 @@ def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> 
     assert made.most_at_once == 2
     assert "a: began" in watching.notes
     assert not any("no json" in note for note in watching.notes)
+
+
+def test_a_worker_whose_output_somebody_keeps_open_ends_and_others_follow(tmp_path: Path) -> None:
+    outcomes = {"a": ("leaves", 0.0), "b": ("leaves", 0.0), "c": ("completed", 0.0)}
+    made = workers(tmp_path, Watching(), outcomes, cores=1)
+    assert [one.outcome for one in made.run([plan(name) for name in outcomes])] == ["completed"] * 3
+    assert made.most_at_once == 1
+
+
+def test_the_budget_is_that_of_the_host_where_guests_run() -> None:
+    there = host_with(
+        {
+            "/proc/meminfo": "MemTotal:  9000000 kB\nMemAvailable:    4194304 kB\n",
+            "/proc/cpuinfo": "processor\t: 0\nmodel name\t: x\nprocessor\t: 1\n",
+        }
+    )
+    somewhere: Any = object()
+    there.target = somewhere
+    assert Budget.of(there) == Budget(4 * GIB, 2)
+    here = Budget.of(HostShell())
+    assert 0 < here.cores <= (os.cpu_count() or 1)
+    assert here.memory_bytes > 0
 
 
 def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> None:

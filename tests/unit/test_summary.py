@@ -158,6 +158,23 @@ def test_times_of_trials_side_by_side_are_missing_and_counts_are_not(tmp_path: P
     assert one.metrics["unplug_shortfall_bytes"]
 
 
+@pytest.mark.parametrize(("host", "bytes_found"), [("local", None), ("nested", 2088 - 652)])
+def test_side_by_side_what_a_host_counts_for_all_guests_says_nothing_of_one(
+    tmp_path: Path, host: str, bytes_found: int | None
+) -> None:
+    plan = json.loads(plan_json()) | {"times": "ignored", "host": host}
+    meta = {**META, "accel": "kvm", "second_level": "NPT"}
+    writer = RunWriter.create(tmp_path, "r1", json.dumps(plan), meta)
+    with writer.trial("6.12-01") as trial:
+        trial.observe([read(0, "host_meminfo/bare", "second_level_bytes", 652.0)])
+        trial.observe([read(1, "host_meminfo", "second_level_bytes", 2088.0)])
+        trial.event("mark", 2 * 10**9, label="full")
+    one = summarised(writer)
+    assert one.metrics.get("second_level_bytes") == bytes_found
+    assert one.moments[0].second_level_bytes == bytes_found
+    assert ("second_level_bytes" in one.gaps) == (bytes_found is None)
+
+
 def test_what_a_trial_says_of_its_accelerator_outweighs_the_run(tmp_path: Path) -> None:
     writer, trial = begin(tmp_path, accel="kvm")
     trial.event("trial.begin", 0, accel="tcg")
