@@ -215,8 +215,11 @@ def _headline(run: Run) -> str:
 
 def run_as_json(directory: Path) -> dict[str, Any]:
     """What `show --json` prints of the run folder `directory`."""
+    from dataclasses import asdict
+
     from orchestrator.report.answer import answer
     from orchestrator.report.confusion import confusion_as_json
+    from orchestrator.report.foretold import foretold
 
     view = _view(directory)
     trials = [
@@ -249,6 +252,7 @@ def run_as_json(directory: Path) -> dict[str, Any]:
         "trials": trials,
         "expect": [vars(one) for one in judged(view)],
         "confusion": confusion_as_json(view),
+        "foretold": [asdict(pair) for pair in foretold(view)],
         "meta": dict(view.run.meta),
     }
 
@@ -256,6 +260,7 @@ def run_as_json(directory: Path) -> dict[str, Any]:
 def _show_text(view: RunView) -> None:
     from orchestrator.report.answer import answer
     from orchestrator.report.confusion import confusion, confusion_sentence
+    from orchestrator.report.foretold import foretold
 
     run = view.run
     out.print(f"[bold]{escape(_clean(run.id))}[/]  {escape(_clean(run.scenario))}  {_coloured(run.status)}")
@@ -271,6 +276,8 @@ def _show_text(view: RunView) -> None:
     print_second_level(run.directory)
     print_judgements(run.directory)
     print_gate(run.directory)
+    for pair in foretold(view):
+        out.print(escape(pair.sentence))
     for row in confusion(view):
         out.print(escape(confusion_sentence(row)))
     time = _time(view)

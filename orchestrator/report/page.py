@@ -15,11 +15,11 @@ from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
 from orchestrator.report.comparison import comparison
 from orchestrator.report.confusion import confusion, confusion_columns, confusion_rows
 from orchestrator.report.data import ArmView, RunView, StepView, TrialView, flat, view_run
+from orchestrator.report.foretold import foretold_rows
 from orchestrator.report.frame import fill
 from orchestrator.report.gaps import missing
 from orchestrator.report.holders import holder_table
 from orchestrator.report.hugepages import COUNTERS, FREE_RANGES, huge_pages
-from orchestrator.report.live import live_rows
 from orchestrator.report.policies import policies_explained, policy_bars, policy_rows
 from orchestrator.report.text import class_words, clean, clean_block
 from orchestrator.report.tradeoff import tradeoff_alt, tradeoff_points, tradeoff_spec
@@ -145,7 +145,7 @@ def render(view: RunView) -> str:
         policies_explained=policies_explained(view),
         policy_charts=policy_figures,
         tradeoff=_tradeoff(view, specs),
-        live=live_rows(view),
+        foretold=foretold_rows(view),
         second_level=second_level.moment_rows(view),
         second_level_trees=second_level.tree_rows(view),
         second_level_policies=second_level.POLICIES,

@@ -15,8 +15,7 @@ from orchestrator.cli import main
 from orchestrator.model.second_level_tree import SecondLevelCounts
 from orchestrator.observation import Observation, Origin
 from orchestrator.report.data import view_run
-from orchestrator.report.live import live_rows
-from orchestrator.report.page import build_report, render
+from orchestrator.report.page import build_report
 from orchestrator.report.second_level import moment_rows, tree_rows
 from orchestrator.stats import of_few
 from orchestrator.store import RunWriter, TrialWriter, open_run
@@ -127,13 +126,3 @@ def test_show_and_report_have_it(directory: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["show", str(directory), "--json"])
     assert json.loads(capsys.readouterr().out)["trials"]
-
-
-def test_what_empty_foretells_stands_beside_what_a_kernel_did() -> None:
-    """The committed run of the quickstart: 6.12 keeps empty tables, 7.x frees them."""
-    run = open_run(Path(__file__).parents[2] / "results" / "reference" / "quickstart")
-    view = view_run(run, summary.load(run))
-    (row,) = live_rows(view)
-    assert (row.kept, row.freed) == ("linux-6.12", "linux-7.x")
-    assert float(row.apart.removesuffix(" %")) <= 5
-    assert "Foretold, and done by a kernel" in render(view)

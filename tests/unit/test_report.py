@@ -145,7 +145,7 @@ def test_it_has_every_section_and_says_that_it_is_synthetic(page: html.HtmlEleme
         "holders",
         "confusion",
         "policies",
-        "live",
+        "foretold",
         "huge-pages",
         "steps",
         "gaps",

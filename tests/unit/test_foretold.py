@@ -1,0 +1,118 @@
+"""What a policy foretells against what a live kernel did: on runs of real guests, and made up."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lxml import html
+from synthetic_run import ARMS, write_run
+
+from orchestrator import summary
+from orchestrator.report.data import ArmView, RunView, TrialView, view_run
+from orchestrator.report.foretold import Foretold, foretold
+from orchestrator.report.page import build_report
+from orchestrator.store import open_run
+from orchestrator.summary import PolicyResult, TrialSummary
+from orchestrator.units import KIB, MIB
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+
+
+def reference(name: str) -> list[Foretold]:
+    run = open_run(REFERENCE / name)
+    return foretold(view_run(run, summary.load(run)))
+
+
+@pytest.mark.parametrize(("name", "mib"), [("quickstart", 100), ("pmd", 400)])
+def test_empty_foretells_within_5_percent_what_the_7x_kernel_frees(name: str, mib: int) -> None:
+    """Real guests: the reference runs behind the README's tables."""
+    (row,) = reference(name)
+    assert (row.first, row.second, row.pairs) == ("linux-6.12", "linux-7.x", 1)
+    assert row.foretold_bytes == pytest.approx(mib * MIB, rel=0.001)
+    assert row.foretold_bytes == pytest.approx(row.freed_bytes, rel=0.05)
+    assert row.apart == pytest.approx(row.foretold_bytes / row.freed_bytes - 1)
+    assert row.interval is None  # of one pair
+    assert row.left_bytes <= 4 * KIB
+
+
+@pytest.mark.parametrize("name", ["allocators", "blame"])
+def test_nothing_is_told_where_arms_differ_in_something_else(name: str) -> None:
+    assert reference(name) == []
+
+
+def trial(kernel: str, repeat: int, tables: int, empty: int, **differs: str) -> TrialSummary:
+    result = PolicyResult("loaded", "empty", empty, empty * 4096, 0, None, None, None, "modelled")
+    return TrialSummary(
+        run="r",
+        trial=f"{kernel}-{repeat:02d}",
+        arm=kernel,
+        repeat=repeat,
+        differs={"kernel": kernel, **differs},
+        kernel_release=kernel,
+        outcome="completed",
+        metrics={"guest_page_tables_total": tables},
+        gaps={},
+        tables_snapshot="loaded",
+        policies=(result,),
+    )
+
+
+def view(tmp_path: Path, *arms: list[TrialSummary]) -> RunView:
+    run = open_run(write_run(tmp_path, trials=0))
+    shown = (
+        ArmView(index, trials[0].arm, trials[0].differs, tuple(TrialView(one, None) for one in trials))
+        for index, trials in enumerate(arms)
+    )
+    return RunView(run, tuple(shown))
+
+
+def test_pairs_are_of_the_same_repeat_and_have_an_interval(tmp_path: Path) -> None:
+    new = [trial("new", 1, 1000, 10), trial("new", 2, 1100, 10), trial("new", 3, 1000, 10)]
+    old = [trial("old", 2, 3100, 2100), trial("old", 1, 3000, 2000), trial("old", 4, 9000, 8000)]
+    (row,) = foretold(view(tmp_path, new, old))
+    # The kernel that keeps empty tables comes first, wherever the scenario has it.
+    assert (row.first, row.second, row.pairs) == ("old", "new", 2)
+    assert (row.foretold_bytes, row.freed_bytes, row.left_bytes) == (2050 * 4096, 2000 * 4096, 10 * 4096)
+    assert row.apart == pytest.approx(0.025)
+    assert row.interval
+    assert row.interval.low < 0 < row.interval.high
+    assert "2.50 % apart" in row.sentence
+    left_out = [replace(one, left_out="did not complete") for one in new]
+    assert foretold(view(tmp_path / "2", left_out, old)) == []
+
+
+def test_a_kernel_that_frees_nothing_is_not_taken_for_a_model_that_is_wrong(tmp_path: Path) -> None:
+    (row,) = foretold(view(tmp_path, [trial("a", 1, 3000, 2000)], [trial("b", 1, 3005, 1990)]))
+    assert (row.apart, row.freed_bytes) == (None, 0)
+    assert row.sentence.endswith("had 0 B less (measured): that kernel frees no such tables, or few.")
+    assert not row.apart_cell.text
+
+
+def test_too_few_tables_and_other_differences_tell_nothing(tmp_path: Path) -> None:
+    few = view(tmp_path / "1", [trial("a", 1, 600, 100)], [trial("b", 1, 500, 0)])
+    thp = view(tmp_path / "2", [trial("a", 1, 3000, 2000, thp="never")], [trial("b", 1, 1000, 0)])
+    same = view(tmp_path / "3", [trial("a", 1, 3000, 2000)], [trial("a", 1, 1000, 0)])
+    assert [foretold(one) for one in (few, thp, same)] == [[], [], []]
+
+
+def test_the_page_says_which_figure_is_measured(tmp_path: Path) -> None:
+    folder = tmp_path / "quickstart"
+    shutil.copytree(REFERENCE / "quickstart", folder)
+    page = html.document_fromstring(build_report(folder).read_text(encoding="utf-8"))
+    (table,) = page.xpath("//section[@id='foretold']//table")
+    heads = [" ".join(cell.text_content().split()) for cell in table.xpath(".//thead//th")]
+    cells = [" ".join(cell.text_content().split()) for cell in table.xpath(".//tbody//tr/*")]
+    told = dict(zip(heads, cells, strict=True))
+    assert told["empty would free modelled"] == "100 MiB 25,600 tables"
+    assert told["freed measured"] == "100.1 MiB 25,614 tables"
+    assert told["foretold too much"] == "-0.05 %"
+
+
+def test_arms_that_differ_in_thp_only_have_no_such_section(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, arms=(ARMS[0], replace(ARMS[0], name="again")))
+    summary.refresh(directory)
+    page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+    assert not page.xpath("//section[@id='foretold']")
