@@ -30,6 +30,7 @@ from orchestrator.host.domain_xml import (
     virtio_mem_request,
 )
 from orchestrator.host.qemu_process import QemuProcess
+from orchestrator.host.runtime import kill_guests
 from orchestrator.host.shell import HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget, user_target
 from orchestrator.interrupts import deferred
@@ -53,6 +54,8 @@ _HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x
 
 # What QEMU tells of a DIMM that it or the guest answers for (qapi/acpi.json, machine.json, qdev.json).
 _DIMM_EVENTS = "^(ACPI_DEVICE_OST|MEM_UNPLUG_ERROR|DEVICE_UNPLUG_GUEST_ERROR|DEVICE_DELETED)$"
+
+_END_SECONDS = 30.0
 
 # A host elsewhere that is silent for so long has gone (SILENCE_SECONDS of ssh is the same).
 _KEEPALIVE_SECONDS, _KEEPALIVES = 10, 6
@@ -104,6 +107,7 @@ class LibvirtHost:
         runtime: Path,
     ) -> None:
         self.runtime = runtime
+        self._ending: list[threading.Thread] = []
         self._libvirt = libvirt
         self._connection = connection
         self.uri = uri
@@ -169,6 +173,7 @@ class LibvirtHost:
 
     @contextmanager
     def _started(self, start: Callable[[], Any], *, keep: bool = False) -> Iterator[LibvirtDomain]:
+        self.wait_for_ends()  # a name is free again once its QEMU has gone
         domain: LibvirtDomain | None = None
         try:
             # An interrupt between the start and the name for what was started would leave it to nobody.
@@ -182,7 +187,26 @@ class LibvirtHost:
         finally:
             if domain is not None:
                 with deferred():
-                    domain.destroy()
+                    self._end(domain)
+
+    def _end(self, domain: LibvirtDomain) -> None:
+        """Begin to end it.
+
+        Most of that is the kernel's work on QEMU's memory: a second or two, in which a trial is summed up.
+        """
+        thread = threading.Thread(target=domain.destroy, name="ending a guest", daemon=True)
+        thread.start()
+        self._ending.append(thread)
+
+    def wait_for_ends(self) -> None:
+        """Wait until every domain that was ended has gone; one that hangs has its QEMU killed."""
+        with deferred():
+            while self._ending:
+                thread = self._ending.pop()
+                thread.join(_END_SECONDS)
+                if thread.is_alive():
+                    kill_guests()
+                    thread.join(_END_SECONDS)
 
     def _handle_of(self, start: Callable[[], Any]) -> Any:  # libvirt-python has no types
         try:
@@ -226,7 +250,9 @@ def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterat
             ) from error
         if uri.startswith(_EMBEDDED):
             _let_passt_in(uri)
-        yield LibvirtHost(libvirt, connection, uri, shell, runtime)
+        host = LibvirtHost(libvirt, connection, uri, shell, runtime)
+        stack.callback(host.wait_for_ends)
+        yield host
 
 
 def _embedded_root(root: Path, cache: Path) -> Path:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,8 +233,11 @@ def test_a_signal_while_qemu_is_ended_waits_until_it_has(monkeypatch: pytest.Mon
         domainEventDeregisterAny=lambda _: None,
     )
     host = LibvirtHost(libvirt, connection, "test:///", HostShell(), Path())
-    with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
-        pass
+    with pytest.raises(KeyboardInterrupt), stop_at_signals():
+        with host.domain("<domain/>"):
+            pass
+        host.wait_for_ends()
+    host.wait_for_ends()
     assert done == ["destroyed"]
 
 
@@ -249,4 +253,30 @@ def test_a_signal_while_qemu_is_started_leaves_no_qemu_behind(monkeypatch: pytes
     host = LibvirtHost(libvirt, SimpleNamespace(createXML=start), "test:///", HostShell(), Path())
     with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
         pytest.fail("the block began all the same")
+    host.wait_for_ends()
     assert done == ["started", "destroyed"]
+
+
+def test_the_next_guest_begins_when_the_one_before_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that were started from one saved state have one name."""
+    done: list[str] = []
+
+    def destroy() -> None:
+        time.sleep(0.2)
+        done.append("gone")
+
+    def start(_xml: str, _flags: int) -> Any:
+        done.append("started")
+        return SimpleNamespace(destroy=destroy)
+
+    libvirt: Any = SimpleNamespace(libvirtError=FakeError, VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE=1)
+    connection = SimpleNamespace(
+        createXML=start, domainEventRegisterAny=lambda *_: 1, domainEventDeregisterAny=lambda _: None
+    )
+    host = LibvirtHost(libvirt, connection, "test:///", HostShell(), Path())
+    for _ in range(2):
+        with host.domain("<domain/>"):
+            pass
+        done.append("summed up")
+    host.wait_for_ends()
+    assert done == ["started", "summed up", "gone", "started", "summed up", "gone"]
