@@ -233,10 +233,14 @@ def test_a_signal_while_qemu_is_ended_waits_until_it_has(monkeypatch: pytest.Mon
         domainEventDeregisterAny=lambda _: None,
     )
     host = LibvirtHost(libvirt, connection, "test:///", HostShell(), Path())
-    with pytest.raises(KeyboardInterrupt), stop_at_signals():
+
+    def one_guest() -> None:
         with host.domain("<domain/>"):
             pass
         host.wait_for_ends()
+
+    with pytest.raises(KeyboardInterrupt), stop_at_signals():
+        one_guest()
     host.wait_for_ends()
     assert done == ["destroyed"]
 
