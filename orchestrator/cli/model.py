@@ -8,8 +8,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.model_compare import compare_command
 from orchestrator.cli.model_costs import calibrate_command, overcommit_command
-from orchestrator.cli.model_replay import compare_command, replay_command, trace_command
+from orchestrator.cli.model_replay import replay_command, trace_command
 from orchestrator.cli.output import out, print_json
 
 

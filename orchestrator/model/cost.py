@@ -211,6 +211,10 @@ class CostTable:
         """Bringing back all that was used under a dropped second-level table."""
         return self["fault_seconds"] * self["faults_per_table"]
 
+    def reclaiming(self, freed: int, moved: int) -> Interval:
+        """Seconds that freeing and moving so many tables takes, one after the other."""
+        return self["free_seconds"] * freed + self["migrate_seconds"] * moved
+
     def added(self, counts: ReplayCounts) -> Added:
         """What the events of a replay add to its touches."""
         came = (

@@ -3,60 +3,156 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.snapshot import I64, Bool
+from orchestrator.model.snapshot import I16, I32, I64, U8, Bool
 from orchestrator.model.tables import LAST_LEVEL, Tables, TableState
 from orchestrator.model.trace import Event, Trace
+from orchestrator.units import ENTRIES_PER_TABLE
+
+
+class Reading(StrEnum):
+    """How to read an accessed bit that was set before, too: it may have been set again, or be old."""
+
+    CERTAIN = "certain"  # no touch, unless something in the table changed
+    POSSIBLE = "possible"  # a touch
+
 
 ASSUMPTION = (
-    "a table is its frame, as long as snapshot after snapshot shows a last-level user table there; "
-    "accessed bits count as one touch a snapshot, and are old where nothing cleared them"
+    "a table is its frame and that of the table above, from snapshot to snapshot; one touch of it each time "
+    "at the most, since an accessed bit says at least once since it was cleared, and not when"
 )
 
 
-def trace_of_snapshots(name: str, snapshots: Sequence[Tables]) -> Trace:
+@dataclass(frozen=True)
+class Step:
+    """What happened to last-level tables of user space from one snapshot to the next.
+
+    Of the first snapshot: since the guest began. `at_least` tables were touched for certain: made, or with
+    more entries or more accessed bits than before. `at_most` counts as well those that only have accessed
+    bits, which may be old. A touch whose bit the guest has cleared again is in neither: with reclaim or
+    page idle tracking in the guest, more may have been touched.
+    """
+
+    tables: int  # that there are
+    made: int
+    at_least: int
+    at_most: int
+    let_go: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """Touches of one trial. `idle` (shape: last-level user tables of the last snapshot that are not empty):
+    for how many snapshots each has not been touched for certain; it cannot have been idle for longer."""
+
+    trace: Trace
+    steps: tuple[Step, ...]
+    idle: I32
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Last-level user tables of one snapshot; arrays of shape (tables,), by id without gaps."""
+
+    key: I64
+    state: U8
+    entries: I16
+    accessed: I16
+
+
+def read_series(name: str, snapshots: Sequence[Tables], reading: Reading = Reading.POSSIBLE) -> Series:
     """Touches of user space's last-level tables as far as a series of snapshots tells them.
 
-    At each snapshot: a table that was not there before was made (a touch, or a read of the zero page); one
-    with accessed bits was touched; one that is empty or gone was let go of. Ids are dense, in the order of
-    frames. Raises BadInputError when no snapshot has such a table.
+    A table that was not there before was made (a touch, or a read of the zero page); one that is empty or
+    gone was let go of. In between, `reading` decides. Within a step the order of events is not known: it
+    is that of frames. Tables below one PMD table have ids that differ in the last nine bits only.
+    Raises BadInputError when no snapshot has such a table.
     """
-    kept = [(tables.pfn[mask], tables, mask) for tables in snapshots for mask in [_user_leaves(tables)]]
-    frames: I64 = np.unique(np.concatenate([pfn for pfn, _, _ in kept])) if kept else np.empty(0, np.int64)
-    if not len(frames):
-        raise BadInputError(f"{name}: no snapshot has last-level page tables of user space")
-    made = np.zeros(len(frames), dtype=np.bool_)  # there at the snapshot before
-    filled = np.zeros(len(frames), dtype=np.bool_)  # and not empty
-    ids, kinds = [], []
-    for pfn, tables, mask in kept:
-        at = np.searchsorted(frames, pfn)
-        state = tables.state[mask]
-        there = np.zeros(len(frames), dtype=np.bool_)
-        there[at] = True
-        touched = ~made[at] | (tables.accessed[mask] > 0)
-        zero_only = state == TableState.ZERO_ONLY
-        gone = np.flatnonzero(filled & ~there)
-        emptied = at[(state == TableState.EMPTY) & (filled[at] | ~made[at])]
-        for which, event in (
+    seen, numbers = _with_keys(name, snapshots)
+    known = len(numbers)
+    there = np.zeros(known, dtype=np.bool_)  # at the snapshot before
+    filled = np.zeros(known, dtype=np.bool_)  # and not empty
+    entries, accessed = np.zeros(known, dtype=np.int16), np.zeros(known, dtype=np.int16)
+    touched_at = np.zeros(known, dtype=np.int32)
+    ids, kinds, steps = [], [], []
+    for now, one in enumerate(seen):
+        at = one.key
+        made = ~there[at]
+        certain = made | (one.entries > entries[at]) | (one.accessed > accessed[at])
+        possible = certain | (one.accessed > 0)
+        touched = possible if reading is Reading.POSSIBLE else certain
+        zero_only = one.state == TableState.ZERO_ONLY
+        is_there = np.zeros(known, dtype=np.bool_)
+        is_there[at] = True
+        gone = np.flatnonzero(filled & ~is_there)
+        emptied = at[(one.state == TableState.EMPTY) & (filled[at] | made)]
+        for happened_to, event in (
             (gone, Event.LET_GO),
             (at[touched & ~zero_only], Event.TOUCH),
             (at[touched & zero_only], Event.READ_ZERO),
             (emptied, Event.LET_GO),
         ):
-            ids.append(which.astype(np.uint32))
-            kinds.append(np.full(len(which), event, dtype=np.uint8))
-        made = there
-        filled = there.copy()
-        filled[at[state == TableState.EMPTY]] = False
-    return Trace(name, len(frames), np.concatenate(ids), np.concatenate(kinds), ASSUMPTION)
+            ids.append(numbers[happened_to])
+            kinds.append(np.full(len(happened_to), event, dtype=np.uint8))
+        let_go = len(gone) + len(emptied)
+        steps.append(Step(len(at), int(made.sum()), int(certain.sum()), int(possible.sum()), let_go))
+        there, filled = is_there, is_there.copy()
+        filled[at[one.state == TableState.EMPTY]] = False
+        entries[at], accessed[at] = one.entries, one.accessed
+        touched_at[at[certain]] = now
+    tables = (int(numbers.max()) | (ENTRIES_PER_TABLE - 1)) + 1
+    trace = Trace(
+        name,
+        tables,
+        np.concatenate(ids).astype(np.uint32),
+        np.concatenate(kinds),
+        f"{ASSUMPTION} ({reading})",
+    )
+    return Series(trace, tuple(steps), (len(seen) - 1 - touched_at[filled]).astype(np.int32))
+
+
+def _with_keys(name: str, snapshots: Sequence[Tables]) -> tuple[list[_Seen], I64]:
+    """The tables of each snapshot by key, 0 to n - 1; and the id in the trace of each key."""
+    masks = [_user_leaves(tables) for tables in snapshots]
+    frames = [
+        np.column_stack((_parent_frame(tables)[mask], tables.pfn[mask]))
+        for tables, mask in zip(snapshots, masks, strict=True)
+    ]
+    if not sum(map(len, frames)):
+        raise BadInputError(f"{name}: no snapshot has last-level page tables of user space")
+    # Another table above: the frame was freed, and another table made in it.
+    pairs, key = np.unique(np.concatenate(frames), axis=0, return_inverse=True)
+    _, first, size = np.unique(pairs[:, 0], return_index=True, return_counts=True)
+    # As many nine-bit groups for each parent as its tables need: more than 512 if they came and went.
+    groups = -(-size // ENTRIES_PER_TABLE)
+    begin = (np.cumsum(groups) - groups) * ENTRIES_PER_TABLE
+    numbers: I64 = np.repeat(begin - first, size) + np.arange(len(pairs))
+    parts = np.split(key.reshape(-1), np.cumsum([len(part) for part in frames])[:-1])
+    seen = [
+        _Seen(
+            part,
+            tables.state[mask],
+            tables.present[mask] + tables.other_nonzero[mask],
+            tables.accessed[mask],
+        )
+        for part, tables, mask in zip(parts, snapshots, masks, strict=True)
+    ]
+    return seen, numbers
 
 
 def _user_leaves(tables: Tables) -> Bool:
     leaves: Bool = (tables.level == LAST_LEVEL) & ~tables.kernel
     return leaves
+
+
+def _parent_frame(tables: Tables) -> I64:
+    """Frame of the table above each, -1 where none is known."""
+    return np.where(tables.parent >= 0, tables.pfn[tables.parent], -1)
 
 
 def extrapolate(before: float, measured: float, factor: float) -> float:

@@ -42,6 +42,13 @@ class Trace:
         """Events that need their table."""
         return int(np.count_nonzero(self.kind))
 
+    @property
+    def tables_used(self) -> int:
+        """Tables that anything happens to."""
+        used = np.zeros(self.tables, dtype=np.bool_)
+        used[self.table] = True
+        return int(np.count_nonzero(used))
+
     def faults(self) -> list[str]:
         """What is inconsistent in it, in words; the kernels do not check again."""
         found = []

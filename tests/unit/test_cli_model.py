@@ -67,7 +67,47 @@ def test_replay_and_compare_say_the_same(trace_file: str, capsys: pytest.Capture
     assert 0 < added["low"] <= added["typical"] <= added["high"]
     code, text, _ = call(capsys, *argv)
     assert (code, "swapped out" in text, "modelled" in text) == (0, True, True)
-    assert call(capsys, "compare", trace_file, "--budget", "32KiB")[0] == 0
+
+
+def test_compare_has_every_action_with_its_interval(
+    trace_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text, _ = call(capsys, "compare", trace_file, "--budget", "32KiB", "--json")
+    rows = {(row["policy"], row["action"]): row for row in json.loads(text)["modelled"]}
+    actions = ("drop", "migrate", "compress", "swap")
+    assert (code, set(rows)) == (0, {(name, action) for name in REPLACEMENTS.names() for action in actions})
+    for (_, action), row in rows.items():
+        assert row["evicted_bytes"] == row["evicted"] * 4096
+        assert row["peak_bytes"] == row["peak_tables"] * 4096
+        added = row["added_seconds"]["mean"]
+        assert 0 <= added["low"] <= added["typical"] <= added["high"]
+        assert (row["migrated"] > 0) == (action == "migrate" and row["evicted"] > 0)
+    # What nothing is taken by adds the same, whatever becomes of what is taken.
+    assert len({str(rows["empty", action]["added_seconds"]) for action in actions}) == 1
+    assert len({str(rows["lru", action]["added_seconds"]) for action in actions}) == len(actions)
+    code, text, _ = call(capsys, "compare", trace_file, "--budget", "32KiB", "--action", "swap")
+    assert (code, "modelled, swap" in text, "compress" in text) == (0, True, False)
+    assert max(map(len, text.splitlines()[3:])) <= 80
+
+
+def test_compare_of_a_run_has_blocks_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = synthetic_run.write_run(tmp_path / "results")
+    argv = ("compare", run.name, "--results", str(run.parent), "--budget", "1MiB", "--action", "drop")
+    assert "modelled_of_snapshots" not in json.loads(call(capsys, *argv, "--json")[1])
+    code, text, err = call(capsys, *argv, "--blocks", "--json")
+    assert code == 0, err
+    found = json.loads(text)["modelled_of_snapshots"]
+    of = {(one["snapshot"], one["policy"]): one for one in found}
+    assert {snapshot for snapshot, _ in of} == {"loaded", "after-unplug"}
+    assert {policy for _, policy in of} == set(POLICIES.names())
+    upper, moved = of["loaded", "empty_all_levels"], of["loaded", "migrate"]
+    assert upper["blocks_freed"] > of["loaded", "empty"]["blocks_freed"] == 0
+    assert moved["blocks_freed_if_moved"] == upper["blocks_freed"]
+    # Freeing takes less than moving, and doing nothing takes nothing.
+    assert 0 < upper["reclaim_seconds"]["high"] < moved["reclaim_seconds"]["high"]
+    assert of["loaded", "none"]["reclaim_seconds"]["high"] == 0
+    code, text, _ = call(capsys, *argv, "--blocks")
+    assert (code, "if moved too" in text, "takes, ms" in text) == (0, True, True)
 
 
 def test_measured_costs_take_the_place_of_shipped_ones(
@@ -94,9 +134,34 @@ def test_a_run_is_replayed_by_its_snapshots(tmp_path: Path, capsys: pytest.Captu
     argv = ("replay", run.name, "--results", str(run.parent), "--policy", "empty", "--budget", "1GiB")
     code, text, err = call(capsys, *argv, "--json")
     assert code == 0, err
-    assert json.loads(text)["modelled"]["cold_misses"] > 0
+    found = json.loads(text)
+    assert found["modelled"]["cold_misses"] == found["tables"]
+    steps = found["steps"]
+    assert [step["snapshot"] for step in steps] == ["loaded", "after-unplug"]
+    assert steps[0]["at_least"] == steps[0]["tables"] > 0
+    assert all(step["at_least"] <= step["at_most"] for step in steps)
+    assert "at least once since it was cleared" in found["assumption"]
+    certain = json.loads(call(capsys, *argv, "--touches", "certain", "--json")[1])
+    assert certain["assumption"].endswith("(certain)")
+    code, text, _ = call(capsys, *argv)
+    assert (code, "touched: at least" in text) == (0, True)
     code, _, err = call(capsys, *argv, "--trial", "nobody-01")
-    assert (code, "has no trial nobody-01" in err) == (2, True)
+    assert (code, "has no trial nobody-01" in err, "there are: " in err) == (2, True, True)
+
+
+def test_a_nested_hosts_snapshots_are_not_its_guests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = synthetic_run.write_run(tmp_path / "results")
+    argv = ("replay", run.name, "--results", str(run.parent), "--policy", "empty", "--budget", "1GiB")
+    events = run / "trials" / f"{synthetic_run.ARMS[0].name}-01" / "events.jsonl"
+    text = events.read_text()
+    events.write_text(text.replace('"label": "after-unplug"', '"of": "host", "label": "after-unplug"'))
+    found = json.loads(call(capsys, *argv, "--json")[1])
+    assert [step["snapshot"] for step in found["steps"]] == ["loaded"]
+    events.write_text(text.replace('"label": ', '"of": "host", "label": '))
+    code, _, err = call(capsys, *argv)
+    assert (code, "no snapshot of its guest" in err) == (2, True)
 
 
 def test_patterns_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +178,11 @@ def test_patterns_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (("replay", "T", "--policy", "lru", "--budget", "1KiB"), "4KiB or more"),
         (("replay", "gone.npz", "--policy", "lru", "--budget", "1MiB"), "cannot be read"),
         (("replay", "nowhere", "--policy", "lru", "--budget", "1MiB"), "no run called"),
+        (("replay", "T", "--policy", "lru", "--budget", "1MiB", "--trial", "a-01"), "a trace, and no run"),
+        (("replay", "T", "--policy", "lru", "--budget", "1MiB", "--touches", "certain"), "and no run"),
+        (("replay", "T", "--policy", "lru", "--budget", "1MiB", "--touches", "all"), "possible"),
+        (("compare", "T", "--budget", "1MiB", "--blocks"), "has no blocks"),
+        (("compare", "T", "--budget", "1MiB", "--action", "burn"), "compress"),
         (("trace", "dense"), "say where to: -o FILE"),
         (("trace", "dense", "-o", "x.npz", "--set", "size"), "write NAME=VALUE"),
         (("trace", "lumpy", "-o", "x.npz"), "no pattern is called 'lumpy'"),

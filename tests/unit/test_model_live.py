@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.observed import extrapolate, trace_of_snapshots
+from orchestrator.model.observed import Reading, extrapolate, read_series
 from orchestrator.model.policies import POLICIES, StateView
 from orchestrator.model.replay import replay
-from orchestrator.model.tables import LAST_LEVEL, Tables
+from orchestrator.model.tables import LAST_LEVEL, Tables, TableState
 from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import GIB
 
@@ -43,19 +43,38 @@ def test_empty_foretells_what_the_7x_kernel_frees() -> None:
     assert POLICIES["empty"].apply(freed_it).tables_freed < 10
 
 
-def test_a_run_as_a_trace() -> None:
-    """Replayed, `empty` frees what it frees in the snapshot."""
-    one = state("6.12")
-    trace = trace_of_snapshots("quickstart", [one.tables])
+@pytest.mark.parametrize("kernel", ["6.12", "7.x"])
+def test_a_run_as_a_trace(kernel: str) -> None:
+    """Replayed, `empty` frees what it frees in the snapshot, and `empty_all_levels` as many PMD tables."""
+    one = state(kernel)
+    trace = read_series("quickstart", [one.tables]).trace
     assert trace.faults() == []
     counts = replay(trace, "empty", GIB)
     assert counts.freed == POLICIES["empty"].apply(one).tables_freed
-    assert counts.cold_misses == user_leaves(one.tables)
-    # Seen twice, nothing new is let go of.
-    twice = replay(trace_of_snapshots("twice", [one.tables, one.tables]), "empty", GIB)
-    assert (twice.freed, twice.cold_misses, twice.rebuilt) == (counts.freed, counts.cold_misses, 0)
+    assert counts.cold_misses == trace.tables_used == user_leaves(one.tables)
+    parents = np.unique(one.tables.parent[(one.tables.level == LAST_LEVEL) & ~one.tables.kernel])
+    freed = POLICIES["empty_all_levels"].apply(one).freed
+    upper = replay(trace, "empty_all_levels", GIB)
+    assert upper.upper_freed == freed[parents].sum()
+    assert upper.upper_tables + upper.upper_freed == len(parents)
+
+
+def test_the_same_seen_twice_has_no_certain_touch() -> None:
+    """Nobody clears accessed bits in these guests: 224 tables may have been touched again, or none."""
+    one = state("6.12")
+    in_use = (one.tables.level == LAST_LEVEL) & ~one.tables.kernel & (one.tables.state != TableState.EMPTY)
+    accessed = int((in_use & (one.tables.accessed > 0)).sum())
+    for reading, touched in ((Reading.CERTAIN, 0), (Reading.POSSIBLE, accessed)):
+        series = read_series("twice", [one.tables, one.tables], reading)
+        assert (series.steps[1].at_least, series.steps[1].at_most) == (0, accessed)
+        assert (series.steps[1].made, series.steps[1].let_go) == (0, 0)
+        assert series.trace.touches == user_leaves(one.tables) + touched
+        assert series.idle.tolist() == [1] * int(in_use.sum())
+        counts = replay(series.trace, "empty", GIB)
+        assert counts.freed == POLICIES["empty"].apply(one).tables_freed
+        assert counts.rebuilt == 0
     with pytest.raises(BadInputError, match="no snapshot has"):
-        trace_of_snapshots("nothing", [])
+        read_series("nothing", [])
 
 
 def sizes(snapshot: str, column: str = "user_leaves") -> dict[int, int]:

@@ -1,0 +1,193 @@
+"""`model compare`: policies side by side, what they free and what each action adds to a touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.model_costs import costs_of
+from orchestrator.cli.model_input import (
+    ACTIONS,
+    Asked,
+    read_touches,
+    shared_options,
+    snapshots_of,
+    trial_of,
+)
+from orchestrator.cli.output import err, out, print_json
+from orchestrator.errors import BadInputError
+from orchestrator.units import PAGE_BYTES, format_size
+
+if TYPE_CHECKING:
+    from orchestrator.model.cost import CostTable, Interval
+    from orchestrator.model.counts import ReplayCounts
+    from orchestrator.summary import PolicyResult
+
+Found = Mapping[tuple[str, str], "ReplayCounts"]  # by policy and action
+
+
+@click.command("compare")
+@click.argument("target", metavar="TRACE|RUN")
+@click.option(
+    "--action",
+    "actions",
+    type=click.Choice(ACTIONS),
+    multiple=True,
+    help="What becomes of a table in use that is taken; may be given several times; else each of them.",
+)
+@click.option(
+    "--blocks", is_flag=True, help="Of a run: also what policies over one snapshot free, in blocks."
+)
+@shared_options
+def compare_command(
+    *,
+    target: str,
+    actions: tuple[str, ...],
+    blocks: bool,
+    costs_file: Path | None,
+    budget: int,
+    seed: int,
+    trial: str | None,
+    touches: str | None,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Replay one trace under every policy, side by side; fewest misses first.
+
+    What reclaim adds to a touch, on average, goes from the lowest of its costs to the highest.
+    """
+    from orchestrator.model.replacement import REPLACEMENTS
+    from orchestrator.model.replay import Action, replay
+
+    costs = costs_of(costs_file)
+    asked = Asked(target, results, trial, touches)
+    read = read_touches(asked)
+    if blocks and not read.steps:
+        raise BadInputError(f"--blocks: {target} is a trace, which has no blocks", hint="name a run")
+    actions = tuple(dict.fromkeys(actions or ACTIONS))
+    found: dict[tuple[str, str], ReplayCounts] = {}
+    with err.status("compiling and replaying") as status:  # a second or two for each policy
+        for name in REPLACEMENTS.names():
+            status.update(f"replaying {name}")
+            for action in actions:
+                found[name, action] = replay(read.trace, name, budget, action=Action(action), seed=seed)
+    ours = sorted(
+        REPLACEMENTS.names(),
+        key=lambda name: (found[name, actions[0]].over_budget, found[name, actions[0]].misses, name),
+    )
+    of_snapshots = [*_over_snapshots(asked, seed)] if blocks else []
+    if as_json:
+        modelled = [_row(name, action, found[name, action], costs) for name in ours for action in actions]
+        document = {**read.about(budget), "modelled": modelled}
+        if blocks:
+            document["modelled_of_snapshots"] = [
+                {**asdict(one), "reclaim_seconds": asdict(_takes(one, costs))} for one in of_snapshots
+            ]
+        print_json(document)
+        return
+    read.say(budget)
+    out.print(_counted(ours, actions[0], found), soft_wrap=False)
+    out.print()
+    out.print(_added(ours, actions, found, costs), soft_wrap=False)
+    if blocks:
+        out.print()
+        out.print(_in_blocks(of_snapshots, costs), soft_wrap=False)
+
+
+def _row(name: str, action: str, counts: ReplayCounts, costs: CostTable) -> dict[str, Any]:
+    """One policy with one action, for --json."""
+    return {
+        "policy": name,
+        "action": action,
+        **counts.as_dict(),
+        "freed_bytes": counts.freed * PAGE_BYTES,
+        "evicted_bytes": counts.evicted * PAGE_BYTES,
+        "peak_bytes": counts.peak_tables * PAGE_BYTES,
+        "added_seconds": asdict(costs.added(counts)),
+    }
+
+
+def _counted(ours: list[str], action: str, found: Found) -> Table:
+    """What happened, where tables that are taken become what `action` says."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(f"modelled, {action}", no_wrap=True)
+    for title in ("misses", "refaults", "freed", "taken", "peak", "above"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name in ours:
+        counts = found[name, action]
+        sizes = (counts.freed, counts.evicted, counts.peak_tables)
+        table.add_row(
+            name,
+            _number(counts.misses),
+            _number(counts.refaults),
+            *(format_size(tables * PAGE_BYTES) for tables in sizes),
+            _number(counts.over_budget),
+        )
+    return table
+
+
+def _added(ours: list[str], actions: tuple[str, ...], found: Found, costs: CostTable) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("added to a touch, us", no_wrap=True)
+    for action in actions:
+        table.add_column(action, justify="right", no_wrap=True)
+    for name in ours:
+        means = (costs.added(found[name, action]).mean for action in actions)
+        table.add_row(name, *(_range(mean, 1e6) for mean in means))
+    return table
+
+
+def _in_blocks(results: list[PolicyResult], costs: CostTable) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("modelled, at snapshot", no_wrap=True)
+    for title in ("freed", "moved", "blocks", "if moved too", "takes, ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    label = None
+    for one in results:
+        if one.snapshot != label:
+            label = one.snapshot
+            table.add_row(f"[bold]{escape(label)}[/]")
+        blocks = (one.blocks_freed, one.blocks_freed_if_moved)
+        table.add_row(
+            f"  {one.policy}",
+            format_size(one.bytes_freed),
+            format_size(one.tables_to_move * PAGE_BYTES),
+            *("-" if value is None else f"{value:,}" for value in blocks),
+            _range(_takes(one, costs), 1e3),
+        )
+    return table
+
+
+def _over_snapshots(asked: Asked, seed: int) -> Iterator[PolicyResult]:
+    """What policies over one snapshot do to each of the trial's guest."""
+    from orchestrator.model.blocks import map_memory
+    from orchestrator.model.policies import StateView
+    from orchestrator.store.snapshot_file import read_snapshot
+    from orchestrator.summary.snapshots import counterfactuals
+
+    for _, path in snapshots_of(trial_of(asked)):
+        state = StateView.of(read_snapshot(path))
+        yield from counterfactuals(state, map_memory(state.snapshot, classes=state.frames), seed)
+
+
+def _takes(one: PolicyResult, costs: CostTable) -> Interval:
+    return costs.reclaiming(one.tables_freed, one.tables_to_move)
+
+
+def _range(value: Interval, scale: float) -> str:
+    """Two digits that count; costs are not known to more."""
+    low, high = (f"{float(f'{end * scale:.2g}'):,.10g}" for end in (value.low, value.high))
+    if value.high * scale < 0.001:
+        return "<0.001" if value.high else "0"
+    return f"{low} to {high}"
+
+
+def _number(value: int) -> str:
+    """To the last digit as long as eighty columns hold it; --json always has them all."""
+    return f"{value:,}" if value < 10_000_000 else f"{value / 1e6:,.2f} M"

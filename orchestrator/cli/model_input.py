@@ -1,0 +1,167 @@
+"""What `model replay` and `model compare` read, and the options that they share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.output import out
+from orchestrator.errors import BadInputError
+from orchestrator.units import PAGE_BYTES, format_size, parse_size
+
+if TYPE_CHECKING:
+    from orchestrator.model.observed import Step
+    from orchestrator.model.trace import Trace
+    from orchestrator.store import TrialFolder
+
+ACTIONS = ("drop", "migrate", "compress", "swap")
+READINGS = ("possible", "certain")  # orchestrator.model.observed.Reading, which is not needed for --help
+
+
+@dataclass(frozen=True)
+class Asked:
+    """TARGET and the options that say what is read of it."""
+
+    target: str
+    results: Path
+    trial: str | None
+    touches: str | None
+
+
+@dataclass(frozen=True)
+class Touches:
+    """A trace; and of a run, its steps by the label of the snapshot that ends each."""
+
+    trace: Trace
+    steps: tuple[tuple[str, Step], ...] = ()
+    idle: tuple[int, ...] = ()  # tables by for how many snapshots they were not touched for certain
+
+    def about(self, budget: int) -> dict[str, Any]:
+        """For --json."""
+        found: dict[str, Any] = {
+            "trace": self.trace.name,
+            "tables": self.trace.tables_used,
+            "events": len(self.trace),
+            "assumption": self.trace.assumption,
+            "budget_bytes": budget,
+        }
+        if self.steps:
+            found["steps"] = [{"snapshot": label, **asdict(step)} for label, step in self.steps]
+            found["idle_for_snapshots_at_most"] = list(self.idle)
+        return found
+
+    def say(self, budget: int) -> None:
+        """The same for people."""
+        used = self.trace.tables_used
+        out.print(
+            f"{escape(self.trace.name)}: {len(self.trace):,} events of {used:,} last-level tables "
+            f"({format_size(used * PAGE_BYTES)}); {format_size(budget)} for them"
+        )
+        if self.steps:
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            table.add_column("until snapshot")
+            for title in ("tables", "made", "touched: at least", "at most", "let go"):
+                table.add_column(title, justify="right")
+            for label, step in self.steps:
+                table.add_row(escape(label), *(f"{value:,}" for value in asdict(step).values()))
+            out.print(table, soft_wrap=False)
+        if self.trace.assumption:
+            out.print(f"[dim]{escape(self.trace.assumption)}[/]")
+
+
+def _size(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if size < PAGE_BYTES:
+        raise click.BadParameter(f"{text} holds no table: 4KiB or more would")
+    return size
+
+
+def shared_options(command: Any) -> Any:  # click's decorators are as untyped
+    """Options of every replay."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        click.option(
+            "--results",
+            type=click.Path(path_type=Path),
+            default=Path("results"),
+            show_default=True,
+            help="Folder of run folders.",
+        ),
+        click.option("--trial", metavar="TRIAL", help="Which trial of a run; else the first."),
+        click.option(
+            "--touches",
+            type=click.Choice(READINGS),
+            help="Of a run: whether an accessed bit that was set before is a touch; else `possible`.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+        click.option(
+            "--costs",
+            "costs_file",
+            type=click.Path(path_type=Path),
+            help="Measured by `model calibrate`; else shipped ones.",
+        ),
+        click.option(
+            "--budget", metavar="SIZE", callback=_size, required=True, help="Memory for last-level tables."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def read_touches(asked: Asked) -> Touches:
+    """The trace in a file, or what the snapshots of a trial's guest tell."""
+    from orchestrator.store.trace_file import read_trace
+
+    path = Path(asked.target)
+    if not (path.is_file() or path.suffix == ".npz"):
+        return _of_snapshots(trial_of(asked), asked.touches)
+    for option, value in (("--trial", asked.trial), ("--touches", asked.touches)):
+        if value is not None:
+            raise BadInputError(f"{option} {value}: {path} is a trace, and no run", hint="name a run")
+    return Touches(read_trace(path))
+
+
+def trial_of(asked: Asked) -> TrialFolder:
+    """The trial that is asked for, else the first of the run."""
+    from orchestrator.store import find_run
+
+    run = find_run(asked.target, asked.results)
+    trial = next((one for one in run.trials if asked.trial in {None, one.id}), None)
+    if trial is None:
+        there = ", ".join(one.id for one in run.trials) or "none; only its summaries were kept"
+        raise BadInputError(f"{run.id} has no trial {asked.trial or ''}".rstrip(), hint=f"there are: {there}")
+    return trial
+
+
+def snapshots_of(trial: TrialFolder) -> list[tuple[str, Path]]:
+    """Label and file of each snapshot of its guest (and not of a nested host), in the order of taking."""
+    taken = [event for event in trial.events if event.name == "snapshot"]
+    guests = [event for event in taken if event.text("of") in {"", "guest"}]
+    found = [(event.text("label"), path) for event in guests if (path := trial.snapshot_path(event))]
+    if not found:
+        raise BadInputError(
+            f"trial {trial.id} has no snapshot of its guest", hint="add a `snapshot` step to its scenario"
+        )
+    return found
+
+
+def _of_snapshots(trial: TrialFolder, touches: str | None) -> Touches:
+    import numpy as np
+
+    from orchestrator.model.observed import Reading, read_series
+    from orchestrator.model.tables import decode_tables
+    from orchestrator.store.snapshot_file import read_snapshot
+
+    found = snapshots_of(trial)
+    tables = [decode_tables(read_snapshot(path)) for _, path in found]
+    series = read_series(trial.id, tables, Reading(touches or Reading.POSSIBLE))
+    steps = tuple((label, step) for (label, _), step in zip(found, series.steps, strict=True))
+    return Touches(series.trace, steps, tuple(np.bincount(series.idle, minlength=len(found)).tolist()))
