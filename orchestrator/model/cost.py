@@ -83,7 +83,9 @@ SHIPPED: Final = (
         "fault_seconds",
         "a page, resident in the host, that faults in again as the second-level table above it was dropped",
         (0.5 * _US, 1.5 * _US, 5 * _US),
-        _ESTIMATE,
+        "estimate within a published bound: 2.9 us a page on one vCPU, of two such faults and a trip to user "
+        "space between them (340,000 pages/s; A. Moorthy, KVM + userfaultfd, PATCH v4 00/16, kvm list, June "
+        "2023); many vCPUs that fault at once wait for each other, for longer than this range",
         _S,
     ),
     _cost(

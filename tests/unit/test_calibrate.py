@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_without_tables_and_disk_nothing_is_measured() -> None:
     found = calibrate([], None)
     assert not found.costs
     assert {cost.name for cost in SHIPPED} == set(found.missing)
+
+
+def test_a_processs_own_fault_is_a_condition_and_no_cost() -> None:
+    found = calibrate([], None)
+    assert "fault_seconds" in found.missing
+    words = found.conditions["minor_fault"]
+    median = re.match(r"median (\d+\.\d\d) us ", words)
+    assert median, words
+    assert 0.05 < float(median[1]) < 1000  # it did fault: a write to a page that is mapped takes less
+    assert "no VM exit" in words
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
