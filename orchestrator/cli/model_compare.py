@@ -53,6 +53,7 @@ def compare_command(
     costs_file: Path | None,
     budget: int,
     seed: int,
+    other_node: int | None,
     trial: str | None,
     touches: str | None,
     results: Path,
@@ -76,7 +77,9 @@ def compare_command(
         for name in REPLACEMENTS.names():
             status.update(f"replaying {name}")
             for action in actions:
-                found[name, action] = replay(read.trace, name, budget, action=Action(action), seed=seed)
+                found[name, action] = replay(
+                    read.trace, name, budget, action=Action(action), seed=seed, other_nodes_bytes=other_node
+                )
     ours = sorted(
         REPLACEMENTS.names(),
         key=lambda name: (found[name, actions[0]].over_budget, found[name, actions[0]].misses, name),

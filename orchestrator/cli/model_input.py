@@ -75,13 +75,22 @@ class Touches:
 
 
 def _size(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
-    try:
-        size = parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+    size = _parsed(text)
     if size < PAGE_BYTES:
         raise click.BadParameter(f"{text} holds no table: 4KiB or more would")
     return size
+
+
+def _sum(_ctx: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> int | None:
+    """Room on all nodes: which of them a table goes to makes no difference to what is counted."""
+    return sum(map(_parsed, texts)) if texts else None
+
+
+def _parsed(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def shared_options(command: Any) -> Any:  # click's decorators are as untyped
@@ -102,6 +111,13 @@ def shared_options(command: Any) -> Any:  # click's decorators are as untyped
             help="Of a run: whether an accessed bit that was set before is a touch; else `possible`.",
         ),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+        click.option(
+            "--other-node",
+            metavar="SIZE",
+            callback=_sum,
+            multiple=True,
+            help="Room on another node for tables that are migrated; once for each node; else without bound.",
+        ),
         click.option(
             "--costs",
             "costs_file",

@@ -43,6 +43,7 @@ def replay_command(
     budget: int,
     action: str,
     seed: int,
+    other_node: int | None,
     trial: str | None,
     touches: str | None,
     results: Path,
@@ -63,7 +64,13 @@ def replay_command(
     costs = costs_of(costs_file)
     read = read_touches(Asked(target, results, trial, touches))
     counts = replay(
-        read.trace, policy, budget, action=Action(action), seed=seed, freeze_touches=freeze_touches
+        read.trace,
+        policy,
+        budget,
+        action=Action(action),
+        seed=seed,
+        freeze_touches=freeze_touches,
+        other_nodes_bytes=other_node,
     )
     added = costs.added(counts)
     if as_json:

@@ -31,6 +31,7 @@ class ReplayCounts:
     end_tables: int = 0
     upper_freed: int = 0  # PMD tables let go because nothing was below them any more
     upper_tables: int = 0  # PMD tables at the end
+    not_moved: int = 0  # touches that would have had a table migrated, had another node had room
     over_budget: int = 0  # touches after which more tables were there than the budget allows
 
     @property

@@ -48,9 +48,10 @@ _CHILD_SHIFT: Final = 9  # 512 tables hang below one PMD table
 _COUNTERS: Final = (
     *("remote_hits", "cold_misses", "rebuilt", "decompressed", "swapped_in", "retries", "freed"),
     *("taken", "peak_tables", "end_tables", "over_budget", "upper_freed", "upper_tables", "misses"),
+    "not_moved",
 )
 _REMOTE_HITS, _COLD, _REBUILT, _DECOMPRESSED, _SWAPPED_IN, _RETRIES, _FREED = range(7)
-_TAKEN, _PEAK, _END, _OVER, _UPPER_FREED, _UPPER, _MISSES = range(7, 14)
+_TAKEN, _PEAK, _END, _OVER, _UPPER_FREED, _UPPER, _MISSES, _NOT_MOVED = range(7, 15)
 
 
 def replay(
@@ -61,21 +62,31 @@ def replay(
     action: Action = Action.DROP,
     seed: int = 0,
     freeze_touches: int = 0,
+    other_nodes_bytes: int | None = None,
 ) -> ReplayCounts:
     """What `policy` does to `trace` when its last-level tables have `budget_bytes`.
 
     `freeze_touches`: for how many events a table that is being taken stays frozen; a touch in that time
-    is counted as a retry and then served. The same arguments give the same counts.
+    is counted as a retry and then served. `other_nodes_bytes`: room for tables that are migrated, on all
+    other nodes together (None: no bound); when it is full, tables stay where they are, over the budget.
+    The same arguments give the same counts.
     Raises BadInputError for an unknown policy, a budget below one table, or a trace that is no trace.
     """
     if budget_bytes < PAGE_BYTES:
         raise BadInputError(f"a budget of {budget_bytes} bytes holds no table: {PAGE_BYTES} or more would")
     if freeze_touches < 0:
         raise BadInputError(f"tables cannot be frozen for {freeze_touches} touches: 0 or more would be right")
+    if other_nodes_bytes is not None and other_nodes_bytes < 0:
+        raise BadInputError(f"room of {other_nodes_bytes} bytes on other nodes: 0 or more would be right")
     if faults := trace.faults():
         raise BadInputError(f"trace {trace.name}: {faults[0]}")
     chosen = REPLACEMENTS[policy]
     budget_tables = budget_bytes // PAGE_BYTES
+    room = trace.tables
+    if action is Action.MIGRATE and other_nodes_bytes is not None:
+        room = min(room, other_nodes_bytes // PAGE_BYTES)
+    # Where taking may fail, all tables may be there at once.
+    most_tables = budget_tables if room == trace.tables else trace.tables
     counts = np.zeros(len(_COUNTERS), dtype=np.int64)
     _replay(
         trace.table,
@@ -85,7 +96,8 @@ def replay(
         _GOES_TO[action],
         int(chosen.frees),
         freeze_touches,
-        chosen.state(trace, budget_tables, seed),
+        room,
+        chosen.state(trace, most_tables, seed),
         chosen.functions.touched,
         chosen.functions.admitted,
         chosen.functions.victim,
@@ -113,6 +125,7 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
     goes_to: int,
     frees: int,
     freeze: int,
+    room: int,
     state: Any,
     touched: Any,
     admitted: Any,
@@ -124,7 +137,7 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
     taken_at = np.full(tables if freeze > 0 else 0, -freeze - 1, dtype=np.int64)
     below = np.zeros((tables >> _CHILD_SHIFT) + 1, dtype=np.int32)  # entries of each PMD table
     upper_there = np.zeros(len(below), dtype=np.uint8)
-    here = 0
+    here = away = 0
     plain = _HERE | (_TOUCH << _CONTENT_SHIFT)
     for now in range(len(table)):
         which, what = int(table[now]), int(kind[now])
@@ -141,6 +154,8 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
                 if where == _HERE:
                     forgotten(state, which)
                     here -= 1
+                elif where == _REMOTE:
+                    away -= 1
                 if where in (_HERE, _REMOTE):
                     counts[_FREED] += 1
                 place[which] = _GONE
@@ -181,14 +196,17 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
                 counts[_UPPER] += 1
             below[upper] += 1
         if here >= budget:
-            gone = victim(state, now)
-            if gone == NOBODY:
-                counts[_OVER] += 1
+            gone = NOBODY
+            if away < room:
+                gone = victim(state, now)
             else:
+                counts[_NOT_MOVED] += 1
+            if gone != NOBODY:
                 here -= 1
                 if place[gone] >> _CONTENT_SHIFT == _TOUCH:
                     counts[_TAKEN] += 1
                     place[gone] = goes_to | (_TOUCH << _CONTENT_SHIFT)
+                    away += goes_to == _REMOTE
                 else:  # nothing but the zero page is in it: it is freed, whatever the action
                     counts[_FREED] += 1
                     place[gone] = _GONE
@@ -197,6 +215,7 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
                 if freeze > 0:
                     taken_at[gone] = now
         here += 1
+        counts[_OVER] += here > budget
         counts[_PEAK] = max(counts[_PEAK], here)
         place[which] = _HERE | (holds << _CONTENT_SHIFT)
         admitted(state, which, now)

@@ -110,6 +110,18 @@ def test_compare_of_a_run_has_blocks_where_asked(tmp_path: Path, capsys: pytest.
     assert (code, "if moved too" in text, "takes, ms" in text) == (0, True, True)
 
 
+def test_nodes_have_the_room_of_all_of_them(trace_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ("replay", trace_file, "--policy", "lru", "--budget", "32KiB", "--action", "migrate", "--json")
+    found = {}
+    for nodes in ((), ("16KiB",), ("8KiB", "8KiB"), ("0B",)):
+        options = [word for node in nodes for word in ("--other-node", node)]
+        found[nodes] = json.loads(call(capsys, *argv, *options)[1])["modelled"]
+    assert found["16KiB",] == found["8KiB", "8KiB"]
+    assert found["16KiB",]["migrated"] == 4 < found[()]["migrated"]
+    assert found["16KiB",]["not_moved"] > 0 == found[()]["not_moved"]
+    assert found["0B",]["migrated"] == 0
+
+
 def test_measured_costs_take_the_place_of_shipped_ones(
     trace_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +193,7 @@ def test_patterns_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (("replay", "T", "--policy", "lru", "--budget", "1MiB", "--trial", "a-01"), "a trace, and no run"),
         (("replay", "T", "--policy", "lru", "--budget", "1MiB", "--touches", "certain"), "and no run"),
         (("replay", "T", "--policy", "lru", "--budget", "1MiB", "--touches", "all"), "possible"),
+        (("replay", "T", "--policy", "lru", "--budget", "1MiB", "--other-node", "-1GiB"), "not a size"),
         (("compare", "T", "--budget", "1MiB", "--blocks"), "has no blocks"),
         (("compare", "T", "--budget", "1MiB", "--action", "burn"), "compress"),
         (("trace", "dense"), "say where to: -o FILE"),

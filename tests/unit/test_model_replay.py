@@ -128,6 +128,45 @@ def test_nothing_is_lost_and_the_budget_holds(trace: Trace, budget: int, action:
         assert one == run(trace, name, budget, action=action, seed=seed)
 
 
+@given(traces(), st.integers(1, 45), st.integers(0, 45))
+@settings(max_examples=100)
+def test_other_nodes_never_get_more_than_they_have_room_for(trace: Trace, budget: int, room: int) -> None:
+    for name in NAMES:
+        one = run(trace, name, budget, action=Action.MIGRATE, other_nodes_bytes=room * PAGE_BYTES)
+        assert one.touches == one.hits + one.misses == int((trace.kind > 0).sum())
+        assert one.cold_misses == int(trace.seen().sum())
+        # Tables are conserved: each that came is here, there, or was freed; none was lost for want of room.
+        away = one.misses - one.freed - one.end_tables
+        assert 0 <= away <= (0 if name not in TAKERS else room)
+        gone_by_themselves = int((trace.kind == GO).sum())
+        assert one.migrated <= room + gone_by_themselves
+        if name in TAKERS:
+            # Over the budget for one reason only.
+            assert (one.over_budget > 0) <= (one.not_moved > 0)
+            assert one.peak_tables <= max(budget, trace.tables - min(room, trace.tables))
+        else:
+            assert one.migrated == 0
+        if room >= trace.tables:
+            assert one == run(trace, name, budget, action=Action.MIGRATE)
+            assert one.not_moved == 0 or name not in TAKERS
+
+
+def test_what_finds_no_room_stays() -> None:
+    """Two tables at a time, room for one more elsewhere: of five, two could not be moved."""
+    trace = trace_of(*((table, TOUCH) for table in range(5)))
+    counts = run(trace, "fifo", 2, action=Action.MIGRATE, other_nodes_bytes=PAGE_BYTES)
+    assert (counts.migrated, counts.not_moved, counts.over_budget) == (1, 2, 2)
+    assert (counts.end_tables, counts.peak_tables) == (4, 4)
+    # What goes by itself over there makes room again.
+    trace = trace_of((0, TOUCH), (1, TOUCH), (2, TOUCH), (3, TOUCH), (0, GO), (4, TOUCH))
+    counts = run(trace, "fifo", 2, action=Action.MIGRATE, other_nodes_bytes=PAGE_BYTES)
+    assert (counts.migrated, counts.not_moved, counts.freed) == (2, 1, 1)
+    # Other actions need no other node.
+    assert run(trace, "fifo", 2, other_nodes_bytes=0) == run(trace, "fifo", 2)
+    with pytest.raises(BadInputError, match="0 or more would be right"):
+        run(trace, "fifo", 2, action=Action.MIGRATE, other_nodes_bytes=-1)
+
+
 @given(traces(), st.integers(1, 45))
 def test_lru_is_the_textbooks(trace: Trace, budget: int) -> None:
     there: OrderedDict[int, None] = OrderedDict()
