@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.report.data import ArmView, RunView
 from orchestrator.report.holders import Holder, frees_most
+from orchestrator.report.second_level import most_kept
 from orchestrator.report.text import class_words, clean, count, percent, size
 from orchestrator.store import Status
 
@@ -17,11 +18,12 @@ _LITTLE_SHARE = 0.25
 
 
 def answer(view: RunView) -> list[str]:
-    """Some six sentences at the most: how it ended, page tables, memory that came back, what held the rest,
+    """Some seven sentences at the most: how it ended, page tables, memory that came back, what held the rest,
     and what would have freed most of that."""
     arms = view.arms[:_FEW_ARMS]
     said = [
         *_state(view),
+        *_second_level(arms),
         *_page_tables(arms),
         *_given_back(arms),
         *_held(arms),
@@ -51,6 +53,13 @@ def _state(view: RunView) -> Iterator[str]:
         names = ", ".join(clean(trial.summary.trial, 40) for trial in failed[:3])
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""  # as many as are named
         yield f"{len(failed)} of {len(view.trials)} trials failed ({names}{more}): see Trouble below."
+
+
+def _second_level(arms: Sequence[ArmView]) -> Iterator[str]:
+    found = [(arm, kept) for arm in arms if (kept := most_kept(arm))]
+    if found:
+        parts = (f"{times:.1f} times with {_name(arm)} ({clean(at, 40)})" for arm, (at, times) in found)
+        yield f"Of second-level tables, KVM had at the most so many times what is needed: {', '.join(parts)}."
 
 
 def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:

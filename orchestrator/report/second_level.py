@@ -44,6 +44,20 @@ def moment_rows(view: RunView) -> list[MomentRow]:
     return rows if any(row.measured.text for row in rows) else []
 
 
+def most_kept(arm: ArmView) -> tuple[str, float] | None:
+    """The moment of an arm at which KVM had most in proportion to what was needed, and how many times as much."""
+    counted = [trial.summary for trial in arm.trials if not trial.summary.left_out]
+    ratios: dict[str, list[float]] = {}
+    for one in (one for summary in counted for one in summary.moments):
+        if one.second_level_bytes is not None and one.needed_bytes:
+            ratios.setdefault(one.moment, []).append(one.second_level_bytes / one.needed_bytes)
+    return max(((moment, fmean(found)) for moment, found in ratios.items()), key=_times, default=None)
+
+
+def _times(one: tuple[str, float]) -> float:
+    return one[1]
+
+
 def _rows(arm: ArmView) -> Iterator[MomentRow]:
     counted = [trial.summary for trial in arm.trials if not trial.summary.left_out]
     names = dict.fromkeys(one.moment for summary in counted for one in summary.moments)

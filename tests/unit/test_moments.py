@@ -14,6 +14,7 @@ from orchestrator import summary
 from orchestrator.cli import main
 from orchestrator.model.second_level_tree import SecondLevelCounts
 from orchestrator.observation import Observation, Origin
+from orchestrator.report.answer import answer
 from orchestrator.report.data import view_run
 from orchestrator.report.page import build_report
 from orchestrator.report.second_level import moment_rows, tree_rows
@@ -104,6 +105,13 @@ def test_the_table_has_medians_and_an_interval_of_the_ratio(directory: Path) -> 
     assert emptied.ranges.why_missing
     (tree,) = tree_rows(view)
     assert (tree.tables, tree.cells[0], tree.cells[-1]) == ("372", "816 KiB", "1.41 MiB")
+
+
+def test_the_answer_names_the_moment_at_which_most_was_kept(directory: Path) -> None:
+    run = open_run(directory)
+    sentences = answer(view_run(run, summary.load(run)))
+    (said,) = (one for one in sentences if "second-level" in one)
+    assert said.endswith("what is needed: 2.0 times with 6.12 (emptied).")
 
 
 def test_students_interval_of_three() -> None:
