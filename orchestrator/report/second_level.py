@@ -45,7 +45,7 @@ def moment_rows(view: RunView) -> list[MomentRow]:
 
 
 def most_kept(arm: ArmView) -> tuple[str, float] | None:
-    """The moment of an arm at which KVM had most in proportion to what was needed, and how many times as much."""
+    """The moment of an arm at which KVM had most of what is needed, and how many times as much."""
     counted = [trial.summary for trial in arm.trials if not trial.summary.left_out]
     ratios: dict[str, list[float]] = {}
     for one in (one for summary in counted for one in summary.moments):
