@@ -1,8 +1,9 @@
-"""Second-level tables: what is needed, by the maths."""
+"""Second-level tables: what is needed by the maths, and what a real KVM was measured to have."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator import summary
 from orchestrator.host.libvirt_host import LibvirtDomain
 from orchestrator.model.second_level import device_pages, needed_bytes
+from orchestrator.report.data import view_run
+from orchestrator.report.second_level import moment_rows
+from orchestrator.store import open_run
+from orchestrator.summary.records import Moment
 from orchestrator.units import GIB, PAGE_BYTES
 
 PAGES_OF_GIB = GIB // PAGE_BYTES
@@ -71,3 +77,71 @@ def test_devices_behind_bridges_are_found(monkeypatch: pytest.MonkeyPatch) -> No
     domain = LibvirtDomain.__new__(LibvirtDomain)
     monkeypatch.setattr(domain, "_qmp", lambda command: json.loads(json.dumps({"query-pci": tree}[command])))
     assert domain.pci_memory() == ([(1, 4096), (2, 4096)], 2)
+
+
+# What follows reads the committed run of scenarios/second-level.yaml: a real KVM with NPT.
+REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "second-level"
+
+
+def trials(arm: str) -> list[dict[str, Moment]]:
+    """For each trial of an arm, its moments by name."""
+    found = [one for one in summary.saved(open_run(REFERENCE)) if one.arm == arm]
+    assert len(found) == 3
+    assert not any(one.left_out for one in found)
+    return [{moment.moment: moment for moment in one.moments} for one in found]
+
+
+@pytest.mark.parametrize("arm", ["balloon", "unplug"])
+@pytest.mark.parametrize("moment", ["booted", "filled"])
+def test_on_the_way_up_the_need_is_what_kvm_has(arm: str, moment: str) -> None:
+    for one in trials(arm):
+        measured, needed = one[moment].second_level_bytes, one[moment].needed_bytes
+        assert measured is not None
+        assert needed is not None
+        assert abs(measured - needed) <= 0.05 * measured + 64 * PAGE_BYTES
+        assert abs(measured - needed) <= 4 * PAGE_BYTES
+
+
+@pytest.mark.parametrize("moment", ["booted", "filled"])
+def test_huge_leaves_are_as_many_as_the_host_has_huge_pages(moment: str) -> None:
+    for one in trials("balloon-thp"):
+        assert one[moment].pages_2m == pytest.approx(one[moment].huge_ranges, rel=0.1)
+
+
+@pytest.mark.parametrize(("arm", "times"), [("balloon", 2.0), ("balloon-thp", 5.0), ("unplug", 1.5)])
+def test_what_is_given_back_leaves_tables_behind(arm: str, times: float) -> None:
+    for one in trials(arm):
+        measured, needed = one["emptied"].second_level_bytes, one["emptied"].needed_bytes
+        assert measured is not None
+        assert needed is not None
+        assert measured >= times * needed
+
+
+@pytest.mark.parametrize("arm", ["balloon", "balloon-thp", "unplug"])
+def test_tables_found_by_their_content_are_those_that_the_kernel_counts(arm: str) -> None:
+    for one in summary.saved(open_run(REFERENCE)):
+        if one.arm != arm:
+            continue
+        (before,) = (found for found in one.snapshots if found.snapshot == "before")
+        (emptied,) = (moment for moment in one.moments if moment.moment == "emptied")
+        assert emptied.second_level_bytes is not None
+        # Two roots, one of them of system management mode, are not counted.
+        assert before.second_level_tables == emptied.second_level_bytes / PAGE_BYTES + 2
+        assert emptied.reclaimable_bytes is not None
+        assert before.second_level_empty == pytest.approx(emptied.reclaimable_bytes / PAGE_BYTES, abs=32)
+
+
+def test_the_documents_have_these_figures() -> None:
+    rows = {
+        (row.arm or arm, row.moment): row
+        for arm in ("balloon", "balloon-thp", "unplug")
+        for row in moment_rows(view_run(open_run(REFERENCE), summary.saved(open_run(REFERENCE))))
+        if row.arm == arm
+    }
+    document = (REFERENCE.parents[2] / "docs" / "second-level.md").read_text()
+    readme = (REFERENCE.parents[2] / "README.md").read_text()
+    for (arm, moment), row in rows.items():
+        assert f"| {arm} | {moment} |" in document
+        assert f"| {row.ratio.text} | {row.entries.text} | {row.ranges.text} |" in document
+        if moment == "emptied":
+            assert f"| {row.ratio.text} |" in readme
