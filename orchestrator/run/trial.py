@@ -215,6 +215,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
     scratch = lab.runtime / plan.id[:24]
     workloads = planned_workloads(plan.steps, lab.places)
     if lab.nested is None:
+        lab.host.wait_for_ends()  # else what the guest before had would count as other guests'
         _observe_bare_host(plan, lab.host.shell, writer)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)

@@ -86,6 +86,8 @@ class Stage:
         self.installed: set[str] = set()
         self.boot_error: OrchestratorError | None = None
         self.shell = FakeShell()
+        self.host_shell = HostShell()
+        self.calls: list[str] = []
         monkeypatch.setattr(start, "booted", self.booted)
         monkeypatch.setattr(start, "apply_playbook", self.apply)
         monkeypatch.setattr(start, "build_program", lambda source, cache, linkage="static": source)
@@ -136,7 +138,9 @@ class Stage:
     def run(self, *steps: object, **changes: object) -> OrchestratorError | None:
         places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", self.folder / "cache")
         image: Any = SimpleNamespace(boot_files=lambda kernel: kernel)
-        host: Any = SimpleNamespace(embedded=True, shell=HostShell())
+        host: Any = SimpleNamespace(
+            embedded=True, shell=self.host_shell, wait_for_ends=lambda: self.calls.append("wait")
+        )
         programs = guest_programs({}, places)
         lab: Any = (host, image, None, places, "tcg", None, self.folder / "runtime", self.watching, programs)
         writer = TrialWriter(self.folder / "arm-01", "arm-01")
@@ -155,6 +159,16 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(tmp_path, monkeypatch)
+
+
+def test_what_others_have_is_read_once_the_guest_before_has_gone(stage: Stage) -> None:
+    def call(name: str, *_: object, **__: object) -> object:
+        stage.calls.append(name)
+        return {"/proc/meminfo": "SecPageTables: 8 kB\n"}
+
+    stage.host_shell = HostShell(call)
+    assert stage.run(WAIT) is None
+    assert stage.calls[:2] == ["wait", "texts"]
 
 
 def test_a_trial_that_completes(stage: Stage) -> None:
