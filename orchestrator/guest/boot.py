@@ -88,7 +88,8 @@ class Guest:
         if self.console.size > FLOOD_BYTES:
             return GuestLostError("the guest floods its console", console_tail=self.console.tail())
         if not self.domain.is_running():
-            return GuestLostError("the guest stopped running", console_tail=self.console.tail())
+            said = self.domain.trouble
+            return GuestLostError("the guest stopped running", details=said, console_tail=self.console.tail())
         if error is not None and not error.console_tail:
             error.console_tail = self.console.tail()
         return error

@@ -283,6 +283,8 @@ class LibvirtDomain:
         self._libvirt = libvirt
         self._connection = connection
         self._handle = handle
+        self.trouble = ""
+        """What libvirt said when it was last asked whether the guest runs, and could not say yes."""
         self._event = threading.Event()
         self._callback: int | None = None
         self._monitor_callback: int | None = None
@@ -318,7 +320,8 @@ class LibvirtDomain:
         """False once QEMU has ended or the guest has stopped, for whatever reason."""
         try:
             state, _ = self._handle.state()
-        except self._libvirt.libvirtError:
+        except self._libvirt.libvirtError as error:
+            self.trouble = str(error)
             return False
         return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
 

@@ -74,6 +74,7 @@ class FakeDomain:
     statistics: dict[str, int] = field(default_factory=dict)
     events: bool = False
     running: bool = True
+    trouble: str = ""
     pid: int = 0
     shell: HostShell = field(default_factory=HostShell)
     addresses: Callable[[int], int] = lambda address: address
