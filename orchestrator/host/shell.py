@@ -26,6 +26,8 @@ CALL_SECONDS = 60.0
 PLACE_SECONDS = 1800.0
 REMOTE_CACHE = "/var/cache/orchestrator/placed"
 _MOST_HEAD_BYTES = 1 << 16
+_MOST_BODY_BYTES = 1 << 30
+_NOT_OURS = "what it answers is not what the reader says"
 
 # Takes the reader's text from its first line, and then serves what follows it.
 _LOADER = (
@@ -201,8 +203,10 @@ class _Remote:
         try:
             self._send(base64.b64encode(Path(reader.__file__).read_bytes()) + b"\n")
             self.call("free_port")  # it answers
-        except HostLostError as error:
+        except BaseException as error:
             self.__exit__()
+            if not isinstance(error, HostLostError):
+                raise
             raise InfrastructureError(
                 f"cannot reach {self._target.name} by ssh, or it has no python3",
                 details=error.details,
@@ -239,11 +243,21 @@ class _Remote:
 
     def _ask(self, name: str, arguments: Sequence[Any], deadline: Deadline) -> Any:
         self._send(json.dumps([name, *arguments]).encode() + b"\n")
-        head = json.loads(self._line(deadline))
-        if "error" in head:
-            raise OSError(int(head["errno"]), str(head["error"])[:500], self._target.name)
-        body = self._exactly(int(head["bytes"]), deadline)
-        return body if name in reader.RAW else json.loads(body)
+        line = self._line(deadline)
+        # A login that greets (an `echo` in .bashrc) is no answer, either.
+        try:
+            head = json.loads(line)
+            failed = (int(head["errno"]), str(head["error"])[:500]) if "error" in head else None
+            size = 0 if failed else int(head["bytes"])
+            if not 0 <= size <= _MOST_BODY_BYTES:
+                raise ValueError(size)
+            body = self._exactly(size, deadline)
+            found = body if failed or name in reader.RAW else json.loads(body)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._lost(f"{_NOT_OURS}: {line[:200].decode(errors='replace')}") from error
+        if failed:
+            raise OSError(*failed, self._target.name)
+        return found
 
     def _send(self, data: bytes) -> None:
         assert self._ssh.stdin is not None  # noqa: S101  # a pipe
@@ -257,7 +271,7 @@ class _Remote:
     def _line(self, deadline: Deadline) -> bytes:
         while (end := self._have.find(b"\n")) < 0:
             if len(self._have) > _MOST_HEAD_BYTES:
-                raise self._lost("what it answers is not what the reader says")
+                raise self._lost(_NOT_OURS)
             self._more(deadline)
         line = bytes(self._have[:end])
         del self._have[: end + 1]
@@ -283,8 +297,10 @@ class _Remote:
     def _last_words(self) -> str:
         with suppress(subprocess.TimeoutExpired):
             self._ssh.wait(2)
-        if self._ssh.poll() is None or self._ssh.stderr is None:
+        # With ControlPersist another ssh may hold the other end of it for long.
+        if self._ssh.poll() is None or not select.select([self._ssh.stderr], [], [], 0)[0]:
             return "the connection ended"
+        assert self._ssh.stderr is not None  # noqa: S101  # a pipe
         said: bytes = self._ssh.stderr.read(4096) or b""
         return said.decode(errors="replace").strip() or "the connection ended"
 

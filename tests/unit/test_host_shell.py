@@ -126,6 +126,27 @@ def test_a_host_that_says_something_else_is_lost(target: SshTarget) -> None:
     assert "not what the reader says" in failed.value.details
 
 
+@pytest.mark.parametrize("answer", ["Welcome!", "7", '{"bytes": 99999999999}', '{"errno": "x", "error": ""}'])
+def test_a_host_that_greets_or_makes_up_answers_is_lost(target: SshTarget, answer: str) -> None:
+    target.script.write_text(f"#!/bin/sh\necho '{answer}'\necho $$ >{target.script}.pid\nexec sleep 60\n")
+    with pytest.raises(InfrastructureError, match="cannot reach") as failed, remote_shell(target):
+        pass
+    assert failed.value.details == f"what it answers is not what the reader says: {answer}"
+    pid = int(Path(f"{target.script}.pid").read_text())
+    assert not Path(f"/proc/{pid}").exists(), "nothing is left of ssh"
+
+
+def test_last_words_are_not_waited_for(target: SshTarget) -> None:
+    # As with ControlPersist: what goes on in the background holds standard error.
+    target.script.write_text(f"#!/bin/sh\nsleep 20 >/dev/null </dev/null &\necho $! >{target.script}.pid\n")
+    began = time.monotonic()
+    with pytest.raises(InfrastructureError, match="cannot reach") as failed, remote_shell(target):
+        pass
+    os.kill(int(Path(f"{target.script}.pid").read_text()), signal.SIGKILL)
+    assert time.monotonic() - began < 10
+    assert failed.value.details.startswith("the connection ended")
+
+
 def test_a_folder_there_goes_in_the_end_or_stays(shell: HostShell, tmp_path: Path) -> None:
     here = tmp_path / "guest"
     with shell.folder(here) as folder:
