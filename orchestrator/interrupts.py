@@ -49,6 +49,11 @@ def deferred() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
+def stopping() -> bool:
+    """Whether a signal came that waits for the end of a `deferred` block: time to be quick."""
+    return _deferral.noted and threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def stopped_by_signals(notice: Callable[[], None], unstick: Callable[[], None]) -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP calls `notice` and raises KeyboardInterrupt; others do nothing.

@@ -21,8 +21,11 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError
 from orchestrator.host import reader
 from orchestrator.host.ssh import SshTarget
+from orchestrator.interrupts import deferred, stopping
 
 CALL_SECONDS = 60.0
+_LAST_SECONDS = 10.0  # that an answer may still take once a signal wants an end
+_LOOK_SECONDS = 1.0
 PLACE_SECONDS = 1800.0
 REMOTE_CACHE = "/var/cache/orchestrator/placed"
 _MOST_HEAD_BYTES = 1 << 16
@@ -135,8 +138,10 @@ class HostShell:
             return
         here.mkdir(mode=0o711, parents=True, exist_ok=True)
         pattern = "/var/tmp/orchestrator-guest-XXXXXXXX"  # noqa: S108  # mktemp(1) makes it, with mode 700
-        there = self.run(["mktemp", "-d", pattern], seconds=CALL_SECONDS).strip()
+        there = ""
         try:
+            with deferred():  # else nobody knew its name
+                there = self.run(["mktemp", "-d", pattern], seconds=CALL_SECONDS).strip()
             self.run(["chmod", "711", there], seconds=CALL_SECONDS)
             yield Path(there)
         except BaseException:
@@ -145,7 +150,7 @@ class HostShell:
         finally:
             # A host that is gone has no folder, either.
             with suppress(InfrastructureError, OSError):
-                if not keep:
+                if there and not keep:
                     self.run(["rm", "-rf", "--one-file-system", there], seconds=CALL_SECONDS)
 
 
@@ -228,8 +233,11 @@ class _Remote:
         self._ssh.stderr.close()
 
     def call(self, name: str, *arguments: Any, seconds: float = CALL_SECONDS) -> Any:
-        """Ask, and wait for the answer."""
-        with self._lock:
+        """Ask, and wait for the answer.
+
+        A signal is raised behind it: with half an answer in the pipe nothing could be cleaned up there.
+        """
+        with self._lock, deferred():
             if self._broken:
                 raise HostLostError(f"{self._target.name} is lost", details=self._broken)
             try:
@@ -237,27 +245,27 @@ class _Remote:
             except HostLostError as error:
                 self._broken = error.details
                 raise
-            except KeyboardInterrupt:
-                self._broken = "interrupted within an answer"
-                raise
 
     def _ask(self, name: str, arguments: Sequence[Any], deadline: Deadline) -> Any:
         self._send(json.dumps([name, *arguments]).encode() + b"\n")
         line = self._line(deadline)
+        strange = self._lost(f"{_NOT_OURS}: {line[:200].decode(errors='replace')}")
         # A login that greets (an `echo` in .bashrc) is no answer, either.
         try:
             head = json.loads(line)
             failed = (int(head["errno"]), str(head["error"])[:500]) if "error" in head else None
             size = 0 if failed else int(head["bytes"])
-            if not 0 <= size <= _MOST_BODY_BYTES:
-                raise ValueError(size)
-            body = self._exactly(size, deadline)
-            found = body if failed or name in reader.RAW else json.loads(body)
         except (ValueError, KeyError, TypeError) as error:
-            raise self._lost(f"{_NOT_OURS}: {line[:200].decode(errors='replace')}") from error
+            raise strange from error
         if failed:
             raise OSError(*failed, self._target.name)
-        return found
+        if not 0 <= size <= _MOST_BODY_BYTES:
+            raise strange
+        body = self._exactly(size, deadline)
+        try:
+            return body if name in reader.RAW else json.loads(body)
+        except ValueError as error:
+            raise strange from error
 
     def _send(self, data: bytes) -> None:
         assert self._ssh.stdin is not None  # noqa: S101  # a pipe
@@ -287,8 +295,12 @@ class _Remote:
     def _more(self, deadline: Deadline) -> None:
         assert self._ssh.stdout is not None  # noqa: S101  # a pipe
         number = self._ssh.stdout.fileno()
-        if not select.select([number], [], [], deadline.remaining)[0]:
-            raise self._lost(f"it did not answer in {deadline.seconds:.0f} s")
+        last: Deadline | None = None
+        while not select.select([number], [], [], min(_LOOK_SECONDS, deadline.remaining))[0]:
+            if last is None and stopping():
+                last = Deadline(_LAST_SECONDS)
+            if deadline.expired or (last and last.expired):
+                raise self._lost(f"it did not answer in {(last or deadline).seconds:.0f} s")
         part = os.read(number, 1 << 20)
         if not part:
             raise self._lost(self._last_words())

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.shell import HostShell
+from orchestrator.interrupts import deferred
 from orchestrator.scenario.model import HostSetup
 
 _THP = "/sys/kernel/mm/transparent_hugepage/enabled"
@@ -19,18 +20,26 @@ def apply_host_settings(shell: HostShell, settings: HostSetup) -> Iterator[None]
     if settings.thp == "host":
         yield
         return
+    before = ""
+    try:
+        with deferred():  # what was set is put back
+            before = _choose(shell, settings.thp)
+        yield
+    finally:
+        with deferred(), suppress(OSError, InfrastructureError):  # a host that is lost
+            if before:
+                shell.write(_THP, before)
+
+
+def _choose(shell: HostShell, word: str) -> str:
+    """Set it; the word that was chosen before."""
     try:
         chosen = re.search(r"\[(\w+)\]", shell.text(_THP))  # "always [madvise] never"
-        shell.write(_THP, settings.thp)
+        shell.write(_THP, word)
     except OSError as error:
         raise InfrastructureError(
-            f"cannot set transparent huge pages of {shell.name} to {settings.thp}",
+            f"cannot set transparent huge pages of {shell.name} to {word}",
             details=str(error),
             hint="be root there, or leave `host_setup.thp` out",
         ) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError, InfrastructureError):  # a host that is lost
-            if chosen:
-                shell.write(_THP, chosen[1])
+    return chosen[1] if chosen else ""

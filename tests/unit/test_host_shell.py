@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from orchestrator.host import shell as shell_module
 from orchestrator.host.elsewhere import end_elsewhere, left_elsewhere, noted
 from orchestrator.host.shell import HostLostError, HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget, own_target, user_target
+from orchestrator.interrupts import stopped_by_signals
 from orchestrator.processes import boot_id, started_ticks
 from orchestrator.run.host_settings import apply_host_settings
 from orchestrator.scenario.model import HostSetup
@@ -136,6 +139,33 @@ def test_a_host_that_greets_or_makes_up_answers_is_lost(target: SshTarget, answe
     assert not Path(f"/proc/{pid}").exists(), "nothing is left of ssh"
 
 
+@contextmanager
+def stopped_soon() -> Iterator[None]:
+    """A signal comes within the block, and ends it."""
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt), stopped_by_signals(lambda: None, lambda: None):
+        yield
+
+
+def test_a_signal_within_an_answer_leaves_a_host_that_can_be_cleaned_up(
+    target: SshTarget, tmp_path: Path
+) -> None:
+    with remote_shell(target) as remote, stopped_soon(), remote.folder(tmp_path / "guest") as folder:
+        remote.run(["sleep", "1.5"], seconds=20)
+    assert not folder.exists()
+
+
+def test_a_signal_does_not_wait_long_for_a_host_that_is_silent(
+    target: SshTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell_module, "_LAST_SECONDS", 0.1)
+    began = time.monotonic()
+    with remote_shell(target) as remote, stopped_soon():
+        remote.run(["sleep", "15"], seconds=20)
+    assert time.monotonic() - began < 10
+
+
 def test_last_words_are_not_waited_for(target: SshTarget) -> None:
     # As with ControlPersist: what goes on in the background holds standard error.
     target.script.write_text(f"#!/bin/sh\nsleep 20 >/dev/null </dev/null &\necho $! >{target.script}.pid\n")
@@ -208,6 +238,26 @@ def test_huge_pages_are_set_and_put_back() -> None:
         assert written == ["never"]
     assert written == ["never", "madvise"]
     with apply_host_settings(HostShell(call), HostSetup()):
+        pass
+    assert written == ["never", "madvise"]
+
+
+def test_huge_pages_are_put_back_if_a_signal_comes_as_they_are_set() -> None:
+    written: list[str] = []
+
+    def call(name: str, *words: object, **_: object) -> object:
+        if name == "texts":
+            return {"/sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n"}
+        written.append(str(words[1]))
+        if len(written) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        stopped_by_signals(lambda: None, lambda: None),
+        apply_host_settings(HostShell(call), HostSetup(thp="never")),
+    ):
         pass
     assert written == ["never", "madvise"]
 
