@@ -309,10 +309,10 @@ class _Remote:
     def _last_words(self) -> str:
         with suppress(subprocess.TimeoutExpired):
             self._ssh.wait(2)
+        assert self._ssh.stderr is not None  # noqa: S101  # a pipe
         # With ControlPersist another ssh may hold the other end of it for long.
         if self._ssh.poll() is None or not select.select([self._ssh.stderr], [], [], 0)[0]:
             return "the connection ended"
-        assert self._ssh.stderr is not None  # noqa: S101  # a pipe
         said: bytes = self._ssh.stderr.read(4096) or b""
         return said.decode(errors="replace").strip() or "the connection ended"
 
