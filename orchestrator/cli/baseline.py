@@ -9,29 +9,42 @@ from rich.markup import escape
 
 from orchestrator.cli.output import out, print_json
 from orchestrator.cli.runs import json_option, results_option
+from orchestrator.errors import BadInputError
 
 
 @click.command("baseline")
 @click.argument("run_name", metavar="RUN")
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file."
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    required=True,
+    help="Where to write it. A baseline that is there is replaced; any other file is left alone.",
 )
 @results_option
 @json_option
 def baseline_command(*, run_name: str, output: Path, results: Path, as_json: bool) -> None:
     """Write the figures of RUN to a file that later runs are held against.
 
-    A run of at least five trials of each arm is wanted: fewer tell no difference from chance.
+    Take a run that is as it should be, of at least five trials of each arm: fewer tell no difference from
+    chance. The file needs the run's folder no longer. To move a baseline on, write it again of a newer run.
 
     \b
     orchestrator baseline last -o baseline.json
     orchestrator run my.yaml --baseline baseline.json --fail-on regression
     """
     from orchestrator import summary
-    from orchestrator.store import find_run
+    from orchestrator.stats import FEWEST
+    from orchestrator.store import Status, find_run
     from orchestrator.verdict import figures_of, write_baseline
 
     run = find_run(run_name, results)
+    if run.status not in {Status.COMPLETED, Status.FAILED}:
+        raise BadInputError(
+            f"{run.id} is {run.status}: a baseline is made of a run that came to its end",
+            hint=f"orchestrator resume {run.directory}",
+        )
     figures = figures_of(run, summary.load(run))
     write_baseline(output, figures)
     trials = {arm.name: len(arm.trials) for arm in figures.arms}
@@ -40,5 +53,10 @@ def baseline_command(*, run_name: str, output: Path, results: Path, as_json: boo
         return
     told = ", ".join(f"{count} of {name}" for name, count in trials.items())
     out.print(f"{escape(str(output))}: {escape(figures.run)}, trials: {escape(told)}")
-    if min(trials.values()) < 5:
-        out.print("[yellow]fewer than five trials of an arm: a gate will be undecided about it[/]")
+    if min(trials.values()) < FEWEST:
+        out.print(f"[yellow]fewer than {FEWEST} trials of an arm: a gate will be undecided about it[/]")
+    scenario = run.plan.get("scenario_path") or "SCENARIO"
+    out.print(
+        f"[bold]next:[/] orchestrator run {escape(str(scenario))} --baseline {escape(str(output))} "
+        "--fail-on regression"
+    )

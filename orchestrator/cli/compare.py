@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # As orchestrator.verdict.comparison.VARIES, which a unit test compares: `--help` imports no pandas.
 VARIES = ("kernel", "guest", "machine", "setup", "kernel_args", "host", "steps")
+
+_MOST_TABLES = 3  # below a run; more would hide what stands above them
 
 
 @click.command("compare")
@@ -53,7 +55,8 @@ def compare_command(
     """Compare the arms of a run, or the same arms of several runs.
 
     Of one RUN, each arm is compared with the first. Of several, each is compared with the first RUN, arm
-    by arm. What `different` means, and why some comparisons are refused: docs/statistics.md.
+    by arm. A RUN that ends in .json is a baseline file. What `different` means, and why some comparisons
+    are refused: docs/statistics.md.
     """
     from orchestrator.verdict import compare_arms, compare_runs
 
@@ -77,26 +80,31 @@ def compare_command(
 
 
 def print_run_comparison(directory: Path) -> None:
-    """Each arm of a run against the first, in the sentences that `compare` has below its tables."""
-    from orchestrator import summary
-    from orchestrator.report.differences import heading, left_out_sentences, verdict_sentences
-    from orchestrator.store import open_run
-    from orchestrator.verdict import compare_arms, figures_of
+    """Each arm of a run against the first, as `compare` prints it; of many arms without their tables."""
+    from orchestrator.verdict import compare_arms
 
-    run = open_run(directory)
-    figures = figures_of(run, summary.load(run))
+    figures = _figures_in(directory)
     if len(figures.arms) < 2:
         return
     comparison = compare_arms(figures, force=True)
-    for pair in comparison.pairs:
-        out.print(f"[bold]{escape(heading(comparison, pair))}[/]")
-        for sentence in verdict_sentences(comparison, pair):
-            out.print(escape(sentence))
-    for sentence in left_out_sentences(comparison.left_out):
-        out.print(f"[yellow]{escape(sentence)}[/]")
+    tables = len(comparison.pairs) <= _MOST_TABLES
+    print_comparison(comparison, tables=tables)
+    if not tables:
+        out.print(
+            f"[bold]next:[/] orchestrator compare {escape(str(directory))}   has a table for each of them"
+        )
 
 
-def print_comparison(comparison: Comparison) -> None:
+def run_comparison_as_json(directory: Path) -> dict[str, Any] | None:
+    """The same for `--json`; None where there is one arm."""
+    from orchestrator.report.differences import comparison_as_json
+    from orchestrator.verdict import compare_arms
+
+    figures = _figures_in(directory)
+    return comparison_as_json(compare_arms(figures, force=True)) if len(figures.arms) > 1 else None
+
+
+def print_comparison(comparison: Comparison, *, tables: bool = True) -> None:
     """Tables and sentences, for a terminal of 72 columns and more."""
     from orchestrator.report.differences import (
         difference_groups,
@@ -113,7 +121,7 @@ def print_comparison(comparison: Comparison) -> None:
         out.print("There is one arm: nothing to compare it with.")
     for pair in comparison.pairs:
         out.print(f"[bold]{escape(heading(comparison, pair))}[/]")
-        if difference_groups(comparison, pair):
+        if tables and difference_groups(comparison, pair):
             out.print(_table(comparison, pair), soft_wrap=False)
         for sentence in verdict_sentences(comparison, pair):
             out.print(escape(sentence))
@@ -146,9 +154,20 @@ def _table(comparison: Comparison, pair: PairOfArms) -> Table:
 
 
 def _figures(name: str, results: Path) -> RunFigures:
-    from orchestrator import summary
     from orchestrator.store import find_run
+    from orchestrator.verdict import read_baseline
+
+    return (
+        read_baseline(Path(name))
+        if name.endswith(".json")
+        else _figures_in(find_run(name, results).directory)
+    )
+
+
+def _figures_in(directory: Path) -> RunFigures:
+    from orchestrator import summary
+    from orchestrator.store import open_run
     from orchestrator.verdict import figures_of
 
-    run = find_run(name, results)
+    run = open_run(directory)
     return figures_of(run, summary.load(run))

@@ -31,7 +31,7 @@ VERBS = {
     "schema": ("scenario", "Print the JSON schema of scenario files, for editors."),
     "run": ("run", "Run a scenario and write a run folder with a report."),
     "resume": ("run", "Run the trials of a run that are missing or were lost."),
-    "list": ("runs", "List the runs in the results folder."),
+    "list": ("listing", "List the runs in the results folder."),
     "show": ("runs", "Show one run, also one that is unfinished or was killed."),
     "compare": (
         "compare",
@@ -69,8 +69,8 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 completed; 1 completed, but an expectation failed; 2 bad usage or bad scenario; "
-    "3 infrastructure failed, partial results kept; 130 interrupted.",
+    epilog="Exit codes: 0 completed; 1 completed, but an expectation failed or a baseline was not kept; "
+    "2 bad usage or bad scenario; 3 infrastructure failed, partial results kept; 130 interrupted.",
 )
 @click.version_option(package_name="orchestrator")
 def cli() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Unpack
 
 import click
 from rich.markup import escape
 
-from orchestrator.cli.compare import VARIES
+from orchestrator.cli.gate import GateWords, gate_of, gate_options, print_gate
 from orchestrator.cli.output import err, out, print_error, print_json
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
@@ -19,37 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.run import Progress, RunResult
-    from orchestrator.verdict import Gate
-
-
-Command = TypeVar("Command", bound="Callable[..., Any]")
-
-
-def gate_options(command: Command) -> Command:
-    """`--baseline` and what belongs to it."""
-    for option in (
-        click.option("--force", is_flag=True, help="Compare with the baseline what is refused, and say so."),
-        click.option(
-            "--varies",
-            type=click.Choice(VARIES),
-            multiple=True,
-            help="What is meant to differ from the baseline, such as the kernel under test.",
-        ),
-        click.option(
-            "--fail-on",
-            type=click.Choice(["regression", "change", "nothing"]),
-            default="regression",
-            show_default=True,
-            help="With --baseline: what ends with exit code 1.",
-        ),
-        click.option(
-            "--baseline",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Hold the run against this file, made by `orchestrator baseline`.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command("run")
@@ -71,7 +40,6 @@ def gate_options(command: Command) -> Command:
 @click.pass_context
 def run_command(
     ctx: click.Context,
-    /,
     *,
     scenario_file: Path,
     results: Path,
@@ -81,7 +49,7 @@ def run_command(
     repeats: int | None,
     cold: bool,
     as_json: bool,
-    **gate: Any,
+    **words: Unpack[GateWords],
 ) -> None:
     """Run a scenario and write a run folder with a report."""
     import psutil
@@ -90,7 +58,7 @@ def run_command(
     from orchestrator.run import Places, execute_plan, new_run_id
     from orchestrator.scenario import check_fits
 
-    chosen = _gate(**gate)
+    gate = gate_of(words)
     scenario = open_scenario(scenario_file, guests_dir)
     problems = check_fits(scenario, psutil.virtual_memory().available)
     if problems:
@@ -104,7 +72,7 @@ def run_command(
         ctx,
         run_dir,
         seconds,
-        lambda progress: execute_plan(plan, places, run_dir, progress, connect=connect, gate=chosen),
+        lambda progress: execute_plan(plan, places, run_dir, progress, connect=connect, gate=gate),
         as_json=as_json,
     )
 
@@ -125,14 +93,13 @@ def run_command(
 @click.pass_context
 def resume_command(
     ctx: click.Context,
-    /,
     *,
     run_name: str,
     results: Path,
     guests_dir: Path | None,
     connect: str | None,
     as_json: bool,
-    **gate: Any,
+    **words: Unpack[GateWords],
 ) -> None:
     """Run the trials of RUN that are missing or were lost, and make its report.
 
@@ -142,27 +109,16 @@ def resume_command(
     from orchestrator.run import Places, resume_run
     from orchestrator.store import find_run
 
-    chosen = _gate(**gate)
+    gate = gate_of(words)
     run = find_run(run_name, results)
     places = Places.beside(find_guests_dir(Path(str(run.plan.get("scenario_path", ""))), guests_dir))
     _carry_out(
         ctx,
         run.directory,
         None,
-        lambda progress: resume_run(run.directory, places, progress, connect=connect, gate=chosen),
+        lambda progress: resume_run(run.directory, places, progress, connect=connect, gate=gate),
         as_json=as_json,
     )
-
-
-def _gate(*, baseline: Path | None, fail_on: Any, varies: tuple[str, ...], force: bool) -> Gate | None:
-    """The gate that options ask for. Raises BadInputError for a file that is no baseline."""
-    from orchestrator.verdict import Gate, read_baseline
-
-    if baseline is None:
-        if varies or force:
-            raise click.UsageError("--varies and --force are for --baseline.")
-        return None
-    return Gate(read_baseline(baseline), fail_on, varies, force=force)
 
 
 def _carry_out(
@@ -221,9 +177,8 @@ def _write_reports(directory: Path) -> dict[str, str]:
 
 
 def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) -> None:
-    from orchestrator.cli.compare import print_run_comparison
+    from orchestrator.cli.compare import print_run_comparison, run_comparison_as_json
     from orchestrator.cli.runs import (
-        print_gate,
         print_judgements,
         print_second_level,
         run_as_json,
@@ -231,7 +186,8 @@ def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) ->
     )
 
     if as_json:
-        print_json({**run_as_json(result.directory), "exit_code": int(result.exit_code), "files": files})
+        shown = {**run_as_json(result.directory), "comparison": run_comparison_as_json(result.directory)}
+        print_json({**shown, "exit_code": int(result.exit_code), "files": files})
         return
     out.print(run_table(result.directory))
     print_second_level(result.directory)

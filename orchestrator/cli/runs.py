@@ -1,10 +1,8 @@
-"""Verbs that look at runs: list, show, report."""
+"""Verbs that look at one run: show, report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,17 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.output import out, print_json
-from orchestrator.errors import BadInputError
 from orchestrator.store import layout
 from orchestrator.store.layout import Status
 from orchestrator.units import format_duration
 
 if TYPE_CHECKING:
     from orchestrator.report.data import RunView
-    from orchestrator.store import Run
     from orchestrator.verdict import Judgement
-
-_WIDE = 110  # columns of a terminal from which `list` says how runs came out
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,73 +45,6 @@ def results_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
-
-
-@click.command("list")
-@click.option("--scenario", metavar="NAME", help="Only runs of this scenario.")
-@click.option("--status", type=click.Choice([one.value for one in Status]), multiple=True, help="Only these.")
-@click.option("--arm", metavar="NAME", help="Only runs that have this arm.")
-@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Only runs that began on that day or later.")
-@click.option(
-    "--sort",
-    type=click.Choice(["started", "scenario", "status"]),
-    default="started",
-    show_default=True,
-    help="By what; runs of the same come newest first.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="No more than so many.")
-@results_option
-@json_option
-def list_command(
-    *,
-    results: Path,
-    scenario: str | None,
-    status: tuple[str, ...],
-    arm: str | None,
-    since: datetime | None,
-    sort: str,
-    limit: int | None,
-    as_json: bool,
-) -> None:
-    """List the runs in the results folder, the newest first."""
-    from orchestrator.store import list_runs
-
-    wanted = _Wanted(scenario, status, arm, since)
-    found = [run for run in list_runs(results) if isinstance(run, BadInputError) or wanted.has(run)]
-    if sort != "started":
-        found.sort(key=lambda run: "" if isinstance(run, BadInputError) else str(getattr(run, sort)))
-    found = found[:limit]
-    rows, unreadable = [], []
-    for run in found:
-        try:
-            if isinstance(run, BadInputError):
-                raise run
-            rows.append(_list_row(run))
-        except BadInputError as error:  # one damaged folder does not hide the others
-            unreadable.append(error.brief)
-    if as_json:
-        print_json({"runs": rows, "unreadable": unreadable})
-        return
-    if not found:
-        out.print(f"No {wanted.word}runs in {escape(str(results))}.")
-        out.print("[bold]next:[/] orchestrator run scenarios/quickstart.yaml")
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    wide = out.width >= _WIDE
-    for column in ("run", "scenario", "started", "status", "trials", *(["came out"] if wide else [])):
-        table.add_column(column, no_wrap=column != "came out")
-    for row in rows:
-        table.add_row(
-            escape(_clean(row["run"])),
-            escape(_clean(row["scenario"])),
-            escape(_clean(row["started_at"])[:16].replace("T", " ")),
-            _coloured(Status(row["status"])),
-            f"{row['trials_done']}/{row['trials_planned']}",
-            *([escape(row["headline"])] if wide else []),
-        )
-    out.print(table, soft_wrap=False)
-    for brief in unreadable:
-        out.print(f"[yellow]unreadable:[/] {escape(_clean(brief))}")
 
 
 @click.command("show")
@@ -162,66 +89,18 @@ def report_command(run_name: str, results: Path, *, as_json: bool) -> None:
         out.print(escape(str(report)))
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """Which runs are listed; what is not given keeps none out."""
-
-    scenario: str | None
-    status: tuple[str, ...]
-    arm: str | None
-    since: datetime | None
-
-    @property
-    def word(self) -> str:
-        return "such " if self != _Wanted(None, (), None, None) else ""
-
-    def has(self, run: Run) -> bool:
-        began = str(run.meta.get("started_at") or "")
-        return (
-            self.scenario in {None, run.scenario}
-            and (not self.status or run.status.value in self.status)
-            and (self.arm is None or self.arm in run.arm_names)
-            and (self.since is None or began[:10] >= f"{self.since:%Y-%m-%d}")
-        )
-
-
-def _list_row(run: Run) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "scenario": run.scenario,
-        "started_at": str(run.meta.get("started_at", "")),
-        "status": run.status.value,
-        "exit_code": run.meta.get("exit_code"),
-        "trials_done": run.done,
-        "trials_planned": len(run.planned),
-        "headline": _headline(run),
-    }
-
-
-def _headline(run: Run) -> str:
-    """What unplug gave back, from summary.csv alone: a list must not compute."""
-    from orchestrator.report.text import percent
-    from orchestrator.summary import saved
-
-    given: dict[str, tuple[float, float]] = {}
-    for one in saved(run):
-        asked, got = one.number("unplug_requested_bytes"), one.number("unplug_achieved_bytes")
-        if asked and got is not None:
-            before = given.get(one.arm, (0.0, 0.0))
-            given[one.arm] = before[0] + got, before[1] + asked
-    parts = [f"{_clean(arm)} {percent(got, asked)}" for arm, (got, asked) in given.items()]
-    return f"unplugged: {', '.join(parts)}" if parts else ""
-
-
 def run_as_json(directory: Path) -> dict[str, Any]:
     """What `show --json` prints of the run folder `directory`."""
     from dataclasses import asdict
 
+    from orchestrator.cli.listing import list_row
     from orchestrator.report.answer import answer
     from orchestrator.report.confusion import confusion_as_json
     from orchestrator.report.foretold import foretold
+    from orchestrator.verdict import read_outcome
 
     view = _view(directory)
+    gate = read_outcome(directory)
     trials = [
         {
             "trial": trial.summary.trial,
@@ -245,12 +124,13 @@ def run_as_json(directory: Path) -> dict[str, Any]:
         for trial in view.trials
     ]
     return {
-        **_list_row(view.run),
+        **list_row(view.run),
         "directory": str(view.run.directory),
         "answer": answer(view),
         "time": _time(view),
         "trials": trials,
         "expect": [vars(one) for one in judged(view)],
+        "gate": {**asdict(gate), "passed": gate.passed} if gate else None,
         "confusion": confusion_as_json(view),
         "foretold": [asdict(pair) for pair in foretold(view)],
         "meta": dict(view.run.meta),
@@ -258,12 +138,15 @@ def run_as_json(directory: Path) -> dict[str, Any]:
 
 
 def _show_text(view: RunView) -> None:
+    from orchestrator.cli.gate import print_gate
     from orchestrator.report.answer import answer
     from orchestrator.report.confusion import confusion, confusion_sentence
     from orchestrator.report.foretold import foretold
 
     run = view.run
-    out.print(f"[bold]{escape(_clean(run.id))}[/]  {escape(_clean(run.scenario))}  {_coloured(run.status)}")
+    out.print(
+        f"[bold]{escape(clean_text(run.id))}[/]  {escape(clean_text(run.scenario))}  {coloured(run.status)}"
+    )
     out.print(f"[dim]{escape(str(run.directory))}[/]")
     if run.trials:
         out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(view.trials)} have begun")
@@ -289,12 +172,11 @@ def _show_text(view: RunView) -> None:
         out.print(f"[dim]{all_of_it} in all: steps {steps}, starting guests {starting}, {share}[/]")
     for trial in view.trials:
         if trial.failed:
-            out.print(
-                f"[red]{escape(_clean(trial.summary.trial))}: {escape(_clean(trial.summary.outcome))}[/]"
-            )
-            out.print(f"  {escape(_clean(trial.error, 400))}")
+            what = f"{clean_text(trial.summary.trial)}: {clean_text(trial.summary.outcome)}"
+            out.print(f"[red]{escape(what)}[/]")
+            out.print(f"  {escape(clean_text(trial.error, 400))}")
             if trial.hint:
-                out.print(f"  [bold]next:[/] {escape(_clean(trial.hint, 400))}")
+                out.print(f"  [bold]next:[/] {escape(clean_text(trial.hint, 400))}")
     out.print(f"[bold]next:[/] {escape(_next(view))}")
 
 
@@ -309,7 +191,7 @@ def print_judgements(directory: Path) -> None:
     """A line for each expectation of a run."""
     for one in judged(_view(directory)):
         word = "[green]met:[/]" if one.met else "[red]not met:[/]"
-        out.print(f"{word} {escape(_clean(one.words, 200))}: {escape(_clean(one.found, 200))}")
+        out.print(f"{word} {escape(clean_text(one.words, 200))}: {escape(clean_text(one.found, 200))}")
 
 
 def print_second_level(directory: Path) -> None:
@@ -333,24 +215,6 @@ def print_second_level(directory: Path) -> None:
     out.print(table, soft_wrap=False)
 
 
-def print_gate(directory: Path) -> None:
-    """What the baseline says of a run, if it was held against one."""
-    from orchestrator.report.gate import outcome_sentences
-    from orchestrator.verdict import read_outcome
-
-    outcome = read_outcome(directory)
-    if outcome is None:
-        return
-    for sentence in outcome_sentences(outcome):
-        out.print(escape(sentence))
-    out.print("[green]baseline: kept[/]" if outcome.passed else "[red]baseline: not kept[/]")
-    if not outcome.passed:
-        out.print(
-            f"[bold]next:[/] orchestrator show {escape(directory.name)}   and, if that is how it shall be: "
-            f"orchestrator baseline {escape(directory.name)} -o FILE"
-        )
-
-
 def run_table(directory: Path) -> Table:
     """The comparison of a run's arms, metrics down and arms across."""
     return _comparison(_view(directory))
@@ -362,7 +226,7 @@ def _comparison(view: RunView) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for arm in view.arms:
-        table.add_column(escape(_clean(arm.name, 40)), justify="right")
+        table.add_column(escape(clean_text(arm.name, 40)), justify="right")
     for group in comparison(view.arms):
         table.add_row(f"[dim]{escape(group.title)}[/]")
         for row in group.rows:
@@ -409,11 +273,13 @@ def _next(view: RunView) -> str:
     }[run.status]
 
 
-def _coloured(status: Status) -> str:
+def coloured(status: Status) -> str:
+    """As rich has it."""
     return f"[{_COLOURS[status]}]{status.value}[/]"
 
 
-def _clean(text: object, limit: int = 80) -> str:
+def clean_text(text: object, limit: int = 80) -> str:
+    """For a terminal: on one line, and printable."""
     from orchestrator.report.text import clean
 
     return clean(text, limit)

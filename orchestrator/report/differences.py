@@ -92,7 +92,7 @@ def verdict_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
         parts = [
             f"{_label(name)}{_would_have_been(name, found[name])}" for name in named[Verdict.NONE_DETECTED]
         ]
-        said.append(f"No difference detected in {_limited(parts)}.")
+        said.append(f"No difference detected in {limited(parts)}.")
     if named[Verdict.SAME]:
         said.append(f"The same in all trials: {_list(named[Verdict.SAME])}.")
     return said
@@ -202,10 +202,11 @@ def _would_have_been(metric: str, found: Difference) -> str:
 
 
 def _list(metrics: Sequence[str]) -> str:
-    return _limited([_label(metric) for metric in metrics])
+    return limited([_label(metric) for metric in metrics])
 
 
-def _limited(parts: Sequence[str]) -> str:
+def limited(parts: Sequence[str]) -> str:
+    """A list in words, not all of a long one."""
     more = [f"{len(parts) - _MOST_NAMED} more"] if len(parts) > _MOST_NAMED else []
     shown = [*parts[:_MOST_NAMED], *more]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -55,14 +55,22 @@ def junit(view: RunView) -> str:
 
 def _gate_cases(suite: etree._Element, classname: str, gate: Outcome) -> None:
     """One for each arm and metric that was held against the baseline."""
+    failing = set(gate.failing)
     if gate.refused:
-        _fail(_case(suite, "comparable", classname, 0.0), "failure", "refused", gate.refused, "")
+        case = _case(suite, "comparable", classname, 0.0)
+        if gate.passed:
+            etree.SubElement(case, "skipped", message=clean(gate.refused, 600))
+        else:
+            _fail(case, "failure", "refused", gate.refused, "")
     for change in gate.changes:
         case = _case(suite, f"{change.metric} of {change.arm}", classname, 0.0)
-        if change in gate.failing:
+        if change in failing:
             _fail(case, "failure", change.word, change_in_words(change), "")
         elif change.word == "undecided":
-            etree.SubElement(case, "skipped", message="too few trials to say")
+            etree.SubElement(case, "skipped", message=clean(change.reason, 300))
+        elif change.word != "none":
+            told = etree.SubElement(case, "system-out")
+            told.text = clean_block(f"{change.word}: {change_in_words(change)}")
 
 
 def _case(suite: etree._Element, name: str, classname: str, seconds: float) -> etree._Element:

@@ -10,8 +10,18 @@ from orchestrator.errors import BadInputError
 from orchestrator.report import differences
 from orchestrator.report.data import RunView
 from orchestrator.report.differences import DifferenceGroup, DifferenceRow
+from orchestrator.report.gate import change_in_words, verdict_line
 from orchestrator.report.text import clean, count
-from orchestrator.verdict import Comparison, Judgement, PairOfArms, compare_arms, figures_of, judge
+from orchestrator.verdict import (
+    Comparison,
+    Judgement,
+    Outcome,
+    PairOfArms,
+    compare_arms,
+    figures_of,
+    judge,
+    read_outcome,
+)
 
 # What a reader asks first: how much came back, and what became of page tables.
 _FIRST: Final = (
@@ -24,6 +34,7 @@ _SAID: Final = {
     "no difference detected": "no difference detected",
     "the same in all trials": "the same in all trials",
 }
+_MOST_FAILING: Final = 3  # metrics that kept no baseline, in the first screen
 _MOST_FIRST: Final = 4  # arms in the first screen; the section below has all
 
 
@@ -34,6 +45,7 @@ class Verdicts:
     comparison: Comparison | None
     judgements: tuple[Judgement, ...]
     problem: str = ""
+    gate: Outcome | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,8 @@ def judged(view: RunView) -> Verdicts:
     except BadInputError as error:
         problem = clean(error.brief, 300)
     figures = figures_of(view.run, summaries)
-    return Verdicts(compare_arms(figures, force=True) if figures.arms else None, tuple(judgements), problem)
+    comparison = compare_arms(figures, force=True) if figures.arms else None
+    return Verdicts(comparison, tuple(judgements), problem, read_outcome(view.run.directory))
 
 
 def first_table(verdicts: Verdicts) -> FirstTable | None:
@@ -133,6 +146,10 @@ def in_short(verdicts: Verdicts, trials: int) -> Iterator[tuple[str, str]]:
     elif verdicts.judgements:
         n = len(verdicts.judgements)
         yield "good", "The expectation is met." if n == 1 else f"All {n} expectations are met."
+    if verdicts.gate:
+        look, verdict = verdict_line(verdicts.gate)
+        yield look, f"{verdict[0].upper()}{verdict[1:]}."
+        yield from (("bad", f"{change_in_words(one)}.") for one in verdicts.gate.failing[:_MOST_FAILING])
     counted_out = [why for _, why in _left_out(verdicts) if why != "is a warm-up"]
     if counted_out:
         yield "poor", f"{len(counted_out)} of {_counted(trials, 'trial')} in no average: see Left out below."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -130,7 +131,7 @@ class Job:
         cls, plan: Plan, places: Places, progress: Progress, connect: str | None, gate: Gate | None
     ) -> Job:
         if gate:
-            gate.must_fit(plan.scenario, [arm.name for arm in plan.arms])
+            gate.must_fit(json.loads(plan.to_json()))
         definition = load_definition(places.guests / f"{plan.guest}.yaml")
         # A bad one is told first. All arms get the programs of all: so they can start from the same state.
         programs = guest_programs(planned_workloads(_workload_steps(plan), places), places)
@@ -139,8 +140,11 @@ class Job:
     def into(self, run: RunWriter) -> RunResult:
         status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
         try:
+            # What was said of a run before it was resumed does not hold any more.
+            (run.directory / layout.GATE).unlink(missing_ok=True)
             errors = self._execute(run)
-            code = ExitCode.INFRASTRUCTURE if errors else judged(run.directory, self.gate)
+            code = judged(run.directory, self.gate)
+            code = ExitCode.INFRASTRUCTURE if errors else code
             status = Status.FAILED if errors else Status.COMPLETED
         except KeyboardInterrupt:
             status, code = Status.INTERRUPTED, ExitCode.INTERRUPTED
@@ -253,7 +257,7 @@ class Job:
 
 
 def judged(run_dir: Path, gate: Gate | None = None) -> ExitCode:
-    """The exit code of a run whose trials have all ended: by its expectations, and a gate, which is kept."""
+    """The exit code of a run whose trials completed: by its expectations, and a gate, which is kept."""
     run = open_run(run_dir)
     summaries = load(run)
     met = all(one.met for one in judge(run, summaries))

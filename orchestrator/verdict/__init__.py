@@ -7,10 +7,11 @@ from orchestrator.verdict.baseline import read_baseline, write_baseline
 from orchestrator.verdict.comparison import Comparison, PairOfArms, compare_arms, compare_runs
 from orchestrator.verdict.expectations import Judgement, judge
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures, figures_of
-from orchestrator.verdict.gate import Gate, Outcome, read_outcome, write_outcome
+from orchestrator.verdict.gate import Change, Gate, Outcome, read_outcome, write_outcome
 
 __all__ = [
     "ArmFigures",
+    "Change",
     "Comparison",
     "Gate",
     "Judgement",

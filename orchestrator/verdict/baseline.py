@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
-from pydantic import TypeAdapter, ValidationError
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import BadInputError
 from orchestrator.store.atomic import replace_text
@@ -15,44 +16,61 @@ FORMAT: Final = 1
 _MAX_BYTES: Final = 64 << 20
 
 
+class _File(BaseModel):
+    """`figures.schema_version` is that of the run's folder."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    baseline: Literal[1]
+    figures: RunFigures
+
+
 def write_baseline(path: Path, figures: RunFigures) -> None:
-    """Write the figures of a run as a baseline. Raises BadInputError when none of its trials counts."""
+    """Write the figures of a run as a baseline, or put it in the place of another; never in that of any
+    other file. Raises BadInputError for that, and when none of the run's trials counts."""
     if not any(arm.trials for arm in figures.arms):
         raise BadInputError(
             f"{figures.run} has no trial that counts",
             hint=f"orchestrator show {figures.run}   says why",
         )
-    text = _Adapter.dump_json(figures, indent=1).decode()
-    replace_text(path, f'{{"baseline": {FORMAT}, "figures": {text}}}\n')
+    if not path.parent.is_dir():
+        raise BadInputError(f"there is no folder {path.parent} to write {path.name} into")
+    if path.exists() and _format(path) is None:
+        raise BadInputError(
+            f"{path} is there and is no baseline: it is not written over",
+            hint="give another name, or remove it first",
+        )
+    file = _File(baseline=FORMAT, figures=figures)
+    replace_text(path, file.model_dump_json(indent=1) + "\n")
 
 
 def read_baseline(path: Path) -> RunFigures:
     """Read a baseline back. Raises BadInputError for what is none, or is of another version."""
+    again = f"orchestrator baseline RUN --output {path}"
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BadInputError(f"{path} is too large to be a baseline")
-        document: Any = _Document.validate_json(path.read_bytes())
+        version = _format(path)
+        raw = path.read_bytes()
     except OSError as error:
-        raise BadInputError(
-            f"{path}: {error.strerror or error}", hint=f"orchestrator baseline RUN --output {path}"
-        ) from error
-    except ValidationError as error:
-        raise BadInputError(
-            f"{path} is no baseline, or is damaged",
-            details=str(error)[:1000],
-            hint=f"orchestrator baseline RUN --output {path}",
-        ) from None
-    version = document.get("baseline")
+        raise BadInputError(f"{path}: {error.strerror or error}", hint=again) from error
+    if version is None:
+        raise BadInputError(f"{path} is no baseline, or is damaged", hint=again)
     if version != FORMAT:
         raise BadInputError(
             f"{path} is a baseline of format {version}; this program reads {FORMAT}",
             hint="make it again, of a run that this version can show",
         )
     try:
-        return _Adapter.validate_python(document.get("figures"))
+        return _File.model_validate_json(raw).figures
     except ValidationError as error:
-        raise BadInputError(f"{path} is damaged", details=str(error)[:1000]) from None
+        raise BadInputError(f"{path} is damaged", details=str(error)[:1000], hint=again) from None
 
 
-_Adapter: Final[TypeAdapter[RunFigures]] = TypeAdapter(RunFigures)
-_Document: Final[TypeAdapter[dict[str, Any]]] = TypeAdapter(dict[str, Any])
+def _format(path: Path) -> object:
+    """What a file says of its format; None where it is no baseline of any."""
+    if path.stat().st_size > _MAX_BYTES:
+        return None
+    try:
+        document = pydantic_core.from_json(path.read_bytes())  # deep nesting is a ValueError here, too
+    except ValueError:
+        return None
+    return document.get("baseline") if isinstance(document, dict) else None

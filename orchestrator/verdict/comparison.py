@@ -96,16 +96,7 @@ def compare_runs(
     `varies` are those of VARIES in which the runs are meant to differ. What else differs and would make a
     difference of its own is refused with BadInputError, or, with `force`, written into the result.
     """
-    both = [(one, arm) for arm in other.arms if (one := base.arm(arm.name))]
-    if not both:
-        raise BadInputError(
-            f"{base.run} and {other.run} have no arm in common",
-            hint=f"{base.run} has {_names(base)}; {other.run} has {_names(other)}",
-        )
-    unlike = list(_runs_differ(base, other))
-    for one, arm in both:
-        unlike += [*_accel_differs(one, arm), *_arms_differ(one, arm, varies)]
-    _refuse(unlike, force=force)
+    both, unlike = refuse_unlike(base, other, varies, force=force)
     alone = {arm.name for arm in (*base.arms, *other.arms)} - {arm.name for _, arm in both}
     notes = [f"arm {name} is in one of the runs only" for name in sorted(alone)]
     if base.commit != other.commit:
@@ -126,6 +117,23 @@ def compare_runs(
         notes=tuple(notes),
         noise={**noise_floor(base, seed), **noise_floor(other, seed)},
     )
+
+
+def refuse_unlike(
+    base: RunFigures, other: RunFigures, varies: Collection[str], *, force: bool
+) -> tuple[list[tuple[ArmFigures, ArmFigures]], list[str]]:
+    """The arms that two runs have in common, and what is forced. Raises BadInputError, see `compare_runs`."""
+    both = [(one, arm) for arm in other.arms if (one := base.arm(arm.name))]
+    if not both:
+        raise BadInputError(
+            f"{base.run} and {other.run} have no arm in common",
+            hint=f"{base.run} has {_names(base)}; {other.run} has {_names(other)}",
+        )
+    unlike = list(_runs_differ(base, other))
+    for one, arm in both:
+        unlike += [*_accel_differs(one, arm), *_arms_differ(one, arm, varies)]
+    _refuse(unlike, force=force)
+    return both, unlike
 
 
 def identical(run: RunFigures) -> list[tuple[ArmFigures, ArmFigures]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.store import Run
+from orchestrator.store import SCHEMA_VERSION, Run
 from orchestrator.summary import METRIC, TrialSummary
 
 
@@ -74,6 +74,18 @@ def figures_of(run: Run, summaries: Sequence[TrialSummary]) -> RunFigures:
             for name, members in by_arm.items()
             if members
         ),
+    )
+
+
+def planned_figures(run_id: str, plan: Mapping[str, Any]) -> RunFigures:
+    """The figures of a run that has not begun: what it is, and no trials. `plan` as in plan.json."""
+    names = [str(arm.get("name", "")) for arm in _mappings(plan.get("arms"))]
+    return RunFigures(
+        run=run_id,
+        scenario=str(plan.get("scenario", "")),
+        schema_version=SCHEMA_VERSION,
+        commit="",
+        arms=tuple(ArmFigures(name, "", "", _does(plan, name), ()) for name in names),
     )
 
 

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from statistics import median
+from typing import Any, Final, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import BadInputError
-from orchestrator.headline import METRIC
-from orchestrator.stats import LEVEL, Verdict
+from orchestrator.headline import CATALOGUE, METRIC
+from orchestrator.stats import FEWEST, LEVEL, Difference, Verdict
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
-from orchestrator.verdict.comparison import Comparison, compare_runs
-from orchestrator.verdict.figures import RunFigures
+from orchestrator.verdict.comparison import PairOfArms, compare_runs, refuse_unlike
+from orchestrator.verdict.figures import ArmFigures, RunFigures, planned_figures
+
+FORMAT: Final = 1
 
 FailOn = Literal["regression", "change", "nothing"]
+Word = Literal["regression", "tolerated", "improvement", "change", "none", "undecided"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A metric of an arm against the baseline: `word` is regression, improvement, change (neither way is
-    better), none, or undecided. Estimates are run minus baseline; None where there is none."""
+    """A metric of an arm against the baseline: `before` and `after` are medians, the others differences.
+
+    A metric of which neither way is better has the word `change`. `reason` says why one is undecided.
+    """
 
     arm: str
     metric: str
-    word: str
-    estimate: float
-    relative: float | None
-    low: float | None
-    high: float | None
+    word: Word
+    estimate: float | None = None
+    relative: float | None = None
+    low: float | None = None
+    high: float | None = None
+    before: float | None = None
+    after: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the gate found. `refused` says why the two cannot be compared, and is empty where they can."""
+    """What the gate found. `refused` says why the two cannot be compared, and is empty where they can.
+
+    `source` is the baseline's file, `tolerated` the share of it by which a metric may be worse.
+    """
 
     baseline: str
     fail_on: FailOn
@@ -45,6 +57,9 @@ class Outcome:
     refused: str = ""
     forced: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    source: str = ""
+    varies: tuple[str, ...] = ()
+    tolerated: float = 0.0
 
     @property
     def failing(self) -> tuple[Change, ...]:
@@ -64,74 +79,113 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Gate:
-    """A baseline and what to do with it; `varies` and `force` as for a comparison of runs."""
+    """A baseline and what to do with it; `varies`, `level` and `force` as for a comparison of runs."""
 
     baseline: RunFigures
     fail_on: FailOn = "nothing"
     varies: Collection[str] = ()
     level: float = LEVEL
     force: bool = False
+    tolerated: float = 0.0
+    source: str = ""
 
-    def must_fit(self, scenario: str, arms: Collection[str]) -> None:
-        """Raise BadInputError before anything runs, if nothing of it could be compared."""
-        if scenario != self.baseline.scenario and not self.force:
-            raise BadInputError(
-                f"the baseline is of scenario {self.baseline.scenario!r}, not of {scenario!r}",
-                hint="orchestrator baseline RUN --output FILE   makes one of a run of this scenario",
-            )
-        theirs = [arm.name for arm in self.baseline.arms]
-        if not set(arms) & set(theirs):
-            raise BadInputError(
-                "the baseline has none of the arms of the scenario", hint=f"it has: {', '.join(theirs)}"
-            )
+    def must_fit(self, plan: Mapping[str, Any]) -> None:
+        """Raise BadInputError before anything runs, where it could only be refused when all has run.
+
+        `plan` is as in plan.json. Kernels and acceleration are not known yet: they are taken for the same.
+        """
+        planned = planned_figures("the scenario", plan)
+        arms = tuple(
+            replace(arm, kernel=before.kernel, accel=before.accel) if before else arm
+            for arm in planned.arms
+            for before in [self.baseline.arm(arm.name)]
+        )
+        refuse_unlike(self.baseline, replace(planned, arms=arms), self.varies, force=self.force)
 
     def judge(self, run: RunFigures) -> Outcome:
         """Hold a run against the baseline."""
-        try:
-            found = compare_runs(self.baseline, run, varies=self.varies, level=self.level, force=self.force)
-        except BadInputError as error:
-            refused = "; ".join([error.brief, *error.details.splitlines()])
-            return Outcome(self.baseline.run, self.fail_on, self.level, refused=refused)
-        return Outcome(
+        outcome = Outcome(
             baseline=self.baseline.run,
             fail_on=self.fail_on,
             level=self.level,
-            changes=tuple(_changes(found)),
+            source=self.source,
+            varies=tuple(self.varies),
+            tolerated=self.tolerated,
+        )
+        try:
+            found = compare_runs(self.baseline, run, varies=self.varies, level=self.level, force=self.force)
+        except BadInputError as error:
+            return replace(outcome, refused="; ".join([error.brief, *error.details.splitlines()]))
+        pairs = {pair.first.name: pair for pair in found.pairs}
+        return replace(
+            outcome,
+            changes=tuple(
+                _change(arm, metric, pairs.get(arm.name), self.tolerated)
+                for arm in self.baseline.arms
+                for metric in _metrics(arm)
+            ),
             forced=found.forced,
             notes=found.notes,
         )
 
 
-def _changes(found: Comparison) -> list[Change]:
-    return [
-        Change(
-            arm=pair.second.name,
-            metric=metric,
-            word=_word(metric, one.verdict, one.estimate),
-            estimate=one.estimate,
-            relative=one.relative,
-            low=one.interval.low if one.interval else None,
-            high=one.interval.high if one.interval else None,
-        )
-        for pair in found.pairs
-        for metric, one in pair.metrics.items()
-    ]
+def _metrics(arm: ArmFigures) -> Iterator[str]:
+    """What the baseline has to compare: the same is asked of the run, be it there or not."""
+    for metric in CATALOGUE:
+        if metric.unit and not metric.given and arm.values(metric.name):
+            yield metric.name
 
 
-def _word(metric: str, verdict: Verdict, estimate: float) -> str:
-    if verdict is Verdict.TOO_FEW:
+def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: float) -> Change:
+    before = median(arm.values(metric))
+    if pair is None:
+        return Change(arm.name, metric, "undecided", before=before, reason="no trial of the arm was begun")
+    values = pair.second.values(metric)
+    after = median(values) if values else None
+    one = pair.metrics.get(metric)
+    if one is None:
+        return Change(arm.name, metric, "undecided", before=before, after=after, reason=pair.missing[metric])
+    few = f"too few trials to say ({one.n}; {FEWEST} of each are the least)"
+    return Change(
+        arm=arm.name,
+        metric=metric,
+        word=_word(metric, one, tolerated),
+        estimate=one.estimate,
+        relative=one.relative,
+        low=one.interval.low if one.interval else None,
+        high=one.interval.high if one.interval else None,
+        before=before,
+        after=after,
+        reason=few if one.verdict is Verdict.TOO_FEW else "",
+    )
+
+
+def _word(metric: str, one: Difference, tolerated: float) -> Word:
+    if one.verdict is Verdict.TOO_FEW:
         return "undecided"
-    if verdict is not Verdict.DIFFERENT:
+    if one.verdict is not Verdict.DIFFERENT:
         return "none"
     better = METRIC[metric].better
     if not better:
         return "change"
-    return "improvement" if (estimate < 0) == (better == "lower") else "regression"
+    if (one.estimate < 0) == (better == "lower"):
+        return "improvement"
+    # What grew from nothing grew by more than any share of it.
+    within = one.relative is not None and abs(one.relative) < tolerated
+    return "tolerated" if within else "regression"
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    gate: Literal[1]
+    outcome: Outcome
 
 
 def write_outcome(run_dir: Path, outcome: Outcome) -> None:
     """Keep it in the run's folder."""
-    replace_text(run_dir / layout.GATE, _Adapter.dump_json(outcome, indent=1).decode() + "\n")
+    text = _File(gate=FORMAT, outcome=outcome).model_dump_json(indent=1)
+    replace_text(run_dir / layout.GATE, text + "\n")
 
 
 def read_outcome(run_dir: Path) -> Outcome | None:
@@ -140,9 +194,8 @@ def read_outcome(run_dir: Path) -> Outcome | None:
     if not path.exists():
         return None
     try:
-        return _Adapter.validate_json(path.read_bytes())
+        return _File.model_validate_json(path.read_bytes()).outcome
     except (OSError, ValidationError) as error:
-        raise BadInputError(f"{path} cannot be read", details=str(error)[:1000]) from error
-
-
-_Adapter: Final[TypeAdapter[Outcome]] = TypeAdapter(Outcome)
+        raise BadInputError(
+            f"{path} cannot be read: it is not as version {FORMAT} of it has it", details=str(error)[:1000]
+        ) from error

@@ -82,6 +82,10 @@ def test_list_json_has_numbers(results: Path, capsys: pytest.CaptureFixture[str]
         (("--arm", "6.12"), ["20260102-killed", "20260101-whole"]),
         (("--arm", "6.13"), []),
         (("--since", "2026-01-02"), ["20260102-killed"]),
+        (("--since", "2026-01-01T12:00"), ["20260102-killed"]),
+        (("--since", "1h"), []),
+        (("--since", "9999w"), ["20260102-killed", "20260101-whole"]),
+        (("--kernel", "7.3.1"), ["20260101-whole"]),  # of what was killed, that arm never began
         (("--sort", "status"), ["20260101-whole", "20260102-killed"]),
         (("--limit", "1"), ["20260102-killed"]),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,34 @@ def test_compare_of_one_run_fits_72_columns(
     assert "2 trials of each: too few" in out
     (kept,) = [line.split() for line in out.splitlines() if line.strip().startswith("kept")]
     assert kept == ["kept", "426", "MiB", "422", "MiB", "-4", "MiB"]
+
+
+def after(printed: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
+    printed()
+    return capsys.readouterr().out
+
+
+def test_run_ends_with_what_compare_says(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = results / "20260101-one"
+    _, compared, _ = typed(capsys, "compare", directory)
+    assert "426 MiB" in compared
+    assert after(lambda: compare_module.print_run_comparison(directory), capsys) == compared
+    _, as_json, _ = typed(capsys, "compare", directory, "--json")
+    assert compare_module.run_comparison_as_json(directory) == json.loads(as_json)["comparisons"][0]
+
+
+def test_a_run_of_many_arms_ends_with_sentences_and_says_where_the_tables_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = tuple(replace(ARMS[0], name=f"arm-{number}") for number in range(5))
+    directory = write_run(tmp_path, arms=arms, snapshots=False)
+    summary.refresh(directory)
+    out = after(lambda: compare_module.print_run_comparison(directory), capsys)
+    assert out.count("too few to tell a difference from chance") == 4
+    assert "426 MiB" not in out
+    assert out.splitlines()[-1].startswith(f"next: orchestrator compare {directory}")
+    alone = write_run(tmp_path, "alone", arms=ARMS[:1], snapshots=False)
+    assert after(lambda: compare_module.print_run_comparison(alone), capsys) == ""
 
 
 def test_compare_of_two_runs_as_json(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,18 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lxml import etree
+from played import PROGRESS, Trials, places
 from synthetic_run import write_run
+from test_execute import plan
 
 from orchestrator import summary
 from orchestrator.cli import main
-from orchestrator.errors import BadInputError
-from orchestrator.report.gate import outcome_sentences
+from orchestrator.errors import BadInputError, GuestLostError
+from orchestrator.plan import Plan
+from orchestrator.report.gate import next_words, outcome_sentences, verdict_line
 from orchestrator.report.junit import write_junit
+from orchestrator.report.page import build_report
+from orchestrator.run.execute import execute_plan, resume_run
+from orchestrator.store import open_run
 from orchestrator.verdict import (
     ArmFigures,
+    Change,
     Gate,
+    Outcome,
     RunFigures,
     TrialFigures,
+    figures_of,
     read_baseline,
     read_outcome,
     write_baseline,
@@ -64,7 +73,9 @@ def test_more_memory_kept_is_a_regression_and_fails() -> None:
     (kept,) = (sentence for sentence in said if "shortfall" in sentence)
     assert kept.startswith("Regression: unplug_shortfall_bytes of a: ")
     assert "MiB more than the baseline [" in kept
-    assert kept.endswith(", +49 %.")
+    assert kept.endswith(", +49 % (median 101 MiB before, 149.5 MiB now).")
+    assert verdict_line(outcome) == ("bad", "baseline: not kept (2 of 3 metrics, base)")
+    assert list(next_words(outcome, "r1"))[1].startswith("orchestrator baseline r1 -o ")
 
 
 def test_less_is_an_improvement_and_passes_unless_any_change_fails() -> None:
@@ -87,6 +98,7 @@ def test_too_few_trials_are_undecided_and_say_so() -> None:
     assert {one.word for one in outcome.changes} == {"undecided"}
     assert outcome.passed
     assert "too few trials to say" in outcome_sentences(outcome)[0]
+    assert verdict_line(outcome) == ("poor", "baseline: kept, for nothing could be decided (base)")
 
 
 def test_what_cannot_be_compared_fails_and_says_why() -> None:
@@ -103,11 +115,68 @@ def test_what_cannot_be_compared_fails_and_says_why() -> None:
 
 
 def test_a_baseline_of_something_else_is_told_before_anything_runs() -> None:
-    with pytest.raises(BadInputError, match="is of scenario 'nightly', not of 'other'"):
-        Gate(BASE).must_fit("other", ["a"])
-    with pytest.raises(BadInputError, match="none of the arms"):
-        Gate(BASE).must_fit("nightly", ["b"])
-    Gate(BASE).must_fit("nightly", ["a", "b"])
+    plan = {"scenario": "nightly", "guest": "debian-13", "arms": [{"name": "b"}, {"name": "a"}]}
+    base = replace(BASE, arms=(replace(BASE.arms[0], does={"guest": '"debian-13"'}),))
+    Gate(base).must_fit(plan)
+    for other, why in (
+        ({"scenario": "other"}, "scenario: nightly against other"),
+        ({"guest": "debian-14"}, "guest of a is not the same"),
+        ({"arms": [{"name": "b"}]}, "no arm in common"),
+    ):
+        with pytest.raises(BadInputError, match=why):
+            Gate(base).must_fit(plan | other)
+    with pytest.raises(BadInputError, match="schema version: 0 against 1"):
+        Gate(replace(base, schema_version=0)).must_fit(plan)
+    Gate(base, varies=("guest",)).must_fit(plan | {"guest": "debian-14"})
+    Gate(base, force=True).must_fit(plan | {"scenario": "other"})
+
+
+def arm_with(figures: RunFigures, **metrics: float) -> RunFigures:
+    """The run with these metrics in all its trials."""
+    (arm,) = figures.arms
+    return replace(
+        figures,
+        arms=(replace(arm, trials=tuple(replace(one, metrics=metrics) for one in arm.trials)),),
+    )
+
+
+def test_of_a_rate_less_is_worse() -> None:
+    rate = "workload_ops_per_second"
+    before, after = arm_with(BASE, **{rate: 1000.0}), arm_with(run(0.0), **{rate: 900.0})
+    assert words(Gate(before), after) == {rate: "regression"}
+    assert words(Gate(after), before) == {rate: "improvement"}
+
+
+def test_what_is_tolerated_is_told_and_passes_but_growth_from_nothing_is_more_than_any_share() -> None:
+    worse = run(150.0, seed=2)
+    outcome = Gate(BASE, "regression", tolerated=0.6).judge(worse)
+    assert {one.word for one in outcome.changes} == {"tolerated", "change"}
+    assert outcome.passed
+    assert any(
+        said.startswith("Worse, by less than the 60 % of it that") for said in outcome_sentences(outcome)
+    )
+    assert not Gate(BASE, "regression", tolerated=0.4).judge(worse).passed
+    nothing, something = arm_with(BASE, **{SHORTFALL: 0.0}), arm_with(worse, **{SHORTFALL: 64.0 * MIB})
+    assert not Gate(nothing, "regression", tolerated=9.0).judge(something).passed
+
+
+def test_the_level_is_that_of_compare() -> None:
+    slightly = run(104.0, seed=2)
+    assert words(Gate(BASE, level=0.4), slightly)[SHORTFALL] == "regression"
+    assert words(Gate(BASE, level=0.001), slightly)[SHORTFALL] == "none"
+
+
+def test_what_is_gone_is_undecided_and_not_silently_left_out() -> None:
+    outcome = Gate(BASE, "regression").judge(arm_with(run(100.0, seed=3), **{SHORTFALL: 100.0 * MIB}))
+    gone = {one.metric: one.reason for one in outcome.changes if one.word == "undecided"}
+    assert gone == {ACHIEVED: "no reading in a", NEEDED: "no reading in a"}
+    assert outcome.passed
+    said = f"Undecided of a: {NEEDED} and {ACHIEVED}: no reading in a."
+    assert said in outcome_sentences(outcome)
+    two = replace(BASE, arms=(*BASE.arms, replace(BASE.arms[0], name="b")))
+    lost = [one for one in Gate(two).judge(run(100.0)).changes if one.arm == "b"]
+    assert {(one.word, one.reason) for one in lost} == {("undecided", "no trial of the arm was begun")}
+    assert len(lost) == 3
 
 
 def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -122,6 +191,8 @@ def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ("", "is no baseline"),
         ("[]", "is no baseline"),
+        ("[" * 100_000, "is no baseline"),
+        ('{"figures": {}}', "is no baseline"),
         ('{"baseline": 2}', "of format 2; this program reads 1"),
         ('{"baseline": 1, "figures": {"run": 5}}', "is damaged"),
     ],
@@ -132,6 +203,28 @@ def test_files_that_are_no_baseline(tmp_path: Path, text: str, why: str) -> None
         read_baseline(tmp_path / "b.json")
     with pytest.raises(BadInputError, match="No such file"):
         read_baseline(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("value", ['"many"', "true", "null", "NaN", "1e999"])
+def test_a_figure_that_is_no_number_is_told(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "b.json"
+    write_baseline(path, arm_with(BASE, **{SHORTFALL: 12345.0}))
+    path.write_text(path.read_text().replace("12345.0", value, 1))
+    with pytest.raises(BadInputError, match="is damaged"):
+        read_baseline(path)
+
+
+def test_only_a_baseline_is_written_over(tmp_path: Path) -> None:
+    scenario, old = tmp_path / "s.yaml", tmp_path / "old.json"
+    scenario.write_text("version: 1\n")
+    with pytest.raises(BadInputError, match="is no baseline: it is not written over"):
+        write_baseline(scenario, BASE)
+    assert scenario.read_text() == "version: 1\n"
+    old.write_text('{"baseline": 0}')  # one of another format is one
+    write_baseline(old, BASE)
+    assert read_baseline(old) == BASE
+    with pytest.raises(BadInputError, match="no folder"):
+        write_baseline(tmp_path / "none" / "b.json", BASE)
 
 
 def test_an_outcome_is_kept_and_is_in_junit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,9 +242,21 @@ def test_an_outcome_is_kept_and_is_in_junit(tmp_path: Path, capsys: pytest.Captu
     assert cases[f"{SHORTFALL} of a"].find("failure").get("type") == "regression"
     assert cases[f"{NEEDED} of a"].find("failure") is None
     assert suite.get("failures") == "2"
+    assert "change: " in (cases[f"{NEEDED} of a"].findtext("system-out") or "")
+    page = build_report(directory).read_text()
+    assert "Baseline: not kept (2 of 3 metrics, base)." in page
+    assert "unplug_shortfall_bytes of a: 49.5 MiB more than the baseline" in page
     with pytest.raises(SystemExit):
         main(["show", str(directory)])
     assert "baseline: not kept" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["show", str(directory), "--json"])
+    shown = json.loads(capsys.readouterr().out)["gate"]
+    assert (shown["baseline"], shown["passed"], len(shown["changes"])) == ("base", False, 3)
+    write_outcome(directory, replace(outcome, fail_on="nothing"))
+    assert etree.fromstring(write_junit(directory).read_bytes()).get("failures") == "0"
+    write_outcome(directory, replace(outcome, changes=(), refused="kernel of a: x against y"))
+    assert etree.fromstring(write_junit(directory).read_bytes()).get("failures") == "1"
     (directory / "gate.json").write_text("{")
     with pytest.raises(BadInputError, match="cannot be read"):
         read_outcome(directory)
@@ -166,6 +271,9 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out)["trials"] == {"6.12": 1, "7.3-pt-reclaim": 1}
     assert [arm.name for arm in read_baseline(file).arms] == ["6.12", "7.3-pt-reclaim"]
+    with pytest.raises(SystemExit):
+        main(["compare", str(file), str(directory), "--json"])
+    assert json.loads(capsys.readouterr().out)["comparisons"][0]["base"] == directory.name
     file.write_text("nonsense")
     scenario = Path(__file__).parents[2] / "scenarios" / "quickstart.yaml"
     with pytest.raises(SystemExit) as ended:
@@ -173,3 +281,90 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 2
     assert "is no baseline" in capsys.readouterr().err
     assert not (tmp_path / "r").exists(), "nothing was begun"
+
+
+def test_an_unfinished_run_is_no_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = write_run(tmp_path / "results", trials=1, finish="interrupted", snapshots=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["baseline", str(directory), "-o", str(tmp_path / "b.json")])
+    assert ended.value.code == 2
+    assert f"orchestrator resume {directory}" in capsys.readouterr().err
+    assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("--varies", "kernel"), "are for --baseline FILE"),
+        (("--tolerate", "5%"), "are for --baseline FILE"),
+        (("--baseline", "none.json", "--tolerate", "-5"), "write for example 5%"),
+        (("--baseline", "none.json"), "none.json: No such file"),
+    ],
+)
+def test_bad_words_are_told_before_anything_runs(
+    typed: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb in (("run", "none.yaml"), ("resume", "none")):
+        with pytest.raises(SystemExit) as ended:
+            main([*verb, *typed])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def played(folder: Path, trials: Trials) -> tuple[Plan, Gate]:
+    """A plan, and a gate of a run of it that was played: without figures, which is enough to fit or not."""
+    planned = plan("  - wait: {time: 1s}\n")
+    execute_plan(planned, places(folder), folder / "first", PROGRESS)
+    trials.ran.clear()
+    first = open_run(folder / "first")
+    return planned, Gate(figures_of(first, summary.load(first)), "regression")
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused", "code"),
+    [
+        ((Change("a", SHORTFALL, "regression", 1.0),), "", 1),
+        ((Change("a", SHORTFALL, "improvement", -1.0),), "", 0),
+        ((Change("a", SHORTFALL, "undecided", reason="few"),), "", 0),
+        ((), "kernel of a", 1),
+    ],
+)
+def test_exit_code_and_folder_say_what_the_gate_found(
+    *,
+    changes: tuple[Change, ...],
+    refused: str,
+    code: int,
+    tmp_path: Path,
+    trials: Trials,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planned, gate = played(tmp_path, trials)
+    found = Outcome("first", "regression", 0.05, changes, refused)
+    monkeypatch.setattr(Gate, "judge", lambda *_: found)
+    result = execute_plan(planned, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate)
+    assert (result.exit_code, open_run(tmp_path / "second").meta["exit_code"]) == (code, code)
+    assert read_outcome(tmp_path / "second") == found
+
+
+def test_a_baseline_that_does_not_fit_is_refused_before_anything_runs(tmp_path: Path, trials: Trials) -> None:
+    _, gate = played(tmp_path, trials)
+    other = plan("  - wait: {time: 2s}\n")
+    with pytest.raises(BadInputError, match="steps of a is not the same"):
+        execute_plan(other, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate)
+    assert trials.ran == []
+    assert not (tmp_path / "second").exists()
+    execute_plan(
+        other, places(tmp_path), tmp_path / "second", PROGRESS, gate=replace(gate, varies=("steps",))
+    )
+    assert len(trials.ran) == 4
+
+
+def test_a_night_that_lost_a_trial_is_held_too_until_it_is_resumed(tmp_path: Path, trials: Trials) -> None:
+    planned, gate = played(tmp_path, trials)
+    trials.ends = {planned.trials[0].id: GuestLostError("gone")}
+    result = execute_plan(planned, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate)
+    assert result.exit_code == 3
+    assert read_outcome(tmp_path / "second") is not None
+    trials.ends = {}
+    assert resume_run(tmp_path / "second", places(tmp_path), PROGRESS).exit_code == 0
+    assert read_outcome(tmp_path / "second") is None, "what was said of less holds no more"

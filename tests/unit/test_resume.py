@@ -4,71 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from played import FACTS, PROGRESS, Trials, places
 from test_execute import plan
 
-from orchestrator.errors import BadInputError, GuestLostError, GuestPanicError, OrchestratorError
+from orchestrator.errors import BadInputError, GuestLostError, GuestPanicError
 from orchestrator.plan import TrialPlan
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
-from orchestrator.run.places import Places
 from orchestrator.run.side_by_side import Ended
-from orchestrator.store import TrialWriter, open_run
+from orchestrator.store import open_run
 
 ROOT = Path(__file__).parents[2]
-FACTS = {"accel": "tcg", "hypervisor": {"qemu": "10.0.2"}, "image": {"key": "k"}}
-
-
-class Trials:
-    """Plays trials: each ends as `ends` says, else completed."""
-
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-        self.ends: dict[str, OrchestratorError | BaseException] = {}
-
-    def run(self, planned: TrialPlan, lab: object, writer: TrialWriter) -> OrchestratorError | None:
-        self.ran.append(planned.id)
-        error = self.ends.get(planned.id)
-        writer.event("trial.begin", 0)
-        if error is not None and not isinstance(error, OrchestratorError):
-            raise error
-        outcome = getattr(error, "outcome", "failed") if error else "completed"
-        writer.event("trial.end", 1, outcome=outcome)
-        writer.close()
-        return error
-
-
-@pytest.fixture
-def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
-    played = Trials()
-
-    @contextmanager
-    def anything(*_: object, **__: object) -> Iterator[object]:
-        yield SimpleNamespace(shell=SimpleNamespace(is_here=True))
-
-    monkeypatch.setattr(execute, "run_trial", played.run)
-    monkeypatch.setattr(execute, "guest_programs", lambda *_: {})
-    monkeypatch.setattr(execute, "runtime_folder", lambda _: nullcontext(Path("/nowhere")))
-    monkeypatch.setattr(execute, "ensure_keys", lambda _: None)
-    boot = SimpleNamespace(kernel=Path("k"))
-    monkeypatch.setattr(execute, "ensure_image", lambda *_, **__: SimpleNamespace(boot_files=lambda _: boot))
-    monkeypatch.setattr(execute, "choose", lambda *_: SimpleNamespace(name="tcg", reason="played"))
-    monkeypatch.setattr(execute, "open_host", anything)
-    monkeypatch.setattr(execute, "guest_facts", lambda *_: FACTS)
-    monkeypatch.setattr(execute, "host_facts", lambda *_: {})
-    return played
-
-
-PROGRESS: Any = SimpleNamespace(note=lambda *_: None, trial=lambda *_: None, trial_done=lambda *_: None)
-
-
-def places(folder: Path) -> Places:
-    return Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", folder / "cache")
 
 
 def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, trials: Trials) -> None:
