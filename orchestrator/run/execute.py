@@ -191,7 +191,8 @@ class Job:
         else:
             acceleration = _accelerate(plan, image, self.definition.default_kernel, host.shell)
         progress.note(acceleration.reason)
-        learn({**host_facts(host), **guest_facts(acceleration, image)})
+        # The host of a nested trial's guest is there only in the trial, which says what it is.
+        learn({**({} if nested else host_facts(host)), **guest_facts(acceleration, image)})
         return Lab(
             host,
             image,

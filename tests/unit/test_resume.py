@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from played import FACTS, PROGRESS, Trials, places
 from test_execute import plan
 
-from orchestrator.errors import BadInputError, GuestLostError, GuestPanicError
+from orchestrator.errors import BadInputError, GuestLostError, GuestPanicError, OrchestratorError
 from orchestrator.plan import TrialPlan
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.run.side_by_side import Ended
-from orchestrator.store import open_run
+from orchestrator.store import TrialWriter, open_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +94,30 @@ def test_another_machine_does_not_go_on(
     monkeypatch.setattr(execute, "guest_facts", lambda *_: {**FACTS, "accel": "kvm"})
     with pytest.raises(BadInputError, match="another accel: tcg"):
         resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+
+
+def test_a_nested_run_is_compared_by_its_nested_hosts(
+    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_nested_hosts = {"qemu": "10.0.13"}
+    of_this_machine = {"hypervisor": {"qemu": "9.2.0"}}
+    facts = {"accel": "kvm", "image": {"key": "k"}}
+    monkeypatch.setattr(execute, "guest_facts", lambda *_: facts)
+    monkeypatch.setattr(execute, "host_facts", lambda *_: of_this_machine)
+    play = trials.run
+
+    def run(planned: TrialPlan, lab: Any, writer: TrialWriter) -> OrchestratorError | None:
+        lab.learn({"hypervisor": of_nested_hosts})
+        return play(planned, lab, writer)
+
+    monkeypatch.setattr(execute, "run_trial", run)
+    planned = plan("  - wait: {time: 1s}\n")
+    trials.ends = {planned.trials[1].id: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, connect="nested")
+    assert open_run(tmp_path / "run").meta["hypervisor"] == of_nested_hosts
+    trials.ends = {}
+    assert resume_run(tmp_path / "run", places(tmp_path), PROGRESS, connect="nested").errors == ()
 
 
 def test_a_run_that_goes_on_is_left_alone(tmp_path: Path, trials: Trials) -> None:
