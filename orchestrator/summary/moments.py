@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING
 
 from orchestrator.store import TrialFolder
@@ -25,7 +26,7 @@ _READINGS = {
 
 
 def moments_of(trial: TrialFolder, frame: pd.DataFrame, others_bytes: float | None) -> tuple[Moment, ...]:
-    """The marks of a trial, in order, each with the last reading before it.
+    """The marks of a trial, in order, each with the last reading before it; None if that one failed.
 
     `others_bytes` are second-level tables of other guests of the host, which are taken off; None where
     these come and go, so that what the host counts says nothing of this one.
@@ -46,10 +47,12 @@ def moments_of(trial: TrialFolder, frame: pd.DataFrame, others_bytes: float | No
 
 
 def _series(frame: pd.DataFrame, source: str, name: str) -> Sequence[tuple[int, float]]:
-    rows = frame[(frame["source"] == source) & (frame["name"] == name)].dropna(subset=["value"])
+    # A probe that fails as a whole says so under the name of `host` (orchestrator.run.sampling): what it had
+    # read before that is of another moment.
+    rows = frame[(frame["source"] == source) & frame["name"].isin([name, "host"])].sort_values("t_ns")
     return list(zip(rows["t_ns"].astype(int), rows["value"].astype(float), strict=True))
 
 
 def _at(rows: Sequence[tuple[int, float]], t_ns: int) -> float | None:
     before = [value for when, value in rows if when <= t_ns]
-    return before[-1] if before else None
+    return before[-1] if before and not isnan(before[-1]) else None

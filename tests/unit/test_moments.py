@@ -83,6 +83,29 @@ def test_a_moment_has_the_last_reading_before_it_without_other_guests(directory:
     assert summary.summarise_run(open_run(directory))[0].moments == one.moments, "as written, so read back"
 
 
+def test_a_reading_of_another_moment_does_not_stand_for_one_that_failed(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "r1", plan_json(ARMS[:1], repeats=1), META)
+    with writer.trial(f"{ARMS[0].name}-01") as trial:
+        trial.event("trial.begin", 0, accel="kvm")
+
+        def read(second: int, name: str, value: float | None, gap: str = "") -> None:
+            row = Observation(second * S, trial.trial_id, "host_pagemap", name, value, "bytes", gap=gap)
+            trial.observe([row])
+
+        for name, value in (("second_level_needed_bytes", 4096.0), ("present_bytes", 8192.0)):
+            read(1, name, value)
+        trial.event("mark", 2 * S, label="filled")
+        read(3, "host", None, "QEMU did not answer")
+        trial.event("mark", 4 * S, label="emptied")
+        read(5, "present_bytes", 1.0)
+        trial.event("mark", 6 * S, label="later")
+        trial.event("trial.end", 7 * S, outcome="completed")
+    writer.finish("completed", 0)
+    (one,) = summary.summarise_run(open_run(writer.directory))
+    assert [moment.needed_bytes for moment in one.moments] == [4096.0, None, None]
+    assert [moment.present_bytes for moment in one.moments] == [8192.0, None, 1.0]
+
+
 def test_a_snapshot_of_the_host_is_none_of_the_guest(directory: Path) -> None:
     one, *_ = summary.saved(open_run(directory))
     assert "guest_page_tables_total" in one.gaps
