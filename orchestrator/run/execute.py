@@ -233,7 +233,7 @@ class Job:
             self.plan.trial(trial.id).model_copy(update={"accel": outside if outside == "tcg" else "auto"})
             for trial in self.trials
         ]
-        workers = SideBySide(run.directory, self.places, self.progress, self.connect, budget)
+        workers = SideBySide(run.directory, self.places, self.progress, self.connect, budget, learn=lab.learn)
         try:
             yield from workers.run(plans)
         finally:

@@ -14,11 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from orchestrator.errors import InfrastructureError, OrchestratorError
 from orchestrator.interrupts import deferred
@@ -61,7 +61,11 @@ class SideBySide:
         progress: Progress,
         connect: str | None,
         budget: Budget,
+        *,
+        learn: Callable[[Mapping[str, object]], None] = lambda _: None,
     ) -> None:
+        """`learn` is told what a trial finds out of a host of its own."""
+        self._learn = learn
         self._run_dir = run_dir
         self._places = places
         self._progress = progress
@@ -137,9 +141,15 @@ class SideBySide:
         worker.process.stdout.close()
 
     def _say(self, worker: _Worker, line: bytes) -> None:
-        with suppress(ValueError, KeyError, TypeError):
-            said: dict[str, Any] = json.loads(line)
-            self._progress.note(f"{worker.plan.id}: {said['text']}")
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return
+        match said:
+            case {"text": text}:
+                self._progress.note(f"{worker.plan.id}: {text}")
+            case {"learned": dict(facts)}:
+                self._learn(facts)
 
     def _ended(self, worker: _Worker) -> Ended:
         self._budget.give_back(worker.plan)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import ExitCode, OrchestratorError
@@ -27,6 +29,10 @@ class _Telling:
 
     def note(self, text: str) -> None:
         print(json.dumps({"text": text}), flush=True)  # noqa: T201  # whoever started this reads it
+
+    def learn(self, facts: Mapping[str, object]) -> None:
+        """What the trial finds out of a host of its own: for meta.json, which is not ours to write."""
+        print(json.dumps({"learned": dict(facts)}), flush=True)  # noqa: T201  # as above
 
     def trial(self, trial_id: str, number: int, total: int) -> None:
         """Whoever started this says so."""
@@ -50,7 +56,8 @@ def main(run_dir: Path, trial_id: str, guests: Path, accel: str, connect: str) -
     try:
         with stopped_by_signals(lambda: None, kill_guests), ExitStack() as stack:
             runtime = stack.enter_context(runtime_folder(run_dir))
-            lab = job.lab(stack, runtime, lambda _: None)
+            # What the run itself found out need not be said again.
+            lab = replace(job.lab(stack, runtime, lambda _: None), learn=progress.learn)
             run_trial(plan.trial(trial_id), lab, writer)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

@@ -37,6 +37,7 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 print(json.dumps({"text": "began"}), flush=True)
 print("no json", flush=True)
+print(json.dumps({"learned": {"second_level": "NPT"}}), flush=True)
 time.sleep(seconds)
 if outcome == "leaves":  # a process that keeps its standard output open
     subprocess.Popen(["sleep", "20"], stderr=subprocess.DEVNULL, start_new_session=True)
@@ -53,6 +54,7 @@ class Watching:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.learned: list[object] = []
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -108,7 +110,7 @@ def workers(
     run_dir: Path, watching: Any, outcomes: dict[str, tuple[str, float]], cores: int = 2
 ) -> SideBySide:
     places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", run_dir / "cache")
-    made = SideBySide(run_dir, places, watching, None, Budget(64 * GIB, cores))
+    made = SideBySide(run_dir, places, watching, None, Budget(64 * GIB, cores), learn=watching.learned.append)
 
     def argv(plan: TrialPlan) -> list[str]:
         outcome, seconds = outcomes[plan.id]
@@ -137,6 +139,7 @@ def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> 
     assert ended["c"].error.details == "what went wrong"
     assert made.most_at_once == 2
     assert "a: began" in watching.notes
+    assert watching.learned == [{"second_level": "NPT"}] * 4, "what a nested host is"
     assert not any("no json" in note for note in watching.notes)
 
 
