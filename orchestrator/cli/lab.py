@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,7 @@ from orchestrator.cli.shell import memory_size
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, InfrastructureError
+from orchestrator.interrupts import deferred
 
 if TYPE_CHECKING:
     from orchestrator.host.labs import RunningLab
@@ -59,7 +63,8 @@ def up_command(*, kernel: str | None, memory: int | None, guests_dir: Path | Non
         words += ["--kernel", kernel] if kernel else []
         words += ["--memory", f"{memory}B"] if memory else []
         cache_dir().mkdir(parents=True, exist_ok=True)
-        lab = _started(words, cache_dir() / "lab.log")
+        with stop_at_signals("ending what was started of the lab"):
+            lab = _started(words, cache_dir() / "lab.log")
     elif kernel or memory:
         raise BadInputError("a lab is up already", hint="orchestrator lab down")
     _tell(lab, as_json=as_json)
@@ -122,17 +127,37 @@ def _started(words: list[str], log: Path) -> RunningLab:
     """Start the process that keeps the lab, and wait until the lab is there."""
 
     argv = [sys.executable, "-m", "orchestrator", "lab", "keep", *words]
-    with log.open("wb") as sink:
-        keeper = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
-        )
+    keeper: subprocess.Popen[bytes] | None = None
     try:
+        # The keeper inherits the lock, and has it for as long as it lives.
+        with _only_one(log.with_suffix(".lock")) as lock, log.open("wb") as sink, deferred():
+            keeper = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
+                pass_fds=[lock],
+            )
         return _when_up(keeper, log)
     except BaseException:
-        if keeper.poll() is None:
+        if keeper and keeper.poll() is None:
             keeper.send_signal(signal.SIGTERM)
             keeper.wait()
         raise
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[int]:
+    """A lock that one lab has at a time, from before its start: its descriptor. Raises BadInputError."""
+    with path.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInputError(
+                "a lab is being started or ended already", hint="orchestrator lab status"
+            ) from None
+        yield lock.fileno()
 
 
 def _when_up(keeper: subprocess.Popen[bytes], log: Path) -> RunningLab:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import BadInputError, InfrastructureError
-from orchestrator.host.runtime import runtime_base
+from orchestrator.host.runtime import must_be_ours, runtime_base
 from orchestrator.host.ssh import SshTarget, own_target
 from orchestrator.processes import lives
 
@@ -49,7 +50,11 @@ class RunningLab:
 
 def find_lab() -> RunningLab | None:
     """The lab of this user that runs, if there is one."""
-    for path in sorted(runtime_base().glob(f"*/{LAB_FILE}")):
+    base = runtime_base()
+    if not base.is_dir():
+        return None
+    must_be_ours(base)  # else anybody could name the process that we shall end and the host that we shall use
+    for path in sorted(base.glob(f"*/{LAB_FILE}")):
         try:
             lab = RunningLab(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
@@ -76,7 +81,8 @@ def address(host: str, runtime: Path) -> str | SshTarget | None:
 
 def end_lab(lab: RunningLab, seconds: float = 60.0) -> None:
     """End a lab, by a signal to the process that keeps it. Raises InfrastructureError."""
-    os.kill(lab.pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(lab.pid, signal.SIGTERM)
     ended = wait_for(
         lambda: None if lives(lab.pid, lab.started_ticks, lab.boot_id) else True, Deadline(seconds), every=0.1
     )

@@ -84,7 +84,7 @@ def runtime_base() -> Path:
     Keep that short, and let others pass through it: passt, started as root, drops to `nobody`.
     """
     # A folder of our own in it, always: it is not for us to change, nor is what else is in it.
-    parent = os.environ.get("ORCHESTRATOR_RUNTIME") or "/var/tmp"  # noqa: S108  # `_must_be_ours` is asked first
+    parent = os.environ.get("ORCHESTRATOR_RUNTIME") or "/var/tmp"  # noqa: S108  # `must_be_ours` is asked first
     return Path(parent).absolute() / f"orchestrator-{os.getuid()}"
 
 
@@ -112,7 +112,7 @@ def runtime_folder(run_dir: Path) -> Iterator[Path]:
 
 def _make_base(base: Path) -> None:
     base.mkdir(mode=0o711, parents=True, exist_ok=True)
-    _must_be_ours(base)
+    must_be_ours(base)
     # Others may pass through to a name they know (passt drops to `nobody`), but not list or write.
     base.chmod(0o711)
 
@@ -122,7 +122,7 @@ def leftovers() -> list[Leftover]:
     base = runtime_base()
     if not base.is_dir():
         return []
-    _must_be_ours(base)
+    must_be_ours(base)
     found = []
     for folder in sorted(base.iterdir()):
         if not _OUR_NAME.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
@@ -224,7 +224,8 @@ def _was_left_in_the_making(folder: Path) -> bool:
     return not strange and time.time() - folder.stat().st_mtime >= END_SECONDS
 
 
-def _must_be_ours(base: Path) -> None:
+def must_be_ours(base: Path) -> None:
+    """Raise InfrastructureError unless a folder is this user's own."""
     status = base.lstat()
     if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
         raise InfrastructureError(
