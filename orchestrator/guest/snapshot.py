@@ -22,7 +22,13 @@ from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import physical_end, ram_segments, read_frames
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import KPF_PGTABLE, KPF_ZERO_PAGE, classify_flags, flag_set
-from orchestrator.model.second_level_tree import count_tree, decode_tree, looks_like_table
+from orchestrator.model.second_level_tree import (
+    ACCESSED,
+    count_tree,
+    decode_tree,
+    has_blank_entries,
+    looks_like_table,
+)
 from orchestrator.model.snapshot import I64, U8, U64, Evidence, Region, Snapshot
 from orchestrator.units import PAGE_BYTES
 
@@ -129,9 +135,10 @@ class SnapshotTaker:
     """Takes snapshots of one guest. Its program runs in the guest from `__enter__` to `__exit__`."""
 
     def __init__(self, guest: Guest, machine: Machine, second_level: str = "") -> None:
-        """`second_level`: EPT or NPT, if the guest is a KVM host whose tables are to be found as well."""
+        """`second_level`: EPT or NPT, if the guest is a KVM host whose tables are to be found as well; with
+        `none` there are none."""
         self._guest = guest
-        self._second_level = second_level
+        self._second_level = second_level if second_level in ACCESSED else ""
         self._machine = machine
         self._channel: Any = None  # paramiko.Channel
         self._cpu: _Cpu | None = None  # after the last snapshot
@@ -154,6 +161,8 @@ class SnapshotTaker:
         # What waits on a per-CPU list may have been one until a moment ago.
         in_use = evidence[pfn] == Evidence.NONE
         pfn, contents = pfn[in_use], contents[in_use]
+        if not has_blank_entries(contents):
+            return {}
         zero_pages = np.flatnonzero(flag_set(flags, KPF_ZERO_PAGE)).astype(np.int64)
         tree = decode_tree(pfn, contents, zero_pages, self._second_level)
         evidence[pfn[tree.linked]] = Evidence.SECOND_LEVEL

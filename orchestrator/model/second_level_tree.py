@@ -60,6 +60,12 @@ def looks_like_table(contents: U64) -> Bool:
     return found
 
 
+def has_blank_entries(contents: U64) -> bool:
+    """Whether the kernel marks entries that map nothing. One before Linux 6.10 has zeros there, so that only
+    full tables look like any: what is found of it says nothing."""
+    return bool((contents == NONPRESENT).any())
+
+
 def decode_tree(pfn: I64, contents: U64, zero_pages: I64, second_level: str) -> SecondLevelTree:
     """The tree of the tables `pfn` (sorted), with `contents` (n, 512). `zero_pages` (sorted) are frames."""
     mapped = (contents & MMU_PRESENT) != 0

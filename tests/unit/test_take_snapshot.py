@@ -6,6 +6,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fakes import DEVICE, FakeChannel, FakeDomain, FakeShell
 from orchestrator.errors import GuestLostError, InfrastructureError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
-from orchestrator.guest.snapshot import SnapshotTaker
+from orchestrator.guest.snapshot import SnapshotTaker, _tables_among
 from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
 from orchestrator.model.frames import KPF_BUDDY, KPF_PGTABLE
@@ -251,3 +252,24 @@ def test_dimms_are_regions_of_linux_memory_blocks(tmp_path: Path, memory: int) -
         ("dimm0", 1 << 20, 65536, 32768),
         ("dimm1", (1 << 20) + 65536, 16384, 16384),
     ]
+
+
+@pytest.mark.parametrize(
+    ("second_level", "unused", "found"), [("NPT", 1 << 63, True), ("NPT", 0, False), ("none", 1 << 63, False)]
+)
+def test_tables_of_a_host_are_told_only_where_they_can_be(
+    tmp_path: Path, memory: int, second_level: str, unused: int, found: bool
+) -> None:
+    # A full table, and one above it: before Linux 6.10 entries without use are zeros, and it looks like none.
+    link, leaf = 0xC27, 0xE07
+    tables = np.full((2, 512), unused, dtype=np.uint64)
+    tables[0, 0] = 4 << 12 | link
+    tables[1] = np.arange(512) << 12 | leaf
+    with SnapshotTaker(guest(tmp_path, memory), MACHINE, second_level) as taker:
+        looked = taker._second_level
+        pfn, contents = _tables_among((np.array([3, 4]), tables))
+        outside: Any = SimpleNamespace(second_level=(pfn, contents) if looked else None)
+        evidence = np.zeros(8, dtype=np.uint8)
+        notes = taker._second_level_tables(outside, np.zeros(8, dtype=np.uint64), evidence)
+    assert ("second_level" in notes) is found
+    assert bool(evidence.any()) is found
