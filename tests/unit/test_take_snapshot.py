@@ -264,7 +264,7 @@ def test_tables_of_a_host_are_told_only_where_they_can_be(
     link, leaf = 0xC27, 0xE07
     tables = np.full((2, 512), unused, dtype=np.uint64)
     tables[0, 0] = 4 << 12 | link
-    tables[1] = np.arange(512) << 12 | leaf
+    tables[1] = np.arange(0x1000, 0x1200) << 12 | leaf
     with SnapshotTaker(guest(tmp_path, memory), MACHINE, second_level) as taker:
         looked = taker._second_level
         pfn, contents = _tables_among((np.array([3, 4]), tables))
