@@ -6,6 +6,7 @@ PMD tables above them are counted, not budgeted.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -42,16 +43,16 @@ _GOES_TO: Final = {
 }
 # numba takes plain integers only.
 _LET_GO, _TOUCH = int(Event.LET_GO), int(Event.TOUCH)
-_NOTHING, _ALL_LEVELS = int(Frees.NOTHING), int(Frees.ALL_LEVELS)
+_NOTHING = int(Frees.NOTHING)
 _CHILD_SHIFT: Final = 9  # 512 tables hang below one PMD table
 
+# What is counted; of a touch that does not meet its table here, by where the table was.
 _COUNTERS: Final = (
-    *("remote_hits", "cold_misses", "rebuilt", "decompressed", "swapped_in", "retries", "freed"),
-    *("taken", "peak_tables", "end_tables", "over_budget", "upper_freed", "upper_tables", "misses"),
-    "not_moved",
+    *("cold_misses", "", "rebuilt", "remote_hits", "decompressed", "swapped_in"),
+    *("freed", "taken", "retries", "upper_freed", "upper_tables", "not_moved"),
+    *("peak_tables", "end_tables", "over_budget"),
 )
-_REMOTE_HITS, _COLD, _REBUILT, _DECOMPRESSED, _SWAPPED_IN, _RETRIES, _FREED = range(7)
-_TAKEN, _PEAK, _END, _OVER, _UPPER_FREED, _UPPER, _MISSES, _NOT_MOVED = range(7, 15)
+_FREED, _TAKEN, _RETRIES, _UPPER_FREED, _UPPER, _NOT_MOVED, _PEAK, _END, _OVER = range(6, 15)
 
 
 def replay(
@@ -85,8 +86,7 @@ def replay(
     room = trace.tables
     if action is Action.MIGRATE and other_nodes_bytes is not None:
         room = min(room, other_nodes_bytes // PAGE_BYTES)
-    # Where taking may fail, all tables may be there at once.
-    most_tables = budget_tables if room == trace.tables else trace.tables
+    all_levels = chosen.frees is Frees.ALL_LEVELS
     counts = np.zeros(len(_COUNTERS), dtype=np.int64)
     _replay(
         trace.table,
@@ -95,25 +95,28 @@ def replay(
         budget_tables,
         _GOES_TO[action],
         int(chosen.frees),
+        np.zeros((trace.tables >> _CHILD_SHIFT) + 1, dtype=np.int32) if all_levels else None,
+        np.full(trace.tables, -freeze_touches - 1, dtype=np.int64) if freeze_touches else None,
         freeze_touches,
         room,
-        chosen.state(trace, most_tables, seed),
+        # Where taking may fail, all tables may be there at once.
+        chosen.state(trace, budget_tables if room == trace.tables else trace.tables, seed),
         chosen.functions.touched,
         chosen.functions.admitted,
         chosen.functions.victim,
         chosen.functions.forgotten,
         counts,
     )
-    found = dict(zip(_COUNTERS, counts.tolist(), strict=True))
-    taken, misses = found.pop("taken"), found.pop("misses")
+    found = {name: value for name, value in zip(_COUNTERS, counts.tolist(), strict=True) if name}
     by_action = {
         Action.DROP: "dropped",
         Action.MIGRATE: "migrated",
         Action.COMPRESS: "compressed",
         Action.SWAP: "swapped_out",
     }
-    touches = trace.touches
-    return ReplayCounts(touches=touches, hits=touches - misses, **{by_action[action]: taken}, **found)
+    found[by_action[action]] = found.pop("taken")
+    one = ReplayCounts(touches=trace.touches, **found)
+    return replace(one, hits=one.touches - one.misses)
 
 
 @njit
@@ -124,6 +127,8 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
     budget: int,
     goes_to: int,
     frees: int,
+    below: Any,
+    taken_at: Any,
     freeze: int,
     room: int,
     state: Any,
@@ -133,12 +138,13 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
     forgotten: Any,
     counts: I64,
 ) -> None:
+    # What a replay does without is None, and numba compiles it out: on the way of a miss, it is the branches
+    # and stores that take time, not memory (docs/model.md, Speed).
     place = np.zeros(tables, dtype=np.uint8)
-    taken_at = np.full(tables if freeze > 0 else 0, -freeze - 1, dtype=np.int64)
-    below = np.zeros((tables >> _CHILD_SHIFT) + 1, dtype=np.int32)  # entries of each PMD table
-    upper_there = np.zeros(len(below), dtype=np.uint8)
-    here = away = 0
+    upper_there = np.zeros((tables >> _CHILD_SHIFT) + 1, dtype=np.uint8)
+    here = away = peak = over = taken = 0
     plain = _HERE | (_TOUCH << _CONTENT_SHIFT)
+    gone_to = goes_to | (_TOUCH << _CONTENT_SHIFT)
     for now in range(len(table)):
         which, what = int(table[now]), int(kind[now])
         found = int(place[which])
@@ -159,12 +165,13 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
                 if where in (_HERE, _REMOTE):
                     counts[_FREED] += 1
                 place[which] = _GONE
-                upper = which >> _CHILD_SHIFT
-                below[upper] -= 1
-                if below[upper] == 0 and frees == _ALL_LEVELS:
-                    upper_there[upper] = 0
-                    counts[_UPPER_FREED] += 1
-                    counts[_UPPER] -= 1
+                if below is not None:
+                    upper = which >> _CHILD_SHIFT
+                    below[upper] -= 1
+                    if below[upper] == 0:
+                        upper_there[upper] = 0
+                        counts[_UPPER_FREED] += 1
+                        counts[_UPPER] -= 1
             else:
                 place[which] = where
             continue
@@ -173,28 +180,20 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
             place[which] = _HERE | (holds << _CONTENT_SHIFT)
             touched(state, which, now)
             continue
+        counts[where] += 1
         if where == _REMOTE:
             place[which] = _REMOTE | (holds << _CONTENT_SHIFT)
-            counts[_REMOTE_HITS] += 1
             continue
         # It has to come.
-        counts[_MISSES] += 1
-        if freeze > 0 and now - taken_at[which] <= freeze:
-            counts[_RETRIES] += 1
-        if where == _NEVER:
-            counts[_COLD] += 1
-        elif where == _COMPRESSED:
-            counts[_DECOMPRESSED] += 1
-        elif where == _SWAPPED:
-            counts[_SWAPPED_IN] += 1
-        else:
-            counts[_REBUILT] += 1
-        if where in (_NEVER, _GONE):
+        if taken_at is not None:
+            counts[_RETRIES] += now - taken_at[which] <= freeze
+        if below is not None:
+            below[which >> _CHILD_SHIFT] += where in (_NEVER, _GONE)
+        # A PMD table is made with the first table below it; only where they are freed, again.
+        if where == _NEVER or (below is not None and where == _GONE):
             upper = which >> _CHILD_SHIFT
-            if upper_there[upper] == 0:
-                upper_there[upper] = 1
-                counts[_UPPER] += 1
-            below[upper] += 1
+            counts[_UPPER] += upper_there[upper] == 0
+            upper_there[upper] = 1
         if here >= budget:
             gone = NOBODY
             if away < room:
@@ -204,19 +203,19 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
             if gone != NOBODY:
                 here -= 1
                 if place[gone] >> _CONTENT_SHIFT == _TOUCH:
-                    counts[_TAKEN] += 1
-                    place[gone] = goes_to | (_TOUCH << _CONTENT_SHIFT)
+                    taken += 1
+                    place[gone] = gone_to
                     away += goes_to == _REMOTE
                 else:  # nothing but the zero page is in it: it is freed, whatever the action
                     counts[_FREED] += 1
                     place[gone] = _GONE
-                if place[gone] & _PLACE_MASK == _GONE:
-                    below[gone >> _CHILD_SHIFT] -= 1
-                if freeze > 0:
+                if below is not None:
+                    below[gone >> _CHILD_SHIFT] -= place[gone] & _PLACE_MASK == _GONE
+                if taken_at is not None:
                     taken_at[gone] = now
         here += 1
-        counts[_OVER] += here > budget
-        counts[_PEAK] = max(counts[_PEAK], here)
+        over += here > budget
+        peak = max(peak, here)
         place[which] = _HERE | (holds << _CONTENT_SHIFT)
         admitted(state, which, now)
-    counts[_END] = here
+    counts[_TAKEN], counts[_PEAK], counts[_END], counts[_OVER] = taken, peak, here, over

@@ -54,14 +54,20 @@ def write_requests(trace: Trace, path: Path) -> Path:
     return path
 
 
-def their_misses(policy: str, requests: Path, events: int, budget_tables: int) -> int:
+DEFAULT_TABLE = 24  # libcachesim's hash table has 2**24 places unless it is told otherwise
+TUNED_TABLES = (16, 18)  # what suits 15,000 to 200,000 objects: up to seven times as fast
+
+
+def their_misses(
+    policy: str, requests: Path, events: int, budget_tables: int, *, hashpower: int = TUNED_TABLES[-1]
+) -> int:
     """Misses that libcachesim counts."""
     reader = libcachesim.TraceReader(
         str(requests),
         trace_type=libcachesim.TraceType.ORACLE_GENERAL_TRACE,
         reader_init_params=libcachesim.ReaderInitParam(ignore_obj_size=True),
     )
-    cache = OTHERS[policy](budget_tables, reader=reader)
+    cache = OTHERS[policy](budget_tables, hashpower=hashpower, reader=reader)
     ratio, _ = cache.process_trace(reader)
     misses = float(ratio) * events
     assert abs(misses - round(misses)) < 1e-3, "a ratio that is no whole number of misses"

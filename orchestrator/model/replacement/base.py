@@ -65,7 +65,7 @@ class Replacement(ABC):
         return self.functions.victim is not nobody
 
     @abstractmethod
-    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:
         """Fresh arrays for one replay; the four functions get them as their first argument."""
 
 
@@ -142,6 +142,51 @@ def pop(queue: Any) -> int:
 def leave(queue: Any, table: int) -> None:
     """Take `table` out, wherever it waits, if it does."""
     queue[1][table] = _OUT
+
+
+# Lists of tables, linked both ways: a row of four words for each table, for the head of each list, and one
+# for the policy. Words 0 and 1 are the rows before and after, 2 and 3 the policy's own. A list is a ring
+# through its head, so that taking a table out has no branch; one array, since numba counts references to
+# every array that it takes out of a tuple, atomically, and those cost more than what is done here.
+_BEFORE, _AFTER = 0, 1
+
+
+def new_nodes(tables: int, lists: int) -> Any:
+    """Rows for `tables` tables and `lists` empty lists, whose heads are rows `tables` and following."""
+    nodes = np.zeros((tables + lists + 1, 4), dtype=np.int32)
+    heads = np.arange(tables, tables + lists)
+    nodes[heads, _BEFORE] = nodes[heads, _AFTER] = heads
+    return nodes
+
+
+@inlined
+def append_node(nodes: Any, head: int, table: int) -> None:
+    """Put `table` at the end of the list at `head`; it must be in none."""
+    last = nodes[head, _BEFORE]
+    nodes[table, _BEFORE] = last
+    nodes[table, _AFTER] = head
+    nodes[last, _AFTER] = table
+    nodes[head, _BEFORE] = table
+
+
+@inlined
+def unlink_node(nodes: Any, table: int) -> None:
+    """Take `table` out of the list that it is in."""
+    before, after = nodes[table, _BEFORE], nodes[table, _AFTER]
+    nodes[before, _AFTER] = after
+    nodes[after, _BEFORE] = before
+
+
+@inlined
+def next_node(nodes: Any, table: int) -> Any:
+    """The table behind `table`, or the head of the list that it ends."""
+    return nodes[table, _AFTER]
+
+
+@inlined
+def first_node(nodes: Any, head: int) -> Any:
+    """The first table of the list at `head`, or `head` where it is empty."""
+    return nodes[head, _AFTER]
 
 
 def random_state(seed: int) -> U64:

@@ -7,96 +7,88 @@ from typing import Any
 import numpy as np
 
 from orchestrator.model.jit import inlined
-from orchestrator.model.replacement.base import NOBODY, Functions, Replacement
+from orchestrator.model.replacement.base import (
+    NOBODY,
+    Functions,
+    Replacement,
+    append_node,
+    first_node,
+    new_nodes,
+    next_node,
+    unlink_node,
+)
 from orchestrator.model.trace import Trace
 
 _MAX_GENERATIONS = 4  # MAX_NR_GENS, include/linux/mmzone.h
 _MIN_GENERATIONS = 2  # MIN_NR_GENS: with fewer than these and one more, the next walk is due
-_NONE = -1
+_ACCESSED = 2  # a node's third word
 
-# In `facts`: number of the oldest and the youngest generation, victims since the last walk, and how many
-# there have to be before the next one.
-_OLDEST, _YOUNGEST, _SINCE, _PACE = 0, 1, 2, 3
-
-
-@inlined
-def _unlink(state: Any, table: int) -> None:
-    _, home, links, ends, _ = state
-    before, after = links[table, 0], links[table, 1]
-    if before == _NONE:
-        ends[home[table], 0] = after
-    else:
-        links[before, 1] = after
-    if after == _NONE:
-        ends[home[table], 1] = before
-    else:
-        links[after, 0] = before
-    home[table] = _NONE
+# Words of the last row: number of the oldest and the youngest generation, victims since the last walk, and
+# how many there have to be before the next one.
+_OLDEST, _YOUNGEST, _SINCE, _PACE = range(4)
 
 
 @inlined
-def _append(state: Any, table: int, generation: int) -> None:
-    _, home, links, ends, _ = state
-    slot = generation % _MAX_GENERATIONS
-    home[table] = slot
-    last = ends[slot, 1]
-    links[table, 0] = last
-    links[table, 1] = _NONE
-    ends[slot, 1] = table
-    if last == _NONE:
-        ends[slot, 0] = table
-    else:
-        links[last, 1] = table
+def _list_of(nodes: Any, generation: int) -> int:
+    return len(nodes) - 1 - _MAX_GENERATIONS + generation % _MAX_GENERATIONS
 
 
 @inlined
-def _touched(state: Any, table: int, now: int) -> None:
-    state[0][table] = 1
+def _touched(nodes: Any, table: int, now: int) -> None:
+    nodes[table, _ACCESSED] = 1
 
 
 @inlined
-def _admitted(state: Any, table: int, now: int) -> None:
-    state[0][table] = 0
-    _append(state, table, state[4][_YOUNGEST])
+def _admitted(nodes: Any, table: int, now: int) -> None:
+    nodes[table, _ACCESSED] = 0
+    append_node(nodes, _list_of(nodes, nodes[len(nodes) - 1, _YOUNGEST]), table)
 
 
 @inlined
-def _walk(state: Any) -> None:
+def _walk(nodes: Any) -> None:
     """Open a generation and put into it what was accessed since the last walk (inc_max_seq(), walk_mm())."""
-    accessed, _, links, ends, facts = state
-    facts[_YOUNGEST] += 1
-    facts[_SINCE] = 0
-    for generation in range(facts[_OLDEST], facts[_YOUNGEST]):
-        table = ends[generation % _MAX_GENERATIONS, 0]
-        while table != _NONE:
-            after = links[table, 1]
-            if accessed[table] != 0:
-                accessed[table] = 0
-                _unlink(state, table)
-                _append(state, table, facts[_YOUNGEST])
+    facts = len(nodes) - 1
+    nodes[facts, _YOUNGEST] += 1
+    nodes[facts, _SINCE] = 0
+    young = _list_of(nodes, nodes[facts, _YOUNGEST])
+    for generation in range(nodes[facts, _OLDEST], nodes[facts, _YOUNGEST]):
+        head = _list_of(nodes, generation)
+        table = first_node(nodes, head)
+        while table != head:
+            after = next_node(nodes, table)
+            if nodes[table, _ACCESSED] != 0:
+                nodes[table, _ACCESSED] = 0
+                unlink_node(nodes, table)
+                append_node(nodes, young, table)
             table = after
 
 
 @inlined
-def _victim(state: Any, now: int) -> int:
-    accessed, _, _, ends, facts = state
-    facts[_SINCE] += 1
+def _victim(nodes: Any, now: int) -> int:
+    facts = len(nodes) - 1
+    nodes[facts, _SINCE] += 1
     while True:
-        few = facts[_YOUNGEST] - facts[_OLDEST] + 1 <= _MIN_GENERATIONS
-        if few and facts[_SINCE] > facts[_PACE]:
-            _walk(state)
-        table = ends[facts[_OLDEST] % _MAX_GENERATIONS, 0]
-        if table != _NONE:
-            _unlink(state, table)
-            if accessed[table] == 0:
+        few = nodes[facts, _YOUNGEST] - nodes[facts, _OLDEST] + 1 <= _MIN_GENERATIONS
+        if few and nodes[facts, _SINCE] > nodes[facts, _PACE]:
+            _walk(nodes)
+        head = _list_of(nodes, nodes[facts, _OLDEST])
+        table = first_node(nodes, head)
+        if table != head:
+            unlink_node(nodes, table)
+            if nodes[table, _ACCESSED] == 0:
                 return int(table)
             # Met with its bit set, it is young again (sort_folio(), folio_inc_gen()).
-            accessed[table] = 0
-            _append(state, table, facts[_YOUNGEST])
-        elif facts[_OLDEST] < facts[_YOUNGEST]:
-            facts[_OLDEST] += 1
+            nodes[table, _ACCESSED] = 0
+            append_node(nodes, _list_of(nodes, nodes[facts, _YOUNGEST]), table)
+        elif nodes[facts, _OLDEST] < nodes[facts, _YOUNGEST]:
+            nodes[facts, _OLDEST] += 1
         else:
             return NOBODY
+
+
+@inlined
+def _forgotten(nodes: Any, table: int) -> None:
+    unlink_node(nodes, table)
 
 
 class Generations(Replacement, name="generations"):
@@ -106,14 +98,9 @@ class Generations(Replacement, name="generations"):
     taken, so that it costs a bounded number of steps a victim.
     """
 
-    functions = Functions(_touched, _admitted, _victim, _unlink)
+    functions = Functions(_touched, _admitted, _victim, _forgotten)
 
-    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:  # noqa: ARG002  # no chance in it
-        pace = min(budget_tables, trace.tables) // 8
-        return (
-            np.zeros(trace.tables, dtype=np.uint8),
-            np.full(trace.tables, _NONE, dtype=np.int8),
-            np.full((trace.tables, 2), _NONE, dtype=np.int32),
-            np.full((_MAX_GENERATIONS, 2), _NONE, dtype=np.int32),
-            np.array([0, 1, 0, pace], dtype=np.int64),
-        )
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:  # noqa: ARG002  # no chance in it
+        nodes = new_nodes(trace.tables, _MAX_GENERATIONS)
+        nodes[-1] = np.array([0, 1, 0, min(budget_tables, trace.tables) // 8])
+        return nodes
