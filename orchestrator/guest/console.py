@@ -69,6 +69,8 @@ def mirrored(shell: HostShell, there: Path, here: Path) -> Console:
     """The console of a guest elsewhere: what it prints to `there` is brought to `here`."""
     if shell.is_here:
         return Console(here)
+    # What another guest printed there would hide as much of this one's. QEMU begins anew, too.
+    here.write_bytes(b"")
 
     def fetch() -> None:
         # A host that is lost has no more to tell; what came before is kept.

@@ -215,6 +215,7 @@ def test_a_file_is_copied_once(target: SshTarget, tmp_path: Path, monkeypatch: p
 def test_a_console_elsewhere_is_brought_here(target: SshTarget, tmp_path: Path) -> None:
     there, here = tmp_path / "there.log", tmp_path / "here.log"
     there.write_text("one\n")
+    here.write_text("of the guest before\n")
     with remote_shell(target) as remote:
         console = mirrored(remote, there, here)
         assert console.text() == "one\n"
