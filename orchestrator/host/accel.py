@@ -93,7 +93,9 @@ def probe_kvm_of(shell: HostShell, kernel: Path) -> str:
     """`probe_kvm` on a host elsewhere, for a kernel that is there."""
     if not shell.texts("/sys/module/kvm/parameters/*"):
         return f"{shell.name} has no KVM"
-    argv = ["timeout", f"{KVM_PROBE_SECONDS:.0f}", "qemu-system-x86_64", "-machine", "q35", "-accel", "kvm"]
+    # Should timeout(1) be killed, so is QEMU: a kernel that hangs would keep a CPU of theirs busy for good.
+    argv = ["timeout", "-k", "5", f"{KVM_PROBE_SECONDS:.0f}", "setpriv", "--pdeathsig", "KILL"]
+    argv += ["qemu-system-x86_64", "-machine", "q35", "-accel", "kvm"]
     argv += ["-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     argv += ["-serial", "stdio", "-kernel", str(kernel)]
     argv += ["-append", "console=ttyS0 earlyprintk=serial panic=-1"]

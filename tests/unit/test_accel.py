@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.host import accel
-from orchestrator.host.accel import choose, probe_kvm, second_level
+from orchestrator.host.accel import choose, probe_kvm, probe_kvm_of, second_level
 from orchestrator.host.shell import HostShell
 
 # Finds the console that the caller wants written: `-serial file:PATH`.
@@ -135,3 +138,31 @@ def test_second_level(machine: Path, module: str, name: str, value: str, expecte
     assert second_level(HostShell()) == "none"
     parameter(machine, module, name, value)
     assert second_level(HostShell()) == expected
+
+
+def test_a_probe_elsewhere_ends_with_whoever_asked(machine: Path) -> None:
+    module = machine / "modules" / "kvm" / "parameters"
+    pid = machine / "pid"
+    qemu(machine, f"echo $$ >{pid}\n" + _STAY)
+
+    def call(name: str, *words: Any, **_: object) -> object:
+        if name == "texts":
+            return {str(module): "1"}
+        asked = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *words[0]])  # as the reader does it
+        assert wait_for(lambda: pid.exists() and pid.read_text() or None, Deadline(10), every=0.05)
+        asked.kill()
+        asked.wait()
+        return {"code": None, "out": "", "err": ""}
+
+    assert "cannot run a stock kernel" in probe_kvm_of(HostShell(call), machine / "vmlinuz")
+    gone = wait_for(lambda: None if runs(int(pid.read_text())) else True, Deadline(5), every=0.05)
+    if not gone:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    assert gone
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
