@@ -132,8 +132,9 @@ def booted(
         _overlay(host.shell, host.shell.place(image.disk, _key(image, image.disk)), files.disk)
         console = mirrored(host.shell, files.console_log, log)
         xml = domain_xml(name, machine, files, accel=accel, guest_address=GUEST_ADDRESS)
-        if host.shell.target and not keep:
-            stack.enter_context(noted(host.runtime, host.shell.target, name, folder))
+        target = host.shell.target
+        if target and not target.ours and not keep:
+            stack.enter_context(noted(host.runtime, target, name, folder))
         domain = stack.enter_context(host.domain(xml, keep=keep))
         progress(f"booting {boot.release}")
         shell = guest_shell(stack, host, files.ssh_port, keys, scratch)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import GuestLostError, InfrastructureError
 from orchestrator.host.ssh import SshTarget
 
 _PREFIX = "elsewhere-"
@@ -35,12 +35,22 @@ class Elsewhere:
 
 @contextmanager
 def noted(runtime: Path, target: SshTarget, domain: str, folder: Path) -> Iterator[None]:
-    """Keep a note of a guest there for as long as the block lasts."""
+    """Keep a note of a guest there for as long as the block lasts.
+
+    If the guest is lost within it, the connection may be what is broken: the guest is ended by a new one, or
+    the error says what may still be there.
+    """
     note = runtime / f"{_PREFIX}{domain}.json"
     what = Elsewhere(str(target.script), target.address, target.port, target.user, domain, str(folder))
     note.write_text(json.dumps(asdict(what)))
     try:
         yield
+    except GuestLostError as error:
+        try:
+            end_elsewhere(what)
+        except InfrastructureError as left:
+            error.details = f"{error.details}\n{left.brief}; {left.hint}".strip()
+        raise
     finally:
         note.unlink(missing_ok=True)
 

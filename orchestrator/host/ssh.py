@@ -30,12 +30,16 @@ _ALWAYS = (
 
 @dataclass(frozen=True)
 class SshTarget:
-    """A machine that ssh reaches. `script` is the client with our options."""
+    """A machine that ssh reaches. `script` is the client with our options.
+
+    `ours`: it ends with the run that made it, and what is in it needs no cleaning up.
+    """
 
     script: Path
     address: str
     port: int | None
     user: str | None
+    ours: bool = False
 
     @property
     def name(self) -> str:

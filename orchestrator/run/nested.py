@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestrator.guest.boot import Guest, adopted, booted, restored
 from orchestrator.guest.states import GuestSpec, SavedState
 from orchestrator.host.libvirt_host import LibvirtHost, open_host
-from orchestrator.host.ssh import SshTarget, own_target
+from orchestrator.host.ssh import own_target
 from orchestrator.plan import TrialPlan
 from orchestrator.run.host_settings import apply_host_settings
 from orchestrator.run.start import Begin, Bootable, Lab, NestedHosts, guest_spec, install, quieten
@@ -109,9 +109,11 @@ def _boot(begin: Begin, nested: NestedHosts, scratch: Path, disk: Path, stack: E
 
 def _connect(begin: Begin, outer: Guest, scratch: Path, stack: ExitStack) -> LibvirtHost:
     """The libvirt of a nested host, with what the trial sets there."""
-    target: SshTarget = own_target(outer.shell.port, outer.keys.client, outer.shell.known_hosts, scratch)
+    target = own_target(outer.shell.port, outer.keys.client, outer.shell.known_hosts, scratch)
     with outer.telling():
-        host = stack.enter_context(open_host(target, begin.lab.runtime, begin.lab.places.cache))
+        host = stack.enter_context(
+            open_host(replace(target, ours=True), begin.lab.runtime, begin.lab.places.cache)
+        )
         stack.enter_context(apply_host_settings(host.shell, begin.plan.host_setup))
     return host
 

@@ -149,7 +149,7 @@ def test_a_probe_elsewhere_ends_with_whoever_asked(machine: Path) -> None:
         if name == "texts":
             return {str(module): "1"}
         asked = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *words[0]])  # as the reader does it
-        assert wait_for(lambda: pid.exists() and pid.read_text() or None, Deadline(10), every=0.05)
+        assert wait_for(lambda: (pid.exists() and pid.read_text()) or None, Deadline(10), every=0.05)
         asked.kill()
         asked.wait()
         return {"code": None, "out": "", "err": ""}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import BadInputError, InfrastructureError
+from orchestrator.errors import BadInputError, GuestLostError, InfrastructureError
 from orchestrator.guest.console import mirrored
 from orchestrator.host import labs
 from orchestrator.host import shell as shell_module
@@ -321,6 +321,23 @@ def test_a_guest_elsewhere_is_noted_while_it_runs_and_can_be_ended(
     ]
     with pytest.raises(InfrastructureError, match="no folder of ours"):
         end_elsewhere(replace(left, folder="/var/tmp/orchestrator-guest-x/../../home"))
+
+
+def test_a_guest_behind_a_broken_connection_is_ended_by_another_or_told(
+    target: SshTarget, tmp_path: Path
+) -> None:
+    folder = Path("/var/tmp/orchestrator-guest-abcdefgh")
+    target.script.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/said\n')
+    with pytest.raises(GuestLostError) as lost, noted(tmp_path, target, "r1-a-01", folder):
+        raise GuestLostError("the guest stopped running", details="silence")
+    assert "destroy r1-a-01" in (tmp_path / "said").read_text()
+    assert lost.value.details == "silence"
+    target.script.write_text("#!/bin/sh\nexit 255\n")
+    with pytest.raises(GuestLostError) as lost, noted(tmp_path, target, "r1-a-01", folder):
+        raise GuestLostError("the guest stopped running", details="silence")
+    assert lost.value.details == (
+        f"silence\nroot@there may still have the guest r1-a-01; there: virsh destroy r1-a-01; rm -rf {folder}"
+    )
 
 
 def test_the_lab_is_the_one_whose_process_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
