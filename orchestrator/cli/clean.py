@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from orchestrator.cli.output import out, print_error, print_json
 from orchestrator.errors import ExitCode, InfrastructureError
 
 if TYPE_CHECKING:
+    from orchestrator.host.elsewhere import Elsewhere
     from orchestrator.host.runtime import Leftover
 
 
@@ -46,17 +48,19 @@ def clean_command(
 ) -> None:
     """Find and remove what a killed run left behind, and nothing else.
 
-    That is its runtime folder and the QEMU, passt and ssh processes that run from it, and an image or
-    a guest's state that it had not finished. Runs that are still going and what is whole in the
-    cache are left alone; so are run folders, unless --older-than names an age. Exit code 3 if something could
-    not be removed.
+    That is its runtime folder and the QEMU, passt and ssh processes that run from it, its guests on hosts
+    elsewhere, and an image or a guest's state that it had not finished. Runs that are still
+    going and what is whole in the cache are left alone; so are run folders, unless --older-than names an age.
+    Exit code 3 if something could not be removed.
     """
     from orchestrator.guest.cache import cache_dir
     from orchestrator.guest.image import unfinished_builds
     from orchestrator.guest.states import unfinished_states
+    from orchestrator.host.elsewhere import left_elsewhere
     from orchestrator.host.runtime import leftovers
 
     found = leftovers()
+    elsewhere = {leftover.folder: left_elsewhere(leftover.folder) for leftover in found}
     builds = [*unfinished_builds(cache_dir()), *unfinished_states(cache_dir())]
     runs = old_runs(results, older_than) if older_than is not None else []
     errors: list[InfrastructureError] = []
@@ -78,13 +82,18 @@ def clean_command(
             {
                 "dry_run": dry_run,
                 "leftovers": [asdict(leftover) for leftover in found],
+                "guests_elsewhere": [
+                    {"host": guest.target.name, "domain": guest.domain, "folder": guest.folder}
+                    for guests in elsewhere.values()
+                    for guest in guests
+                ],
                 "unfinished_builds": [str(build) for build in builds],
                 "old_runs": [str(run) for run in runs],
                 "errors": [error.brief for error in errors],
             }
         )
     elif found or builds or runs or errors:
-        _print(found, builds, runs, dry_run=dry_run)
+        _print(found, elsewhere, builds, runs, dry_run=dry_run)
     else:
         out.print("nothing was left behind")
     for failure in errors:
@@ -133,12 +142,23 @@ def old_runs(results: Path, age: timedelta) -> list[Path]:
     return found
 
 
-def _print(found: list[Leftover], builds: list[Path], runs: list[Path], *, dry_run: bool) -> None:
+def _print(
+    found: list[Leftover],
+    elsewhere: Mapping[Path, list[Elsewhere]],
+    builds: list[Path],
+    runs: list[Path],
+    *,
+    dry_run: bool,
+) -> None:
     for leftover in found:
         run = escape(leftover.owner.run_dir) if leftover.owner else "an unknown run"
         out.print(f"{'would remove' if dry_run else 'removed'} {leftover.folder} of {run}")
         for process in leftover.processes:
             out.print(f"  {'would end' if dry_run else 'ended'} {escape(process.name)} (pid {process.pid})")
+        for guest in elsewhere[leftover.folder]:
+            # What could not be ended there is told as an error.
+            said = f"{guest.domain} on {guest.target.name}, and {guest.folder} there"
+            out.print(f"  {'would end' if dry_run else 'asked for the end of'} the guest {escape(said)}")
     for build in builds:
         out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(build))}, left unfinished")
     for run_dir in runs:

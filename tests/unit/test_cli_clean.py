@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.host.runtime import runtime_base
 from orchestrator.store import RunWriter, Status
 
 
@@ -61,3 +62,28 @@ def test_without_an_age_no_run_goes(results: Path, capsys: pytest.CaptureFixture
 def test_an_age_that_is_none(results: Path, capsys: pytest.CaptureFixture[str], age: str) -> None:
     assert call("--older-than", age, "--results", str(results)) == 2
     assert "write it as in `30d`" in capsys.readouterr().err
+
+
+def test_guests_elsewhere_are_listed_before_they_are_ended(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = runtime_base() / "0123abcd"
+    folder.mkdir(parents=True)
+    owner = {"pid": 1, "started_ticks": 1, "boot_id": "another", "run_dir": "/results/r1"}
+    (folder / "owner.json").write_text(json.dumps(owner))
+    script = tmp_path / "ssh"
+    script.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/said\n')
+    script.chmod(0o755)
+    there = "/var/tmp/orchestrator-guest-abcdefgh"
+    note = {"script": str(script), "address": "kvm7", "port": None, "user": "root"}
+    (folder / "elsewhere-g.json").write_text(json.dumps({**note, "domain": "g", "folder": there}))
+    assert call("--dry-run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["guests_elsewhere"]
+    assert told == [{"host": "root@kvm7", "domain": "g", "folder": there}]
+    assert call("--dry-run", "--results", str(results)) == 0
+    assert "would end the guest g on root@kvm7" in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "said").exists()
+    assert folder.exists()
+    assert call("--json") == 0
+    assert "destroy g" in (tmp_path / "said").read_text()
+    assert not folder.exists()
