@@ -80,7 +80,7 @@ def _make(begin: Begin, nested: NestedHosts, state: SavedState) -> None:
             quieten(guest)
         # Nobody is connected any more: a connection that is saved would linger in what is restored.
         begin.save(outer, state)
-        shutil.copyfile(scratch / "host" / "console.log", state.console_log)
+        shutil.copyfile(begin.writer.host_console_log, state.console_log)
 
 
 def _boot(begin: Begin, nested: NestedHosts, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
@@ -98,6 +98,8 @@ def _boot(begin: Begin, nested: NestedHosts, scratch: Path, disk: Path, stack: E
             definition=nested.definition,
             scratch=scratch,
             progress=lambda _: None,
+            # The trial's, also when a state is made: a host that does not come up is seen there.
+            console_log=begin.writer.host_console_log,
             disk=disk,
         )
     )
