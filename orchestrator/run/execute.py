@@ -67,6 +67,11 @@ def execute_plan(
     A trial that fails does not stop the others. Raises what keeps all of them from running, and
     KeyboardInterrupt; the run folder says so, too.
     """
+    if (connect or plan.host) == NESTED and plan.accel == "tcg":
+        raise BadInputError(
+            "a nested host runs its guests by KVM, and the scenario asks for `accel: tcg`",
+            hint="leave `accel` out: what has no KVM emulates the host",
+        )
     job = Job.of(plan, places, progress, connect, gate)
     facts = provenance(command_line(), places.guests.parent)
     return job.into(RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts))

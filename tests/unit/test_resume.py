@@ -120,6 +120,14 @@ def test_a_nested_run_is_compared_by_its_nested_hosts(
     assert resume_run(tmp_path / "run", places(tmp_path), PROGRESS, connect="nested").errors == ()
 
 
+def test_a_nested_host_is_no_place_for_software_emulation(tmp_path: Path, trials: Trials) -> None:
+    planned = plan("  - wait: {time: 1s}\n").model_copy(update={"accel": "tcg"})
+    with pytest.raises(BadInputError, match="nested host runs its guests by KVM"):
+        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, connect="nested")
+    assert not (tmp_path / "run").exists()
+    assert trials.ran == []
+
+
 def test_a_run_that_goes_on_is_left_alone(tmp_path: Path, trials: Trials) -> None:
     planned = plan("  - wait: {time: 1s}\n")
     execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
