@@ -39,12 +39,12 @@ def junit(view: RunView) -> str:
         etree.SubElement(case, "skipped", message="this trial never began")
     judged = judge(view.run, [trial.summary for trial in view.trials])
     for one in judged:
-        case = _case(suite, one.words, f"{scenario}.expect", 0.0)
+        case = _case(suite, one.words, f"{scenario}.{clean(one.arm)}.expect", 0.0)
         if not one.met:
             _fail(case, "failure", "expectation", one.found, "")
     gate = read_outcome(view.run.directory)
     if gate:
-        _gate_cases(suite, f"{scenario}.baseline", gate)
+        _gate_cases(suite, scenario, gate)
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", "0")
@@ -53,17 +53,19 @@ def junit(view: RunView) -> str:
     return text.decode()
 
 
-def _gate_cases(suite: etree._Element, classname: str, gate: Outcome) -> None:
+def _gate_cases(suite: etree._Element, scenario: str, gate: Outcome) -> None:
     """One for each arm and metric that was held against the baseline."""
     failing = set(gate.failing)
     if gate.refused:
-        case = _case(suite, "comparable", classname, 0.0)
+        case = _case(suite, "comparable", f"{scenario}.baseline", 0.0)
         if gate.passed:
             etree.SubElement(case, "skipped", message=clean(gate.refused, 600))
         else:
             _fail(case, "failure", "refused", gate.refused, "")
     for change in gate.changes:
-        case = _case(suite, f"{change.metric} of {change.arm}", classname, 0.0)
+        case = _case(
+            suite, f"{change.metric} of {change.arm}", f"{scenario}.{clean(change.arm)}.baseline", 0.0
+        )
         if change in failing:
             _fail(case, "failure", change.word, change_in_words(change), "")
         elif change.word == "undecided":

@@ -28,6 +28,9 @@ from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
 from orchestrator.store import read_events
 
+# What it starts gets SIGTERM when the process that started it is gone, however that came (prctl(2)).
+TOGETHER = ("setpriv", "--pdeathsig", "TERM")
+
 END_SECONDS = 60.0
 _MOST_LINE_BYTES = 1 << 20
 
@@ -97,11 +100,8 @@ class SideBySide:
 
     def argv(self, plan: TrialPlan) -> list[str]:
         """The command that is a worker."""
-        worker = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "orchestrator.run.worker"]
-        return [
-            *worker,
-            *(str(self._run_dir), plan.id, str(self._places.guests), plan.accel, self._connect or ""),
-        ]
+        words = (str(self._run_dir), plan.id, str(self._places.guests), plan.accel, self._connect or "")
+        return [*TOGETHER, sys.executable, "-m", "orchestrator.run.worker", *words, str(os.getpid())]
 
     def _start(self, plan: TrialPlan) -> _Worker:
         log = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the worker has ended

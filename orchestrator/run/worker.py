@@ -1,6 +1,8 @@
 """One trial of a run that exists, in a process of its own: `python -m orchestrator.run.worker`.
 
-    RUN_DIR TRIAL GUESTS_DIR ACCEL CONNECT      (CONNECT is empty where the plan says where)
+    RUN_DIR TRIAL GUESTS_DIR ACCEL CONNECT PARENT
+
+CONNECT is empty where the plan says where. PARENT is the process of the run.
 
 Says what it does on standard output, a JSON object to a line. The trial's folder has all that came of it.
 """
@@ -8,8 +10,9 @@ Says what it does on standard output, a JSON object to a line. The trial's folde
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -47,14 +50,18 @@ class _Telling:
         """Whoever started this says so."""
 
 
-def main(run_dir: Path, trial_id: str, guests: Path, accel: str, connect: str) -> int:
-    """Run the trial. The exit code is 0 where its folder says how it ended."""
+def main(words: Sequence[str]) -> int:
+    """Run the trial that the words say. The exit code is 0 where its folder says how it ended."""
+    run_dir, trial_id, guests = Path(words[0]), words[1], Path(words[2])
+    accel, connect, parent = words[3], words[4], int(words[5])
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes()).model_copy(update={"accel": accel})
     progress = _Telling()
     job = Job.of(plan, Places.beside(guests), progress, connect or None, None)
     writer = TrialWriter(run_dir / layout.TRIALS / trial_id, trial_id)
     try:
         with stopped_by_signals(lambda: None, kill_guests), ExitStack() as stack:
+            if os.getppid() != parent:  # it was gone before it was asked that we be told
+                return ExitCode.INTERRUPTED
             runtime = stack.enter_context(runtime_folder(run_dir))
             # What the run itself found out need not be said again.
             lab = replace(job.lab(stack, runtime, lambda _: None), learn=progress.learn)
@@ -71,5 +78,4 @@ def main(run_dir: Path, trial_id: str, guests: Path, accel: str, connect: str) -
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    sys.exit(main(Path(words[0]), words[1], Path(words[2]), words[3], words[4]))
+    sys.exit(main(sys.argv[1:]))

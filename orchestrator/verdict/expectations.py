@@ -22,6 +22,7 @@ from orchestrator.verdict.figures import RunFigures, figures_of
 class Judgement:
     """An expectation in words, what was found, and whether that meets it; `value` in the metric's unit."""
 
+    arm: str
     words: str
     met: bool
     found: str
@@ -46,10 +47,11 @@ def _judged(run: RunFigures, expected: Expectation) -> Judgement:
     value, why = _difference(run, expected) if expected.versus else _median(run, expected)
     words = _words(expected)
     if value is None:
-        return Judgement(words, met=False, found=why, value=None)
+        return Judgement(expected.arm, words, met=False, found=why, value=None)
     low, high = expected.at_least, expected.at_most
     met = (low is None or value >= low) and (high is None or value <= high)
-    return Judgement(words, met=met, found=f"{_written(value, expected.metric)}{why}", value=value)
+    found = f"{_written(value, expected.metric)}{why}"
+    return Judgement(expected.arm, words, met=met, found=found, value=value)
 
 
 def _median(run: RunFigures, expected: Expectation) -> tuple[float | None, str]:

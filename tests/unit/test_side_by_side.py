@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,10 +14,13 @@ from typing import Any
 import psutil
 import pytest
 from fakes import host_with
+from test_execute import plan as steps_plan
 
 from orchestrator.cli.signals import stop_at_signals
+from orchestrator.deadline import Deadline, wait_for
 from orchestrator.host.shell import HostShell
 from orchestrator.plan import TrialPlan
+from orchestrator.run import worker
 from orchestrator.run.budget import Budget
 from orchestrator.run.places import Places
 from orchestrator.run.side_by_side import Ended, SideBySide
@@ -31,6 +35,7 @@ from orchestrator.store import TrialWriter
 folder, outcome, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 writer = TrialWriter(folder, folder.name)
 def stop(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as stopped_by_signals() does: it may come again
     writer.event("trial.end", 1, outcome="interrupted")
     writer.close()
     sys.exit(130)
@@ -163,6 +168,47 @@ def test_the_budget_is_that_of_the_host_where_guests_run() -> None:
     here = Budget.of(HostShell())
     assert 0 < here.cores <= (os.cpu_count() or 1)
     assert here.memory_bytes > 0
+
+
+_RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_side_by_side import Watching, plan, workers
+from orchestrator.run.side_by_side import TOGETHER
+folder = Path(sys.argv[2])
+made = workers(folder, Watching(), {"a": ("completed", 60.0)})
+alone = made.argv
+made.argv = lambda plan: [*TOGETHER, *alone(plan)]
+list(made.run([plan("a")]))
+"""
+
+
+def test_what_a_killed_run_had_started_ends_by_itself(tmp_path: Path) -> None:
+    run = subprocess.Popen([sys.executable, "-c", _RUN, str(Path(__file__).parent), str(tmp_path)])
+    events = tmp_path / "trials" / "a" / "events.jsonl"
+    wait_for(lambda: events.exists() or None, Deadline(30), every=0.05)
+    (started,) = psutil.Process(run.pid).children()
+    time.sleep(0.3)  # it waits for SIGTERM by then
+    run.kill()
+    run.wait()
+    _, alive = psutil.wait_procs([started], timeout=20)
+    assert not alive
+    assert "interrupted" in events.read_text()
+
+
+def test_a_worker_whose_run_is_gone_already_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(worker.Job, "of", lambda *_: None)
+    monkeypatch.setattr(worker, "runtime_folder", lambda _: begun.append("runtime folder"))
+    planned = steps_plan("  - wait: {time: 1s}\n")
+    (tmp_path / "plan.json").write_text(planned.to_json())
+    trial = planned.trials[0].id
+    words = [str(tmp_path), trial, str(ROOT / "guests"), "tcg", "", str(os.getpid())]  # not our parent
+    assert worker.main(words) == 130
+    assert not begun
 
 
 def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> None:
