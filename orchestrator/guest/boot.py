@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.deadline import Deadline
+from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import (
     BootTimeoutError,
     GuestError,
@@ -32,6 +32,7 @@ from orchestrator.host.shell import HostLostError, HostShell
 
 # A saved guest answers within seconds; on a machine that is busy with others it may take longer.
 ANSWER_SECONDS = 120.0
+HOST_SECONDS = 5.0
 _OVERLAY_SECONDS = 60.0
 
 
@@ -77,9 +78,7 @@ class Guest:
         """
         lost = self.host.why_dead() if self.host else None
         if lost:
-            return HostLostError(
-                "the guest's host is lost", details=lost.brief, console_tail=lost.console_tail
-            )
+            return _host_lost(lost)
         panic = self.console.panic()
         if panic:
             return GuestPanicError(
@@ -88,11 +87,21 @@ class Guest:
         if self.console.size > FLOOD_BYTES:
             return GuestLostError("the guest floods its console", console_tail=self.console.tail())
         if not self.domain.is_running():
+            # What ends a host ends the connection to it at once; of the host itself libvirt hears once the
+            # kernel is done with QEMU's memory.
+            host = self.host
+            late = wait_for(host.why_dead, Deadline(HOST_SECONDS), every=0.2) if host else None
+            if late:
+                return _host_lost(late)
             said = self.domain.trouble
             return GuestLostError("the guest stopped running", details=said, console_tail=self.console.tail())
         if error is not None and not error.console_tail:
             error.console_tail = self.console.tail()
         return error
+
+
+def _host_lost(why: GuestError) -> HostLostError:
+    return HostLostError("the guest's host is lost", details=why.brief, console_tail=why.console_tail)
 
 
 @contextmanager

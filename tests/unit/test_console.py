@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes import FakeDomain
@@ -13,6 +15,7 @@ from orchestrator.errors import BootTimeoutError, GuestError, GuestLostError, Gu
 from orchestrator.guest import boot
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import MAX_CONSOLE_BYTES, Console, printable
+from orchestrator.host.shell import HostLostError
 
 PANIC = "[    1.5] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n[    1.6] CPU: 0\r\n"
 
@@ -111,3 +114,13 @@ def test_waiting_for_a_shell_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         boot.answering(guest(tmp_path, "still booting\n"), 0.01)
     assert late.value.details == "last try: EOFError"
     assert late.value.console_tail == "still booting"
+
+
+def test_a_host_that_ended_is_named_although_it_is_told_late(tmp_path: Path) -> None:
+    """The connection to a host breaks before libvirt hears that the host, a guest itself, has gone."""
+    host = guest(tmp_path, running=False)
+    answers = iter([None, None, host.why_dead()])
+    told_late = SimpleNamespace(why_dead=lambda: next(answers))
+    lost = replace(guest(tmp_path, running=False), host=told_late).why_dead()  # type: ignore[arg-type]  # a fake
+    assert isinstance(lost, HostLostError)
+    assert lost.details == "the guest stopped running"
