@@ -21,7 +21,9 @@ from orchestrator.report.gate import next_words, outcome_sentences, verdict_line
 from orchestrator.report.junit import write_junit
 from orchestrator.report.page import build_report
 from orchestrator.run.execute import execute_plan, resume_run
+from orchestrator.stats import Interval, difference
 from orchestrator.store import open_run
+from orchestrator.summary import CATALOGUE
 from orchestrator.verdict import (
     ArmFigures,
     Change,
@@ -368,3 +370,47 @@ def test_a_night_that_lost_a_trial_is_held_too_until_it_is_resumed(tmp_path: Pat
     trials.ends = {}
     assert resume_run(tmp_path / "second", places(tmp_path), PROGRESS).exit_code == 0
     assert read_outcome(tmp_path / "second") is None, "what was said of less holds no more"
+
+
+GATED = [metric for metric in CATALOGUE if metric.unit and metric.better and not metric.given][:12]
+SPREAD = 100 * MIB  # of every metric, so that its resolution does not matter
+
+
+def night(rng: np.random.Generator, trials: int, name: str = "tonight", worse: float = 0.0) -> RunFigures:
+    """Two arms of noise; the first metric of the first is worse by so many spreads."""
+    figures = []
+    for arm, shift in (("a", worse), ("b", 0.0)):
+        noise = rng.normal(0, 1, (trials, len(GATED))) + 100
+        noise[:, 0] += shift
+        made = tuple(
+            TrialFigures(
+                f"{arm}-{number}",
+                number,
+                number,
+                "",
+                {metric.name: float(value) * SPREAD for metric, value in zip(GATED, row, strict=True)},
+            )
+            for number, row in enumerate(noise)
+        )
+        figures.append(ArmFigures(arm, "6.12", "tcg", {}, made))
+    return RunFigures(name, "nightly", 1, "c0ffee", tuple(figures))
+
+
+@pytest.mark.parametrize("trials", [5, 8])
+def test_few_nights_fail_by_chance_and_most_large_regressions_are_found(
+    trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a verdict does not depend on would take most of the time.
+    monkeypatch.setattr(difference, "_interval", lambda *_: Interval(0.0, 0.0))
+    monkeypatch.setattr(difference.tests, "detectable", lambda *_: 0.0)
+    rng = np.random.default_rng(trials)
+    nights = 1000
+
+    def failing(worse: float = 0.0) -> set[tuple[str, str]]:
+        gate = Gate(night(rng, trials, "base"), "regression")
+        return {(one.metric, one.arm) for one in gate.judge(night(rng, trials, worse=worse)).failing}
+
+    failed = sum(bool(failing()) for _ in range(nights))
+    assert 0.005 < failed / nights < 0.05 + 3 * (0.05 * 0.95 / nights) ** 0.5
+    found = sum((GATED[0].name, "a") in failing(4.0) for _ in range(200))
+    assert found > 0.88 * 200
