@@ -14,7 +14,7 @@ from orchestrator.model.snapshot import Region
 from orchestrator.model.tables import TableState
 from orchestrator.units import MIB
 
-LAST_LEVEL_ONLY = ["empty", "none", "page_cache", "pressure_random", "zero_page"]
+LAST_LEVEL_ONLY = ["empty", "none", "page_cache", "page_cache_first", "pressure_random", "zero_page"]
 RECLAIM = ["empty_all_levels", "migrate", *LAST_LEVEL_ONLY]
 NAMES = sorted([*RECLAIM, "process_exit"])
 USER = {"empty", "zero", "valid", "swap", "hollow_pmd", "pmd", "pud"}
@@ -67,6 +67,7 @@ def test_all_policies_register_themselves() -> None:
         ("empty", {"empty"}, set()),
         ("zero_page", {"empty", "zero"}, set()),
         ("page_cache", {"empty", "zero"}, set()),
+        ("page_cache_first", {"empty", "zero"}, USER - {"empty", "zero"}),
         ("empty_all_levels", {"empty", "hollow_pmd"}, set()),
         ("migrate", set(), USER),
         ("pressure_random", {"empty", "zero"}, USER - {"empty", "zero"}),
@@ -97,6 +98,33 @@ def test_tables_of_files_go_and_those_with_anything_else_stay() -> None:
     verdict = POLICIES["page_cache"].apply(state)
     assert state.tables.pfn[verdict.freed].tolist() == [of_files]
     assert state.tables.page_cache[np.searchsorted(state.tables.pfn, of_files)] == 3
+
+
+@given(st.data(), st.integers(0, 9))
+def test_files_go_first_and_no_more_than_asked(data: st.DataObject, seed: int) -> None:
+    guest = Guest(1024)
+    guest.flags[:] = 1 << KPF_BUDDY
+    kinds = data.draw(st.lists(st.sampled_from(["files", "anon", "both", "empty"]), min_size=1, max_size=12))
+    kind_of = {}
+    for kind in kinds:
+        pages = [guest.anon()] if kind in {"anon", "both"} else []
+        if kind in {"files", "both"}:
+            pages.append(guest.frame(KPF_LRU, KPF_UPTODATE))
+        kind_of[guest.table({slot: entry(pfn, USER_DATA) for slot, pfn in enumerate(pages)})] = kind
+    anchor = guest.table({0: entry(guest.anon(), USER_DATA)})
+    pmd = guest.upper(dict(enumerate([anchor, *kind_of])))
+    guest.upper({0: guest.upper({0: pmd})})
+    state = StateView.of(guest.snapshot())
+    policy = POLICIES["page_cache_first"]
+    listed = policy.apply(state, seed=seed)
+    cheap = sum(kind in {"files", "empty"} for kind in kinds)
+    assert listed.tables_freed == cheap
+    budget = data.draw(st.integers(0, len(kinds) + 4))
+    verdict = policy.apply(state, seed=seed, budget_tables=budget)
+    assert verdict.tables_freed == min(budget, cheap)
+    assert verdict.tables_to_move == min(max(budget - cheap, 0), listed.tables_to_move)
+    gone = {kind_of[pfn] for pfn in state.tables.pfn[verdict.freed].tolist()}
+    assert gone <= {"files", "empty"}
 
 
 def test_50_gib_touched_once_give_100_mib_back() -> None:

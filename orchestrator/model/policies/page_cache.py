@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from orchestrator.model.policies.base import Choice, Policy, WithTables, first, freeable
-from orchestrator.model.tables import TableState
+from orchestrator.model.snapshot import Bool
+from orchestrator.model.tables import Tables, TableState
 
 
 class PageCache(Policy, name="page_cache"):
@@ -15,8 +16,12 @@ class PageCache(Policy, name="page_cache"):
     """
 
     def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:  # noqa: ARG002  # no chance in it
-        tables = state.tables
-        of_files = (tables.page_cache + tables.zero_page == tables.present) & (tables.other_nonzero == 0)
-        candidates = freeable(tables, TableState.VALID) & of_files
+        candidates = freeable(state.tables, TableState.VALID) & maps_files_only(state.tables)
         freed = first(candidates, budget_tables)
         return Choice(freed, to_move=np.zeros_like(freed))
+
+
+def maps_files_only(tables: Tables) -> Bool:
+    """Which tables map nothing but page cache and the zero page, or nothing at all."""
+    mapped: Bool = (tables.page_cache + tables.zero_page == tables.present) & (tables.other_nonzero == 0)
+    return mapped
