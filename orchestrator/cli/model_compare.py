@@ -170,13 +170,13 @@ def _in_blocks(results: list[PolicyResult], costs: CostTable) -> Table:
 
 
 def _over_snapshots(asked: Asked, seed: int) -> Iterator[PolicyResult]:
-    """What policies over one snapshot do to each of the trial's guest."""
+    """What policies over one snapshot do to each of those that are replayed."""
     from orchestrator.model.blocks import map_memory
     from orchestrator.model.policies import StateView
     from orchestrator.store.snapshot_file import read_snapshot
     from orchestrator.summary.snapshots import counterfactuals
 
-    for _, path in snapshots_of(trial_of(asked)):
+    for _, path in snapshots_of(trial_of(asked))[1]:
         state = StateView.of(read_snapshot(path))
         yield from counterfactuals(state, map_memory(state.snapshot, classes=state.frames), seed)
 

@@ -133,7 +133,7 @@ def shared_options(command: Any) -> Any:  # click's decorators are as untyped
 
 
 def read_touches(asked: Asked) -> Touches:
-    """The trace in a file, or what the snapshots of a trial's guest tell."""
+    """The trace in a file, or what the snapshots of a trial tell."""
     from orchestrator.store.trace_file import read_trace
 
     path = Path(asked.target)
@@ -157,16 +157,24 @@ def trial_of(asked: Asked) -> TrialFolder:
     return trial
 
 
-def snapshots_of(trial: TrialFolder) -> list[tuple[str, Path]]:
-    """Label and file of each snapshot of its guest (and not of a nested host), in the order of taking."""
-    taken = [event for event in trial.events if event.name == "snapshot"]
-    guests = [event for event in taken if event.text("of") in {"", "guest"}]
-    found = [(event.text("label"), path) for event in guests if (path := trial.snapshot_path(event))]
-    if not found:
+def snapshots_of(trial: TrialFolder) -> tuple[str, list[tuple[str, Path]]]:
+    """Whose they are, and label and file of each snapshot, in the order of taking.
+
+    Of its guest; where only the nested host was read on which the guest ran, of that: never of both, whose
+    frames have nothing to do with each other.
+    """
+    by_owner: dict[str, list[tuple[str, Path]]] = {"guest": [], "host": []}
+    for event in trial.events:
+        path = trial.snapshot_path(event) if event.name == "snapshot" else None
+        if path is not None:
+            owner = "host" if event.text("of") == "host" else "guest"
+            by_owner[owner].append((event.text("label"), path))
+    owner = "guest" if by_owner["guest"] else "host"
+    if not by_owner[owner]:
         raise BadInputError(
-            f"trial {trial.id} has no snapshot of its guest", hint="add a `snapshot` step to its scenario"
+            f"trial {trial.id} took no snapshot", hint="add a `snapshot` step to its scenario"
         )
-    return found
+    return owner, by_owner[owner]
 
 
 def _of_snapshots(trial: TrialFolder, touches: str | None) -> Touches:
@@ -176,8 +184,8 @@ def _of_snapshots(trial: TrialFolder, touches: str | None) -> Touches:
     from orchestrator.model.tables import decode_tables
     from orchestrator.store.snapshot_file import read_snapshot
 
-    found = snapshots_of(trial)
+    owner, found = snapshots_of(trial)
     tables = [decode_tables(read_snapshot(path)) for _, path in found]
-    series = read_series(trial.id, tables, Reading(touches or Reading.POSSIBLE))
+    series = read_series(f"{trial.id}, {owner}", tables, Reading(touches or Reading.POSSIBLE))
     steps = tuple((label, step) for (label, _), step in zip(found, series.steps, strict=True))
     return Touches(series.trace, steps, tuple(np.bincount(series.idle, minlength=len(found)).tolist()))

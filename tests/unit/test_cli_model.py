@@ -171,9 +171,14 @@ def test_a_nested_hosts_snapshots_are_not_its_guests(
     events.write_text(text.replace('"label": "after-unplug"', '"of": "host", "label": "after-unplug"'))
     found = json.loads(call(capsys, *argv, "--json")[1])
     assert [step["snapshot"] for step in found["steps"]] == ["loaded"]
+    assert found["trace"].endswith(", guest")
+    # Where nothing else was read, the host's are.
     events.write_text(text.replace('"label": ', '"of": "host", "label": '))
+    found = json.loads(call(capsys, *argv, "--json")[1])
+    assert (found["trace"].endswith(", host"), len(found["steps"])) == (True, 2)
+    events.write_text(text.replace('"snapshot"', '"other"'))
     code, _, err = call(capsys, *argv)
-    assert (code, "no snapshot of its guest" in err) == (2, True)
+    assert (code, "took no snapshot" in err, "add a `snapshot` step" in err) == (2, True, True)
 
 
 def test_patterns_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
