@@ -101,7 +101,8 @@ class Guest:
 
 
 def _host_lost(why: GuestError) -> HostLostError:
-    return HostLostError("the guest's host is lost", details=why.brief, console_tail=why.console_tail)
+    said = f"on the host: {why.brief}: {why.details}" if why.details else f"on the host: {why.brief}"
+    return HostLostError("the guest's host is lost", details=said, console_tail=why.console_tail)
 
 
 @contextmanager

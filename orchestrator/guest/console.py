@@ -15,6 +15,10 @@ FLOOD_BYTES = 64 << 20  # a guest that prints this much is filling our disk
 TAIL_LINES = 25
 _CHUNK_BYTES = 1 << 20
 _PANIC = re.compile(r"(Kernel panic - not syncing[^\r\n]{0,200})")
+# How an end begins (die() and panic() in arch/x86/kernel/dumpstack.c and kernel/panic.c): its trace is longer
+# than a tail, and names the cause at its top.
+_ONSET = re.compile(r"BUG: |Oops: |general protection fault|Kernel panic - not syncing")
+_TRACE_LINES = 200
 # ANSI escapes and other control characters, which a terminal would act on.
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?!]*[ -/]*[@-~]|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -46,8 +50,13 @@ class Console:
         return printable((start + rest).decode(errors="replace"))
 
     def tail(self, lines: int = TAIL_LINES) -> str:
-        """The last lines, for an error message."""
-        return "\n".join(line[:300] for line in self.text().splitlines()[-lines:])
+        """The last lines, for an error message; of a panic the first ones."""
+        printed = self.text().splitlines()
+        last = printed[-_TRACE_LINES:]
+        if any(_PANIC.search(line) for line in last):
+            onset = next(index for index, line in enumerate(last) if _ONSET.search(line))
+            last = last[onset : onset + lines]
+        return "\n".join(line[:300] for line in last[-lines:])
 
     def panic(self) -> str:
         """The line of a kernel panic, or nothing."""

@@ -55,6 +55,17 @@ def test_an_endless_console_keeps_its_beginning_and_its_end(tmp_path: Path) -> N
     assert len(text) == MAX_CONSOLE_BYTES
 
 
+def test_the_tail_of_a_panic_begins_with_its_cause(tmp_path: Path) -> None:
+    console = Console(tmp_path / "console.log")
+    trace = "".join(f"[    1.7]  frame_{index}+0x1/0x2\n" for index in range(60))
+    console.path.write_text(f"booting\n[    1.4] BUG: unable to handle page fault\n{trace}{PANIC}")
+    shown = console.tail(5).splitlines()
+    assert len(shown) == 5
+    assert "unable to handle" in shown[0]
+    console.path.write_text(trace)
+    assert console.tail(1) == "[    1.7]  frame_59+0x1/0x2", "no panic, the last line"
+
+
 @pytest.mark.parametrize("size", [MAX_CONSOLE_BYTES // 2 - 1, MAX_CONSOLE_BYTES // 2 + 1, MAX_CONSOLE_BYTES])
 def test_a_console_within_bounds_is_whole(tmp_path: Path, size: int) -> None:
     console = Console(tmp_path / "console.log")
@@ -123,4 +134,4 @@ def test_a_host_that_ended_is_named_although_it_is_told_late(tmp_path: Path) -> 
     told_late = SimpleNamespace(why_dead=lambda: next(answers))
     lost = replace(guest(tmp_path, running=False), host=told_late).why_dead()  # type: ignore[arg-type]  # a fake
     assert isinstance(lost, HostLostError)
-    assert lost.details == "the guest stopped running"
+    assert lost.details == "on the host: the guest stopped running"
