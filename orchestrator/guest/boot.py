@@ -26,7 +26,8 @@ from orchestrator.guest.shell import GuestShell
 from orchestrator.guest.states import SavedState, hash_files
 from orchestrator.host.domain_xml import DomainFiles, RunFiles, domain_xml
 from orchestrator.host.elsewhere import noted
-from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
+from orchestrator.host.libvirt_domain import LibvirtDomain
+from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostLostError, HostShell
 

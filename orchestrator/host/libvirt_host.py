@@ -1,4 +1,4 @@
-"""libvirt-python, and nothing else in the project imports it.
+"""A connection to libvirt. Only this module and `libvirt_domain` know libvirt-python.
 
 The default connection is libvirt's embedded driver (https://libvirt.org/drvqemu.html, "Embedded
 driver"): libvirt inside this process, its state below one folder, no daemon.
@@ -6,35 +6,22 @@ driver"): libvirt inside this process, its state below one folder, no daemon.
 
 from __future__ import annotations
 
-import json
 import os
-import queue
-import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.errors import BadInputError, InfrastructureError
-from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
-from orchestrator.host.domain_xml import (
-    RunFiles,
-    dimm_device,
-    disk_path,
-    domain_name,
-    relocated_xml,
-    run_files,
-    virtio_mem_request,
-)
-from orchestrator.host.qemu_process import QemuProcess
+from orchestrator.host.domain_xml import RunFiles, domain_name, relocated_xml
+from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.runtime import kill_guests
 from orchestrator.host.shell import HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget, user_target
 from orchestrator.interrupts import deferred
-from orchestrator.units import KIB
 
 # QEMU runs with the rights of whoever runs the orchestrator: embedded libvirt has no daemon with
 # more, and files need no change of owner. cgroups and mount namespaces would need systemd or root.
@@ -49,18 +36,10 @@ namespaces = []
 cgroup_controllers = []
 """
 
-# hmp_gpa2hva(), monitor/hmp-cmds.c. Its refusals have an "is" and an address as well.
-_HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)\s*$")
-
-# What QEMU tells of a DIMM that it or the guest answers for (qapi/acpi.json, machine.json, qdev.json).
-_DIMM_EVENTS = "^(ACPI_DEVICE_OST|MEM_UNPLUG_ERROR|DEVICE_UNPLUG_GUEST_ERROR|DEVICE_DELETED)$"
-
 _END_SECONDS = 30.0
 
 # A host elsewhere that is silent for so long has gone (SILENCE_SECONDS of ssh is the same).
 _KEEPALIVE_SECONDS, _KEEPALIVES = 10, 6
-
-_MOST_ANSWERS = 10_000  # that wait to be asked for; a guest can answer as often as it likes
 
 _EMBEDDED = "qemu:///embed"
 _ANY_INTERFACE = (
@@ -272,241 +251,6 @@ def _let_passt_in(uri: str) -> None:
         folder = Path(root) / "run" / "qemu" / "passt"
         if os.getuid() == 0 and folder.is_dir():
             folder.chmod(0o1777)
-
-
-class LibvirtDomain:
-    """A running domain; the real side of `orchestrator.host.domain.Domain`."""
-
-    def __init__(
-        self, libvirt: Any, connection: Any, handle: Any, shell: HostShell
-    ) -> None:  # libvirt has no types
-        self._libvirt = libvirt
-        self._connection = connection
-        self._handle = handle
-        self.trouble = ""
-        """What libvirt said when it was last asked whether the guest runs, and could not say yes."""
-        self._event = threading.Event()
-        self._callback: int | None = None
-        self._monitor_callback: int | None = None
-        self._answers: queue.Queue[DimmAnswer] = queue.Queue(_MOST_ANSWERS)
-        self._shell = shell
-        self._qemu: QemuProcess | None = None
-
-    def listen(self) -> None:
-        """Begin to receive memory-device-size-change events."""
-        self._callback = self._connection.domainEventRegisterAny(
-            self._handle,
-            self._libvirt.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
-            lambda *_: self._event.set(),
-            None,
-        )
-
-    @property
-    def qemu(self) -> QemuProcess:
-        """Its QEMU, found by UUID and disk on a command line of the host.
-
-        All that were started from one saved state have the same UUID, but a disk of their own each.
-        """
-        if self._qemu is None:
-            uuid = self._handle.UUIDString()
-            disk = disk_path(self._call(self._handle.XMLDesc))
-            pid = self._shell.find_process("qemu-system", uuid, disk)
-            if pid is None:
-                raise InfrastructureError(f"the guest's QEMU process is not on {self._shell.name}")
-            self._qemu = QemuProcess(pid, self._shell)
-        return self._qemu
-
-    def is_running(self) -> bool:
-        """False once QEMU has ended or the guest has stopped, for whatever reason."""
-        try:
-            state, _ = self._handle.state()
-        except self._libvirt.libvirtError as error:
-            self.trouble = str(error)
-            return False
-        return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
-
-    def virtio_mem(self) -> VirtioMemState | None:
-        """The virtio-mem device, as QEMU sees it."""
-        for device in self._qmp("query-memory-devices"):
-            if device["type"] == "virtio-mem":
-                data = device["data"]
-                return VirtioMemState(
-                    address=data["memaddr"],
-                    size=data["size"],
-                    requested=data["requested-size"],
-                    maximum=data["max-size"],
-                    block=data["block-size"],
-                )
-        return None
-
-    def pci_memory(self) -> tuple[list[tuple[int, int]], int]:
-        """QEMU's `query-pci` (qapi/pci.json)."""
-        buses = self._qmp("query-pci")
-        bars, count = [], 0
-        while buses:
-            count += 1
-            for device in buses.pop()["devices"]:
-                memory = (region for region in device["regions"] if region["type"] == "memory")
-                bars += [(int(region["address"]), int(region["size"])) for region in memory]
-                bridge = device.get("pci_bridge")
-                if bridge:
-                    buses.append({"devices": bridge.get("devices", [])})
-        return sorted(bars), count
-
-    def request_virtio_mem(self, size_bytes: int) -> None:
-        """Ask the guest to plug or unplug until `size_bytes` are plugged."""
-        self._event.clear()
-        xml = virtio_mem_request(self._call(self._handle.XMLDesc), size_bytes)
-        self._call(self._handle.updateDeviceFlags, xml, self._live)
-
-    def wait_memory_event(self, seconds: float) -> bool:
-        """Wait for the next event of a memory device."""
-        came = self._event.wait(seconds)
-        self._event.clear()
-        return came
-
-    def dimms(self) -> tuple[Dimm, ...]:
-        """The plugged pc-dimm devices; their ids in QEMU are libvirt's aliases."""
-        devices = self._qmp("query-memory-devices")
-        data = [device["data"] for device in devices if device["type"] == "dimm"]
-        found = (Dimm(one["id"], int(one["slot"]), int(one["addr"]), int(one["size"])) for one in data)
-        return tuple(sorted(found, key=lambda dimm: dimm.address))
-
-    def attach_dimm(self, size_bytes: int) -> None:
-        """Plug a pc-dimm; libvirt gives it the next free alias, QEMU a slot and an address."""
-        self._call(self._handle.attachDeviceFlags, dimm_device(size_bytes), self._live)
-
-    def request_dimm_removal(self, alias: str) -> None:
-        """Ask the guest to eject a pc-dimm. Unlike the call by XML, this one does not wait for it."""
-        self._call(self._handle.detachDeviceAlias, alias, self._live)
-
-    def dimm_answers(self) -> tuple[DimmAnswer, ...]:
-        """What was said of DIMMs since the last call; begins to listen at the first one."""
-        if self._monitor_callback is None:
-            self._listen_to_monitor()
-        # Only this side takes out, so what is there now can be had without waiting.
-        return tuple(self._answers.get_nowait() for _ in range(self._answers.qsize()))
-
-    def request_balloon(self, size_bytes: int) -> None:
-        """Set the balloon's target."""
-        self._call(self._handle.setMemoryFlags, size_bytes // KIB, self._live)
-
-    def balloon_bytes(self) -> int:
-        """QEMU's `query-balloon`: actual."""
-        return int(self._qmp("query-balloon")["actual"])
-
-    def balloon_statistics(self) -> dict[str, int]:
-        """libvirt's balloon statistics."""
-        statistics: dict[str, int] = self._call(self._handle.memoryStats)
-        return statistics
-
-    def files(self) -> RunFiles:
-        """Where its disk, its console and its port are, on the host."""
-        return run_files(self._call(self._handle.XMLDesc))
-
-    def save(self, memory: Path) -> None:
-        """Write the guest's memory and devices to a file, and end QEMU. The domain is gone then."""
-        self._call(self._handle.save, str(memory))
-
-    def suspend(self) -> None:
-        """Stop the vCPUs."""
-        self._call(self._handle.suspend)
-
-    def resume(self) -> None:
-        """Let the vCPUs run again."""
-        self._call(self._handle.resume)
-
-    def host_address(self, guest_physical: int) -> int:
-        """HMP `gpa2hva`: "Host virtual address for 0x... (pc.ram) is 0x..."."""
-        answer = self._hmp(f"gpa2hva {guest_physical:#x}")
-        found = _HOST_ADDRESS.search(answer)
-        if found is None:
-            raise InfrastructureError(f"QEMU maps no memory at {guest_physical:#x}", details=answer.strip())
-        return int(found[1], 16)
-
-    def destroy(self) -> None:
-        """End QEMU at once, if it still runs."""
-        self.stop_listening()
-        with suppress(self._libvirt.libvirtError):  # it may have ended by itself
-            self._handle.destroy()
-
-    def stop_listening(self) -> None:
-        """No more events."""
-        if self._monitor_callback is not None:
-            import libvirt_qemu
-
-            with suppress(self._libvirt.libvirtError):  # as below
-                libvirt_qemu.qemuMonitorEventDeregister(self._connection, self._monitor_callback)
-            self._monitor_callback = None
-        if self._callback is not None:
-            # The connection may be gone, and its callbacks with it.
-            with suppress(self._libvirt.libvirtError):
-                self._connection.domainEventDeregisterAny(self._callback)
-            self._callback = None
-
-    @property
-    def _live(self) -> int:
-        flag: int = self._libvirt.VIR_DOMAIN_AFFECT_LIVE
-        return flag
-
-    def _listen_to_monitor(self) -> None:
-        import libvirt_qemu
-
-        self._monitor_callback = self._call(
-            libvirt_qemu.qemuMonitorEventRegister,
-            self._connection,
-            self._handle,
-            _DIMM_EVENTS,
-            self._heard,
-            None,
-            libvirt_qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
-        )
-
-    def _heard(self, _connection: object, _domain: object, event: str, *rest: Any) -> None:
-        # rest: seconds, microseconds, the event's data as JSON, our opaque.
-        answer = dimm_answer(event, rest[2])
-        if answer:
-            with suppress(queue.Full):  # Linux answers twice for a request
-                self._answers.put_nowait(answer)
-        self._event.set()
-
-    def _qmp(self, command: str) -> Any:  # QEMU's JSON
-        import libvirt_qemu
-
-        answer = self._call(
-            libvirt_qemu.qemuMonitorCommand, self._handle, json.dumps({"execute": command}), 0
-        )
-        return json.loads(answer)["return"]
-
-    def _hmp(self, command: str) -> str:
-        import libvirt_qemu
-
-        flag = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
-        answer: str = self._call(libvirt_qemu.qemuMonitorCommand, self._handle, command, flag)
-        return answer
-
-    def _call(self, function: Any, *arguments: Any) -> Any:  # libvirt-python has no types
-        try:
-            return function(*arguments)
-        except self._libvirt.libvirtError as error:
-            raise InfrastructureError("libvirt refused or lost the guest", details=str(error)) from error
-
-
-def dimm_answer(event: str, data: str | None) -> DimmAnswer | None:
-    """What an event of QEMU's monitor says of a DIMM; None when it says nothing that counts.
-
-    The numbers of an ACPI_DEVICE_OST are the guest's own, 32 bits each; QEMU names the slot.
-    """
-    said: dict[str, Any] = json.loads(data or "{}")
-    if event == "ACPI_DEVICE_OST":
-        info = said["info"]
-        if info["slot-type"] != "DIMM":
-            return None
-        return DimmAnswer(info.get("device", ""), int(info["slot"]), info["source"], info["status"])
-    if event in {"MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR"}:
-        error = said.get("msg") or "the guest refused"
-        return DimmAnswer(said.get("device", ""), None, None, None, error)
-    return None
 
 
 def _version(number: int) -> str:

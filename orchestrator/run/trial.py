@@ -17,7 +17,7 @@ from orchestrator.guest.boot import Guest
 from orchestrator.guest.setup import apply_settings
 from orchestrator.guest.snapshot import SnapshotTaker
 from orchestrator.host.accel import second_level
-from orchestrator.host.libvirt_host import LibvirtDomain
+from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred

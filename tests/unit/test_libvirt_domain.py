@@ -18,7 +18,8 @@ import pytest
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
-from orchestrator.host.libvirt_host import LibvirtDomain, LibvirtHost
+from orchestrator.host.libvirt_domain import LibvirtDomain
+from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.shell import HostShell
 
 LIVE = Path(__file__).with_name("golden") / "live-domain.xml"

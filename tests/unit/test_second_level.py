@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import summary
-from orchestrator.host.libvirt_host import LibvirtDomain
+from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.model.second_level import device_pages, needed_bytes
 from orchestrator.report.data import view_run
 from orchestrator.report.second_level import moment_rows
