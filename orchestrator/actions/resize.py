@@ -77,21 +77,25 @@ class _Resize(Action):
         )
 
 
-@ACTIONS.register("plug")
-class Plug(_Resize):
-    """Give the guest memory: ask its virtio-mem device to grow to a size."""
-
+class _Growing(_Resize):
     verb: ClassVar = "plug"
     sign: ClassVar = 1
 
 
-@ACTIONS.register("unplug")
-class Unplug(_Resize):
-    """Take memory back: ask the guest's virtio-mem device to shrink to a size."""
-
+class _Shrinking(_Resize):
     takes_memory: ClassVar = True
     verb: ClassVar = "unplug"
     sign: ClassVar = -1
+
+
+@ACTIONS.register("plug")
+class Plug(_Growing):
+    """Give the guest memory: ask its virtio-mem device to grow to a size."""
+
+
+@ACTIONS.register("unplug")
+class Unplug(_Shrinking):
+    """Take memory back: ask the guest's virtio-mem device to shrink to a size."""
 
     watch: Duration = 0.0
     """How long to go on watching after that: the driver tries again after 50 s, and ever more seldom."""
@@ -122,17 +126,10 @@ class _HostResize(_Resize):
 
 
 @ACTIONS.register("host_plug")
-class HostPlug(_HostResize):
+class HostPlug(_HostResize, _Growing):
     """Give a nested host memory, by its virtio-mem device."""
-
-    verb: ClassVar = "plug"
-    sign: ClassVar = 1
 
 
 @ACTIONS.register("host_unplug")
-class HostUnplug(_HostResize):
+class HostUnplug(_HostResize, _Shrinking):
     """Take memory from a nested host while its guest runs. Any other host refuses."""
-
-    takes_memory: ClassVar = True
-    verb: ClassVar = "unplug"
-    sign: ClassVar = -1

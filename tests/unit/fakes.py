@@ -18,6 +18,7 @@ from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import QemuProcess
 from orchestrator.host.shell import HostShell
+from orchestrator.plan import TrialPlan
 
 MIB = 1 << 20
 MACHINE = Machine.model_validate({"memory": "1GiB", "virtio_mem": {"size": "2GiB"}})
@@ -292,3 +293,25 @@ class FakeShell:
     def stream(self, argv: list[str]) -> FakeChannel:
         self.commands.append(argv)
         return self.channel
+
+
+def trial_plan(trial_id: str, **changes: object) -> TrialPlan:
+    """A plan with no steps for a guest of 1 GiB."""
+    fields = {
+        "scenario": "s",
+        "id": trial_id,
+        "arm": "arm",
+        "differs": {},
+        "repeat": 1,
+        "order": 1,
+        "seed": 5,
+        "guest": "debian-13",
+        "kernel": "6.12",
+        "accel": "tcg",
+        "setup": {},
+        "steps": (),
+        "machine": {"memory": 1 << 30},
+        "sample_every_seconds": 1.0,
+        "deadline_seconds": 60.0,
+    }
+    return TrialPlan.model_validate({**fields, **changes}, context={"resolved": True})

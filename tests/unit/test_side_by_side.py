@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from fakes import host_with
+from fakes import host_with, trial_plan
 from test_execute import plan as steps_plan
 
 from orchestrator.cli.signals import stop_at_signals
@@ -72,24 +72,7 @@ class Watching:
 
 
 def plan(trial_id: str, memory: int = GIB, vcpus: int = 1, **more: object) -> TrialPlan:
-    fields = {
-        "scenario": "s",
-        "id": trial_id,
-        "arm": "arm",
-        "differs": {},
-        "repeat": 1,
-        "order": 1,
-        "seed": 5,
-        "guest": "debian-13",
-        "kernel": "6.12",
-        "accel": "tcg",
-        "setup": {},
-        "steps": (),
-        "machine": {"memory": memory, "vcpus": vcpus},
-        "sample_every_seconds": 1.0,
-        "deadline_seconds": 60.0,
-    }
-    return TrialPlan.model_validate({**fields, **more}, context={"resolved": True})
+    return trial_plan(trial_id, machine={"memory": memory, "vcpus": vcpus}, **more)
 
 
 def test_memory_and_cores_bound_how_many_run() -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import Answer, FakeChannel, FakeDomain, FakeShell
+from fakes import Answer, FakeChannel, FakeDomain, FakeShell, trial_plan
 
 from orchestrator.errors import (
     BadInputError,
@@ -116,24 +116,7 @@ class Stage:
             self.installed = set(tar.getnames())
 
     def plan(self, *steps: object, **changes: object) -> TrialPlan:
-        fields = {
-            "scenario": "s",
-            "id": "arm-01",
-            "arm": "arm",
-            "differs": {},
-            "repeat": 1,
-            "order": 1,
-            "seed": 5,
-            "guest": "debian-13",
-            "kernel": "6.12",
-            "accel": "tcg",
-            "setup": {},
-            "steps": steps,
-            "machine": {"memory": 1 << 30},
-            "sample_every_seconds": 0.01,
-            "deadline_seconds": 60.0,
-        }
-        return TrialPlan.model_validate({**fields, **changes}, context={"resolved": True})
+        return trial_plan("arm-01", steps=steps, sample_every_seconds=0.01, **changes)
 
     def run(self, *steps: object, **changes: object) -> OrchestratorError | None:
         places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", self.folder / "cache")
