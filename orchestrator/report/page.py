@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from orchestrator import summary
 from orchestrator.errors import BadInputError
+from orchestrator.host.labs import NESTED
 from orchestrator.report import charts, effects, second_level, text, verdicts
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
@@ -131,6 +132,7 @@ def render(view: RunView) -> str:
         synthetic=bool(view.run.meta.get("synthetic")),
         status=status,
         facts=list(_facts(view)),
+        seconds=_seconds(view),
         answer=[clean(sentence, 600) for sentence in answer(view)],
         **_verdicts(view, judged, specs),
         arms=[_arm_head(arm) for arm in view.arms],
@@ -197,6 +199,15 @@ def _facts(view: RunView) -> Iterator[str]:
     started = clean(view.run.meta.get("started_at") or "", 40)
     if started:
         yield f"began {started.replace('T', ' ').replace('+00:00', ' UTC')}"
+
+
+def _seconds(view: RunView) -> str:
+    """What is to be said beside an axis of seconds, where they are not those of a guest by itself."""
+    if view.run.plan.get("host") == NESTED:
+        return "The guest's host is a guest itself: the seconds tell the order, not how long it takes."
+    if view.run.plan.get("times") == "ignored":
+        return "Trials ran side by side: the seconds tell the order, not how long it takes."
+    return ""
 
 
 def _arm_head(arm: ArmView) -> dict[str, object]:

@@ -34,6 +34,10 @@ META: dict[str, object] = {
 }
 
 
+# A name that would be markup, a terminal's escape or a template, where it is not taken as text.
+EVIL = "</script><script>alert(1)</script>\u202e\x1b[2J\"'`{{7*7}}&"
+
+
 @dataclass(frozen=True)
 class FakeArm:
     """What is made up for one arm."""
@@ -267,3 +271,40 @@ def snapshot(label: str, arm: FakeArm, rng: np.random.Generator) -> Snapshot:
         paused=True,
         moved=0,
     )
+
+
+def evil_run(results: Path) -> Path:
+    """A run in which everything that comes from outside tries to be something else."""
+    arm = FakeArm(EVIL, EVIL, EVIL, 0, 3, 2)
+    plan = json.loads(plan_json((arm,), scenario=EVIL))
+    plan["trials"][0]["id"] = "t-01"
+    writer = RunWriter.create(results, "evil", json.dumps(plan), {**META, "accel": EVIL, EVIL: EVIL})
+    with writer.trial("t-01") as trial:
+        trial.event("trial.begin", 0, kernel_release=EVIL)
+        trial.event("step.begin", 1, step=EVIL, action=EVIL, describe=EVIL)
+        trial.event("step.end", 2, step=EVIL, action=EVIL, outcome=EVIL, values={EVIL: EVIL})
+        trial.observe(
+            [
+                Observation(1, "t-01", "guest_meminfo", "PageTables", 4096.0, "bytes"),
+                Observation(2, "t-01", f"guest_process/{EVIL}", EVIL, None, EVIL, gap=EVIL),
+            ]
+        )
+        trial.event("snapshot", 3, label=EVIL, file=EVIL)
+        begun = {"step": "2", "action": "start", "workload": EVIL}
+        trial.event("step.end", 4, **begun, outcome="done", expects=[EVIL, {EVIL: EVIL}, "slab"])
+        trial.event("step.begin", 5, step="3", action="unplug", describe=EVIL)
+        junk = [[0, 0], [EVIL, 1], [1, float("nan")], [1, 10**400], [True, 1], [-1, 1], [1], EVIL, [2, 4096]]
+        said = {
+            "outcome": "partial",
+            "takes_memory": EVIL,
+            "curve": junk,
+            "values": {"requested_bytes": 8192},
+        }
+        trial.event("step.end", 6, step="3", action="unplug", requested_ns=5, acknowledged_ns=6, **said)
+        rng = np.random.default_rng(1)
+        write_snapshot(trial.snapshots / "a.npz", snapshot("after-unplug", ARMS[0], rng))
+        trial.event("snapshot", 7, label=EVIL, file="a.npz")
+        trial.event("trial.end", 8, outcome=EVIL, error=EVIL * 500, hint=EVIL)
+        trial.console_log.write_bytes(b"\xff\xfe\x00" + EVIL.encode() * 2000)
+    writer.finish("failed", 3)
+    return writer.directory

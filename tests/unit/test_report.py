@@ -9,32 +9,22 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from lxml import etree, html
-from prometheus_client.parser import text_string_to_metric_families
-from synthetic_run import ARMS, META, FakeArm, plan_json, snapshot, write_run
+from lxml import html
+from synthetic_run import ARMS, evil_run, write_run
 
 from orchestrator import summary
 from orchestrator.errors import BadInputError
 from orchestrator.model.policies import POLICIES
-from orchestrator.observation import Observation
 from orchestrator.report.answer import answer
-from orchestrator.report.blockmap import KINDS, _path
-from orchestrator.report.charts import MAX_POINTS, downsample
+from orchestrator.report.blockmap import KINDS
 from orchestrator.report.confusion import confusion, confusion_as_json, confusion_columns, confusion_rows
 from orchestrator.report.data import ArmView, RunView, TrialView, steps_of, view_run
 from orchestrator.report.holders import frees_most, holder_table
-from orchestrator.report.junit import write_junit
 from orchestrator.report.page import build_report
-from orchestrator.report.prometheus import write_prometheus
-from orchestrator.report.text import clean, clean_block, percent, seconds
-from orchestrator.store import Event, RunWriter, open_run
-from orchestrator.store.snapshot_file import write_snapshot
+from orchestrator.store import Event, open_run
 from orchestrator.summary import TrialSummary
 from orchestrator.summary.records import BlameResult, SnapshotResult
-
-EVIL = "</script><script>alert(1)</script>\u202e\x1b[2J\"'`{{7*7}}&"
 
 
 @pytest.fixture(scope="module")
@@ -48,43 +38,6 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(run_dir: Path) -> html.HtmlElement:
     return html.document_fromstring((run_dir / "report.html").read_text(encoding="utf-8"))
-
-
-def evil_run(results: Path) -> Path:
-    """A run in which everything that comes from outside tries to be something else."""
-    arm = FakeArm(EVIL, EVIL, EVIL, 0, 3, 2)
-    plan = json.loads(plan_json((arm,), scenario=EVIL))
-    plan["trials"][0]["id"] = "t-01"
-    writer = RunWriter.create(results, "evil", json.dumps(plan), {**META, "accel": EVIL, EVIL: EVIL})
-    with writer.trial("t-01") as trial:
-        trial.event("trial.begin", 0, kernel_release=EVIL)
-        trial.event("step.begin", 1, step=EVIL, action=EVIL, describe=EVIL)
-        trial.event("step.end", 2, step=EVIL, action=EVIL, outcome=EVIL, values={EVIL: EVIL})
-        trial.observe(
-            [
-                Observation(1, "t-01", "guest_meminfo", "PageTables", 4096.0, "bytes"),
-                Observation(2, "t-01", f"guest_process/{EVIL}", EVIL, None, EVIL, gap=EVIL),
-            ]
-        )
-        trial.event("snapshot", 3, label=EVIL, file=EVIL)
-        begun = {"step": "2", "action": "start", "workload": EVIL}
-        trial.event("step.end", 4, **begun, outcome="done", expects=[EVIL, {EVIL: EVIL}, "slab"])
-        trial.event("step.begin", 5, step="3", action="unplug", describe=EVIL)
-        junk = [[0, 0], [EVIL, 1], [1, float("nan")], [1, 10**400], [True, 1], [-1, 1], [1], EVIL, [2, 4096]]
-        said = {
-            "outcome": "partial",
-            "takes_memory": EVIL,
-            "curve": junk,
-            "values": {"requested_bytes": 8192},
-        }
-        trial.event("step.end", 6, step="3", action="unplug", requested_ns=5, acknowledged_ns=6, **said)
-        rng = np.random.default_rng(1)
-        write_snapshot(trial.snapshots / "a.npz", snapshot("after-unplug", ARMS[0], rng))
-        trial.event("snapshot", 7, label=EVIL, file="a.npz")
-        trial.event("trial.end", 8, outcome=EVIL, error=EVIL * 500, hint=EVIL)
-        trial.console_log.write_bytes(b"\xff\xfe\x00" + EVIL.encode() * 2000)
-    writer.finish("failed", 3)
-    return writer.directory
 
 
 def test_the_same_folder_gives_the_same_page(run_dir: Path, tmp_path: Path) -> None:
@@ -493,44 +446,6 @@ def test_what_guests_say_stays_text(tmp_path: Path) -> None:
     assert any("</script>" in json.dumps(spec) for spec in specs.values()), "the name is in the data, inert"
 
 
-def test_junit_is_xml_that_fails_where_a_trial_did(tmp_path: Path, run_dir: Path) -> None:
-    suite = etree.parse(write_junit(run_dir)).getroot()
-    assert suite.get("tests") == "2"
-    assert suite.get("failures") == "0"
-    assert [case.get("name") for case in suite] == ["6.12-01", "7.3-pt-reclaim-01"]
-    evil = etree.parse(write_junit(evil_run(tmp_path))).getroot()
-    assert evil.get("failures") == "1"
-    (failure,) = evil.iter("failure")
-    assert "alert(1)" in (failure.text or "")
-    assert "next: " in (failure.text or "")
-
-
-def test_junit_names_trials_that_never_began(tmp_path: Path) -> None:
-    suite = etree.parse(write_junit(write_run(tmp_path, trials=1, finish="interrupted"))).getroot()
-    assert (suite.get("tests"), suite.get("skipped")) == ("2", "1")
-    assert [case.get("name") for case in suite if case.find("skipped") is not None] == ["7.3-pt-reclaim-01"]
-
-
-@pytest.mark.parametrize("evil", [False, True])
-def test_metrics_are_what_prometheus_itself_reads(run_dir: Path, tmp_path: Path, evil: bool) -> None:
-    text = write_prometheus(evil_run(tmp_path) if evil else run_dir).read_text(encoding="utf-8")
-    families = {family.name: family for family in text_string_to_metric_families(text)}
-    assert all(family.type == "gauge" and family.samples for family in families.values())
-    assert {sample.name for family in families.values() for sample in family.samples} == set(families)
-    for family in families.values():
-        assert all({"run", "scenario", "arm", "trial"} <= set(sample.labels) for sample in family.samples)
-    if not evil:
-        assert "orchestrator_second_level_bytes" not in families
-        (pinned,) = (
-            sample
-            for sample in families["orchestrator_blocks_pinned"].samples
-            if sample.labels["arm"] == "6.12"
-        )
-        assert (pinned.value, pinned.labels["trial"]) == (213.0, "6.12-01")
-        outcomes = families["orchestrator_unplug_outcome_info"].samples
-        assert {(sample.labels["value"], sample.value) for sample in outcomes} == {("partial", 1.0)}
-
-
 def test_a_run_without_any_trial_has_a_page(tmp_path: Path) -> None:
     page = html.document_fromstring(build_report(write_run(tmp_path, trials=0, finish="failed")).read_text())
     assert "No trial has come far enough" in page.get_element_by_id("answer").text_content()
@@ -554,42 +469,16 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
         build_report(directory)
 
 
-def test_downsampling_keeps_extremes_and_ends() -> None:
-    points = [(float(t), float(t % 7)) for t in range(50_000)]
-    points[31_234] = (31_234.0, 1e9)
-    points[40_001] = (40_001.0, -5.0)
-    kept = downsample(points)
-    assert len(kept) <= MAX_POINTS
-    assert kept == sorted(kept)
-    assert {points[0], points[-1], points[31_234], points[40_001]} <= set(kept)
-    assert downsample(points[:50]) == points[:50]
-
-
-def test_cells_of_the_map_stand_where_their_blocks_are() -> None:
-    import numpy as np
-
-    chosen = np.zeros(40, dtype=np.bool_)
-    chosen[[0, 17, 39]] = True
-    assert re.findall(r"M(\d+) (\d+)", _path(chosen, 16)) == [("0", "0"), ("1", "1"), ("7", "2")]
-    many = np.zeros(6400, dtype=np.bool_)
-    many[14:20] = True  # over the end of the first row
-    assert _path(many, 16) == "M14 0h2v1h-2zM0 1h4v1h-4z"
-
-
-def test_words_and_numbers() -> None:
-    assert clean("a\x1b[31mb\u202ec\n d") == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}c  d"
-    assert len(clean("x" * 1000)) == 120
-    assert clean_block("a\r\nb\x00") == "a\nb\N{REPLACEMENT CHARACTER}"
-    assert percent(999_999, 1_000_000) == "99.99 %"
-    assert percent(998, 1000) == "99.8 %"
-    assert percent(1, 3000) == "0.033 %"
-    assert percent(1, 3) == "33 %"
-    assert percent(0, 3) == "0 %"
-    assert percent(3, 3) == "100 %"
-    assert [seconds(value) for value in (0, 4.2e-5, 0.0042, 3.21, 75)] == [
-        "0.0 s",
-        "42 µs",
-        "4.2 ms",
-        "3.2 s",
-        "1 min 15 s",
-    ]
+@pytest.mark.parametrize(
+    ("key", "value", "says"), [("times", "ignored", "side by side"), ("host", "nested", "host")]
+)
+def test_seconds_that_mean_nothing_are_called_so(tmp_path: Path, key: str, value: str, says: str) -> None:
+    directory = write_run(tmp_path)
+    for changed in (False, True):
+        if changed:
+            plan = json.loads((directory / "plan.json").read_text()) | {key: value}
+            (directory / "plan.json").write_text(json.dumps(plan))
+        page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+        lead = page.get_element_by_id("yield").find("p").text_content()
+        assert ("the seconds tell the order" in lead) == changed
+        assert not changed or says in lead
