@@ -51,6 +51,10 @@ _LOOK = """(() => {
     lines: [...document.querySelectorAll("#answer p, #answer tr")].map(
       (line) => ({text: line.innerText, box: box(line)})),
     width: document.documentElement.scrollWidth,
+    cut: [...document.querySelectorAll(".scroll")].filter((part) => part.scrollWidth > part.clientWidth + 1).map(
+      (part) => part.getAttribute("aria-label")),
+    closed: [...document.querySelectorAll("details")].filter(
+      (part) => !part.lastElementChild.checkVisibility({contentVisibilityAuto: true})).length,
     paper: getComputedStyle(document.body).backgroundColor,
     ink: getComputedStyle(document.body).color,
   };
@@ -107,7 +111,15 @@ class Browser:
             self._process.wait(5)
         os.close(self._answers)
 
-    def open(self, page: Path, *, width: int = 1200, height: int = 800, scheme: str = "light") -> Seen:
+    def open(
+        self,
+        page: Path,
+        *,
+        width: int = 1200,
+        height: int = 800,
+        scheme: str = "light",
+        media: str = "screen",
+    ) -> Seen:
         """Open a page in a tab of its own and look at it once its charts are drawn, or will not be."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         tab = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -117,7 +129,7 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", tab, **size)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self._call("Emulation.setEmulatedMedia", tab, features=features)
+        self._call("Emulation.setEmulatedMedia", tab, media=media, features=features)
         self._call("Page.navigate", tab, url=page.as_uri())
         self._wait_for("Page.loadEventFired")
         look = self._settled_look(tab)

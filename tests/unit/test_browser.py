@@ -17,6 +17,7 @@ from orchestrator.report.page import build_report
 MIB = 1 << 20
 FIRST_SCREEN = 800  # CSS pixels, of a window 1,200 wide
 PHONE = 390
+PAPER = 718  # A4 within the margins that browsers leave, at 96 to the inch
 
 OVERCOMMIT = Path(__file__).parents[2] / "scenarios" / "overcommit" / "sparse.yaml"
 
@@ -68,6 +69,16 @@ def test_it_opens_without_a_complaint_and_draws_all(
     light, dark = brightness(seen.look["paper"]), brightness(seen.look["ink"])
     assert (light > dark) == (scheme == "light")
     assert abs(light - dark) > 150
+
+
+@pytest.mark.parametrize("name", ["one", "many", "overcommit"])
+def test_paper_shows_all_of_it(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    look = browser.open(pages[name], width=PAPER, scheme="dark", media="print").look
+    assert look["width"] <= PAPER
+    assert look["cut"] == [], "paper does not scroll"
+    assert look["closed"] == 0, "nothing can be opened on paper"
+    assert brightness(look["paper"]) == 255
+    assert all(chart["drawn"] for chart in look["charts"])
 
 
 def brightness(colour: str) -> float:
