@@ -18,7 +18,7 @@ from orchestrator.errors import (
     InfrastructureError,
 )
 from orchestrator.guest.build import GUEST_ADDRESS
-from orchestrator.guest.console import FLOOD_BYTES, Console, mirrored
+from orchestrator.guest.console import FLOOD_BYTES, Console, mirrored, printable
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.image import BootFiles, Image
 from orchestrator.guest.keys import SshKeys
@@ -94,7 +94,7 @@ class Guest:
             late = wait_for(host.why_dead, Deadline(HOST_SECONDS), every=0.2) if host else None
             if late:
                 return _host_lost(late)
-            said = self.domain.trouble
+            said = printable(self.domain.why_ended())
             return GuestLostError("the guest stopped running", details=said, console_tail=self.console.tail())
         if error is not None and not error.console_tail:
             error.console_tail = self.console.tail()

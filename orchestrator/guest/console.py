@@ -55,7 +55,7 @@ class Console:
         last = printed[-_TRACE_LINES:]
         if any(_PANIC.search(line) for line in last):
             onset = next(index for index, line in enumerate(last) if _ONSET.search(line))
-            last = last[onset : onset + lines]
+            last = last[min(onset, max(len(last) - lines, 0)) :][:lines]
         return "\n".join(line[:300] for line in last[-lines:])
 
     def panic(self) -> str:

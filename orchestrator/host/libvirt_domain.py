@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
@@ -23,6 +24,11 @@ _HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x
 # What QEMU tells of a DIMM that it or the guest answers for (qapi/acpi.json, machine.json, qdev.json).
 _DIMM_EVENTS = "^(ACPI_DEVICE_OST|MEM_UNPLUG_ERROR|DEVICE_UNPLUG_GUEST_ERROR|DEVICE_DELETED)$"
 
+# As the kernel names QEMU and its vCPU threads where it kills them or they fault.
+_OF_QEMU = ("qemu-system", "/KVM[")
+_RECENT_SECONDS = 60.0
+_MOST_LINES = 12
+
 _MOST_ANSWERS = 10_000  # that wait to be asked for; a guest can answer as often as it likes
 
 
@@ -35,8 +41,7 @@ class LibvirtDomain:
         self._libvirt = libvirt
         self._connection = connection
         self._handle = handle
-        self.trouble = ""
-        """What libvirt said when it was last asked whether the guest runs, and could not say yes."""
+        self._trouble = ""
         self._event = threading.Event()
         self._callback: int | None = None
         self._monitor_callback: int | None = None
@@ -73,9 +78,26 @@ class LibvirtDomain:
         try:
             state, _ = self._handle.state()
         except self._libvirt.libvirtError as error:
-            self.trouble = str(error)
+            self._trouble = str(error)
             return False
         return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
+
+    def why_ended(self) -> str:
+        """What is told of a guest that runs no more: by libvirt, by the kernel of its host, and by QEMU."""
+        said = [self._trouble] if self._trouble else []
+        # A host that has gone, too, tells nothing.
+        with suppress(InfrastructureError, OSError):
+            said += self._shell.kernel_log(*_OF_QEMU, seconds=_RECENT_SECONDS)[-_MOST_LINES:]
+            last = ["tail", "-n", str(_MOST_LINES), str(self._log())]
+            said += self._shell.run(last, seconds=_RECENT_SECONDS, check=False).splitlines()
+        return "\n".join(line[:300] for line in said)
+
+    def _log(self) -> Path:
+        """Where libvirt keeps what QEMU prints (virQEMUDriverConfigNew(), qemu_conf.c)."""
+        uri = urlsplit(self._call(self._connection.getURI))
+        root = parse_qs(uri.query).get("root")
+        logs = Path(root[0], "log") if root else Path("/var/log/libvirt")
+        return logs / "qemu" / f"{self._handle.name()}.log"
 
     def virtio_mem(self) -> VirtioMemState | None:
         """The virtio-mem device, as QEMU sees it."""

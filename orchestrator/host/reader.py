@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
@@ -102,6 +103,31 @@ def tail(path: str, offset: int, most: int) -> bytes:
         return stream.read(most)
 
 
+def kernel_log(words: Sequence[str], seconds: float) -> list[str]:
+    """Lines that the kernel logged in the last `seconds` with any of `words` in them, oldest first; none
+    where its log is not to be read."""
+    found: list[str] = []
+    since = time.clock_gettime(time.CLOCK_MONOTONIC) - seconds
+    try:
+        log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return []
+    try:
+        while True:
+            try:
+                # A record: "priority,sequence,microseconds,flags;text" (Documentation/ABI/testing/dev-kmsg).
+                head, _, text = os.read(log, 8192).decode(errors="replace").partition(";")
+            except BlockingIOError:
+                return found
+            except BrokenPipeError:
+                continue  # what comes next was overwritten meanwhile
+            line = text.partition("\n")[0]
+            if int(head.split(",")[2]) / 1e6 >= since and any(word in line for word in words):
+                found.append(line)
+    finally:
+        os.close(log)
+
+
 def write(path: str, text: str) -> None:
     """Write a file that is there, as one of /sys."""
     with pathlib.Path(path).open("r+") as stream:
@@ -146,7 +172,18 @@ def _exactly(descriptor: int, size: int, offset: int) -> bytes:
 
 CALLS: dict[str, Callable[..., Any]] = {
     call.__name__: call
-    for call in (texts, find_process, page_bits, page_regions, memory, tail, write, free_port, run)
+    for call in (
+        texts,
+        find_process,
+        page_bits,
+        page_regions,
+        memory,
+        tail,
+        kernel_log,
+        write,
+        free_port,
+        run,
+    )
 }
 
 RAW = frozenset({"page_bits", "page_regions", "memory", "tail"})

@@ -98,6 +98,10 @@ class HostShell:
         """What a file has from `offset` on."""
         return bytes(self._call("tail", path, offset, most))
 
+    def kernel_log(self, *words: str, seconds: float) -> list[str]:
+        """What its kernel logged in the last `seconds` with any of the words in it, oldest first."""
+        return [str(line) for line in self._call("kernel_log", list(words), seconds)]
+
     def write(self, path: str, text: str) -> None:
         """Write a file that is there."""
         self._call("write", path, text)

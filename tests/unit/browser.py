@@ -51,8 +51,8 @@ _LOOK = """(() => {
     lines: [...document.querySelectorAll("#answer p, #answer tr")].map(
       (line) => ({text: line.innerText, box: box(line)})),
     width: document.documentElement.scrollWidth,
-    cut: [...document.querySelectorAll(".scroll")].filter((part) => part.scrollWidth > part.clientWidth + 1).map(
-      (part) => part.getAttribute("aria-label")),
+    cut: [...document.querySelectorAll(".scroll")].filter(
+      (part) => part.scrollWidth > part.clientWidth + 1).map((part) => part.getAttribute("aria-label")),
     closed: [...document.querySelectorAll("details")].filter(
       (part) => !part.lastElementChild.checkVisibility({contentVisibilityAuto: true})).length,
     paper: getComputedStyle(document.body).backgroundColor,

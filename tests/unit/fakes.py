@@ -75,7 +75,7 @@ class FakeDomain:
     statistics: dict[str, int] = field(default_factory=dict)
     events: bool = False
     running: bool = True
-    trouble: str = ""
+    ended: str = ""
     pid: int = 0
     shell: HostShell = field(default_factory=HostShell)
     addresses: Callable[[int], int] = lambda address: address
@@ -91,6 +91,9 @@ class FakeDomain:
 
     def is_running(self) -> bool:
         return self.running
+
+    def why_ended(self) -> str:
+        return self.ended
 
     def virtio_mem(self) -> VirtioMemState | None:
         if self.device and self.asked:

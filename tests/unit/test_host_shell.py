@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -81,6 +82,17 @@ def test_what_a_process_has(shell: HostShell) -> None:
     assert len(shell.page_bits(pid, where, 1)) == 1
     with pytest.raises(OSError, match=r"nothing at this address|Input/output"):
         shell.memory(pid, [(1 << 40, 8)])
+
+
+def test_what_the_kernel_logged(shell: HostShell) -> None:
+    """Against dmesg(1), an independent reader of the same log."""
+    dmesg = subprocess.run(["dmesg", "--notime"], capture_output=True, text=True, check=False)
+    printed = {line.strip() for line in dmesg.stdout.splitlines()}
+    found = shell.kernel_log("", seconds=1e9)
+    assert bool(found) == bool(printed), "both may read it, or neither"
+    assert {line.strip() for line in found if "\\x" not in line} <= printed
+    assert shell.kernel_log("", seconds=-1e9) == []
+    assert shell.kernel_log("no such word in it", seconds=1e9) == []
 
 
 def test_commands(shell: HostShell) -> None:

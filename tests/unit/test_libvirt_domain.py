@@ -17,6 +17,7 @@ import pytest
 
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import InfrastructureError
+from orchestrator.host import reader
 from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.libvirt_host import LibvirtHost
@@ -75,13 +76,16 @@ class Monitor:
         assert self.hear is not None, "nobody listens"
         self.hear(None, None, event, 1, 2, None if data is None else json.dumps(data), None)
 
+    def name(self) -> str:
+        return "guest"
+
     def state(self) -> tuple[int, int]:
         if not self.running:
-            raise FakeError
+            raise FakeError("no such domain")
         return self.running, 0
 
 
-def domain(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> LibvirtDomain:
+def domain(monitor: Monitor, monkeypatch: pytest.MonkeyPatch, uri: str = "qemu:///system") -> LibvirtDomain:
     libvirt_qemu = SimpleNamespace(
         qemuMonitorCommand=monitor.ask,
         qemuMonitorEventRegister=monitor.register,
@@ -93,7 +97,7 @@ def domain(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> LibvirtDomain:
     libvirt: Any = SimpleNamespace(
         libvirtError=FakeError, VIR_DOMAIN_RUNNING=1, VIR_DOMAIN_PAUSED=3, VIR_DOMAIN_AFFECT_LIVE=1
     )
-    return LibvirtDomain(libvirt, SimpleNamespace(), monitor, HostShell())
+    return LibvirtDomain(libvirt, SimpleNamespace(getURI=lambda: uri), monitor, HostShell())
 
 
 def test_where_qemu_has_a_guests_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +222,26 @@ def test_whether_it_runs(monkeypatch: pytest.MonkeyPatch, state: int, runs: bool
     monitor = Monitor()
     monitor.running = state
     assert domain(monitor, monkeypatch).is_running() is runs
+
+
+def test_what_ended_it_is_told_by_libvirt_the_kernel_and_qemu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "log" / "qemu" / "guest.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"line {number}\n" for number in range(50)) + "error: kvm run failed\n")
+    monitor = Monitor()
+    monitor.running = 0
+    lost = domain(monitor, monkeypatch, f"qemu:///embed?root={tmp_path}")
+    killed = "Out of memory: Killed process 7 (qemu-system-x86)"
+    monkeypatch.setitem(
+        reader.CALLS, "kernel_log", lambda words, _: [killed] if "qemu-system" in words else []
+    )
+    assert not lost.is_running()
+    said = lost.why_ended().splitlines()
+    assert said[:2] == ["no such domain", killed]
+    assert said[-1] == "error: kvm run failed"
+    assert len(said) == 14, "of a log, the last lines"
 
 
 def test_a_signal_while_qemu_is_ended_waits_until_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
