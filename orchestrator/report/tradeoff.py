@@ -13,6 +13,7 @@ from orchestrator.report.text import clean, size
 _HEIGHT: Final = PANEL_HEIGHT + 90
 _NEAR: Final = 0.06  # points nearer than this share of both axes share a label
 _ROOM: Final = 1.12
+_NAMES_A_LINE: Final = 2
 
 Point = tuple[ArmView, str, int, int]  # arm, policy, table bytes freed, bytes in blocks freed
 
@@ -93,14 +94,17 @@ def tradeoff_spec(points: Sequence[Point]) -> Spec:
             ],
         )
     )
-    words = alt.Chart(alt.InlineData(values=_labels(rows, far, high)))
-    left = words.transform_filter(alt.datum.x < far / 2).mark_text(align="left", dx=9, dy=-9, fontSize=10.5)
-    right = words.transform_filter(alt.datum.x >= far / 2).mark_text(
-        align="right", dx=-9, dy=-9, fontSize=10.5
+    words = alt.Chart(alt.InlineData(values=_labels(rows, far, high))).encode(x=x, y=y)
+    # Towards the middle of the figure, wherever the point lies. In Vega, lines go down from the first.
+    left, low = alt.datum.x < far / 2, alt.datum.y < high / 2
+    labels = (
+        words.transform_filter(across_half & up_half)
+        .mark_text(align=align, dx=dx, dy=dy, fontSize=10.5, lineBreak="\n")
+        .encode(text=text)
+        for across_half, align, dx in ((left, "left", 9), (~left, "right", -9))
+        for up_half, text, dy in ((low, "line:N", -9), (~low, "lines:N", 9))
     )
-    return finished(
-        alt.layer(dots, *(mark.encode(x=x, y=y, text="text:N") for mark in (left, right))), _HEIGHT
-    )
+    return finished(alt.layer(dots, *labels), _HEIGHT)
 
 
 def tradeoff_alt(points: Sequence[Point]) -> str:
@@ -123,4 +127,13 @@ def _labels(rows: Sequence[dict[str, Any]], far: float, high: float) -> list[dic
                 break
         else:
             groups.append((row["x"], row["y"], [row["policy"]]))
-    return [{"x": x, "y": y, "text": ", ".join(names)} for x, y, names in groups]
+    return [
+        {"x": x, "y": y, "line": ", ".join(names), "lines": "\n".join(_lines(names))}
+        for x, y, names in groups
+    ]
+
+
+def _lines(names: Sequence[str]) -> list[str]:
+    starts = range(0, len(names), _NAMES_A_LINE)
+    lines = [", ".join(names[start : start + _NAMES_A_LINE]) for start in starts]
+    return [f"{line}," for line in lines[:-1]] + lines[-1:]
