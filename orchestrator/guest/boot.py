@@ -178,10 +178,14 @@ def restored(
 def adopted(
     host: LibvirtHost, name: str, keys: SshKeys, *, scratch: Path, console_log: Path
 ) -> Iterator[Guest]:
-    """A guest that runs on the host already, once its shell answers. It goes on running."""
+    """A guest that is on the host already, suspended: let it go on, and wait until its shell answers.
+
+    It is not ended.
+    """
     with ExitStack() as stack:
         scratch.mkdir(mode=0o711, parents=True)
         domain = stack.enter_context(host.running_domain(name))
+        domain.resume()
         files = domain.files()
         shell = guest_shell(stack, host, files.ssh_port, keys, scratch)
         console = mirrored(host.shell, files.console_log, console_log)

@@ -1,7 +1,9 @@
 """A trial on a nested host: a guest of this machine that is a KVM host, and the trial's guest within it.
 
-A saved state is that of the host, with the guest running in it: both go on from the same instant. What a
-host does with a guest's memory depends on what is set when that one boots, so this is part of the state.
+A saved state is that of the host, with the guest in it: both go on from the same instant. The guest is
+suspended while the host is saved, for QEMU refuses to load a vCPU that was saved, emulated, in guest mode
+(cpu_post_load(), target/i386/machine.c). What a host does with a guest's memory depends on what is set when
+that one boots, so this is part of the state.
 """
 
 from __future__ import annotations
@@ -55,7 +57,11 @@ def nested_spec(plan: TrialPlan, lab: Lab) -> GuestSpec:
     inner = guest_spec(Bootable.of(plan), lab)
     return replace(
         spec,
-        installed=(*spec.installed, ("guest", inner.key), ("host", plan.host_setup.model_dump_json())),
+        installed=(
+            *spec.installed,
+            ("suspended guest", inner.key),
+            ("host", plan.host_setup.model_dump_json()),
+        ),
     )
 
 
@@ -78,6 +84,8 @@ def _make(begin: Begin, nested: NestedHosts, state: SavedState) -> None:
                 begin.set_up(host, NAME, scratch / "guest", begin.writer.console_log, keep=True)
             )
             quieten(guest)
+            guest.shell.close()
+            guest.domain.suspend()
         # Nobody is connected any more: a connection that is saved would linger in what is restored.
         begin.save(outer, state)
         shutil.copyfile(begin.writer.host_console_log, state.console_log)
