@@ -85,7 +85,7 @@ def saved(run: Run) -> list[TrialSummary]:
     """The summaries in the run's tables; none where these are missing, or of another shape."""
     try:
         return _saved(run)
-    except (FileNotFoundError, KeyError, ValueError):
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
         return []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_run import ARMS, write_run
 
@@ -232,6 +233,19 @@ def test_a_trial_whose_memory_still_moved_is_left_out(tmp_path: Path) -> None:
     figures = figures_of(run, summary.load(run))
     assert figures.arms[0].left_out == (("6.12-01", "had not settled: unplug to 0 B"),)
     assert [one.trial for one in figures.arms[0].trials] == ["6.12-02"]
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "policies.csv", "snapshots.csv", "blame.csv"])
+@pytest.mark.parametrize("column", range(6))
+def test_tables_that_lack_a_column_are_made_again(tmp_path: Path, name: str, column: int) -> None:
+    """As an older version may have written them."""
+    run = open_run(write_run(tmp_path))
+    summary.refresh(run.directory)
+    table = pd.read_csv(run.directory / name, dtype=str, keep_default_na=False)
+    table.drop(columns=table.columns[column]).to_csv(run.directory / name, index=False)
+    loaded = summary.load(run)
+    assert [one.trial for one in loaded] == ["6.12-01", "7.3-pt-reclaim-01"]
+    assert all(one.metrics for one in loaded)
 
 
 def test_a_run_that_an_older_version_wrote_can_be_compared(
