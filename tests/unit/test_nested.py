@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import GuestPanicError
+from orchestrator.guest import boot
 from orchestrator.run import nested
 
 
@@ -40,3 +41,32 @@ def test_the_console_of_a_host_that_does_not_come_up_is_kept(
         with pytest.raises(GuestPanicError):
             nested.nested_guest(begin)
     assert (tmp_path / "host-console.log").read_text() == "Kernel panic"
+
+
+@pytest.mark.parametrize(("target", "seconds"), [(None, 10), (True, 40), (False, 10)])
+def test_a_guest_in_a_host_of_ours_may_take_its_time_to_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: bool | None, seconds: float
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(boot, "answering", lambda guest, seconds: waited.append(seconds) or guest)
+    monkeypatch.setattr(boot, "domain_xml", lambda *_, **__: "")
+    monkeypatch.setattr(boot, "noted", lambda *_: nullcontext())
+    monkeypatch.setattr(boot, "guest_shell", lambda *_: None)
+    shell = SimpleNamespace(
+        folder=lambda *_, **__: nullcontext(tmp_path),
+        place=lambda path, _: path,
+        run=lambda *_, **__: "",
+        free_port=lambda: 1,
+        tail=lambda *_: b"",
+        is_here=target is None,
+        target=None if target is None else SimpleNamespace(ours=target),
+    )
+    host: Any = SimpleNamespace(shell=shell, domain=lambda *_, **__: nullcontext(), runtime=tmp_path)
+    image: Any = SimpleNamespace(folder=tmp_path, disk=tmp_path / "disk")
+    files: Any = SimpleNamespace(kernel=tmp_path / "vmlinuz", initrd=None, release="6.12")
+    definition: Any = SimpleNamespace(command_line="quiet", boot_within=10)
+    words: Any = (host, image, files, None, None)
+    with boot.booted(
+        *words, name="x", accel="tcg", definition=definition, scratch=tmp_path, progress=lambda _: None
+    ):
+        assert waited == [seconds]
