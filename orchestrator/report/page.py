@@ -205,7 +205,7 @@ def _seconds(view: RunView) -> str:
     """What is to be said beside an axis of seconds, where they are not those of a guest by itself."""
     if view.run.plan.get("host") == NESTED:
         return "The guest's host is a guest itself: the seconds tell the order, not how long it takes."
-    if view.run.plan.get("times") == "ignored":
+    if view.run.at_once:
         return "Trials ran side by side: the seconds tell the order, not how long it takes."
     return ""
 

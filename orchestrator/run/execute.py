@@ -239,10 +239,14 @@ class Job:
             for trial in self.trials
         ]
         workers = SideBySide(run.directory, self.places, self.progress, self.connect, budget, learn=lab.learn)
-        try:
-            yield from workers.run(plans)
-        finally:
-            run.update_meta(trials_at_once=workers.most_at_once)
+        most = self.meta.get("trials_at_once")
+        most = most if isinstance(most, int) else 0
+        for ended in workers.run(plans):
+            most = max(most, workers.most_at_once)
+            run.update_meta(
+                trials_at_once=most
+            )  # before the trial is summed up: figures of its host depend on it
+            yield ended
 
     @staticmethod
     def _summarise(run: RunWriter, fresh: Collection[str], without: Collection[str] = ()) -> None:

@@ -116,6 +116,12 @@ class Run:
         return status_of(dict(self.meta))
 
     @property
+    def at_once(self) -> bool:
+        """Whether any of its trials ran side by side."""
+        most = self.meta.get("trials_at_once")
+        return isinstance(most, int) and most > 1
+
+    @property
     def arm_names(self) -> tuple[str, ...]:
         """The arms in the order in which the scenario names them, whatever order the trials ran in."""
         arms = self.plan.get("arms", ())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Choice = Callable[[Sequence[float]], float]
 
-_SIDE_BY_SIDE: Final = "times are ignored: trials ran side by side"
+_IGNORED: Final = "times are ignored: trials may run side by side"
 _OF_ALL: Final = "the host counts it for all guests, and trials ran side by side"
 
 # Actions that make a guest's memory smaller and larger by hot-plug; ballooning is told apart.
@@ -103,11 +103,11 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
     tables_label = _tables(found, snapshots)
     blocks_label = _blocks(found, _last_unplug(trial.events), _before_next(trial.events, snapshots))
     found.put("accel", accel or None, "meta.json does not say")
-    shares_host = run.plan.get("times") == "ignored" and run.plan.get("host") != "nested"
     if run.plan.get("times") == "ignored":
-        found.drop([metric.name for metric in CATALOGUE if metric.timed], _SIDE_BY_SIDE)
-        if shares_host and "second_level_bytes" in found.metrics:
-            found.drop(["second_level_bytes"], _OF_ALL)
+        found.drop([metric.name for metric in CATALOGUE if metric.timed], _IGNORED)
+    shares_host = run.at_once and run.plan.get("host") != "nested"
+    if shares_host and "second_level_bytes" in found.metrics:
+        found.drop(["second_level_bytes"], _OF_ALL)
     seen_kernel = next((fact.kernel for fact in snapshots if fact.kernel), "")
     return TrialSummary(
         run=run.id,

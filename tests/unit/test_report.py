@@ -470,14 +470,14 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "says"), [("times", "ignored", "side by side"), ("host", "nested", "host")]
+    ("key", "value", "says"), [("trials_at_once", 2, "side by side"), ("host", "nested", "host")]
 )
-def test_seconds_that_mean_nothing_are_called_so(tmp_path: Path, key: str, value: str, says: str) -> None:
+def test_seconds_that_mean_nothing_are_called_so(tmp_path: Path, key: str, value: object, says: str) -> None:
     directory = write_run(tmp_path)
     for changed in (False, True):
         if changed:
-            plan = json.loads((directory / "plan.json").read_text()) | {key: value}
-            (directory / "plan.json").write_text(json.dumps(plan))
+            path = directory / ("plan.json" if key == "host" else "meta.json")
+            path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
         page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
         lead = page.get_element_by_id("yield").find("p").text_content()
         assert ("the seconds tell the order" in lead) == changed
