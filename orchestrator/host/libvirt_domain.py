@@ -89,7 +89,8 @@ class LibvirtDomain:
         with suppress(InfrastructureError, OSError):
             said += self._shell.kernel_log(*_OF_QEMU, seconds=_RECENT_SECONDS)[-_MOST_LINES:]
             last = ["tail", "-n", str(_MOST_LINES), str(self._log())]
-            said += self._shell.run(last, seconds=_RECENT_SECONDS, check=False).splitlines()
+            lines = self._shell.run(last, seconds=_RECENT_SECONDS, check=False).splitlines()
+            said += [line for line in lines if not line.startswith("-")]  # the rest is QEMU's command line
         return "\n".join(line[:300] for line in said)
 
     def _log(self) -> Path:

@@ -243,9 +243,8 @@ class Job:
         most = most if isinstance(most, int) else 0
         for ended in workers.run(plans):
             most = max(most, workers.most_at_once)
-            run.update_meta(
-                trials_at_once=most
-            )  # before the trial is summed up: figures of its host depend on it
+            # Before the trial is summed up: figures of its host depend on it.
+            run.update_meta(trials_at_once=most)
             yield ended
 
     @staticmethod
