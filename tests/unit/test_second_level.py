@@ -145,3 +145,23 @@ def test_the_documents_have_these_figures() -> None:
         assert f"| {row.ratio.text} | {row.entries.text} | {row.ranges.text} |" in document
         if moment == "emptied":
             assert f"| {row.ratio.text} |" in readme
+
+
+@pytest.mark.parametrize("freed", ["balloon-and-slot", "unplug-slots"])
+def test_only_a_memory_slot_that_goes_frees_tables(freed: str) -> None:
+    run = open_run(REFERENCE.with_name("second-level-levers"))
+    view = view_run(run, summary.saved(run))
+    document = (REFERENCE.parents[2] / "docs" / "second-level.md").read_text()
+    assert len(view.arms) == 5
+    for one in (trial.summary for arm in view.arms for trial in arm.trials):
+        assert not one.left_out
+        at = {moment.moment: moment.second_level_bytes for moment in one.moments}
+        assert at["filled"] is not None
+        assert at["emptied"] is not None
+        if one.arm == freed:
+            assert at["emptied"] < at["filled"] / 2
+        elif one.arm in {"balloon", "reporting", "unplug"}:
+            assert at["emptied"] >= at["filled"] * 0.95
+    for row in moment_rows(view):
+        if row.moment == "emptied":
+            assert f"| {row.ratio.text} |" in document
