@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.domain_xml import RunFiles, domain_name, relocated_xml
 from orchestrator.host.libvirt_domain import LibvirtDomain
+from orchestrator.host.orphans import adopt_orphans
 from orchestrator.host.runtime import kill_guests
 from orchestrator.host.shell import HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget, user_target
@@ -217,6 +218,7 @@ def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterat
             shell = stack.enter_context(remote_shell(uri))
             uri = uri.libvirt_uri()
         elif uri is None:
+            adopt_orphans()  # a libvirt daemon has its own
             uri = f"{_EMBEDDED}?root={_embedded_root(runtime / 'v', cache)}"
         try:
             connection = libvirt.open(uri)

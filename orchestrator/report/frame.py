@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.guest.cache import cache_dir
 from orchestrator.report.text import clean, size
+from orchestrator.store.atomic import replace_text
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -41,12 +45,24 @@ def fill(template: str, **values: Any) -> str:
 def _library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, of the version that the charts are written for."""
     import altair
-    import vl_convert
 
     version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    bundle: str = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # it is optional
     # A script element ends at these words wherever they stand; in JavaScript strings "\\/" is "/".
-    return re.sub(r"</(?=script)", r"<\\/", bundle, flags=re.IGNORECASE).replace("<!--", r"<\!--")
+    return re.sub(r"</(?=script)", r"<\\/", _bundle(version), flags=re.IGNORECASE).replace("<!--", r"<\!--")
+
+
+def _bundle(version: str) -> str:
+    """Bundling takes over a second, and its result depends on nothing but two versions: it is kept."""
+    kept = cache_dir() / "vega" / f"{version}-{metadata.version('vl-convert-python')}.js"
+    with suppress(OSError):
+        return kept.read_text(encoding="utf-8")
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # it is optional
+    with suppress(OSError):  # without a cache that can be written to, every report pays for it
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(kept, bundle)
+    return bundle
 
 
 def _csp_hash(script: str) -> str:

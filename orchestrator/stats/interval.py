@@ -40,11 +40,12 @@ def of_groups(
 def of_few(values: Floats, confidence: float = CONFIDENCE) -> Interval | None:
     """Student's interval of the mean of a handful of values, shape (n,): takes them for normal, where a
     bootstrap of so few would take them for all there is. None of one value."""
-    from scipy import stats
-
     if len(values) < 2:
         return None
-    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
+    from scipy import special  # a fifth of the time that scipy.stats takes to load
+
+    t = special.stdtrit(len(values) - 1, (1 + confidence) / 2)
+    half = float(t * np.std(values, ddof=1) / math.sqrt(len(values)))
     mean = float(np.mean(values))
     return Interval(mean - half, mean + half, confidence)
 

@@ -1,0 +1,49 @@
+"""Reaping what libvirt starts, where nobody else does so in time.
+
+QEMU and passt make themselves daemons. Their parent is then process 1, and in a container that may be a
+program that reaps late (1.4 s were seen) or never. libvirt takes a process for alive for as long as its
+pid is there, a zombie's too: it waits, and gives up after 15 s and more (virProcessKillPainfullyDelay() in
+src/util/virprocess.c). So this process becomes the parent of its orphans, and reaps those.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from contextlib import suppress
+from functools import cache
+
+import psutil
+
+_PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
+_LOOK_SECONDS = 0.05
+_DAEMONS = ("qemu-system-", "passt")
+
+
+@cache
+def adopt_orphans() -> None:
+    """Become the parent of what libvirt starts, for as long as this process lives."""
+    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
+        threading.Thread(target=_reap_for_ever, name="reaping daemons", daemon=True).start()
+
+
+def _reap_for_ever() -> None:
+    while True:
+        time.sleep(_LOOK_SECONDS)
+        with suppress(ChildProcessError):  # there are no children at all
+            if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                _reap()
+
+
+def _reap() -> None:
+    """Reap the daemons that ended.
+
+    A QEMU that this program starts itself, as to try KVM, stays in the session of this process and is
+    left to who waits for its exit code; a daemon has begun another (setsid(2)).
+    """
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
+            if child.name().startswith(_DAEMONS) and os.getsid(child.pid) != os.getsid(0):
+                os.waitpid(child.pid, os.WNOHANG)
