@@ -28,7 +28,7 @@ steps:
   - online:
   - start: {workload: tmpfs, set: {amount: 256MiB}}
   - stop: {workload: tmpfs}
-  - report_free: {within: 30s}
+  - report_free: {within: 60s}
   - inflate: {by: 128MiB}
   - deflate:
   - unplug_dimm: {within: 60s}
@@ -85,8 +85,15 @@ def test_dimms_are_blamed_by_linux_memory_blocks(steps: dict[str, Any]) -> None:
 
 
 def test_free_page_reporting_gives_memory_back_to_the_host(steps: dict[str, Any]) -> None:
-    """What was free before the step began was reported already: only that it does not grow is certain."""
+    """What was free before the step began was reported already, and a guest just booted goes on touching
+    and freeing pages: nothing is certain but that it says how it ended, and that this is so."""
     step = steps["report_free"]
-    assert step["outcome"] in {"done", "partial", "refused"}
-    assert step["values"]["achieved_bytes"] >= 0
+    last_seconds = step["curve"][-1][0]
+    if step["outcome"] == "timeout":  # within 60 s, it never kept still for 5 s
+        assert last_seconds >= 55.0
+    else:
+        assert step["outcome"] in {"done", "partial", "refused"}
+        if len(step["curve"]) > 1:  # else it never moved
+            assert (step["settled_ns"] - step["requested_ns"]) / 1e9 == pytest.approx(last_seconds, abs=0.001)
+    assert step["values"]["achieved_bytes"] == step["curve"][-1][1]
     assert step["values"]["requested_bytes"] <= step["values"]["guest_free_bytes"]

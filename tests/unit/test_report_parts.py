@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
+import pytest
+import vl_convert
 
+from orchestrator.report import frame
 from orchestrator.report.blockmap import _path
 from orchestrator.report.charts import MAX_POINTS, downsample
 from orchestrator.report.text import clean, clean_block, percent, seconds
@@ -48,3 +52,26 @@ def test_words_and_numbers() -> None:
         "3.2 s",
         "1 min 15 s",
     ]
+
+
+def test_scripts_are_bundled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled: list[str] = []
+
+    def bundle(*, vl_version: str) -> str:
+        bundled.append(vl_version)
+        return f"scripts of {vl_version}"
+
+    monkeypatch.setattr(vl_convert, "javascript_bundle", bundle)
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    wanted = ["6.1", "6.1", "6.4"]
+    assert [frame._bundle(version) for version in wanted] == [f"scripts of {version}" for version in wanted]
+    assert bundled == ["6.1", "6.4"]
+
+
+def test_scripts_are_bundled_where_nothing_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vl_convert, "javascript_bundle", lambda vl_version: f"scripts of {vl_version}")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "file"))
+    assert frame._bundle("6.1") == "scripts of 6.1"
