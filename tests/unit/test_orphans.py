@@ -34,7 +34,7 @@ _CHILD = """
 import subprocess, sys, time
 from orchestrator.host.orphans import adopt_orphans
 adopt_orphans()
-child = subprocess.Popen(["/bin/bash", "-c", f"exec -a {sys.argv[1]} {sys.argv[1]} -c 'exit 7'"])
+child = subprocess.Popen([sys.argv[1], "-c", "exit 7"])
 time.sleep(0.5)
 print(child.wait())
 """
