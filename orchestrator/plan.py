@@ -1,7 +1,8 @@
 """What will be done, trial by trial: decided before anything runs, and readable without a hypervisor.
 
 Trials come in blocks, one block for each repeat; every block has each arm once, in an order that
-the seed decides. So a drift of the host over time meets all arms alike.
+the seed decides. So a drift of the host over time meets all arms alike. Repeat r of a warm arm starts from
+boot r of its guest: what a guest's trials have in common is then the guest's, not one boot's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from orchestrator.host.machine import Frozen, Machine
 from orchestrator.registry import Registry
 from orchestrator.scenario.expect import Expectation
 from orchestrator.scenario.model import (
+    DEFAULT_MOST_BOOTS,
     NESTED_KERNEL,
     NESTED_MACHINE,
     Accel,
@@ -59,7 +61,8 @@ class PlannedArm(Arm):
 class Trial(Frozen):
     """One execution of one arm.
 
-    `repeat` and `order` count from 1; `order` is the place in the whole run. All arms of a repeat
+    `repeat`, `order` and `boot` count from 1; `order` is the place in the whole run, `boot` says from which
+    saved boot of its guest a warm trial starts. All arms of a repeat
     share one `seed`, so that their workloads do the same and can be compared pair by pair. A warm-up is
     kept, and counted nowhere.
     """
@@ -69,6 +72,7 @@ class Trial(Frozen):
     repeat: int
     order: int
     seed: int
+    boot: int = 1
     warm_up: bool = False
     steps: tuple[PlannedStep, ...]
 
@@ -88,6 +92,7 @@ class TrialPlan(Frozen):
     kernel_args: str = ""
     accel: Accel
     start: Start = "cold"
+    boot: int = 1
     machine: Machine
     host: str = LOCAL
     host_machine: Machine = NESTED_MACHINE
@@ -130,6 +135,7 @@ class Plan(Frozen):
     deadline_seconds: float
     seed: int
     repeats: int
+    boots: int = 1
     arms: tuple[PlannedArm, ...]
     trials: tuple[Trial, ...]
     expect: tuple[Expectation, ...] = ()
@@ -155,7 +161,8 @@ class Plan(Frozen):
             kernel=arm.kernel,
             kernel_args=arm.kernel_args,
             accel=self.accel,
-            start=self.start,
+            start=arm.start or self.start,
+            boot=trial.boot,
             machine=arm.machine,
             host=self.host,
             host_machine=self.host_machine,
@@ -186,6 +193,7 @@ def make_plan(
     *,
     seed: int | None = None,
     repeats: int | None = None,
+    boots: int | None = None,
     start: Start | None = None,
     host: str | None = None,
 ) -> Plan:
@@ -193,6 +201,8 @@ def make_plan(
     body = scenario.body
     seed = body.seed if seed is None else seed
     repeats = body.repeats if repeats is None else repeats
+    boots = min(boots or body.boots or DEFAULT_MOST_BOOTS, repeats)
+    first_boot = {arm: 1 + boots * twin for arm, twin in _twins(scenario, start).items()}
     planned = [
         (step.arms, PlannedStep(action=step.name, params=step.action.model_dump(mode="json")))
         for step in scenario.steps
@@ -211,6 +221,7 @@ def make_plan(
             repeat=repeat,
             order=order,
             seed=_number(seed, repeat) % 2**32,  # workloads take 32 bits
+            boot=first_boot[arm] + (repeat - 1) % boots,
             warm_up=repeat < 1,
             steps=steps[arm],
         )
@@ -232,7 +243,10 @@ def make_plan(
         deadline_seconds=body.deadline,
         seed=seed,
         repeats=repeats,
-        arms=_with_columns(scenario.arms),
+        boots=boots,
+        arms=_with_columns(
+            tuple(arm.model_copy(update={"start": start or arm.start}) for arm in scenario.arms)
+        ),
         trials=trials,
         expect=tuple(body.expect),
     )
@@ -248,6 +262,22 @@ def _number(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
+def _twins(scenario: Scenario, start: Start | None) -> dict[str, int]:
+    """For each arm, how many before it are the same thing under another name.
+
+    Twins start from boots of their own: else the difference between them would be that of two restores of the
+    same boots, and pass for the noise of guests.
+    """
+    seen: dict[object, int] = {}
+    twins = {}
+    for arm in scenario.arms:
+        steps = tuple(number for number, step in enumerate(scenario.steps) if arm.name in step.arms)
+        same = (arm.model_dump_json(exclude={"name"}), steps, start)
+        twins[arm.name] = seen.get(same, 0)
+        seen[same] = twins[arm.name] + 1
+    return twins
+
+
 def _with_columns(arms: tuple[Arm, ...]) -> tuple[PlannedArm, ...]:
     rows = [_row(arm) for arm in arms]
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -261,6 +291,7 @@ def _with_columns(arms: tuple[Arm, ...]) -> tuple[PlannedArm, ...]:
             machine=arm.machine,
             host_kernel=arm.host_kernel,
             host_setup=arm.host_setup,
+            start=arm.start,
             differs={key: row.get(key, "") for key in told},
         )
         for arm, row in zip(arms, rows, strict=True)

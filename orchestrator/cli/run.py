@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--connect", metavar="URI", help="Use this libvirt instead of the embedded one.")
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the scenario's.")
 @click.option("--repeats", type=click.IntRange(min=1), help="Instead of the scenario's.")
+@click.option("--boots", type=click.IntRange(min=1), help="Boots of each guest, instead of the scenario's.")
 @click.option("--cold", is_flag=True, help="Boot every guest, as with `start: cold`.")
 @gate_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
@@ -47,6 +48,7 @@ def run_command(
     connect: str | None,
     seed: int | None,
     repeats: int | None,
+    boots: int | None,
     cold: bool,
     as_json: bool,
     **words: Unpack[GateWords],
@@ -63,7 +65,7 @@ def run_command(
     problems = check_fits(scenario, psutil.virtual_memory().available)
     if problems:
         raise FileProblemsError(problems)
-    plan = make_plan(scenario, seed=seed, repeats=repeats, start="cold" if cold else None)
+    plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start="cold" if cold else None)
     places = Places.beside(find_guests_dir(scenario_file, guests_dir))
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)

@@ -164,9 +164,10 @@ def _print_plan(plan: Plan, scenario: Scenario) -> None:
         steps.add_row(str(number), step.name, step.action.describe(), *([where] if arms else []))
     show(steps)
     show("")
-    trials = table(f"Trials ({len(plan.trials)})", "order", "trial", "arm", "repeat", "seed")
+    trials = table(f"Trials ({len(plan.trials)})", "order", "trial", "arm", "repeat", "start", "seed")
     for trial in plan.trials:
-        trials.add_row(str(trial.order), trial.id, trial.arm, str(trial.repeat), str(trial.seed))
+        start = "cold" if plan.trial(trial.id).start == "cold" else f"boot {trial.boot}"
+        trials.add_row(str(trial.order), trial.id, trial.arm, str(trial.repeat), start, str(trial.seed))
     show(trials)
 
 

@@ -1,6 +1,6 @@
 """Saved states: guests that have booted and been set up, kept with their memory, for trials to start from.
 
-    <cache>/states/<guest>-<key>/
+    <cache>/states/<guest>-<key>.<boot>/
         state.json     what the guest was made of; written last, so a state without it is none
         memory.sav     libvirt's save image
         disk.qcow2     what the guest had written by then; every trial writes to an overlay of it
@@ -8,6 +8,9 @@
 
 A state is made below another name and renamed when it is whole. The key is a hash of all that decides
 what such a guest is, so one that no longer fits is not found, and made anew.
+
+Trials that start from one state are restores of one boot: what they have in common is that boot's, not the
+guest's. So a guest has as many states as its runs need boots, each booted for itself and numbered.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from typing import TypeVar
 from orchestrator.errors import GuestError, InfrastructureError
 from orchestrator.guest.cache import is_locked, locked
 
-MOST_STATES = 16
-MOST_BYTES = 8 << 30
+MOST_STATES = 96  # a night of two kernels in three scenarios has some forty, of 250 MiB each
+MOST_BYTES = 24 << 30
 _FORMAT = 1
 _UNFINISHED = ".saving-"
 _FACTS = "state.json"
@@ -55,12 +58,20 @@ class GuestSpec:
     cpu: str
     versions: tuple[tuple[str, str], ...]
     """Of QEMU and libvirt: neither need load what another version saved."""
+    boot: int = 1
+    """Which of the boots of this guest, counted from 1."""
+
+    @property
+    def guest_key(self) -> str:
+        """Names the guest, whichever boot: 16 hexadecimal digits."""
+        guest = {name: value for name, value in asdict(self).items() if name != "boot"}
+        text = json.dumps([_FORMAT, guest], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def key(self) -> str:
-        """Names the state: 16 hexadecimal digits."""
-        text = json.dumps([_FORMAT, asdict(self)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Names the state: the guest's key, a dot, the number of the boot."""
+        return f"{self.guest_key}.{self.boot}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ def start_from_state(
     Raises what `make` and the second `restore` raise.
     """
     with locked(_lock(cache, spec.key)):
-        state = _find(cache, spec)
+        state = find_state(cache, spec)
         if state is not None:
             os.utime(state.folder / _FACTS)  # the least recently used go first
             try:
@@ -120,6 +131,13 @@ def start_from_state(
             except (InfrastructureError, GuestError):
                 shutil.rmtree(state.folder, ignore_errors=True)
         return restore(_made(cache, spec, make))
+
+
+def ensure_state(cache: Path, spec: GuestSpec, *, make: Callable[[SavedState], None]) -> None:
+    """Have the state of `spec` in the cache; `make` fills its folder if it is not there."""
+    with locked(_lock(cache, spec.key)):
+        if find_state(cache, spec) is None:
+            _made(cache, spec, make)
 
 
 def unfinished_states(cache: Path) -> list[Path]:
@@ -153,7 +171,8 @@ def remove_state(cache: Path, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _find(cache: Path, spec: GuestSpec) -> SavedState | None:
+def find_state(cache: Path, spec: GuestSpec) -> SavedState | None:
+    """The state of `spec`, if it is in the cache and whole."""
     folder = _folder(cache, spec)
     try:
         written = json.loads((folder / _FACTS).read_text())

@@ -1,4 +1,4 @@
-"""How a trial comes by its guest, on whatever host."""
+"""How a trial comes by its guest, and a saved state by its boot, on whatever host."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from orchestrator.guest.boot import Guest
+from orchestrator.guest.states import GuestSpec, ensure_state
 from orchestrator.plan import TrialPlan
 from orchestrator.run.host_settings import apply_host_settings
 from orchestrator.run.meta import host_facts
-from orchestrator.run.nested import nested_guest
-from orchestrator.run.start import Begin, Lab
+from orchestrator.run.nested import make_nested, nested_guest, nested_spec
+from orchestrator.run.start import Begin, Bootable, Lab, guest_spec
 from orchestrator.store import TrialWriter
 
 
@@ -28,6 +29,29 @@ def begun(
             yield guest
             return
         stack.enter_context(apply_host_settings(lab.host.shell, plan.host_setup))
-        # The names of other people's domains on a libvirt that is shared would clash with that of a state.
-        warm = plan.start == "warm" and lab.host.embedded
-        yield begin.warm() if warm else begin.cold()
+        yield begin.warm() if starts_warm(plan, lab) else begin.cold()
+
+
+def starts_warm(plan: TrialPlan, lab: Lab) -> bool:
+    """Whether a trial starts from a saved state."""
+    # The names of other people's domains on a libvirt that is shared would clash with that of a state.
+    return plan.start == "warm" and lab.host.embedded
+
+
+def state_spec(plan: TrialPlan, lab: Lab) -> GuestSpec:
+    """What decides which saved state a trial starts from."""
+    return nested_spec(plan, lab) if lab.nested else guest_spec(Bootable.of(plan), lab)
+
+
+def save_boot(
+    plan: TrialPlan, lab: Lab, writer: TrialWriter, scratch: Path, now_ns: Callable[[], int]
+) -> None:
+    """Have the saved state that a trial starts from in the cache; boots a guest if it is not there."""
+    with ExitStack() as stack:
+        begin = Begin(plan, lab, writer, scratch, now_ns, stack)
+        spec = state_spec(plan, lab)
+        ensure_state(
+            lab.places.cache,
+            spec,
+            make=lambda state: make_nested(begin, state) if lab.nested else begin.make(spec, state),
+        )

@@ -33,21 +33,22 @@ class Budget:
         cores = re.findall(r"^processor\b", shell.text("/proc/cpuinfo"), re.MULTILINE)
         return cls(int(memory[1]) * KIB if memory else 0, len(cores))
 
-    def take(self, plan: TrialPlan) -> bool:
-        """Take what a trial needs, if it is there."""
+    def take(self, plan: TrialPlan, cores: int | None = None) -> bool:
+        """Take what a trial needs, if it is there: `cores`, by default one for each vCPU."""
         machine = _machine(plan)
-        if self.running and (_bytes(machine) > self.memory_bytes or machine.vcpus > self.cores):
+        cores = machine.vcpus if cores is None else cores
+        if self.running and (_bytes(machine) > self.memory_bytes or cores > self.cores):
             return False
         self.memory_bytes -= _bytes(machine)
-        self.cores -= machine.vcpus
+        self.cores -= cores
         self.running += 1
         return True
 
-    def give_back(self, plan: TrialPlan) -> None:
-        """What a trial had taken."""
+    def give_back(self, plan: TrialPlan, cores: int | None = None) -> None:
+        """What `take` took."""
         machine = _machine(plan)
         self.memory_bytes += _bytes(machine)
-        self.cores += machine.vcpus
+        self.cores += machine.vcpus if cores is None else cores
         self.running -= 1
 
 

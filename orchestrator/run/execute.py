@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
@@ -15,18 +16,20 @@ from orchestrator.errors import BadInputError, ExitCode, GuestError, Orchestrato
 from orchestrator.guest.definition import GuestDefinition, load_definition
 from orchestrator.guest.image import Image, ensure_image
 from orchestrator.guest.keys import SshKeys, ensure_keys
+from orchestrator.guest.states import find_state
 from orchestrator.host.accel import Acceleration, choose
 from orchestrator.host.labs import NESTED, address
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
-from orchestrator.plan import Plan, PlannedStep, Trial
+from orchestrator.plan import Plan, PlannedStep, Trial, TrialPlan
+from orchestrator.run.begin import starts_warm, state_spec
 from orchestrator.run.budget import Budget
 from orchestrator.run.meta import command_line, guest_facts, host_facts, provenance
 from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
-from orchestrator.run.side_by_side import Ended, SideBySide
+from orchestrator.run.side_by_side import Ended, SideBySide, Task
 from orchestrator.run.start import Lab, NestedHosts, guest_programs, planned_workloads
 from orchestrator.run.trial import run_trial
 from orchestrator.scenario.model import KVM_HOST, NESTED_KERNEL, HostSetup
@@ -168,14 +171,15 @@ class Job:
         with ExitStack() as stack:
             runtime = stack.enter_context(runtime_folder(run.directory))
             lab = self.lab(stack, runtime, lambda facts: self._learn(run, facts))
+            self._save_boots(run, lab)
             running = {trial.id for trial in self.trials}
             try:
                 for ended in self._side_by_side(run, lab) if self._at_once else self._in_turn(run, lab):
                     if ended.error:
-                        errors.append((ended.trial, ended.error))
-                    running.discard(ended.trial)
-                    self._summarise(run, {ended.trial}, without=running)
-                    self.progress.trial_done(ended.trial, ended.outcome, ended.seconds)
+                        errors.append((ended.name, ended.error))
+                    running.discard(ended.name)
+                    self._summarise(run, {ended.name}, without=running)
+                    self.progress.trial_done(ended.name, ended.outcome, ended.seconds)
             finally:
                 self._summarise(run, running)
         return errors
@@ -230,18 +234,44 @@ class Job:
             error = run_trial(self.plan.trial(trial.id), lab, run.trial(trial.id))
             yield Ended(trial.id, _outcome(error), error, time.monotonic() - began)
 
-    def _side_by_side(self, run: RunWriter, lab: Lab) -> Iterator[Ended]:
-        budget = Budget.of(lab.host.shell)
+    def _save_boots(self, run: RunWriter, lab: Lab) -> None:
+        """Boot and save, side by side, the guests that trials start from and the cache has not.
+
+        One that fails is not the end: its trial tries again, and says in its own folder what failed.
+        """
+        missing: dict[str, TrialPlan] = {}
+        for plan in self._plans(lab):
+            if starts_warm(plan, lab):
+                spec = state_spec(plan, lab)
+                if find_state(lab.places.cache, spec) is None:
+                    missing.setdefault(f"{spec.guest}-{spec.key}", plan)
+        if len(missing) < 2:  # nothing to do side by side: the trial makes it
+            return
+        began = time.monotonic()
+        workers = self._workers(run, lab)
+        self.progress.note(f"booting and saving {len(missing)} guests, for trials to start from")
+        for name in missing:  # what a resumed run had tried
+            shutil.rmtree(run.directory / layout.BOOTS / name, ignore_errors=True)
+        for ended in workers.run([Task(plan, name) for name, plan in missing.items()]):
+            said = f"not saved: {ended.error.brief}" if ended.error else "saved"
+            self.progress.note(f"{ended.name}: {said} after {ended.seconds:.0f} s")
+        run.update_meta(boots_seconds=round(time.monotonic() - began, 3), boots_at_once=workers.most_at_once)
+
+    def _plans(self, lab: Lab) -> list[TrialPlan]:
         # What was found out about KVM need not be found out again.
         outside = lab.nested.accel if lab.nested else lab.accel
-        plans = [
-            self.plan.trial(trial.id).model_copy(update={"accel": outside if outside == "tcg" else "auto"})
-            for trial in self.trials
-        ]
-        workers = SideBySide(run.directory, self.places, self.progress, self.connect, budget, learn=lab.learn)
+        accel = outside if outside == "tcg" else "auto"
+        return [self.plan.trial(trial.id).model_copy(update={"accel": accel}) for trial in self.trials]
+
+    def _workers(self, run: RunWriter, lab: Lab) -> SideBySide:
+        budget = Budget.of(lab.host.shell)
+        return SideBySide(run.directory, self.places, self.progress, self.connect, budget, learn=lab.learn)
+
+    def _side_by_side(self, run: RunWriter, lab: Lab) -> Iterator[Ended]:
+        workers = self._workers(run, lab)
         most = self.meta.get("trials_at_once")
         most = most if isinstance(most, int) else 0
-        for ended in workers.run(plans):
+        for ended in workers.run([Task(plan) for plan in self._plans(lab)]):
             most = max(most, workers.most_at_once)
             # Before the trial is summed up: figures of its host depend on it.
             run.update_meta(trials_at_once=most)

@@ -42,7 +42,7 @@ def nested_guest(begin: Begin) -> tuple[Guest, LibvirtHost]:
         return replace(guest, host=outer), host
     return begin.from_state(
         nested_spec(begin.plan, lab),
-        make=lambda state: _make(begin, nested, state),
+        make=lambda state: make_nested(begin, state),
         restore=lambda state: _restore(begin, state),
     )
 
@@ -50,7 +50,7 @@ def nested_guest(begin: Begin) -> tuple[Guest, LibvirtHost]:
 def nested_spec(plan: TrialPlan, lab: Lab) -> GuestSpec:
     """What a nested host with a guest in it is: the host's own spec, with all that the guest is made of."""
     nested = _of(lab)
-    host = Bootable(nested.definition.name, plan.host_kernel, plan.host_machine)
+    host = Bootable(nested.definition.name, plan.host_kernel, plan.host_machine, boot=plan.boot)
     spec = guest_spec(
         host, replace(lab, image=nested.image, definition=nested.definition, accel=nested.accel)
     )
@@ -59,7 +59,7 @@ def nested_spec(plan: TrialPlan, lab: Lab) -> GuestSpec:
         spec,
         installed=(
             *spec.installed,
-            ("suspended guest", inner.key),
+            ("suspended guest", inner.guest_key),
             ("host", plan.host_setup.model_dump_json()),
         ),
     )
@@ -71,8 +71,9 @@ def _of(lab: Lab) -> NestedHosts:
     return lab.nested
 
 
-def _make(begin: Begin, nested: NestedHosts, state: SavedState) -> None:
+def make_nested(begin: Begin, state: SavedState) -> None:
     """Boot a host and a guest in it, and save the host."""
+    nested = _of(begin.lab)
     scratch = begin.lab.runtime / "state"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Trials side by side, each in a process of its own, for runs whose times do not matter.
+"""Trials and boots side by side, each in a process of its own: boots, and trials whose times do not matter.
 
 A worker has a libvirt, a runtime folder and a clean-up of its own. It is sent SIGTERM when the run is
 interrupted, and by the kernel when the process of the run is killed.
@@ -26,7 +26,7 @@ from orchestrator.plan import TrialPlan
 from orchestrator.run.budget import Budget
 from orchestrator.run.places import Places
 from orchestrator.run.progress import Progress
-from orchestrator.store import read_events
+from orchestrator.store import layout, read_events
 
 # What it starts gets SIGTERM when the process that started it is gone, however that came (prctl(2)).
 TOGETHER = ("setpriv", "--pdeathsig", "TERM")
@@ -37,17 +37,40 @@ _MOST_LINE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial that ended: what went wrong, or None, and how long it took."""
+    """A trial or a boot that ended: what went wrong, or None, and how long it took."""
 
-    trial: str
+    name: str
     outcome: str
     error: OrchestratorError | None
     seconds: float
 
 
+@dataclass(frozen=True)
+class Task:
+    """A trial, or the boot that it starts from: that is saved as `boot`, and the trial does not run."""
+
+    plan: TrialPlan
+    boot: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call it, and its folder."""
+        return self.boot or self.plan.id
+
+    @property
+    def folder(self) -> str:
+        """Where in the run's folder it writes."""
+        return f"{layout.BOOTS if self.boot else layout.TRIALS}/{self.name}"
+
+    @property
+    def cores(self) -> int | None:
+        """What it keeps busy: the kernel and systemd boot mostly on one core, and nobody times it."""
+        return 1 if self.boot else None
+
+
 @dataclass
 class _Worker:
-    plan: TrialPlan
+    task: Task
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     began: float = field(default_factory=time.monotonic)
@@ -77,18 +100,18 @@ class SideBySide:
         self._selector = selectors.DefaultSelector()
         self.most_at_once = 0
 
-    def run(self, plans: Sequence[TrialPlan]) -> Iterator[Ended]:
+    def run(self, tasks: Sequence[Task]) -> Iterator[Ended]:
         """Run them all; gives each as it ends. Ends what runs when the caller is interrupted."""
-        waiting = list(plans)
+        waiting = list(tasks)
         workers: list[_Worker] = []
         try:
             while waiting or workers:
-                while waiting and self._budget.take(waiting[0]):
-                    plan = waiting.pop(0)
-                    number = len(plans) - len(waiting)
-                    self._progress.trial(plan.id, number, len(plans))
+                while waiting and self._budget.take(waiting[0].plan, waiting[0].cores):
+                    task = waiting.pop(0)
+                    if not task.boot:
+                        self._progress.trial(task.name, len(tasks) - len(waiting), len(tasks))
                     with deferred():  # none is started and not known
-                        workers.append(self._start(plan))
+                        workers.append(self._start(task))
                     self.most_at_once = max(self.most_at_once, len(workers))
                 for worker in self._relay(workers):
                     workers.remove(worker)
@@ -98,21 +121,29 @@ class SideBySide:
                 self._end(workers)
             self._selector.close()
 
-    def argv(self, plan: TrialPlan) -> list[str]:
+    def argv(self, task: Task) -> list[str]:
         """The command that is a worker."""
-        words = (str(self._run_dir), plan.id, str(self._places.guests), plan.accel, self._connect or "")
-        return [*TOGETHER, sys.executable, "-m", "orchestrator.run.worker", *words, str(os.getpid())]
+        words = (
+            str(self._run_dir),
+            task.plan.id,
+            str(self._places.guests),
+            task.plan.accel,
+            self._connect or "",
+            str(os.getpid()),
+            task.boot,
+        )
+        return [*TOGETHER, sys.executable, "-m", "orchestrator.run.worker", *words]
 
-    def _start(self, plan: TrialPlan) -> _Worker:
+    def _start(self, task: Task) -> _Worker:
         log = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the worker has ended
         process = subprocess.Popen(
-            self.argv(plan),
+            self.argv(task),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
         )
-        worker = _Worker(plan, process, log)
+        worker = _Worker(task, process, log)
         assert process.stdout is not None  # noqa: S101  # a pipe
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
@@ -147,37 +178,38 @@ class SideBySide:
             return
         match said:
             case {"text": text}:
-                self._progress.note(f"{worker.plan.id}: {text}")
+                self._progress.note(f"{worker.task.name}: {text}")
             case {"learned": dict(facts)}:
                 self._learn(facts)
 
     def _ended(self, worker: _Worker) -> Ended:
-        self._budget.give_back(worker.plan)
+        task = worker.task
+        self._budget.give_back(task.plan, task.cores)
         seconds = time.monotonic() - worker.began
         self._close(worker)
         worker.log.seek(0)
         said = worker.log.read()[-4000:].decode(errors="replace").strip()
         worker.log.close()
-        folder = self._run_dir / "trials" / worker.plan.id
+        folder = self._run_dir / task.folder
         ends = (
             [event for event in read_events(folder) if event.name == "trial.end"] if folder.is_dir() else []
         )
         if not ends:
             error = InfrastructureError(
-                f"the process of the trial ended with code {worker.process.returncode}", details=said
+                f"the process of {task.name} ended with code {worker.process.returncode}", details=said
             )
-            return Ended(worker.plan.id, "failed", error, seconds)
+            return Ended(task.name, "failed", error, seconds)
         end = ends[-1]
         outcome = end.text("outcome")
         if outcome == "completed":
-            return Ended(worker.plan.id, outcome, None, seconds)
+            return Ended(task.name, outcome, None, seconds)
         failure = InfrastructureError(
             end.text("error") or outcome,
             details=end.text("details") or said,
             hint=end.text("hint"),
             console_tail=end.text("console_tail"),
         )
-        return Ended(worker.plan.id, outcome, failure, seconds)
+        return Ended(task.name, outcome, failure, seconds)
 
     def _end(self, workers: Sequence[_Worker]) -> None:
         for worker in workers:

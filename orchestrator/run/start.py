@@ -101,7 +101,7 @@ class Begin:
         spec = guest_spec(Bootable.of(self.plan), self.lab)
         return self.from_state(
             spec,
-            make=lambda state: self._make(spec, state),
+            make=lambda state: self.make(spec, state),
             restore=lambda state: self.stack.enter_context(
                 restored(
                     self.lab.host,
@@ -137,7 +137,7 @@ class Begin:
         self.writer.event("guest.start", self.now_ns(), start="warm", state=spec.key, made=bool(made))
         return started
 
-    def _make(self, spec: GuestSpec, state: SavedState) -> None:
+    def make(self, spec: GuestSpec, state: SavedState) -> None:
         """Boot and set up a guest, and save it."""
         scratch = self.lab.runtime / "state"
         # The console is the trial's meanwhile: a guest that does not come up is seen there.
@@ -212,11 +212,12 @@ class Bootable:
     kernel: str
     machine: Machine
     kernel_args: str = ""
+    boot: int = 1
 
     @classmethod
     def of(cls, plan: TrialPlan) -> Bootable:
         """The guest of a trial."""
-        return cls(plan.guest, plan.kernel, plan.machine, plan.kernel_args)
+        return cls(plan.guest, plan.kernel, plan.machine, plan.kernel_args, plan.boot)
 
 
 def guest_spec(wanted: Bootable, lab: Lab) -> GuestSpec:
@@ -242,6 +243,7 @@ def guest_spec(wanted: Bootable, lab: Lab) -> GuestSpec:
         accel=lab.accel,
         cpu=cpu_model(),
         versions=tuple(sorted(lab.host.versions.items())),
+        boot=wanted.boot,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -24,7 +24,7 @@ from orchestrator.interrupts import deferred
 from orchestrator.observation import Observation
 from orchestrator.plan import TrialPlan
 from orchestrator.probes import PROBES, HostView
-from orchestrator.run.begin import begun
+from orchestrator.run.begin import begun, save_boot
 from orchestrator.run.sampling import Sampling
 from orchestrator.run.start import Lab, phase, planned_workloads
 from orchestrator.store import TrialWriter
@@ -177,12 +177,26 @@ def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorErr
 
     KeyboardInterrupt is recorded and raised again.
     """
+    return _recorded(plan, lab, writer, _run)
+
+
+def run_boot(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
+    """Boot the guest that a trial starts from, and save it. As `run_trial`."""
+    return _recorded(plan, lab, writer, _boot)
+
+
+def _recorded(
+    plan: TrialPlan,
+    lab: Lab,
+    writer: TrialWriter,
+    run: Callable[[TrialPlan, Lab, TrialWriter, int], None],
+) -> OrchestratorError | None:
     began_ns = time.monotonic_ns()
     error: OrchestratorError | None = None
     outcome = "interrupted"
     try:
         writer.event("trial.begin", 0, arm=plan.arm, accel=lab.accel)
-        _run(plan, lab, writer, began_ns)
+        run(plan, lab, writer, began_ns)
         outcome = "completed"
     except GuestError as failure:
         error, outcome = failure, failure.outcome
@@ -204,6 +218,10 @@ def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorErr
             )
             writer.close()
     return error
+
+
+def _boot(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
+    save_boot(plan, lab, writer, lab.runtime / plan.id[:24], lambda: time.monotonic_ns() - began_ns)
 
 
 def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:

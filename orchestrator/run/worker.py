@@ -1,8 +1,9 @@
 """One trial of a run that exists, in a process of its own: `python -m orchestrator.run.worker`.
 
-    RUN_DIR TRIAL GUESTS_DIR ACCEL CONNECT PARENT
+    RUN_DIR TRIAL GUESTS_DIR ACCEL CONNECT PARENT BOOT
 
-CONNECT is empty where the plan says where. PARENT is the process of the run.
+CONNECT is empty where the plan says where. PARENT is the process of the run. With BOOT, only the boot that
+the trial starts from is made and saved; it has a folder like a trial's, under that name.
 
 Says what it does on standard output, a JSON object to a line. The trial's folder has all that came of it.
 """
@@ -23,7 +24,7 @@ from orchestrator.interrupts import stopped_by_signals
 from orchestrator.plan import Plan
 from orchestrator.run.execute import Job
 from orchestrator.run.places import Places
-from orchestrator.run.trial import run_trial
+from orchestrator.run.trial import run_boot, run_trial
 from orchestrator.store import TrialWriter, layout
 
 
@@ -53,11 +54,12 @@ class _Telling:
 def main(words: Sequence[str]) -> int:
     """Run the trial that the words say. The exit code is 0 where its folder says how it ended."""
     run_dir, trial_id, guests = Path(words[0]), words[1], Path(words[2])
-    accel, connect, parent = words[3], words[4], int(words[5])
+    accel, connect, parent, boot = words[3], words[4], int(words[5]), words[6]
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes()).model_copy(update={"accel": accel})
     progress = _Telling()
     job = Job.of(plan, Places.beside(guests), progress, connect or None, None)
-    writer = TrialWriter(run_dir / layout.TRIALS / trial_id, trial_id)
+    name = boot or trial_id
+    writer = TrialWriter(run_dir / (layout.BOOTS if boot else layout.TRIALS) / name, name)
     try:
         with stopped_by_signals(lambda: None, kill_guests), ExitStack() as stack:
             if os.getppid() != parent:  # it was gone before it was asked that we be told
@@ -65,7 +67,7 @@ def main(words: Sequence[str]) -> int:
             runtime = stack.enter_context(runtime_folder(run_dir))
             # What the run itself found out need not be said again.
             lab = replace(job.lab(stack, runtime, lambda _: None), learn=progress.learn)
-            run_trial(plan.trial(trial_id), lab, writer)
+            (run_boot if boot else run_trial)(plan.trial(trial_id), lab, writer)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except OrchestratorError as error:

@@ -107,6 +107,7 @@ class _Loader:
                     machine=body.machine,
                     host_kernel=host_kernels[name],
                     host_setup=body.host_setup,
+                    start=body.start,
                 )
                 for name, body in bodies.items()
                 if body
@@ -124,7 +125,7 @@ class _Loader:
         for name, arm in arms.entries.items():
             entries = dict(base)
             for key, entry in arm.node.entries.items():
-                if key in ("kernel", "kernel_args", "host_kernel"):
+                if key in ("kernel", "kernel_args", "host_kernel", "start"):
                     entries[key] = entry
                 elif key in ("setup", "machine", "host_setup") and isinstance(entry.node.content, dict):
                     entries[key] = replace(entry, node=_overlaid(base.get(key), entry.node))

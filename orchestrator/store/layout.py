@@ -25,6 +25,7 @@ TIME: Final = "time.json"
 GATE: Final = "gate.json"
 TRIALS: Final = "trials"
 LOST: Final = "lost"
+BOOTS: Final = "boots"
 
 OBSERVATIONS: Final = "observations.parquet"
 STREAM: Final = "observations.arrows"

@@ -44,10 +44,11 @@ def time_spent(run: Run) -> TimeSpent | None:
     try:
         wall = float(json.loads((run.directory / layout.TIME).read_text())["wall_seconds"])
         image = float(run.meta["image_seconds"])
+        boots = float(run.meta.get("boots_seconds", 0.0))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     trials = (*run.warm_ups, *run.trials)
-    return TimeSpent(wall, image, sum(map(_phases, trials)), sum(map(_steps, trials)))
+    return TimeSpent(wall, image, boots + sum(map(_phases, trials)), sum(map(_steps, trials)))
 
 
 def _phases(trial: TrialFolder) -> float:

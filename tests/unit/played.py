@@ -45,7 +45,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Trials:
 
     @contextmanager
     def anything(*_: object, **__: object) -> Iterator[object]:
-        yield SimpleNamespace(shell=SimpleNamespace(is_here=True))
+        yield SimpleNamespace(shell=SimpleNamespace(is_here=True), embedded=False)
 
     monkeypatch.setattr(execute, "run_trial", played.run)
     monkeypatch.setattr(execute, "guest_programs", lambda *_: {})

@@ -130,6 +130,50 @@ def test_the_order_of_a_seed_never_changes() -> None:
     assert [trial.seed for trial in plan.trials[::3]] == [0x8EA0625E, 0xBF9BF6B7]
 
 
+def boots(plan: Plan, arm: str) -> list[int]:
+    return [trial.boot for trial in plan.trials if trial.arm == arm]
+
+
+def test_each_repeat_starts_from_a_boot_of_its_own_and_arms_share_it() -> None:
+    made = scenario({"a": {}, "b": {"setup": {"thp": "never"}}})
+    plan = make_plan(made, repeats=6)
+    assert plan.boots == 6
+    assert boots(plan, "a") == boots(plan, "b") == [1, 2, 3, 4, 5, 6]
+    assert plan.trial("b-04").boot == 4
+
+
+def test_many_repeats_go_through_a_few_boots_in_turn() -> None:
+    made = scenario({"a": {}})
+    assert boots(make_plan(made, repeats=20), "a") == [*range(1, 9), *range(1, 9), 1, 2, 3, 4]
+    assert boots(make_plan(made, repeats=5, boots=2), "a") == [1, 2, 1, 2, 1]
+    assert make_plan(made, repeats=3, boots=7).boots == 3
+    assert boots(make_plan(scenario({"a": {}}, extra="boots: 2"), repeats=4), "a") == [1, 2, 1, 2]
+
+
+def test_arms_that_are_the_same_thing_start_from_different_boots() -> None:
+    """Else their difference would be that of restores, and pass for the noise of guests."""
+    plan = make_plan(scenario({"a": {}, "b": {}, "c": {"kernel": "7.x"}, "d": {}}), repeats=3)
+    assert [boots(plan, arm) for arm in "abcd"] == [[1, 2, 3], [4, 5, 6], [1, 2, 3], [7, 8, 9]]
+
+
+def test_an_arm_may_start_cold_beside_others(tmp_path: Path) -> None:
+    made = scenario({"warm": {}, "cold": {"start": "cold"}})
+    plan = make_plan(made)
+    assert (plan.trial("warm-01").start, plan.trial("cold-01").start) == ("warm", "cold")
+    assert make_plan(made, start="cold").trial("warm-01").start == "cold"
+
+
+def test_a_plan_of_an_older_version_has_one_boot(tmp_path: Path) -> None:
+    plan = make_plan(scenario({"a": {}}), repeats=2, start="cold")
+    old = json.loads(plan.to_json())
+    del old["boots"]
+    for part in (*old["trials"], *old["arms"]):
+        part.pop("boot", None)
+        part.pop("start", None)
+    read = Plan.from_json(json.dumps(old))
+    assert (read.boots, boots(read, "a"), read.trial("a-01").start) == (1, [1, 1], "cold")
+
+
 def test_repeats_have_different_seeds() -> None:
     plan = make_plan(scenario({"a": {}}), repeats=20)
     assert len({trial.seed for trial in plan.trials}) == 20

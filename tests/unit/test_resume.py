@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,18 @@ import pytest
 from played import FACTS, PROGRESS, Trials, places
 from test_execute import plan
 
-from orchestrator.errors import BadInputError, GuestLostError, GuestPanicError, OrchestratorError
+from orchestrator.errors import (
+    BadInputError,
+    GuestLostError,
+    GuestPanicError,
+    InfrastructureError,
+    OrchestratorError,
+)
+from orchestrator.guest.states import GuestSpec, SavedState
 from orchestrator.plan import TrialPlan
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
-from orchestrator.run.side_by_side import Ended
+from orchestrator.run.side_by_side import Ended, Task
 from orchestrator.store import TrialWriter, open_run
 
 ROOT = Path(__file__).parents[2]
@@ -53,8 +61,8 @@ def test_what_sets_a_host_that_trials_share_runs_in_turn(
 ) -> None:
     started: list[str] = []
 
-    def side_by_side(_: object, plans: Sequence[TrialPlan]) -> Iterator[Ended]:
-        started.extend(one.id for one in plans)
+    def side_by_side(_: object, tasks: Sequence[Task]) -> Iterator[Ended]:
+        started.extend(one.name for one in tasks)
         yield from ()
 
     monkeypatch.setattr(execute.SideBySide, "run", side_by_side)
@@ -66,6 +74,37 @@ def test_what_sets_a_host_that_trials_share_runs_in_turn(
     execute_plan(sets, places(tmp_path), tmp_path / "in-turn", PROGRESS)
     assert started == []
     assert trials.ran == [trial.id for trial in sets.trials]
+
+
+def test_boots_that_the_cache_lacks_are_made_first_each_once(
+    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    spec = GuestSpec("debian-13", "i", "6.12", "k", "<domain/>", (), "tcg", "a CPU", ())
+    cached = {1}
+
+    def side_by_side(_: object, tasks: Sequence[Task]) -> Iterator[Ended]:
+        assert trials.ran == [], "boots come first"
+        for task in tasks:
+            made.append(task.boot)
+            failed = InfrastructureError("it did not boot") if task.plan.boot == 3 else None
+            yield Ended(task.name, "failed" if failed else "completed", failed, 1.0)
+
+    monkeypatch.setattr(execute.SideBySide, "run", side_by_side)
+    monkeypatch.setattr(execute, "starts_warm", lambda *_: True)
+    monkeypatch.setattr(execute, "state_spec", lambda planned, _: replace(spec, boot=planned.boot))
+    monkeypatch.setattr(
+        execute, "find_state", lambda _, wanted: SavedState(tmp_path) if wanted.boot in cached else None
+    )
+    planned = plan("  - wait: {time: 1s}\n")  # twins: boots 1 and 2, 3 and 4
+    result = execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
+    assert sorted(made) == [f"debian-13-{spec.guest_key}.{boot}" for boot in (2, 3, 4)]
+    assert len(trials.ran) == len(planned.trials), "a boot that failed is tried again by its trials"
+    assert result.errors == ()
+    made.clear()
+    cached |= {2, 3}
+    execute_plan(planned, places(tmp_path), tmp_path / "again", PROGRESS)
+    assert made == [], "one alone is made by its trial"
 
 
 def test_figures_of_a_trial_that_was_lost_again_are_the_new_ones(

@@ -23,7 +23,7 @@ from orchestrator.plan import TrialPlan
 from orchestrator.run import worker
 from orchestrator.run.budget import Budget
 from orchestrator.run.places import Places
-from orchestrator.run.side_by_side import Ended, SideBySide
+from orchestrator.run.side_by_side import Ended, SideBySide, Task
 
 ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
@@ -100,10 +100,9 @@ def workers(
     places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", run_dir / "cache")
     made = SideBySide(run_dir, places, watching, None, Budget(64 * GIB, cores), learn=watching.learned.append)
 
-    def argv(plan: TrialPlan) -> list[str]:
-        outcome, seconds = outcomes[plan.id]
-        folder = run_dir / "trials" / plan.id
-        return [sys.executable, "-c", _WORKER, str(folder), outcome, str(seconds)]
+    def argv(task: Task) -> list[str]:
+        outcome, seconds = outcomes[task.name]
+        return [sys.executable, "-c", _WORKER, str(run_dir / task.folder), outcome, str(seconds)]
 
     made.argv = argv  # type: ignore[method-assign]  # a worker that boots nothing
     return made
@@ -113,7 +112,7 @@ def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> 
     watching = Watching()
     outcomes = {"a": ("completed", 0.5), "b": ("panic", 0.0), "c": ("dies", 0.0), "d": ("completed", 0.0)}
     made = workers(tmp_path, watching, outcomes)
-    ended = {one.trial: one for one in made.run([plan(name) for name in outcomes])}
+    ended = {one.name: one for one in made.run([Task(plan(name)) for name in outcomes])}
     assert {name: one.outcome for name, one in ended.items()} == {
         "a": "completed",
         "b": "panic",
@@ -134,8 +133,22 @@ def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> 
 def test_a_worker_whose_output_somebody_keeps_open_ends_and_others_follow(tmp_path: Path) -> None:
     outcomes = {"a": ("leaves", 0.0), "b": ("leaves", 0.0), "c": ("completed", 0.0)}
     made = workers(tmp_path, Watching(), outcomes, cores=1)
-    assert [one.outcome for one in made.run([plan(name) for name in outcomes])] == ["completed"] * 3
+    assert [one.outcome for one in made.run([Task(plan(name)) for name in outcomes])] == ["completed"] * 3
     assert made.most_at_once == 1
+
+
+def test_boots_run_one_to_a_core_and_write_beside_the_trials(tmp_path: Path) -> None:
+    watching = Watching()
+    outcomes = {"guest-k.1": ("completed", 0.3), "guest-k.2": ("panic", 0.0)}
+    made = workers(tmp_path, watching, outcomes)
+    tasks = [Task(plan(f"t{boot[-1]}", vcpus=2), boot) for boot in outcomes]
+    assert {one.name: one.outcome for one in made.run(tasks)} == {
+        "guest-k.1": "completed",
+        "guest-k.2": "panic",
+    }
+    assert made.most_at_once == 2, "guests of two vCPUs each, on two cores"
+    assert sorted(path.name for path in (tmp_path / "boots").iterdir()) == list(outcomes)
+    assert not (tmp_path / "trials").exists()
 
 
 def test_the_budget_is_that_of_the_host_where_guests_run() -> None:
@@ -158,12 +171,12 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_side_by_side import Watching, plan, workers
-from orchestrator.run.side_by_side import TOGETHER
+from orchestrator.run.side_by_side import TOGETHER, Task
 folder = Path(sys.argv[2])
 made = workers(folder, Watching(), {"a": ("completed", 60.0)})
 alone = made.argv
-made.argv = lambda plan: [*TOGETHER, *alone(plan)]
-list(made.run([plan("a")]))
+made.argv = lambda task: [*TOGETHER, *alone(task)]
+list(made.run([Task(plan("a"))]))
 """
 
 
@@ -189,7 +202,7 @@ def test_a_worker_whose_run_is_gone_already_starts_nothing(
     planned = steps_plan("  - wait: {time: 1s}\n")
     (tmp_path / "plan.json").write_text(planned.to_json())
     trial = planned.trials[0].id
-    words = [str(tmp_path), trial, str(ROOT / "guests"), "tcg", "", str(os.getpid())]  # not our parent
+    words = [str(tmp_path), trial, str(ROOT / "guests"), "tcg", "", str(os.getpid()), ""]  # not our parent
     assert worker.main(words) == 130
     assert not begun
 
@@ -201,7 +214,7 @@ def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> Non
     ended: list[Ended] = []
 
     def interrupt_after_the_first() -> None:
-        for one in made.run([plan("a"), plan("b")]):
+        for one in made.run([Task(plan("a")), Task(plan("b"))]):
             ended.append(one)
             while not (tmp_path / "trials" / "b" / "events.jsonl").exists():
                 time.sleep(0.01)
@@ -211,6 +224,6 @@ def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt), stop_at_signals():
         interrupt_after_the_first()
     assert time.monotonic() - began < 20
-    assert [one.trial for one in ended] == ["a"]
+    assert [one.name for one in ended] == ["a"]
     assert "interrupted" in (tmp_path / "trials" / "b" / "events.jsonl").read_text()
     assert not [child for child in psutil.Process().children() if "-c" in child.cmdline()]

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from orchestrator.guest.cache import locked
 from orchestrator.guest.states import (
     GuestSpec,
     SavedState,
+    ensure_state,
+    find_state,
     list_states,
     remove_state,
     start_from_state,
@@ -78,12 +81,28 @@ def test_a_state_is_made_once(guests: Guests) -> None:
         {"accel": "kvm"},
         {"cpu": "another"},
         {"versions": (("libvirt", "11.3.0"), ("qemu", "10.0.3"))},
+        {"boot": 2},
     ],
 )
-def test_whatever_differs_makes_another_state(guests: Guests, changed: dict[str, str]) -> None:
+def test_whatever_differs_makes_another_state(guests: Guests, changed: dict[str, Any]) -> None:
     assert guests.start() == "1"
     assert guests.start(replace(SPEC, **changed)) == "2"
     assert guests.start() == "1"
+
+
+def test_the_boots_of_a_guest_share_its_key() -> None:
+    second = replace(SPEC, boot=2)
+    assert second.guest_key == SPEC.guest_key
+    assert (SPEC.key, second.key) == (f"{SPEC.guest_key}.1", f"{SPEC.guest_key}.2")
+    assert replace(SPEC, kernel="another").guest_key != SPEC.guest_key
+
+
+def test_a_state_is_made_ahead_of_its_use_and_once(guests: Guests) -> None:
+    assert find_state(guests.cache, SPEC) is None
+    for _ in range(2):
+        ensure_state(guests.cache, SPEC, make=guests.make)
+    assert find_state(guests.cache, SPEC) is not None
+    assert (guests.start(), guests.made) == ("1", 1)
 
 
 def test_one_that_cannot_be_restored_is_made_anew_once(guests: Guests) -> None:
