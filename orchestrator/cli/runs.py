@@ -95,7 +95,7 @@ def run_as_json(directory: Path) -> dict[str, Any]:
 
     from orchestrator.cli.listing import list_row
     from orchestrator.report.answer import answer
-    from orchestrator.report.confusion import confusion_as_json
+    from orchestrator.report.confusion import attributions, confusion, confusion_as_json
     from orchestrator.report.foretold import foretold
     from orchestrator.verdict import read_outcome
 
@@ -132,15 +132,31 @@ def run_as_json(directory: Path) -> dict[str, Any]:
         "expect": [vars(one) for one in judged(view)],
         "gate": {**asdict(gate), "passed": gate.passed} if gate else None,
         "confusion": confusion_as_json(view),
+        "attribution": [asdict(one) for one in attributions(confusion(view))],
         "foretold": [asdict(pair) for pair in foretold(view)],
         "meta": dict(view.run.meta),
     }
 
 
+def _print_attribution(view: RunView) -> None:
+    from orchestrator.report.confusion import attribution_rows, attributions, confusion, confusion_sentence
+
+    injected = confusion(view)
+    for row in injected:
+        out.print(escape(confusion_sentence(row)))
+    if not injected:
+        return
+    table = Table(title="Attribution check", title_justify="left", box=None, pad_edge=False)
+    for head in ("class", "trials", "recall, named", "precision", "recall, contained", "precision"):
+        table.add_column(head, justify="left" if head == "class" else "right")
+    for each in attribution_rows(attributions(injected)):
+        table.add_row(each.label, each.trials, *each.cells)
+    out.print(table)
+
+
 def _show_text(view: RunView) -> None:
     from orchestrator.cli.gate import print_gate
     from orchestrator.report.answer import answer
-    from orchestrator.report.confusion import confusion, confusion_sentence
     from orchestrator.report.foretold import foretold
 
     run = view.run
@@ -161,8 +177,7 @@ def _show_text(view: RunView) -> None:
     print_gate(run.directory)
     for pair in foretold(view):
         out.print(escape(pair.sentence))
-    for row in confusion(view):
-        out.print(escape(confusion_sentence(row)))
+    _print_attribution(view)
     time = _time(view)
     if time:
         all_of_it, steps, starting = (

@@ -1,14 +1,24 @@
-"""Injected and found: what workloads put into memory, and what the blocks that stayed were blamed on."""
+"""Attribution check: what workloads put into memory, and what the blocks still plugged were blamed on.
+
+The blocks still plugged of a trial are taken for the work of what was injected in it: a guest without any
+workload keeps a handful. For each class as it is *named* (each block once, after its first class) and as it
+is *contained* (a block counts for each of its classes):
+
+    recall      of the blocks still plugged where the class was injected, the share that has it
+    precision   of all blocks that have it, in whatever trial, the share from trials that injected it
+
+A class that is in nearly every block has a high recall and a low precision; one that is never named has none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any, Final
 
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.report.data import RunView, TrialView
-from orchestrator.report.holders import holders_of
 from orchestrator.report.text import class_words, clean, count, percent
 from orchestrator.summary.records import SnapshotResult
 
@@ -20,9 +30,11 @@ _KEEP_NOTHING: Final = frozenset(
 
 @dataclass(frozen=True)
 class Confusion:
-    """One snapshot. `found` are the blocks that hold each class; a block with several counts for each.
+    """One snapshot. `found` are the blocks that contain each class; a block with several counts for each.
+    `named` are the blocks named after each.
 
-    Shares are of `blocks_stayed`, from 0 to 1; None where no block stayed.
+    `blocks_expected` have any of the expected classes. Shares are of `blocks_stayed`, from 0 to 1; None where
+    no block stayed.
     """
 
     trial: str
@@ -36,14 +48,39 @@ class Confusion:
     blocks_unexplained: int
     blocks_unexplained_share: float | None
     found: dict[str, int]
+    named: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A class over all snapshots of a run. Shares from 0 to 1; None where there is nothing to take them of,
+    and precision where no trial injected anything else: it would be 1 whatever is found.
+    """
+
+    frame_class: str
+    trials: int  # that injected it
+    recall_named: float | None
+    recall_contained: float | None
+    precision_named: float | None
+    precision_contained: float | None
 
 
 @dataclass(frozen=True)
 class FoundCell:
-    """Blocks with one class; `expected` if it is what was injected."""
+    """Blocks with one class, and those named after it; `expected` if it is what was injected."""
 
     text: str
+    named: str
     expected: bool
+
+
+@dataclass(frozen=True)
+class AttributionRow:
+    """A class in words: recall and precision as named, then as contained."""
+
+    label: str
+    trials: str
+    cells: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +108,32 @@ def confusion(view: RunView) -> list[Confusion]:
         for trial in view.trials
         for result in trial.summary.snapshots
         if result.expected and result.after
+    ]
+
+
+def attributions(rows: Sequence[Confusion]) -> list[Attribution]:
+    """Recall and precision of each class that was injected, in the order in which it was."""
+    names = dict.fromkeys(name for row in rows for name in row.expected)
+    return [_attribution(name, rows) for name in names]
+
+
+def attribution_rows(found: Sequence[Attribution]) -> list[AttributionRow]:
+    """The same in words."""
+    return [
+        AttributionRow(
+            label=class_words(one.frame_class),
+            trials=count(one.trials),
+            cells=tuple(
+                "n/a" if share is None else _percent(share)
+                for share in (
+                    one.recall_named,
+                    one.precision_named,
+                    one.recall_contained,
+                    one.precision_contained,
+                )
+            ),
+        )
+        for one in found
     ]
 
 
@@ -108,7 +171,10 @@ def confusion_rows(view: RunView, rows: Sequence[Confusion], columns: Sequence[s
             as_expected_share=_share(row.blocks_expected, row.blocks_stayed),
             unexplained=count(row.blocks_unexplained),
             unexplained_share=_share(row.blocks_unexplained, row.blocks_stayed),
-            cells=tuple(FoundCell(count(row.found.get(name, 0)), name in row.expected) for name in columns),
+            cells=tuple(
+                FoundCell(count(row.found.get(name, 0)), count(row.named.get(name, 0)), name in row.expected)
+                for name in columns
+            ),
         )
         for row in rows
     ]
@@ -116,17 +182,23 @@ def confusion_rows(view: RunView, rows: Sequence[Confusion], columns: Sequence[s
 
 def confusion_sentence(row: Confusion) -> str:
     """One line for a terminal."""
-    stayed = count(row.blocks_stayed)
-    found = f"{count(row.blocks_expected)} ({_share(row.blocks_expected, row.blocks_stayed)})"
+    found = "; ".join(
+        f"{class_words(name)} is in {count(row.found.get(name, 0))} and names {count(row.named.get(name, 0))}"
+        for name in row.expected
+    )
     return (
-        f"{clean(row.trial, 60)}: injected {clean(', '.join(row.injected), 80)}; of {stayed} blocks that "
-        f"stayed, {found} hold {_words(row.expected)}; {count(row.blocks_unexplained)} are unexplained."
+        f"{clean(row.trial, 60)}: injected {clean(', '.join(row.injected), 80)}; of "
+        f"{count(row.blocks_stayed)} blocks still plugged: {found}; "
+        f"{count(row.blocks_unexplained)} are unexplained."
     )
 
 
 def _confusion(trial: TrialView, result: SnapshotResult) -> Confusion:
     stayed, as_expected = result.blocks_plugged, result.blocks_expected or 0
-    held = holders_of(trial.summary, result.snapshot)
+    classes = [one for one in trial.summary.blame if one.snapshot == result.snapshot and not one.table]
+    classes.sort(key=lambda one: one.frame_class)
+    # Of each region of the guest a row.
+    by_class = {name: list(rows) for name, rows in groupby(classes, lambda one: one.frame_class)}
     return Confusion(
         trial=trial.summary.trial,
         arm=trial.summary.arm,
@@ -138,7 +210,33 @@ def _confusion(trial: TrialView, result: SnapshotResult) -> Confusion:
         blocks_expected_share=as_expected / stayed if stayed else None,
         blocks_unexplained=result.blocks_unexplained,
         blocks_unexplained_share=result.blocks_unexplained / stayed if stayed else None,
-        found={name: holder.blocks for (name, table), holder in held.items() if not table},
+        found={name: sum(one.blocks for one in rows) for name, rows in by_class.items()},
+        named={name: sum(one.named or 0 for one in rows) for name, rows in by_class.items()},
+    )
+
+
+def _attribution(name: str, rows: Sequence[Confusion]) -> Attribution:
+    injecting = [row for row in rows if name in row.expected]
+    stayed = sum(row.blocks_stayed for row in injecting)
+    others = len(rows) > len(injecting)
+
+    def blocks(of: Sequence[Confusion], *, named: bool) -> int:
+        return sum((row.named if named else row.found).get(name, 0) for row in of)
+
+    def recall(*, named: bool) -> float | None:
+        return blocks(injecting, named=named) / stayed if stayed else None
+
+    def precision(*, named: bool) -> float | None:
+        everywhere = blocks(rows, named=named)
+        return blocks(injecting, named=named) / everywhere if everywhere and others else None
+
+    return Attribution(
+        frame_class=name,
+        trials=len(injecting),
+        recall_named=recall(named=True),
+        recall_contained=recall(named=False),
+        precision_named=precision(named=True),
+        precision_contained=precision(named=False),
     )
 
 
@@ -146,6 +244,10 @@ def _share(part: int, whole: int) -> str:
     """To a tenth: whether 95 % of blocks were told right must not hang on rounding."""
     exact = 100 * part / whole if whole else 0.0
     return f"{exact:.1f} %" if 1 <= exact <= 99 else percent(part, whole)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _words(names: Sequence[str]) -> str:

@@ -14,7 +14,13 @@ from orchestrator.report import charts, effects, second_level, text, verdicts
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
 from orchestrator.report.comparison import comparison
-from orchestrator.report.confusion import confusion, confusion_columns, confusion_rows
+from orchestrator.report.confusion import (
+    attribution_rows,
+    attributions,
+    confusion,
+    confusion_columns,
+    confusion_rows,
+)
 from orchestrator.report.data import ArmView, RunView, StepView, TrialView, flat, view_run
 from orchestrator.report.foretold import foretold_rows
 from orchestrator.report.frame import fill
@@ -264,6 +270,7 @@ def _confusion(view: RunView) -> dict[str, Any]:
     return {
         "confusion": confusion_rows(view, rows, columns),
         "confusion_columns": [class_words(name) for name in columns],
+        "attributions": attribution_rows(attributions(rows)),
     }
 
 

@@ -101,9 +101,12 @@ def test_on_the_way_up_the_prediction_holds_at_every_sample(
     filling = samples[(samples.index >= ends["booted"]) & (samples.index <= ends["filled"])]
     assert len(filling) >= 5
     measured, needed = filling["second_level_bytes"], filling["second_level_needed_bytes"]
-    assert (measured - needed).abs().max() <= 0.05 * measured.max() + 64 * TABLE_BYTES
-    assert ((measured - needed).abs() <= 0.05 * measured + 64 * TABLE_BYTES).all()
-    assert measured.iloc[-1] > measured.iloc[0] + 64 * TABLE_BYTES, "256 MiB take 128 tables"
+    # At rest they are two tables apart, once four (results/reference/second-level). Here the guest fills memory
+    # while one is read after the other: some 30 MiB a second, two thirds of a second.
+    tolerance = 16 * TABLE_BYTES
+    assert (measured - needed).abs().max() <= tolerance
+    constant = (measured.max() - measured.min()) / 2
+    assert constant >= 3 * tolerance, "256 MiB take 128 tables: what predicts always the same must fail"
 
 
 def test_a_balloon_leaves_tables_that_map_nothing(run: tuple[Orchestrator, Path, Any]) -> None:

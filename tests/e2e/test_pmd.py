@@ -119,21 +119,24 @@ def test_the_newer_kernel_frees_the_blocks_that_policy_empty_predicts(run: Finis
 
 @pytest.mark.parametrize("arm", [OLD, NEW])
 def test_the_end_of_the_process_frees_the_blocks_that_were_predicted(run: Finished, arm: str) -> None:
-    """Blocks that the kernel gave another use meanwhile are told apart: 7.x's network driver does that.
+    """Block by block, against the trivial answer that every block comes free (some 96 % right here).
 
-    Its page_pool takes a new frame where most are free, which is in the blocks that stayed, for the packets
-    of our own ssh connection.
+    Left out are blocks into which network buffers came meanwhile, as 7.x's driver does: its page_pool takes a new
+    frame where most are free, which is in the blocks still plugged, for the packets of our own ssh connection.
     """
     before, after = (StateView.of(run.snapshot(arm, label)) for label in ("unplugged", "process-ended"))
     (old,), (new,) = before.blocks, after.blocks
     predicted = POLICIES["process_exit"].apply(before).blocks_freed(old)
-    came_free = old.plugged & ~new.plugged
-    grew = (new.counts[:, UNMOVABLE] > old.counts[:, UNMOVABLE]).any(axis=1)
-    taken_again = predicted & new.plugged & grew
+    buffers = [FrameClass.NETWORK, FrameClass.KERNEL]  # odd ones have no mark before 6.16
+    received = (new.counts[:, buffers] > old.counts[:, buffers]).any(axis=1) & new.plugged
+    judged = old.plugged & ~received
+    came_free = judged & ~new.plugged
     assert int(came_free.sum()) > 100
-    assert near(int(predicted.sum()), int((came_free | taken_again).sum()))
-    if arm == OLD:  # whose driver does not
-        assert near(int(predicted.sum()), int(came_free.sum()))
+    assert int(received.sum()) <= (2 if arm == OLD else 60), "6.12's driver takes none"
+    wrong = int((judged & (predicted != came_free)).sum())
+    trivially_wrong = int((judged & new.plugged).sum())
+    assert trivially_wrong >= 4, "else any answer passes"
+    assert wrong <= trivially_wrong / 2, (wrong, trivially_wrong)
 
 
 @pytest.mark.parametrize("arm", [OLD, NEW])

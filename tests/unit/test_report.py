@@ -18,7 +18,14 @@ from orchestrator.errors import BadInputError
 from orchestrator.model.policies import POLICIES
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS
-from orchestrator.report.confusion import confusion, confusion_as_json, confusion_columns, confusion_rows
+from orchestrator.report.confusion import (
+    Confusion,
+    attributions,
+    confusion,
+    confusion_as_json,
+    confusion_columns,
+    confusion_rows,
+)
 from orchestrator.report.data import ArmView, RunView, TrialView, steps_of, view_run
 from orchestrator.report.holders import frees_most, holder_table
 from orchestrator.report.page import build_report
@@ -255,15 +262,20 @@ def test_the_legend_of_the_map_has_what_is_in_it(page: html.HtmlElement) -> None
 
 def test_injected_and_found_stand_side_by_side(page: html.HtmlElement) -> None:
     section = page.get_element_by_id("confusion")
-    heads = [head.text_content() for head in section.xpath(".//thead//th")]
+    heads = [head.text_content() for head in section.xpath("(.//thead)[1]//th")]
     assert heads[6:] == ["page tables", "slab"]  # what is free keeps no block
-    (old, _) = section.xpath(".//tbody/tr")
+    (old, _) = section.xpath("(.//tbody)[1]/tr")
     assert "6.12-01" in old.xpath("./th")[0].text_content()
     assert cells(old) == [
-        *("sparse-touch", "page tables", "213", "203", "95.3 %", "0", "0 %", "\N{BLACK DIAMOND} 203", "14")
+        *("sparse-touch", "page tables", "213", "203", "95.3 %", "0", "0 %"),
+        *("\N{BLACK DIAMOND} 203 (203)", "14 (10)"),
     ]
     # In print and to those who see no colour, the sign says which was expected.
     assert [mark.text_content() for mark in old.xpath(".//b[@class='expected']")] == ["\N{BLACK DIAMOND} 203"]
+    (tables,) = section.xpath("(.//tbody)[2]/tr")
+    # Both trials injected the same, so that precision would be 100 % whatever is found.
+    assert tables.xpath("./th")[0].text_content() == "page tables"
+    assert cells(tables) == ["2", "95.3 %", "n/a", "95.3 %", "n/a"]
 
 
 def test_confusion_is_plain_numbers(run_dir: Path) -> None:
@@ -283,7 +295,42 @@ def test_confusion_is_plain_numbers(run_dir: Path) -> None:
         "blocks_unexplained": 0,
         "blocks_unexplained_share": 0.0,
         "found": {"page_table": 203, "slab": 14, "free": 213},
+        "named": {"page_table": 203, "slab": 10, "free": 0},
     }
+
+
+def confused(expected: str, stayed: int, found: dict[str, int], named: dict[str, int]) -> Confusion:
+    names = tuple(expected.split())
+    return Confusion("t", "a", "s", ("w",), names, stayed, 0, None, 0, None, found, named)
+
+
+def test_recall_and_precision_are_of_the_class_itself_as_named_and_as_contained() -> None:
+    rows = [
+        confused(
+            "kernel_stack slab", 174, {"kernel_stack": 129, "slab": 170}, {"slab": 55, "page_table": 115}
+        ),
+        confused("page_table", 212, {"page_table": 203, "slab": 4, "kernel_stack": 1}, {"page_table": 203}),
+        confused("pinned", 10, {}, {}),
+    ]
+    stack, slab, table, pinned = attributions(rows)
+    assert (stack.frame_class, stack.trials, stack.recall_named, stack.precision_named) == (
+        "kernel_stack",
+        1,
+        0.0,
+        None,
+    ), "never named"
+    assert (stack.recall_contained, stack.precision_contained) == (129 / 174, 129 / 130)
+    assert (slab.recall_named, slab.precision_named) == (55 / 174, 1.0)
+    assert (table.recall_named, table.precision_named) == (203 / 212, 203 / 318), "115 are of kernel stacks"
+    assert (pinned.recall_named, pinned.precision_contained) == (0.0, None)
+
+
+def test_a_class_that_is_everywhere_has_recall_and_no_precision() -> None:
+    """The trivial answer, "slab is in every block", is found out."""
+    rows = [confused(name, 100, {"slab": 100}, {"slab": 100}) for name in ("slab", "network", "pinned")]
+    slab = attributions(rows)[0]
+    assert slab.recall_named == 1.0
+    assert slab.precision_named == pytest.approx(1 / 3)
 
 
 def test_a_class_that_was_expected_and_not_found_has_its_column(run_dir: Path) -> None:
