@@ -101,8 +101,8 @@ def test_on_the_way_up_the_prediction_holds_at_every_sample(
     filling = samples[(samples.index >= ends["booted"]) & (samples.index <= ends["filled"])]
     assert len(filling) >= 5
     measured, needed = filling["second_level_bytes"], filling["second_level_needed_bytes"]
-    # At rest they are two tables apart, once four (results/reference/second-level). Here the guest fills memory
-    # while one is read after the other: some 30 MiB a second, two thirds of a second.
+    # At rest they are two tables apart, once four (results/reference/second-level). Here the guest fills
+    # memory while one is read after the other: some 30 MiB a second, two thirds of a second.
     tolerance = 16 * TABLE_BYTES
     assert (measured - needed).abs().max() <= tolerance
     constant = (measured.max() - measured.min()) / 2

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from driver import ROOT, Orchestrator
 
-from orchestrator.model.frame_class import UNMOVABLE, FrameClass
+from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import KPF_PGTABLE, classify_frames, flag_set
 from orchestrator.model.policies import POLICIES, StateView
 from orchestrator.store.snapshot_file import read_snapshot
@@ -121,13 +121,14 @@ def test_the_newer_kernel_frees_the_blocks_that_policy_empty_predicts(run: Finis
 def test_the_end_of_the_process_frees_the_blocks_that_were_predicted(run: Finished, arm: str) -> None:
     """Block by block, against the trivial answer that every block comes free (some 96 % right here).
 
-    Left out are blocks into which network buffers came meanwhile, as 7.x's driver does: its page_pool takes a new
-    frame where most are free, which is in the blocks still plugged, for the packets of our own ssh connection.
+    Left out are blocks into which network buffers came meanwhile, as 7.x's driver does: its page_pool takes
+    a new frame where most are free, which is in the blocks still plugged, for the packets of our own ssh
+    connection.
     """
     before, after = (StateView.of(run.snapshot(arm, label)) for label in ("unplugged", "process-ended"))
     (old,), (new,) = before.blocks, after.blocks
     predicted = POLICIES["process_exit"].apply(before).blocks_freed(old)
-    buffers = [FrameClass.NETWORK, FrameClass.KERNEL]  # odd ones have no mark before 6.16
+    buffers = [FrameClass.NETWORK, FrameClass.KERNEL]  # these if they are no page_pool's
     received = (new.counts[:, buffers] > old.counts[:, buffers]).any(axis=1) & new.plugged
     judged = old.plugged & ~received
     came_free = judged & ~new.plugged
