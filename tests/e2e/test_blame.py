@@ -90,7 +90,7 @@ def test_blocks_that_stay_are_given_what_was_injected(shown: tuple[Orchestrator,
 
 
 # Of the class itself, not of a union in which slab is; from results/reference/blame, where the least recall
-# is 90 % (mlocked), and 74 % for stacks: a block of struct pages, or of a stack's page tables, has none of it.
+# is 90 % (mlocked), and 74 % for stacks: a block of struct pages, or of stacks' page tables, has none.
 LEAST_RECALL = {"kernel_stack": 0.6, "network": 0.0}  # Debian's kernels have no page_owner to name buffers
 CLASSES = ("page_table", "slab", "kernel", "kernel_stack", "pinned", "mlocked", "shmem")
 
