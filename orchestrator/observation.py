@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+NO_SECOND_LEVEL: Final = "no second level under TCG"
+"""Why nothing is read of KVM's tables where the guest has no KVM."""
 
 
 class Origin(StrEnum):

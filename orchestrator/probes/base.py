@@ -24,10 +24,11 @@ from orchestrator.units import KIB
 
 @dataclass(frozen=True)
 class HostView:
-    """What a probe of the host side may look at."""
+    """What a probe of the host side may look at. `accel` is what the guest runs under: kvm or tcg."""
 
     domain: Domain
     machine: Machine
+    accel: str
     _segments: dict[tuple[Dimm, ...], tuple[Segment, ...]] = field(default_factory=dict, repr=False)
 
     @property

@@ -102,12 +102,13 @@ class ConfusionRow:
 
 def confusion(view: RunView) -> list[Confusion]:
     """A row for each snapshot that was taken after memory had been taken, while a workload ran that says
-    what it is to be found as; so a trial may inject one class after the other."""
+    what it is to be found as; so a trial may inject one class after the other. None for a guest whose memory
+    cannot be taken by blocks."""
     return [
-        _confusion(trial, result)
+        row
         for trial in view.trials
         for result in trial.summary.snapshots
-        if result.expected and result.after
+        if result.expected and result.after and (row := _confusion(trial, result))
     ]
 
 
@@ -193,8 +194,14 @@ def confusion_sentence(row: Confusion) -> str:
     )
 
 
-def _confusion(trial: TrialView, result: SnapshotResult) -> Confusion:
-    stayed, as_expected = result.blocks_plugged, result.blocks_expected or 0
+def _confusion(trial: TrialView, result: SnapshotResult) -> Confusion | None:
+    stayed, as_expected, unexplained = (
+        result.blocks_plugged,
+        result.blocks_expected,
+        result.blocks_unexplained,
+    )
+    if stayed is None or as_expected is None or unexplained is None:
+        return None
     classes = [one for one in trial.summary.blame if one.snapshot == result.snapshot and not one.table]
     classes.sort(key=lambda one: one.frame_class)
     # Of each region of the guest a row.
@@ -208,8 +215,8 @@ def _confusion(trial: TrialView, result: SnapshotResult) -> Confusion:
         blocks_stayed=stayed,
         blocks_expected=as_expected,
         blocks_expected_share=as_expected / stayed if stayed else None,
-        blocks_unexplained=result.blocks_unexplained,
-        blocks_unexplained_share=result.blocks_unexplained / stayed if stayed else None,
+        blocks_unexplained=unexplained,
+        blocks_unexplained_share=unexplained / stayed if stayed else None,
         found={name: sum(one.blocks for one in rows) for name, rows in by_class.items()},
         named={name: sum(one.named or 0 for one in rows) for name, rows in by_class.items()},
     )
@@ -241,8 +248,10 @@ def _attribution(name: str, rows: Sequence[Confusion]) -> Attribution:
 
 
 def _share(part: int, whole: int) -> str:
-    """To a tenth: whether 95 % of blocks were told right must not hang on rounding."""
-    exact = 100 * part / whole if whole else 0.0
+    """To a tenth: whether 95 % of blocks were told right must not hang on rounding. Empty of nothing."""
+    if not whole:
+        return ""
+    exact = 100 * part / whole
     return f"{exact:.1f} %" if 1 <= exact <= 99 else percent(part, whole)
 
 

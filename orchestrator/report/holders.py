@@ -16,11 +16,11 @@ _HOLD: Final = frozenset(frame_class.name.lower() for frame_class in UNMOVABLE)
 _PAGE_TABLE: Final = FrameClass.PAGE_TABLE.name.lower()
 
 # Counts of a snapshot, what a reader calls them; before the classes, and after them.
-_TOTALS: Final[tuple[tuple[str, Callable[[SnapshotResult], int]], ...]] = (
+_TOTALS: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
     ("all that stayed", lambda one: one.blocks_plugged),
     ("hold what cannot move", lambda one: one.blocks_held),
 )
-_REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int]], ...]] = (
+_REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
     ("held by several of these", lambda one: one.blocks_together),
     ("held by struct pages of what stays", lambda one: one.blocks_following),
     ("movable, with nowhere to go", lambda one: one.blocks_no_room),
@@ -134,15 +134,17 @@ def _head(arm: ArmView, result: SnapshotResult | None) -> HolderArm:
 
 
 def _said(summary: TrialSummary, result: SnapshotResult) -> str:
-    best = frees_most(summary)
+    best, held = frees_most(summary), result.blocks_held
+    if held is None:
+        return ""
     if best:
         return (
             f"Without {class_words(best.frame_class)} alone, {count(best.frees)} of "
-            f"{count(result.blocks_held)} would come free; no other single class frees more."
+            f"{count(held)} would come free; no other single class frees more."
         )
-    if result.blocks_held and summary.blame:
-        return f"No single class, gone, frees any of {count(result.blocks_held)}."
-    return "" if result.blocks_held else "Nothing here holds a block."
+    if held and summary.blame:
+        return f"No single class, gone, frees any of {count(held)}."
+    return "" if held else "Nothing here holds a block."
 
 
 def _class_rows(held: Sequence[dict[tuple[str, str], Holder]]) -> Iterator[HolderRow]:
@@ -170,8 +172,7 @@ def _cell(holder: Holder | None) -> HolderCell:
 
 
 def _total(
-    label: str, css: str, of: Callable[[SnapshotResult], int], results: Sequence[SnapshotResult | None]
+    label: str, css: str, of: Callable[[SnapshotResult], int | None], results: Sequence[SnapshotResult | None]
 ) -> HolderRow:
-    return HolderRow(
-        label, css, tuple(HolderCell(count(of(one))) if one else HolderCell() for one in results)
-    )
+    counts = [of(one) if one else None for one in results]
+    return HolderRow(label, css, tuple(HolderCell("" if n is None else count(n)) for n in counts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -12,10 +12,11 @@ from orchestrator.report.comparison import Cell
 from orchestrator.report.data import ArmView, RunView
 from orchestrator.report.text import clean, count, size
 from orchestrator.stats import of_few
-from orchestrator.summary.records import Moment
+from orchestrator.summary.records import Moment, SnapshotResult
 from orchestrator.units import PAGE_BYTES
 
 _NO_READING = "no trial of the arm that counts has read it"
+_MEASURED, _NEEDED = "second_level_bytes", "needed_bytes"  # fields of a Moment
 
 
 @dataclass(frozen=True)
@@ -63,41 +64,49 @@ def _rows(arm: ArmView) -> Iterator[MomentRow]:
     names = dict.fromkeys(one.moment for summary in counted for one in summary.moments)
     for number, name in enumerate(names):
         found = [one for summary in counted for one in summary.moments if one.moment == name]
+        why = {
+            gap.reading: clean(gap.reason, 200)
+            for summary in counted
+            for gap in summary.moment_gaps
+            if gap.moment == name
+        }
+        measured, needed = why.get(_MEASURED, _NO_READING), why.get(_NEEDED, _NO_READING)
+        either = measured if _MEASURED in why else needed
         yield MomentRow(
             first=number == 0,
             arm=clean(arm.name, 60),
             colour=arm.index,
             moment=clean(name, 64),
             trials=len(found),
-            measured=_size([one.second_level_bytes for one in found]),
-            needed=_size([one.needed_bytes for one in found]),
-            reclaimable=_size([one.reclaimable_bytes for one in found]),
-            ratio=_ratio(found),
-            entries=_pair([one.pages_4k for one in found], [one.pages_2m for one in found]),
-            ranges=_pair([one.small_ranges for one in found], [one.huge_ranges for one in found]),
+            measured=_size([one.second_level_bytes for one in found], measured),
+            needed=_size([one.needed_bytes for one in found], needed),
+            reclaimable=_size([one.reclaimable_bytes for one in found], either),
+            ratio=_ratio(found, either),
+            entries=_pair(found, ("pages_4k", "pages_2m"), why),
+            ranges=_pair(found, ("small_ranges", "huge_ranges"), why),
         )
 
 
-def _size(values: Sequence[float | None]) -> Cell:
+def _size(values: Sequence[float | None], why_missing: str) -> Cell:
     there = [value for value in values if value is not None]
-    return Cell(size(median(there))) if there else Cell("", why_missing=_NO_READING)
+    return Cell(size(median(there))) if there else Cell("", why_missing=why_missing)
 
 
-def _pair(first: Sequence[float | None], second: Sequence[float | None]) -> Cell:
-    halves = [[value for value in values if value is not None] for values in (first, second)]
+def _pair(moments: Sequence[Moment], names: tuple[str, str], why: Mapping[str, str]) -> Cell:
+    halves = [[value for one in moments if (value := getattr(one, name)) is not None] for name in names]
     if not all(halves):
-        return Cell("", why_missing=_NO_READING)
+        return Cell("", why_missing=next((why[name] for name in names if name in why), _NO_READING))
     return Cell(", ".join(count(median(half)) for half in halves))
 
 
-def _ratio(moments: Sequence[Moment]) -> Cell:
+def _ratio(moments: Sequence[Moment], why_missing: str) -> Cell:
     ratios = [
         one.second_level_bytes / one.needed_bytes
         for one in moments
         if one.second_level_bytes is not None and one.needed_bytes
     ]
     if not ratios:
-        return Cell("", why_missing=_NO_READING)
+        return Cell("", why_missing=why_missing)
     interval = of_few(np.array(ratios))
     mean = f"{fmean(ratios):.2f}"
     return Cell(f"{mean} [{interval.low:.2f}, {interval.high:.2f}]" if interval else mean)
@@ -130,15 +139,19 @@ def _tree_rows(arm: ArmView) -> Iterator[TreeRow]:
     results = [one for summary in counted for one in summary.snapshots if one.second_level_tables is not None]
     for number, label in enumerate(dict.fromkeys(one.snapshot for one in results)):
         found = [one for one in results if one.snapshot == label]
+        found_tables = [one.second_level_tables for one in found if one.second_level_tables is not None]
         yield TreeRow(
             first=number == 0,
             arm=clean(arm.name, 60),
             colour=arm.index,
             snapshot=clean(label, 64),
             trials=len(found),
-            tables=count(median(one.second_level_tables or 0 for one in found)),
-            cells=tuple(
-                size(median((getattr(one, f"second_level_{name}") or 0) * PAGE_BYTES for one in found))
-                for name in POLICIES
-            ),
+            tables=count(median(found_tables)),
+            cells=tuple(_freed(found, name) for name in POLICIES),
         )
+
+
+def _freed(found: Sequence[SnapshotResult], policy: str) -> str:
+    """Bytes; empty where no trial says how many tables the policy would free."""
+    tables = [freed for one in found if (freed := getattr(one, f"second_level_{policy}")) is not None]
+    return size(median(tables) * PAGE_BYTES) if tables else ""

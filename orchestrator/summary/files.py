@@ -13,9 +13,11 @@ from orchestrator.actions.context import Outcome
 from orchestrator.headline import METRICS
 from orchestrator.store import Run, layout, open_run, write_table
 from orchestrator.summary.metrics import summarise_run
+from orchestrator.summary.moments import without_second_level
 from orchestrator.summary.records import (
     BlameResult,
     Moment,
+    MomentGap,
     PolicyResult,
     SnapshotResult,
     TrialSummary,
@@ -26,6 +28,8 @@ from orchestrator.summary.records import (
 _FRONT: Final = ("run", "trial", "arm", "repeat")
 _MIDDLE: Final = (
     "kernel_release",
+    "kernel_build",
+    "kernel_sha256",
     "outcome",
     "left_out",
     "tables_snapshot",
@@ -34,7 +38,7 @@ _MIDDLE: Final = (
     "state",
 )
 
-Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult, Moment)
+Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult, Moment, MomentGap)
 
 # Tables with a row for each result of a trial, by name.
 _DETAILS: Final[tuple[tuple[str, type[Any], Callable[[TrialSummary], Sequence[Any]]], ...]] = (
@@ -42,6 +46,7 @@ _DETAILS: Final[tuple[tuple[str, type[Any], Callable[[TrialSummary], Sequence[An
     (layout.SNAPSHOT_FACTS, SnapshotResult, lambda summary: summary.snapshots),
     (layout.BLAME, BlameResult, lambda summary: summary.blame),
     (layout.MOMENTS, Moment, lambda summary: summary.moments),
+    (layout.MOMENT_GAPS, MomentGap, lambda summary: summary.moment_gaps),
 )
 
 
@@ -97,6 +102,8 @@ def _row(summary: TrialSummary, settings: Iterable[str]) -> dict[str, object]:
         "repeat": summary.repeat,
         **{key: summary.differs.get(key, "") for key in settings},
         "kernel_release": summary.kernel_release,
+        "kernel_build": summary.kernel_build,
+        "kernel_sha256": summary.kernel_sha256,
         "outcome": summary.outcome,
         "left_out": summary.left_out,
         "tables_snapshot": summary.tables_snapshot,
@@ -115,6 +122,7 @@ def _saved(run: Run) -> list[TrialSummary]:
     snapshots = _by_trial(run, layout.SNAPSHOT_FACTS, SnapshotResult)
     blame = _by_trial(run, layout.BLAME, BlameResult)
     moments = _by_trial(run, layout.MOMENTS, Moment)
+    moment_gaps = _by_trial(run, layout.MOMENT_GAPS, MomentGap)
     known = {*_FRONT, *_MIDDLE, *METRICS}
     return [
         TrialSummary(
@@ -134,11 +142,18 @@ def _saved(run: Run) -> list[TrialSummary]:
             policies=tuple(policies.get(row["trial"], ())),
             snapshots=tuple(snapshots.get(row["trial"], ())),
             blame=tuple(blame.get(row["trial"], ())),
-            moments=tuple(moments.get(row["trial"], ())),
+            moments=_moments(row, moments.get(row["trial"], ())),
+            moment_gaps=tuple(moment_gaps.get(row["trial"], ())),
+            kernel_build=row.get("kernel_build", ""),
+            kernel_sha256=row.get("kernel_sha256", ""),
             left_out=row["left_out"] if "left_out" in row else _left_out(row),
         )
         for row in _read_csv(run.directory / layout.SUMMARY)
     ]
+
+
+def _moments(row: Mapping[str, str], read: Sequence[Moment]) -> tuple[Moment, ...]:
+    return without_second_level(read) if row.get("accel") == "tcg" else tuple(read)
 
 
 def _left_out(row: Mapping[str, str]) -> str:

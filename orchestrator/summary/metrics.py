@@ -11,6 +11,7 @@ from orchestrator.headline import CATALOGUE, METRICS
 from orchestrator.store import Event, Run, TrialFolder
 from orchestrator.summary.moments import moments_of
 from orchestrator.summary.records import TrialSummary, Value
+from orchestrator.summary.second_level import GuestShare
 from orchestrator.summary.snapshots import SnapshotFacts, after, look_at_snapshots, of_tables
 from orchestrator.units import PAGE_BYTES
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 Choice = Callable[[Sequence[float]], float]
 
 _IGNORED: Final = "times are ignored: trials may run side by side"
-_OF_ALL: Final = "the host counts it for all guests, and trials ran side by side"
 
 # Actions that make a guest's memory smaller and larger by hot-plug; ballooning is told apart.
 _UNPLUGS: Final = ("unplug", "unplug_dimm", "offline")
@@ -76,10 +76,14 @@ class _Readings:
         return [] if rows is None else [float(value) for value in rows["value"].dropna()]
 
     @property
-    def of_other_guests(self) -> float:
-        """Second-level tables of other guests of the host; a host of our own making has no others."""
-        found = self.values("host_meminfo/bare", "second_level_bytes")
-        return found[0] if found else 0.0
+    def of_other_guests(self) -> float | None:
+        """Second-level tables of other guests of the host; a host of our own making has no others, and None
+        where they were not read."""
+        place = ("host_meminfo/bare", "second_level_bytes")
+        found = self.values(*place)
+        if place in self._series:
+            return found[0] if found else None
+        return 0.0
 
     def why_missing(self, source: str, name: str) -> str:
         """Why `values` is empty."""
@@ -98,16 +102,16 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
     readings = _Readings(frame)
     snapshots = look_at_snapshots(trial)
     accel = _last_word(trial, "accel") or str(run.meta.get("accel") or "")
-    _from_observations(found, readings, accel)
+    shares_host = run.at_once and run.plan.get("host") != "nested"
+    share = GuestShare.of(accel, readings.of_other_guests, shared=shares_host)
+    _from_observations(found, readings, share)
     _from_steps(found, trial.events)
     tables_label = _tables(found, snapshots)
     blocks_label = _blocks(found, _last_unplug(trial.events), _before_next(trial.events, snapshots))
     found.put("accel", accel or None, "meta.json does not say")
     if run.plan.get("times") == "ignored":
         found.drop([metric.name for metric in CATALOGUE if metric.timed], _IGNORED)
-    shares_host = run.at_once and run.plan.get("host") != "nested"
-    if shares_host and "second_level_bytes" in found.metrics:
-        found.drop(["second_level_bytes"], _OF_ALL)
+    moments, moment_gaps = moments_of(trial, frame, share)
     seen_kernel = next((fact.kernel for fact in snapshots if fact.kernel), "")
     return TrialSummary(
         run=run.id,
@@ -127,7 +131,10 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         snapshots=tuple(fact.result for fact in snapshots if fact.result),
         blame=tuple(row for fact in snapshots for row in fact.blame),
         left_out=_left_out(trial),
-        moments=moments_of(trial, frame, None if shares_host else readings.of_other_guests),
+        moments=moments,
+        moment_gaps=moment_gaps,
+        kernel_build=_last_word(trial, "kernel_build"),
+        kernel_sha256=_last_word(trial, "kernel_sha256"),
     )
 
 
@@ -158,17 +165,13 @@ def _planned_release(run: Run, trial: TrialFolder) -> str:
     return str(releases.get(asked, "")) if isinstance(releases, Mapping) else ""
 
 
-def _from_observations(found: _Findings, readings: _Readings, accel: str) -> None:
+def _from_observations(found: _Findings, readings: _Readings, share: GuestShare) -> None:
     _memmap(found, readings)
     for metric, source, name, choose in _CHOSEN:
         found.put(metric, _chosen(choose, readings.values(source, name)), readings.why_missing(source, name))
-    second_level = readings.values("host_meminfo", "second_level_bytes")
-    if accel == "tcg":
-        found.put("second_level_bytes", None, "no second level under TCG")
-    elif second_level:
-        found.put("second_level_bytes", second_level[-1] - readings.of_other_guests, "")
-    else:
-        found.put("second_level_bytes", None, readings.why_missing("host_meminfo", "SecPageTables"))
+    place = ("host_meminfo", "second_level_bytes")
+    counted = _chosen(_last, readings.values(*place))
+    found.put("second_level_bytes", *share.take(counted, readings.why_missing(*place)))
 
 
 def _memmap(found: _Findings, readings: _Readings) -> None:
@@ -176,9 +179,8 @@ def _memmap(found: _Findings, readings: _Readings) -> None:
     for ending in ("_pages", ""):
         hot = readings.values("guest_vmstat", f"nr_memmap{ending}")
         boot = readings.values("guest_vmstat", f"nr_memmap_boot{ending}")
-        if hot or boot:
-            pages = max(hot, default=0) + max(boot, default=0)
-            found.put("guest_memmap_bytes", pages * PAGE_BYTES, "")
+        if hot and boot:
+            found.put("guest_memmap_bytes", (max(hot) + max(boot)) * PAGE_BYTES, "")
             return
     found.put("guest_memmap_bytes", None, "no probe read guest_vmstat/nr_memmap* (kernels from 6.11 have it)")
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.store import TrialFolder
-from orchestrator.summary.records import Moment
+from orchestrator.summary.records import Moment, MomentGap
+from orchestrator.summary.second_level import GuestShare
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_SECOND_LEVEL: Final = "second_level_bytes"
 # field of a Moment: the observation's source and name
-_READINGS = {
-    "second_level_bytes": ("host_meminfo", "second_level_bytes"),
+_READINGS: Final = {
+    _SECOND_LEVEL: ("host_meminfo", "second_level_bytes"),
     "needed_bytes": ("host_pagemap", "second_level_needed_bytes"),
     "pages_4k": ("host_kvm", "pages_4k"),
     "pages_2m": ("host_kvm", "pages_2m"),
@@ -24,35 +27,53 @@ _READINGS = {
     "present_bytes": ("host_pagemap", "present_bytes"),
 }
 
+# (nanoseconds, value or NaN, why there is none)
+_Row = tuple[int, float, str]
 
-def moments_of(trial: TrialFolder, frame: pd.DataFrame, others_bytes: float | None) -> tuple[Moment, ...]:
-    """The marks of a trial, in order, each with the last reading before it; None if that one failed.
 
-    `others_bytes` are second-level tables of other guests of the host, which are taken off; None where
-    these come and go, so that what the host counts says nothing of this one.
+def moments_of(
+    trial: TrialFolder, frame: pd.DataFrame, share: GuestShare
+) -> tuple[tuple[Moment, ...], tuple[MomentGap, ...]]:
+    """The marks of a trial, in order, each with the last reading before it, and why any is missing.
+
+    A reading that failed is not replaced by one before it: that is of another moment.
     """
     marks = [event for event in trial.events if event.name == "mark"]
     if not marks:
-        return ()
+        return (), ()
     series = {field: _series(frame, *place) for field, place in _READINGS.items()}
-    found = []
+    moments, gaps = [], []
     for mark in marks:
-        values = {field: _at(rows, mark.t_ns) for field, rows in series.items()}
-        if others_bytes is None:
-            values["second_level_bytes"] = None
-        elif values["second_level_bytes"] is not None:
-            values["second_level_bytes"] -= others_bytes
-        found.append(Moment(moment=mark.text("label"), seconds=mark.t_ns / 1e9, **values))
-    return tuple(found)
+        label = mark.text("label")
+        values: dict[str, float | None] = {}
+        for field, rows in series.items():
+            value, reason = _at(rows, mark.t_ns)
+            if field == _SECOND_LEVEL:
+                value, reason = share.take(value, reason)
+            values[field] = value
+            if value is None:
+                gaps.append(MomentGap(label, field, reason or f"no probe read {'/'.join(_READINGS[field])}"))
+        moments.append(Moment(moment=label, seconds=mark.t_ns / 1e9, **values))
+    return tuple(moments), tuple(gaps)
 
 
-def _series(frame: pd.DataFrame, source: str, name: str) -> Sequence[tuple[int, float]]:
+def without_second_level(moments: Sequence[Moment]) -> tuple[Moment, ...]:
+    """As read back of a run under TCG: older versions took the host's count for the guest's."""
+    return tuple(replace(one, second_level_bytes=None) for one in moments)
+
+
+def _series(frame: pd.DataFrame, source: str, name: str) -> Sequence[_Row]:
     # A probe that fails as a whole says so under the name of `host` (orchestrator.run.sampling): what it had
     # read before that is of another moment.
     rows = frame[(frame["source"] == source) & frame["name"].isin([name, "host"])].sort_values("t_ns")
-    return list(zip(rows["t_ns"].astype(int), rows["value"].astype(float), strict=True))
+    return list(
+        zip(rows["t_ns"].astype(int), rows["value"].astype(float), rows["gap"].astype(str), strict=True)
+    )
 
 
-def _at(rows: Sequence[tuple[int, float]], t_ns: int) -> float | None:
-    before = [value for when, value in rows if when <= t_ns]
-    return before[-1] if before and not isnan(before[-1]) else None
+def _at(rows: Sequence[_Row], t_ns: int) -> tuple[float | None, str]:
+    before = [(value, gap) for when, value, gap in rows if when <= t_ns]
+    if not before:
+        return None, ""
+    value, gap = before[-1]
+    return (None, gap) if isnan(value) else (value, "")

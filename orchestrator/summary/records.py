@@ -28,7 +28,8 @@ class PolicyResult:
 
 @dataclass(frozen=True)
 class SnapshotResult:
-    """What one snapshot says of the blocks that were plugged when it was taken, over all regions.
+    """What one snapshot says of the blocks that were plugged when it was taken, over all regions; None where
+    the guest has no region that memory can be taken from.
 
     `expected` names the classes as which the workloads that ran are to be found; `blocks_expected` counts
     blocks with a frame of one of them, and blocks that only struct pages of such memory hold. `after` is the
@@ -42,12 +43,12 @@ class SnapshotResult:
     expected: str
     after: str
     block_bytes: int | None
-    blocks_plugged: int
-    blocks_held: int
-    blocks_together: int
-    blocks_following: int
-    blocks_no_room: int
-    blocks_unexplained: int
+    blocks_plugged: int | None
+    blocks_held: int | None
+    blocks_together: int | None
+    blocks_following: int | None
+    blocks_no_room: int | None
+    blocks_unexplained: int | None
     blocks_expected: int | None
     huge_ranges: int
     huge_free: int
@@ -80,7 +81,8 @@ class BlameResult:
 
 @dataclass(frozen=True)
 class Moment:
-    """What was read at a moment with a name; None where it was not. Ranges are of 2 MiB of the guest.
+    """What was read at a moment with a name; None where it was not, which a MomentGap explains. Ranges are of
+    2 MiB of the guest.
 
     `second_level_bytes` is measured, `needed_bytes` predicted from what the host has mapped.
     """
@@ -105,10 +107,22 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class MomentGap:
+    """Why a field of a Moment is empty."""
+
+    moment: str
+    reading: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class TrialSummary:
     """One row of summary.csv. Every name in METRICS is a key of `metrics` or of `gaps`.
 
-    `left_out` says why the trial is in no average and no comparison; empty for one that counts.
+    `kernel_release` is what `uname -r` says in the guest, `kernel_build` what `uname -v` does, and
+    `kernel_sha256` the hash of the file that was booted: two builds may have one release. All are empty where
+    a run of an older version does not say. `left_out` says why the trial is in no average and no comparison;
+    empty for one that counts.
     """
 
     run: str
@@ -129,6 +143,9 @@ class TrialSummary:
     state: str = ""  # key of the saved state that it began with, if warm
     left_out: str = ""
     moments: tuple[Moment, ...] = ()
+    moment_gaps: tuple[MomentGap, ...] = ()
+    kernel_build: str = ""
+    kernel_sha256: str = ""
 
     @property
     def after_unplug(self) -> SnapshotResult | None:

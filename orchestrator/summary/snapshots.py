@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -197,12 +197,12 @@ def _result(
         expected=" ".join(injected.expected),
         after=injected.after,
         block_bytes=block_bytes,
-        blocks_plugged=sum(int(region.block_map.plugged.sum()) for region in regions),
-        blocks_held=sum(region.held for region in regions),
-        blocks_together=sum(region.together for region in regions),
-        blocks_following=sum(region.following for region in regions),
-        blocks_no_room=sum(region.no_room for region in regions),
-        blocks_unexplained=sum(region.unexplained for region in regions),
+        blocks_plugged=_summed(int(region.block_map.plugged.sum()) for region in regions),
+        blocks_held=_summed(region.held for region in regions),
+        blocks_together=_summed(region.together for region in regions),
+        blocks_following=_summed(region.following for region in regions),
+        blocks_no_room=_summed(region.no_room for region in regions),
+        blocks_unexplained=_summed(region.unexplained for region in regions),
         blocks_expected=_expected(regions, injected.expected) if injected.expected else None,
         huge_ranges=supply.ranges,
         huge_free=supply.free,
@@ -217,10 +217,16 @@ def _result(
     )
 
 
-def _expected(regions: Sequence[RegionBlame], names: Sequence[str]) -> int:
+def _summed(counts: Iterable[int]) -> int | None:
+    """Over all regions; None where there is none, which is not a count of 0."""
+    found = list(counts)
+    return sum(found) if found else None
+
+
+def _expected(regions: Sequence[RegionBlame], names: Sequence[str]) -> int | None:
     """Plugged blocks that the named classes hold, or what they hold keeps."""
     classes = [FrameClass[name.upper()] for name in names]
-    return sum(region.having(classes) for region in regions)
+    return _summed(region.having(classes) for region in regions)
 
 
 def counterfactuals(state: StateView, memory: BlockMap, seed: int) -> tuple[PolicyResult, ...]:

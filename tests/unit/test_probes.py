@@ -15,7 +15,7 @@ from orchestrator.guest.sampler import Tick
 from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import PageState, Segment
-from orchestrator.observation import Observation, Origin, Reading
+from orchestrator.observation import NO_SECOND_LEVEL, Observation, Origin, Reading
 from orchestrator.probes import PROBES, HostView
 from orchestrator.probes import host_pagemap as pagemap_module
 from orchestrator.probes.base import is_count, kib_lines
@@ -31,8 +31,8 @@ def guest(name: str, tick: Tick) -> list[Reading]:
     return list(PROBES[name]().from_guest(tick))
 
 
-def host(name: str, domain: FakeDomain) -> list[Reading]:
-    return list(PROBES[name]().from_host(HostView(domain, MACHINE)))
+def host(name: str, domain: FakeDomain, accel: str = "kvm") -> list[Reading]:
+    return list(PROBES[name]().from_host(HostView(domain, MACHINE, accel)))
 
 
 def values(readings: list[Reading]) -> dict[str, float | None]:
@@ -156,7 +156,7 @@ def test_virtio_mem_shows_a_request_that_was_not_met() -> None:
 def test_dimms_that_are_plugged() -> None:
     machine = Machine.model_validate({"memory": "1GiB", "dimms": ["256MiB", "512MiB"]})
     domain = FakeDomain(plugged=(Dimm("dimm1", 1, 5 << 30, 512 << 20),))
-    assert values(list(PROBES["dimms"]().from_host(HostView(domain, machine)))) == {
+    assert values(list(PROBES["dimms"]().from_host(HostView(domain, machine, "tcg")))) == {
         "plugged_bytes": 512 << 20,
         "plugged": 1,
     }
@@ -172,7 +172,7 @@ def test_segments_follow_the_dimms_and_are_asked_for_no_more_than_that() -> None
 
     machine = Machine.model_validate({"memory": "1GiB", "dimms": ["256MiB"]})
     domain = FakeDomain(device=None, addresses=address)
-    view = HostView(domain, machine)
+    view = HostView(domain, machine, "tcg")
     assert [one.size for one in view.segments] == [(1 << 30) - (1 << 20)]
     assert len(view.segments) == 1
     assert len(asked) == 2, "asked once"
@@ -199,12 +199,25 @@ def test_a_host_kernel_that_does_not_count_second_level_tables() -> None:
     found = meminfo("MemFree: 5 kB\nMemAvailable: 6 kB\nPageTables: 7 kB\n")
     assert found == {
         "SecPageTables": None,
+        "second_level_bytes": None,
         "PageTables": 7 << 10,
         "MemAvailable": 6 << 10,
         "MemFree": 5 << 10,
     }
     found = meminfo("SecPageTables: 2088 kB\n", "nr_free_pages 5\n")
     assert found["SecPageTables"] == found["second_level_bytes"] == 2088 << 10
+
+
+@pytest.mark.parametrize("counted", ["0 kB", "2088 kB"])
+def test_without_kvm_what_the_host_counts_is_of_other_guests(counted: str) -> None:
+    files = host_with({"/proc/meminfo": f"SecPageTables: {counted}\n", "/proc/vmstat": ""})
+    readings = host("host_meminfo", FakeDomain(shell=files), accel="tcg")
+    (found,) = (reading for reading in readings if reading.name == "second_level_bytes")
+    assert (found.value, found.gap) == (None, NO_SECOND_LEVEL)
+    (found,) = (
+        reading for reading in host("host_meminfo", FakeDomain(shell=files)) if reading.name == found.name
+    )
+    assert found.value == int(counted.split()[0]) << 10
 
 
 def test_iommu_tables_are_no_second_level_tables() -> None:

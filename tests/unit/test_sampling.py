@@ -65,7 +65,7 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sampling(writer: TrialWriter, shell: FakeShell, every: float = 0.01) -> Sampling:
     began = time.monotonic_ns()
-    view = HostView(FakeDomain(pid=os.getpid()), MACHINE)
+    view = HostView(FakeDomain(pid=os.getpid()), MACHINE, "tcg")
     return Sampling(writer, lambda: time.monotonic_ns() - began, shell, view, every)  # type: ignore[arg-type]  # a fake
 
 

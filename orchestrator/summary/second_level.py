@@ -1,0 +1,41 @@
+"""What of the second-level tables that a host counts is one guest's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.observation import NO_SECOND_LEVEL
+
+_SHARED: Final = "the host counts it for all guests, and trials ran side by side"
+_OTHERS_UNKNOWN: Final = "what other guests of the host have was not read"
+# Every VM has a root table from its first vCPU on (kvm_mmu_load(), arch/x86/kvm/mmu/mmu.c).
+_NONE_LEFT: Final = "the host counts no more than other guests had: their tables changed meanwhile"
+
+
+@dataclass(frozen=True)
+class GuestShare:
+    """`others_bytes` are tables of other guests, to be taken off; None where they should have been read.
+
+    `why_not` says why the host's count says nothing of the guest; empty where it does.
+    """
+
+    others_bytes: float | None
+    why_not: str = ""
+
+    @classmethod
+    def of(cls, accel: str, others_bytes: float | None, *, shared: bool) -> GuestShare:
+        """`shared`: guests of other trials come and go on the host."""
+        why_not = NO_SECOND_LEVEL if accel == "tcg" else _SHARED if shared else ""
+        return cls(others_bytes, why_not)
+
+    def take(self, counted: float | None, gap: str) -> tuple[float | None, str]:
+        """The guest's bytes of what the host counted; or None, and why. `gap` is why nothing was counted."""
+        if self.why_not:
+            return None, self.why_not
+        if counted is None:
+            return None, gap
+        if self.others_bytes is None:
+            return None, _OTHERS_UNKNOWN
+        own = counted - self.others_bytes
+        return (own, "") if own > 0 else (None, _NONE_LEFT)
