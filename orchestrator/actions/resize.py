@@ -64,7 +64,9 @@ class _Resize(Action):
 
         def plugged() -> int:
             now = domain.virtio_mem()
-            return now.size if now else 0
+            if now is None:
+                raise InfrastructureError("the guest's virtio-mem device is gone")
+            return now.size
 
         move(
             trial,

@@ -35,11 +35,11 @@ def junit(view: RunView) -> str:
         if trial.failed:
             _fail(case, "failure", trial.summary.outcome, trial.error, trial.hint)
     for planned in never:
-        case = _case(suite, planned.id, f"{scenario}.{clean(planned.arm)}", 0.0)
+        case = _case(suite, planned.id, f"{scenario}.{clean(planned.arm)}")
         etree.SubElement(case, "skipped", message="this trial never began")
     judged = judge(view.run, [trial.summary for trial in view.trials])
     for one in judged:
-        case = _case(suite, one.words, f"{scenario}.{clean(one.arm)}.expect", 0.0)
+        case = _case(suite, one.words, f"{scenario}.{clean(one.arm)}.expect")
         if not one.met:
             _fail(case, "failure", "expectation", one.found, "")
     gate = read_outcome(view.run.directory)
@@ -57,15 +57,13 @@ def _gate_cases(suite: etree._Element, scenario: str, gate: Outcome) -> None:
     """One for each arm and metric that was held against the baseline."""
     failing = set(gate.failing)
     if gate.refused:
-        case = _case(suite, "comparable", f"{scenario}.baseline", 0.0)
+        case = _case(suite, "comparable", f"{scenario}.baseline")
         if gate.passed:
             etree.SubElement(case, "skipped", message=clean(gate.refused, 600))
         else:
             _fail(case, "failure", "refused", gate.refused, "")
     for change in gate.changes:
-        case = _case(
-            suite, f"{change.metric} of {change.arm}", f"{scenario}.{clean(change.arm)}.baseline", 0.0
-        )
+        case = _case(suite, f"{change.metric} of {change.arm}", f"{scenario}.{clean(change.arm)}.baseline")
         if change in failing:
             _fail(case, "failure", change.word, change_in_words(change), "")
         elif change.word == "undecided":
@@ -75,8 +73,12 @@ def _gate_cases(suite: etree._Element, scenario: str, gate: Outcome) -> None:
             told.text = clean_block(f"{change.word}: {change_in_words(change)}")
 
 
-def _case(suite: etree._Element, name: str, classname: str, seconds: float) -> etree._Element:
-    return etree.SubElement(suite, "testcase", name=clean(name), classname=classname, time=f"{seconds:.3f}")
+def _case(suite: etree._Element, name: str, classname: str, seconds: float | None = None) -> etree._Element:
+    """`seconds` is how long a trial took; what takes no time of its own, or was not timed, has none."""
+    case = etree.SubElement(suite, "testcase", name=clean(name), classname=classname)
+    if seconds is not None:
+        case.set("time", f"{seconds:.3f}")
+    return case
 
 
 def _fail(case: etree._Element, kind: str, outcome: str, error: str, hint: str) -> None:
@@ -85,6 +87,6 @@ def _fail(case: etree._Element, kind: str, outcome: str, error: str, hint: str) 
     failure.text = clean_block(f"{error}\nnext: {hint}" if hint else error)
 
 
-def _seconds(trial: TrialView) -> float:
+def _seconds(trial: TrialView) -> float | None:
     events = trial.folder.events if trial.folder else ()
-    return events[-1].t_ns / 1e9 if events else 0.0
+    return events[-1].t_ns / 1e9 if events else None

@@ -112,9 +112,7 @@ def quantity(value: float, unit: str) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """`part` of `whole`; never 100 % or 0 % of what is nearly so."""
-    if not whole:
-        return "0 %"
+    """`part` of `whole`, which is not 0; never 100 % or 0 % of what is nearly so."""
     share = 100 * part / whole
     if 0 < share < 1:
         return f"{share:.2g} %"

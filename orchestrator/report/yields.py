@@ -65,7 +65,8 @@ def _marks(step: StepView) -> Iterator[tuple[str, str, Point]]:
         if when is not None:
             t = max(0.0, when - step.start)
             before = [value for at, value in step.curve if at <= t + _ROUNDED]
-            yield shape, words, (t, before[-1] if before else 0.0)
+            if before:  # of a curve that begins later, nothing was read then
+                yield shape, words, (t, before[-1])
 
 
 def _spec(

@@ -64,8 +64,8 @@ def host_facts(host: LibvirtHost) -> dict[str, object]:
             "name": shell.name,
             "kernel": shell.text("/proc/sys/kernel/osrelease").strip(),
             "cpu": cpus[0].partition(":")[2].strip() if cpus else "",
-            "cpus": len(cpus),
-            "memory_bytes": int(memory[1]) * KIB if memory else 0,
+            "cpus": len(cpus) or None,
+            "memory_bytes": int(memory[1]) * KIB if memory else None,
         },
     }
 
