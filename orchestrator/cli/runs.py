@@ -108,6 +108,8 @@ def run_as_json(directory: Path) -> dict[str, Any]:
             "repeat": trial.summary.repeat,
             "differs": dict(trial.summary.differs),
             "kernel_release": trial.summary.kernel_release,
+            "kernel_build": trial.summary.kernel_build,
+            "kernel_sha256": trial.summary.kernel_sha256,
             "outcome": trial.summary.outcome,
             "error": trial.error if trial.failed else "",
             "hint": trial.hint if trial.failed else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.setup import apply_settings
+from orchestrator.guest.shell import GuestShell
 from orchestrator.guest.snapshot import SnapshotTaker
 from orchestrator.host.accel import second_level
 from orchestrator.host.libvirt_domain import LibvirtDomain
@@ -32,6 +34,8 @@ from orchestrator.store.snapshot_file import write_snapshot
 from orchestrator.workloads import WorkloadDriver, load_workload
 
 _SLEEP_SLICE_SECONDS = 1.0
+_UNAME_SECONDS = 60.0  # an emulated guest that was restored this moment may be busy
+_UTS_CHARACTERS = 64  # __NEW_UTS_LEN (include/uapi/linux/utsname.h)
 
 
 class TrialTimeoutError(GuestError):
@@ -232,6 +236,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
 
     scratch = lab.runtime / plan.id[:24]
     workloads = planned_workloads(plan.steps, lab.places)
+    booted = _kernel_sha256(plan, lab)  # before the boot: a file of the user's may be built anew meanwhile
     if lab.nested is None:
         lab.host.wait_for_ends()  # else what the guest before had would count as other guests'
         _observe_bare_host(plan, lab.host.shell, writer)
@@ -242,7 +247,8 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
             progress.step("set up", 0, len(plan.steps))
             with phase(writer, "settings", now_ns):
                 apply_settings(guest.shell, plan.setup.model_dump(), clock=True)
-            view = HostView(guest.domain, plan.machine)
+                writer.event("guest.kernel", now_ns(), kernel_sha256=booted, **_kernel(guest.shell))
+            view = HostView(guest.domain, plan.machine, lab.accel)
             sampling = Sampling(writer, now_ns, guest.shell, view, plan.sample_every_seconds)
             deadline = Deadline(plan.deadline_seconds)
             watched = sorted({name for driver in workloads.values() for name in driver.processes})
@@ -257,6 +263,28 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
             )
             for number, step in enumerate(plan.steps, start=1):
                 _run_step(trial, number, step.action, step.load())
+
+
+def _kernel(shell: GuestShell) -> dict[str, object]:
+    """What the guest's kernel says of itself."""
+    release, _, build = shell.run(["uname", "-rv"], seconds=_UNAME_SECONDS).text.strip().partition(" ")
+    return {"kernel_release": release[:_UTS_CHARACTERS], "kernel_build": build[:_UTS_CHARACTERS]}
+
+
+def _kernel_sha256(plan: TrialPlan, lab: Lab) -> str:
+    """Of the file that is booted: two builds can say the same of themselves.
+
+    With KBUILD_BUILD_TIMESTAMP and KBUILD_BUILD_VERSION set, as reproducible builds have them, not even
+    `uname -v` differs.
+    """
+    kernel = lab.image.boot_files(plan.kernel).kernel
+    try:
+        with kernel.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InfrastructureError(
+            f"the kernel {kernel} cannot be read: {error.strerror}", hint="check `kernel:` in the scenario"
+        ) from error
 
 
 def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,9 +33,12 @@ from orchestrator.run import sampling, start
 from orchestrator.run.places import Places
 from orchestrator.run.start import Lab, guest_programs
 from orchestrator.run.trial import run_trial
-from orchestrator.store import TrialWriter, read_events, read_observations
+from orchestrator.store import SCHEMA_VERSION, Run, TrialFolder, TrialWriter, read_events, read_observations
+from orchestrator.store.reader import PlannedTrial
+from orchestrator.summary import TrialSummary, summarise_trial
 
 ROOT = Path(__file__).parents[2]
+UNAME = "7.3.0-rc1+ #12 SMP PREEMPT_DYNAMIC Sun Nov 29 10:00:00 UTC 2026\n"
 WAIT = {"action": "wait", "params": {"time": 0.05}}
 EXEC = {"action": "exec", "params": {"argv": ["true"]}}
 MAPPED = {
@@ -83,6 +88,8 @@ class Stage:
         self.domain = FakeDomain()
         self.ended = False
         self.kernel_args = ""
+        self.kernel = folder / "bzImage"
+        self.kernel.write_bytes(b"a kernel of mine")
         self.installed: set[str] = set()
         self.boot_error: OrchestratorError | None = None
         self.shell = FakeShell()
@@ -102,7 +109,8 @@ class Stage:
         if self.boot_error:
             raise self.boot_error
         console_log.write_text(self.console)
-        self.shell = FakeShell({SETTINGS: "", **self.answers}, FakeChannel([b"#tick 1\n#end\n"]))
+        answers = {SETTINGS: "", "uname -rv": UNAME, **self.answers}
+        self.shell = FakeShell(answers, FakeChannel([b"#tick 1\n#end\n"]))
         try:
             guest: Any = (self.domain, self.shell, Console(console_log), None)
             yield Guest(*guest)
@@ -120,7 +128,7 @@ class Stage:
 
     def run(self, *steps: object, **changes: object) -> OrchestratorError | None:
         places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", self.folder / "cache")
-        image: Any = SimpleNamespace(boot_files=lambda kernel: kernel)
+        image: Any = SimpleNamespace(boot_files=lambda kernel: SimpleNamespace(kernel=self.kernel))
         host: Any = SimpleNamespace(
             embedded=True, shell=self.host_shell, wait_for_ends=lambda: self.calls.append("wait")
         )
@@ -158,12 +166,12 @@ def test_a_trial_that_completes(stage: Stage) -> None:
     stage.answers = {"true": ""}
     assert stage.run(WAIT, EXEC) is None
     assert [event.name for event in stage.events] == [
-        *("trial.begin", "phase", "phase", "guest.start", "phase"),
+        *("trial.begin", "phase", "phase", "guest.start", "guest.kernel", "phase"),
         *("step.begin", "step.end", "step.begin", "step.end", "trial.end"),
     ]
     times = [event.t_ns for event in stage.events]
     assert times == sorted(times)
-    assert times[6] - times[5] >= 50_000_000
+    assert times[7] - times[6] >= 50_000_000
     assert stage.event("guest.start") == {"start": "cold", "state": ""}
     phases = [event.fields for event in stage.events if event.name == "phase"]
     assert [fields["phase"] for fields in phases] == ["boot", "set up", "settings"]
@@ -176,6 +184,34 @@ def test_a_trial_that_completes(stage: Stage) -> None:
     assert (observations["name"] == "one").sum() >= 2
     assert stage.ended
     assert list((stage.folder / "runtime").iterdir()) == [], "nothing of it stays on the host"
+
+
+def test_which_kernel_ran_is_known_without_any_snapshot(stage: Stage) -> None:
+    def summarised() -> TrialSummary:
+        assert stage.run(WAIT) is None
+        meta = {"schema_version": SCHEMA_VERSION, "image": {"kernels": {"6.12": "6.12.1"}}}
+        run = Run(stage.folder, meta, {})
+        return summarise_trial(
+            run, TrialFolder(stage.folder / "arm-01", PlannedTrial("arm-01", "arm", 1, {}))
+        )
+
+    first = summarised()
+    assert first.kernel_release == "7.3.0-rc1+"
+    assert first.kernel_build == "#12 SMP PREEMPT_DYNAMIC Sun Nov 29 10:00:00 UTC 2026"
+    assert first.kernel_sha256 == hashlib.sha256(b"a kernel of mine").hexdigest()
+    shutil.rmtree(stage.folder / "arm-01")
+    stage.kernel.write_bytes(b"another build of it")
+    second = summarised()
+    assert second.kernel_release == first.kernel_release
+    assert second.kernel_sha256 != first.kernel_sha256
+
+
+def test_a_kernel_that_cannot_be_read_is_no_crash(stage: Stage) -> None:
+    stage.kernel = stage.folder
+    error = stage.run(WAIT)
+    assert isinstance(error, InfrastructureError)
+    assert str(stage.folder) in error.brief
+    assert stage.event("trial.end")["outcome"] == "failed"
 
 
 def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> None:
