@@ -13,8 +13,9 @@ class Metric:
     """One metric of summary.csv.
 
     `unit` is `bytes`, `count`, `seconds`, `1/s`, or empty for a word. `better` is empty where neither way is.
-    `resolution` is one unit of what is counted: spreads below it say nothing. `given` metrics are what was
-    asked for, not what came of it.
+    `resolution` is one unit of what is counted: spreads below it say nothing. Of a metric `by_block` it is
+    the smallest that there is: that of an arm follows from what it unplugs by (summary.resolution).
+    `given` metrics are what was asked for, not what came of it.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Metric:
     resolution: float = 0.0
     given: bool = False
     predicted: bool = False
+    by_block: bool = False
 
     @property
     def timed(self) -> bool:
@@ -32,7 +34,7 @@ class Metric:
 
 _POLL_SECONDS: Final = 0.25  # POLL_SECONDS of orchestrator/actions/settle.py
 
-# Unplug moves whole blocks of 2 MiB or more; when it settled is known to the time between two looks.
+# When an unplug settled is known to the time between two looks.
 CATALOGUE: Final = (
     Metric("guest_page_table_bytes_peak", "bytes", "lower", PAGE_BYTES),
     Metric("guest_page_table_bytes_end", "bytes", "lower", PAGE_BYTES),
@@ -44,8 +46,8 @@ CATALOGUE: Final = (
     Metric("second_level_bytes", "bytes", "lower", PAGE_BYTES),
     Metric("second_level_needed_bytes", "bytes", "", PAGE_BYTES, predicted=True),
     Metric("unplug_requested_bytes", "bytes", given=True),
-    Metric("unplug_achieved_bytes", "bytes", "higher", PMD_BYTES),
-    Metric("unplug_shortfall_bytes", "bytes", "lower", PMD_BYTES),
+    Metric("unplug_achieved_bytes", "bytes", "higher", PMD_BYTES, by_block=True),
+    Metric("unplug_shortfall_bytes", "bytes", "lower", PMD_BYTES, by_block=True),
     Metric("unplug_seconds", "seconds", "lower", _POLL_SECONDS),
     Metric("unplug_outcome", ""),
     Metric("balloon_requested_bytes", "bytes", given=True),

@@ -33,6 +33,10 @@ class Action(Frozen, ABC):
     takes_memory: ClassVar[bool] = False
     """Whether it takes memory from the guest; a snapshot after it shows what stayed."""
 
+    def unplugs_by(self, machine: Machine) -> int | None:  # noqa: ARG002  # for those that override it
+        """Bytes that it takes by hot-unplug as a whole or not at all; None if it takes none so."""
+        return None
+
     @abstractmethod
     def describe(self) -> str:
         """The step in a few words, as shown while it runs: `unplug to 0 B`."""

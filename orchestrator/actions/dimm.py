@@ -9,6 +9,7 @@ busy for ever: offline_pages() gives up only at a signal, and a kernel thread ge
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
@@ -166,6 +167,10 @@ class UnplugDimm(_DimmAction):
 
     def describe(self) -> str:
         return f"unplug {_dimms(self.count)}"
+
+    def unplugs_by(self, machine: Machine) -> int | None:
+        # Sums of DIMMs of several sizes differ by no less than what all sizes are multiples of.
+        return math.gcd(*machine.dimms) or None
 
     def run(self, trial: TrialContext) -> None:
         domain = trial.domain

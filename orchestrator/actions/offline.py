@@ -150,6 +150,9 @@ class Offline(Action):
     def describe(self) -> str:
         return f"take {format_size(self.by)} offline"
 
+    def unplugs_by(self, machine: Machine) -> int | None:  # noqa: ARG002  # the same for every machine
+        return MEMORY_BLOCK_BYTES
+
     def run(self, trial: TrialContext) -> None:
         requested_ns = trial.now_ns()
         argv = [_PROGRAM, "offline", str(self.by), _ms(self.per_block), _ms(self.within), self.order]

@@ -106,6 +106,9 @@ class Unplug(_Shrinking):
         """How long to watch it."""
         return Patience(self.within, self.settle, self.watch)
 
+    def unplugs_by(self, machine: Machine) -> int | None:
+        return machine.virtio_mem.block if machine.virtio_mem else None
+
 
 NO_GUEST_OF_OURS = "the host is no guest of ours, so its memory is not for us to take"
 

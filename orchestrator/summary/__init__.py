@@ -7,6 +7,7 @@ from orchestrator.headline import CATALOGUE, METRIC, METRICS, Metric
 from orchestrator.summary.files import load, refresh, saved, write_summaries
 from orchestrator.summary.metrics import summarise_run, summarise_trial
 from orchestrator.summary.records import PolicyResult, TrialSummary
+from orchestrator.summary.resolution import resolution_of
 from orchestrator.summary.spent import TimeSpent, note_time, time_spent
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "load",
     "note_time",
     "refresh",
+    "resolution_of",
     "saved",
     "summarise_run",
     "summarise_trial",

@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestrator.errors import BadInputError
 from orchestrator.stats import LEVEL, Difference, Sample, differences
-from orchestrator.summary import CATALOGUE
+from orchestrator.summary import CATALOGUE, resolution_of
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures
 
 # What may be declared to be what two runs differ in; all else that differs makes them refuse.
@@ -177,8 +177,9 @@ def _pair(first: ArmFigures, second: ArmFigures, level: float, seed: int, *, sam
             whole = [pair for pair in trials if all(metric.name in trial.metrics for trial in pair)]
             values = [a.metrics[metric.name] for a, _ in whole], [b.metrics[metric.name] for _, b in whole]
         if values[0] and values[1]:
+            resolution = max(resolution_of(metric, arm.does) for arm in (first, second))
             samples[metric.name] = Sample(
-                tuple(values[0]), tuple(values[1]), paired=pairing != "none", resolution=metric.resolution
+                tuple(values[0]), tuple(values[1]), paired=pairing != "none", resolution=resolution
             )
         else:
             missing[metric.name] = _why_missing(first, second, metric.name)

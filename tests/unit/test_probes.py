@@ -217,7 +217,7 @@ def test_without_kvm_what_the_host_counts_is_of_other_guests(counted: str) -> No
     (found,) = (
         reading for reading in host("host_meminfo", FakeDomain(shell=files)) if reading.name == found.name
     )
-    assert found.value == int(counted.split()[0]) << 10
+    assert found.value == int(counted.split(maxsplit=1)[0]) << 10
 
 
 def test_iommu_tables_are_no_second_level_tables() -> None:
