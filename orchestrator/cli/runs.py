@@ -122,6 +122,8 @@ def run_as_json(directory: Path) -> dict[str, Any]:
             "policies": [vars(result) for result in trial.summary.policies],
             "snapshots": [vars(result) for result in trial.summary.snapshots],
             "blame": [vars(row) for row in trial.summary.blame],
+            "moments": [vars(moment) for moment in trial.summary.moments],
+            "moment_gaps": [vars(gap) for gap in trial.summary.moment_gaps],
         }
         for trial in view.trials
     ]

@@ -9,8 +9,9 @@ from orchestrator.observation import NO_SECOND_LEVEL
 
 _SHARED: Final = "the host counts it for all guests, and trials ran side by side"
 _OTHERS_UNKNOWN: Final = "what other guests of the host have was not read"
-# Every VM has a root table from its first vCPU on (kvm_mmu_load(), arch/x86/kvm/mmu/mmu.c).
-_NONE_LEFT: Final = "the host counts no more than other guests had: their tables changed meanwhile"
+# A guest that runs has tables below its root, which alone is not counted (kvm_tdp_mmu_alloc_root() does not
+# call tdp_account_mmu_page(), arch/x86/kvm/mmu/tdp_mmu.c).
+_NONE_LEFT: Final = "the host counts no more than other guests had: these changed, or its KVM does not count"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from orchestrator.host.accel import probe_kvm
 from orchestrator.model.blocks import map_blocks
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import classify_frames
+from orchestrator.observation import NO_SECOND_LEVEL
 from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import MIB, PAGE_BYTES
 
@@ -145,6 +147,46 @@ def test_meta_tells_where_the_figures_come_from(quickstart: Quickstart) -> None:
     assert meta["accel"] == ("tcg" if probe_kvm(kernel) else "kvm")
     assert meta["hypervisor"]["qemu"]
     assert meta["status"] == "completed"
+
+
+def test_what_tcg_cannot_have_is_missing_everywhere(quickstart: Quickstart) -> None:
+    if json.loads((quickstart.directory / "meta.json").read_text())["accel"] != "tcg":
+        pytest.skip("there is a KVM here, so there is a second level")
+    with (quickstart.directory / "summary_gaps.csv").open() as file:
+        gaps = {(row["trial"], row["metric"]): row["reason"] for row in csv.DictReader(file)}
+    for arm, row in quickstart.rows.items():
+        assert row["second_level_bytes"] == ""
+        assert gaps[f"{arm}-01", "second_level_bytes"] == NO_SECOND_LEVEL
+        assert float(row["second_level_needed_bytes"]) > 0, "predicted, with or without KVM"
+        read = quickstart.observations(arm)
+        for source, name in (("host_meminfo", "second_level_bytes"), ("host_kvm", "pages_4k")):
+            found = read[(read["source"] == source) & (read["name"] == name)]
+            assert len(found) > 0
+            assert found["value"].isna().all()
+            assert (found["gap"] != "").all()
+    shown = quickstart.orchestrator.call("show", "last", "--results", str(quickstart.orchestrator.results))
+    assert "needed (predicted)" not in shown.out, "no table of moments"
+    assert " 0.0 times" not in shown.out
+    assert "second_level_bytes{" not in (quickstart.directory / "metrics.prom").read_text()
+    page = (quickstart.directory / "report.html").read_text()
+    assert NO_SECOND_LEVEL in page
+    assert 'id="second-level"' not in page
+    assert 'id="second-level-time"' not in page
+
+
+@pytest.mark.parametrize("arm", [OLD, NEW])
+def test_which_kernel_ran_is_what_the_guest_says(quickstart: Quickstart, arm: str) -> None:
+    row = quickstart.rows[arm]
+    assert row["kernel_release"] == quickstart.snapshot(arm, "loaded").kernel
+    assert row["kernel_build"].startswith("#1 SMP")
+    meta = json.loads((quickstart.directory / "meta.json").read_text())
+    (image,) = [
+        one
+        for one in quickstart.orchestrator.call("image", "list", "--json").json["images"]
+        if one["key"] == meta["image"]["key"]
+    ]
+    kernel = Path(image["folder"]) / "boot" / f"vmlinuz-{row['kernel_release']}"
+    assert row["kernel_sha256"] == hashlib.sha256(kernel.read_bytes()).hexdigest()
 
 
 def test_list_show_and_report_read_it_from_disk(quickstart: Quickstart) -> None:
