@@ -137,6 +137,13 @@ def test_struct_pages_under_either_name(tmp_path: Path, ending: str) -> None:
     assert summarised(writer).metrics["guest_memmap_bytes"] == 10 * 4096
 
 
+def test_half_of_the_struct_pages_are_none_of_them(tmp_path: Path) -> None:
+    writer, trial = begin(tmp_path)
+    trial.observe([read(1, "guest_vmstat", "nr_memmap_pages", 4.0)])
+    trial.close()
+    assert "guest_memmap_bytes" in summarised(writer).gaps
+
+
 def test_second_level_is_what_was_added_and_only_where_there_is_one(tmp_path: Path) -> None:
     writer, trial = begin(tmp_path, accel="kvm", second_level="NPT")
     trial.observe([read(0, "host_meminfo/bare", "second_level_bytes", 652.0)])
@@ -145,6 +152,33 @@ def test_second_level_is_what_was_added_and_only_where_there_is_one(tmp_path: Pa
     assert summarised(writer).metrics["second_level_bytes"] == 2088 - 652
     writer.update_meta(accel="tcg")
     assert summarised(writer).gaps["second_level_bytes"] == "no second level under TCG"
+
+
+@pytest.mark.parametrize(
+    ("others", "counted", "why"),
+    [
+        (None, 2088.0, "what other guests of the host have was not read"),
+        (652.0, 652.0, "the host counts no more than other guests had"),
+        (652.0, 100.0, "the host counts no more than other guests had"),
+        (0.0, 0.0, "the host counts no more than other guests had"),
+        (652.0, None, "the host's kernel does not count it"),
+    ],
+)
+def test_what_is_left_of_the_hosts_count_is_a_guests_or_nothing_is(
+    tmp_path: Path, others: float | None, counted: float | None, why: str
+) -> None:
+    """A guest that runs has tables: 0, or less, is what became of those of others."""
+    writer, trial = begin(tmp_path, accel="kvm", second_level="NPT")
+    gap = "the host's kernel does not count it"
+    for source, value in (("host_meminfo/bare", others), ("host_meminfo", counted)):
+        trial.observe([read(1, source, "second_level_bytes", value, gap="" if value is not None else gap)])
+    trial.event("mark", 2 * S, label="full")
+    trial.close()
+    one = summarised(writer)
+    assert one.gaps["second_level_bytes"].startswith(why)
+    assert one.moments[0].second_level_bytes is None
+    reasons = {moment.reading: moment.reason for moment in one.moment_gaps}
+    assert reasons["second_level_bytes"] == one.gaps["second_level_bytes"]
 
 
 def test_times_of_trials_side_by_side_are_missing_and_counts_are_not(tmp_path: Path) -> None:
