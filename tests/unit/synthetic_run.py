@@ -111,7 +111,8 @@ def write_trial(trial: TrialWriter, arm: FakeArm, repeat: int = 1, *, snapshots:
     """All files of one trial that completed."""
     rng = np.random.default_rng(repeat)
     trial.event("trial.begin", 0, arm=arm.name)
-    trial.event("guest.ready", 1, kernel_release=arm.release)
+    kernel = {"kernel_release": arm.release, "kernel_build": "#1 SMP made up", "kernel_sha256": "5" * 64}
+    trial.event("guest.kernel", 1, **kernel)
     events = [(begin.pop("t_ns"), "step.begin", begin) for begin, _ in _steps(arm)]
     events += [(end.pop("t_ns"), "step.end", end) for _, end in _steps(arm)]
     trial.observe(_observations(trial.trial_id, arm, rng))
