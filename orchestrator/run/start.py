@@ -69,11 +69,13 @@ class Lab:
 
 @contextmanager
 def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int], **facts: object) -> Iterator[None]:
-    """Record as an event how long a part of the trial took that is no step of it."""
+    """Record as an event how long a part of the trial took that is no step of it, also if it fails."""
     began_ns = now_ns()
-    yield
-    ended_ns = now_ns()
-    writer.event("phase", ended_ns, phase=name, seconds=(ended_ns - began_ns) / 1e9, **facts)
+    try:
+        yield
+    finally:
+        ended_ns = now_ns()
+        writer.event("phase", ended_ns, phase=name, seconds=(ended_ns - began_ns) / 1e9, **facts)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ def note_time(run: Run) -> None:
 
 
 def time_spent(run: Run) -> TimeSpent | None:
-    """None where the run did not come to its end in one process, or an older version made it."""
-    if "resumed_at" in run.meta:
+    """None where the run did not come to its end in one process, or an older version made it, or where trials
+    ran side by side: their seconds add up to more than those of the run, which would leave 0 for the rest."""
+    if "resumed_at" in run.meta or run.at_once:
         return None
     try:
         wall = float(json.loads((run.directory / layout.TIME).read_text())["wall_seconds"])

@@ -65,6 +65,13 @@ def test_a_run_of_two_processes_has_no_one_time(tmp_path: Path) -> None:
     assert time_spent(open_run(directory)) is None
 
 
+def test_of_trials_side_by_side_there_is_no_rest(tmp_path: Path) -> None:
+    directory = run_of_two(tmp_path)
+    (directory / "time.json").write_text('{"wall_seconds": 7.0}')
+    RunWriter(directory, json.loads((directory / "meta.json").read_text())).update_meta(trials_at_once=2)
+    assert time_spent(open_run(directory)) is None
+
+
 def test_the_time_is_that_of_this_process(tmp_path: Path) -> None:
     directory = run_of_two(tmp_path)
     note_time(open_run(directory))

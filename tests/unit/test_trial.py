@@ -328,6 +328,9 @@ def test_a_host_that_fails_is_not_blamed_on_the_guest(stage: Stage) -> None:
     end = stage.event("trial.end")
     assert (end["outcome"], end["hint"]) == ("failed", "orchestrator doctor")
     assert not stage.ended
+    boot = stage.event("phase")
+    assert boot["phase"] == "boot", "its time is a guest's, also where none came of it"
+    assert boot["seconds"] >= 0
 
 
 def test_a_plan_that_names_no_workload_of_ours(stage: Stage) -> None:
