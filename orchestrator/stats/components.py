@@ -14,7 +14,7 @@ class Components:
     """Standard deviations of a metric, in its unit: of boots' own means, and of the trials of one boot.
 
     From a one-way random-effects analysis of variance (Searle, Casella and McCulloch, Variance Components,
-    1992, ch. 3): `between` is 0 where boots differ no more than trials of one boot explain. `share` is the part of a single trial's variance that boots have, from 0 to 1.
+    1992, ch. 3): `between` is 0 where boots differ no more than the trials of one boot explain.
     """
 
     boots: int
@@ -25,7 +25,7 @@ class Components:
 
     @property
     def share(self) -> float:
-        """None of it, where nothing varies."""
+        """The part of a single trial's variance that boots have, from 0 to 1; 0 where nothing varies."""
         both = self.between**2 + self.within**2
         return self.between**2 / both if both else 0.0
 
