@@ -23,8 +23,12 @@ _STACK_PAGES = 4  # THREAD_SIZE, arch/x86/include/asm/page_64_types.h
 _NO_TYPE = 0xFFFF_FFFF  # _mapcount of a page that is neither mapped nor of a type
 _COMPOUND_TAIL = 1  # compound_head (compound_info since 7.0): shares its word with lru.next
 _POISON_BITS = 0xDEAD << 48  # CONFIG_ILLEGAL_POINTER_VALUE: LIST_POISON1 and PP_SIGNATURE begin with it
-_PP_SIGNATURE = _POISON_BITS | 0x40  # include/linux/poison.h; page_pool puts it where lru.next is
-_PP_MASK = 0xFFFF_FFFF_0000_00FC  # its DMA index stands between
+# page_pool's mark, where lru.next is. In it stand, since 6.16, an index of 32 bits from bit 7 on, and what
+# bits 0 and 1 say of the page (PP_DMA_INDEX_MASK and PP_MAGIC_MASK, include/linux/mm.h; ee62ce7a1d90).
+# No list poison is taken for it: LIST_POISON1 and 2 have bit 6 clear.
+_PP_SIGNATURE = _POISON_BITS | 0x40  # include/linux/poison.h
+_PP_INDEX = (1 << 32) - 1 << 7
+_PP_MASK = ~(_PP_INDEX | 3) & (1 << 64) - 1
 # Orders of chunks that per-CPU lists hold beside single pages: up to PAGE_ALLOC_COSTLY_ORDER, and huge pages.
 _CPU_LIST_ORDERS = (9, 3, 2, 1)
 _KERNEL_HALF = slice(ENTRIES_PER_TABLE // 2, None)
@@ -212,7 +216,7 @@ class _StructPages:
     @property
     def in_page_pool(self) -> Bool:
         """Belongs to a network driver's page pool."""
-        signed: Bool = (self.lru_next & np.uint64(_PP_MASK)) == np.uint64(_PP_SIGNATURE & _PP_MASK)
+        signed: Bool = (self.lru_next & np.uint64(_PP_MASK)) == np.uint64(_PP_SIGNATURE)
         return self.known & signed
 
     def on_cpu_list(self, silent: Bool) -> Bool:

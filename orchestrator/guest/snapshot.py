@@ -22,6 +22,7 @@ from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import physical_end, ram_segments, read_frames
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import KPF_PGTABLE, KPF_ZERO_PAGE, classify_flags, flag_set
+from orchestrator.model.kernel_free import KernelFree
 from orchestrator.model.second_level_tree import (
     ACCESSED,
     count_tree,
@@ -213,6 +214,7 @@ class SnapshotTaker:
         common = min(len(flags), len(later))
         moved = int(np.count_nonzero(flags[:common] != later[:common]))
         memmap = memory_map(raw, len(flags))
+        kernel_free = KernelFree.of_zoneinfo(files[_ZONEINFO])
         table, slot = np.nonzero(outside.contents)
         ends = np.cumsum(np.bincount(table, minlength=len(outside.tables)))
         snapshot = Snapshot(
@@ -232,6 +234,7 @@ class SnapshotTaker:
             notes={
                 **_cost(cpu, self._cpu, outside.stopped_seconds, time.monotonic() - began),
                 "pages_on_cpu_lists": pages_on_cpu_lists(files[_ZONEINFO]),
+                **(kernel_free.note() if kernel_free else {}),
                 "evidence": outside.why_not or "struct pages and kernel page tables, read from outside",
                 "page_owner": owners,
                 **second_level,

@@ -10,14 +10,17 @@ import numpy as np
 
 from orchestrator.model.blocks import BlockMap
 from orchestrator.model.frame_class import MOVABLE, UNMOVABLE, FrameClass
-from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
+from orchestrator.model.kernel_free import KernelFree
+from orchestrator.model.snapshot import I64, U8, Bool, Region, Snapshot
 from orchestrator.model.tables import TOP_LEVEL, Tables, TableState
+from orchestrator.units import PAGE_BYTES
 
 # Levels of a table as x86 names them; 0 is a table that nothing points at.
 LEVEL_NAMES = ("level unknown", "PTE", "PMD", "PUD", "P4D", "PGD")
 STATE_NAMES = {TableState.EMPTY: "empty", TableState.ZERO_ONLY: "zero page only", TableState.VALID: "valid"}
 NOT_READ = "not read"
 
+_FREE = (FrameClass.FREE, FrameClass.CPU_LIST)
 _STATES = len(TableState)
 _KINDS = (TOP_LEVEL + 1) * _STATES + 1  # and one for tables whose content was not read
 
@@ -63,13 +66,15 @@ class TableShare:
 class RegionBlame:
     """Why the plugged blocks of a region stay.
 
-    `table_kinds` counts page tables by block and kind, shape (blocks, kinds); `room_frames` are free
-    frames outside of the region, where its movable frames could go.
+    `table_kinds` counts page tables by block and kind, shape (blocks, kinds); `room_frames` are free frames
+    of the whole guest that an ordinary allocation gets: to those outside of a block its movable frames can
+    go. `taken_with` (blocks,) numbers what is taken at once: blocks of the same number go together.
     """
 
     block_map: BlockMap
     table_kinds: I64
     room_frames: int
+    taken_with: I64
 
     @cached_property
     def classes(self) -> tuple[ClassShare, ...]:
@@ -121,16 +126,18 @@ class RegionBlame:
     @property
     def together(self) -> int:
         """Held blocks with several classes that cannot be moved: no single one, gone, frees them."""
-        return self.held - int((self.block_map.plugged & self.block_map.alone).sum())
+        return int((self.block_map.plugged & self.block_map.together).sum())
 
     @property
     def no_room(self) -> int:
         """Blocks that stay because memory elsewhere is full: movable frames have nowhere to go.
 
-        Free ones count, too: virtio-mem gives the whole attempt up when it finds no memory to move pages to
-        (-ENOMEM in virtio_mem_run_wq(), drivers/virtio/virtio_mem.c), and does not come to them.
+        Of a device, where one such block is met, free ones count and those that would fit, too: virtio-mem
+        gives the whole attempt up when it finds no memory to move pages to (-ENOMEM in virtio_mem_run_wq(),
+        drivers/virtio/virtio_mem.c), and does not come to them.
         """
-        return self._movable_only + self.free if self._movable_frames > self.room_frames else 0
+        cramped = int(self._cramped.sum())
+        return self._movable_only + self.free if cramped and self._of_device else cramped
 
     @property
     def unexplained(self) -> int:
@@ -144,8 +151,8 @@ class RegionBlame:
 
     @property
     def blank(self) -> int:
-        """Blocks of which nothing at all is known but that they are there: no frame has a flag."""
-        whole = self.block_map.frames_of(FrameClass.KERNEL) == self.block_map.region.block_pages
+        """Blocks of which nothing at all is known: no frame has a flag."""
+        whole = self.block_map.frames_of(FrameClass.UNKNOWN) == self.block_map.region.block_pages
         return int(whole.sum())
 
     @property
@@ -167,6 +174,11 @@ class RegionBlame:
         stays = self.block_map.plugged & self.block_map.movable_only
         return max(MOVABLE, key=lambda one: int(self.block_map.frames_of(one)[stays].sum()))
 
+    @property
+    def unknown(self) -> int:
+        """Plugged blocks with frames of which nothing is known, and nothing seen that would hold them."""
+        return int(self.block_map.unknown.sum())
+
     def having(self, classes: Sequence[FrameClass]) -> int:
         """Plugged blocks that one of `classes` accounts for.
 
@@ -176,7 +188,7 @@ class RegionBlame:
         block_map = self.block_map
         inside = block_map.plugged & (block_map.frames_of(*classes) > 0)
         if self.fills in classes:
-            inside |= block_map.plugged & ~block_map.pinned
+            inside |= block_map.movable_only | block_map.free
         memmap = block_map.memmap
         if memmap is not None:
             holding = np.zeros(int(memmap.lies_in.max(initial=0)) + 1, dtype=np.bool_)
@@ -188,25 +200,57 @@ class RegionBlame:
 
     def _frees(self, frame_class: FrameClass) -> int:
         held = self.block_map.plugged & self.block_map.pinned
-        return int((held & ~self.block_map.without(frame_class).pinned).sum())
+        after = self.block_map.without(frame_class)
+        return int((held & ~after.pinned & ~after.unknown).sum())
 
     @property
     def _movable_only(self) -> int:
         return int((self.block_map.plugged & self.block_map.movable_only).sum())
 
     @property
-    def _movable_frames(self) -> int:
-        stays = self.block_map.plugged & self.block_map.movable_only
-        return int(self.block_map.frames_of(*MOVABLE)[stays].sum())
+    def _of_device(self) -> bool:
+        return self.block_map.region.plugged_bytes > 0
+
+    @cached_property
+    def _cramped(self) -> Bool:
+        """Blocks of movable memory that is more than there is room for elsewhere, shape (blocks,).
+
+        A block that fits by itself is one of them where it is taken together with others that do not.
+        """
+        block_map = self.block_map
+        stays = block_map.movable_only
+        moves, free = block_map.frames_of(*MOVABLE), block_map.frames_of(*_FREE)
+        by_itself = moves > self.room_frames - free
+        units = int(self.taken_with.max(initial=-1)) + 1
+        spoiled = np.bincount(self.taken_with[~stays & ~block_map.free], minlength=units) > 0
+        all_move = np.bincount(self.taken_with, weights=moves, minlength=units)
+        all_free = np.bincount(self.taken_with, weights=free, minlength=units)
+        at_once = ~spoiled & (all_move > self.room_frames - all_free)
+        cramped: Bool = stays & (by_itself | at_once[self.taken_with])
+        return cramped
 
 
 def blame(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> RegionBlame:
     """Blame for one map of blocks. `frames` is a FrameClass per frame, `tables` what is known of tables."""
-    region = block_map.region
-    first, last = region.start_pfn, region.start_pfn + region.pages
-    free = (frames == FrameClass.FREE) | (frames == FrameClass.CPU_LIST)
-    room = int(free[:first].sum()) + int(free[last:].sum())
-    return RegionBlame(block_map, _table_kinds(snapshot, block_map, frames, tables), room)
+    kernel = KernelFree.of_notes(snapshot.notes)
+    room = int(np.isin(frames, _FREE).sum()) - (kernel.kept or 0 if kernel else 0)
+    kinds = _table_kinds(snapshot, block_map, frames, tables)
+    return RegionBlame(block_map, kinds, max(room, 0), _taken_with(snapshot, block_map.region))
+
+
+def _taken_with(snapshot: Snapshot, region: Region) -> I64:
+    """Numbers of what is taken at once, by block.
+
+    virtio-mem first asks for a Linux memory block whose blocks are all plugged in one go, and for single
+    blocks only if that one is busy (virtio_mem_sbm_unplug_any_sb_online()). Where memory belongs to no
+    device, each block stands for itself.
+    """
+    blocks = np.arange(region.blocks, dtype=np.int64)
+    if not region.plugged_bytes:
+        return blocks
+    frames = snapshot.online_block_bytes // PAGE_BYTES
+    starts = region.start_pfn + blocks * region.block_pages
+    return starts // frames - region.start_pfn // frames
 
 
 def _table_kinds(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> I64:
@@ -241,4 +285,6 @@ def huge_supply(memory: BlockMap) -> HugeSupply:
     gone = memory.frames_of(FrameClass.OFFLINE, FrameClass.ABSENT)
     whole: Bool = gone == 0
     free = whole & (memory.frames_of(FrameClass.FREE) == memory.region.block_pages)
-    return HugeSupply(int(whole.sum()), int(free.sum()), int((whole & ~memory.pinned).sum()))
+    return HugeSupply(
+        int(whole.sum()), int(free.sum()), int((whole & ~memory.pinned & ~memory.unknown).sum())
+    )

@@ -20,8 +20,9 @@ _OTHER_UNMOVABLE = tuple(c for c in UNMOVABLE if c not in {FrameClass.PAGE_TABLE
 class BlockTotals:
     """Counts of blocks, over one region or several.
 
-    blocks_plugged = blocks_pinned + blocks_movable_only + blocks_free, so that plugged blocks that
-    hold nothing unmovable show up by themselves: after an unplug they are what flags do not explain.
+    blocks_plugged = blocks_pinned + blocks_movable_only + blocks_free + blocks_unknown, so that plugged
+    blocks that hold nothing unmovable show up by themselves: after an unplug they are what flags do not
+    explain. blocks_unknown is 0 but in dumps of flags.
     blocks_pinned_page_table and blocks_pinned_slab may overlap; blocks_pinned_other are the pinned ones
     with neither: blocks_pinned = |page_table or slab| + blocks_pinned_other.
     """
@@ -35,6 +36,7 @@ class BlockTotals:
     blocks_pinned_other: int = 0
     blocks_movable_only: int = 0  # plugged, something in use, nothing unmovable
     blocks_free: int = 0  # plugged, nothing in use
+    blocks_unknown: int = 0  # plugged, nothing unmovable seen, and a frame of which nothing is known
     plugged_mismatch_blocks: int = 0  # seen plugged minus what QEMU says is plugged
 
     @classmethod
@@ -100,7 +102,7 @@ class BlockMap:
     @property
     def page_table_only(self) -> Bool:
         """Page tables are all that cannot be moved."""
-        return self.page_table & ~self.slab & ~self.holds_other
+        return self.page_table & ~self.slab & ~self.holds_other & ~self._doubtful
 
     @property
     def other(self) -> Bool:
@@ -110,29 +112,45 @@ class BlockMap:
     @property
     def movable_only(self) -> Bool:
         """Plugged and in use, with nothing that could not be moved."""
-        return ~self.pinned & (self.frames_of(*MOVABLE) > 0)
+        return ~self.pinned & ~self._doubtful & (self.frames_of(*MOVABLE) > 0)
 
     @property
     def free(self) -> Bool:
         """Plugged with nothing in use; frames that are OFFLINE in it do not count as use."""
-        return self.plugged & ~self.pinned & ~self.movable_only
+        return self.plugged & ~self.pinned & ~self.movable_only & ~self.unknown
+
+    @property
+    def unknown(self) -> Bool:
+        """Plugged with nothing seen that cannot be moved, and with a frame that may be such."""
+        return self.plugged & ~self.pinned & self._doubtful
+
+    @property
+    def _doubtful(self) -> Bool:
+        return self.frames_of(FrameClass.UNKNOWN) > 0
 
     @property
     def alone(self) -> Bool:
         """One class is all that cannot be moved: without it, the block would come free."""
         one: Bool = (self.counts[:, UNMOVABLE] > 0).sum(axis=1) == 1
-        return one
+        return one & ~self._doubtful
+
+    @property
+    def together(self) -> Bool:
+        """Several classes cannot be moved: no single one, gone, frees the block."""
+        several: Bool = (self.counts[:, UNMOVABLE] > 0).sum(axis=1) > 1
+        return several
 
     @property
     def named(self) -> U8:
         """The FrameClass that each block is named after.
 
-        The first of UNMOVABLE that is in it; else the movable class with most frames; else FREE, or
-        ABSENT where the block is not plugged.
+        The first of UNMOVABLE that is in it; else UNKNOWN where a frame of it is; else the movable class
+        with most frames; else FREE, or ABSENT where the block is not plugged.
         """
         most = np.array(MOVABLE, dtype=np.uint8)[self.counts[:, MOVABLE].argmax(axis=1)]
         first = np.array(UNMOVABLE, dtype=np.uint8)[(self.counts[:, UNMOVABLE] > 0).argmax(axis=1)]
         names = np.where(self.pinned, first, np.where(self.movable_only, most, np.uint8(FrameClass.FREE)))
+        names[self.unknown] = FrameClass.UNKNOWN
         names[~self.plugged] = FrameClass.ABSENT
         return names.astype(np.uint8)
 
@@ -215,6 +233,7 @@ class BlockMap:
             blocks_pinned_other=int(self.other.sum()),
             blocks_movable_only=int(self.movable_only.sum()),
             blocks_free=int(self.free.sum()),
+            blocks_unknown=int(self.unknown.sum()),
             plugged_mismatch_blocks=self.plugged_mismatch_blocks,
         )
 

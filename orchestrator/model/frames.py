@@ -5,7 +5,8 @@ Read against fs/proc/page.c (`stable_page_flags`) as of 6.12 and of 7.x (linux-m
 
 * A frame without an online struct page reads KPF_NOPAGE up to 6.12; since `kpage_read()` was shared
   between the three /proc files it reads plain 0. So ABSENT is decided by the list of online Linux
-  memory blocks first, by KPF_NOPAGE second.
+  memory blocks first, by KPF_NOPAGE second. A dump has no such list: there, a frame without any flag is
+  UNKNOWN (orchestrator.store.raw_flags).
 * Both export the *folio's* flags for the tails of compound pages (LRU, ANON, SLAB, RESERVED ...), and
   set KPF_BUDDY on all pages of a free block, not just its first (`is_free_buddy_page`). But 6.12 reads
   PageOffline and PageTable from the page itself, 7.x from the folio, and kernels before 6.9 the flags
@@ -106,6 +107,7 @@ _OF_SILENT = {
     Evidence.MEMMAP: FrameClass.MEMMAP,
     Evidence.NETWORK: FrameClass.NETWORK,
     Evidence.SECOND_LEVEL: FrameClass.SECOND_LEVEL,
+    Evidence.UNKNOWN: FrameClass.UNKNOWN,
 }
 
 

@@ -35,6 +35,7 @@ class Evidence(IntEnum):
     MEMMAP = 6  # holds struct pages
     NETWORK = 7  # a network buffer
     SECOND_LEVEL = 8  # a second-level table of KVM, of a guest within this guest
+    UNKNOWN = 9  # in a dump of flags only: without any flag, and nothing says whether it is in use
 
 
 @dataclass(frozen=True)

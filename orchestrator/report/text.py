@@ -89,6 +89,7 @@ _CLASS_WORDS: Final = {
     "reserved": "reserved memory",
     "zero_page": "zero pages",
     "hwpoison": "poisoned memory",
+    "unknown": "no flag: not known",
 }
 
 

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from synthetic import REGION_START, sparse_guest
 
 from orchestrator.cli.main import _exit_code
-from orchestrator.model.frames import KPF_BUDDY, KPF_PGTABLE, KPF_SLAB
+from orchestrator.model.frames import KPF_ANON, KPF_BUDDY, KPF_MMAP, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB
+from orchestrator.model.snapshot import Evidence
 from orchestrator.store.raw_flags import read_raw_flags
 from orchestrator.store.snapshot_file import write_snapshot
 
@@ -47,28 +49,37 @@ def snapshot(tmp_path: Path) -> Path:
 def test_a_plain_dump(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert blame(dump) == 0
     said = capsys.readouterr().out
-    assert "4 of 4 blocks of 2 MiB are the guest's (8 MiB); 3 hold what cannot move" in said
+    assert "4 of 4 blocks of 2 MiB are the guest's (8 MiB); 2 hold what cannot move" in said
     assert (
         "1 hold nothing that would keep them: unexplained, if they were asked for (1 in all are free)."
         in said
     )
-    assert "1 have not a single flag" in said
-    assert "Without page tables alone, 1 of 3 would come free" in said
+    assert "1 hold frames without any flag, and nothing seen that cannot move" in said
+    assert "(1 have nothing but such)" in said
+    assert "Without page tables alone, 1 of 2 would come free" in said
+    assert "full" not in said
+    assert "other kernel memory" not in said
 
 
-def test_a_dump_as_json(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert blame(dump, "--json", "--base-pfn", 5 * 512, "--block", "2MiB") == 0
+@pytest.mark.parametrize("base", ["2560", "0xa00", "0XA00", "0b101000000000"])
+def test_a_dump_as_json(base: str, dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert blame(dump, "--json", "--base-pfn", base, "--block", "2MiB") == 0
     (found,) = json.loads(capsys.readouterr().out)["snapshots"]
     (region,) = found["regions"]
     assert region["start_pfn"] == 5 * 512
-    assert (region["blocks_held"], region["blocks_together"], region["blocks_unexplained"]) == (3, 1, 1)
+    assert (region["blocks_held"], region["blocks_together"], region["blocks_unexplained"]) == (2, 1, 1)
+    assert (region["blocks_unknown"], region["blocks_without_any_flag"], region["blocks_no_room"]) == (
+        1,
+        1,
+        0,
+    )
     assert region["frees_most"] == {"class": "page_table", "blocks": 1}
     held = {one["pfn"]: (one["named"], one["alone"]) for one in region["held_blocks"]}
     assert held == {
         5 * 512: ("free", False),
         6 * 512: ("page_table", True),
         7 * 512: ("page_table", False),
-        8 * 512: ("kernel", True),
+        8 * 512: ("unknown", False),
     }
     assert region["held_blocks"][2]["frames"] == {"free": 510, "page_table": 1, "slab": 1}
     assert found["counterfactuals"] == [], "a dump has no contents of page tables"
@@ -81,6 +92,98 @@ def test_a_partial_dump_begins_within_a_block(dump: Path) -> None:
     assert read.faults() == []
     assert read.flags[1000 % 512] == BUDDY
     assert (read.flags[: 1000 % 512] != BUDDY).all()
+
+
+SECTION = 128 << 20 >> 12
+OFFLINE, MMAP, ANON = 1 << KPF_OFFLINE, 1 << KPF_MMAP, 1 << KPF_ANON
+
+
+def dumped(path: Path, *sections: int, **frames: int) -> Path:
+    """A dump with one value for all frames of each section, but for some frames (`f100=...`)."""
+    flags = np.repeat(np.array(sections, dtype="<u8"), SECTION)
+    for frame, value in frames.items():
+        flags[int(frame[1:])] = value
+    flags.tofile(path)
+    return path
+
+
+def test_sections_without_any_flag_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As 7.x shows a guest after an unplug: a section partly unplugged, one removed, one plugged."""
+    path = dumped(tmp_path / "d", OFFLINE, 0, BUDDY, f700=TABLE, f1100=0, f70000=TABLE, f70001=0)
+    assert blame(path, "--base-pfn", "0x100000", "--block", "2MiB", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["snapshots"]
+    (region,) = found["regions"]
+    assert (region["start_pfn"], region["blocks"]) == (1 << 20, 3 * 64)
+    # Of the first section the blocks of a table and of the frame that nothing is known of.
+    assert (region["blocks_plugged"], region["blocks_held"], region["blocks_unknown"]) == (66, 2, 1)
+    assert region["frees_most"] == {"class": "page_table", "blocks": 1}
+    assert (region["blocks_free"], region["blocks_unexplained"], region["blocks_no_room"]) == (63, 63, 0)
+    assert {row["frame_class"] for row in region["classes"]} == {"offline", "page_table", "free", "unknown"}
+    assert blame(path, "--base-pfn", "0x100000") == 0
+    assert "1 sections of 128 MiB have not a single flag" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("base", "gone"), [(0, 1), (SECTION, 1), (512, 0), (SECTION - 512, 0)])
+def test_of_a_section_that_a_dump_has_a_part_of_nothing_is_said(base: int, gone: int, tmp_path: Path) -> None:
+    read = read_raw_flags(dumped(tmp_path / "d", 0), base_pfn=base, block_bytes=2 << 20)
+    assert int(read.notes["sections_without_a_flag"]) == gone
+    assert int((read.evidence == Evidence.UNKNOWN).sum()) == (0 if gone else SECTION)
+
+
+def test_counts_beside_a_dump(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is mapped is there, though it has no flag; and where the two disagree, something changed."""
+    flags = dumped(tmp_path / "kpageflags", 0, 0, BUDDY, f70000=MMAP | ANON, f70001=ANON)
+    counts = dumped(tmp_path / "counts", 0, 0, 0, f40000=1, f70000=3, f70001=1, f70002=1)
+
+    def found(*words: object) -> dict[str, Any]:
+        assert blame(flags, "--json", *words) == 0
+        (one,) = json.loads(capsys.readouterr().out)["snapshots"]
+        return dict(one)
+
+    plain, with_counts = found(), found("--kpagecount", counts)
+    counts.rename(tmp_path / "kpagecount")
+    beside = found()
+    assert plain["regions"][0]["blocks_plugged"] == 64
+    assert plain["consistency"].startswith("not known")
+    assert with_counts["regions"][0]["blocks_plugged"] == 128
+    assert with_counts["regions"][0]["blocks_unknown"] == 64
+    assert with_counts["consistency"].startswith("at least 3 of 98,304 frames changed")
+    assert beside == with_counts
+    (tmp_path / "kpagecount").rename(counts)
+    short = tmp_path / "short"
+    short.write_bytes(counts.read_bytes()[:-8])
+    assert blame(flags, "--kpagecount", short) == 2
+    assert "counts of 98,303 frames, and the dump has flags of 98,304" in capsys.readouterr().err
+
+
+def test_what_the_kernel_says_is_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Memory whose struct pages are not initialised yet is free, and has no flag."""
+    flags = dumped(tmp_path / "kpageflags", ANON, 0, BUDDY)
+    meminfo = tmp_path / "meminfo"
+    for free_kib, told, pointed_out in (
+        (128 << 10, "128 MiB by the kernel.", False),
+        ((128 << 10) - 400, "by the kernel.", False),
+        (256 << 10, "256 MiB by the kernel: 128 MiB of what has no flag is free", True),
+        (64 << 10, "64 MiB by the kernel: what flags say is of another moment", True),
+    ):
+        meminfo.write_text(f"MemTotal:  999999 kB\nMemFree:   {free_kib} kB\nMemAvailable:  5 kB\n")
+        assert blame(flags) == 0
+        said = capsys.readouterr().out
+        assert "Free: 128 MiB by flags" in said
+        assert told in said
+        assert (": " in said[said.index("by the kernel") :].split("\n")[0]) is pointed_out
+        assert blame(flags, "--meminfo", meminfo, "--json") == 0
+        (found,) = json.loads(capsys.readouterr().out)["snapshots"]
+        assert found["free"] == {"by_flags_bytes": 128 << 20, "by_kernel_bytes": free_kib << 10}
+    meminfo.write_text("nothing")
+    assert blame(flags) == 2
+    assert "no copy of /proc/meminfo" in capsys.readouterr().err
+    meminfo.unlink()
+    assert blame(flags, "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["snapshots"]
+    assert found["free"] == {"by_flags_bytes": 128 << 20, "by_kernel_bytes": None}
+    assert blame(flags) == 0
+    assert "by the kernel" not in capsys.readouterr().out
 
 
 def test_every_block_listed(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,6 +258,11 @@ def test_a_snapshot_cut_short_at_any_byte(snapshot: Path, capsys: pytest.Capture
         (["DUMP", "--block", "3MiB"], "power of two"),
         (["DUMP", "--block", "lots"], "not a size"),
         (["DUMP", "--base-pfn", "-1"], "--base-pfn"),
+        (["DUMP", "--base-pfn", "0x10000g"], "no frame number"),
+        (["DUMP", "--base-pfn", "0x20000000000"], "no frame number"),
+        (["DUMP", "--kpagecount", "absent"], "absent: cannot be read"),
+        (["SNAPSHOT", "--kpagecount", "counts"], "--kpagecount is for a plain copy"),
+        (["SNAPSHOT", "--meminfo", "meminfo"], "--meminfo is for a plain copy"),
         (["DUMP", "--trial", "x"], "this is a file"),
         (["SNAPSHOT", "--base-pfn", "512"], "this is a snapshot"),
     ],

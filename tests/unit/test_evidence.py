@@ -199,10 +199,36 @@ def test_pinned_memory(memory: Memory) -> None:
     assert memory.evidence() == {Evidence.PINNED: [1000, 1002]}
 
 
-def test_buffers_of_network_drivers(memory: Memory) -> None:
-    memory.page(1000, refcount=1, lru=(0xDEAD_0000_0000_0040, 7))
-    memory.page(1001, refcount=1, lru=(0xDEAD_0000_0000_0048, 7))
-    assert memory.evidence() == {Evidence.NETWORK: [1000]}
+POISON = 0xDEAD << 48  # CONFIG_ILLEGAL_POINTER_VALUE on x86-64
+# What page_pool writes where lru.next is: PP_SIGNATURE, since 6.16 with an index (netmem_set_dma_index(),
+# net/core/netmem_priv.h), and bit 1 of a page of the emergency reserves (page_is_pfmemalloc()).
+MARKS = {
+    "5.14 to 6.15": [POISON + 0x40, POISON + 0x42],
+    "from 6.16 on": [
+        POISON + 0x40 + (index << 7) + pfmemalloc
+        for index in (0, 1, 2, 3, 0x55, 1 << 24, (1 << 24) + 1, 1 << 25, 1 << 31, (1 << 32) - 1)
+        for pfmemalloc in (0, 2)
+    ],
+}
+NO_MARKS = [
+    *(POISON + 0x100, POISON + 0x122),  # LIST_POISON1 and 2, include/linux/poison.h
+    *(
+        POISON + 0x800,
+        POISON + 0x801,
+        POISON + 0xEB9F,
+    ),  # SKB_LIST_POISON_NEXT, NET_PTR_POISON, BPF_PTR_POISON
+    *(POISON, POISON + 0x44, POISON + 0x48, POISON + 0x60, POISON + (3 << 7)),
+    *(POISON + 0x40 + (1 << 39), POISON + 0x40 + (1 << 47)),  # above an index of 32 bits
+    *(0x40, 0xFFFF_8880_0000_0040, 0xFFC9_D54C_8000_0040, 0xDEAF_0000_0000_0040),
+]
+
+
+@pytest.mark.parametrize("kernel", MARKS)
+def test_buffers_of_network_drivers(memory: Memory, kernel: str) -> None:
+    marks = MARKS[kernel]
+    for pfn, mark in enumerate([*marks, *NO_MARKS], 1000):
+        memory.page(pfn, refcount=1, lru=(mark, 7))
+    assert memory.evidence() == {Evidence.NETWORK: list(range(1000, 1000 + len(marks)))}
 
 
 def test_roots_of_processes_that_have_no_flag(memory: Memory) -> None:

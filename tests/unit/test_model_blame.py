@@ -14,6 +14,7 @@ from orchestrator.model.blame import RegionBlame, blame, huge_supply
 from orchestrator.model.blocks import map_blocks, map_memory
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import KPF_BUDDY, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB, KPF_SWAPBACKED
+from orchestrator.model.kernel_free import KernelFree
 from orchestrator.model.policies import StateView
 from orchestrator.model.snapshot import Evidence, Region
 
@@ -21,14 +22,26 @@ FREE, SLAB, OFFLINE = bits(KPF_BUDDY), bits(KPF_SLAB), bits(KPF_OFFLINE)
 START = 64
 
 
-def blamed(*blocks: tuple[int, ...], elsewhere: int = ANON) -> RegionBlame:
-    """A region of blocks of four frames after `START` frames `elsewhere`; missing frames are free."""
+def blamed(
+    *blocks: tuple[int, ...], elsewhere: int = ANON, device: bool = False, kept: int | None = None
+) -> RegionBlame:
+    """A region of blocks of four frames after `START` frames `elsewhere`; missing frames are free.
+
+    Linux memory blocks are of 8 frames, two blocks each. `kept` frames are below the kernel's watermarks.
+    """
     guest = Guest(START + 4 * len(blocks))
     guest.flags[:START] = elsewhere
     for i, block in enumerate(blocks):
         guest.flags[START + 4 * i : START + 4 * i + 4] = [*block, *[FREE] * (4 - len(block))]
-    region = Region("vm0", START, 4 * len(blocks), 4, 0)
-    state = StateView.of(guest.snapshot((region,)))
+    pages = 4 * len(blocks)
+    region = Region("vm0", START, pages, 4, pages * 4096 if device else 0)
+    snapshot = replace(
+        guest.snapshot((region,)),
+        online_block_bytes=8 * 4096,
+        online_blocks=np.arange(-(-(START + pages) // 8)),
+        notes={} if kept is None else KernelFree(10**6, kept).note(),
+    )
+    state = StateView.of(snapshot)
     return blame(state.snapshot, state.blocks[0], state.frames, state.tables)
 
 
@@ -64,25 +77,80 @@ def test_nothing_to_blame() -> None:
     assert (found.held, found.together, found.unexplained) == (0, 0, 0)
 
 
+A, S, OUT = (ANON,), (SLAB,), (OFFLINE,)
+
+
 @pytest.mark.parametrize(
-    ("elsewhere", "no_room", "unexplained"),
-    [(ANON, 3, 0), (SLAB, 3, 0), (FREE, 0, 3)],
+    ("blocks", "elsewhere", "kept", "memory", "device"),
+    [
+        # Nowhere is anything free.
+        ((A * 4, A * 4, S * 4), ANON, None, 2, 2),
+        ((A * 4, A * 4, S * 4), FREE, None, 0, 0),
+        # Free memory is beside them, in the region itself: not in their own block.
+        ((A * 4, A * 2, S * 4), ANON, None, 2, 2),
+        ((A * 4, A + OUT * 3, S * 2), ANON, None, 1, 2),
+        ((A * 2, A, (), S + A), ANON, None, 0, 0),
+        ((A * 4, A * 4, ()), ANON, None, 0, 3),  # a memory block, asked for at once, does not fit
+        ((A * 4, (), ()), ANON, None, 0, 0),
+        ((A * 4, OUT * 4, ()), ANON, None, 0, 0),
+        ((A * 4, OUT * 4, A + OUT * 3), ANON, None, 2, 2),
+        # All that is free is the kernel's reserve.
+        ((A * 4, OUT * 4, ()), ANON, 4, 1, 2),
+        ((A * 4, OUT * 4, ()), FREE, 64, 0, 0),
+        ((A * 4, OUT * 4, ()), FREE, 65, 1, 2),
+    ],
 )
-def test_movable_memory_stays_for_want_of_room_or_unexplained(
-    elsewhere: int, no_room: int, unexplained: int
+def test_movable_memory_stays_for_lack_of_room_or_unexplained(
+    blocks: tuple[tuple[int, ...], ...], elsewhere: int, kept: int | None, memory: int, device: int
 ) -> None:
-    found = blamed((ANON, ANON), (ANON,), (), (SLAB, ANON), elsewhere=elsewhere)
-    assert (found.no_room, found.unexplained, found.free) == (no_room, unexplained, 1)
+    for of_device, no_room in ((False, memory), (True, device)):
+        found = blamed(*blocks, elsewhere=elsewhere, device=of_device, kept=kept)
+        plugged = int(found.block_map.plugged.sum())
+        assert found.no_room == no_room, of_device
+        assert found.unexplained == plugged - found.held - no_room
+        assert (found.fills is None) == (no_room == 0)
 
 
-def test_what_fills_the_guest_accounts_for_what_stays_for_want_of_room() -> None:
+@given(st.lists(st.lists(st.sampled_from([FREE, ANON, SLAB, 0]), min_size=4, max_size=4), max_size=6))
+def test_a_whole_guest_with_a_free_block_is_not_full(blocks: list[list[int]]) -> None:
+    guest = Guest(4 * len(blocks) + 4)
+    guest.flags[:] = [frame for block in blocks for frame in block] + [FREE] * 4
+    snapshot = guest.snapshot()
+    state = StateView.of(replace(snapshot, regions=(map_memory(snapshot, 4).region,)))
+    found = blame(state.snapshot, state.blocks[0], state.frames, state.tables)
+    assert (found.no_room, found.free > 0) == (0, True)
+
+
+def test_what_fills_the_guest_accounts_for_what_stays_for_lack_of_room() -> None:
     shmem = bits(KPF_SWAPBACKED)
-    blocks = ((shmem, shmem), (shmem, ANON), (), (SLAB, shmem), (SLAB,))
-    full, roomy = (blamed(*blocks, elsewhere=elsewhere) for elsewhere in (ANON, FREE))
+    blocks = ((shmem,) * 4, (shmem,) * 3 + A, (), (SLAB, shmem), S)
+    full, roomy = (blamed(*blocks, elsewhere=elsewhere, device=True, kept=8) for elsewhere in (ANON, FREE))
     assert (full.fills, roomy.fills) == (FrameClass.SHMEM, None)
     assert full.having([FrameClass.SHMEM]) == 4
     assert roomy.having([FrameClass.SHMEM]) == 3
     assert full.having([FrameClass.ANONYMOUS]) == 1
+
+
+def test_frames_of_which_nothing_is_known_hold_nothing_and_free_nothing() -> None:
+    """As in a dump of flags: a block with such frames is neither held by them nor free."""
+    guest = Guest(5 * 4)
+    guest.flags[:] = [0] * 4 + [0, ANON, FREE, FREE] + [0, SLAB, FREE, FREE] + [SLAB] * 4 + [FREE] * 4
+    evidence = np.where(guest.flags == 0, Evidence.UNKNOWN, Evidence.NONE).astype(np.uint8)
+    snapshot = replace(guest.snapshot((Region("vm0", 0, 20, 4, 0),)), evidence=evidence)
+    state = StateView.of(snapshot)
+    found = blame(state.snapshot, state.blocks[0], state.frames, state.tables)
+    assert shares(found) == {
+        "SLAB": (5, 2, 1, 2),
+        "FREE": (8, 3, 0, 1),
+        "UNKNOWN": (6, 3, 0, 2),
+        "ANONYMOUS": (1, 1, 0, 0),
+    }
+    assert (found.held, found.unknown, found.blank, found.unexplained) == (2, 2, 1, 1)
+    assert (found.together, found.no_room) == (0, 0)
+    assert found.best is not None
+    assert (found.best.frame_class, found.best.frees) == (FrameClass.SLAB, 1)
+    assert found.block_map.totals().blocks_unknown == 2
+    assert huge_supply(map_memory(snapshot, 4)).freeable == 1
 
 
 def test_tables_by_level_and_state() -> None:
@@ -129,7 +197,7 @@ def test_the_books_balance(seed: int, block_pages: int) -> None:
     found = blame(snapshot, blocks, state.frames, state.tables)
     plugged = int(blocks.plugged.sum())
     assert sum(share.named for share in found.classes) == plugged
-    assert found.held + found.no_room + found.unexplained == plugged
+    assert found.held + found.no_room + found.unexplained + found.unknown == plugged
     assert found.together + sum(share.alone for share in found.classes) == found.held
     assert all(share.frees == share.alone for share in found.classes), "there is no memory map to go with it"
     tables = next(share for share in found.classes if share.frame_class == FrameClass.PAGE_TABLE)

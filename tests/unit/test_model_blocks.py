@@ -83,6 +83,7 @@ def test_totals_use_the_names_of_the_headline_metrics() -> None:
         "blocks_pinned_other": 1,
         "blocks_movable_only": 1,
         "blocks_free": 1,
+        "blocks_unknown": 0,
         "plugged_mismatch_blocks": 2,
     }
 

@@ -1,0 +1,297 @@
+"""What `blame` says of one snapshot: as JSON, and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.output import out
+from orchestrator.units import PAGE_BYTES, format_size
+
+if TYPE_CHECKING:
+    from orchestrator.model.blame import RegionBlame
+    from orchestrator.model.policies import StateView
+    from orchestrator.model.snapshot import Region, Snapshot
+    from orchestrator.summary import PolicyResult
+
+# A difference that readings one after the other make by themselves is not pointed out.
+_SMALL_SHARE = 0.01
+
+
+def _consistency(snapshot: Snapshot) -> str:
+    if snapshot.moved < 0:
+        changed = snapshot.notes.get("kpagecount")
+        if changed is None:
+            return "not known: a dump does not say what changed while it was read"
+        return (
+            f"at least {int(changed):,} of {len(snapshot.flags):,} frames changed between kpageflags and "
+            "kpagecount: mapped in one, and not in the other"
+        )
+    if snapshot.paused:
+        return "read with the vCPUs stopped"
+    stopped = snapshot.notes.get("stopped_seconds")
+    rest = f"; tables and struct pages with the vCPUs stopped for {stopped} s" if stopped else ""
+    return (
+        f"flags while the guest ran: {snapshot.moved:,} of {len(snapshot.flags):,} frames "
+        f"changed meanwhile{rest}"
+    )
+
+
+def json_of(name: str, state: StateView, base_pfn: int) -> dict[str, Any]:
+    """One snapshot, with every plugged block."""
+    from orchestrator.model.blame import huge_supply
+    from orchestrator.model.blocks import map_memory
+    from orchestrator.summary.snapshots import blame_regions, blame_rows, counterfactuals
+
+    snapshot = state.snapshot
+    memory = map_memory(snapshot, classes=state.frames)
+    policies = counterfactuals(state, memory, seed=0) if len(state.tables) else ()
+    return {
+        "name": name,
+        "label": snapshot.label,
+        "kernel": snapshot.kernel,
+        "paused": snapshot.paused,
+        "moved": snapshot.moved,
+        "consistency": _consistency(snapshot),
+        "notes": snapshot.notes,
+        "free": _free_json(state),
+        "regions": [
+            _region_json(region, base_pfn)
+            | {
+                "classes": [
+                    {key: value for key, value in vars(row).items() if key not in {"snapshot", "region"}}
+                    for row in blame_rows(snapshot.label, region)
+                ],
+            }
+            for region in blame_regions(state)
+        ],
+        "counterfactuals": [
+            {key: value for key, value in vars(policy).items() if key != "snapshot"} for policy in policies
+        ],
+        "huge_pages": vars(huge_supply(memory)),
+    }
+
+
+def _free_pages(state: StateView) -> tuple[int, int | None]:
+    """Frames of the buddy allocator by flags, and as the kernel counts them if it was asked."""
+    import numpy as np
+
+    from orchestrator.model.frame_class import FrameClass
+    from orchestrator.model.kernel_free import KernelFree
+
+    kernel = KernelFree.of_notes(state.snapshot.notes)
+    return int(np.count_nonzero(state.frames == FrameClass.FREE)), kernel.free if kernel else None
+
+
+def _free_json(state: StateView) -> dict[str, int | None]:
+    flags, kernel = _free_pages(state)
+    return {
+        "by_flags_bytes": flags * PAGE_BYTES,
+        "by_kernel_bytes": None if kernel is None else kernel * PAGE_BYTES,
+    }
+
+
+def _free_line(state: StateView) -> str:
+    """What the kernel says is free beside what flags say; nothing where it was not asked."""
+    flags, kernel = _free_pages(state)
+    if kernel is None:
+        return ""
+    line = (
+        f"Free: {format_size(flags * PAGE_BYTES)} by flags, {format_size(kernel * PAGE_BYTES)} by the kernel"
+    )
+    if abs(kernel - flags) <= _SMALL_SHARE * max(kernel, flags):
+        return f"{line}."
+    if kernel > flags and state.snapshot.moved < 0:
+        missing = format_size((kernel - flags) * PAGE_BYTES)
+        return f"{line}: {missing} of what has no flag is free, or is not in this dump."
+    return f"[yellow]{line}: what flags say is of another moment, or not of all memory.[/]"
+
+
+def _region_json(region: RegionBlame, base_pfn: int) -> dict[str, Any]:
+    block_map = region.block_map
+    best = region.best
+    return {
+        "region": block_map.region.name,
+        "start_pfn": _first_pfn(block_map.region, base_pfn),
+        "block_bytes": block_map.region.block_pages * PAGE_BYTES,
+        "blocks": block_map.region.blocks,
+        "blocks_plugged": int(block_map.plugged.sum()),
+        "blocks_held": region.held,
+        "blocks_together": region.together,
+        "blocks_following": region.following,
+        "blocks_no_room": region.no_room,
+        "blocks_free": region.free,
+        "blocks_unknown": region.unknown,
+        "blocks_unexplained": region.unexplained,
+        "blocks_without_any_flag": region.blank,
+        "frees_most": {"class": best.frame_class.name.lower(), "blocks": best.frees} if best else None,
+        "held_blocks": [
+            {
+                "block": index,
+                "pfn": _first_pfn(block_map.region, base_pfn) + index * block_map.region.block_pages,
+                "named": named,
+                "alone": alone,
+                "frames": frames,
+                "page_tables": kinds,
+            }
+            for index, named, alone, frames, kinds in _each_block(region)
+        ],
+    }
+
+
+def _first_pfn(region: Region, base_pfn: int) -> int:
+    return region.start_pfn + base_pfn // region.block_pages * region.block_pages
+
+
+def _each_block(region: RegionBlame) -> Iterator[tuple[int, str, bool, dict[str, int], dict[str, int]]]:
+    """For each plugged block: index, what it is named after, alone, frames by class, tables by kind."""
+    import numpy as np
+
+    from orchestrator.model.blame import table_kind_name
+    from orchestrator.model.frame_class import FrameClass
+
+    block_map = region.block_map
+    names = [frame_class.name.lower() for frame_class in FrameClass]
+    named, alone = block_map.named, block_map.alone
+    for index in np.flatnonzero(block_map.plugged).tolist():
+        counts, kinds = block_map.counts[index], region.table_kinds[index]
+        yield (
+            index,
+            names[named[index]],
+            bool(alone[index]),
+            {names[i]: int(counts[i]) for i in np.flatnonzero(counts).tolist()},
+            {table_kind_name(kind): int(kinds[kind]) for kind in np.flatnonzero(kinds).tolist()},
+        )
+
+
+def show(name: str, state: StateView, base_pfn: int, *, list_blocks: bool) -> None:
+    """Print one snapshot; every plugged block of it if `list_blocks`."""
+    from orchestrator.model.blame import huge_supply
+    from orchestrator.model.blocks import map_memory
+    from orchestrator.report.text import clean
+    from orchestrator.summary.snapshots import blame_regions, counterfactuals
+
+    snapshot = state.snapshot
+    kernel = f", Linux {clean(snapshot.kernel, 60)}" if snapshot.kernel else ""
+    shown = (
+        clean(name, 80)
+        if name == snapshot.label
+        else f"{clean(name, 80)}, snapshot {clean(snapshot.label, 60)}"
+    )
+    out.print(f"[bold]{escape(shown)}[/]{escape(kernel)}")
+    out.print(f"[dim]{escape(_consistency(snapshot))}[/]")
+    dump = snapshot.moved < 0
+    if dump or not len(snapshot.evidence):
+        why = snapshot.notes.get("evidence") or "this snapshot is of an older version"
+        out.print(
+            f"[yellow]flags only ({escape(clean(why, 200))}): stacks, pins and per-CPU lists are not known[/]"
+        )
+    sections = snapshot.notes.get("sections_without_a_flag", "0")
+    if dump and int(sections):
+        out.print(
+            f"{int(sections):,} sections of 128 MiB have not a single flag: no memory is there, or none that "
+            "the kernel has initialised. They are not counted."
+        )
+    free_line = _free_line(state)
+    if free_line:
+        out.print(free_line)
+    for region in blame_regions(state):
+        _show_region(region, base_pfn, list_blocks=list_blocks)
+    memory = map_memory(snapshot, classes=state.frames)
+    if len(state.tables):
+        out.print(_policy_table(counterfactuals(state, memory, seed=0)), soft_wrap=False)
+    supply = huge_supply(memory)
+    out.print(
+        f"Of {supply.ranges:,} aligned ranges of 2 MiB, {supply.free:,} are free and "
+        f"{supply.freeable:,} hold nothing that cannot move: that many huge pages could be had.\n"
+    )
+
+
+def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> None:
+    from orchestrator.report.text import clean
+
+    block_map = region.block_map
+    size = block_map.region.block_pages * PAGE_BYTES
+    plugged = int(block_map.plugged.sum())
+    out.print(
+        f"{escape(clean(block_map.region.name, 60))}: {plugged:,} of {block_map.region.blocks:,} blocks of "
+        f"{format_size(size)} are the guest's ({format_size(plugged * size)}); {region.held:,} hold what "
+        "cannot move"
+    )
+    if not plugged:
+        return
+    out.print(_class_table(region), soft_wrap=False)
+    if region.no_room:
+        out.print(
+            f"{region.no_room:,} hold movable memory that has nowhere to go, or were not tried for lack of "
+            "room: memory elsewhere is full."
+        )
+    out.print(
+        f"{region.unexplained:,} hold nothing that would keep them: unexplained, if they were asked for "
+        f"({region.free:,} in all are free)."
+    )
+    if region.unknown:
+        out.print(
+            f"{region.unknown:,} hold frames without any flag, and nothing seen that cannot move: kernel "
+            "memory, or free on a per-CPU list; a dump does not say which "
+            f"({region.blank:,} have nothing but such)."
+        )
+    if region.following:
+        out.print(
+            f"{region.following:,} hold nothing but struct pages of other memory that stays, and go with it."
+        )
+    best = region.best
+    if best:
+        out.print(
+            f"[bold]Without {_words(best.frame_class.name)} alone, {best.frees:,} of {region.held:,} would "
+            f"come free; no other single class frees more.[/] {region.together:,} are held by several."
+        )
+    if list_blocks:
+        for index, named, alone, frames, kinds in _each_block(region):
+            pfn = _first_pfn(block_map.region, base_pfn) + index * block_map.region.block_pages
+            parts = [f"{count} {_words(each)}" for each, count in frames.items()]
+            more = f" [{'; '.join(f'{count} {kind}' for kind, count in kinds.items())}]" if kinds else ""
+            lone = " alone" if alone else ""
+            out.print(escape(f"{pfn * PAGE_BYTES:#014x} {_words(named)}{lone}: {', '.join(parts)}{more}"))
+
+
+def _class_table(region: RegionBlame) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for column in ("blocks", "alone", "frees", "frames"):
+        table.add_column(column, justify="right")
+    for share in region.classes:
+        style = "" if share.holds else "[dim]"
+        held = (f"{share.alone:,}", f"{share.frees:,}") if share.holds else ("", "")
+        cells = (_words(share.frame_class.name), f"{share.blocks:,}", *held, f"{share.frames:,}")
+        table.add_row(*(f"{style}{cell}" for cell in cells))
+        for kind in region.tables if share.frame_class.name == "PAGE_TABLE" else ():
+            cells = (f"  {kind.kind}", f"{kind.blocks:,}", f"{kind.alone:,}", "", f"{kind.tables:,}")
+            table.add_row(*(f"[dim]{cell}" for cell in cells))
+    return table
+
+
+def _policy_table(policies: tuple[PolicyResult, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("modelled: if this policy had run")
+    for column in ("tables freed", "moved", "blocks free", "2 MiB ranges"):
+        table.add_column(column, justify="right")
+    for policy in policies:
+        blocks = policy.blocks_freed_if_moved
+        table.add_row(
+            escape(policy.policy),
+            f"{policy.tables_freed:,}",
+            f"{policy.tables_to_move:,}",
+            "" if blocks is None else f"{blocks:,}",
+            "" if policy.huge_freeable is None else f"{policy.huge_freeable:,}",
+        )
+    return table
+
+
+def _words(name: str) -> str:
+    from orchestrator.report.text import class_words
+
+    return class_words(name)
