@@ -233,6 +233,8 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
         f"{region.unexplained:,} hold nothing that would keep them: unexplained, if they were asked for "
         f"({region.free:,} in all are free)."
     )
+    if region.room.frames is None:
+        out.print("Whether movable memory has room elsewhere is not known: the dump is of a part of memory.")
     if region.unknown:
         out.print(
             f"{region.unknown:,} hold frames without any flag, and nothing seen that cannot move: kernel "
@@ -248,6 +250,11 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
         out.print(
             f"[bold]Without {_words(best.frame_class.name)} alone, {best.frees:,} of {region.held:,} would "
             f"come free; no other single class frees more.[/] {region.together:,} are held by several."
+        )
+    if region.doubtful:
+        out.print(
+            f"{region.doubtful:,} hold one such class, and frames without any flag: whether they would come "
+            "free without it is not known."
         )
     if list_blocks:
         for index, named, alone, frames, kinds in _each_block(region):

@@ -10,17 +10,15 @@ import numpy as np
 
 from orchestrator.model.blocks import BlockMap
 from orchestrator.model.frame_class import MOVABLE, UNMOVABLE, FrameClass
-from orchestrator.model.kernel_free import KernelFree
-from orchestrator.model.snapshot import I64, U8, Bool, Region, Snapshot
+from orchestrator.model.room import Room
+from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
 from orchestrator.model.tables import TOP_LEVEL, Tables, TableState
-from orchestrator.units import PAGE_BYTES
 
 # Levels of a table as x86 names them; 0 is a table that nothing points at.
 LEVEL_NAMES = ("level unknown", "PTE", "PMD", "PUD", "P4D", "PGD")
 STATE_NAMES = {TableState.EMPTY: "empty", TableState.ZERO_ONLY: "zero page only", TableState.VALID: "valid"}
 NOT_READ = "not read"
 
-_FREE = (FrameClass.FREE, FrameClass.CPU_LIST)
 _STATES = len(TableState)
 _KINDS = (TOP_LEVEL + 1) * _STATES + 1  # and one for tables whose content was not read
 
@@ -66,15 +64,12 @@ class TableShare:
 class RegionBlame:
     """Why the plugged blocks of a region stay.
 
-    `table_kinds` counts page tables by block and kind, shape (blocks, kinds); `room_frames` are free frames
-    of the whole guest that an ordinary allocation gets: to those outside of a block its movable frames can
-    go. `taken_with` (blocks,) numbers what is taken at once: blocks of the same number go together.
+    `table_kinds` counts page tables by block and kind, shape (blocks, kinds).
     """
 
     block_map: BlockMap
     table_kinds: I64
-    room_frames: int
-    taken_with: I64
+    room: Room
 
     @cached_property
     def classes(self) -> tuple[ClassShare, ...]:
@@ -136,8 +131,9 @@ class RegionBlame:
         gives the whole attempt up when it finds no memory to move pages to (-ENOMEM in virtio_mem_run_wq(),
         drivers/virtio/virtio_mem.c), and does not come to them.
         """
-        cramped = int(self._cramped.sum())
-        return self._movable_only + self.free if cramped and self._of_device else cramped
+        lacking = int(self.room.lacking(self.block_map).sum())
+        of_device = self.block_map.region.plugged_bytes > 0
+        return self._movable_only + self.free if lacking and of_device else lacking
 
     @property
     def unexplained(self) -> int:
@@ -148,6 +144,11 @@ class RegionBlame:
     def free(self) -> int:
         """Plugged blocks with nothing in use that were not taken."""
         return int(self.block_map.free.sum())
+
+    @property
+    def doubtful(self) -> int:
+        """Held blocks with one class that cannot be moved, and frames of which nothing is known."""
+        return self.held - self.together - int((self.block_map.plugged & self.block_map.alone).sum())
 
     @property
     def blank(self) -> int:
@@ -183,7 +184,7 @@ class RegionBlame:
         """Plugged blocks that one of `classes` accounts for.
 
         Those with a frame of it; those that hold struct pages of memory with such blocks and nothing else;
-        and, if it is what fills the guest, those that stay for want of room.
+        and, if it is what fills the guest, those that stay for lack of room.
         """
         block_map = self.block_map
         inside = block_map.plugged & (block_map.frames_of(*classes) > 0)
@@ -207,50 +208,11 @@ class RegionBlame:
     def _movable_only(self) -> int:
         return int((self.block_map.plugged & self.block_map.movable_only).sum())
 
-    @property
-    def _of_device(self) -> bool:
-        return self.block_map.region.plugged_bytes > 0
-
-    @cached_property
-    def _cramped(self) -> Bool:
-        """Blocks of movable memory that is more than there is room for elsewhere, shape (blocks,).
-
-        A block that fits by itself is one of them where it is taken together with others that do not.
-        """
-        block_map = self.block_map
-        stays = block_map.movable_only
-        moves, free = block_map.frames_of(*MOVABLE), block_map.frames_of(*_FREE)
-        by_itself = moves > self.room_frames - free
-        units = int(self.taken_with.max(initial=-1)) + 1
-        spoiled = np.bincount(self.taken_with[~stays & ~block_map.free], minlength=units) > 0
-        all_move = np.bincount(self.taken_with, weights=moves, minlength=units)
-        all_free = np.bincount(self.taken_with, weights=free, minlength=units)
-        at_once = ~spoiled & (all_move > self.room_frames - all_free)
-        cramped: Bool = stays & (by_itself | at_once[self.taken_with])
-        return cramped
-
 
 def blame(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> RegionBlame:
     """Blame for one map of blocks. `frames` is a FrameClass per frame, `tables` what is known of tables."""
-    kernel = KernelFree.of_notes(snapshot.notes)
-    room = int(np.isin(frames, _FREE).sum()) - (kernel.kept or 0 if kernel else 0)
     kinds = _table_kinds(snapshot, block_map, frames, tables)
-    return RegionBlame(block_map, kinds, max(room, 0), _taken_with(snapshot, block_map.region))
-
-
-def _taken_with(snapshot: Snapshot, region: Region) -> I64:
-    """Numbers of what is taken at once, by block.
-
-    virtio-mem first asks for a Linux memory block whose blocks are all plugged in one go, and for single
-    blocks only if that one is busy (virtio_mem_sbm_unplug_any_sb_online()). Where memory belongs to no
-    device, each block stands for itself.
-    """
-    blocks = np.arange(region.blocks, dtype=np.int64)
-    if not region.plugged_bytes:
-        return blocks
-    frames = snapshot.online_block_bytes // PAGE_BYTES
-    starts = region.start_pfn + blocks * region.block_pages
-    return starts // frames - region.start_pfn // frames
+    return RegionBlame(block_map, kinds, Room.of(snapshot, block_map.region, frames))
 
 
 def _table_kinds(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> I64:

@@ -9,6 +9,7 @@ import numpy as np
 from orchestrator.errors import BadInputError
 from orchestrator.model.frames import KPF_MMAP, KPF_NOPAGE, flag_set
 from orchestrator.model.kernel_free import KernelFree
+from orchestrator.model.room import PARTIAL
 from orchestrator.model.snapshot import U64, Bool, Evidence, Region, Snapshot
 from orchestrator.store.snapshot_file import MAX_BYTES
 from orchestrator.units import MIB, PAGE_BYTES, format_size
@@ -47,6 +48,8 @@ def read_raw_flags(
             hint="give a .npz of a run's trials/*/snapshots/, or a plain copy of /proc/kpageflags",
         )
     notes = {"evidence": "a dump of page flags has none", "contents": "a dump of page flags has none"}
+    if base_pfn:
+        notes[PARTIAL] = f"it begins with frame {base_pfn}"
     silent = flags == 0
     mapped = np.zeros(len(flags), dtype=np.bool_)
     changed = -1

@@ -16,6 +16,7 @@ from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import KPF_BUDDY, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB, KPF_SWAPBACKED
 from orchestrator.model.kernel_free import KernelFree
 from orchestrator.model.policies import StateView
+from orchestrator.model.room import PARTIAL
 from orchestrator.model.snapshot import Evidence, Region
 
 FREE, SLAB, OFFLINE = bits(KPF_BUDDY), bits(KPF_SLAB), bits(KPF_OFFLINE)
@@ -23,11 +24,15 @@ START = 64
 
 
 def blamed(
-    *blocks: tuple[int, ...], elsewhere: int = ANON, device: bool = False, kept: int | None = None
+    *blocks: tuple[int, ...],
+    elsewhere: int = ANON,
+    device: bool = False,
+    kernel: KernelFree | None = None,
+    notes: dict[str, str] | None = None,
 ) -> RegionBlame:
     """A region of blocks of four frames after `START` frames `elsewhere`; missing frames are free.
 
-    Linux memory blocks are of 8 frames, two blocks each. `kept` frames are below the kernel's watermarks.
+    Linux memory blocks are of 8 frames, two blocks each.
     """
     guest = Guest(START + 4 * len(blocks))
     guest.flags[:START] = elsewhere
@@ -39,7 +44,7 @@ def blamed(
         guest.snapshot((region,)),
         online_block_bytes=8 * 4096,
         online_blocks=np.arange(-(-(START + pages) // 8)),
-        notes={} if kept is None else KernelFree(10**6, kept).note(),
+        notes=(notes or {}) | (kernel.note() if kernel else {}),
     )
     state = StateView.of(snapshot)
     return blame(state.snapshot, state.blocks[0], state.frames, state.tables)
@@ -104,11 +109,39 @@ def test_movable_memory_stays_for_lack_of_room_or_unexplained(
     blocks: tuple[tuple[int, ...], ...], elsewhere: int, kept: int | None, memory: int, device: int
 ) -> None:
     for of_device, no_room in ((False, memory), (True, device)):
-        found = blamed(*blocks, elsewhere=elsewhere, device=of_device, kept=kept)
+        kernel = None if kept is None else KernelFree(10**6, kept)
+        found = blamed(*blocks, elsewhere=elsewhere, device=of_device, kernel=kernel)
         plugged = int(found.block_map.plugged.sum())
         assert found.no_room == no_room, of_device
         assert found.unexplained == plugged - found.held - no_room
         assert (found.fills is None) == (no_room == 0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "partial", "no_room"),
+    [
+        (None, False, 3),  # 7 frames are free, and the two blocks that are tried together have 8 to move
+        (KernelFree(100), False, 3),  # the kernel has no more than flags say
+        (None, True, 0),  # what is elsewhere is not in it
+        (KernelFree(8), True, 0),
+        (KernelFree(7), True, 3),
+        (KernelFree(8, 1), True, 3),
+    ],
+)
+def test_room_as_the_kernel_counts_it(kernel: KernelFree | None, partial: bool, no_room: int) -> None:
+    notes = {PARTIAL: "a part"} if partial else {}
+    assert blamed(A * 4, A * 4, (), S, device=True, kernel=kernel, notes=notes).no_room == no_room
+
+
+def test_free_frames_that_are_isolated_are_no_room() -> None:
+    """In the middle of an attempt the block that is emptied has free frames; nobody else gets those."""
+    blocks = (A * 4, A * 4, S * 4, S * 4, A + (FREE,) * 3, S * 4)
+    isolated = blamed(*blocks, kernel=KernelFree(0, 0))
+    assert isolated.block_map.movable_only.sum() == isolated.no_room == 3
+    counted = blamed(*blocks, kernel=KernelFree(3, 0))
+    assert counted.no_room == 3, "four to move, three free; and one with nothing free but beside it"
+    fits = blamed(*blocks, S + (FREE,) * 3, kernel=KernelFree(3, 0))
+    assert fits.no_room == 2, "of six free frames three are isolated: one frame has room, four have not"
 
 
 @given(st.lists(st.lists(st.sampled_from([FREE, ANON, SLAB, 0]), min_size=4, max_size=4), max_size=6))
@@ -124,7 +157,10 @@ def test_a_whole_guest_with_a_free_block_is_not_full(blocks: list[list[int]]) ->
 def test_what_fills_the_guest_accounts_for_what_stays_for_lack_of_room() -> None:
     shmem = bits(KPF_SWAPBACKED)
     blocks = ((shmem,) * 4, (shmem,) * 3 + A, (), (SLAB, shmem), S)
-    full, roomy = (blamed(*blocks, elsewhere=elsewhere, device=True, kept=8) for elsewhere in (ANON, FREE))
+    full, roomy = (
+        blamed(*blocks, elsewhere=elsewhere, device=True, kernel=KernelFree(10**6, 8))
+        for elsewhere in (ANON, FREE)
+    )
     assert (full.fills, roomy.fills) == (FrameClass.SHMEM, None)
     assert full.having([FrameClass.SHMEM]) == 4
     assert roomy.having([FrameClass.SHMEM]) == 3
@@ -146,7 +182,7 @@ def test_frames_of_which_nothing_is_known_hold_nothing_and_free_nothing() -> Non
         "ANONYMOUS": (1, 1, 0, 0),
     }
     assert (found.held, found.unknown, found.blank, found.unexplained) == (2, 2, 1, 1)
-    assert (found.together, found.no_room) == (0, 0)
+    assert (found.together, found.doubtful, found.no_room) == (0, 1, 0)
     assert found.best is not None
     assert (found.best.frame_class, found.best.frees) == (FrameClass.SLAB, 1)
     assert found.block_map.totals().blocks_unknown == 2

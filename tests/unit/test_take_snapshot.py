@@ -20,6 +20,7 @@ from orchestrator.guest.snapshot import SnapshotTaker, _tables_among
 from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
 from orchestrator.model.frames import KPF_BUDDY, KPF_PGTABLE
+from orchestrator.model.kernel_free import KernelFree
 from orchestrator.model.snapshot import Snapshot
 
 MACHINE = Machine.model_validate({"memory": "32MiB"})
@@ -32,6 +33,8 @@ RUNS = [(0, 16), (TABLE, 1), (0, 983), (TABLE, 1), (0, 999), (TABLE, 2), (BUDDY,
 ZONEINFO = """\
 Node 0, zone    DMA32
   pages free     48000
+        min      6992
+        protection: (0, 0, 352, 352)
     cpu: 0
               count:    3651
     cpu: 1
@@ -125,6 +128,7 @@ def test_what_is_in_a_snapshot(tmp_path: Path, memory: int) -> None:
     assert (snapshot.label, snapshot.kernel) == ("loaded", "6.12.57+deb13-cloud-amd64")
     assert len(snapshot.flags) == FRAMES
     assert snapshot.notes["pages_on_cpu_lists"] == "DMA32 7344, Normal 818"
+    assert KernelFree.of_notes(snapshot.notes) == KernelFree(free=48000, kept=7344)
     assert np.flatnonzero(snapshot.flags == TABLE).tolist() == [16, 1000, 2000, 2001]
     assert snapshot.table_pfn.tolist() == [2000, 2001]
     assert snapshot.tables_unread == 2
