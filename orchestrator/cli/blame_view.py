@@ -107,7 +107,8 @@ def _free_line(state: StateView) -> str:
     if kernel > flags and state.snapshot.moved < 0:
         missing = format_size((kernel - flags) * PAGE_BYTES)
         return f"{line}: {missing} of what has no flag is free, or is not in this dump."
-    return f"[yellow]{line}: what flags say is of another moment, or not of all memory.[/]"
+    why = "some of it is isolated, or " if kernel < flags else ""
+    return f"[yellow]{line}: {why}the two are of different moments.[/]"
 
 
 def _region_json(region: RegionBlame, base_pfn: int) -> dict[str, Any]:

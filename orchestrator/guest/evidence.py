@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, walk
 from orchestrator.model.entries import ACCESSED, DIRTY, PFN_MASK, PFN_SHIFT, PRESENT
 from orchestrator.model.frame_class import MOVABLE, FrameClass
-from orchestrator.model.frames import classify_flags
+from orchestrator.model.frames import classify_flags, tails_and_heads
 from orchestrator.model.snapshot import I64, U8, U32, U64, Bool, Evidence
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
@@ -136,7 +136,9 @@ def find_evidence(raw: RawEvidence, flags: U64) -> U8:
     classes = classify_flags(flags)
     silent = classes == FrameClass.KERNEL
     put(np.flatnonzero(np.isin(classes, MOVABLE) & pages.pinned), Evidence.PINNED)
-    put(np.flatnonzero(silent & pages.in_page_pool), Evidence.NETWORK)
+    pool = silent & pages.in_page_pool
+    tails, heads = tails_and_heads(flags, silent)
+    put(np.concatenate([np.flatnonzero(pool), tails[pool[heads]]]), Evidence.NETWORK)
     put(np.flatnonzero(pages.on_cpu_list(silent)), Evidence.CPU_LIST)
     vpn, pfn = raw.vmalloc
     put(pfn, Evidence.VMALLOC)

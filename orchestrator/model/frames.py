@@ -34,7 +34,7 @@ from __future__ import annotations
 import numpy as np
 
 from orchestrator.model.frame_class import MOVABLE, FrameClass
-from orchestrator.model.snapshot import U8, U64, Bool, Evidence, Snapshot
+from orchestrator.model.snapshot import I64, U8, U64, Bool, Evidence, Snapshot
 from orchestrator.units import PAGE_BYTES
 
 # Bit numbers: include/uapi/linux/kernel-page-flags.h; from 32 on include/linux/kernel-page-flags.h.
@@ -142,17 +142,23 @@ def classify_flags(flags: U64) -> U8:
 
 def _inherit_from_heads(classes: U8, flags: U64) -> None:
     """Give every compound tail that tells nothing the class of its head (in place)."""
+    tails, heads = tails_and_heads(flags, classes == FrameClass.KERNEL)
+    classes[tails] = classes[heads]
+
+
+def tails_and_heads(flags: U64, among: Bool) -> tuple[I64, I64]:
+    """Frames of compound tails, of those in the mask `among`, and of the head of each."""
     tail = flag_set(flags, KPF_COMPOUND_TAIL)
-    silent = np.flatnonzero(tail & (classes == FrameClass.KERNEL))
-    if not len(silent):
-        return
+    tails = np.flatnonzero(tail & among)
+    if not len(tails):
+        return tails, tails
     last_non_tail = np.arange(len(flags), dtype=np.int64)
     last_non_tail[tail] = 0
     np.maximum.accumulate(last_non_tail, out=last_non_tail)
-    heads = last_non_tail[silent]
-    # In a guest that ran on, a head may be gone when its tails are read: those stay KERNEL.
+    heads = last_non_tail[tails]
+    # In a guest that ran on, a head may be gone when its tails are read: those are left out.
     headed = flag_set(flags[heads], KPF_COMPOUND_HEAD)
-    classes[silent[headed]] = classes[heads[headed]]
+    return tails[headed], heads[headed]
 
 
 def _online(snapshot: Snapshot) -> Bool:

@@ -13,7 +13,7 @@ from synthetic import ANON, bits
 
 from orchestrator.guest.evidence import find_evidence, memory_map, read_evidence
 from orchestrator.guest.kernel_tables import Layout, NotFoundError, parse_layout, walk
-from orchestrator.model.frames import KPF_PGTABLE, KPF_RESERVED
+from orchestrator.model.frames import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_PGTABLE, KPF_RESERVED
 from orchestrator.model.snapshot import I64, U64, Evidence
 
 FRAMES = 4096  # 16 MiB
@@ -229,6 +229,17 @@ def test_buffers_of_network_drivers(memory: Memory, kernel: str) -> None:
     for pfn, mark in enumerate([*marks, *NO_MARKS], 1000):
         memory.page(pfn, refcount=1, lru=(mark, 7))
     assert memory.evidence() == {Evidence.NETWORK: list(range(1000, 1000 + len(marks)))}
+
+
+def test_the_tails_of_a_buffer_are_of_it(memory: Memory) -> None:
+    """A pool of a higher order marks the head of each chunk."""
+    for pfn, lru in ((1000, POISON + 0x40 + (7 << 7)), (1008, POISON + 0x100)):
+        memory.page(pfn, refcount=1, lru=(lru, 7))
+        memory.flags[pfn] = bits(KPF_COMPOUND_HEAD)
+        for tail in range(pfn + 1, pfn + 4):
+            memory.page(tail, refcount=0, lru=(memory.layout.vmemmap + pfn * 64 | 1, 0))
+            memory.flags[tail] = bits(KPF_COMPOUND_TAIL)
+    assert memory.evidence() == {Evidence.NETWORK: [1000, 1001, 1002, 1003]}
 
 
 def test_roots_of_processes_that_have_no_flag(memory: Memory) -> None:

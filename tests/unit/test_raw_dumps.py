@@ -1,8 +1,9 @@
 """Raw dumps of real guests after an unplug, against what the devices said.
 
 tests/unit/live/dump-*: one run, 6.12.117 and 7.3.4, with 1 GiB and a virtio-mem device of 2 GiB in blocks of
-2 MiB from 4 GiB on; 1,536 MiB plugged, sparse-map over 24 GiB (memory discarded, process alive), then all asked
-back. Then /proc/kpageflags, /proc/kpagecount and /proc/meminfo were copied one after the other, in the guest.
+2 MiB from 4 GiB on; 1,536 MiB plugged, sparse-map over 24 GiB (memory discarded, process alive), then all
+asked back. Then /proc/kpageflags, /proc/kpagecount and /proc/meminfo were copied in the guest, one after the
+other.
 """
 
 from __future__ import annotations
