@@ -103,17 +103,36 @@ def blame_command(
     orchestrator blame /proc/kpageflags
     """
     from orchestrator.model.policies import StateView
+    from orchestrator.store.raw_flags import read_raw_flags
+    from orchestrator.store.snapshot_file import read_snapshot
 
     found = []
     path = Path(target)
     if path.is_file():
         if trial_id or label:
             raise BadInputError("--trial and --snapshot choose from a run, and this is a file")
-        chosen = iter([(path.name, _read_file(path, base_pfn, block, counts, meminfo))])
     elif path.suffix in {".npz", ".bin"} and not path.exists():
         raise BadInputError(f"{path}: there is no such file")
+    if path.is_file() and not _is_snapshot(path):
+        dump = read_raw_flags(
+            path,
+            base_pfn=base_pfn,
+            block_bytes=block or PMD_BYTES,
+            counts=counts or _beside(path, "kpagecount"),
+            meminfo=meminfo or _beside(path, "meminfo"),
+        )
+        chosen = iter([(path.name, dump)])
     else:
-        chosen = _of_run(target, results, trial_id, label)
+        for option, given in (("base-pfn", base_pfn), ("kpagecount", counts), ("meminfo", meminfo)):
+            if given:
+                raise BadInputError(
+                    f"--{option} is for a plain copy of /proc/kpageflags, and {target} is none"
+                )
+        chosen = (
+            iter([(path.name, read_snapshot(path))])
+            if path.is_file()
+            else _of_run(target, results, trial_id, label)
+        )
     for name, snapshot in chosen:
         state = StateView.of(_with_blocks(snapshot, block, all_memory=all_memory))
         if as_json:
@@ -124,27 +143,14 @@ def blame_command(
         print_json({"format": _FORMAT, "snapshots": found})
 
 
-def _read_file(
-    path: Path, base_pfn: int, block: int | None, counts: Path | None, meminfo: Path | None
-) -> Snapshot:
-    from orchestrator.store.raw_flags import read_raw_flags
-    from orchestrator.store.snapshot_file import read_snapshot
-
+def _is_snapshot(path: Path) -> bool:
     # A zip archive that lost its end is no longer one for zipfile, and no dump of flags either.
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head == b"PK\x03\x04" or zipfile.is_zipfile(path):
-        if base_pfn or counts or meminfo:
-            option = "--base-pfn" if base_pfn else "--kpagecount" if counts else "--meminfo"
-            raise BadInputError(f"{option} is for a plain copy of /proc/kpageflags, and this is a snapshot")
-        return read_snapshot(path)
-    return read_raw_flags(
-        path,
-        base_pfn=base_pfn,
-        block_bytes=block or PMD_BYTES,
-        counts=counts or _beside(path, "kpagecount"),
-        meminfo=meminfo or _beside(path, "meminfo"),
-    )
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return head == b"PK\x03\x04" or zipfile.is_zipfile(path)
 
 
 def _beside(path: Path, name: str) -> Path | None:

@@ -264,7 +264,8 @@ def test_a_snapshot_cut_short_at_any_byte(snapshot: Path, capsys: pytest.Capture
         (["SNAPSHOT", "--kpagecount", "counts"], "--kpagecount is for a plain copy"),
         (["SNAPSHOT", "--meminfo", "meminfo"], "--meminfo is for a plain copy"),
         (["DUMP", "--trial", "x"], "this is a file"),
-        (["SNAPSHOT", "--base-pfn", "512"], "this is a snapshot"),
+        (["SNAPSHOT", "--base-pfn", "512"], "--base-pfn is for a plain copy"),
+        (["nothing", "--base-pfn", "512"], "--base-pfn is for a plain copy"),
     ],
 )
 def test_bad_usage(
