@@ -67,3 +67,8 @@ CATALOGUE: Final = (
 
 METRICS: Final = tuple(metric.name for metric in CATALOGUE)
 METRIC: Final = {metric.name: metric for metric in CATALOGUE}
+
+
+def is_timed(name: str) -> bool:
+    """Whether a metric of that name means nothing where times are ignored."""
+    return name in METRIC and METRIC[name].timed

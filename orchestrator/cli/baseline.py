@@ -27,8 +27,9 @@ from orchestrator.errors import BadInputError
 def baseline_command(*, run_name: str, output: Path, results: Path, as_json: bool) -> None:
     """Write the figures of RUN to a file that later runs are held against.
 
-    Take a run that is as it should be, of at least five trials of each arm: fewer tell no difference from
-    chance. The file needs the run's folder no longer. To move a baseline on, write it again of a newer run.
+    Take a run that is as it should be, of at least five boots of each arm: of fewer, no difference can be
+    distinguished from chance, however many trials start from them. The file needs the run's folder no
+    longer. To move a baseline on, write it again of a newer run.
 
     \b
     orchestrator baseline last -o baseline.json
@@ -48,13 +49,16 @@ def baseline_command(*, run_name: str, output: Path, results: Path, as_json: boo
     figures = figures_of(run, summary.load(run))
     write_baseline(output, figures)
     trials = {arm.name: len(arm.trials) for arm in figures.arms}
+    boots = {arm.name: len(set(arm.boots())) for arm in figures.arms}
     if as_json:
-        print_json({"file": str(output), "run": figures.run, "trials": trials})
+        print_json({"file": str(output), "run": figures.run, "trials": trials, "boots": boots})
         return
-    told = ", ".join(f"{count} of {name}" for name, count in trials.items())
-    out.print(f"{escape(str(output))}: {escape(figures.run)}, trials: {escape(told)}")
-    if min(trials.values()) < FEWEST:
-        out.print(f"[yellow]fewer than {FEWEST} trials of an arm: a gate will be undecided about it[/]")
+    told = ", ".join(f"{arm.name} {arm.of_boots}" for arm in figures.arms)
+    out.print(f"{escape(str(output))}: {escape(figures.run)}: {escape(told)}")
+    if min(boots.values()) < FEWEST:
+        out.print(
+            f"[yellow]fewer than {FEWEST} boots of an arm: no gate can decide about it, and none passes[/]"
+        )
     scenario = run.plan.get("scenario_path") or "SCENARIO"
     out.print(
         f"[bold]next:[/] orchestrator run {escape(str(scenario))} --baseline {escape(str(output))} "

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from orchestrator.verdict import Comparison, PairOfArms, RunFigures
 
 # As orchestrator.verdict.comparison.VARIES, which a unit test compares: `--help` imports no pandas.
-VARIES = ("kernel", "guest", "machine", "setup", "kernel_args", "host", "steps")
+VARIES = (
+    *("kernel", "guest", "machine", "setup", "kernel_args", "start", "host", "steps"),
+    *("host_cpu", "host_kernel", "host_thp", "qemu", "libvirt", "image"),
+)
 
 _MOST_TABLES = 3  # below a run; more would hide what stands above them
 

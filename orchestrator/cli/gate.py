@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 
 from orchestrator.cli.compare import VARIES
-from orchestrator.cli.output import out
+from orchestrator.cli.output import err, out
 
 if TYPE_CHECKING:
     from orchestrator.verdict import Gate
@@ -92,6 +92,7 @@ def gate_options(command: Command) -> Command:
 
 def gate_of(words: GateWords) -> Gate | None:
     """The gate that was asked for; None where there is none. Raises BadInputError for no baseline."""
+    from orchestrator.stats import FEWEST
     from orchestrator.verdict import Gate, read_baseline
 
     path = words["baseline"]
@@ -99,8 +100,16 @@ def gate_of(words: GateWords) -> Gate | None:
         if words["varies"] or words["tolerate"] or words["force"]:
             raise click.UsageError("--varies, --tolerate and --force are for --baseline FILE.")
         return None
+    baseline = read_baseline(path)
+    few = [arm for arm in baseline.arms if len(set(arm.boots())) < FEWEST]
+    if few:
+        told = ", ".join(f"{arm.name} {arm.of_boots}" for arm in few)
+        err.print(
+            f"[yellow]the baseline has too few boots ({escape(told)}; at least {FEWEST} needed): "
+            "of these the gate can decide about lost trials only[/]"
+        )
     return Gate(
-        baseline=read_baseline(path),
+        baseline=baseline,
         fail_on=words["fail_on"],
         varies=words["varies"],
         level=words["level"],

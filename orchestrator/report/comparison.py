@@ -6,8 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from orchestrator.report.data import ArmView
 from orchestrator.report.text import FORMATS, clean
+from orchestrator.stats import averaged
 from orchestrator.summary import METRIC
 
 # metric, and what a reader calls it; grouped under the headings of the table.
@@ -151,13 +154,19 @@ def _number(arm: ArmView, metric: str, unit: str, largest: float) -> Cell:
     typical = arm.typical(metric)
     if typical is None:
         return Cell("", why_missing=_reason(arm, metric))
-    values = arm.numbers(metric)
-    written = FORMATS[unit]
-    low, high = written(min(values)), written(max(values))
-    spread = f"{low} to {high}" if low != high else ""
-    return Cell(
-        written(typical), spread, round(100 * abs(typical) / largest, 2) if largest else 0.0, numeric=True
-    )
+    share = round(100 * abs(typical) / largest, 2) if largest else 0.0
+    return Cell(FORMATS[unit](typical), _spread(arm, metric, unit), share, numeric=True)
+
+
+def _spread(arm: ArmView, metric: str, unit: str) -> str:
+    """From the lowest boot to the highest; of one boot that of its trials, which is not that of guests."""
+    values, boots = np.array(arm.numbers(metric)), arm.boots(metric)
+    means = averaged(values, boots)
+    shown = means if len(means) > 1 else values
+    low, high = FORMATS[unit](float(shown.min())), FORMATS[unit](float(shown.max()))
+    if low == high:
+        return ""
+    return f"{low} to {high}" if len(means) > 1 else f"{low} to {high}, of 1 boot"
 
 
 def _reason(arm: ArmView, metric: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.store import Event, Run, TrialFolder
 from orchestrator.summary import TrialSummary
+from orchestrator.verdict.figures import of_boots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,9 +104,22 @@ class ArmView:
 
     def numbers(self, metric: str) -> list[float]:
         """A metric in each trial that has it and counts; where none counts, in the one that is shown."""
+        return [value for _, value in self._read(metric)]
+
+    def boots(self, metric: str) -> list[str]:
+        """The boot of each of the `numbers`: trials from one saved boot have the same."""
+        return [trial.summary.state or trial.summary.trial for trial, _ in self._read(metric)]
+
+    @property
+    def of_boots(self) -> str:
+        """`8 trials of 5 boots`: all that have begun."""
+        boots = {trial.summary.state or trial.summary.trial for trial in self.trials}
+        return of_boots(len(self.trials), len(boots))
+
+    def _read(self, metric: str) -> list[tuple[TrialView, float]]:
         counted = [trial for trial in self.trials if not trial.summary.left_out] or [self.shown]
-        values = (trial.summary.number(metric) for trial in counted)
-        return [value for value in values if value is not None]
+        values = ((trial, trial.summary.number(metric)) for trial in counted)
+        return [(trial, value) for trial, value in values if value is not None]
 
     def typical(self, metric: str) -> float | None:
         """The median over trials."""

@@ -61,10 +61,11 @@ def heading(comparison: Comparison, pair: PairOfArms) -> str:
     one, other = clean(pair.first.name, 40), clean(pair.second.name, 40)
     if comparison.base != comparison.other:
         one, other = f"{one} of {clean(comparison.base, 60)}", f"{other} of {clean(comparison.other, 60)}"
+    pairs, boots = _counted(len(pair.pairs), "pair"), _counted(pair.units, "boot")
     how = {
-        "state": f"{_counted(len(pair.pairs), 'pair')} of trials, each two from one saved guest",
-        "repeat": f"{_counted(len(pair.pairs), 'pair')} of trials, each two with one seed",
-        "none": f"{len(pair.first.trials)} and {_counted(len(pair.second.trials), 'trial')}, not paired",
+        "state": f"{pairs} of trials of {boots}, each two from the same boot",
+        "repeat": f"{pairs} of trials of {boots} of each, each two with one seed",
+        "none": f"{pair.of_boots}, not paired",
     }[pair.pairing]
     return f"{other} against {one}: {how}"
 
@@ -80,13 +81,20 @@ def verdict_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
     if few:
         n = min(found[name].n for name in few)
         said.append(
-            f"{_counted(n, 'trial')} of each: too few to tell a difference from chance, so there are no "
-            f"intervals. {FEWEST} are the least (repeats: {FEWEST}, better more)."
+            f"{pair.of_boots}: {_counted(n, 'boot')} to compare, too few to distinguish a difference from "
+            f"chance, so there are no intervals. At least {FEWEST} boots needed (`repeats`, `boots`)."
         )
     if named[Verdict.DIFFERENT]:
         said.append(
             f"Different (chance of even one false alarm among {_counted(pair.tested, 'metric')}: at most "
             f"{comparison.level:.0%}): {_list(named[Verdict.DIFFERENT])}."
+        )
+    if pair.lost and pair.lost_counts and pair.lost.verdict is not Verdict.SAME:
+        counts = pair.lost_counts
+        than = "more than chance" if pair.lost.verdict is Verdict.DIFFERENT else "no more than chance"
+        said.append(
+            f"Trials of {counts.second} of {_counted(counts.of_second, 'boot')} were lost, timed out or "
+            f"did not settle, against {counts.first} of {counts.of_first}: {than}."
         )
     if named[Verdict.NONE_DETECTED]:
         parts = [
@@ -126,6 +134,29 @@ def _pair_as_json(pair: PairOfArms) -> dict[str, Any]:
         "tested": pair.tested,
         "metrics": {name: _difference_as_json(name, pair, one) for name, one in pair.metrics.items()},
         "missing": dict(pair.missing),
+        "boots": {
+            "base": len(set(pair.first.boots())),
+            "arm": len(set(pair.second.boots())),
+            "pairs": pair.units,
+        },
+        "trials": {"base": len(pair.first.trials), "arm": len(pair.second.trials), "pairs": len(pair.pairs)},
+        "lost": _lost_as_json(pair),
+    }
+
+
+def _lost_as_json(pair: PairOfArms) -> dict[str, Any] | None:
+    """Boots of which a trial was lost, timed out or did not settle."""
+    if pair.lost is None or pair.lost_counts is None:
+        return None
+    counts = pair.lost_counts
+    return {
+        "base_boots": counts.first,
+        "base_boots_tried": counts.of_first,
+        "boots": counts.second,
+        "boots_tried": counts.of_second,
+        "p": pair.lost.p,
+        "p_adjusted": pair.lost.p_adjusted,
+        "verdict": pair.lost.verdict.value,
     }
 
 
@@ -137,6 +168,7 @@ def _difference_as_json(name: str, pair: PairOfArms, one: Difference) -> dict[st
         "base_median": median(pair.first.values(name)),
         "median": median(pair.second.values(name)),
         "n": one.n,
+        "trials": one.trials,
         "difference": one.estimate,
         "relative": one.relative,
         "interval": [interval.low, interval.high] if interval else None,
@@ -198,7 +230,7 @@ def _signed(value: float) -> str:
 def _would_have_been(metric: str, found: Difference) -> str:
     if found.detectable is None:
         return ""
-    return f" ({quantity(found.detectable, METRIC[metric].unit)} or more would have been)"
+    return f" (about {quantity(found.detectable, METRIC[metric].unit)} or more would have been)"
 
 
 def _list(metrics: Sequence[str]) -> str:

@@ -126,7 +126,7 @@ def _values(metric: str, label: str, found: Difference) -> dict[str, Any]:
         "said": said,
         "filled": said if found.verdict is Verdict.DIFFERENT else "hollow",
         "text": f"{text} ({relative:+.1%})",
-        "interval": interval or "too few trials",
+        "interval": interval or "too few boots",
         "verdict": found.verdict.value,
     }
 

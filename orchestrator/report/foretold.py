@@ -16,7 +16,7 @@ import numpy as np
 from orchestrator.report.comparison import Cell
 from orchestrator.report.data import ArmView, RunView
 from orchestrator.report.text import clean, count, size
-from orchestrator.stats import Interval, of_few
+from orchestrator.stats import Interval, connected, of_few
 from orchestrator.summary import TrialSummary
 from orchestrator.units import PAGE_BYTES
 
@@ -33,7 +33,7 @@ class Foretold:
     """Arm `first`, whose kernel kept what `POLICY` would free, and arm `second` of another kernel.
 
     Bytes are means over the pairs of trials. `apart` is how much more was foretold than was freed, as a
-    share of what was freed, with Student's interval over two and more pairs; None where the second kernel
+    share of what was freed, with Student's interval of five boots and more; None where the second kernel
     freed less than half of it, so that it is no kernel that does what the policy does.
     """
 
@@ -111,6 +111,7 @@ class _Counted:
     snapshot: str
     tables: float
     would_free: int
+    boot: str
 
 
 def _pair(one: ArmView, other: ArmView) -> Foretold | None:
@@ -136,7 +137,7 @@ def _pair(one: ArmView, other: ArmView) -> Foretold | None:
         freed_bytes=max(0.0, float(freed.mean())) * PAGE_BYTES,
         left_bytes=min(keeps) * PAGE_BYTES,
         apart=float(apart.mean()) if does else None,
-        interval=of_few(apart) if does else None,
+        interval=of_few(apart, connected([(a.boot, b.boot) for a, b in pairs])) if does else None,
     )
 
 
@@ -156,4 +157,4 @@ def _counted(summary: TrialSummary) -> _Counted | None:
     result = next(results, None)
     if summary.left_out or tables is None or result is None:
         return None
-    return _Counted(at, tables, result.tables_freed)
+    return _Counted(at, tables, result.tables_freed, summary.state or summary.trial)

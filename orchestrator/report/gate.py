@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 from orchestrator.report.differences import limited
 from orchestrator.report.text import clean, percent, quantity
-from orchestrator.stats import LEVEL
+from orchestrator.stats import FEWEST, LEVEL
 from orchestrator.summary import METRIC
+from orchestrator.verdict import LOST
 from orchestrator.verdict.gate import Change, Outcome
 
 
 def change_in_words(change: Change) -> str:
     """`unplug_shortfall_bytes of linux-7.x: 12 MiB more than the baseline [8 MiB, 16 MiB], +10 %`."""
     name = f"{change.metric} of {clean(change.arm, 60)}"
-    if change.estimate is None:
+    if change.estimate is None or change.metric == LOST:
         return f"{name}: {clean(change.reason, 200)}"
     unit = METRIC[change.metric].unit
     more = "more" if change.estimate > 0 else "less"
@@ -46,7 +47,7 @@ def outcome_sentences(outcome: Outcome) -> list[str]:
         found = (one for one in outcome.changes if one.word == word)
         said += [f"{title}: {change_in_words(one)}." for one in found]
     said += _undecided(outcome)
-    same = sum(one.word == "none" for one in outcome.changes)
+    same = sum(one.word == "none" and one.metric != LOST for one in outcome.changes)
     if same and not outcome.refused:
         said.append(
             f"{same} metrics differ from the baseline {clean(outcome.baseline)} by no more than chance."
@@ -59,13 +60,15 @@ def verdict_line(outcome: Outcome) -> tuple[str, str]:
     against = clean(outcome.baseline)
     if outcome.refused:
         return ("poor" if outcome.passed else "bad"), f"not comparable with the baseline {against}"
+    if outcome.undecided_arms and not outcome.failing:
+        arms = limited([clean(arm, 60) for arm in outcome.undecided_arms])
+        look = "poor" if outcome.passed else "bad"
+        return look, f"baseline: not decided, there are too few boots or readings of {arms} ({against})"
     if not outcome.passed:
         return (
             "bad",
-            f"baseline: not kept ({len(outcome.failing)} of {len(outcome.changes)} metrics, {against})",
+            f"baseline: not kept ({len(outcome.failing)} of {_held(outcome)} metrics, {against})",
         )
-    if not any(one.word != "undecided" for one in outcome.changes):
-        return "poor", f"baseline: kept, for nothing could be decided ({against})"
     worse = sum(one.word == "regression" for one in outcome.changes)
     if worse:
         return "poor", f"baseline: {worse} regressions, which do not fail the run ({against})"
@@ -81,8 +84,15 @@ def next_words(outcome: Outcome, run: str) -> Iterator[str]:
     more += f" --level {outcome.level:g}" if outcome.level != LEVEL else ""
     more += " --force" if outcome.forced else ""
     yield f"orchestrator compare {outcome.source} {run}{more}   has every metric"
-    if not outcome.passed:
+    if not outcome.passed and (outcome.failing or not outcome.undecided_arms):
         yield f"orchestrator baseline {run} -o {outcome.source}   if that is how it shall be from now on"
+    elif not outcome.passed:
+        yield f"run both again with `repeats` and `boots` of at least {FEWEST}   for a gate to decide"
+
+
+def _held(outcome: Outcome) -> int:
+    """How many metrics were held against the baseline; lost trials are one where they fail."""
+    return sum(one.metric != LOST or one in outcome.failing for one in outcome.changes)
 
 
 def _undecided(outcome: Outcome) -> Iterator[str]:

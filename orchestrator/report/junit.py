@@ -62,6 +62,15 @@ def _gate_cases(suite: etree._Element, scenario: str, gate: Outcome) -> None:
             etree.SubElement(case, "skipped", message=clean(gate.refused, 600))
         else:
             _fail(case, "failure", "refused", gate.refused, "")
+    for arm in gate.undecided_arms:
+        case = _case(suite, f"anything of {arm} could be decided", f"{scenario}.{clean(arm)}.baseline", 0.0)
+        why = next(
+            (one.reason for one in gate.changes if one.arm == arm and one.word == "undecided"), "no reading"
+        )
+        if gate.passed:
+            etree.SubElement(case, "skipped", message=clean(why, 300))
+        else:
+            _fail(case, "failure", "undecided", why, "")
     for change in gate.changes:
         case = _case(suite, f"{change.metric} of {change.arm}", f"{scenario}.{clean(change.arm)}.baseline")
         if change in failing:

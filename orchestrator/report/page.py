@@ -219,7 +219,7 @@ def _seconds(view: RunView) -> str:
 def _arm_head(arm: ArmView) -> dict[str, object]:
     told = [f"{key} {value}" for key, value in arm.differs.items() if value]
     kernels = sorted({trial.summary.kernel_release for trial in arm.trials} - {""})
-    trials = [f"median of {len(arm.trials)} trials"] if len(arm.trials) > 1 else []
+    trials = [f"median of {arm.of_boots}"] if len(arm.trials) > 1 else []
     note = " · ".join([*told, *(f"Linux {kernel}" for kernel in kernels), *trials])
     return {"name": clean(arm.name, 60), "colour": _colour(arm), "note": clean(note, 160)}
 

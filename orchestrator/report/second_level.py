@@ -11,7 +11,7 @@ import numpy as np
 from orchestrator.report.comparison import Cell
 from orchestrator.report.data import ArmView, RunView
 from orchestrator.report.text import clean, count, size
-from orchestrator.stats import of_few
+from orchestrator.stats import averaged, of_few
 from orchestrator.summary.records import Moment, SnapshotResult
 from orchestrator.units import PAGE_BYTES
 
@@ -23,7 +23,8 @@ _MEASURED, _NEEDED = "second_level_bytes", "needed_bytes"  # fields of a Moment
 class MomentRow:
     """An arm at a moment, over its trials; `first` of its arm.
 
-    `ratio` is measured over needed: the mean of the trials and, of two and more, Student's interval.
+    `ratio` is measured over needed: the mean of the trials or, of five boots and more, that of the boots
+    with Student's interval.
     """
 
     first: bool
@@ -31,6 +32,7 @@ class MomentRow:
     colour: int
     moment: str
     trials: int
+    boots: int
     measured: Cell
     needed: Cell
     reclaimable: Cell
@@ -63,7 +65,13 @@ def _rows(arm: ArmView) -> Iterator[MomentRow]:
     counted = [trial.summary for trial in arm.trials if not trial.summary.left_out]
     names = dict.fromkeys(one.moment for summary in counted for one in summary.moments)
     for number, name in enumerate(names):
-        found = [one for summary in counted for one in summary.moments if one.moment == name]
+        of_boot = [
+            (summary.state or summary.trial, one)
+            for summary in counted
+            for one in summary.moments
+            if one.moment == name
+        ]
+        found = [one for _, one in of_boot]
         why = {
             gap.reading: clean(gap.reason, 200)
             for summary in counted
@@ -78,10 +86,11 @@ def _rows(arm: ArmView) -> Iterator[MomentRow]:
             colour=arm.index,
             moment=clean(name, 64),
             trials=len(found),
+            boots=len({boot for boot, _ in of_boot}),
             measured=_size([one.second_level_bytes for one in found], measured),
             needed=_size([one.needed_bytes for one in found], needed),
             reclaimable=_size([one.reclaimable_bytes for one in found], either),
-            ratio=_ratio(found, either),
+            ratio=_ratio(of_boot, either),
             entries=_pair(found, ("pages_4k", "pages_2m"), why),
             ranges=_pair(found, ("small_ranges", "huge_ranges"), why),
         )
@@ -99,17 +108,20 @@ def _pair(moments: Sequence[Moment], names: tuple[str, str], why: Mapping[str, s
     return Cell(", ".join(count(median(half)) for half in halves))
 
 
-def _ratio(moments: Sequence[Moment], why_missing: str) -> Cell:
-    ratios = [
-        one.second_level_bytes / one.needed_bytes
-        for one in moments
+def _ratio(moments: Sequence[tuple[str, Moment]], why_missing: str) -> Cell:
+    """Of moments, each with the boot that it is of."""
+    ratios = {
+        (boot, number): one.second_level_bytes / one.needed_bytes
+        for number, (boot, one) in enumerate(moments)
         if one.second_level_bytes is not None and one.needed_bytes
-    ]
+    }
     if not ratios:
         return Cell("", why_missing=why_missing)
-    interval = of_few(np.array(ratios))
-    mean = f"{fmean(ratios):.2f}"
-    return Cell(f"{mean} [{interval.low:.2f}, {interval.high:.2f}]" if interval else mean)
+    values, boots = np.array(list(ratios.values())), [boot for boot, _ in ratios]
+    interval = of_few(values, boots)
+    if interval is None:
+        return Cell(f"{fmean(values):.2f}")
+    return Cell(f"{averaged(values, boots).mean():.2f} [{interval.low:.2f}, {interval.high:.2f}]")
 
 
 # Policies of orchestrator.model.second_level_tree, by the fields of a SnapshotResult.

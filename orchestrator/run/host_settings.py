@@ -11,7 +11,7 @@ from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
 from orchestrator.scenario.model import HostSetup
 
-_THP = "/sys/kernel/mm/transparent_hugepage/enabled"
+THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 
 
 @contextmanager
@@ -28,14 +28,14 @@ def apply_host_settings(shell: HostShell, settings: HostSetup) -> Iterator[None]
     finally:
         with deferred(), suppress(OSError, InfrastructureError):  # a host that is lost
             if before:
-                shell.write(_THP, before)
+                shell.write(THP, before)
 
 
 def _choose(shell: HostShell, word: str) -> str:
     """Set it; the word that was chosen before."""
     try:
-        chosen = re.search(r"\[(\w+)\]", shell.text(_THP))  # "always [madvise] never"
-        shell.write(_THP, word)
+        chosen = re.search(r"\[(\w+)\]", shell.text(THP))  # "always [madvise] never"
+        shell.write(THP, word)
     except OSError as error:
         raise InfrastructureError(
             f"cannot set transparent huge pages of {shell.name} to {word}",

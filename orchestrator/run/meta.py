@@ -16,6 +16,7 @@ from orchestrator.guest.image import Image
 from orchestrator.host.accel import Acceleration, second_level
 from orchestrator.host.cpu import cpu_model
 from orchestrator.host.libvirt_host import LibvirtHost
+from orchestrator.run.host_settings import THP
 from orchestrator.units import KIB
 
 _PACKAGES = (
@@ -56,6 +57,8 @@ def host_facts(host: LibvirtHost) -> dict[str, object]:
     shell = host.shell
     cpus = [line for line in shell.text("/proc/cpuinfo").splitlines() if line.startswith("model name")]
     memory = re.search(r"^MemTotal: *([0-9]+) kB", shell.text("/proc/meminfo"))
+    # "always [madvise] never"; a kernel without CONFIG_TRANSPARENT_HUGEPAGE has no such file.
+    thp = re.search(r"\[(\w+)\]", shell.texts(THP).get(THP, "[none]"))
     return {
         "second_level": second_level(shell),
         "libvirt_uri": host.uri.partition("?")[0],
@@ -66,6 +69,7 @@ def host_facts(host: LibvirtHost) -> dict[str, object]:
             "cpu": cpus[0].partition(":")[2].strip() if cpus else "",
             "cpus": len(cpus) or None,
             "memory_bytes": int(memory[1]) * KIB if memory else None,
+            "thp": thp[1] if thp else "",
         },
     }
 

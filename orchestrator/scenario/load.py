@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
 from orchestrator.errors import BadInputError, FileProblemsError, Problem
-from orchestrator.headline import METRIC
+from orchestrator.headline import is_timed
 from orchestrator.host.labs import NESTED
 from orchestrator.host.machine import Machine
 from orchestrator.registry import Registry
@@ -154,7 +154,7 @@ class _Loader:
             for key, name in (("arm", expected.arm), ("versus", expected.versus)):
                 if name and name not in arms:
                     self._fault(("expect", index, key), f"there is no arm {name!r}", suggest(name, arms))
-            if body and body.times == "ignored" and METRIC[expected.metric].timed:
+            if body and body.times == "ignored" and is_timed(expected.metric):
                 self._fault(
                     ("expect", index, "metric"),
                     f"{expected.metric} is missing where `times` is ignored",

@@ -1,15 +1,15 @@
 """Statistics of trials: pure functions of numbers (docs/statistics.md says what is computed, and why)."""
 
+from orchestrator.stats.boots import FEWEST, averaged, connected
 from orchestrator.stats.difference import (
-    FEWEST,
     LEVEL,
+    Counts,
     Difference,
     Sample,
     Verdict,
     differences,
 )
 from orchestrator.stats.interval import CONFIDENCE, Interval, of_few
-from orchestrator.stats.spread import Spread, spread_of
 from orchestrator.stats.tests import POWER
 
 __all__ = [
@@ -17,12 +17,13 @@ __all__ = [
     "FEWEST",
     "LEVEL",
     "POWER",
+    "Counts",
     "Difference",
     "Interval",
     "Sample",
-    "Spread",
     "Verdict",
+    "averaged",
+    "connected",
     "differences",
     "of_few",
-    "spread_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 
 from orchestrator.stats import interval, tests
+from orchestrator.stats.boots import FEWEST, averaged
 from orchestrator.stats.interval import Interval
 from orchestrator.stats.tests import Estimate, Floats
 
 LEVEL: Final = 0.05  # chance of even one false "different" among the metrics of two arms
-FEWEST: Final = 5  # pairs, or trials of either arm, below which nothing is said but a warning
 
 
 class Verdict(StrEnum):
@@ -23,37 +23,64 @@ class Verdict(StrEnum):
     DIFFERENT = "different"
     NONE_DETECTED = "no difference detected"
     SAME = "the same in all trials"
-    TOO_FEW = "too few trials to say"
+    TOO_FEW = "too few boots to say"
 
 
 @dataclass(frozen=True)
 class Sample:
     """A metric in the trials of two arms; when `paired`, each value of one belongs to that of the other.
 
-    `resolution` is what one unit of the metric comes to, see `tests.from_pairs`.
+    `boots` names the boot of each trial of the first and of the second, and where they are pairs the unit of
+    each pair, twice (`boots.connected`); without it each trial, or pair, is one of its own. `resolution` is
+    one unit of the metric, see `tests.from_pairs`.
     """
 
     first: tuple[float, ...]
     second: tuple[float, ...]
     paired: bool
     resolution: float = 0.0
+    boots: tuple[tuple[Hashable, ...], tuple[Hashable, ...]] | None = None
+
+    @property
+    def means(self) -> tuple[Floats, Floats]:
+        """One value for each boot."""
+        both = (np.asarray(self.first, dtype=np.float64), np.asarray(self.second, dtype=np.float64))
+        if self.boots is None:
+            return both
+        return averaged(both[0], self.boots[0]), averaged(both[1], self.boots[1])
 
     @property
     def enough(self) -> bool:
-        """Whether there are trials enough for an interval."""
-        return min(len(self.first), len(self.second)) >= FEWEST
+        """Whether there are boots enough for an interval."""
+        return min(map(len, self.means)) >= FEWEST
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many boots of each arm ended in a way, of how many that were tried."""
+
+    first: int
+    of_first: int
+    second: int
+    of_second: int
+
+    @property
+    def same(self) -> bool:
+        """Whether all boots of both did, or none."""
+        return self.first + self.second in {0, self.of_first + self.of_second}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`second` minus `first`: the mean over pairs, or the difference of means.
+    """`second` minus `first`, of boots: the mean of pairs, or the difference of means; of counts, of shares.
 
     `relative` is to the mean of the first. `effect` is in standard deviations: of the pairs' differences
-    (Cohen's d_z), or Hedges' g. `detectable` is the smallest difference that would have been found in four
-    of five such experiments. None where there is none: too few trials, no spread, nothing to relate to.
+    (Cohen's d_z), or Hedges' g. `detectable` is a difference that is found in four of five such experiments,
+    on average over what their spread might be estimated to be. None where there is none: too few boots, no
+    spread, nothing to relate to.
     """
 
-    n: int  # pairs, or trials of the arm that has fewer
+    n: int  # boots, or pairs of boots, of the arm that has fewer
     paired: bool
     estimate: float
     relative: float | None
@@ -63,72 +90,108 @@ class Difference:
     p: float | None = None
     p_adjusted: float | None = None
     detectable: float | None = None
+    trials: int = 0  # behind `n`: pairs of trials, or trials of the arm that has fewer
 
 
 def differences(
-    samples: Mapping[str, Sample], *, level: float = LEVEL, seed: int = 1
+    samples: Mapping[str, Sample | Counts], *, level: float = LEVEL, seed: int = 1
 ) -> dict[str, Difference]:
     """Compare two arms in several metrics, of which at most a share `level` of experiments calls any
     different that is not.
 
-    Metrics that are the same in all trials are not tested, and so do not count as one more chance to err.
-    Samples must not be empty, and those that are paired must be of one length.
+    Metrics that are the same in all trials are not tested, and so do not count as one more chance to err;
+    nor do counts that could not be called different. Samples must not be empty, and those that are paired
+    must be of one length.
     """
     found = {name: _described(sample) for name, sample in samples.items()}
     tested = [name for name, one in found.items() if one.verdict is Verdict.NONE_DETECTED]
     if not tested:
         return found
-    estimates = {name: _estimate(samples[name]) for name in tested}
-    raw = np.array([float(tests.p_values(estimates[name])) for name in tested])
+    raw = np.array([_p(samples[name]) for name in tested])
     for name, p, adjusted in zip(tested, raw, tests.holm(raw), strict=True):
-        sample, estimate = samples[name], estimates[name]
-        error, freedom = float(estimate.error), float(estimate.freedom)
         found[name] = replace(
             found[name],
             verdict=Verdict.DIFFERENT if adjusted <= level else Verdict.NONE_DETECTED,
-            interval=_interval(sample, freedom, seed),
-            effect=_effect(sample),
             p=float(p),
             p_adjusted=float(adjusted),
-            # Each counts as if it had to pass Holm's hardest step: so much is promised of every metric.
-            detectable=tests.detectable(error, freedom, level / len(tested)),
         )
+        sample = samples[name]
+        if isinstance(sample, Sample):
+            # Each counts as if it had to pass Holm's hardest step: so much is promised of every metric.
+            found[name] = _with_size(found[name], sample, level / len(tested), seed)
     return found
 
 
-def _described(sample: Sample) -> Difference:
+def _p(sample: Sample | Counts) -> float:
+    if isinstance(sample, Counts):
+        return tests.p_of_counts(sample.first, sample.of_first, sample.second, sample.of_second)
+    return float(tests.p_values(_estimate(sample)))
+
+
+def _with_size(found: Difference, sample: Sample, level: float, seed: int) -> Difference:
+    """With how large it is, and how large it would have had to be."""
+    estimate = _estimate(sample)
+    freedom = float(estimate.freedom)
+    return replace(
+        found,
+        interval=_interval(sample, freedom, seed),
+        effect=_effect(sample),
+        detectable=tests.detectable(float(estimate.error), freedom, level),
+    )
+
+
+def _described(sample: Sample | Counts) -> Difference:
     """What holds without a test. NONE_DETECTED stands for one that is to be tested."""
-    first, second = _arrays(sample)
+    if isinstance(sample, Counts):
+        return _of_counts(sample)
+    first, second = sample.means
     base = float(first.mean())
     estimate = float((second - first).mean()) if sample.paired else float(second.mean()) - base
-    constant = np.ptp(first) == np.ptp(second) == 0 and first[0] == second[0]
-    same = constant or (sample.paired and bool((first == second).all()))
+    alike = sample.paired and sample.first == sample.second
+    same = alike or len({*sample.first, *sample.second}) == 1
     to_test = Verdict.SAME if same else Verdict.NONE_DETECTED
     return Difference(
         n=min(len(first), len(second)),
+        trials=min(len(sample.first), len(sample.second)),
         paired=sample.paired,
-        estimate=estimate,
-        relative=estimate / abs(base) if base else None,
+        estimate=0.0 if same else estimate,
+        relative=(0.0 if same else estimate) / abs(base) if base else None,
         verdict=to_test if sample.enough else Verdict.TOO_FEW,
     )
 
 
+def _of_counts(counts: Counts) -> Difference:
+    n = min(counts.of_first, counts.of_second)
+    shares = [
+        part / whole if whole else 0.0
+        for part, whole in ((counts.first, counts.of_first), (counts.second, counts.of_second))
+    ]
+    return Difference(
+        n=n,
+        trials=n,
+        paired=False,
+        estimate=shares[1] - shares[0],
+        relative=None,
+        verdict=Verdict.SAME if counts.same or not n else Verdict.NONE_DETECTED,
+    )
+
+
 def _estimate(sample: Sample) -> Estimate:
-    first, second = _arrays(sample)
+    first, second = sample.means
     if sample.paired:
         return tests.from_pairs(second - first, sample.resolution)
     return tests.from_groups(first, second, sample.resolution)
 
 
 def _interval(sample: Sample, freedom: float, seed: int) -> Interval:
-    first, second = _arrays(sample)
+    first, second = sample.means
     if sample.paired:
         return interval.of_pairs(second - first, seed)
     return interval.of_groups(first, second, freedom, seed)
 
 
 def _effect(sample: Sample) -> float | None:
-    first, second = _arrays(sample)
+    first, second = sample.means
     if sample.paired:
         between = second - first
         spread, correction = float(between.std(ddof=1)), 1.0
@@ -137,7 +200,3 @@ def _effect(sample: Sample) -> float | None:
         pooled = ((n - 1) * first.var(ddof=1) + (m - 1) * second.var(ddof=1)) / (n + m - 2)
         spread, correction = float(np.sqrt(pooled)), 1 - 3 / (4 * (n + m) - 9)  # Hedges 1981
     return correction * float(second.mean() - first.mean()) / spread if spread else None
-
-
-def _arrays(sample: Sample) -> tuple[Floats, Floats]:
-    return np.asarray(sample.first, dtype=np.float64), np.asarray(sample.second, dtype=np.float64)

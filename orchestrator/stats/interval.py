@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from orchestrator.stats.boots import FEWEST, averaged
 from orchestrator.stats.tests import Floats
 
 CONFIDENCE: Final = 0.95
@@ -37,23 +39,28 @@ def of_groups(
     return Interval(float(low), float(high), confidence)
 
 
-def of_few(values: Floats, confidence: float = CONFIDENCE) -> Interval | None:
-    """Student's interval of the mean of a handful of values, shape (n,): takes them for normal, where a
-    bootstrap of so few would take them for all there is. None of one value."""
-    if len(values) < 2:
+def of_few(values: Floats, boots: Sequence[Hashable], confidence: float = CONFIDENCE) -> Interval | None:
+    """Student's interval of the mean of a handful of boots: takes them for normal, where a bootstrap of so
+    few would take them for all there is.
+
+    `values` are those of trials, shape (n,), and `boots` names the boot of each; None of fewer than FEWEST.
+    """
+    units = averaged(values, boots)
+    n = len(units)
+    if n < FEWEST:
         return None
     from scipy import special  # scipy.stats takes four times as long to load
 
-    t = special.stdtrit(len(values) - 1, (1 + confidence) / 2)
-    half = float(t * np.std(values, ddof=1) / math.sqrt(len(values)))
-    mean = float(np.mean(values))
+    t = special.stdtrit(n - 1, (1 + confidence) / 2)
+    half = float(t * np.std(units, ddof=1) / math.sqrt(n))
+    mean = float(np.mean(units))
     return Interval(mean - half, mean + half, confidence)
 
 
 def _bootstrap(
     samples: tuple[Floats, ...], statistic: Any, freedom: float, seed: int, confidence: float
 ) -> tuple[Any, Any]:  # scipy has no types
-    """Ends of the interval of each set of samples: the last axis is trials."""
+    """Ends of the interval of each set of samples: the last axis is boots."""
     from scipy import stats
 
     if all(np.ptp(sample, axis=-1).max() == 0 for sample in samples):  # nothing to draw from but one value

@@ -4,12 +4,13 @@ From summaries and nothing else; `stats` has the mathematics, docs/statistics.md
 """
 
 from orchestrator.verdict.baseline import read_baseline, write_baseline
-from orchestrator.verdict.comparison import Comparison, PairOfArms, compare_arms, compare_runs
+from orchestrator.verdict.comparison import LOST, Comparison, PairOfArms, compare_arms, compare_runs
 from orchestrator.verdict.expectations import Judgement, judge
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures, figures_of
 from orchestrator.verdict.gate import Change, Gate, Outcome, read_outcome, write_outcome
 
 __all__ = [
+    "LOST",
     "ArmFigures",
     "Change",
     "Comparison",

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+
+import numpy as np
 
 from orchestrator.errors import BadInputError
-from orchestrator.stats import LEVEL, Difference, Sample, differences
+from orchestrator.stats import LEVEL, Counts, Difference, Sample, averaged, connected, differences
 from orchestrator.summary import CATALOGUE, resolution_of
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures
+from orchestrator.verdict.likeness import accel_differs, alike, refuse, refuse_unlike
 
-# What may be declared to be what two runs differ in; all else that differs makes them refuse.
-VARIES: Final = ("kernel", "guest", "machine", "setup", "kernel_args", "host", "steps")
+# Names the difference in how many boots had a trial that was lost, timed out or did not settle.
+LOST = "trials_lost"
 
 
 @dataclass(frozen=True)
 class PairOfArms:
     """One arm against another. `first` is what it is compared with.
 
-    `pairing` is `state` (trial by trial, each two from the same saved guest), `repeat` (trial by trial, with
-    the same seed in the same part of the run) or `none`. `missing` says why a metric is not compared.
+    `pairing` is `state` (trial by trial, each two from the same saved boot), `repeat` (trial by trial, with
+    the same seed in the same part of the run) or `none`. `missing` says why a metric is not compared. `lost`
+    is the difference in the share of boots of which a trial did not count, `lost_counts` its numbers.
     """
 
     first: ArmFigures
@@ -29,11 +32,25 @@ class PairOfArms:
     metrics: dict[str, Difference]
     missing: dict[str, str]
     pairs: tuple[tuple[TrialFigures, TrialFigures], ...] = ()
+    lost: Difference | None = None
+    lost_counts: Counts | None = None
 
     @property
     def tested(self) -> int:
-        """How many metrics were tested, and so share the level."""
-        return sum(one.p is not None for one in self.metrics.values())
+        """How many metrics were tested, and so share the level; losses of trials are one more."""
+        lost = (self.lost,) if self.lost else ()
+        return sum(one.p is not None for one in (*self.metrics.values(), *lost))
+
+    @property
+    def units(self) -> int:
+        """How many pairs of boots the pairs of trials are of."""
+        return len(set(units_of(self.pairs)))
+
+    @property
+    def of_boots(self) -> str:
+        """The trials that count and their boots, of both arms."""
+        one, other = self.first.of_boots, self.second.of_boots
+        return f"{one} of each arm" if one == other else f"{one} and {other}"
 
 
 @dataclass(frozen=True)
@@ -68,8 +85,8 @@ def compare_arms(
         raise BadInputError(f"{run.run} has no arm {base!r}" if base else f"{run.run} has no trials yet",
                             hint=f"its arms: {names}")  # fmt: skip
     others = [arm for arm in run.arms if arm.name != against.name]
-    unlike = sorted({reason for arm in others for reason in _accel_differs(against, arm)})
-    _refuse(unlike, force=force)
+    unlike = sorted({reason for arm in others for reason in accel_differs(against, arm)})
+    refuse(unlike, force=force)
     return Comparison(
         base=run.run,
         other=run.run,
@@ -96,11 +113,12 @@ def compare_runs(
     `varies` are those of VARIES in which the runs are meant to differ. What else differs and would make a
     difference of its own is refused with BadInputError, or, with `force`, written into the result.
     """
-    both, unlike = refuse_unlike(base, other, varies, force=force)
+    both, unlike, unknown = refuse_unlike(base, other, varies, force=force)
     alone = {arm.name for arm in (*base.arms, *other.arms)} - {arm.name for _, arm in both}
     notes = [f"arm {name} is in one of the runs only" for name in sorted(alone)]
     if base.commit != other.commit:
         notes.append(f"commit {base.commit[:12] or 'unknown'} against {other.commit[:12] or 'unknown'}")
+    notes += unknown
     return Comparison(
         base=base.run,
         other=other.run,
@@ -119,37 +137,16 @@ def compare_runs(
     )
 
 
-def refuse_unlike(
-    base: RunFigures, other: RunFigures, varies: Collection[str], *, force: bool
-) -> tuple[list[tuple[ArmFigures, ArmFigures]], list[str]]:
-    """The arms that two runs have in common, and what is forced. Raises BadInputError, see `compare_runs`."""
-    both = [(one, arm) for arm in other.arms if (one := base.arm(arm.name))]
-    if not both:
-        raise BadInputError(
-            f"{base.run} and {other.run} have no arm in common",
-            hint=f"{base.run} has {_names(base)}; {other.run} has {_names(other)}",
-        )
-    unlike = list(_runs_differ(base, other))
-    for one, arm in both:
-        unlike += [*_accel_differs(one, arm), *_arms_differ(one, arm, varies)]
-    _refuse(unlike, force=force)
-    return both, unlike
-
-
 def identical(run: RunFigures) -> list[tuple[ArmFigures, ArmFigures]]:
     """Pairs of arms that are the same thing under two names (A/A)."""
-    return [
-        (one, arm)
-        for number, arm in enumerate(run.arms)
-        for one in run.arms[:number]
-        if one.does and (one.does, one.kernel, one.accel) == (arm.does, arm.kernel, arm.accel)
-    ]
+    return [(one, arm) for number, arm in enumerate(run.arms) for one in run.arms[:number] if alike(one, arm)]
 
 
 def noise_floor(run: RunFigures, seed: int = 1) -> dict[str, float]:
     """How far identical arms are apart in each metric: the far end of the interval of their difference.
 
-    With too few trials for an interval, the largest difference between any two of their trials.
+    With too few boots for an interval, the largest difference between any two of their boots; trials of one
+    boot alone say nothing of that.
     """
     floor: dict[str, float] = {}
     for one, arm in identical(run):
@@ -158,33 +155,65 @@ def noise_floor(run: RunFigures, seed: int = 1) -> dict[str, float]:
             if found.interval:
                 apart = max(abs(found.interval.low), abs(found.interval.high))
             else:
-                values = [*one.values(metric), *arm.values(metric)]
-                apart = max(values) - min(values)
+                values = np.array([*one.values(metric), *arm.values(metric)])
+                means = averaged(values, (*one.boots(metric), *arm.boots(metric)))
+                if len(means) < 2:
+                    continue
+                apart = float(np.ptp(means))
             floor[metric] = max(apart, floor.get(metric, 0.0))
     return floor
 
 
 def _pair(first: ArmFigures, second: ArmFigures, level: float, seed: int, *, same_run: bool) -> PairOfArms:
     trials, pairing = _paired(first, second, same_run=same_run)
-    samples: dict[str, Sample] = {}
+    samples: dict[str, Sample | Counts] = {}
     missing: dict[str, str] = {}
     for metric in CATALOGUE:
         if not metric.unit or metric.given:
             continue
-        if pairing == "none":
-            values = first.values(metric.name), second.values(metric.name)
-        else:
-            whole = [pair for pair in trials if all(metric.name in trial.metrics for trial in pair)]
-            values = [a.metrics[metric.name] for a, _ in whole], [b.metrics[metric.name] for _, b in whole]
-        if values[0] and values[1]:
-            resolution = max(resolution_of(metric, arm.does) for arm in (first, second))
-            samples[metric.name] = Sample(
-                tuple(values[0]), tuple(values[1]), paired=pairing != "none", resolution=resolution
-            )
+        resolution = max(resolution_of(metric, arm.does) for arm in (first, second))
+        sample = _sample(first, second, trials if pairing != "none" else None, metric.name, resolution)
+        if sample:
+            samples[metric.name] = sample
         else:
             missing[metric.name] = _why_missing(first, second, metric.name)
-    return PairOfArms(
-        first, second, pairing, differences(samples, level=level, seed=seed), missing, tuple(trials)
+    counts = _lost(first, second)
+    found = differences({**samples, LOST: counts}, level=level, seed=seed)
+    lost = found.pop(LOST)
+    return PairOfArms(first, second, pairing, found, missing, tuple(trials), lost, counts)
+
+
+def _sample(
+    first: ArmFigures,
+    second: ArmFigures,
+    pairs: Sequence[tuple[TrialFigures, TrialFigures]] | None,
+    metric: str,
+    resolution: float,
+) -> Sample | None:
+    """A metric in both arms; None where one has no reading, or no pair has one in both."""
+    if pairs is None:
+        values, boots = (
+            (first.values(metric), second.values(metric)),
+            (first.boots(metric), second.boots(metric)),
+        )
+    else:
+        whole = [pair for pair in pairs if all(metric in trial.metrics for trial in pair)]
+        values = [a.metrics[metric] for a, _ in whole], [b.metrics[metric] for _, b in whole]
+        units = tuple(map(str, units_of(whole)))
+        boots = units, units
+    if not (values[0] and values[1]):
+        return None
+    return Sample(tuple(values[0]), tuple(values[1]), pairs is not None, resolution, boots)
+
+
+def units_of(pairs: Sequence[tuple[TrialFigures, TrialFigures]]) -> tuple[int, ...]:
+    """The unit of each pair of trials: those that share a boot are one."""
+    return connected([(one.boot, other.boot) for one, other in pairs])
+
+
+def _lost(first: ArmFigures, second: ArmFigures) -> Counts:
+    return Counts(
+        len(first.lost_boots), len(first.tried_boots), len(second.lost_boots), len(second.tried_boots)
     )
 
 
@@ -214,38 +243,6 @@ def _why_missing(first: ArmFigures, second: ArmFigures, metric: str) -> str:
         if not arm.trials:
             return f"no trial of {arm.name} counts"
         if not arm.values(metric):
-            return f"no reading in {arm.name}"
+            why = arm.gaps.get(metric, "")
+            return f"no reading in {arm.name}" + (f": {why}" if why else "")
     return "no pair of trials has a reading in both"
-
-
-def _refuse(unlike: Sequence[str], *, force: bool) -> None:
-    if unlike and not force:
-        raise BadInputError(
-            f"these would be compared for more than one reason: {unlike[0]}",
-            details="\n".join(unlike[1:]),
-            hint="--varies KEY   where that is the question, or --force   which the result will say",
-        )
-
-
-def _accel_differs(first: ArmFigures, second: ArmFigures) -> Iterator[str]:
-    if first.accel != second.accel:
-        yield f"acceleration of {second.name}: {first.accel or 'unknown'} against {second.accel or 'unknown'}"
-
-
-def _runs_differ(base: RunFigures, other: RunFigures) -> Iterator[str]:
-    if base.schema_version != other.schema_version:
-        yield f"schema version: {base.schema_version} against {other.schema_version}"
-    if base.scenario != other.scenario:
-        yield f"scenario: {base.scenario} against {other.scenario}"
-
-
-def _arms_differ(first: ArmFigures, second: ArmFigures, varies: Collection[str]) -> Iterator[str]:
-    if first.kernel != second.kernel and "kernel" not in varies:
-        yield f"kernel of {second.name}: {first.kernel or 'unknown'} against {second.kernel or 'unknown'}"
-    for part in dict.fromkeys((*first.does, *second.does)):
-        if first.does.get(part) != second.does.get(part) and part not in varies:
-            yield f"{part} of {second.name} is not the same"
-
-
-def _names(run: RunFigures) -> str:
-    return ", ".join(arm.name for arm in run.arms) or "none"

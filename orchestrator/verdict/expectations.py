@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -15,7 +16,7 @@ from orchestrator.store import Run
 from orchestrator.summary import TrialSummary
 from orchestrator.units import format_duration, format_size
 from orchestrator.verdict.comparison import compare_arms
-from orchestrator.verdict.figures import RunFigures, figures_of
+from orchestrator.verdict.figures import RunFigures, figures_of, of_boots
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,28 @@ def judge(run: Run, summaries: Sequence[TrialSummary]) -> list[Judgement]:
             f"{run.directory}: plan.json: `expect` cannot be read", details=str(error)
         ) from None
     figures = figures_of(run, summaries) if expected else None
-    return [_judged(figures, one) for one in expected if figures]
+    return [
+        _ended_so(run, summaries, one) if one.one_of else _judged(figures, one) for one in expected if figures
+    ]
+
+
+def _ended_so(run: Run, summaries: Sequence[TrialSummary], expected: Expectation) -> Judgement:
+    """Whether each trial of an arm ended as it was to: one that is lost or never began did not."""
+    by_trial = {one.trial: one for one in summaries}
+    planned = [trial.id for trial in run.planned if trial.arm == expected.arm]
+    found = Counter(_end(by_trial.get(trial), expected.metric) for trial in planned)
+    words = f"{expected.metric} of {expected.arm} {' or '.join(expected.one_of or ())}"
+    met = bool(planned) and set(found) <= set(expected.one_of or ())
+    said = ", ".join(f"{word} ({times} of {len(planned)} trials)" for word, times in found.most_common())
+    return Judgement(expected.arm, words, met=met, found=said or "the arm has no trials", value=None)
+
+
+def _end(trial: TrialSummary | None, metric: str) -> str:
+    if trial is None:
+        return "never began"
+    if metric == "outcome":
+        return trial.outcome
+    return str(trial.metrics.get(metric, f"none, the trial ended with {trial.outcome}"))
 
 
 def _judged(run: RunFigures, expected: Expectation) -> Judgement:
@@ -59,7 +81,8 @@ def _median(run: RunFigures, expected: Expectation) -> tuple[float | None, str]:
     values = arm.values(expected.metric) if arm else []
     if not values:
         return None, f"no trial of {expected.arm} that counts has a reading"
-    return median(values), f" (median of {len(values)})" if len(values) > 1 else ""
+    boots = len(set(arm.boots(expected.metric))) if arm else 0
+    return median(values), f" (median of {of_boots(len(values), boots)})" if len(values) > 1 else ""
 
 
 def _difference(run: RunFigures, expected: Expectation) -> tuple[float | None, str]:
@@ -70,7 +93,8 @@ def _difference(run: RunFigures, expected: Expectation) -> tuple[float | None, s
     found = pair.metrics.get(expected.metric)
     if found is None:
         return None, pair.missing.get(expected.metric, "it is what was asked for, not what came of it")
-    return found.estimate, f" (mean of {found.n} pairs)" if found.paired and found.n > 1 else ""
+    several = f" (mean of {found.trials} pairs of trials, {found.n} of boots)"
+    return found.estimate, several if found.paired and found.trials > 1 else ""
 
 
 def _words(expected: Expectation) -> str:

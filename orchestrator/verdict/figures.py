@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.host.labs import LOCAL, NESTED
 from orchestrator.store import SCHEMA_VERSION, Run
 from orchestrator.summary import METRIC, TrialSummary
+
+# Reasons to leave a trial out that say nothing of how it would have ended.
+_WARM_UP = "is a warm-up"
+_NO_RESULT = {_WARM_UP, "did not complete: interrupted", "did not complete: unfinished"}
 
 
 @dataclass(frozen=True)
 class TrialFigures:
-    """A trial that counts. `seed` is what its workloads had; `state` the saved guest that it started from."""
+    """A trial that counts. `seed` is what its workloads had; `state` the saved boot that it started from,
+    empty where it booted a guest of its own."""
 
     trial: str
     repeat: int
@@ -21,14 +27,20 @@ class TrialFigures:
     state: str
     metrics: Mapping[str, float]
 
+    @property
+    def boot(self) -> str:
+        """Names the boot that it is a trial of: trials of one saved boot have one."""
+        return self.state or f"own boot of {self.trial}"
+
 
 @dataclass(frozen=True)
 class ArmFigures:
     """An arm: what it is, its trials that count, and (trial, reason) of those that do not.
 
-    `does` is all that decides what happens in a trial but the kernel, in parts that can be told apart:
-    guest, machine, setup, kernel_args, host (of any but this machine), steps; empty where the plan does not
-    say.
+    `does` is all that decides what happens in a trial but the kernel, in parts (JSON, read by `likeness.py`):
+    guest, machine, setup, kernel_args, start, host, steps; empty where the plan does not say. `lost` has
+    those of `left_out` that a comparison has to count, as they ended badly, and the boot of each; `gaps` why
+    a metric is in no trial; `build` what `uname -v` says. A baseline of an older version has none of them.
     """
 
     name: str
@@ -37,21 +49,63 @@ class ArmFigures:
     does: Mapping[str, str]
     trials: tuple[TrialFigures, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    build: str = ""
+    lost: Mapping[str, str] | None = None
+    gaps: Mapping[str, str] = field(default_factory=dict)
 
     def values(self, metric: str) -> list[float]:
         """A metric in each trial that has it."""
         return [trial.metrics[metric] for trial in self.trials if metric in trial.metrics]
 
+    def boots(self, metric: str = "") -> tuple[str, ...]:
+        """The boot of each trial that counts, or of each that has a metric."""
+        return tuple(trial.boot for trial in self.trials if not metric or metric in trial.metrics)
+
+    @property
+    def of_boots(self) -> str:
+        """`8 trials of 5 boots`: those that count."""
+        return of_boots(len(self.trials), len(set(self.boots())))
+
+    @property
+    def lost_boots(self) -> frozenset[str]:
+        """Boots of which a trial was lost, timed out or did not settle.
+
+        An older baseline does not say which boots its trials had that do not count: each then has its own.
+        """
+        if self.lost is not None:
+            return frozenset(self.lost.values())
+        return frozenset(trial for trial, why in self.left_out if ended_badly(why))
+
+    @property
+    def tried_boots(self) -> frozenset[str]:
+        """All boots of which a trial came to an end, good or bad."""
+        return self.lost_boots | frozenset(self.boots())
+
+
+def ended_badly(left_out: str) -> bool:
+    """Whether a trial that is left out for this reason is a bad result, and not one that is still to come."""
+    return left_out not in _NO_RESULT
+
+
+def of_boots(trials: int, boots: int) -> str:
+    """`8 trials of 5 boots`."""
+    return f"{trials} trial{'' if trials == 1 else 's'} of {boots} boot{'' if boots == 1 else 's'}"
+
 
 @dataclass(frozen=True)
 class RunFigures:
-    """A run, or a baseline that was made of one."""
+    """A run, or a baseline that was made of one.
+
+    `facts` is where and how it ran, in words: host_cpu, host_kernel, host_thp, qemu, libvirt, image. What is
+    not known is not there.
+    """
 
     run: str
     scenario: str
     schema_version: int
     commit: str
     arms: tuple[ArmFigures, ...]
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def arm(self, name: str) -> ArmFigures | None:
         """The arm of that name."""
@@ -61,7 +115,7 @@ class RunFigures:
 def figures_of(run: Run, summaries: Sequence[TrialSummary]) -> RunFigures:
     """The figures of a run, arms in the order of the scenario, also of one that is unfinished."""
     by_arm: dict[str, list[TrialSummary]] = {name: [] for name in run.arm_names}
-    warm_ups = [(trial.planned.arm, (trial.id, "is a warm-up")) for trial in run.warm_ups]
+    warm_ups = [(trial.planned.arm, (trial.id, _WARM_UP)) for trial in run.warm_ups]
     for summary in summaries:
         by_arm.setdefault(summary.arm, []).append(summary)
     return RunFigures(
@@ -74,6 +128,7 @@ def figures_of(run: Run, summaries: Sequence[TrialSummary]) -> RunFigures:
             for name, members in by_arm.items()
             if members
         ),
+        facts=_facts(run.meta, run.plan),
     )
 
 
@@ -100,6 +155,7 @@ def _arm(
         kernel=" and ".join(sorted({one.kernel_release for one in told} - {""})),
         accel=" and ".join(sorted({str(one.metrics["accel"]) for one in told if "accel" in one.metrics})),
         does=_does(run.plan, name),
+        build=" and ".join(sorted({one.kernel_build for one in told} - {""})),
         trials=tuple(
             TrialFigures(
                 trial=one.trial,
@@ -115,6 +171,17 @@ def _arm(
             for one in counted
         ),
         left_out=(*warm_ups, *((one.trial, one.left_out) for one in members if one.left_out)),
+        lost={
+            one.trial: one.state or f"own boot of {one.trial}"
+            for one in members
+            if one.left_out and ended_badly(one.left_out)
+        },
+        gaps={
+            metric: reason
+            for one in reversed(counted)
+            for metric, reason in one.gaps.items()
+            if all(metric not in other.metrics for other in counted)
+        },
     )
 
 
@@ -125,12 +192,37 @@ def _does(plan: Mapping[str, Any], name: str) -> dict[str, str]:
     parts: dict[str, Any] = {"guest": plan.get("guest")}
     for arm in arms[:1]:
         parts |= {key: arm.get(key) for key in ("machine", "setup", "kernel_args")}
-        if plan.get("host", "local") != "local":
-            parts["host"] = [plan["host"], *(arm.get(key) for key in ("host_kernel", "host_setup"))]
-            parts["host"].append(plan.get("host_machine"))
+        parts["host"] = _host(plan, arm)
+        parts["start"] = arm.get("start") or plan.get("start")
     for trial in trials[:1]:
         parts["steps"] = trial.get("steps")
     return {key: json.dumps(part, sort_keys=True) for key, part in parts.items() if part is not None}
+
+
+def _host(plan: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the plan has guests run. Of a host that is no guest, kernel and devices are not asked for."""
+    host = {"host": plan.get("host", LOCAL), "setup": arm.get("host_setup") or {}}
+    if host["host"] == NESTED:
+        host |= {"kernel": arm.get("host_kernel"), "machine": plan.get("host_machine")}
+    return {key: part for key, part in host.items() if part is not None}
+
+
+def _facts(meta: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str]:
+    host, hypervisor, image = (
+        part if isinstance(part := meta.get(key), Mapping) else {} for key in ("host", "hypervisor", "image")
+    )
+    facts = {
+        "host_cpu": host.get("cpu"),
+        "host_kernel": host.get("kernel"),
+        "host_thp": host.get("thp"),
+        "qemu": hypervisor.get("qemu"),
+        "libvirt": hypervisor.get("libvirt"),
+        "image": image.get("key"),
+    }
+    if plan.get("host") == NESTED:
+        # Each trial has a host of its own, and meta.json is of the last one. `does` has what was asked for.
+        del facts["host_kernel"], facts["host_thp"]
+    return {key: str(fact) for key, fact in facts.items() if fact}
 
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:

@@ -15,8 +15,9 @@ from orchestrator.headline import CATALOGUE, METRIC
 from orchestrator.stats import FEWEST, LEVEL, Difference, Verdict
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
-from orchestrator.verdict.comparison import PairOfArms, compare_runs, refuse_unlike
+from orchestrator.verdict.comparison import LOST, PairOfArms, compare_runs
 from orchestrator.verdict.figures import ArmFigures, RunFigures, planned_figures
+from orchestrator.verdict.likeness import refuse_unlike
 
 FORMAT: Final = 1
 
@@ -28,7 +29,9 @@ Word = Literal["regression", "tolerated", "improvement", "change", "none", "unde
 class Change:
     """A metric of an arm against the baseline: `before` and `after` are medians, the others differences.
 
-    A metric of which neither way is better has the word `change`. `reason` says why one is undecided.
+    A metric of which neither way is better has the word `change`. `reason` says why one is undecided, or is a
+    regression without a reading. Of LOST, `before` and `after` are numbers of boots, and `estimate` is the
+    difference in their share.
     """
 
     arm: str
@@ -72,9 +75,22 @@ class Outcome:
         return tuple(one for one in self.changes if one.word in words)
 
     @property
+    def undecided_arms(self) -> tuple[str, ...]:
+        """Arms of which not one metric could be decided: of these the run says neither good nor bad."""
+        decided = {one.arm for one in self.changes if one.word != "undecided" and one.metric != LOST}
+        decided |= {one.arm for one in self.failing}
+        return tuple(arm for arm in dict.fromkeys(one.arm for one in self.changes) if arm not in decided)
+
+    @property
     def passed(self) -> bool:
-        """Whether it lets the run pass. What cannot be compared does not; what is undecided does."""
-        return not self.failing and not (self.refused and self.fail_on != "nothing")
+        """Whether it lets the run pass.
+
+        What cannot be compared does not, nor an arm of which nothing could be decided: who asks for a gate
+        reads a pass as "no worse". A single metric that is undecided does, where others of its arm are not.
+        """
+        if self.fail_on == "nothing":
+            return True
+        return bool(self.changes) and not (self.failing or self.refused or self.undecided_arms)
 
 
 @dataclass(frozen=True)
@@ -122,30 +138,42 @@ class Gate:
             changes=tuple(
                 _change(arm, metric, pairs.get(arm.name), self.tolerated)
                 for arm in self.baseline.arms
-                for metric in _metrics(arm)
+                for metric in _metrics(arm, pairs.get(arm.name))
             ),
             forced=found.forced,
             notes=found.notes,
         )
 
 
-def _metrics(arm: ArmFigures) -> Iterator[str]:
-    """What the baseline has to compare: the same is asked of the run, be it there or not."""
+def _metrics(arm: ArmFigures, pair: PairOfArms | None) -> Iterator[str]:
+    """What the baseline has to compare: the same is asked of the run, be it there or not. And lost trials."""
+    if pair is None or pair.lost_counts is None or pair.lost_counts.first or pair.lost_counts.second:
+        yield LOST
     for metric in CATALOGUE:
         if metric.unit and not metric.given and arm.values(metric.name):
             yield metric.name
 
 
 def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: float) -> Change:
+    if metric == LOST:
+        return _losses(arm, pair)
     before = median(arm.values(metric))
     if pair is None:
-        return Change(arm.name, metric, "undecided", before=before, reason="no trial of the arm was begun")
+        # Lost before it began is no better than lost.
+        return Change(arm.name, metric, "regression", before=before, reason="no trial of the arm was begun")
     values = pair.second.values(metric)
     after = median(values) if values else None
     one = pair.metrics.get(metric)
     if one is None:
-        return Change(arm.name, metric, "undecided", before=before, after=after, reason=pair.missing[metric])
-    few = f"too few trials to say ({one.n}; {FEWEST} of each are the least)"
+        return Change(
+            arm=arm.name,
+            metric=metric,
+            word="undecided" if values else "regression",
+            before=before,
+            after=after,
+            reason=pair.missing[metric],
+        )
+    few = f"too few boots to say: {pair.of_boots} ({one.n} to compare, at least {FEWEST} needed)"
     return Change(
         arm=arm.name,
         metric=metric,
@@ -157,6 +185,28 @@ def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: fl
         before=before,
         after=after,
         reason=few if one.verdict is Verdict.TOO_FEW else "",
+    )
+
+
+def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
+    """Boots of which a trial was lost, timed out or did not settle: more of them, and it is a regression."""
+    if pair is None or pair.lost is None or pair.lost_counts is None:
+        return Change(arm.name, LOST, "regression", reason="no trial of the arm was begun")
+    counts, found = pair.lost_counts, pair.lost
+    word: Word = "none"
+    if not pair.second.trials and arm.trials:
+        word = "regression"  # however few they are: there is nothing good to set against it
+    elif found.verdict is Verdict.DIFFERENT:
+        word = "regression" if found.estimate > 0 else "improvement"
+    return Change(
+        arm=arm.name,
+        metric=LOST,
+        word=word,
+        estimate=found.estimate,
+        before=counts.first,
+        after=counts.second,
+        reason=f"trials of {counts.second} of {counts.of_second} boots were lost, timed out or did not "
+        f"settle, {counts.first} of {counts.of_first} before",
     )
 
 

@@ -60,11 +60,12 @@ def test_two_identical_arms_do_not_differ(run: tuple[Orchestrator, Path]) -> Non
     assert compared.code == 0, compared.err
     (comparison,) = compared.json["comparisons"]
     (pair,) = comparison["pairs"]
-    assert pair["pairing"] == "state", "all from one saved guest"
+    assert pair["pairing"] == "repeat", "identical arms start from boots of their own"
+    assert pair["boots"] == {"base": 5, "arm": 5, "pairs": 5}
     verdicts = {metric: found["verdict"] for metric, found in pair["metrics"].items()}
     assert len(verdicts) >= 10
     assert "different" not in verdicts.values(), verdicts
-    assert "too few trials to say" not in verdicts.values()
+    assert "too few boots to say" not in verdicts.values()
 
 
 def test_a_run_keeps_to_itself_as_baseline(run: tuple[Orchestrator, Path], tmp_path: Path) -> None:
@@ -72,12 +73,12 @@ def test_a_run_keeps_to_itself_as_baseline(run: tuple[Orchestrator, Path], tmp_p
     baseline = tmp_path / "baseline.json"
     made = driver.call("baseline", str(directory), "-o", str(baseline))
     assert made.code == 0, made.err
-    # Two trials are too few to say anything: it says so, and passes.
+    # One boot is too few to say anything: it says so, and does not pass.
     path = scenario(tmp_path, SCENARIO.replace("repeats: 5", "repeats: 1"))
     held = driver.run(path, "--baseline", str(baseline), "--fail-on", "change", seconds=600)
-    assert held.code == 0, held.err
-    assert "too few trials to say" in held.out
-    assert "baseline: kept" in held.out
+    assert held.code == 1, held.err
+    assert "too few boots to say" in held.out
+    assert "baseline: not decided" in held.out
 
 
 def test_ctrl_c_ends_all_that_run(tmp_path: Path) -> None:

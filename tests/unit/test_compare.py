@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,15 +19,18 @@ from orchestrator import summary
 from orchestrator.cli import compare as compare_module
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
-from orchestrator.report.differences import comparison_as_json, verdict_sentences
+from orchestrator.report.differences import comparison_as_json, heading, verdict_sentences
 from orchestrator.stats import Verdict
 from orchestrator.store import open_run
 from orchestrator.summary import CATALOGUE
 from orchestrator.verdict import ArmFigures, RunFigures, TrialFigures, compare_arms, compare_runs, figures_of
-from orchestrator.verdict.comparison import VARIES
+from orchestrator.verdict.likeness import VARIES
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
+FACTS = dict.fromkeys(("host_cpu", "host_kernel", "host_thp", "qemu", "libvirt", "image"), "x")
+# All parts of what an arm does: what is not said is noted.
+DOES = {"guest": '"debian-13"', "machine": '{"memory": 1}', "start": '"warm"', "steps": "[]"}
 RATE, TABLES = "workload_ops_per_second", "guest_page_table_bytes_end"
 
 
@@ -40,17 +44,17 @@ def arm(
             f"{name}-{repeat:02d}",
             repeat,
             seed=repeat,
-            state=state,
+            state=f"{state}.{repeat}" if state else "",
             metrics={RATE: 1000 + 300 * repeat + rng.normal(0, 5), TABLES: 100 * MIB + shift},
         )
         for repeat in range(1, trials + 1)
     )
-    known: dict[str, Any] = {"kernel": "6.12", "accel": "tcg", "does": {"steps": "[]"}}
+    known: dict[str, Any] = {"kernel": "6.12", "accel": "tcg", "does": DOES}
     return ArmFigures(name, trials=made, **(known | fields))
 
 
 def run(*arms: ArmFigures, name: str = "r1", **fields: Any) -> RunFigures:
-    known: dict[str, Any] = {"scenario": "s", "schema_version": 1, "commit": "c"}
+    known: dict[str, Any] = {"scenario": "s", "schema_version": 1, "commit": "c", "facts": FACTS}
     return RunFigures(run=name, arms=arms, **(known | fields))
 
 
@@ -81,6 +85,69 @@ def test_what_makes_a_pair() -> None:
     assert compare_runs(run(cold), run(arm("a", state=""), name="r2")).pairs[0].pairing == "none"
 
 
+def test_trials_of_one_boot_are_one_and_the_words_say_so() -> None:
+    one, other = (
+        replace(made, trials=tuple(replace(trial, state="key") for trial in made.trials))
+        for made in (arm("a"), arm("b", -8 * MIB))
+    )
+    found = compare_arms(run(one, other))
+    (pair,) = found.pairs
+    assert (pair.pairing, pair.units) == ("state", 1)
+    assert {(each.verdict, each.n, each.trials) for each in pair.metrics.values()} == {
+        (Verdict.TOO_FEW, 1, 6)
+    }
+    assert heading(found, pair) == "b against a: 6 pairs of trials of 1 boot, each two from the same boot"
+    assert verdict_sentences(found, pair)[0].startswith("6 trials of 1 boot of each arm: 1 boot to compare")
+    as_json = comparison_as_json(found)["pairs"][0]
+    assert (as_json["boots"], as_json["trials"]) == (
+        {"base": 1, "arm": 1, "pairs": 1},
+        {"base": 6, "arm": 6, "pairs": 6},
+    )
+    # One arm from one boot against one from boots of its own: the one is in all pairs.
+    (mixed,) = compare_arms(run(one, arm("b", state=""))).pairs
+    assert (mixed.pairing, mixed.units) == ("repeat", 1)
+
+
+def test_trials_that_come_twice_from_a_boot_average_to_one_pair() -> None:
+    twice = [
+        replace(made, trials=tuple(replace(one, state=f"k.{(one.repeat - 1) % 5}") for one in made.trials))
+        for made in (arm("a", trials=10), arm("b", -8 * MIB, trials=10))
+    ]
+    (pair,) = compare_arms(run(*twice)).pairs
+    rates = [[one.metrics[RATE] for one in made.trials] for made in twice]
+    assert (pair.metrics[RATE].n, pair.metrics[RATE].trials) == (5, 10)
+    assert pair.metrics[RATE].estimate == pytest.approx(np.mean(rates[1]) - np.mean(rates[0]))
+    between = np.subtract(rates[1], rates[0])
+    halves = (between[:5] + between[5:]) / 2
+    assert pair.metrics[RATE].effect == pytest.approx(halves.mean() / halves.std(ddof=1))
+
+
+def test_the_noise_floor_of_one_boot_is_not_known() -> None:
+    restores = [
+        replace(made, trials=tuple(replace(one, state="k.1") for one in made.trials))
+        for made in (arm("a"), arm("again"))
+    ]
+    assert compare_arms(run(*restores)).noise == {}
+    other = replace(restores[1], trials=tuple(replace(one, state="k.2") for one in restores[1].trials))
+    means = [np.mean(made.values(RATE)) for made in (restores[0], other)]
+    assert compare_arms(run(restores[0], other)).noise[RATE] == pytest.approx(abs(means[0] - means[1]))
+
+
+def test_lost_trials_are_told() -> None:
+    whole = arm("b", trials=8)
+    gone = replace(whole, trials=(), lost={one.trial: one.boot for one in whole.trials})
+    found = compare_arms(run(arm("a", trials=8), gone))
+    (pair,) = found.pairs
+    assert (
+        "Trials of 8 of 8 boots were lost, timed out or did not settle, against 0 of 8: more than chance."
+        in verdict_sentences(found, pair)
+    )
+    assert comparison_as_json(found)["pairs"][0]["lost"]["verdict"] == "different"
+    assert not any(
+        "lost" in said for said in verdict_sentences(found, compare_arms(run(arm("a"), arm("b"))).pairs[0])
+    )
+
+
 def test_a_lost_trial_takes_its_partner_out_of_the_pairs() -> None:
     whole = arm("b")
     short = replace(whole, trials=whole.trials[1:], left_out=(("b-01", "did not complete: lost"),))
@@ -89,11 +156,13 @@ def test_a_lost_trial_takes_its_partner_out_of_the_pairs() -> None:
     assert found.left_out == (("b-01", "did not complete: lost"),)
 
 
-def test_few_trials_get_a_warning_and_no_interval() -> None:
+def test_few_boots_get_a_warning_and_no_interval() -> None:
     found = compare_arms(run(arm("a", trials=4), arm("b", 8 * MIB, trials=4)))
     (pair,) = found.pairs
     assert {one.verdict for one in pair.metrics.values()} == {Verdict.TOO_FEW}
-    assert verdict_sentences(found, pair)[0].startswith("4 trials of each: too few to tell")
+    said = verdict_sentences(found, pair)[0]
+    assert said.startswith("4 trials of 4 boots of each arm: 4 boots to compare, too few to distinguish")
+    assert "At least 5 boots needed" in said
     assert comparison_as_json(found)["pairs"][0]["metrics"][TABLES]["interval"] is None
 
 
@@ -103,7 +172,7 @@ def test_identical_arms_are_the_noise_floor_and_no_difference() -> None:
     assert found.noise[TABLES] == 0
     assert 0 < found.noise[RATE] < 30  # of pairs; the repeats themselves differ by hundreds
     assert Verdict.DIFFERENT not in {one.verdict for one in found.pairs[0].metrics.values()}
-    assert not compare_arms(run(arm("a"), arm("b", does={"steps": "[1]"}))).noise
+    assert not compare_arms(run(arm("a"), arm("b", does={**DOES, "steps": "[1]"}))).noise
     assert not compare_arms(run(arm("a"), arm("b", kernel="7.3"))).noise
 
 
@@ -114,11 +183,11 @@ def test_identical_arms_are_the_noise_floor_and_no_difference() -> None:
         (run(arm("a", accel="kvm")), "", "acceleration of a: tcg against kvm"),
         (run(arm("a"), schema_version=2), "", "schema version: 1 against 2"),
         (run(arm("a"), scenario="t"), "", "scenario: s against t"),
-        (run(arm("a", does={"steps": "[1]"})), "steps", "steps of a is not the same"),
+        (run(arm("a", does={**DOES, "steps": "[1]"})), "steps", "steps of a: [] against [1]"),
     ],
 )
 def test_runs_that_differ_in_more_are_refused_unless_forced(other: RunFigures, varies: str, why: str) -> None:
-    with pytest.raises(BadInputError, match=why):
+    with pytest.raises(BadInputError, match=re.escape(why)):
         compare_runs(run(arm("a")), other)
     assert compare_runs(run(arm("a")), other, force=True).forced == (why,)
     assert comparison_as_json(compare_runs(run(arm("a")), other, force=True))["forced"] == [why]
@@ -169,7 +238,7 @@ def test_compare_of_one_run_fits_72_columns(
     table = [line for line in out.splitlines() if "MiB" in line or line.startswith("  ")]
     assert table
     assert max(map(len, table)) <= 72
-    assert "2 trials of each: too few" in out
+    assert "2 trials of 2 boots of each arm: 2 boots to compare, too few" in " ".join(out.split())
     (kept,) = [line.split() for line in out.splitlines() if line.strip().startswith("kept")]
     assert kept == ["kept", "426", "MiB", "422", "MiB", "-4", "MiB"]
 
@@ -195,7 +264,7 @@ def test_a_run_of_many_arms_ends_with_sentences_and_says_where_the_tables_are(
     directory = write_run(tmp_path, arms=arms, snapshots=False)
     summary.refresh(directory)
     out = after(lambda: compare_module.print_run_comparison(directory), capsys)
-    assert out.count("too few to tell a difference from chance") == 4
+    assert out.count("too few to distinguish a difference from") == 4
     assert "426 MiB" not in out
     assert out.splitlines()[-1].startswith(f"next: orchestrator compare {directory}")
     alone = write_run(tmp_path, "alone", arms=ARMS[:1], snapshots=False)
@@ -257,7 +326,7 @@ def test_a_run_that_an_older_version_wrote_can_be_compared(
     assert "left_out" not in (reference / "summary.csv").read_text().splitlines()[0]
     code, out, _ = typed(capsys, "compare", kept, "--results", tmp_path)
     assert code == 0
-    assert "1 trial of each: too few" in out
+    assert "1 trial of 1 boot of each arm: 1 boot to compare, too few" in out
     assert typed(capsys, "report", kept, "--results", tmp_path)[0] == 0
 
 

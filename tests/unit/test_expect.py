@@ -18,7 +18,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.report.junit import write_junit
 from orchestrator.run.execute import judged as exit_code_of
 from orchestrator.store import open_run
-from orchestrator.verdict import judge
+from orchestrator.verdict import Judgement, judge
 
 MIB = 1 << 20
 KEPT, RATE = "unplug_shortfall_bytes", "workload_ops_per_second"
@@ -99,14 +99,79 @@ NOT_MET = [
 ]
 
 
+ENDS = [
+    {"metric": "outcome", "arm": "6.12", "one_of": ["completed"]},
+    {"metric": "unplug_outcome", "arm": "6.12", "one_of": ["done", "partial"]},
+]
+
+
+def ends(
+    tmp_path: Path, arm: str = "6.12", *, after: str = "completed", unplug: str = "partial"
+) -> list[Judgement]:
+    """How ENDS are judged where the first trial of 6.12 ended so."""
+    expected = [{**one, "arm": arm} for one in ENDS]
+    directory = judged(tmp_path, *expected)
+    path = directory / "trials" / "6.12-01" / "events.jsonl"
+    text = path.read_text().replace('"outcome": "completed"', f'"outcome": "{after}"')
+    path.write_text(text.replace('"outcome": "partial"', f'"outcome": "{unplug}"'))
+    summary.refresh(directory)
+    run = open_run(directory)
+    return judge(run, summary.load(run))
+
+
+def test_how_each_trial_is_to_end(tmp_path: Path) -> None:
+    good = ends(tmp_path / "1")
+    assert [one.met for one in good] == [True, True]
+    assert [one.words for one in good] == [
+        "outcome of 6.12 completed",
+        "unplug_outcome of 6.12 done or partial",
+    ]
+    lost, settled = ends(tmp_path / "2", after="lost")
+    assert (lost.met, settled.met) == (False, True)
+    assert lost.found == "lost (1 of 2 trials), completed (1 of 2 trials)"
+    _, moving = ends(tmp_path / "3", unplug="timeout")
+    assert (moving.met, moving.found) == (False, "timeout (1 of 2 trials), partial (1 of 2 trials)")
+    assert [one.met for one in ends(tmp_path / "4", "gone")] == [False, False], "an arm without trials"
+
+
+def test_a_trial_that_never_began_did_not_end_well(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, repeats=2, trials=2, snapshots=False, expect=ENDS)
+    summary.refresh(directory)
+    run = open_run(directory)
+    assert [one.found for one in judge(run, summary.load(run))] == [
+        "completed (1 of 2 trials), never began (1 of 2 trials)",
+        "partial (1 of 2 trials), never began (1 of 2 trials)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("metric: outcome, arm: a, one_of: complete", "'complete' is no outcome; did you mean 'completed'?"),
+        ("metric: outcome, arm: a", "there is no bound; add one_of"),
+        ("metric: outcome, arm: a, at_most: 5", "a word has no bounds; write one_of: [...]"),
+        (f"metric: {KEPT}, arm: a, one_of: done", "is a number; bound it by at_most or at_least"),
+        ("metric: outcome, arm: a, one_of: []", "at least 1 item"),
+    ],
+)
+def test_faults_of_words(tmp_path: Path, text: str, fault: str) -> None:
+    assert any(fault in found for found in faults(tmp_path, line(text))), faults(tmp_path, line(text))
+
+
+def test_words_are_in_the_plan(tmp_path: Path) -> None:
+    plan = make_plan(load(tmp_path, line("metric: unplug_outcome, arm: a, one_of: done")))
+    assert plan.expect[0].one_of == ["done"]
+    assert Plan.from_json(plan.to_json()) == plan
+
+
 def test_what_came_is_held_against_it(tmp_path: Path) -> None:
     run = open_run(judged(tmp_path, *MET, *NOT_MET))
     found = judge(run, summary.load(run))
     assert [one.met for one in found] == [True] * len(MET) + [False] * len(NOT_MET)
     assert found[0].words == "unplug_shortfall_bytes of 7.3-pt-reclaim at most 422 MiB"
     assert [one.found for one in found[len(MET) :]] == [
-        "422 MiB (median of 2)",
-        "-4 MiB (mean of 2 pairs)",
+        "422 MiB (median of 2 trials of 2 boots)",
+        "-4 MiB (mean of 2 pairs of trials, 2 of boots)",
         "no trial of 6.12 that counts has a reading",
         "no trial of gone that counts has a reading",
         "it is what was asked for, not what came of it",

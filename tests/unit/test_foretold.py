@@ -77,9 +77,18 @@ def test_pairs_are_of_the_same_repeat_and_have_an_interval(tmp_path: Path) -> No
     assert (row.first, row.second, row.pairs) == ("old", "new", 2)
     assert (row.foretold_bytes, row.freed_bytes, row.left_bytes) == (2050 * 4096, 2000 * 4096, 10 * 4096)
     assert row.apart == pytest.approx(0.025)
-    assert row.interval
-    assert row.interval.low < 0 < row.interval.high
+    assert row.interval is None, "of two pairs"
     assert "2.50 % apart" in row.sentence
+    many = [
+        [trial(name, number, tables + 20 * number, freed) for number in range(1, 6)]
+        for name, tables, freed in (("new", 1000, 10), ("old", 3010, 2050))
+    ]
+    (row,) = foretold(view(tmp_path / "many", *many))
+    assert row.interval
+    assert row.interval.low == row.interval.high == pytest.approx(row.apart)
+    restores = [[replace(one, state=arm[0].arm) for one in arm] for arm in many]
+    (row,) = foretold(view(tmp_path / "restores", *restores))
+    assert row.interval is None, "all pairs are of the same two boots"
     left_out = [replace(one, left_out="did not complete") for one in new]
     assert foretold(view(tmp_path / "2", left_out, old)) == []
 

@@ -25,6 +25,7 @@ from orchestrator.stats import Interval, difference
 from orchestrator.store import open_run
 from orchestrator.summary import CATALOGUE
 from orchestrator.verdict import (
+    LOST,
     ArmFigures,
     Change,
     Gate,
@@ -95,12 +96,19 @@ def test_chance_passes() -> None:
     assert "by no more than chance" in outcome_sentences(outcome)[-1]
 
 
-def test_too_few_trials_are_undecided_and_say_so() -> None:
+def test_too_few_boots_are_undecided_say_so_and_do_not_pass() -> None:
     outcome = Gate(BASE, "change").judge(run(900.0, trials=4))
     assert {one.word for one in outcome.changes} == {"undecided"}
-    assert outcome.passed
-    assert "too few trials to say" in outcome_sentences(outcome)[0]
-    assert verdict_line(outcome) == ("poor", "baseline: kept, for nothing could be decided (base)")
+    assert outcome.undecided_arms == ("a",)
+    assert not outcome.passed, "no worse than the baseline is what a pass would say"
+    said = "\n".join(outcome_sentences(outcome))
+    assert (
+        "too few boots to say: 8 trials of 8 boots and 4 trials of 4 boots (4 to compare, at least 5" in said
+    )
+    line = "baseline: not decided, there are too few boots or readings of a (base)"
+    assert verdict_line(outcome) == ("bad", line)
+    assert verdict_line(replace(outcome, fail_on="nothing")) == ("poor", line)
+    assert any("`boots` of at least 5" in words for words in next_words(outcome, "r1"))
 
 
 def test_what_cannot_be_compared_fails_and_says_why() -> None:
@@ -122,7 +130,7 @@ def test_a_baseline_of_something_else_is_told_before_anything_runs() -> None:
     Gate(base).must_fit(plan)
     for other, why in (
         ({"scenario": "other"}, "scenario: nightly against other"),
-        ({"guest": "debian-14"}, "guest of a is not the same"),
+        ({"guest": "debian-14"}, 'guest of a: "debian-13" against "debian-14"'),
         ({"arms": [{"name": "b"}]}, "no arm in common"),
     ):
         with pytest.raises(BadInputError, match=why):
@@ -168,17 +176,103 @@ def test_the_level_is_that_of_compare() -> None:
     assert words(Gate(BASE, level=0.001), slightly)[SHORTFALL] == "none"
 
 
-def test_what_is_gone_is_undecided_and_not_silently_left_out() -> None:
-    outcome = Gate(BASE, "regression").judge(arm_with(run(100.0, seed=3), **{SHORTFALL: 100.0 * MIB}))
-    gone = {one.metric: one.reason for one in outcome.changes if one.word == "undecided"}
-    assert gone == {ACHIEVED: "no reading in a", NEEDED: "no reading in a"}
-    assert outcome.passed
-    said = f"Undecided of a: {NEEDED} and {ACHIEVED}: no reading in a."
-    assert said in outcome_sentences(outcome)
+def test_what_is_gone_is_a_regression() -> None:
+    night = arm_with(run(100.0, seed=3), **{SHORTFALL: 100.0 * MIB})
+    night = replace(night, arms=(replace(night.arms[0], gaps={ACHIEVED: "no unplug step ended"}),))
+    outcome = Gate(BASE, "regression").judge(night)
+    gone = {one.metric: one.reason for one in outcome.failing}
+    assert gone == {ACHIEVED: "no reading in a: no unplug step ended", NEEDED: "no reading in a"}
+    assert not outcome.passed
+    assert f"Regression: {NEEDED} of a: no reading in a." in outcome_sentences(outcome)
     two = replace(BASE, arms=(*BASE.arms, replace(BASE.arms[0], name="b")))
     lost = [one for one in Gate(two).judge(run(100.0)).changes if one.arm == "b"]
-    assert {(one.word, one.reason) for one in lost} == {("undecided", "no trial of the arm was begun")}
-    assert len(lost) == 3
+    assert {(one.word, one.reason) for one in lost} == {("regression", "no trial of the arm was begun")}
+    assert len(lost) == 4
+
+
+TIMEOUT = "had not settled: unplug to 0 B"
+
+
+def losing(figures: RunFigures, lost: int, *, why: str = TIMEOUT) -> RunFigures:
+    """The run, of which the first trials timed out."""
+    (arm,) = figures.arms
+    gone, left = arm.trials[:lost], arm.trials[lost:]
+    left_out = tuple((one.trial, why) for one in gone)
+    return replace(
+        figures,
+        arms=(replace(arm, trials=left, left_out=left_out, lost={one.trial: one.boot for one in gone}),),
+    )
+
+
+@pytest.mark.parametrize("why", [TIMEOUT, "did not complete: lost", "did not complete: boot-timeout"])
+def test_eight_that_time_out_are_a_regression(why: str) -> None:
+    outcome = Gate(BASE, "regression").judge(losing(run(100.0, seed=3), 8, why=why))
+    assert not outcome.passed
+    assert outcome.undecided_arms == ()
+    assert {one.word for one in outcome.changes} == {"regression"}
+    said = outcome_sentences(outcome)
+    assert (
+        "Regression: trials_lost of a: trials of 8 of 8 boots were lost, timed out or did not settle, "
+        "0 of 8 before." in said
+    )
+    assert f"Regression: {SHORTFALL} of a: no trial of a counts." in said
+    assert verdict_line(outcome)[0] == "bad"
+
+
+def test_eight_that_time_out_are_one_also_where_they_are_of_one_boot_or_the_baseline_is_old() -> None:
+    (arm,) = BASE.arms
+    restores = replace(
+        BASE, arms=(replace(arm, trials=tuple(replace(one, state="s") for one in arm.trials)),)
+    )
+    old = replace(BASE, arms=(replace(arm, lost=None),))
+    for base in (restores, old):
+        assert not Gate(base, "regression").judge(losing(restores, 8)).passed
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "word"),
+    [(0, 1, "none"), (0, 11, "regression"), (6, 7, "none"), (11, 0, "improvement")],
+)
+def test_clearly_more_lost_trials_are_a_regression_and_chance_is_not(
+    before: int, now: int, word: str
+) -> None:
+    base, night = (run(100.0, seed=seed, trials=20, name=f"r{seed}") for seed in (1, 3))
+    outcome = Gate(losing(base, before), "regression").judge(losing(night, now))
+    (lost,) = (one for one in outcome.changes if one.metric == LOST)
+    assert lost.word == word
+    assert (lost.before, lost.after) == (before, now)
+    assert outcome.passed is (word != "regression")
+
+
+def test_what_was_interrupted_is_not_lost() -> None:
+    assert not any(
+        one.metric == LOST
+        for why in ("is a warm-up", "did not complete: interrupted")
+        for one in Gate(BASE).judge(replace_lost(losing(run(100.0, seed=3), 1, why=why))).changes
+    )
+
+
+def replace_lost(figures: RunFigures) -> RunFigures:
+    """As a baseline of an older version has it, which says only why a trial is left out."""
+    return replace(figures, arms=tuple(replace(arm, lost=None) for arm in figures.arms))
+
+
+def test_a_night_of_restores_of_one_boot_is_not_passed() -> None:
+    (arm,) = run(100.0, seed=3).arms
+    one_boot = replace(arm, trials=tuple(replace(one, state="key.1") for one in arm.trials))
+    outcome = Gate(BASE, "regression").judge(replace(BASE, run="r1", arms=(one_boot,)))
+    assert outcome.undecided_arms == ("a",)
+    assert not outcome.passed
+    assert "8 trials of 8 boots and 8 trials of 1 boot (1 to compare" in " ".join(outcome_sentences(outcome))
+
+
+def test_an_arm_of_which_nothing_could_be_decided_fails_beside_one_that_is_kept() -> None:
+    (arm,) = BASE.arms
+    few = replace(arm, name="b", trials=arm.trials[:4])
+    base, night = (replace(one, arms=(one.arms[0], few)) for one in (BASE, run(100.0, seed=3)))
+    outcome = Gate(base, "regression").judge(night)
+    assert (outcome.undecided_arms, outcome.passed) == (("b",), False)
+    assert replace(outcome, fail_on="nothing").passed
 
 
 def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -327,7 +421,7 @@ def played(folder: Path, trials: Trials) -> tuple[Plan, Gate]:
     [
         ((Change("a", SHORTFALL, "regression", 1.0),), "", 1),
         ((Change("a", SHORTFALL, "improvement", -1.0),), "", 0),
-        ((Change("a", SHORTFALL, "undecided", reason="few"),), "", 0),
+        ((Change("a", SHORTFALL, "undecided", reason="few"),), "", 1),
         ((), "kernel of a", 1),
     ],
 )
@@ -351,7 +445,7 @@ def test_exit_code_and_folder_say_what_the_gate_found(
 def test_a_baseline_that_does_not_fit_is_refused_before_anything_runs(tmp_path: Path, trials: Trials) -> None:
     _, gate = played(tmp_path, trials)
     other = plan("  - wait: {time: 2s}\n")
-    with pytest.raises(BadInputError, match="steps of a is not the same"):
+    with pytest.raises(BadInputError, match=r"steps of a: step 1\.wait\.time 1\.0 against 2\.0"):
         execute_plan(other, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate)
     assert trials.ran == []
     assert not (tmp_path / "second").exists()

@@ -27,7 +27,7 @@ KIB = 1 << 10
 COUNTS = SecondLevelCounts(
     tables=372, last_level=361, unlinked=42, empty=204, empty_all_levels=206, zero_page=210, lru=300, drop=361
 )
-EMPTIED = (1480, 1500, 1540)  # KiB, in each trial
+EMPTIED = (1480, 1490, 1500, 1530, 1540)  # KiB, in each trial
 
 
 def write_trial(trial: TrialWriter, emptied: int) -> None:
@@ -61,7 +61,7 @@ def write_trial(trial: TrialWriter, emptied: int) -> None:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     meta = {**META, "accel": "kvm", "second_level": "NPT"}
-    writer = RunWriter.create(tmp_path_factory.mktemp("results"), "r1", plan_json(ARMS[:1], repeats=3), meta)
+    writer = RunWriter.create(tmp_path_factory.mktemp("results"), "r1", plan_json(ARMS[:1], repeats=5), meta)
     for number, emptied in enumerate(EMPTIED, start=1):
         with writer.trial(f"{ARMS[0].name}-{number:02d}") as trial:
             write_trial(trial, emptied)
@@ -118,10 +118,10 @@ def test_the_table_has_medians_and_an_interval_of_the_ratio(directory: Path) -> 
     run = open_run(directory)
     view = view_run(run, summary.load(run))
     booted, emptied = moment_rows(view)
-    assert (booted.first, emptied.first, emptied.trials) == (True, False, 3)
+    assert (booted.first, emptied.first, emptied.trials, emptied.boots) == (True, False, 5, 5)
     assert emptied.measured.text == "1.465 MiB"
     ratios = np.array(EMPTIED) / 736
-    interval = of_few(ratios)
+    interval = of_few(ratios, range(5))
     assert interval is not None
     assert emptied.ratio.text == f"{ratios.mean():.2f} [{interval.low:.2f}, {interval.high:.2f}]"
     assert emptied.ranges.text == ""
@@ -135,13 +135,6 @@ def test_the_answer_names_the_moment_at_which_most_was_kept(directory: Path) -> 
     sentences = answer(view_run(run, summary.load(run)))
     (said,) = (one for one in sentences if "second-level" in one)
     assert said.endswith("what is needed: 2.0 times with 6.12 (emptied).")
-
-
-def test_students_interval_of_three() -> None:
-    interval = of_few(np.array([1.0, 2.0, 3.0]))
-    assert interval is not None
-    assert interval.low == pytest.approx(2 - 4.302653 / np.sqrt(3), rel=1e-5)
-    assert of_few(np.array([1.0])) is None
 
 
 def test_show_and_report_have_it(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

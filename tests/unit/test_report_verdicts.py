@@ -54,12 +54,12 @@ def rows(section: html.HtmlElement) -> list[list[str]]:
 def test_one_trial_of_each_gets_a_warning_and_no_interval(tmp_path: Path) -> None:
     page = page_of(write_run(tmp_path, snapshots=False))
     first = text_of(page.get_element_by_id("answer"))
-    assert "1 trial of each: too few to tell a difference from chance, so there are no intervals" in first
+    assert "1 trial of 1 boot of each arm: 1 boot to compare, too few to distinguish a difference" in first
     assert "more than chance" not in first
     assert "95 %" not in first
     (row,) = rows(page.get_element_by_id("answer"))
     assert row[:2] == ["7.3-pt-reclaim", "+4 MiB"]
-    assert {row[-1] for row in rows(page.get_element_by_id("differences"))} == {"too few trials to say"}
+    assert {row[-1] for row in rows(page.get_element_by_id("differences"))} == {"too few boots to say"}
     specs = json.loads(page.xpath("//script[@id='charts']/text()")[0])
     assert "low" not in values(specs["chart-differences-0"])[0]
 

@@ -12,11 +12,14 @@ from orchestrator.stats import (
     FEWEST,
     LEVEL,
     POWER,
+    Counts,
     Difference,
     Sample,
     Verdict,
+    averaged,
+    connected,
     differences,
-    spread_of,
+    of_few,
 )
 from orchestrator.stats import interval as intervals
 from orchestrator.stats import tests as significance
@@ -76,22 +79,138 @@ def test_the_check_of_false_alarms_can_fail() -> None:
     assert float((raw <= LEVEL).any(axis=-1).mean()) > at_most(LEVEL)  # not adjusted: 1 - 0.95**12
 
 
-@pytest.mark.parametrize("trials", [FEWEST, 6, 12])
+# Which boot each of the eight trials of a night starts from.
+EIGHT_BOOTS, ONE_BOOT = tuple(range(8)), (0,) * 8
+LAYOUTS = (
+    EIGHT_BOOTS,
+    (0, 1, 2, 3, 4, 0, 1, 2),  # five boots in turn: some twice
+    (0, 0, 0, 1, 2, 3, 4, 5),
+    (0, 0, 1, 1, 2, 2, 3, 3),
+    ONE_BOOT,
+)
+
+
+def nested(rng: np.random.Generator, boots: tuple[int, ...], ratio: float) -> Floats:
+    """Nights of metrics of trials, of which those of one boot share what is the boot's own."""
+    shape = (RUNS, METRICS, len(boots))
+    of_boot = rng.normal(0, ratio, (RUNS, METRICS, max(boots) + 1))
+    return of_boot[..., list(boots)] + rng.normal(0, 1, shape)
+
+
+@pytest.mark.parametrize("ratio", [0, 0.25, 0.5, 1])
+@pytest.mark.parametrize("boots", LAYOUTS, ids=str)
 @pytest.mark.parametrize("paired", [True, False])
-def test_the_detectable_difference_is_found_as_often_as_promised(trials: int, paired: bool) -> None:
-    deviation, runs = 7.0, 4000
-    rng = np.random.default_rng(trials)
-    first, second = (rng.normal(0, deviation, (runs, METRICS, trials)) for _ in range(2))
-    if paired:
-        first[:] = 0
-        freedom, error = trials - 1.0, deviation / np.sqrt(trials)
-    else:  # Welch's degrees of freedom are of the sample: those of a typical one
-        freedom = float(significance.from_groups(first, second).freedom.mean())
-        error = deviation * np.sqrt(2 / trials)
-    second[:, 0] += significance.detectable(error, freedom, LEVEL / METRICS)
-    estimate = significance.from_pairs(second) if paired else significance.from_groups(first, second)
-    found = float((significance.holm(significance.p_values(estimate))[:, 0] <= LEVEL).mean())
+def test_boots_that_differ_raise_no_false_alarm(boots: tuple[int, ...], ratio: float, paired: bool) -> None:
+    rng = np.random.default_rng([len(set(boots)), int(100 * ratio)])
+    # Pairs of trials of a run are of boots of their own, too, be they of one arm or of two.
+    first, second = (averaged(nested(rng, boots, ratio), boots) for _ in range(2))
+    one = Sample((1.0,) * 8, (2.0,) * 8, paired, boots=(boots, boots))
+    assert one.enough is (len(set(boots)) >= FEWEST)
+    if not one.enough:  # nothing is said, so nothing that is false
+        assert differences({"x": one})["x"].verdict is Verdict.TOO_FEW
+        return
+    share = alarms(first, second, paired=paired, resolution=0)
+    assert share <= at_most(LEVEL)
+    if len(set(boots)) == len(boots):
+        assert share >= LEVEL / 2
+
+
+@pytest.mark.parametrize(("ratio", "false_alarms"), [(0.25, 0.16), (0.5, 0.54), (1, 0.98)])
+def test_trials_of_one_boot_as_the_unit_raise_many(ratio: float, false_alarms: float) -> None:
+    """What the test above would see if it could see nothing else: each trial taken for a boot of its own."""
+    rng = np.random.default_rng(7)
+    first, second = (nested(rng, ONE_BOOT, ratio) for _ in range(2))
+    share = alarms(first, second, paired=False, resolution=0)
+    assert share == pytest.approx(false_alarms, abs=0.05)
+    assert share > at_most(LEVEL)
+
+
+def test_trials_average_within_a_boot() -> None:
+    values = np.array([[1.0, 10.0, 3.0, 20.0, 5.0], [0.0, 0.0, 0.0, 4.0, 6.0]])
+    assert averaged(values, "abaca").tolist() == [[3.0, 10.0, 20.0], [2.0, 0.0, 4.0]]
+    sample = Sample(tuple(values[0]), tuple(values[1]), False, boots=(tuple("abaca"), tuple("abcde")))
+    found = differences({"x": sample})["x"]
+    assert (found.n, found.trials, found.estimate) == (3, 5, 2.0 - 11.0)
+
+
+def test_pairs_that_share_a_boot_of_either_side_are_one() -> None:
+    assert connected([("a", "x"), ("b", "y"), ("a", "x")]) == (0, 1, 0)
+    assert connected([("a", "x"), ("b", "x"), ("c", "z"), ("c", "w")]) == (0, 0, 1, 1)
+    assert connected([("a", "x"), ("b", "y"), ("b", "x")]) == (0, 0, 0)
+    # The same boot on both sides is what makes a pair; it does not tie one pair to another.
+    assert connected([("a", "a"), ("b", "b")]) == (0, 1)
+
+
+def printed(estimate: significance.Estimate) -> Floats:
+    """What is printed as detectable, of many experiments at once; Welch's freedom is each one's own."""
+    grid = np.linspace(estimate.freedom.min(), estimate.freedom.max(), 24)
+    factors = [significance.detectable(1.0, float(freedom), LEVEL / METRICS) for freedom in grid]
+    return np.interp(estimate.freedom, grid, factors) * estimate.error
+
+
+@pytest.mark.parametrize("boots", [FEWEST, 6, 8, 12])
+@pytest.mark.parametrize("paired", [True, False])
+def test_what_is_printed_as_detectable_is_found_as_often_as_it_says(boots: int, paired: bool) -> None:
+    """An experiment estimates its spread and prints a difference; the next one has that difference in it."""
+    runs = 4000
+    rng = np.random.default_rng(boots)
+
+    def estimated(shift: Floats) -> significance.Estimate:
+        first, second = (rng.normal(0, 7, (runs, METRICS, boots)) for _ in range(2))
+        second[:, 0] += shift[:, None]
+        if paired:
+            return significance.from_pairs(second - first)
+        return significance.from_groups(first, second)
+
+    said = printed(estimated(np.zeros(runs)))[:, 0]
+    again = estimated(said)
+    found = float((significance.holm(significance.p_values(again))[:, 0] <= LEVEL).mean())
     assert found == pytest.approx(POWER, abs=0.03)
+    if boots == FEWEST and paired:
+        # The estimate taken for the truth promises more than it keeps.
+        critical, freedom = scipy_stats.t.isf(LEVEL / METRICS / 2, boots - 1), boots - 1
+        shifts = np.linspace(0, 20, 2001)
+        as_truth = shifts[np.searchsorted(scipy_stats.nct.sf(critical, freedom, shifts), POWER)]
+        share = as_truth / significance.detectable(1.0, freedom, LEVEL / METRICS)
+        kept = significance.p_values(estimated(said * share))[:, 0] <= LEVEL / METRICS
+        assert kept.mean() < POWER - 0.08
+
+
+@pytest.mark.parametrize("counts", [(0, 8, 8, 8), (1, 8, 5, 9), (5, 5, 0, 5), (3, 10, 4, 12)])
+def test_p_of_counts_agrees_with_scipy(counts: tuple[int, int, int, int]) -> None:
+    first, of_first, second, of_second = counts
+    table = [[second, of_second - second], [first, of_first - first]]
+    less, more = (scipy_stats.fisher_exact(table, alternative=side).pvalue for side in ("less", "greater"))
+    assert significance.p_of_counts(*counts) == pytest.approx(min(1, 2 * min(less, more)))
+
+
+def test_losses_share_the_level_with_the_metrics() -> None:
+    rng = np.random.default_rng(3)
+    noisy = {
+        f"m{i}": Sample(tuple(rng.normal(0, 1, 6)), tuple(rng.normal(0, 1, 6)), paired=False)
+        for i in range(3)
+    }
+    lost = differences({**noisy, "lost": Counts(0, 8, 8, 8)})["lost"]
+    assert lost.verdict is Verdict.DIFFERENT
+    assert lost.p_adjusted == pytest.approx(4 * significance.p_of_counts(0, 8, 8, 8))
+    assert differences({"lost": Counts(0, 8, 1, 8)})["lost"].verdict is Verdict.NONE_DETECTED
+    assert {differences({"lost": Counts(n, 8, n, 8)})["lost"].verdict for n in (0, 8)} == {Verdict.SAME}
+    assert differences({**noisy, "lost": Counts(0, 8, 0, 8)})["m0"].p_adjusted == pytest.approx(
+        differences(noisy)["m0"].p_adjusted
+    )
+
+
+def test_few_boots_have_no_interval_however_many_trials_they_have() -> None:
+    rng = np.random.default_rng(8)
+    values = rng.normal(10, 1, 20)
+    assert of_few(values, ["one"] * 20) is None
+    assert of_few(values, [number % 4 for number in range(20)]) is None
+    found = of_few(values, [number % 5 for number in range(20)])
+    assert found is not None
+    low, high = scipy_stats.t.interval(
+        0.95, 4, loc=values.mean(), scale=scipy_stats.sem([values[n::5].mean() for n in range(5)])
+    )
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_a_planted_difference_is_found_and_the_others_are_not() -> None:
@@ -149,7 +268,7 @@ def only(
     return differences({"x": Sample(tuple(first), tuple(second), paired, resolution)})["x"]
 
 
-def test_few_trials_get_no_interval() -> None:
+def test_few_boots_get_no_interval() -> None:
     found = only([1.0, 2.0, 3.0, 4.0], [100.0, 101.0, 99.0, 104.0])
     assert (found.verdict, found.n) == (Verdict.TOO_FEW, 4)
     assert found.estimate == 98.5
@@ -211,13 +330,3 @@ def test_p_agrees_with_scipy(paired: bool) -> None:
         ours = significance.p_values(significance.from_groups(first, second))
         theirs = scipy_stats.ttest_ind(second, first, equal_var=False).pvalue
     assert float(ours) == pytest.approx(theirs)
-
-
-def test_spread_of_nothing_is_nothing() -> None:
-    assert spread_of([]) is None
-    one = spread_of([3.0])
-    assert one is not None
-    assert (one.n, one.low, one.median, one.high) == (1, 3.0, 3.0, 3.0)
-    several = spread_of([4.0, 1.0, 2.0, 3.0, 10.0])
-    assert several is not None
-    assert (several.median, several.lower_quartile, several.upper_quartile) == (3.0, 2.0, 4.0)
