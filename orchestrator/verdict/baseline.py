@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -40,7 +41,9 @@ def write_baseline(path: Path, figures: RunFigures) -> None:
             f"{path} is there and is no baseline: it is not written over",
             hint="give another name, or remove it first",
         )
-    file = _File(baseline=FORMAT, figures=figures)
+    # What it does not have, it asks of no other run: the reasons are of no use there.
+    arms = tuple(replace(arm, gaps={}) for arm in figures.arms)
+    file = _File(baseline=FORMAT, figures=replace(figures, arms=arms))
     replace_text(path, file.model_dump_json(indent=1) + "\n")
 
 

@@ -32,7 +32,7 @@ from orchestrator.summary import METRIC, METRICS
 # A word of nothing but 0: `0`, `0.0`, `+0.00`; no part of a date, a version, a name or a larger number.
 ZERO = re.compile(r"(?<![\w.,:/])0(?:[.,]0+)?(?![\w,:/]|\.\d)")
 # What is counted by the program itself, and may well be 0.
-COUNTED = {"exit_code", "tested", "trials_done"}
+COUNTED = {"lost", "exit_code", "tested", "trials_done"}
 EXPECT = [{"metric": "second_level_bytes", "arm": "old", "at_most": float(1 << 20)}]
 VARIANTS = [(), *((action,) for action in STEPS), tuple(STEPS)]
 

@@ -65,7 +65,9 @@ def test_one_dimm_more_in_every_trial_is_no_proof() -> None:
                 accel="tcg",
                 does=described,
                 trials=tuple(
-                    TrialFigures(f"{name}-{repeat}", repeat, 1, "s", {ACHIEVED.name: float(4 * GIB - less)})
+                    TrialFigures(
+                        f"{name}-{repeat}", repeat, 1, f"s.{repeat}", {ACHIEVED.name: float(4 * GIB - less)}
+                    )
                     for repeat in range(1, FEWEST + 1)
                 ),
             )
