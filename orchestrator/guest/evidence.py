@@ -11,9 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, walk
-from orchestrator.model.entries import ACCESSED, DIRTY, PFN_MASK, PFN_SHIFT, PRESENT
+from orchestrator.model.entries import ACCESSED, DIRTY, PFN_MASK, PFN_SHIFT, PRESENT, PSE, USER
 from orchestrator.model.frame_class import MOVABLE, FrameClass
-from orchestrator.model.frames import classify_flags, tails_and_heads
+from orchestrator.model.frames import (
+    KPF_ANON,
+    KPF_HUGE,
+    KPF_ZERO_PAGE,
+    classify_flags,
+    flag_set,
+    tails_and_heads,
+)
 from orchestrator.model.snapshot import I64, U8, U32, U64, Bool, Evidence
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
@@ -148,6 +155,58 @@ def find_evidence(raw: RawEvidence, flags: U64) -> U8:
     return evidence
 
 
+@dataclass(frozen=True)
+class Deposits:
+    """Page tables `pfn` (sorted) that are kept for huge pages, each with the PMD table `below` which it is.
+
+    `huge_mappings` counts those of anonymous memory, each of which has one: from the contents of tables,
+    which know nothing of deposits. `read` is False without struct pages, and where there are mappings and
+    none of their tables was found: a kernel for fewer than four processors keeps them elsewhere
+    (USE_SPLIT_PMD_PTLOCKS).
+    """
+
+    pfn: I64
+    below: I64
+    huge_mappings: int
+    read: bool
+
+
+def find_deposits(raw: RawEvidence | None, flags: U64, tables: I64, entries: U64) -> Deposits:
+    """Deposited ones among the page tables `tables` (sorted frames), with all non-zero `entries` of these.
+
+    pgtable_trans_huge_deposit() (mm/pgtable-generic.c): the struct page of a PMD table points at that of the
+    last one deposited (pmd_huge_pte, behind the padding that is lru.next elsewhere: struct ptdesc,
+    include/linux/mm_types.h), and from there they are a ring by their lru.
+    """
+    mappings = _huge_anonymous(flags, entries)
+    if raw is None:
+        nothing = np.empty(0, dtype=np.int64)
+        return Deposits(nothing, nothing, mappings, read=False)
+    pages = _StructPages.of(raw, len(flags))
+    is_table = np.zeros(len(flags), dtype=np.bool_)
+    is_table[tables] = True
+    below = np.full(len(flags), -1, dtype=np.int64)
+    owner = tables
+    at = pages.index(pages.lru_prev[tables] + np.uint64(raw.layout.lru))
+    while len(at):
+        fresh = (at >= 0) & is_table[at]
+        fresh[fresh] = below[at[fresh]] < 0
+        at, owner = at[fresh], owner[fresh]
+        below[at] = owner
+        at = pages.index(pages.lru_next[at])
+    found = np.flatnonzero(below >= 0).astype(np.int64)
+    return Deposits(found, below[found], mappings, read=bool(len(found)) or not mappings)
+
+
+def _huge_anonymous(flags: U64, entries: U64) -> int:
+    """How many of `entries` map a huge page of anonymous memory, or the huge zero page."""
+    wanted = np.uint64(PRESENT | PSE | USER)
+    huge = entries[(entries & wanted) == wanted]
+    pfn = ((huge >> np.uint64(PFN_SHIFT)) & np.uint64(PFN_MASK)).astype(np.int64) & -ENTRIES_PER_TABLE
+    of = flags[pfn[pfn < len(flags)]]
+    return int((flag_set(of, KPF_ANON, KPF_ZERO_PAGE) & ~flag_set(of, KPF_HUGE)).sum())
+
+
 def _stacks(vpn: I64) -> Bool:
     """Which of the pages belong to a kernel stack: an area of just the size and alignment of one.
 
@@ -233,7 +292,7 @@ class _StructPages:
         kernel = (self.lru_next >> np.uint64(63) != 0) & (
             (self.lru_next & np.uint64(0xFFFF << 48)) != np.uint64(_POISON_BITS)
         )
-        single = (self.lru_next == self.lru_prev) & kernel & (self._index(self.lru_next) < 0)
+        single = (self.lru_next == self.lru_prev) & kernel & (self.index(self.lru_next) < 0)
         heads = unused & (
             self._points_back(self.lru_next, self.lru_prev)
             | self._points_back(self.lru_prev, self.lru_next)
@@ -248,7 +307,7 @@ class _StructPages:
             found[:whole].reshape(-1, size)[chunk] = True
         return found
 
-    def _index(self, pointer: U64) -> I64:
+    def index(self, pointer: U64) -> I64:
         """The frame whose lru field is at `pointer`; -1 where that is no struct page's."""
         offset = (pointer - self.address[0]).astype(np.int64)
         size = int(self.address[1] - self.address[0])
@@ -256,6 +315,6 @@ class _StructPages:
         return np.where(inside, offset // size, -1)
 
     def _points_back(self, forth: U64, back: U64) -> Bool:
-        at = self._index(forth)
+        at = self.index(forth)
         found: Bool = (at >= 0) & (back[at] == self.address)
         return found

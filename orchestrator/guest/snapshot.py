@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import GuestError, GuestLostError
 from orchestrator.guest.boot import Guest
-from orchestrator.guest.evidence import RawEvidence, find_evidence, memory_map, read_evidence
+from orchestrator.guest.evidence import RawEvidence, find_deposits, find_evidence, memory_map, read_evidence
 from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, parse_layout
 from orchestrator.guest.page_owner import MOST_ASKED, Owners, read_owners
 from orchestrator.guest.sampler import PROGRAM
@@ -217,6 +217,8 @@ class SnapshotTaker:
         kernel_free = KernelFree.of_zoneinfo(files[_ZONEINFO])
         table, slot = np.nonzero(outside.contents)
         ends = np.cumsum(np.bincount(table, minlength=len(outside.tables)))
+        entries = outside.contents[table, slot]
+        deposits = find_deposits(raw, flags, outside.tables, entries)
         snapshot = Snapshot(
             label=label,
             kernel=files[_RELEASE].strip()[:64],
@@ -224,7 +226,7 @@ class SnapshotTaker:
             table_pfn=outside.tables,
             entry_start=np.concatenate([[0], ends]).astype(np.int64),
             entry_slot=slot.astype(np.uint16),
-            entry_value=outside.contents[table, slot],
+            entry_value=entries,
             regions=_regions(self._guest, int(size, 16)),
             online_block_bytes=int(size, 16),
             online_blocks=online,
@@ -237,8 +239,12 @@ class SnapshotTaker:
                 **(kernel_free.note() if kernel_free else {}),
                 "evidence": outside.why_not or "struct pages and kernel page tables, read from outside",
                 "page_owner": owners,
+                "deposited": f"{len(deposits.pfn)} tables, {deposits.huge_mappings} huge anonymous mappings",
                 **second_level,
             },
+            deposited_pfn=deposits.pfn,
+            deposited_below=deposits.below,
+            deposits_read=deposits.read,
             evidence=evidence,
             memmap_pfn=memmap.pfn,
             memmap_first=memmap.first,

@@ -24,7 +24,8 @@ _ABOVE_4G = 4 * GIB
 _PRESENT = np.uint8(1 << (63 - 56))
 _SWAPPED = np.uint8(1 << (62 - 56))
 _EXCLUSIVE = np.uint8(1 << (56 - 56))  # mapped by this process only, and once
-_IS_HUGE = np.uint64(1 << 6)  # PAGE_IS_HUGE, include/uapi/linux/fs.h
+# PAGE_IS_*, include/uapi/linux/fs.h; what PAGEMAP_SCAN says of a region.
+_IS_PRESENT, _IS_SWAPPED, _IS_PFNZERO, _IS_HUGE = (np.uint8(1 << bit) for bit in (3, 4, 5, 6))
 
 _MOST_FRAMES = 16_384  # that are read at a time
 
@@ -92,43 +93,68 @@ class PageState:
 
     present: NDArray[np.bool_]
     swapped: NDArray[np.bool_]
-    zero_page: NDArray[np.bool_]
-    """Present, and it takes no memory: it maps the zero page (or one that KSM merged). To restore a guest,
-    QEMU reads each page that was saved as zeros (ram_handle_zero(), migration/ram.c), which maps it so."""
+    zero_page: NDArray[np.bool_] | None
+    """Present, and it takes no memory: it maps the zero page, small or huge; None where the host's kernel
+    cannot tell (`NO_ZERO_PAGES`). To restore a guest, QEMU reads each page that was saved as zeros
+    (ram_handle_zero(), migration/ram.c), which maps it so. A page that KSM merged with others is none."""
     huge: NDArray[np.bool_] | None = None
     """Mapped as part of a huge page; None where the host's kernel cannot tell."""
 
     @property
     def backed(self) -> NDArray[np.bool_]:
-        """Present with memory of its own."""
-        return self.present & ~self.zero_page
+        """Present with memory, its own or merged; with zero pages in it where these cannot be told apart."""
+        return self.present if self.zero_page is None else self.present & ~self.zero_page
+
+
+NO_ZERO_PAGES = (
+    "the host's kernel does not say which pages are zero pages and which KSM has merged "
+    "(Linux 6.7 does, by PAGEMAP_SCAN)"
+)
 
 
 def page_state(qemu: QemuProcess, segment: Segment) -> PageState:
     """What QEMU has of a segment. Raises OSError, and InfrastructureError where pagemap ends."""
-    pages = segment.size // PAGE_BYTES
     try:
-        bits = qemu.shell.page_bits(qemu.pid, segment.host_virtual, pages)
+        scanned = _scan(qemu, segment)
+        # After the scan: a huge page that is split or replaced in between is then taken for what it was.
+        bits = qemu.shell.page_bits(qemu.pid, segment.host_virtual, segment.size // PAGE_BYTES)
     except OSError as error:
         raise _ended(error) from error
     words = np.frombuffer(bits, dtype=np.uint8)
-    present = (words & _PRESENT) != 0
-    # A guest's RAM is mapped once, in QEMU; the zero pages, small and huge, never count as mapped so.
-    zero_page = present & ((words & _EXCLUSIVE) == 0)
-    return PageState(present, (words & _SWAPPED) != 0, zero_page, _huge(qemu, segment))
+    # A guest's RAM is mapped once, in QEMU. So what is present and not exclusive is a zero page, which never
+    # counts as mapped once, or a page that KSM merged.
+    shared = ((words & _PRESENT) != 0) & ((words & _EXCLUSIVE) == 0)
+    if scanned is None:
+        zero_page = shared if _nothing_is_merged(qemu) else None
+        return PageState((words & _PRESENT) != 0, (words & _SWAPPED) != 0, zero_page)
+    present, huge = (scanned & _IS_PRESENT) != 0, (scanned & _IS_HUGE) != 0
+    # Up to 6.16 (and stable kernels of its time) PAGE_IS_PFNZERO is not set for the huge zero page
+    # (is_zero_pfn() instead of is_huge_zero_pmd() in pagemap_thp_category(), fs/proc/task_mmu.c); but KSM
+    # merges no huge page: it splits it first.
+    zero_page = present & (((scanned & _IS_PFNZERO) != 0) | (huge & shared))
+    return PageState(present, (scanned & _IS_SWAPPED) != 0, zero_page, huge & present)
 
 
-def _huge(qemu: QemuProcess, segment: Segment) -> NDArray[np.bool_] | None:
+def _scan(qemu: QemuProcess, segment: Segment) -> NDArray[np.uint8] | None:
+    """Categories of each page; None where the host's kernel has no PAGEMAP_SCAN."""
     try:
-        told = qemu.shell.page_regions(qemu.pid, segment.host_virtual, segment.size)
-    except OSError:
-        return None  # a kernel before 6.7 has no such call
-    huge = np.zeros(segment.size // PAGE_BYTES, dtype=bool)
-    regions = np.frombuffer(told, dtype="<u8").reshape(-1, 3)
-    for start, end, _ in regions[(regions[:, 2] & _IS_HUGE) != 0].astype(np.int64):
-        first = (start - segment.host_virtual) // PAGE_BYTES
-        huge[first : (end - segment.host_virtual) // PAGE_BYTES] = True
-    return huge
+        found = qemu.shell.page_regions(qemu.pid, segment.host_virtual, segment.size)
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise
+        return None
+    categories = np.zeros(segment.size // PAGE_BYTES, dtype=np.uint8)
+    regions = np.frombuffer(found, dtype="<u8").reshape(-1, 3).astype(np.int64)
+    pages = (regions[:, :2] - segment.host_virtual) // PAGE_BYTES
+    for (first, end), category in zip(pages.tolist(), regions[:, 2].tolist(), strict=True):
+        categories[first:end] = category
+    return categories
+
+
+def _nothing_is_merged(qemu: QemuProcess) -> bool:
+    """Whether KSM has merged no page of QEMU's (ksm_merging_pages, since Linux 5.19), or none at all."""
+    counts = (f"/proc/{qemu.pid}/ksm_merging_pages", "/sys/kernel/mm/ksm/pages_shared")
+    return any(text.strip() == "0" for text in qemu.shell.texts(*counts).values())
 
 
 def read_frames(
@@ -169,6 +195,6 @@ def read_frames(
 
 
 def _ended(error: OSError) -> OrchestratorError | OSError:
-    if error.errno != errno.ENODATA:
+    if error.errno not in {errno.ENODATA, errno.EFAULT}:  # by read(), by PAGEMAP_SCAN
         return error
     return InfrastructureError("QEMU's memory ended before the guest's did")

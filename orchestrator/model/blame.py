@@ -16,7 +16,12 @@ from orchestrator.model.tables import TOP_LEVEL, Tables, TableState
 
 # Levels of a table as x86 names them; 0 is a table that nothing points at.
 LEVEL_NAMES = ("level unknown", "PTE", "PMD", "PUD", "P4D", "PGD")
-STATE_NAMES = {TableState.EMPTY: "empty", TableState.ZERO_ONLY: "zero page only", TableState.VALID: "valid"}
+STATE_NAMES = {
+    TableState.EMPTY: "empty",
+    TableState.ZERO_ONLY: "zero page only",
+    TableState.VALID: "valid",
+    TableState.DEPOSITED: "deposited for a huge page",
+}
 NOT_READ = "not read"
 
 _STATES = len(TableState)

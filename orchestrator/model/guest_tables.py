@@ -12,7 +12,7 @@ import numpy as np
 
 from orchestrator.model.jit import njit
 from orchestrator.model.snapshot import I16, I32, I64, U8
-from orchestrator.model.tables import LAST_LEVEL, TOP_LEVEL, Tables, TableState
+from orchestrator.model.tables import LAST_LEVEL, PMD_LEVEL, TOP_LEVEL, Tables, TableState
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
 # Tables whose entries are written out at once: 1 MiB of them, what fits a cache.
@@ -37,12 +37,14 @@ class Layout:
     zero_page: I16
     page_cache: I16
     age: I32
-    leaf_level: int = LAST_LEVEL  # 1: 4 KiB pages, 2: 2 MiB, 3: 1 GiB
+    leaf_level: int = LAST_LEVEL
+    """1: pages of 4 KiB; 2: of 2 MiB, with a deposited last-level table for each that is not page cache;
+    3: of 1 GiB, which only hugetlb has, and that has none."""
 
 
 @dataclass(frozen=True)
 class GuestTables:
-    """Tables of all levels, leaf tables first; and what a snapshot does not tell, by table.
+    """Tables of all levels, leaf tables first and deposited ones last; and what a snapshot does not tell.
 
     `node` is the NUMA node that a table lies on, `owner` its VM or memory cgroup. `tables.pfn` is the frame
     that the table itself occupies: as an allocator with nothing but free memory hands them out, upper tables,
@@ -93,47 +95,51 @@ def build_tables(
         links.append(np.diff(np.append(begins, len(above))).astype(np.int16))
         firsts.append(firsts[-1][begins])
         numbers.append(above[begins])
+    deposits = present - cached if layout.leaf_level == PMD_LEVEL else np.zeros_like(present)
+    deposited_below = np.repeat(np.arange(leaves), deposits)
     sizes = [len(number) for number in numbers]
     start = np.cumsum([0, *sizes])
-    parent = np.concatenate([*(up + start[i + 1] for i, up in enumerate(parents)), np.full(sizes[-1], -1)])
+    parent = np.concatenate(
+        [*(up + start[i + 1] for i, up in enumerate(parents)), np.full(sizes[-1], -1), deposited_below]
+    )
     upper = int(start[-1]) - leaves
-    level = np.repeat(np.arange(layout.leaf_level, levels + 1, dtype=np.uint8), sizes)
-    whole_present = np.concatenate([present, *links[1:]])
+    level = np.repeat(
+        np.array([*range(layout.leaf_level, levels + 1), LAST_LEVEL], dtype=np.uint8),
+        [*sizes, len(deposited_below)],
+    )
+    nothing = np.zeros(upper + len(deposited_below), dtype=np.int16)
+    whole_present = np.concatenate([present, *links[1:], nothing[upper:]])
     state = np.full(len(level), TableState.VALID, dtype=np.uint8)
     state[:leaves][zero == present] = TableState.ZERO_ONLY
     state[:leaves][present == 0] = TableState.EMPTY
-    nothing = np.zeros(upper, dtype=np.int16)
+    state[leaves + upper :] = TableState.DEPOSITED
     none_at_all = np.broadcast_to(np.int16(0), len(level))
     tables = Tables(
-        pfn=_frames(layout.pages, firsts),
+        pfn=_frames(layout.pages.astype(np.int64) << (9 * (layout.leaf_level - 1)), firsts, deposits),
         level=level,
         state=state,
         present=whole_present,
         huge=np.concatenate([present, nothing]) if layout.leaf_level > LAST_LEVEL else none_at_all,
         zero_page=np.concatenate([zero, nothing]),
         other_nonzero=none_at_all,
-        accessed=np.concatenate([accessed, _links_accessed(links)]),
-        links=np.concatenate(links),
+        accessed=np.concatenate([accessed, *links[1:], nothing[upper:]]),  # every walk down sets one
+        links=np.concatenate([*links, nothing[upper:]]),
         kernel=np.broadcast_to(np.False_, len(level)),
         parent=parent,
         page_cache=np.concatenate([cached, nothing]),
     )
     return GuestTables(
         tables,
-        age=np.concatenate([layout.age, np.full(upper, -1, dtype=np.int32)]),
+        age=np.concatenate([layout.age, np.full(len(nothing), -1, dtype=np.int32)]),
         node=np.full(len(level), node, dtype=np.uint8),
         owner=np.full(len(level), owner, dtype=np.int32),
     )
 
 
-def _links_accessed(links: list[I16]) -> I16:
-    """Accessed bits of upper tables: every walk to a table below set one."""
-    return np.concatenate(links[1:]) if len(links) > 1 else np.empty(0, dtype=np.int16)
-
-
-def _frames(pages: I16, firsts: list[I64]) -> I64:
-    """Frame of every table: one upper table after the other where it begins, the leaf table, its pages."""
-    taken = pages.astype(np.int64) + 1
+def _frames(pages: I64, firsts: list[I64], deposits: I16) -> I64:
+    """Frame of every table: one upper table after the other where it begins, the leaf table, its pages (of
+    4 KiB), and what is deposited for them."""
+    taken = pages + deposits + 1
     for first in firsts[1:]:
         taken[first] += 1
     begin = np.cumsum(taken) - taken
@@ -142,7 +148,9 @@ def _frames(pages: I16, firsts: list[I64]) -> I64:
     for first in reversed(firsts[1:]):
         frames.append(begin[first] + offset[first])
         offset[first] += 1
-    return np.concatenate([begin + offset, *reversed(frames)])
+    first_deposit = begin + offset + 1 + pages
+    number = np.arange(deposits.sum()) - np.repeat(np.cumsum(deposits) - deposits, deposits)
+    return np.concatenate([begin + offset, *reversed(frames), np.repeat(first_deposit, deposits) + number])
 
 
 @njit

@@ -146,7 +146,9 @@ def _with_keys(name: str, snapshots: Sequence[Tables]) -> tuple[list[_Seen], I64
 
 
 def _user_leaves(tables: Tables) -> Bool:
-    leaves: Bool = (tables.level == LAST_LEVEL) & ~tables.kernel
+    # A deposited table becomes one of these when its huge page is split.
+    deposited = tables.state == TableState.DEPOSITED
+    leaves: Bool = (tables.level == LAST_LEVEL) & ~tables.kernel & ~deposited
     return leaves
 
 

@@ -1,13 +1,16 @@
 """How many guests fit a host, when page tables are reclaimed and when they are not. Pure and seeded.
 
 Guests come one after the other; the memory that each uses grows and shrinks by phases, and page tables
-with it. Three kinds of tables are counted:
+with it. Four kinds of tables are counted:
 
 - the guest's *own* ones, in guest memory. A table serves `entries_per_table` used pages. When use falls to
   a share k of its peak, each page stays with probability k, independently: of tables with m pages,
   (1 - k)**m are left empty, and the others stay, valid;
 - *second-level* ones, and QEMU's *host* ones: one each for every 2 MiB of memory that backs the guest, at
-  its peak; nothing makes KVM let go of them while the memory slot lives (docs/architecture.md).
+  its peak; nothing makes KVM let go of them while the memory slot lives (docs/architecture.md);
+- *deposited* ones, in the guest and in QEMU's process: the kernel keeps one for each huge page of anonymous
+  memory (pgtable_trans_huge_deposit(), mm/huge_memory.c). They come and go with the pages, and no policy can
+  take them. KVM keeps none for a huge leaf.
 
 In each tick the host holds data, tables, and what was compressed. If that is more than it has, a policy
 that takes tables under pressure takes them, by an action, from those that are valid; if that does not do,
@@ -56,7 +59,7 @@ class GuestClass:
     at_most: int
     phases: tuple[Phase, ...]
     entries_per_table: float
-    huge_share: float = 0.0  # of its data that is mapped by 2 MiB, at both levels: no last-level table
+    huge_share: float = 0.0  # of its data that is mapped by 2 MiB, at all levels: tables are deposited only
     skew: float = 0.8  # exponent of the Zipf law by which its tables are touched
     trace: Trace | None = None  # touches of its tables, measured; instead of that law
 
@@ -246,15 +249,17 @@ class _Tables:
     own_empty: float
     second: float
     host: float
+    deposited: float
     guest_bytes: F64
 
     @property
     def tables(self) -> float:
-        return self.own_valid + self.own_empty + self.second + self.host
+        return self.own_valid + self.own_empty + self.second + self.host + self.deposited
 
     @classmethod
     def of(cls, crowd: _Crowd, first: slice, data: F64, peak: F64, reclaim: _Reclaim) -> _Tables:
         small, entries = 1 - crowd.huge[first], crowd.entries[first]
+        deposits = crowd.huge[first] * data / ENTRIES_PER_TABLE  # a page of table for each 2 MiB
         own_peak = small * peak / entries  # a page of table for each `entries` pages of data
         left = np.divide(data, peak, out=np.ones_like(data), where=peak > 0)
         empty = own_peak * (1 - left) ** entries
@@ -263,11 +268,21 @@ class _Tables:
         else:
             own, gone = own_peak - empty, empty
         # Empty second-level tables map memory that was given back: the guest is as small as it is now.
-        backed = (data if reclaim.frees_empty else peak) + own + gone
+        used = own + gone + deposits
+        backed = (data if reclaim.frees_empty else peak) + used
         second = small * backed / ENTRIES_PER_TABLE
-        guest = data + own + gone
+        guest = data + used
+        hosts_deposits = crowd.huge[first] * guest / ENTRIES_PER_TABLE
         mapped = float(second.sum())
-        return cls(float(data.sum()), float(own.sum()), float(gone.sum()), mapped, mapped, guest)
+        return cls(
+            data=float(data.sum()),
+            own_valid=float(own.sum()),
+            own_empty=float(gone.sum()),
+            second=mapped,
+            host=mapped,
+            deposited=float((deposits + hosts_deposits).sum()),
+            guest_bytes=guest,
+        )
 
 
 def _fit(crowd: _Crowd, host: HostMemory, reclaim: _Reclaim) -> int:

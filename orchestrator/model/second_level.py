@@ -35,9 +35,10 @@ def needed_bytes(
 
     `pages`: sorted numbers of the guest's 4 KiB pages that the host has, shape (n,); `huge`, of the same
     shape, those that are part of a huge page of the host. KVM maps such a range of 2 MiB by a leaf of the
-    PMD table (kvm_mmu_max_mapping_level(), arch/x86/kvm/mmu/mmu.c), which needs no PTE table. The first 2 MiB
-    are never mapped so: legacy video and ROMs are memory slots of their own in it. `devices`: as
-    `device_pages` gives them.
+    PMD table (kvm_mmu_max_mapping_level(), arch/x86/kvm/mmu/mmu.c), which needs no PTE table. Nor does it
+    keep one to split the leaf by, as QEMU's own tables do (TableState.DEPOSITED). The first 2 MiB are never
+    mapped so: legacy video and ROMs are memory slots of their own in it. `devices`: as `device_pages` gives
+    them.
 
     Left out: the tables that KVM has for the guest's system management mode, a handful.
     """

@@ -75,6 +75,11 @@ class Snapshot:
     `memmap_pfn[k]` (sorted) holds the struct pages of the `memmap_frames` frames from `memmap_first[k]` on.
     It goes when that memory goes.
 
+    `deposited_pfn` (sorted) are page tables that the kernel keeps for huge pages of anonymous memory, one for
+    each, to map them by when they are split; `deposited_below[k]` is the PMD table that points at the huge
+    page. No entry points at such a table, and none is in it. `deposits_read` says whether they were looked
+    for, and could be found.
+
     `online_block_bytes` and `online_blocks`: size and indices of Linux memory blocks that exist and
     are online in the guest (`/sys/devices/system/memory/memoryN`), since frames of a removed block
     can read as flags 0 as well as NOPAGE.
@@ -102,6 +107,9 @@ class Snapshot:
     memmap_pfn: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     memmap_first: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     memmap_frames: int = 64
+    deposited_pfn: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    deposited_below: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    deposits_read: bool = False
 
     @property
     def tables(self) -> int:
@@ -129,6 +137,12 @@ class Snapshot:
                 len(self.memmap_pfn) == len(self.memmap_first),
                 "the memory map is not told for every frame of it",
             ),
+            (_ascending(self.deposited_pfn), "deposited page tables are not sorted, or repeat"),
+            (
+                len(self.deposited_pfn) == len(self.deposited_below),
+                "what page tables are deposited for is not told for each of them",
+            ),
+            (self.deposits_read or not len(self.deposited_pfn), "deposited page tables that were not read"),
             (self.memmap_frames > 0 and not np.any(self.memmap_first < 0), "the memory map makes no sense"),
             (len(self.evidence) in {0, len(self.flags)}, "evidence is not there for every frame"),
             (not np.any(self.evidence > max(Evidence)), "evidence of a kind that this program does not know"),

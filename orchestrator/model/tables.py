@@ -18,6 +18,7 @@ from orchestrator.model.snapshot import I16, I64, U8, U16, Bool, Snapshot
 from orchestrator.units import ENTRIES_PER_TABLE
 
 LAST_LEVEL = 1  # a PTE table
+PMD_LEVEL = 2  # whose entries map 2 MiB
 TOP_LEVEL = 5  # a PGD with 5-level paging
 UNKNOWN_LEVEL = 0
 
@@ -31,6 +32,9 @@ class TableState(IntEnum):
     EMPTY = 0  # no entry is non-zero
     ZERO_ONLY = 1  # all non-zero entries map the zero page or the huge zero page
     VALID = 2  # anything else: memory, lower tables, swap, migration
+    # No entry either, and none will be: kept for a huge page of anonymous memory, for when that is split
+    # (pgtable_trans_huge_deposit(), mm/huge_memory.c). It goes with its huge page; nothing else may free it.
+    DEPOSITED = 3
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,14 @@ class Tables:
     accessed: I16  # present entries with the accessed bit
     links: I16  # entries that point at a lower table
     kernel: Bool  # belongs to the kernel's half of the address space
-    parent: I64  # index of a table that points here, -1: none known
+    parent: I64  # index of a table that points here (of a deposited one: at its huge page), -1: none known
     page_cache: I16  # present entries that map pages of files on a disk
 
     def __len__(self) -> int:
         return len(self.pfn)
 
     def counts(self) -> I64:
-        """Number of tables by level and state, shape (6, 3)."""
+        """Number of tables by level and state, shape (6, 4)."""
         cells = np.bincount(self.level * len(TableState) + self.state, minlength=6 * len(TableState))
         return cells.reshape(6, len(TableState)).astype(np.int64)
 
@@ -68,6 +72,8 @@ def decode_tables(snapshot: Snapshot, classes: U8 | None = None) -> Tables:
     state = np.full(len(level), TableState.VALID, dtype=np.uint8)
     state[entries.zero_page == entries.nonzero] = TableState.ZERO_ONLY
     state[entries.nonzero == 0] = TableState.EMPTY
+    deposited, below = _deposited(snapshot, unlinked=(entries.nonzero == 0) & (parent < 0))
+    level[deposited], state[deposited], parent[deposited] = LAST_LEVEL, TableState.DEPOSITED, below
     return Tables(
         pfn=snapshot.table_pfn,
         level=level,
@@ -82,6 +88,16 @@ def decode_tables(snapshot: Snapshot, classes: U8 | None = None) -> Tables:
         parent=parent,
         page_cache=entries.page_cache,
     )
+
+
+def _deposited(snapshot: Snapshot, unlinked: Bool) -> tuple[I64, I64]:
+    """Indices of deposited tables, which are among the `unlinked` ones, and of the tables above."""
+    if not snapshot.tables:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    frames = np.stack([snapshot.deposited_pfn, snapshot.deposited_below])
+    at = np.minimum(np.searchsorted(snapshot.table_pfn, frames), snapshot.tables - 1)
+    known = (snapshot.table_pfn[at] == frames).all(axis=0) & unlinked[at[0]]
+    return at[0, known], at[1, known]
 
 
 def _evidence(entries: EntryCounts) -> tuple[Bool, Bool]:
@@ -130,7 +146,8 @@ def _usual_level(height: U8, user_root: Bool, anchored: Bool) -> int:
 def _levels(entries: EntryCounts, user: Bool, kernel: Bool) -> tuple[U8, I64, U16]:
     """Level (0: unknown), parent (-1: none) and the slot in that parent, per table.
 
-    1. A table that nobody points at is a root, and an empty root stays unknown. A root that is anchored
+    1. A table that nobody points at is a root, and an empty root stays unknown: it is new, on its way out, or
+       deposited for a huge page, which only struct pages tell (`decode_tables`). A root that is anchored
        has its height as level.
     2. A user root that is not anchored (everything below it is empty) has the level that anchored user
        roots have, or its height where that is more: roots are PUD tables as long as the kernel does not

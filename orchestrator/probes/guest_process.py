@@ -11,7 +11,8 @@ _WANTED = ("VmPTE", "VmRSS", "VmSize", "VmLck", "VmPin")
 
 @PROBES.register("guest_process")
 class GuestProcess(Probe):
-    """VmPTE counts tables of all levels (mm_pgtables_bytes(), include/linux/mm.h)."""
+    """VmPTE counts tables of all levels (mm_pgtables_bytes(), include/linux/mm.h), and those that are
+    deposited for huge pages."""
 
     def from_guest(self, tick: Tick) -> Iterator[Reading]:
         for comm, pid, text in tick.processes:

@@ -11,7 +11,8 @@ _WANTED = ("VmRSS", "VmPTE", "VmSwap", "VmSize")
 
 @PROBES.register("host_qemu")
 class HostQemu(Probe):
-    """VmPTE is the first level of translation on the host: QEMU's own tables, not KVM's."""
+    """VmPTE is the first level of translation on the host: QEMU's own tables, not KVM's. Those that are
+    deposited for huge pages count (mm_inc_nr_ptes() in mm/huge_memory.c), 4 KiB for each."""
 
     def from_host(self, host: HostView) -> Iterator[Reading]:
         values = status_bytes(host.domain.qemu)

@@ -31,7 +31,8 @@ _NOTHING: Final = "none"  # the policy that changes nothing says what is freeabl
 
 @dataclass(frozen=True)
 class SupplyRow:
-    """One snapshot; `first` of its arm. `cells` are freeable ranges under each policy of the table."""
+    """One snapshot; `first` of its arm. `deposited` counts page tables; `cells` are freeable ranges under
+    each policy of the table."""
 
     first: bool
     arm: str
@@ -39,6 +40,7 @@ class SupplyRow:
     ranges: str
     free: str
     freeable: str
+    deposited: Cell
     cells: tuple[Cell, ...]
 
 
@@ -84,10 +86,18 @@ def _supply(arm: ArmView, policies: tuple[str, ...]) -> list[SupplyRow]:
             ranges=count(result.huge_ranges),
             free=count(result.huge_free),
             freeable=count(result.huge_freeable),
+            deposited=_deposited(result),
             cells=tuple(_freeable(result, under, policy) for policy in policies),
         )
         for number, result in enumerate(summary.snapshots)
     ]
+
+
+def _deposited(result: SnapshotResult) -> Cell:
+    if result.page_tables_deposited is None:
+        why = "the guest's struct pages were not read, or the run is of an older version"
+        return Cell("", why_missing=why)
+    return Cell(count(result.page_tables_deposited))
 
 
 def _freeable(result: SnapshotResult, under: Mapping[tuple[str, str], PolicyResult], policy: str) -> Cell:

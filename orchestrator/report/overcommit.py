@@ -23,6 +23,7 @@ A guest's own last-level tables serve as many used pages as the file says.
 When use falls, pages stay or go independently; a table in which none is left is empty.
 Second-level tables and QEMU's own are one each for 2 MiB that backs the guest. Without a policy that frees \
 empty ones they stay as they were at the peak.
+For each huge page the guest and QEMU have one deposited table each, which nothing can take. KVM has none.
 Reclaim under pressure takes no more than it must, and leaves a tenth of the tables that it may take.
 When that does not do, the guest that uses most is killed, and does not come back.
 Added latency is that of touches of tables, at the moment when fewest were left; not that of a whole request.

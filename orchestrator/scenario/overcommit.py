@@ -52,7 +52,7 @@ class GuestText(Frozen):
     entries_per_table: Annotated[float, Field(ge=1, le=ENTRIES_PER_TABLE, allow_inf_nan=False)]
     """Used pages under each of its own last-level tables: 512 is dense, 1 to 10 what sparse heaps leave."""
     huge: Share = 0
-    """Share of its data in pages of 2 MiB."""
+    """Share of its data in pages of 2 MiB, at both levels."""
     skew: Annotated[float, Field(ge=0, le=3, allow_inf_nan=False)] = 0.8
     """Exponent of the Zipf law by which its tables are touched; 0 touches all alike."""
 

@@ -8,7 +8,7 @@
     first_table = slot[start[0]:start[1]], value[start[0]:start[1]]   # of frame z["table_pfn"][0]
 
 `schema` counts up whenever a reader of the old version would misread the file; 1 had no `evidence`
-and no memory map.
+and no memory map, 2 no deposited page tables.
 The arrays are those of `orchestrator.model.snapshot.Snapshot`, which says what they mean; `meta` is the
 rest of it as JSON.
 """
@@ -30,8 +30,8 @@ from orchestrator.model.snapshot import Region, Snapshot
 from orchestrator.store.atomic import replace_file
 from orchestrator.units import GIB, format_size
 
-SCHEMA: Final = 2
-_READS: Final = (1, 2)
+SCHEMA: Final = 3
+_READS: Final = (1, 2, 3)
 MAX_BYTES: Final = 4 * GIB  # uncompressed: the flags of a guest of 2 TiB, or 400 million entries
 
 _ARRAYS: Final[dict[str, np.dtype[Any]]] = {
@@ -44,11 +44,15 @@ _ARRAYS: Final[dict[str, np.dtype[Any]]] = {
     "evidence": np.dtype("u1"),
     "memmap_pfn": np.dtype("<i8"),
     "memmap_first": np.dtype("<i8"),
+    "deposited_pfn": np.dtype("<i8"),
+    "deposited_below": np.dtype("<i8"),
 }
 _SINCE: Final = {
     "evidence": 2,
     "memmap_pfn": 2,
     "memmap_first": 2,
+    "deposited_pfn": 3,
+    "deposited_below": 3,
 }  # the schema that an array came with; before, a Snapshot's default stands
 _SCHEMA_DTYPE: Final = np.dtype("<i8")
 _META_DTYPE: Final = np.dtype("u1")
@@ -75,6 +79,7 @@ class _Meta(BaseModel):
     tables_unread: int
     notes: dict[str, str]
     memmap_frames: int = 64
+    deposits_read: bool = False
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -95,6 +100,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         tables_unread=snapshot.tables_unread,
         notes=snapshot.notes,
         memmap_frames=snapshot.memmap_frames,
+        deposits_read=snapshot.deposits_read,
     )
     arrays = {name: np.asarray(getattr(snapshot, name), dtype=dtype) for name, dtype in _ARRAYS.items()}
     arrays["schema"] = np.array([SCHEMA], dtype=_SCHEMA_DTYPE)
@@ -157,6 +163,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Snapshot:
         tables_unread=meta.tables_unread,
         notes=meta.notes,
         memmap_frames=meta.memmap_frames,
+        deposits_read=meta.deposits_read,
     )
     faults = snapshot.faults()
     if faults:

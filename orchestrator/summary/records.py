@@ -62,6 +62,8 @@ class SnapshotResult:
     second_level_zero_page: int | None = None
     second_level_lru: int | None = None
     second_level_drop: int | None = None
+    page_tables_deposited: int | None = None
+    """Page tables that are kept for huge pages of anonymous memory; None where they were not read."""
 
 
 @dataclass(frozen=True)

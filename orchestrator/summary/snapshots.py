@@ -138,6 +138,7 @@ def _facts(
             block_bytes=block_bytes,
             injected=injected,
             supply=huge_supply(memory),
+            deposited=int((state.tables.state == TableState.DEPOSITED).sum()),
         ),
         blame=tuple(row for region in regions for row in blame_rows(label, region)),
     )
@@ -186,6 +187,7 @@ def _result(
     block_bytes: int | None,
     injected: Injected,
     supply: HugeSupply,
+    deposited: int,
 ) -> SnapshotResult:
     stopped = snapshot.notes.get("stopped_seconds", "")
     second_level = SecondLevelCounts.from_json(snapshot.notes.get("second_level", ""))
@@ -214,6 +216,7 @@ def _result(
         second_level_zero_page=second_level.zero_page if second_level else None,
         second_level_lru=second_level.lru if second_level else None,
         second_level_drop=second_level.drop if second_level else None,
+        page_tables_deposited=deposited if snapshot.deposits_read else None,
     )
 
 

@@ -48,10 +48,11 @@ class FakeArm:
     tables_left: int  # last-level tables in each kept block, once the memory was given up
     kept_blocks: int  # that unplug leaves
     kept_tables_only: int
+    deposits_read: bool = False  # there are none
 
 
 ARMS = (
-    FakeArm("6.12", "debian-6.12", "6.12.57+deb13-amd64", TABLES, 213, 199),
+    FakeArm("6.12", "debian-6.12", "6.12.57+deb13-amd64", TABLES, 213, 199, deposits_read=True),
     FakeArm("7.3-pt-reclaim", "debian-7.3", "7.3.1-amd64", 0, 211, 197),
 )
 
@@ -271,6 +272,7 @@ def snapshot(label: str, arm: FakeArm, rng: np.random.Generator) -> Snapshot:
         online_blocks=np.arange(len(flags) * 4096 // (128 * MIB), dtype=np.int64),
         paused=True,
         moved=0,
+        deposits_read=arm.deposits_read,
     )
 
 

@@ -28,31 +28,6 @@ from orchestrator.processes import boot_id, started_ticks
 from orchestrator.run.host_settings import apply_host_settings
 from orchestrator.scenario.model import HostSetup
 
-# As ssh does: the words behind the host are given to a shell.
-_HERE = """#!/bin/sh
-while [ "$1" != root@there ]; do shift; done
-shift
-exec sh -c "$*"
-"""
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> SshTarget:
-    script = tmp_path / "ssh"
-    script.write_text(_HERE)
-    script.chmod(0o755)
-    return SshTarget(script, "there", 22, "root")
-
-
-@pytest.fixture(params=["here", "there"])
-def shell(request: pytest.FixtureRequest, target: SshTarget) -> Iterator[HostShell]:
-    """This machine, directly and by a reader that was sent."""
-    if request.param == "here":
-        yield HostShell()
-        return
-    with remote_shell(target) as remote:
-        yield remote
-
 
 def test_files_are_read_the_same_from_near_and_far(shell: HostShell, tmp_path: Path) -> None:
     (tmp_path / "a1").write_bytes(b"x\xff\n")

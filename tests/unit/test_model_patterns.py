@@ -84,8 +84,30 @@ def test_huge_leaves_stand_higher_up(leaf_level: int, levels: int) -> None:
     none = np.zeros(1, dtype=np.int16)
     layout = Layout(np.array([3], dtype=np.int64), one, none, none, np.zeros(1, np.int32), leaf_level)
     guest = build_tables(layout, levels=levels)
-    assert guest.level_counts().tolist() == [0 if not leaf_level <= at <= levels else 1 for at in range(6)]
+    expected = [0 if not leaf_level <= at <= levels else 1 for at in range(6)]
+    if leaf_level == 2:  # each huge page has a last-level table all the same; hugetlb's have none
+        expected[1] = 512
+    assert guest.level_counts().tolist() == expected
     assert int(guest.tables.huge.sum()) == (512 if leaf_level > 1 else 0)
+    assert guest.tables.counts()[1, TableState.DEPOSITED] == (512 if leaf_level == 2 else 0)
+    for policy in ("empty", "empty_all_levels", "zero_page", "page_cache"):
+        assert POLICIES[policy].apply(guest).tables_freed == 0
+    assert POLICIES["process_exit"].apply(guest).tables_freed == len(guest.tables)
+
+
+def test_huge_pages_of_files_have_no_table() -> None:
+    """Three huge pages in one table, one of them of a file; and one in the next, behind it."""
+    pages, files = np.array([3, 1], dtype=np.int16), np.array([1, 0], dtype=np.int16)
+    none = np.zeros(2, dtype=np.int16)
+    guest = build_tables(Layout(np.array([0, 1]), pages, none, files, np.zeros(2, np.int32), leaf_level=2))
+    tables = guest.tables
+    deposited = tables.state == TableState.DEPOSITED
+    assert tables.parent[deposited].tolist() == [0, 0, 1]
+    assert tables.present[deposited].tolist() == tables.links[deposited].tolist() == [0, 0, 0]
+    # PGD, PUD, the first PMD table, its three huge pages, and what is deposited for two of these.
+    assert tables.pfn[0] == 2
+    assert tables.pfn[deposited].tolist() == [3 + 3 * 512, 4 + 3 * 512, tables.pfn[1] + 1 + 512]
+    assert len(np.unique(tables.pfn)) == len(tables)
 
 
 def test_entries_are_counted_as_they_were_written() -> None:

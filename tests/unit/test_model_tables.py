@@ -230,7 +230,7 @@ def test_no_tables_at_all() -> None:
 
 def test_sparse_50_gib() -> None:
     tables = decode_tables(sparse_guest())
-    expected = np.zeros((6, 3), dtype=np.int64)
+    expected = np.zeros((6, 4), dtype=np.int64)
     expected[1, TableState.EMPTY], expected[2, TableState.VALID], expected[3, TableState.VALID] = (
         25_600,
         50,

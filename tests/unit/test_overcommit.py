@@ -75,6 +75,23 @@ def test_a_dense_guest_needs_two_mib_a_gib_at_each_level() -> None:
     assert course.table_bytes.max() == own + backing
 
 
+def test_huge_pages_save_second_level_tables_only() -> None:
+    """The guest and QEMU's process have a deposited table for each; KVM maps them by leaves of 2 MiB."""
+    steady = GuestClass("g", 64 * GIB, 1, (Phase(0, 1.0), Phase(5, 1.0), Phase(6, 0.5)), 512, huge_share=1)
+    course = ask(Question(HostMemory(1024 * GIB), (steady,), 1.0, 30.0, 1.0), "none").course
+    own = 128 << 20
+    assert course.table_bytes.max() == own + (64 * GIB + own) // 512
+    # They go with the pages, whatever the policy.
+    assert course.table_bytes[-1] == pytest.approx(course.table_bytes.max() / 2)
+
+
+def test_a_policy_takes_no_deposited_table() -> None:
+    """With less memory than data and tables, swap makes room from tables in use, and there are none."""
+    steady = GuestClass("g", 8 * GIB, 1, (Phase(0, 1.0),), 6, huge_share=1)
+    tight = Question(HostMemory(8 * GIB, swap_bytes=GIB), (steady,), 1.0, 10.0, 1.0)
+    assert ask(tight, "lru", Action.SWAP).killed.low == 1
+
+
 def test_what_is_left_empty_follows_from_how_sparse_tables_are() -> None:
     """One page to a table, half of them let go: half of the tables are empty, and `empty` frees those."""
     phases = (Phase(0, 1.0), Phase(100, 1.0), Phase(101, 0.5))

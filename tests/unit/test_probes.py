@@ -265,6 +265,21 @@ def test_what_the_second_level_needs_is_predicted(monkeypatch: pytest.MonkeyPatc
     assert found["present_bytes"].origin is Origin.MEASURED
 
 
+def test_where_zero_pages_cannot_be_told_nothing_is_said_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    def page_state(qemu: object, segment: Segment) -> PageState:
+        present = np.ones(segment.size // 4096, dtype=bool)
+        return PageState(present, ~present, None)
+
+    monkeypatch.setattr(pagemap_module, "page_state", page_state)
+    found = {reading.name: reading for reading in host("host_pagemap", FakeDomain(device=None))}
+    for name in ("present_bytes", "zero_page_bytes", "second_level_needed_bytes"):
+        assert found[name].value is None
+        assert "KSM" in found[name].gap
+    assert found["swapped_bytes"].value == 0
+
+
 def test_a_lying_qemu_is_an_error_that_becomes_the_gap() -> None:
     with pytest.raises(InfrastructureError):
         host("host_pagemap", FakeDomain(addresses=lambda address: 0))

@@ -442,11 +442,15 @@ def test_huge_pages_by_snapshot_and_policy(page: html.HtmlElement) -> None:
     section = page.get_element_by_id("huge-pages")
     supply, counters = section.xpath(".//table")
     heads = [head.text_content() for head in supply.xpath(".//thead/tr[2]/th")]
-    assert heads[:5] == ["arm", "snapshot", "ranges", "free", "freeable"]
-    assert sorted(["none", *heads[5:]]) == POLICIES.names()
+    assert heads[:6] == ["arm", "snapshot", "ranges", "free", "freeable", "tables deposited"]
+    assert sorted(["none", *heads[6:]]) == POLICIES.names()
     rows = supply.xpath(".//tbody/tr")
     assert [row.xpath("./th")[0].text_content() for row in rows] == ["loaded", "after-unplug"] * 2
-    old, new = (dict(zip(heads[4:], map(int, cells(row)[3:]), strict=True)) for row in (rows[0], rows[2]))
+    assert [cells(row)[4] for row in rows] == ["0", "0", "no reading", "no reading"]
+    old, new = (
+        dict(zip(heads[4:5] + heads[6:], map(int, cells(row)[3:4] + cells(row)[5:]), strict=True))
+        for row in (rows[0], rows[2])
+    )
     # Last-level tables gone, those above them stay; where there is none above, their ranges are free.
     assert old["empty"] == old["freeable"] == old["empty_all_levels"] - ARMS[0].kept_tables_only
     assert new["empty"] == new["freeable"] + ARMS[1].kept_tables_only

@@ -28,7 +28,14 @@ def small() -> Snapshot:
     guest.upper({0: leaf, 7: guest.table()})
     snapshot = guest.snapshot((REGION,))
     return replace(
-        snapshot, label="nach dem Abstecken \N{EURO SIGN}", moved=-1, tables_unread=2, notes={"how": "HMP"}
+        snapshot,
+        label="nach dem Abstecken \N{EURO SIGN}",
+        moved=-1,
+        tables_unread=2,
+        notes={"how": "HMP"},
+        deposited_pfn=snapshot.table_pfn[1:2],
+        deposited_below=snapshot.table_pfn[2:],
+        deposits_read=True,
     )
 
 
@@ -166,7 +173,7 @@ def test_foreign_and_damaged_members_are_refused(tmp_path: Path) -> None:
     meta = json.loads(small_meta(tmp_path))
     cases: list[tuple[dict[str, bytes | None], str]] = [
         ({"schema": None}, "no schema version"),
-        ({"schema": _npy(tmp_path, np.array([3]))}, r"schema \[3\], this program reads 1 to 2"),
+        ({"schema": _npy(tmp_path, np.array([4]))}, r"schema \[4\], this program reads 1 to 3"),
         ({"evidence": None}, "it has no evidence"),
         ({"schema": _npy(tmp_path, np.array([1, 1]))}, r"schema \[1, 1\]"),
         ({"flags": None}, "it has no flags"),

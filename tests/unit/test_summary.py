@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from synthetic_run import ARMS, BLOCKS, META, MIB, TABLES, plan_json, snapshot, write_run, write_trial
 
 from orchestrator import summary
+from orchestrator.model.frames import KPF_PGTABLE
 from orchestrator.observation import Observation, Origin
 from orchestrator.store import RunWriter, TrialWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
 from orchestrator.summary import METRICS, TrialSummary
+from orchestrator.summary.snapshots import look_at_snapshots
 
 S = 10**9
 
@@ -259,6 +262,36 @@ def test_without_loaded_the_first_snapshot_with_tables_counts(tmp_path: Path) ->
     one = summarised(writer)
     assert one.tables_snapshot == "early"
     assert one.metrics["guest_page_tables_total"] == (ARMS[1].kept_tables_only + 4) + 1
+
+
+def test_deposited_tables_are_no_empty_ones(tmp_path: Path) -> None:
+    import numpy as np
+
+    made = snapshot("loaded", ARMS[0], np.random.default_rng(0))
+    spare = np.array([40, 41])  # beside the PUD table, and nothing points at them
+    flags = made.flags.copy()
+    flags[spare] = 1 << KPF_PGTABLE
+    made = replace(
+        made,
+        flags=flags,
+        table_pfn=np.concatenate([spare, made.table_pfn]),
+        entry_start=np.concatenate([[0, 0], made.entry_start]),
+        deposits_read=False,
+    )
+    known = replace(
+        made, deposited_pfn=spare, deposited_below=made.table_pfn[-2:], deposits_read=True, label="known"
+    )
+    writer, trial = begin(tmp_path)
+    for number, one in enumerate((known, made)):
+        write_snapshot(trial.snapshots / f"{number}.npz", one)
+        trial.event("snapshot", number, label=one.label, file=f"snapshots/{number}.npz")
+    trial.close()
+    facts = look_at_snapshots(open_run(writer.directory).trials[0])
+    assert facts[1].tables == facts[0].tables
+    assert facts[1].tables_empty == facts[0].tables_empty + 2
+    assert [fact.result and fact.result.page_tables_deposited for fact in facts] == [2, None]
+    summary.refresh(writer.directory)
+    assert "page_tables_deposited" in (writer.directory / "snapshots.csv").read_text().splitlines()[0]
 
 
 def test_a_snapshot_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:

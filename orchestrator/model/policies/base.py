@@ -81,7 +81,8 @@ class Verdict:
 
     @property
     def empty_of_unknown_level(self) -> int:
-        """Empty tables that nobody points at. No policy frees them: they may be new, or on their way out."""
+        """Empty tables that nobody points at. No policy frees them: they may be new, on their way out, or, in
+        a snapshot without `deposits_read`, deposited for huge pages."""
         return int(((self.tables.level == UNKNOWN_LEVEL) & (self.tables.state == TableState.EMPTY)).sum())
 
     def blocks_freed(self, block_map: BlockMap) -> Bool:
@@ -130,7 +131,8 @@ def freeable(tables: Tables, worst_state: TableState) -> Bool:
     """User space's last-level tables whose state is `worst_state` or emptier.
 
     Last-level only, as upstream: try_to_free_pte() of PT_RECLAIM (6375e95f381e, 6.14) unhooks a PTE table
-    under the locks of it and the PMD table above. A table of unknown level is never counted.
+    under the locks of it and the PMD table above. A table of unknown level is never counted, nor is one
+    that is deposited for a huge page: the kernel counts on it when it splits that page.
     """
     found: Bool = (tables.level == LAST_LEVEL) & ~tables.kernel & (tables.state <= worst_state)
     return found
