@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import played
 import pytest
+from real_cache import CACHE, RealCache, real_caches
+
+REAL_CACHE = RealCache(real_caches(os.environ))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that begins empty, for all tests that do not choose one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE, str(tmp_path_factory.mktemp("cache")))
+        REAL_CACHE.install()
+        yield
+
+
+@pytest.fixture(autouse=True)
+def real_cache() -> Iterator[RealCache]:
+    """Fails a test that touches the cache of whoever runs it."""
+    before = len(REAL_CACHE.touched)
+    yield REAL_CACHE
+    touched = REAL_CACHE.touched[before:]
+    assert not touched, f"the real cache was touched: {touched}"
 
 
 @pytest.fixture
