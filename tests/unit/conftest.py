@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import played
 import pytest
-from real_cache import CACHE, RealCache, real_caches
+from real_cache import RealCache, real_caches
+
+from orchestrator.guest.cache import CACHE_VARIABLE
 
 REAL_CACHE = RealCache(real_caches(os.environ))
 
@@ -16,7 +18,7 @@ REAL_CACHE = RealCache(real_caches(os.environ))
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache that begins empty, for all tests that do not choose one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE, str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         REAL_CACHE.install()
         yield
 

@@ -1,4 +1,4 @@
-"""Notices when a test touches the cache of whoever runs the tests, which is not for tests to read or change."""
+"""Notices when a test touches the cache of whoever runs the tests: it is not for tests to read or change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-CACHE = "ORCHESTRATOR_CACHE"
+from orchestrator.guest.cache import CACHE_VARIABLE
+
 # https://docs.python.org/3/library/audit_events.html; each has a path among its first two arguments.
 _EVENTS = {"open", *(f"os.{name}" for name in ("chmod", "link", "listdir", "mkdir", "remove", "rename"))}
 _EVENTS |= {f"os.{name}" for name in ("rmdir", "scandir", "symlink", "truncate", "utime")}
@@ -19,7 +20,7 @@ def real_caches(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The caches of whoever has this environment: what is chosen there, and what would be if nothing were."""
     home = Path(environment.get("HOME") or "/root")
     users = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "orchestrator"
-    chosen = environment.get(CACHE)
+    chosen = environment.get(CACHE_VARIABLE)
     return ("/var/cache/orchestrator", str(users), *([str(Path(chosen).absolute())] if chosen else []))
 
 
@@ -55,9 +56,9 @@ class RealCache:
             given = os.environ if environment is None else environment
             uses = isinstance(words, list | tuple) and any(_is_ours(os.fsdecode(word)) for word in words)
             if uses and isinstance(given, Mapping):
-                chosen = given.get(CACHE) or given.get(CACHE.encode())
+                chosen = given.get(CACHE_VARIABLE) or given.get(CACHE_VARIABLE.encode())
                 if not chosen or self._is_real(os.fsdecode(chosen)):
-                    self.touched.append(f"{event} {words} without {CACHE}")
+                    self.touched.append(f"{event} {words} without {CACHE_VARIABLE}")
 
     def _is_real(self, path: str) -> bool:
         return any(path == folder or path.startswith(f"{folder}/") for folder in self.folders)

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from real_cache import CACHE, RealCache, real_caches
+from real_cache import RealCache, real_caches
 
-from orchestrator.guest.cache import cache_dir
+from orchestrator.guest.cache import CACHE_VARIABLE, cache_dir
 
 HERE = Path(__file__).parent
 
@@ -39,7 +39,7 @@ def test_the_cache_of_the_tests_is_not_the_real_one(real_cache: RealCache) -> No
     [
         ({"HOME": "/h"}, "/h/.cache/orchestrator"),
         ({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/x/orchestrator"),
-        ({"HOME": "/h", CACHE: "/mine"}, "/mine"),
+        ({"HOME": "/h", CACHE_VARIABLE: "/mine"}, "/mine"),
     ],
 )
 def test_where_real_caches_are(
@@ -47,7 +47,7 @@ def test_where_real_caches_are(
 ) -> None:
     found = real_caches(environment)
     assert found[-1] == last
-    for name in ("XDG_CACHE_HOME", CACHE):
+    for name in ("XDG_CACHE_HOME", CACHE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -67,7 +67,9 @@ def test_what_touches_a_real_cache_is_noticed(real_cache: RealCache, tmp_path: P
         (folder / "x").rename(tmp_path / "y")
         os.replace(tmp_path / "y", folder / "y")  # noqa: PTH105  # other arguments
         list(folder.iterdir())
-        subprocess.run([sys.executable, "-c", ""], env={**os.environ, CACHE: str(folder)}, check=True)
+        subprocess.run(
+            [sys.executable, "-c", ""], env={**os.environ, CACHE_VARIABLE: str(folder)}, check=True
+        )
         subprocess.run([sys.executable, "-c", ""], env={}, check=True)
         subprocess.run(["true"], env={}, check=True)
     assert [one.split()[0] for one in touched] == [
