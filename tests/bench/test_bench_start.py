@@ -1,7 +1,7 @@
 """From `orchestrator run` to the first command in a guest: from a saved state, and from power-on.
 
-On real guests, so it takes minutes under software emulation. On the machine as it is, and on one whose KVM hangs:
-to wait for that at each run would be most of a warm start.
+On real guests, so it takes minutes under software emulation. On the machine as it is, and on one whose KVM
+hangs: to wait for that at each run would be most of a warm start.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ main(sys.argv[1:])
 
 
 class Machine:
-    """How runs are called. With `hangs`, a kernel that is tried under KVM prints nothing, and `tried` counts."""
+    """How runs are called. With `hangs`, a kernel prints nothing under KVM, and `tried` counts how often."""
 
     def __init__(self, folder: Path, *, hangs: bool) -> None:
         self._qemu = folder / "qemu"
@@ -97,9 +97,8 @@ def test_a_warm_start_takes_a_quarter_of_a_cold_one(
     benchmark: BenchmarkFixture, tmp_path: Path, *, hangs: bool
 ) -> None:
     machine = Machine(tmp_path, hangs=hangs)
-    making = first_command_seconds(
-        machine, tmp_path / "making"
-    )  # whatever it finds, there is a state behind it
+    # Whatever it finds, there is a state behind it.
+    making = first_command_seconds(machine, tmp_path / "making")
     cold = first_command_seconds(machine, tmp_path / "cold", "--cold")
     words = (machine, tmp_path / "warm")
     warm = benchmark.pedantic(first_command_seconds, args=words, rounds=1)
