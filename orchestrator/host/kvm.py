@@ -16,6 +16,7 @@ from pathlib import Path
 from orchestrator.host.shell import HostShell
 
 KVM_PROBE_SECONDS = 20.0
+_NESTED_PATIENCE = 4
 QEMU = "qemu-system-x86_64"
 _LOOK_SECONDS = 30.0
 _DEVICE = Path("/dev/kvm")
@@ -81,8 +82,10 @@ def shadow_paging(shell: HostShell) -> str:
 def probe_kvm(shell: HostShell, kernel: Path, stopped: Callable[[], bool] = lambda: False) -> Probe | None:
     """Boot `kernel`, a file there, under KVM until it has printed, for up to KVM_PROBE_SECONDS.
 
-    None if it was stopped before it was clear.
+    Four times as long in a nested host. None if it was stopped before it was clear.
     """
+    # A host of ours is itself emulated, mostly.
+    patience = _NESTED_PATIENCE if shell.target and shell.target.ours else 1
     argv = [QEMU, "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256"]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     argv += ["-serial", "stdio", "-kernel", str(kernel)]
@@ -91,7 +94,7 @@ def probe_kvm(shell: HostShell, kernel: Path, stopped: Callable[[], bool] = lamb
         argv,
         wanted=[_BANNER, _WELL_UNDER_WAY],
         hopeless=_STOPPED,
-        seconds=KVM_PROBE_SECONDS,
+        seconds=patience * KVM_PROBE_SECONDS,
         stopped=stopped,
     )
     how, seconds = str(found["how"]), float(found["seconds"])

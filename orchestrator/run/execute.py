@@ -265,9 +265,8 @@ class Job:
         run.update_meta(boots_seconds=round(time.monotonic() - began, 3), boots_at_once=workers.most_at_once)
 
     def _plans(self, lab: Lab) -> list[TrialPlan]:
-        # What was found out about KVM need not be found out again.
-        outside = lab.nested.accel if lab.nested else lab.accel
-        accel = outside if outside == "tcg" else "auto"
+        # What was found out about KVM holds for all: a trial that finds it otherwise fails, unmixed.
+        accel = lab.nested.accel if lab.nested else lab.accel
         return [self.plan.trial(trial.id).model_copy(update={"accel": accel}) for trial in self.trials]
 
     def _workers(self, run: RunWriter, lab: Lab) -> SideBySide:
@@ -335,6 +334,6 @@ def _must_be_alike(before: Mapping[str, object], now: Mapping[str, object]) -> N
 def _must_be_kvm_if_asked(plan: Plan, chosen: Acceleration) -> None:
     if plan.accel == "kvm" and chosen.name != "kvm":
         raise BadInputError(
-            f"the scenario asks for KVM: {chosen.told}",
+            f"the scenario asks for KVM, or other trials ran under it: {chosen.told}",
             hint="use `accel: auto`, or see: orchestrator doctor",
         )

@@ -464,6 +464,22 @@ def test_hosts_elsewhere_have_verdicts_of_their_own(machine: Path, monkeypatch: 
     assert choose("auto", machine, shell=there).reason.endswith("there is no /dev/kvm on root@one")
 
 
+@pytest.mark.parametrize(("ours", "seconds"), [(True, 4 * 20.0), (False, 20.0)])
+def test_a_nested_host_has_four_times_as_long(ours: bool, seconds: float) -> None:
+    asked: list[float] = []
+
+    def call(name: str, *words: Any, **_: object) -> object:
+        if name == "watch":
+            asked.append(words[3])
+        return {"how": "time", "out": "", "err": "", "seconds": 1.0} if name == "watch" else {}
+
+    shell = HostShell(call)
+    target: Any = SimpleNamespace(name="h", ours=ours)
+    shell.target = target
+    kvm.probe_kvm(shell, Path("vmlinuz"))
+    assert asked == [seconds]
+
+
 def test_a_kept_verdict_needs_no_copy_of_the_kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[str] = []
     monkeypatch.setattr(HostShell, "place", lambda shell, path, key: placed.append(key) or path)
