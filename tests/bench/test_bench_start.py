@@ -38,6 +38,12 @@ kvm.QEMU, kvm._DEVICE = sys.argv.pop(1), Path(sys.argv.pop(1))
 from orchestrator.cli import main
 main(sys.argv[1:])
 """
+_QEMU = """\
+#!/bin/sh
+[ "$1" != --version ] || { echo 'QEMU emulator version 0'; exit; }
+echo >>"$0.tried"
+exec sleep 3600
+"""
 
 
 class Machine:
@@ -48,7 +54,7 @@ class Machine:
         self.argv = [sys.executable, "-m", "orchestrator"]
         self.environment = dict(os.environ)
         if hangs:
-            self._qemu.write_text('#!/bin/sh\necho >>"$0.tried"\nexec sleep 3600\n')
+            self._qemu.write_text(_QEMU)
             self._qemu.chmod(0o755)
             (folder / "kvm").touch()
             self.argv = [sys.executable, "-c", _HANGS, str(self._qemu), str(folder / "kvm")]
