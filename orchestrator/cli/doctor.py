@@ -31,14 +31,22 @@ _STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
     help="Where run folders would be made.",
 )
 @click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
+@click.option("--probe-again", is_flag=True, help="Try KVM again, even if a verdict on it is kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def doctor_command(
-    ctx: click.Context, *, connect: str | None, results: Path, guests_dir: Path | None, as_json: bool
+    ctx: click.Context,
+    *,
+    connect: str | None,
+    results: Path,
+    guests_dir: Path | None,
+    probe_again: bool,
+    as_json: bool,
 ) -> None:
     """Can this machine run guests, and how? What to do about each red line.
 
-    Starts nothing that lasts and leaves nothing behind. Exit code 3 if a line is red.
+    Starts nothing that lasts. Leaves nothing behind but whether KVM works: runs need not find that out again
+    in this boot, unless QEMU, the kernel or /dev/kvm changes. Exit code 3 if a line is red.
     """
     from orchestrator.doctor import ACCELERATION, SECOND_LEVEL, Level, examine, examine_host
     from orchestrator.guest.cache import cache_dir
@@ -47,9 +55,9 @@ def doctor_command(
     elsewhere = connect is not None and (connect == "lab" or urlsplit(connect).netloc != "")
     with err.status(f"looking at {connect or 'this machine'}") if err.is_terminal else nullcontext():
         if connect is not None and elsewhere:
-            checks = examine_host(cache_dir(), connect)
+            checks = examine_host(cache_dir(), connect, probe_again=probe_again)
         else:
-            checks = examine(cache_dir(), guests, results, connect)
+            checks = examine(cache_dir(), guests, results, connect, probe_again=probe_again)
     bad = sum(check.level is Level.BAD for check in checks)
     words = {check.name: check.word or "unknown" for check in checks}
     if as_json:

@@ -127,8 +127,8 @@ def _boot(
         runtime = stack.enter_context(runtime_folder(Path("shell") / definition.name))
         keys = ensure_keys(cache)
         image = ensure_image(definition, keys, cache, progress=progress.note)
-        acceleration = choose("auto", image.boot_files(definition.default_kernel).kernel)
-        progress.note(acceleration.reason)
+        acceleration = choose("auto", image.kernel_to_try(definition.default_kernel), cache)
+        progress.note(acceleration.told)
         host = stack.enter_context(open_host(connect, runtime, cache))
         return stack.enter_context(
             booted(

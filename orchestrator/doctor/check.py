@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.guest.image import Image, find_image, list_images
-from orchestrator.host.accel import Acceleration, choose
+from orchestrator.host.accel import Acceleration, Kernel, choose
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
 
@@ -63,30 +63,28 @@ class Connection:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is examined. What several checks need, or what takes long, is looked at once."""
+    """What is examined. What several checks need, or what takes long, is looked at once.
+
+    `probe_again`: KVM is tried even if a verdict on it is kept.
+    """
 
     cache: Path
     guests_dir: Path
     results: Path
     connect: str | None
+    probe_again: bool = False
 
     @cached_property
-    def probe_kernel(self) -> Path | None:
+    def probe_kernel(self) -> Kernel | None:
         """The default kernel of a cached image, or None when there is no image."""
-        for entry in list_images(self.cache):
-            image: Image | None = find_image(Path(str(entry["folder"])), str(entry["key"]))
-            if image is not None and image.releases:
-                kernel = image.boot_files(next(iter(image.releases))).kernel
-                if kernel.is_file():
-                    return kernel
-        return None
+        return kernel_to_try(self.cache)
 
     @cached_property
     def acceleration(self) -> Acceleration | None:
         """What a real kernel showed, or None when there is no kernel or no QEMU to show it with."""
         if self.probe_kernel is None or shutil.which(QEMU) is None:
             return None
-        return choose("auto", self.probe_kernel)
+        return choose("auto", self.probe_kernel, self.cache, again=self.probe_again)
 
     @cached_property
     def connection(self) -> Connection:
@@ -99,3 +97,14 @@ class Subject:
                 versions = host.versions
                 uri = host.uri.partition("?")[0]
         return Connection(uri, versions["libvirt"], versions["qemu"], time.monotonic() - began)
+
+
+def kernel_to_try(cache: Path) -> Kernel | None:
+    """The default kernel of a cached image, or None when there is no image."""
+    for entry in list_images(cache):
+        image: Image | None = find_image(Path(str(entry["folder"])), str(entry["key"]))
+        if image is not None and image.releases:
+            kernel = image.kernel_to_try(next(iter(image.releases)))
+            if kernel.path.is_file():
+                return kernel
+    return None

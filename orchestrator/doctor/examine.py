@@ -42,16 +42,19 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Finding]], ...] = (
 )
 
 
-def examine(cache: Path, guests_dir: Path, results: Path, connect: str | None) -> list[Check]:
-    """Every check of the table, in its order. Never raises for what a check met; leaves nothing behind.
+def examine(
+    cache: Path, guests_dir: Path, results: Path, connect: str | None, *, probe_again: bool = False
+) -> list[Check]:
+    """Every check of the table, in its order. Never raises for what a check met; leaves nothing behind but
+    its verdict on KVM, which is kept for runs.
 
-    Takes a few seconds; up to 20 s where KVM opens but hangs.
+    Takes a few seconds; up to 20 s more where KVM opens but hangs and no verdict is kept, or `probe_again`.
     """
-    subject = Subject(cache, guests_dir, results, connect)
+    subject = Subject(cache, guests_dir, results, connect, probe_again)
     return [_look(name, look, subject) for name, look in CHECKS]
 
 
-def examine_host(cache: Path, host: str) -> list[Check]:
+def examine_host(cache: Path, host: str, *, probe_again: bool = False) -> list[Check]:
     """Every check of a host elsewhere, named as for --connect. Raises BadInputError."""
     with runtime_folder(Path("doctor")) as runtime, ExitStack() as stack:
         try:
@@ -60,7 +63,7 @@ def examine_host(cache: Path, host: str) -> list[Check]:
             said = ": ".join([error.brief, *error.details.strip().splitlines()[:1]])
             return [Check("ssh and libvirt", Level.BAD, said[:400], error.hint, "")]
         reached = Check("ssh and libvirt", Level.OK, f"{there.shell.name} answers")
-        subject = remote.RemoteSubject(there, cache)
+        subject = remote.RemoteSubject(there, cache, probe_again)
         findings = [(name, remote.looked_at(look, subject)) for name, look in remote.CHECKS]
         return [reached, *(Check(name, one.level, one.found, one.fix, one.word) for name, one in findings)]
 

@@ -16,6 +16,7 @@ from orchestrator.guest.definition import load_definition
 from orchestrator.guest.image import find_image, image_key
 from orchestrator.guest.keys import ensure_keys
 from orchestrator.host import accel
+from orchestrator.host.kvm import shadow_paging
 from orchestrator.host.shell import HostShell
 from orchestrator.units import format_duration
 
@@ -61,10 +62,10 @@ def acceleration(subject: Subject) -> Finding:
             word="unknown",
         )
     if chosen.name == "kvm":
-        return Finding(Level.OK, chosen.reason, word=chosen.name)
+        return Finding(Level.OK, chosen.told, word=chosen.name)
     return Finding(
         Level.NOTE,
-        f"works, but slowly: {chosen.reason}",
+        f"works, but slowly: {chosen.told}",
         "for KVM: a machine with VT-x or AMD-V (a virtual one: with nested virtualization on)",
         word=chosen.name,
     )
@@ -73,12 +74,19 @@ def acceleration(subject: Subject) -> Finding:
 def second_level(subject: Subject) -> Finding:
     """The second level of translation that guests get: the one whose tables runs measure."""
     there, chosen = accel.second_level(HostShell()), subject.acceleration
-    if chosen is not None and chosen.name != "kvm":
-        unused = f"; {there} is on, but software emulation makes no use of it" if there != "none" else ""
-        return Finding(Level.NOTE, f"none: second_level_bytes will be a gap{unused}", word="none")
     if there == "none":
-        return Finding(Level.NOTE, "none: second_level_bytes will be a gap", word=there)
+        return no_second_level(HostShell())
+    if chosen is not None and chosen.name != "kvm":
+        unused = f"{there} is on, but software emulation makes no use of it"
+        return Finding(Level.NOTE, f"none: second_level_bytes will be a gap; {unused}", word="none")
     return Finding(Level.OK, there, word=there)
+
+
+def no_second_level(shell: HostShell) -> Finding:
+    """That there is none on a host, and what its KVM is then."""
+    what = shadow_paging(shell)
+    because = f"; {what}" if what else ""
+    return Finding(Level.NOTE, f"none: second_level_bytes will be a gap{because}", word="none")
 
 
 def nested(_subject: Subject) -> Finding:

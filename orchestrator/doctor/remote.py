@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.doctor.check import Finding, Level
+from orchestrator.doctor.check import Finding, Level, kernel_to_try
+from orchestrator.doctor.hypervisor import no_second_level
 from orchestrator.errors import InfrastructureError
-from orchestrator.guest.image import find_image, list_images
-from orchestrator.host.accel import probe_kvm_of, second_level
+from orchestrator.host.accel import choose, second_level
 from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.units import GIB, KIB, format_size
 
@@ -28,6 +28,7 @@ class RemoteSubject:
 
     host: LibvirtHost
     cache: Path
+    probe_again: bool = False
 
 
 def libvirt(subject: RemoteSubject) -> Finding:
@@ -62,24 +63,19 @@ def rights(subject: RemoteSubject) -> Finding:
 
 def acceleration(subject: RemoteSubject) -> Finding:
     """KVM, believed once a real kernel has printed under it there."""
-    shell = subject.host.shell
-    for entry in list_images(subject.cache):
-        image = find_image(Path(str(entry["folder"])), str(entry["key"]))
-        if image is not None and image.releases:
-            kernel = image.boot_files(next(iter(image.releases))).kernel
-            there = shell.place(kernel, f"{image.folder.name}/boot/{kernel.name}")
-            trouble = probe_kvm_of(shell, there)
-            if trouble:
-                return Finding(Level.NOTE, f"software emulation: {trouble}", word="tcg")
-            return Finding(Level.OK, "KVM: a stock kernel printed under it", word="kvm")
-    return Finding(Level.NOTE, "not probed: no guest image yet", "orchestrator image build", word="unknown")
+    kernel = kernel_to_try(subject.cache)
+    if kernel is None:
+        fix = "orchestrator image build"
+        return Finding(Level.NOTE, "not probed: no guest image yet", fix, word="unknown")
+    chosen = choose("auto", kernel, subject.cache, subject.host.shell, again=subject.probe_again)
+    return Finding(Level.OK if chosen.name == "kvm" else Level.NOTE, chosen.told, word=chosen.name)
 
 
 def translation(subject: RemoteSubject) -> Finding:
     """EPT or NPT, as the host's KVM has it."""
     level = second_level(subject.host.shell)
     if level == "none":
-        return Finding(Level.NOTE, "none: second_level_bytes will be a gap", word=level)
+        return no_second_level(subject.host.shell)
     return Finding(Level.OK, level, word=level)
 
 

@@ -26,6 +26,7 @@ from orchestrator.guest.shell import GuestShell
 from orchestrator.guest.states import SavedState, hash_files
 from orchestrator.host.domain_xml import DomainFiles, RunFiles, domain_xml
 from orchestrator.host.elsewhere import noted
+from orchestrator.host.kept import drop_works
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import Machine
@@ -35,6 +36,7 @@ from orchestrator.host.shell import HostLostError, HostShell
 ANSWER_SECONDS = 120.0
 HOST_SECONDS = 5.0
 _OVERLAY_SECONDS = 60.0
+_DOUBT = "it printed nothing: the kept verdict that KVM works here is dropped, and the next run probes again"
 # A host of ours is a guest itself, and mostly emulated: what boots in it takes several times as long.
 _NESTED_PATIENCE = 4
 
@@ -148,11 +150,28 @@ def booted(
         target = host.shell.target
         if target and not target.ours and not keep:
             stack.enter_context(noted(host.runtime, target, name, folder))
-        domain = stack.enter_context(host.domain(xml, keep=keep))
-        progress(f"booting {boot.release}")
-        shell = guest_shell(stack, host, files.ssh_port, keys, scratch)
-        patience = _NESTED_PATIENCE if target and target.ours else 1
-        yield answering(Guest(domain, shell, console, keys), patience * definition.boot_within)
+        with _doubting(host, accel, console):
+            domain = stack.enter_context(host.domain(xml, keep=keep))
+            progress(f"booting {boot.release}")
+            shell = guest_shell(stack, host, files.ssh_port, keys, scratch)
+            patience = _NESTED_PATIENCE if target and target.ours else 1
+            guest = answering(Guest(domain, shell, console, keys), patience * definition.boot_within)
+        yield guest
+
+
+@contextmanager
+def _doubting(host: LibvirtHost, accel: str, console: Console) -> Iterator[None]:
+    """A guest that fails in the block under KVM, and printed nothing: that KVM works is believed no more."""
+    # Of a state that is made anew there is the console of what could not be restored (`restored`).
+    before = console.path.stat().st_size
+    try:
+        yield
+    except InfrastructureError as error:
+        # What had been brought of it counts: a host that is lost shows no more.
+        silent = console.path.stat().st_size == before
+        if accel == "kvm" and silent and drop_works(host.cache, host.shell):
+            error.details = f"{error.details}\n{_DOUBT}".strip()
+        raise
 
 
 @contextmanager

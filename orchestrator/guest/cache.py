@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+CACHE_VARIABLE = "ORCHESTRATOR_CACHE"
+
 
 def cache_dir() -> Path:
     """`$ORCHESTRATOR_CACHE`, else root's `/var/cache/orchestrator` or a user's `~/.cache/orchestrator`."""
-    chosen = os.environ.get("ORCHESTRATOR_CACHE")
+    chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).absolute()
     if os.geteuid() == 0:

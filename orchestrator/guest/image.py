@@ -15,6 +15,7 @@ from orchestrator.guest.build import build_image, recipe
 from orchestrator.guest.cache import is_locked, locked
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.keys import SshKeys
+from orchestrator.host.accel import Kernel
 
 _UNFINISHED = ".building-"
 
@@ -63,6 +64,11 @@ class Image:
         return BootFiles(
             kernel=boot / f"vmlinuz-{release}", initrd=boot / f"initrd.img-{release}", release=release
         )
+
+    def kernel_to_try(self, kernel: str) -> Kernel:
+        """A kernel of the image, to try KVM with."""
+        path = self.boot_files(kernel).kernel
+        return Kernel(path, f"{self.folder.name}/boot/{path.name}")
 
 
 def image_key(definition: GuestDefinition, keys: SshKeys) -> str:

@@ -85,8 +85,11 @@ class LibvirtHost:
         uri: str,
         shell: HostShell,
         runtime: Path,
+        *,
+        cache: Path,
     ) -> None:
         self.runtime = runtime
+        self.cache = cache
         self._ending: list[threading.Thread] = []
         self._libvirt = libvirt
         self._connection = connection
@@ -204,8 +207,8 @@ class LibvirtHost:
 def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterator[LibvirtHost]:
     """Connect: to `uri`, to the libvirt of a machine, or to an embedded driver rooted in the runtime folder.
 
-    `cache` keeps what libvirt learns of QEMU by starting it several times (4 s); libvirt itself
-    checks that it still fits (virQEMUCapsIsValid).
+    `cache` keeps verdicts on KVM, and what libvirt learns of QEMU by starting it several times (4 s); libvirt
+    itself checks that it still fits (virQEMUCapsIsValid).
     """
     libvirt = _libvirt(runtime / "libvirt.log")
     with ExitStack() as stack:
@@ -231,7 +234,7 @@ def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterat
             ) from error
         if uri.startswith(_EMBEDDED):
             _let_passt_in(uri)
-        host = LibvirtHost(libvirt, connection, uri, shell, runtime)
+        host = LibvirtHost(libvirt, connection, uri, shell, runtime, cache=cache)
         stack.callback(host.wait_for_ends)
         yield host
 

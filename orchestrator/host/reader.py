@@ -13,10 +13,12 @@ import glob
 import json
 import os
 import pathlib
+import re
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
@@ -24,6 +26,7 @@ from typing import Any, BinaryIO
 MAX_TEXT_BYTES = 1 << 18
 MAX_CHUNK_BYTES = 64 << 20
 _PAGE = 4096
+_WATCH_SECONDS = 0.05
 
 # PAGEMAP_SCAN, since Linux 6.7 (include/uapi/linux/fs.h): _IOWR('f', 16, struct pm_scan_arg of 96 bytes).
 _PAGEMAP_SCAN = 0xC0606610
@@ -158,6 +161,52 @@ def run(argv: Sequence[str], seconds: float) -> dict[str, Any]:
     return {"code": done.returncode, "out": out, "err": err}
 
 
+def watch(
+    argv: Sequence[str],
+    wanted: Sequence[str],
+    hopeless: str,
+    seconds: float,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """A command until it has printed all that is `wanted`, or anything `hopeless` on standard error, or has
+    ended, or `seconds` are over; it is killed then. Regular expressions; the wanted ones of standard output.
+
+    `how` is wanted, hopeless, ended, time or stopped; `out` and `err` are what it printed, bounded. It ends
+    with us. `stopped` is asked by callers of this machine only.
+    """
+    began = time.monotonic()
+    # Files without a name: nothing stays behind, and no pipe is ever full.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+
+        def printed(file: Any) -> str:
+            return os.pread(file.fileno(), MAX_TEXT_BYTES, 0).decode(errors="replace")
+
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *argv], stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        )
+        try:
+            how = ""
+            while not how:
+                ended = process.poll() is not None  # before reading, so that its last words are read
+                over = time.monotonic() - began >= seconds
+                if all(re.search(one, printed(out)) for one in wanted):
+                    how = "wanted"
+                elif re.search(hopeless, printed(err)):
+                    how = "hopeless"
+                elif ended:
+                    how = "ended"
+                elif stopped():
+                    how = "stopped"
+                elif over:
+                    how = "time"
+                else:
+                    time.sleep(_WATCH_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+        return {"how": how, "out": printed(out), "err": printed(err), "seconds": time.monotonic() - began}
+
+
 def _exactly(descriptor: int, size: int, offset: int) -> bytes:
     parts = []
     while size:
@@ -183,6 +232,7 @@ CALLS: dict[str, Callable[..., Any]] = {
         write,
         free_port,
         run,
+        watch,
     )
 }
 

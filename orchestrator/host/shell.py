@@ -119,6 +119,25 @@ class HostShell:
             )
         return str(done["out"])
 
+    def watch(
+        self,
+        argv: Sequence[str],
+        *,
+        wanted: Sequence[str],
+        hopeless: str,
+        seconds: float,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any]:
+        """A command until it has printed what is wanted, or what makes that hopeless (`reader.watch`).
+
+        `stopped` can end it early on this machine only.
+        """
+        asked = [stopped] if self.is_here else []
+        found: dict[str, Any] = self._call(
+            "watch", list(argv), list(wanted), hopeless, seconds, *asked, seconds=seconds + CALL_SECONDS
+        )
+        return found
+
     def place(self, path: Path, key: str) -> Path:
         """A file of ours as the host has it: itself, or a copy, which is kept there under `key`."""
         if self.target is None:

@@ -7,21 +7,20 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.errors import BadInputError, ExitCode, GuestError, OrchestratorError
 from orchestrator.guest.definition import GuestDefinition, load_definition
-from orchestrator.guest.image import Image, ensure_image
+from orchestrator.guest.image import ensure_image
 from orchestrator.guest.keys import SshKeys, ensure_keys
 from orchestrator.guest.states import find_state
-from orchestrator.host.accel import Acceleration, choose
+from orchestrator.host.accel import Acceleration, choose, chosen_meanwhile
 from orchestrator.host.labs import NESTED, address
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
-from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
 from orchestrator.plan import Plan, PlannedStep, Trial, TrialPlan
 from orchestrator.run.begin import starts_warm, state_spec
@@ -193,15 +192,23 @@ class Job:
         learn({"image_seconds": round(time.monotonic() - began, 3)})
         where = self.connect or plan.host
         nested = self._nested(keys) if where == NESTED else None
-        host = stack.enter_context(open_host(address(where, runtime), runtime, places.cache))
-        if nested:
-            reason = f"KVM of a nested host, itself under {nested.accel}: times mean nothing, counts do"
-            acceleration = Acceleration("kvm", reason, "")
-        else:
-            acceleration = _accelerate(plan, image, self.definition.default_kernel, host.shell)
-        progress.note(acceleration.reason)
-        # The host of a nested trial's guest is there only in the trial, which says what it is.
-        learn({**({} if nested else host_facts(host)), **guest_facts(acceleration, image)})
+        kernel = image.kernel_to_try(self.definition.default_kernel)
+        there = address(where, runtime)
+        # libvirt takes seconds to know a QEMU that it has not met, a KVM that hangs its deadline, and neither
+        # needs the other. A host elsewhere has to be reached before it can be asked.
+        probing = nullcontext() if there or nested else chosen_meanwhile(plan.accel, kernel, places.cache)
+        with probing as chosen:
+            host = stack.enter_context(open_host(there, runtime, places.cache))
+            # The host of a nested trial's guest is there only in the trial, which says what it is.
+            facts = {} if nested else host_facts(host)
+            if nested:
+                reason = f"KVM of a nested host, itself under {nested.accel}: times mean nothing, counts do"
+                acceleration = Acceleration("kvm", reason, "")
+            else:
+                acceleration = chosen() if chosen else choose(plan.accel, kernel, places.cache, host.shell)
+        _must_be_kvm_if_asked(plan, acceleration)
+        progress.note(acceleration.told)
+        learn({**facts, **guest_facts(acceleration, image)})
         return Lab(
             host,
             image,
@@ -258,9 +265,8 @@ class Job:
         run.update_meta(boots_seconds=round(time.monotonic() - began, 3), boots_at_once=workers.most_at_once)
 
     def _plans(self, lab: Lab) -> list[TrialPlan]:
-        # What was found out about KVM need not be found out again.
-        outside = lab.nested.accel if lab.nested else lab.accel
-        accel = outside if outside == "tcg" else "auto"
+        # What was found out about KVM holds for all: a trial that finds it otherwise fails, unmixed.
+        accel = lab.nested.accel if lab.nested else lab.accel
         return [self.plan.trial(trial.id).model_copy(update={"accel": accel}) for trial in self.trials]
 
     def _workers(self, run: RunWriter, lab: Lab) -> SideBySide:
@@ -292,7 +298,8 @@ class Job:
         definition = load_definition(self.places.guests / f"{KVM_HOST}.yaml")
         image = ensure_image(definition, keys, self.places.cache, progress=self.progress.note)
         # Seen from outside it is a guest like any other.
-        return NestedHosts(image, definition, choose("auto", image.boot_files(NESTED_KERNEL).kernel).name)
+        kernel = image.kernel_to_try(NESTED_KERNEL)
+        return NestedHosts(image, definition, choose("auto", kernel, self.places.cache).name)
 
 
 def judged(run_dir: Path, gate: Gate | None = None) -> ExitCode:
@@ -324,16 +331,9 @@ def _must_be_alike(before: Mapping[str, object], now: Mapping[str, object]) -> N
             )
 
 
-def _accelerate(plan: Plan, image: Image, default_kernel: str, shell: HostShell) -> Acceleration:
-    kernel = image.boot_files(default_kernel).kernel
-    if shell.is_here:
-        chosen = choose(plan.accel, kernel)
-    else:
-        there = shell.place(kernel, f"{image.folder.name}/boot/{kernel.name}")
-        chosen = choose(plan.accel, there, shell)
+def _must_be_kvm_if_asked(plan: Plan, chosen: Acceleration) -> None:
     if plan.accel == "kvm" and chosen.name != "kvm":
         raise BadInputError(
-            f"the scenario asks for KVM: {chosen.reason}",
+            f"the scenario asks for KVM, or other trials ran under it: {chosen.told}",
             hint="use `accel: auto`, or see: orchestrator doctor",
         )
-    return chosen

@@ -42,7 +42,7 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
         keys = ensure_keys(places.cache)
         definition = load_definition(places.guests / f"{KVM_HOST}.yaml")
         image = ensure_image(definition, keys, places.cache, progress=progress.note)
-        accel = choose("auto", image.boot_files(definition.default_kernel).kernel).name
+        accel = choose("auto", image.kernel_to_try(definition.default_kernel), places.cache).name
         host = stack.enter_context(open_host(None, runtime, places.cache))
         programs = guest_programs({}, places)
         lab = Lab(host, image, keys, places, accel, definition, runtime, progress, programs)

@@ -79,6 +79,7 @@ def guest_facts(acceleration: Acceleration, image: Image) -> dict[str, object]:
     return {
         "accel": acceleration.name,
         "accel_reason": acceleration.reason,
+        "accel_probed_at": acceleration.probed_at,
         "second_level": acceleration.second_level,
         "image": {
             "key": image.key,

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import played
 import pytest
+from real_cache import RealCache, real_caches
 
+from orchestrator.guest.cache import CACHE_VARIABLE
 from orchestrator.host.shell import HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget
+
+REAL_CACHE = RealCache(real_caches(os.environ))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that begins empty, for all tests that do not choose one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        REAL_CACHE.install()
+        yield
+
+
+@pytest.fixture(autouse=True)
+def real_cache() -> Iterator[RealCache]:
+    """Fails a test that touches the cache of whoever runs it."""
+    before = len(REAL_CACHE.touched)
+    yield REAL_CACHE
+    touched = REAL_CACHE.touched[before:]
+    assert not touched, f"the real cache was touched: {touched}"
+
 
 # As ssh does: the words behind the host are given to a shell.
 _HERE = """#!/bin/sh

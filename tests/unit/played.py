@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.host.accel import Acceleration, Kernel
 from orchestrator.plan import TrialPlan
 from orchestrator.run import execute
 from orchestrator.run.places import Places
@@ -51,9 +52,11 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Trials:
     monkeypatch.setattr(execute, "guest_programs", lambda *_: {})
     monkeypatch.setattr(execute, "runtime_folder", lambda _: nullcontext(Path("/nowhere")))
     monkeypatch.setattr(execute, "ensure_keys", lambda _: None)
-    boot = SimpleNamespace(kernel=Path("k"))
-    monkeypatch.setattr(execute, "ensure_image", lambda *_, **__: SimpleNamespace(boot_files=lambda _: boot))
-    monkeypatch.setattr(execute, "choose", lambda *_: SimpleNamespace(name="tcg", reason="played"))
+    image = SimpleNamespace(kernel_to_try=lambda name: Kernel(Path(name), name))
+    monkeypatch.setattr(execute, "ensure_image", lambda *_, **__: image)
+    emulated = Acceleration("tcg", "played", "none")
+    monkeypatch.setattr(execute, "choose", lambda *_: emulated)
+    monkeypatch.setattr(execute, "chosen_meanwhile", lambda *_: nullcontext(lambda: emulated))
     monkeypatch.setattr(execute, "open_host", anything)
     monkeypatch.setattr(execute, "guest_facts", lambda *_: FACTS)
     monkeypatch.setattr(execute, "host_facts", lambda *_: {})

@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from played import PROGRESS, Trials, places
+from test_execute import plan
 
 from orchestrator.deadline import Deadline, wait_for
-from orchestrator.host import accel
-from orchestrator.host.accel import choose, probe_kvm, probe_kvm_of, second_level
+from orchestrator.errors import BootTimeoutError, GuestLostError
+from orchestrator.guest import boot
+from orchestrator.guest.console import Console
+from orchestrator.host import accel, kept, kvm
+from orchestrator.host.accel import Acceleration, Kernel, chosen_meanwhile, second_level
+from orchestrator.host.kvm import Outcome, Probe, loaded, shadow_paging
 from orchestrator.host.shell import HostShell
+from orchestrator.run import execute
 
-# Finds the console that the caller wants written: `-serial file:PATH`.
-_CONSOLE = """\
+# Counts its starts: each is a line in a file beside it. Standard output is the console.
+_BEGIN = """\
 #!/bin/sh
-for word; do case $word in file:*) console=${word#file:} ;; esac; done
+[ "$1" != --version ] || { echo 'QEMU emulator version 10.0.2'; exit; }
+echo start >>"$0.starts"
 """
-_BANNER = "echo '[    0.000000] Linux version 6.12.57 (debian)' >>\"$console\"\n"
-_MEMORY = "echo '[    0.021873] Memory: 220140K/261624K available' >>\"$console\"\n"
+_BANNER = "echo '[    0.000000] Linux version 6.12.57 (debian)'\n"
+_MEMORY = "echo '[    0.021873] Memory: 220140K/261624K available'\n"
 _STAY = "while :; do sleep 0.1; done\n"
+_WORKS = _BANNER + _MEMORY
+_INTERNAL_ERROR = "echo 'KVM internal error. Suberror: 1' >&2; echo 'extra data[0]: 0x1' >&2\n"
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with a /dev/kvm, and a folder at the front of PATH for its programs."""
+    """A machine with a /dev/kvm, a kernel, and a folder at the front of PATH for its programs."""
     (tmp_path / "kvm").touch()
-    monkeypatch.setattr(accel, "_DEVICE", tmp_path / "kvm")
-    monkeypatch.setattr(accel, "_MODULES", tmp_path / "modules")
+    (tmp_path / "vmlinuz").write_text("a kernel")
+    monkeypatch.setattr(kvm, "_DEVICE", tmp_path / "kvm")
+    monkeypatch.setattr(kvm, "_MODULES", tmp_path / "modules")
     programs = tmp_path / "bin"
     programs.mkdir()
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
@@ -40,9 +54,36 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def qemu(machine: Path, script: str) -> None:
-    path = machine / "bin" / "qemu-system-x86_64"
-    path.write_text(_CONSOLE + script)
+    path = machine / "bin" / kvm.QEMU
+    path.write_text(_BEGIN + script)
     path.chmod(0o755)
+
+
+def starts(machine: Path) -> int:
+    """How often a kernel was tried."""
+    noted = machine / "bin" / f"{kvm.QEMU}.starts"
+    return len(noted.read_text().splitlines()) if noted.exists() else 0
+
+
+def choose(wanted: str, machine: Path, **words: Any) -> Acceleration:
+    return accel.choose(wanted, Kernel(machine / "vmlinuz", "boot/vmlinuz"), machine / "cache", **words)
+
+
+def probe(machine: Path) -> Probe:
+    found = kvm.probe_kvm(HostShell(), machine / "vmlinuz")
+    assert found is not None
+    return found
+
+
+def cpu_flags(monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
+    """Let /proc/cpuinfo of this machine say so."""
+    real = HostShell.texts
+
+    def texts(shell: HostShell, *patterns: str) -> dict[str, str]:
+        there = {"/proc/cpuinfo": f"processor\t: 0\nflags\t\t: fpu {flags}\n"}
+        return there if patterns == ("/proc/cpuinfo",) else real(shell, *patterns)
+
+    monkeypatch.setattr(HostShell, "texts", texts)
 
 
 def parameter(machine: Path, module: str, name: str, value: str) -> None:
@@ -54,51 +95,71 @@ def parameter(machine: Path, module: str, name: str, value: str) -> None:
 def test_a_kernel_that_prints_is_believed(machine: Path) -> None:
     qemu(machine, _BANNER + "sleep 0.1\n" + _MEMORY + _STAY)
     parameter(machine, "kvm_amd", "npt", "1")
-    chosen = choose("auto", machine / "vmlinuz")
+    chosen = choose("auto", machine)
     assert (chosen.name, chosen.second_level) == ("kvm", "NPT")
+    assert chosen.reason == "KVM: a stock kernel printed under it"
 
 
 def test_a_kernel_that_prints_and_ends_at_once_is_believed(machine: Path) -> None:
-    qemu(machine, _BANNER + _MEMORY)
-    assert probe_kvm(machine / "vmlinuz") == ""
+    qemu(machine, _WORKS)
+    assert (probe(machine).outcome, probe(machine).trouble) == (Outcome.WORKS, "")
+
+
+@pytest.mark.parametrize("then", ["echo more >&2\nexit 134\n", _STAY])
+def test_a_kvm_that_stops_its_guest_fails_at_once_and_says_why(machine: Path, then: str) -> None:
+    # QEMU itself goes on when KVM can not (vm_stop(RUN_STATE_INTERNAL_ERROR)).
+    qemu(machine, "echo 'warning: host lacks a feature' >&2\n" + _INTERNAL_ERROR + then)
+    began = time.monotonic()
+    chosen = choose("auto", machine)
+    assert time.monotonic() - began < kvm.KVM_PROBE_SECONDS / 2
+    assert (chosen.name, chosen.second_level) == ("tcg", "none")
+    says = r"cannot run a stock kernel, which failed after [0-9]\.[0-9] s: KVM internal error. Suberror: 1$"
+    assert re.search(says, chosen.reason)
 
 
 def test_a_qemu_that_aborts_says_why(machine: Path) -> None:
-    qemu(machine, "echo 'KVM internal error. Suberror: 1' >&2\necho more >&2\nexit 134\n")
-    chosen = choose("auto", machine / "vmlinuz")
-    assert (chosen.name, chosen.second_level) == ("tcg", "none")
-    assert chosen.reason.endswith("cannot run a stock kernel: KVM internal error. Suberror: 1")
+    qemu(machine, "echo 'kvm_buf_set_msrs: Assertion failed.' >&2\necho more >&2\nexit 134\n")
+    found = probe(machine)
+    assert found.outcome is Outcome.FAILS
+    assert found.trouble.endswith(" s: kvm_buf_set_msrs: Assertion failed.")
 
 
 def test_a_qemu_that_dies_without_a_word(machine: Path) -> None:
     qemu(machine, "kill -9 $$\n")
-    assert probe_kvm(machine / "vmlinuz").endswith("QEMU ended")
+    assert probe(machine).trouble.endswith("QEMU ended")
 
 
 def test_a_kernel_that_panics_early_is_not_believed(machine: Path) -> None:
-    qemu(machine, _BANNER + "echo 'Kernel panic - not syncing' >>\"$console\"\n")
-    assert probe_kvm(machine / "vmlinuz").endswith("QEMU ended")
+    qemu(machine, _BANNER + "echo 'Kernel panic - not syncing'\n")
+    assert (probe(machine).outcome, probe(machine).trouble[-10:]) == (Outcome.FAILS, "QEMU ended")
 
 
-@pytest.mark.parametrize("script", ["", _BANNER])
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("", "a stock kernel printed nothing under KVM in 2 s"),
+        (_BANNER, "a stock kernel got no further than '[    0.000000] Linux version 6.12.57 (debian)' under"),
+    ],
+)
 def test_a_kernel_that_hangs_is_not_believed(
-    machine: Path, monkeypatch: pytest.MonkeyPatch, script: str
+    machine: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
-    monkeypatch.setattr(accel, "KVM_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(kvm, "KVM_PROBE_SECONDS", 2.0)
     qemu(machine, script + 'echo $$ >"$0.pid"\n' + _STAY)
     began = time.monotonic()
-    assert "printed nothing" in probe_kvm(machine / "vmlinuz")
-    assert time.monotonic() - began < 5
-    pid = (machine / "bin" / "qemu-system-x86_64.pid").read_text().strip()
+    found = probe(machine)
+    assert (found.outcome, found.trouble[: len(said)]) == (Outcome.HANGS, said)
+    assert time.monotonic() - began < 15
+    pid = (machine / "bin" / f"{kvm.QEMU}.pid").read_text().strip()
     assert not Path(f"/proc/{pid}").exists(), "it is not left running"
 
 
 def test_a_qemu_does_not_outlive_us(machine: Path) -> None:
     qemu(machine, 'echo $$ >"$0.part" && mv "$0.part" "$0.pid"\n' + _STAY)
-    script = "import sys; from pathlib import Path; from orchestrator.host import accel\n"
-    script += "accel._DEVICE = Path(sys.argv[1]); accel.probe_kvm(Path('vmlinuz'))"
-    note = machine / "bin" / "qemu-system-x86_64.pid"
-    with subprocess.Popen([sys.executable, "-c", script, machine / "kvm"]) as orchestrator:
+    script = "from pathlib import Path; from orchestrator.host.kvm import probe_kvm\n"
+    script += "from orchestrator.host.shell import HostShell; probe_kvm(HostShell(), Path('vmlinuz'))"
+    note = machine / "bin" / f"{kvm.QEMU}.pid"
+    with subprocess.Popen([sys.executable, "-c", script]) as orchestrator:
         assert wait_for(lambda: note.exists() or None, Deadline(10), every=0.02)
         orchestrator.kill()
     stat = Path(f"/proc/{note.read_text().strip()}/stat")
@@ -110,17 +171,210 @@ def test_a_qemu_does_not_outlive_us(machine: Path) -> None:
     assert wait_for(gone, Deadline(5), every=0.02)
 
 
-def test_no_qemu_and_no_device(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_qemu_no_rights_and_no_device(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (machine / "bin" / "setpriv").symlink_to("/usr/bin/setpriv")
     monkeypatch.setenv("PATH", str(machine / "bin"))
-    assert probe_kvm(machine / "vmlinuz") == "qemu-system-x86_64 is not installed"
+    assert choose("auto", machine).reason.endswith(": qemu-system-x86_64 is not installed")
     (machine / "kvm").unlink()
-    assert probe_kvm(machine / "vmlinuz") == "there is no /dev/kvm"
+    assert choose("auto", machine).reason.endswith(": there is no /dev/kvm")
+    shell = HostShell(lambda name, *words, **_: {"code": 0, "out": "rights\n", "err": ""})
+    assert kvm.unusable(shell) == "/dev/kvm is not yours to open (be in group kvm)"
+    assert not (machine / "cache").exists(), "what is seen at a glance is not kept"
 
 
 def test_tcg_when_asked_for_starts_nothing(machine: Path) -> None:
-    qemu(machine, 'touch "$0.started"\n' + _BANNER + _MEMORY)
-    assert choose("tcg", machine / "vmlinuz").name == "tcg"
-    assert not (machine / "bin" / "qemu-system-x86_64.started").exists()
+    qemu(machine, _WORKS)
+    assert choose("tcg", machine).name == "tcg"
+    assert starts(machine) == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "seconds"),
+    [(_WORKS + _STAY, "kvm", 20.0), (_INTERNAL_ERROR, "tcg", 20.0), (_STAY, "tcg", 1.0)],
+)
+def test_a_verdict_is_found_once(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, script: str, name: str, seconds: float
+) -> None:
+    monkeypatch.setattr(kvm, "KVM_PROBE_SECONDS", seconds)
+    qemu(machine, script)
+    first, second = choose("auto", machine), choose("auto", machine)
+    assert starts(machine) == 1
+    assert (first.name, first.kept, second.kept) == (name, False, True)
+    assert (second.name, second.reason, second.probed_at) == (first.name, first.reason, first.probed_at)
+    assert first.told == first.reason
+    kept_since = f" (kept verdict of {first.probed_at}; to probe again: orchestrator doctor --probe-again)"
+    assert second.told == first.reason + kept_since
+    assert not choose("auto", machine, again=True).kept
+    assert starts(machine) == 2
+    assert len(list((machine / "cache" / "kvm").iterdir())) == 1
+
+
+def device(machine: Path) -> None:
+    (machine / "other").touch()
+    (machine / "other").rename(machine / "kvm")
+
+
+def other_qemu(machine: Path) -> None:
+    qemu(machine, f"# rebuilt\n{_WORKS}")
+
+
+def other_path(machine: Path) -> None:
+    program = machine / "bin" / kvm.QEMU
+    (machine / "bin" / "kept").mkdir()
+    program.rename(machine / "bin" / "kept" / kvm.QEMU)
+    program.symlink_to(machine / "bin" / "kept" / kvm.QEMU)
+    (machine / "bin" / "kept" / kvm.QEMU).write_text(f"{_BEGIN}# upgraded\n{_WORKS}")
+
+
+def kernel(machine: Path) -> None:
+    (machine / "vmlinuz").write_text("b kernel")
+
+
+def modules(machine: Path) -> None:
+    parameter(machine, "kvm_other", "x", "1")
+
+
+def msrs(machine: Path) -> None:
+    parameter(machine, "kvm", "ignore_msrs", "Y")
+
+
+@pytest.mark.parametrize("change", [device, other_qemu, other_path, kernel, modules, msrs])
+def test_a_verdict_holds_for_what_it_was_made_with(machine: Path, change: Callable[[Path], None]) -> None:
+    parameter(machine, "kvm", "ignore_msrs", "N")
+    qemu(machine, _WORKS)
+    assert not choose("auto", machine).kept
+    change(machine)
+    assert not choose("auto", machine).kept
+    assert starts(machine) == 2
+    assert choose("auto", machine).kept
+
+
+def test_a_verdict_holds_for_a_boot_and_those_of_others_go(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qemu(machine, _WORKS)
+    choose("auto", machine)
+    before = list((machine / "cache" / "kvm").iterdir())
+    monkeypatch.setattr(kvm, "boot_id", lambda _: "another boot")
+    assert not choose("auto", machine).kept
+    (after,) = (machine / "cache" / "kvm").iterdir()
+    assert [after] != before
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"outcome": "works"}', "[1]"])
+def test_a_verdict_that_cannot_be_read_is_none(machine: Path, text: str) -> None:
+    qemu(machine, _INTERNAL_ERROR)
+    choose("auto", machine)
+    (path,) = (machine / "cache" / "kvm").iterdir()
+    path.write_text(text)
+    assert choose("auto", machine).name == "tcg"
+    assert starts(machine) == 2
+
+
+def test_a_cache_that_cannot_be_written_to_keeps_nothing(machine: Path) -> None:
+    (machine / "cache").write_text("no folder")
+    qemu(machine, _WORKS)
+    assert choose("auto", machine).name == "kvm"
+    assert choose("auto", machine).kept is False
+
+
+class Guests:
+    """A host whose guests under KVM print what they are said to, and then do not answer."""
+
+    def __init__(self, machine: Path) -> None:
+        self.host: Any = SimpleNamespace(cache=machine / "cache", shell=HostShell())
+        self.console = Console(machine / "console.log")
+        self.console.path.write_text("what could not be restored had printed\n")
+
+    def fails(self, printed: str, name: str = "kvm") -> BootTimeoutError:
+        with pytest.raises(BootTimeoutError) as raised:
+            self._fail(printed, name)
+        return raised.value
+
+    def _fail(self, printed: str, name: str) -> None:
+        with boot._doubting(self.host, name, self.console):
+            with self.console.path.open("a") as stream:
+                stream.write(printed)
+            raise BootTimeoutError("no answer", details="last try: refused")
+
+
+def test_a_guest_that_prints_nothing_drops_the_verdict_that_kvm_works(machine: Path) -> None:
+    qemu(machine, _WORKS)
+    choose("auto", machine)
+    guests = Guests(machine)
+    assert guests.fails("Linux version 6.12\n").details == "last try: refused"
+    assert guests.fails("", "tcg").details == "last try: refused"
+    assert choose("auto", machine).kept, "neither says anything of KVM"
+    details = guests.fails("").details.splitlines()
+    assert details == ["last try: refused", boot._DOUBT]
+    assert guests.fails("").details == "last try: refused", "there is nothing left to drop"
+    qemu(machine, _INTERNAL_ERROR)
+    assert choose("auto", machine).name == "tcg"
+
+
+def test_a_verdict_that_kvm_fails_is_no_guest_s_to_drop(machine: Path) -> None:
+    qemu(machine, _INTERNAL_ERROR)
+    choose("auto", machine)
+    assert not kept.drop_works(machine / "cache", HostShell())
+    assert choose("auto", machine).kept
+
+    def lost(*_: object, **__: object) -> object:
+        raise GuestLostError("the host is lost")
+
+    assert not kept.drop_works(machine / "cache", HostShell(lost))
+
+
+def test_the_probe_goes_on_beside_other_work(machine: Path) -> None:
+    qemu(machine, 'until [ -e "$0.go" ]; do sleep 0.02; done\n' + _WORKS)
+    with chosen_meanwhile("auto", Kernel(machine / "vmlinuz", "x"), machine / "cache") as chosen:
+        assert wait_for(lambda: starts(machine) or None, Deadline(10), every=0.02)
+        (machine / "bin" / f"{kvm.QEMU}.go").touch()  # what comes of the work
+        assert chosen().name == "kvm"
+
+
+def test_the_probe_ends_with_the_work_beside_it(machine: Path) -> None:
+    qemu(machine, 'echo $$ >"$0.pid"\n' + _STAY)
+    note = machine / "bin" / f"{kvm.QEMU}.pid"
+    began = time.monotonic()
+
+    def interrupted() -> None:
+        with chosen_meanwhile("auto", Kernel(machine / "vmlinuz", "x"), machine / "cache"):
+            assert wait_for(lambda: (note.exists() and note.read_text()) or None, Deadline(10), every=0.02)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - began < kvm.KVM_PROBE_SECONDS / 2
+    assert not Path(f"/proc/{note.read_text().strip()}").exists()
+    assert not (machine / "cache").exists(), "it found nothing"
+
+
+def test_only_the_first_of_two_runs_waits_for_a_kvm_that_hangs(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, trials: Trials
+) -> None:
+    # It hangs until libvirt has been opened: were one to wait for the other, it would be for the deadline.
+    qemu(machine, 'until [ -e "$0.go" ]; do sleep 0.02; done\n' + _INTERNAL_ERROR)
+    opened = execute.open_host
+
+    def open_host(*words: Any) -> Any:
+        if not (machine / "cache" / "kvm").exists():
+            assert wait_for(lambda: starts(machine) or None, Deadline(10), every=0.02), "it is being tried"
+        (machine / "bin" / f"{kvm.QEMU}.go").touch()
+        return opened(*words)
+
+    monkeypatch.setattr(execute, "open_host", open_host)
+    monkeypatch.setattr(execute, "chosen_meanwhile", chosen_meanwhile)
+    image = SimpleNamespace(kernel_to_try=lambda name: Kernel(machine / "vmlinuz", name))
+    monkeypatch.setattr(execute, "ensure_image", lambda *_, **__: image)
+    notes: list[str] = []
+    progress = SimpleNamespace(**{**vars(PROGRESS), "note": notes.append})
+    for name in ("first", "second"):
+        execute.execute_plan(plan("  - wait: {time: 1s}\n"), places(machine), machine / name, progress)
+        assert starts(machine) == 1
+    assert len(trials.ran) == 8
+    first, second = notes
+    assert first.endswith("KVM internal error. Suberror: 1")
+    assert second.startswith(f"{first} (kept verdict of ")
 
 
 @pytest.mark.parametrize(
@@ -140,21 +394,115 @@ def test_second_level(machine: Path, module: str, name: str, value: str, expecte
     assert second_level(HostShell()) == expected
 
 
-def test_a_probe_elsewhere_ends_with_whoever_asked(machine: Path) -> None:
-    module = machine / "modules" / "kvm" / "parameters"
-    pid = machine / "pid"
-    qemu(machine, f"echo $$ >{pid}\n" + _STAY)
+@pytest.mark.parametrize(
+    ("there", "flags", "expected"),
+    [
+        ((), "", ""),
+        (("kvm", "kvm_intel"), "vmx", "this KVM (kvm_intel) has no EPT or NPT: shadow paging"),
+        (
+            ("kvm", "kvm_pvm"),
+            "hypervisor",
+            "this KVM is PVM (module kvm_pvm): shadow paging, no EPT or NPT, on a CPU without VMX and SVM",
+        ),
+        (
+            ("kvm", "kvm_new"),
+            "",
+            "this KVM (kvm_new) has no EPT or NPT: shadow paging, on a CPU without VMX and SVM",
+        ),
+    ],
+)
+def test_what_a_kvm_without_a_second_level_is(
+    *, machine: Path, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], flags: str, expected: str
+) -> None:
+    cpu_flags(monkeypatch, flags)
+    for module in there:
+        parameter(machine, module, "x", "1")
+    assert loaded(HostShell()) == there
+    assert shadow_paging(HostShell()) == expected
+    parameter(machine, "kvm_amd", "npt", "1")
+    assert shadow_paging(HostShell()) == ""
+
+
+def test_what_hangs_under_pvm_says_so_also_when_kept(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "KVM_PROBE_SECONDS", 0.2)
+    cpu_flags(monkeypatch, "hypervisor")
+    parameter(machine, "kvm_pvm", "x", "1")
+    qemu(machine, _STAY)
+    for _ in range(2):
+        assert "printed nothing under KVM in 0 s; this KVM is PVM" in choose("auto", machine).reason
+    qemu(machine, _WORKS)
+    chosen = choose("auto", machine)
+    assert chosen.name == "kvm", "the module alone says nothing"
+    assert "; this KVM is PVM" in chosen.reason
+
+
+def elsewhere(machine: Path, boot: str) -> HostShell:
+    """A host elsewhere that is this machine in another boot, as its reader answers."""
+    from orchestrator.host import reader
 
     def call(name: str, *words: Any, **_: object) -> object:
-        if name == "texts":
-            return {str(module): "1"}
-        asked = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *words[0]])  # as the reader does it
-        assert wait_for(lambda: (pid.exists() and pid.read_text()) or None, Deadline(10), every=0.05)
-        asked.kill()
-        asked.wait()
-        return {"code": None, "out": "", "err": ""}
+        found = reader.CALLS[name](*words)
+        return dict.fromkeys(found, boot) if "boot_id" in str(words[0]) else found
 
-    assert "cannot run a stock kernel" in probe_kvm_of(HostShell(call), machine / "vmlinuz")
+    shell = HostShell(call)
+    target: Any = SimpleNamespace(name=f"root@{boot}", ours=False)
+    shell.target = target
+    return shell
+
+
+def test_hosts_elsewhere_have_verdicts_of_their_own(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostShell, "place", lambda shell, path, key: path)
+    qemu(machine, _INTERNAL_ERROR)
+    choose("auto", machine)
+    there, other = elsewhere(machine, "one"), elsewhere(machine, "two")
+    assert not choose("auto", machine, shell=there).kept
+    assert choose("auto", machine, shell=there).kept
+    assert choose("auto", machine).kept, "that one is still kept, too"
+    assert not choose("auto", machine, shell=other).kept
+    assert starts(machine) == 3
+    (machine / "kvm").unlink()
+    assert choose("auto", machine, shell=there).reason.endswith("there is no /dev/kvm on root@one")
+
+
+@pytest.mark.parametrize(("ours", "seconds"), [(True, 4 * 20.0), (False, 20.0)])
+def test_a_nested_host_has_four_times_as_long(ours: bool, seconds: float) -> None:
+    asked: list[float] = []
+
+    def call(name: str, *words: Any, **_: object) -> object:
+        if name == "watch":
+            asked.append(words[3])
+        return {"how": "time", "out": "", "err": "", "seconds": 1.0} if name == "watch" else {}
+
+    shell = HostShell(call)
+    target: Any = SimpleNamespace(name="h", ours=ours)
+    shell.target = target
+    kvm.probe_kvm(shell, Path("vmlinuz"))
+    assert asked == [seconds]
+
+
+def test_a_kept_verdict_needs_no_copy_of_the_kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[str] = []
+    monkeypatch.setattr(HostShell, "place", lambda shell, path, key: placed.append(key) or path)
+    qemu(machine, _WORKS)
+    there = elsewhere(machine, "one")
+    for _ in range(2):
+        choose("auto", machine, shell=there)
+    assert placed == ["boot/vmlinuz"]
+
+
+def test_a_probe_elsewhere_ends_with_whoever_asked(machine: Path) -> None:
+    pid = machine / "pid"
+    qemu(machine, f"echo $$ >{pid}\n" + _STAY)
+    script = (
+        "import sys; from orchestrator.host import reader; reader.serve(sys.stdin.buffer, sys.stdout.buffer)"
+    )
+    line = f'["watch", ["{kvm.QEMU}"], ["never"], "never", 60]\n'.encode()
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as there:
+        assert there.stdin
+        there.stdin.write(line)
+        there.stdin.flush()
+        assert wait_for(lambda: (pid.exists() and pid.read_text()) or None, Deadline(10), every=0.05)
+        there.kill()
     gone = wait_for(lambda: None if runs(int(pid.read_text())) else True, Deadline(5), every=0.05)
     if not gone:
         os.kill(int(pid.read_text()), signal.SIGKILL)

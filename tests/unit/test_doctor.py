@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from orchestrator.doctor import Check, Level, check, examine, hypervisor, machin
 from orchestrator.doctor.check import BOOTSTRAP, Finding, Subject
 from orchestrator.doctor.examine import CHECKS
 from orchestrator.errors import InfrastructureError
-from orchestrator.host.accel import Acceleration
+from orchestrator.host.accel import Acceleration, Kernel
 from orchestrator.units import GIB
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +179,44 @@ def test_a_connection_that_fails_tells_what_to_type_for_its_own_uri(
     assert finding.fix == "virsh -c 'qemu+ssh://h/system?a=1' version"
 
 
+@pytest.mark.parametrize("words", [(), ("--probe-again",)])
+def test_the_verb_says_whether_to_probe_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    asked: list[dict[str, bool]] = []
+
+    def looked(*_: object, **named: bool) -> list[Check]:
+        asked.append(named)
+        return FINE
+
+    monkeypatch.setattr(doctor, "examine", looked)
+    monkeypatch.setattr(doctor, "examine_host", looked)
+    for where in ((), ("--connect", "qemu+ssh://root@h/system")):
+        with pytest.raises(SystemExit):
+            main(["doctor", "--json", *where, *words])
+    assert asked == 2 * [{"probe_again": bool(words)}]
+
+
+def test_a_kept_verdict_says_that_it_is_one(subject: Subject) -> None:
+    for one in (KVM, TCG):
+        kept = replace(one, probed_at="2026-11-29 12:50 UTC", kept=True)
+        found = hypervisor.acceleration(with_acceleration(replace(subject), kept)).found
+        assert (
+            "kept verdict of 2026-11-29 12:50 UTC; to probe again: orchestrator doctor --probe-again" in found
+        )
+        assert "kept" not in hypervisor.acceleration(with_acceleration(replace(subject), one)).found
+
+
+def test_a_kvm_without_a_second_level_is_named(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.host.accel.second_level", lambda _: "none")
+    monkeypatch.setattr(hypervisor, "shadow_paging", lambda _: "this KVM is PVM")
+    for chosen in (KVM, TCG):
+        finding = hypervisor.second_level(with_acceleration(replace(subject), chosen))
+        assert finding == Finding(
+            Level.NOTE, "none: second_level_bytes will be a gap; this KVM is PVM", word="none"
+        )
+
+
 KVM = Acceleration("kvm", "KVM: a stock kernel printed under it", "EPT")
 TCG = Acceleration("tcg", "software emulation: there is no /dev/kvm", "none")
 
@@ -213,7 +252,7 @@ def test_acceleration_and_second_level(
 def test_without_an_image_nothing_is_probed(
     only: Callable[..., None], subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "choose", lambda *_: pytest.fail("nothing to probe with"))
+    monkeypatch.setattr(check, "choose", lambda *_, **__: pytest.fail("nothing to probe with"))
     only(qemu__system__x86_64="QEMU emulator version 10.0.2")
     finding = hypervisor.acceleration(subject)
     assert (finding.level, finding.found) == (Level.NOTE, "not probed: no guest image yet")
@@ -227,17 +266,17 @@ def test_the_default_kernel_of_a_cached_image_is_probed(
     (folder / "boot").mkdir(parents=True)
     (folder / "image.json").write_text(json.dumps({"releases": {"b": "9.1", "a": "9.2"}, "packages": {}}))
     (folder / "boot" / "vmlinuz-9.1").touch()
-    asked: list[tuple[str, Path]] = []
+    asked: list[tuple[str, Path, Path, bool]] = []
 
-    def choose(wanted: str, kernel: Path) -> Acceleration:
-        asked.append((wanted, kernel))
+    def choose(wanted: str, kernel: Kernel, cache: Path, *, again: bool) -> Acceleration:
+        asked.append((wanted, kernel.path, cache, again))
         return KVM
 
     monkeypatch.setattr(check, "choose", choose)
     only(qemu__system__x86_64="QEMU emulator version 10.0.2")
     assert hypervisor.acceleration(subject).word == "kvm"
     assert hypervisor.second_level(subject).word in {"EPT", "NPT", "none"}
-    assert asked == [("auto", folder / "boot" / "vmlinuz-9.1")]  # once, for both
+    assert asked == [("auto", folder / "boot" / "vmlinuz-9.1", subject.cache, False)]  # once, for both
     only_folder = Path(str(subject.cache)).parent / "bin"
     (only_folder / "qemu-system-x86_64").unlink()
     assert Subject(subject.cache, subject.guests_dir, subject.results, None).acceleration is None
@@ -333,7 +372,7 @@ RED = [*FINE, Check("QEMU", Level.BAD, "qemu-system-x86_64 is not installed " * 
 def typed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, checks: list[Check], *words: str
 ) -> tuple[int, str]:
-    monkeypatch.setattr(doctor, "examine", lambda *_: checks)
+    monkeypatch.setattr(doctor, "examine", lambda *_, **__: checks)
     monkeypatch.setattr(out, "width", 60)
     with pytest.raises(SystemExit) as end:
         main(["doctor", *words])

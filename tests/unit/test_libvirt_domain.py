@@ -256,7 +256,7 @@ def test_a_signal_while_qemu_is_ended_waits_until_it_has(monkeypatch: pytest.Mon
         domainEventRegisterAny=lambda *_: 1,
         domainEventDeregisterAny=lambda _: None,
     )
-    host = LibvirtHost(libvirt, connection, "test:///", HostShell(), Path())
+    host = LibvirtHost(libvirt, connection, "test:///", HostShell(), Path(), cache=Path())
 
     def one_guest() -> None:
         with host.domain("<domain/>"):
@@ -278,7 +278,9 @@ def test_a_signal_while_qemu_is_started_leaves_no_qemu_behind(monkeypatch: pytes
         return SimpleNamespace(destroy=lambda: done.append("destroyed"))
 
     libvirt: Any = SimpleNamespace(libvirtError=FakeError, VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE=1)
-    host = LibvirtHost(libvirt, SimpleNamespace(createXML=start), "test:///", HostShell(), Path())
+    host = LibvirtHost(
+        libvirt, SimpleNamespace(createXML=start), "test:///", HostShell(), Path(), cache=Path()
+    )
     with pytest.raises(KeyboardInterrupt), stop_at_signals(), host.domain("<domain/>"):
         pytest.fail("the block began all the same")
     host.wait_for_ends()
@@ -301,7 +303,7 @@ def test_the_next_guest_begins_when_the_one_before_has_gone(monkeypatch: pytest.
     connection = SimpleNamespace(
         createXML=start, domainEventRegisterAny=lambda *_: 1, domainEventDeregisterAny=lambda _: None
     )
-    host = LibvirtHost(libvirt, connection, "test:///", HostShell(), Path())
+    host = LibvirtHost(libvirt, connection, "test:///", HostShell(), Path(), cache=Path())
     for _ in range(2):
         with host.domain("<domain/>"):
             pass
