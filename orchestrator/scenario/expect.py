@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -13,12 +14,15 @@ from orchestrator.yamlwords import suggest
 
 
 class Expectation(Frozen):
-    """A bound of an arm's median, or, with `versus`, of its difference from another arm."""
+    """A bound of an arm's median, or, with `versus`, of its difference from another arm.
+
+    Of what must not be at all (`Metric.worst`) it is a bound of the largest value in any trial.
+    """
 
     metric: str
     """A column of summary.csv that is a number."""
-    arm: str
-    """The arm that it is about."""
+    arm: str = ""
+    """The arm that it is about; without it, it is about each arm."""
     versus: str | None = None
     """The arm that is subtracted: the bounds are then of the difference, and may be negative."""
     at_most: float | None = Field(default=None, json_schema_extra={"anyOf": [{"type": ["string", "number"]}]})
@@ -27,6 +31,12 @@ class Expectation(Frozen):
         default=None, validate_default=True, json_schema_extra={"anyOf": [{"type": ["string", "number"]}]}
     )
     """Lower bound."""
+
+    def of_each(self, arms: Iterable[str]) -> tuple[Expectation, ...]:
+        """Itself; where it names no arm, one for each of `arms` but that which it is held against."""
+        if self.arm:
+            return (self,)
+        return tuple(self.model_copy(update={"arm": arm}) for arm in arms if arm != self.versus)
 
     @field_validator("metric")
     @classmethod
