@@ -58,7 +58,7 @@ enum { MISMATCH, FAULT, STUCK };
 static size_t threads = 4, discard = DONTNEED, beside, thp, run_seconds, stuck_seconds = 30, seed = 1, inject;
 
 static uint64_t *base, factor, inverse;
-static size_t pages, groups;
+static size_t pages, groups, visitors;
 
 /* Of each page, by whom it is written alone: its generation (0: zeroes), and whether it may be zero instead. */
 static uint32_t *generation;
@@ -368,7 +368,7 @@ static void make_and_unmake(size_t group)
 	size_t from = group * GROUP_PAGES + below(GROUP_RANGES) * PMD_PAGES;
 	struct span span = {from, from + PMD_PAGES};
 
-	for (size_t i = 0; i < 16 && !stopping; i++) {
+	for (size_t i = 0; i < 128 && !stopping; i++) {
 		size_t page = from + below(PMD_PAGES);
 
 		fill_span(page, page + 1, 1);
@@ -384,7 +384,7 @@ static void owner_round(size_t group)
 	size_t first = group * GROUP_PAGES, last = first + GROUP_PAGES;
 	struct span span = choose_span(group), wider = {span.from > first ? span.from - 1 : first,
 							span.to < last ? span.to + 1 : last};
-	bool all = below(8) == 0;
+	bool all = below(16) == 0;
 
 	if (all)
 		fill_span(first, last, 1);
@@ -399,8 +399,7 @@ static void owner_round(size_t group)
 		check_span(wider.from, wider.to);
 	fill_span(span.from, span.to, 1 + below(32));
 	check_span(all ? first : wider.from, all ? last : wider.to);
-	if (below(2))
-		make_and_unmake(group);
+	make_and_unmake(group);
 }
 
 static void *own(void *worker)
@@ -597,8 +596,10 @@ static void work(size_t amount)
 	began = seconds();
 	for (size_t i = 0; i < threads; i++)
 		start_worker(own, "owner", i, threads);
-	for (size_t i = 0; i < threads; i++)
-		start_worker(visit, "visitor", i, threads);
+	/* Half as many: they go round much faster, and would leave the owners too little time to discard. */
+	visitors = (threads + 1) / 2;
+	for (size_t i = 0; i < visitors; i++)
+		start_worker(visit, "visitor", i, visitors);
 	if (beside != NONE)
 		start_worker(advise, "adviser", 0, 1);
 	if (pthread_create(&watchdog, NULL, watch, NULL))
@@ -654,7 +655,7 @@ static void check_all(void)
 	for (size_t page = 0; page < pages; page++) {
 		size_t group = page / GROUP_PAGES;
 
-		if (workers[group % threads].joined && workers[threads + group % threads].joined)
+		if (workers[group % threads].joined && workers[threads + group % visitors].joined)
 			check_page(page, visited[page]);
 	}
 	workers[0].mismatches += last.mismatches;
