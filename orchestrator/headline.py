@@ -15,7 +15,9 @@ class Metric:
     `unit` is `bytes`, `count`, `seconds`, `1/s`, or empty for a word. `better` is empty where neither way is.
     `resolution` is one unit of what is counted: spreads below it say nothing. Of a metric `by_block` it is
     the smallest that there is: that of an arm follows from what it unplugs by (summary.resolution).
-    `given` metrics are what was asked for, not what came of it.
+    `given` metrics are what was asked for, or how much was looked at, not what came of it. A `worst` metric
+    counts what must not be: it stands for an arm with its largest value in any trial, also one that is in no
+    average.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Metric:
     given: bool = False
     predicted: bool = False
     by_block: bool = False
+    worst: bool = False
 
     @property
     def timed(self) -> bool:
@@ -62,6 +65,10 @@ CATALOGUE: Final = (
     Metric("blocks_unexplained", "count", "lower", 1),
     Metric("workload_ops_per_second", "1/s", "higher"),
     Metric("workload_p99_seconds", "seconds", "lower"),
+    Metric("integrity_checked_bytes", "bytes", given=True),
+    Metric("integrity_mismatches", "count", "lower", 1, worst=True),
+    Metric("integrity_stuck_threads", "count", "lower", 1, worst=True),
+    Metric("kernel_log_complaints", "count", "lower", 1, worst=True),
     Metric("accel", ""),
 )
 

@@ -248,7 +248,7 @@ def make_plan(
             tuple(arm.model_copy(update={"start": start or arm.start}) for arm in scenario.arms)
         ),
         trials=trials,
-        expect=tuple(body.expect),
+        expect=tuple(one for text in body.expect for one in text.of_each(arm.name for arm in scenario.arms)),
     )
 
 

@@ -69,8 +69,8 @@ class TrialContext(Protocol):
     ) -> dict[str, float]:
         """Bring a workload to its steady state; returns what it measured."""
 
-    def stop_workload(self, name: str, deadline: Deadline) -> None:
-        """End a workload."""
+    def stop_workload(self, name: str, deadline: Deadline) -> dict[str, float]:
+        """End a workload; returns what it measured. What it found wrong is recorded."""
 
     def execute(self, argv: list[str], deadline: Deadline) -> str:
         """Run a command in the guest to its end; returns what it printed, which is bounded."""

@@ -48,5 +48,5 @@ class Stop(Action):
 
     def run(self, trial: TrialContext) -> None:
         requested_ns = trial.now_ns()
-        trial.stop_workload(self.workload, Deadline(self.within))
-        trial.done(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())
+        measured = trial.stop_workload(self.workload, Deadline(self.within))
+        trial.done(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def print_json(value: Any) -> None:  # any JSON-able value
     """Machine-readable result: one JSON document on stdout."""
     out.out(json.dumps(value, indent=2, default=str), highlight=False)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """What does not keep anything from going on."""
+    for warning in warnings:
+        err.print(f"[yellow]warning:[/] {escape(printable(warning))}")
 
 
 def print_error(error: OrchestratorError) -> None:

@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 
 from orchestrator.cli.gate import GateWords, gate_of, gate_options, print_gate
-from orchestrator.cli.output import err, out, print_error, print_json
+from orchestrator.cli.output import err, out, print_error, print_json, print_warnings
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
 from orchestrator.cli.signals import stop_at_signals
@@ -58,13 +58,14 @@ def run_command(
 
     from orchestrator.plan import make_plan
     from orchestrator.run import Places, execute_plan, new_run_id
-    from orchestrator.scenario import check_fits
+    from orchestrator.scenario import check_fits, kernel_warnings
 
     gate = gate_of(words)
     scenario = open_scenario(scenario_file, guests_dir)
     problems = check_fits(scenario, psutil.virtual_memory().available)
     if problems:
         raise FileProblemsError(problems)
+    print_warnings(kernel_warnings(scenario))
     plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start="cold" if cold else None)
     places = Places.beside(find_guests_dir(scenario_file, guests_dir))
     results.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_MOST_FINDINGS = 20  # lines of `show`; findings.csv has them all
+
 _COLOURS = {
     Status.COMPLETED: "green",
     Status.RUNNING: "cyan",
@@ -124,6 +126,7 @@ def run_as_json(directory: Path) -> dict[str, Any]:
             "blame": [vars(row) for row in trial.summary.blame],
             "moments": [vars(moment) for moment in trial.summary.moments],
             "moment_gaps": [vars(gap) for gap in trial.summary.moment_gaps],
+            "findings": [vars(row) for row in trial.summary.findings],
         }
         for trial in view.trials
     ]
@@ -189,6 +192,7 @@ def _show_text(view: RunView) -> None:
         )
         share = f"the orchestrator itself {time['overhead_share']:.1%}"
         out.print(f"[dim]{all_of_it} in all: steps {steps}, starting guests {starting}, {share}[/]")
+    _print_findings(view)
     for trial in view.trials:
         if trial.failed:
             what = f"{clean_text(trial.summary.trial)}: {clean_text(trial.summary.outcome)}"
@@ -197,6 +201,14 @@ def _show_text(view: RunView) -> None:
             if trial.hint:
                 out.print(f"  [bold]next:[/] {escape(clean_text(trial.hint, 400))}")
     out.print(f"[bold]next:[/] {escape(_next(view))}")
+
+
+def _print_findings(view: RunView) -> None:
+    from orchestrator.report.findings import finding_rows
+
+    for row in finding_rows(view)[:_MOST_FINDINGS]:
+        colour = "red" if row.bad else "yellow"
+        out.print(f"[{colour}]{escape(f'{row.trial}: {row.kind}')}[/] {escape(f'({row.by}) {row.text}')}")
 
 
 def judged(view: RunView) -> list[Judgement]:

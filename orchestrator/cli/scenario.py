@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 import orchestrator
-from orchestrator.cli.output import out, print_json
+from orchestrator.cli.output import out, print_json, print_warnings
 from orchestrator.errors import BadInputError, ExitCode, FileProblemsError, Problem
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def validate_command(
     ctx: click.Context, *, files: tuple[Path, ...], guests_dir: Path | None, any_host: bool, as_json: bool
 ) -> None:
     """Check scenario files; say file:line:column of every fault."""
+    from orchestrator.scenario import kernel_warnings
+
     problems: list[Problem] = []
     sound: list[Scenario] = []
     for path in files:
@@ -79,9 +81,12 @@ def validate_command(
         else:
             sound.append(scenario)
             problems += [] if any_host else _unfit(scenario)
+    warnings = [warning for scenario in sound for warning in kernel_warnings(scenario)]
     if as_json:
-        print_json({"valid": not problems, "problems": [asdict(problem) for problem in problems]})
+        faults = [asdict(problem) for problem in problems]
+        print_json({"valid": not problems, "problems": faults, "warnings": warnings})
         ctx.exit(ExitCode.BAD_INPUT if problems else ExitCode.COMPLETED)
+    print_warnings(warnings)
     if problems:
         raise FileProblemsError(problems)
     for scenario in sound:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from orchestrator.doctor import hypervisor, machine, remote, tools
+from orchestrator.doctor import hypervisor, kernels, machine, remote, tools
 from orchestrator.doctor.check import Check, Finding, Level, Subject
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.labs import address
@@ -31,6 +31,8 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Finding]], ...] = (
     (ACCELERATION, hypervisor.acceleration),
     (SECOND_LEVEL, hypervisor.second_level),
     ("nested", hypervisor.nested),
+    ("host kernel", kernels.host),
+    ("guest kernels", kernels.guests),
     ("CPU", machine.cpu),
     ("memory", machine.memory),
     ("cache disk", machine.disk("ORCHESTRATOR_CACHE=FOLDER", lambda subject: subject.cache)),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.doctor import kernels
 from orchestrator.doctor.check import Finding, Level, kernel_to_try
 from orchestrator.doctor.hypervisor import no_second_level
 from orchestrator.errors import InfrastructureError
@@ -93,6 +94,11 @@ def counters(subject: RemoteSubject) -> Finding:
     return Finding(Level.OK, f"Linux {kernel} counts second-level tables")
 
 
+def kernel(subject: RemoteSubject) -> Finding:
+    """What is known to be wrong with the kernel there, by its release alone."""
+    return kernels.judged(subject.host.shell.text("/proc/sys/kernel/osrelease").strip(), None)
+
+
 def memory(subject: RemoteSubject) -> Finding:
     """MemAvailable there."""
     line = re.search(r"^MemAvailable: *([0-9]+) kB", subject.host.shell.text(_MEMINFO), re.MULTILINE)
@@ -115,6 +121,7 @@ CHECKS: tuple[tuple[str, Callable[[RemoteSubject], Finding]], ...] = (
     ("acceleration", acceleration),
     ("second level", translation),
     ("counters", counters),
+    ("host kernel", kernel),
     ("memory", memory),
     ("host THP", huge_pages),
 )

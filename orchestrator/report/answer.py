@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.report.data import ArmView, RunView
+from orchestrator.report.findings import finding_sentences
 from orchestrator.report.holders import Holder, frees_most
 from orchestrator.report.second_level import most_kept
 from orchestrator.report.text import class_words, clean, count, percent, size
@@ -23,6 +24,7 @@ def answer(view: RunView) -> list[str]:
     arms = view.arms[:_FEW_ARMS]
     said = [
         *_state(view),
+        *finding_sentences(view),
         *_second_level(arms),
         *_page_tables(arms),
         *_given_back(arms),

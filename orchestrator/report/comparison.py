@@ -65,6 +65,15 @@ ROWS: Final = (
         ),
     ),
     (
+        "Integrity",
+        (
+            ("integrity_checked_bytes", "contents checked"),
+            ("integrity_mismatches", "pages with wrong contents"),
+            ("integrity_stuck_threads", "threads that stood still"),
+            ("kernel_log_complaints", "complaints of the kernel"),
+        ),
+    ),
+    (
         "Workload",
         (
             ("workload_ops_per_second", "operations"),

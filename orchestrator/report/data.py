@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.store import Event, Run, TrialFolder
-from orchestrator.summary import TrialSummary
+from orchestrator.summary import METRIC, TrialSummary
 from orchestrator.verdict.figures import of_boots
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ class ArmView:
         return next((trial for trial in self.trials if not trial.failed), self.trials[0])
 
     def numbers(self, metric: str) -> list[float]:
-        """A metric in each trial that has it and counts; where none counts, in the one that is shown."""
+        """A metric in each trial that has it and counts; where none counts, in the one that is shown.
+
+        What must not be is read in all trials.
+        """
         return [value for _, value in self._read(metric)]
 
     def boots(self, metric: str) -> list[str]:
@@ -118,13 +121,15 @@ class ArmView:
 
     def _read(self, metric: str) -> list[tuple[TrialView, float]]:
         counted = [trial for trial in self.trials if not trial.summary.left_out] or [self.shown]
+        counted = list(self.trials) if METRIC[metric].worst else counted
         values = ((trial, trial.summary.number(metric)) for trial in counted)
         return [(trial, value) for trial, value in values if value is not None]
 
     def typical(self, metric: str) -> float | None:
-        """The median over trials."""
+        """The median over trials; of what must not be, the largest."""
         values = self.numbers(metric)
-        return median(values) if values else None
+        choose = max if METRIC[metric].worst else median
+        return choose(values) if values else None
 
 
 @dataclass(frozen=True)

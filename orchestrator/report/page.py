@@ -22,6 +22,7 @@ from orchestrator.report.confusion import (
     confusion_rows,
 )
 from orchestrator.report.data import ArmView, RunView, StepView, TrialView, flat, view_run
+from orchestrator.report.findings import finding_rows, findings_left
 from orchestrator.report.foretold import foretold_rows
 from orchestrator.report.frame import fill
 from orchestrator.report.gaps import missing
@@ -143,6 +144,8 @@ def render(view: RunView) -> str:
         **_verdicts(view, judged, specs),
         arms=[_arm_head(arm) for arm in view.arms],
         groups=comparison(view.arms),
+        findings=finding_rows(view),
+        findings_left=findings_left(view),
         trouble=[_trouble(trial) for trial in view.trials if trial.failed],
         sections_before_map=sections,
         yields=yields,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 
 from orchestrator.actions import Action
 from orchestrator.actions.context import Outcome
@@ -15,6 +15,7 @@ from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
 from orchestrator.guest.boot import Guest
+from orchestrator.guest.kernel_log import read_kernel_log
 from orchestrator.guest.setup import apply_settings
 from orchestrator.guest.shell import GuestShell
 from orchestrator.guest.snapshot import SnapshotTaker
@@ -133,16 +134,25 @@ class LiveTrial:
         measured = driver.start(
             self.guest.shell, seed=self.plan.seed, deadline=deadline.sooner(self.deadline.remaining)
         )
+        self._observe_workload(name, measured)
+        return measured
+
+    def stop_workload(self, name: str, deadline: Deadline) -> dict[str, float]:
+        self.facts = {"workload": name}
+        ending = self.workloads[name].stop(
+            self.guest.shell, deadline=deadline.sooner(self.deadline.remaining)
+        )
+        self._observe_workload(name, ending.figures)
+        for finding in ending.findings:
+            self.event("finding", workload=name, **finding)
+        return dict(ending.figures)
+
+    def _observe_workload(self, name: str, measured: Mapping[str, float]) -> None:
         t_ns = self.now_ns()
         self.writer.observe(
             Observation(t_ns, self.plan.id, f"workload/{name}", key, value, _unit(key))
             for key, value in measured.items()
         )
-        return measured
-
-    def stop_workload(self, name: str, deadline: Deadline) -> None:
-        self.facts = {"workload": name}
-        self.workloads[name].stop(self.guest.shell, deadline=deadline.sooner(self.deadline.remaining))
 
     def execute(self, argv: list[str], deadline: Deadline) -> str:
         seconds = deadline.sooner(self.deadline.remaining).remaining
@@ -243,7 +253,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         guest = stack.enter_context(begun(plan, lab, writer, scratch, now_ns))
-        with guest.telling():
+        with guest.telling(), _kernel_logs_at_end(guest, writer, now_ns):
             progress.step("set up", 0, len(plan.steps))
             with phase(writer, "settings", now_ns):
                 apply_settings(guest.shell, plan.setup.model_dump(), clock=True)
@@ -285,6 +295,27 @@ def _kernel_sha256(plan: TrialPlan, lab: Lab) -> str:
         raise InfrastructureError(
             f"the kernel {kernel} cannot be read: {error.strerror}", hint="check `kernel:` in the scenario"
         ) from error
+
+
+@contextmanager
+def _kernel_logs_at_end(guest: Guest, writer: TrialWriter, now_ns: Callable[[], int]) -> Iterator[None]:
+    """Record what the kernels of the guest, and of its host if that is one, have complained of by the end.
+
+    Also when a step failed, which may be no more than a sign of that.
+    """
+
+    def observe() -> None:
+        for of, one in (("guest", guest), ("host", guest.host)):
+            if one is not None:
+                t_ns, log = now_ns(), read_kernel_log(one)
+                writer.event("kernel.log", t_ns, of=of, **asdict(log))
+
+    try:
+        yield
+    except OrchestratorError:
+        observe()
+        raise
+    observe()
 
 
 def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -> None:

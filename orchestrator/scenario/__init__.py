@@ -1,6 +1,12 @@
 """What a user writes: a scenario file, checked as a whole before anything runs."""
 
-from orchestrator.scenario.checks import check_fits, check_labels, check_workloads, guest_overhead_bytes
+from orchestrator.scenario.checks import (
+    check_fits,
+    check_labels,
+    check_workloads,
+    guest_overhead_bytes,
+    kernel_warnings,
+)
 from orchestrator.scenario.load import KernelsOf, load_scenario
 from orchestrator.scenario.model import Arm, Scenario, Setup, Step
 
@@ -14,5 +20,6 @@ __all__ = [
     "check_labels",
     "check_workloads",
     "guest_overhead_bytes",
+    "kernel_warnings",
     "load_scenario",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import BadInputError, Problem
+from orchestrator.host.kernel_faults import bzimage_release, known_faults
 from orchestrator.host.labs import LOCAL
 from orchestrator.host.machine import MEMORY_BLOCK_BYTES, Machine, VirtioMem
 from orchestrator.scenario.model import Scenario
@@ -123,6 +124,16 @@ def check_labels(scenario: Scenario) -> list[Problem]:
             problems.append(scenario.file.problem(("steps", number, step.name, "label"), wrong, right))
         taken.update(step.arms)
     return problems
+
+
+def kernel_warnings(scenario: Scenario) -> list[str]:
+    """What is known to be wrong with the bzImages that a scenario names, by their headers."""
+    paths = [path for arm in scenario.arms for path in (arm.kernel, arm.host_kernel) if "/" in path]
+    return [
+        f"{path}: {warning}"
+        for path in dict.fromkeys(paths)
+        for warning in known_faults(bzimage_release(Path(path)))
+    ]
 
 
 def check_workloads(scenario: Scenario, workloads: Path) -> list[Problem]:

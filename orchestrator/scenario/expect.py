@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -35,12 +36,15 @@ def _as_list(value: object) -> object:
 
 class Expectation(Frozen):
     """A bound of an arm's median, or, with `versus`, of its difference from another arm; or how each of its
-    trials is to end."""
+    trials is to end.
+
+    Of what must not be at all (`Metric.worst`) it is a bound of the largest value in any trial.
+    """
 
     metric: str
     """A column of summary.csv that is a number; with `one_of`, `outcome` or `unplug_outcome`."""
-    arm: str
-    """The arm that it is about."""
+    arm: str = ""
+    """The arm that it is about; without it, it is about each arm."""
     versus: str | None = None
     """The arm that is subtracted: the bounds are then of the difference, and may be negative."""
     one_of: Annotated[_Words, BeforeValidator(_as_list, json_schema_input_type=_Words | str)] | None = None
@@ -51,6 +55,12 @@ class Expectation(Frozen):
         default=None, validate_default=True, json_schema_extra={"anyOf": [{"type": ["string", "number"]}]}
     )
     """Lower bound."""
+
+    def of_each(self, arms: Iterable[str]) -> tuple[Expectation, ...]:
+        """Itself; where it names no arm, one for each of `arms` but that which it is held against."""
+        if self.arm:
+            return (self,)
+        return tuple(self.model_copy(update={"arm": arm}) for arm in arms if arm != self.versus)
 
     @field_validator("metric")
     @classmethod

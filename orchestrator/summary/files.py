@@ -16,6 +16,7 @@ from orchestrator.summary.metrics import summarise_run
 from orchestrator.summary.moments import without_second_level
 from orchestrator.summary.records import (
     BlameResult,
+    Finding,
     Moment,
     MomentGap,
     PolicyResult,
@@ -38,7 +39,7 @@ _MIDDLE: Final = (
     "state",
 )
 
-Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult, Moment, MomentGap)
+Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult, Moment, MomentGap, Finding)
 
 # Tables with a row for each result of a trial, by name.
 _DETAILS: Final[tuple[tuple[str, type[Any], Callable[[TrialSummary], Sequence[Any]]], ...]] = (
@@ -47,6 +48,7 @@ _DETAILS: Final[tuple[tuple[str, type[Any], Callable[[TrialSummary], Sequence[An
     (layout.BLAME, BlameResult, lambda summary: summary.blame),
     (layout.MOMENTS, Moment, lambda summary: summary.moments),
     (layout.MOMENT_GAPS, MomentGap, lambda summary: summary.moment_gaps),
+    (layout.FINDINGS, Finding, lambda summary: summary.findings),
 )
 
 
@@ -123,6 +125,7 @@ def _saved(run: Run) -> list[TrialSummary]:
     blame = _by_trial(run, layout.BLAME, BlameResult)
     moments = _by_trial(run, layout.MOMENTS, Moment)
     moment_gaps = _by_trial(run, layout.MOMENT_GAPS, MomentGap)
+    findings = _by_trial(run, layout.FINDINGS, Finding)
     known = {*_FRONT, *_MIDDLE, *METRICS}
     return [
         TrialSummary(
@@ -146,6 +149,7 @@ def _saved(run: Run) -> list[TrialSummary]:
             moment_gaps=tuple(moment_gaps.get(row["trial"], ())),
             kernel_build=row.get("kernel_build", ""),
             kernel_sha256=row.get("kernel_sha256", ""),
+            findings=tuple(findings.get(row["trial"], ())),
             left_out=row["left_out"] if "left_out" in row else _left_out(row),
         )
         for row in _read_csv(run.directory / layout.SUMMARY)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.actions.context import Outcome
 from orchestrator.headline import CATALOGUE, METRICS
 from orchestrator.store import Event, Run, TrialFolder
+from orchestrator.summary.integrity import findings_of, integrity_of
 from orchestrator.summary.moments import moments_of
 from orchestrator.summary.records import TrialSummary, Value
 from orchestrator.summary.second_level import GuestShare
@@ -108,6 +109,8 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
     _from_steps(found, trial.events)
     tables_label = _tables(found, snapshots)
     blocks_label = _blocks(found, _last_unplug(trial.events), _before_next(trial.events, snapshots))
+    for metric, value, reason in integrity_of(trial.events):
+        found.put(metric, value, reason)
     found.put("accel", accel or None, "meta.json does not say")
     if run.plan.get("times") == "ignored":
         found.drop([metric.name for metric in CATALOGUE if metric.timed], _IGNORED)
@@ -135,6 +138,7 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         moment_gaps=moment_gaps,
         kernel_build=_last_word(trial, "kernel_build"),
         kernel_sha256=_last_word(trial, "kernel_sha256"),
+        findings=findings_of(trial.events),
     )
 
 

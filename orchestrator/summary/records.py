@@ -118,6 +118,23 @@ class MomentGap:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """Something that must not be: a page with other contents than were written, a line of a kernel's log.
+
+    `kind` is `mismatch`, `fault`, `stuck`, `kernel-log` or `stall`; `by` the workload, or whose kernel it is.
+    The last three are hexadecimal, and empty where there is no such thing.
+    """
+
+    kind: str
+    by: str
+    seconds: float
+    text: str
+    address: str = ""
+    expected: str = ""
+    found: str = ""
+
+
+@dataclass(frozen=True)
 class TrialSummary:
     """One row of summary.csv. Every name in METRICS is a key of `metrics` or of `gaps`.
 
@@ -148,6 +165,7 @@ class TrialSummary:
     moment_gaps: tuple[MomentGap, ...] = ()
     kernel_build: str = ""
     kernel_sha256: str = ""
+    findings: tuple[Finding, ...] = ()
 
     @property
     def after_unplug(self) -> SnapshotResult | None:

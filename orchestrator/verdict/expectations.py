@@ -42,7 +42,9 @@ def judge(run: Run, summaries: Sequence[TrialSummary]) -> list[Judgement]:
         ) from None
     figures = figures_of(run, summaries) if expected else None
     return [
-        _ended_so(run, summaries, one) if one.one_of else _judged(figures, one) for one in expected if figures
+        _ended_so(run, summaries, one) if one.one_of else _judged(figures, summaries, one)
+        for one in expected
+        if figures
     ]
 
 
@@ -65,8 +67,13 @@ def _end(trial: TrialSummary | None, metric: str) -> str:
     return str(trial.metrics.get(metric, f"none, the trial ended with {trial.outcome}"))
 
 
-def _judged(run: RunFigures, expected: Expectation) -> Judgement:
-    value, why = _difference(run, expected) if expected.versus else _median(run, expected)
+def _judged(run: RunFigures, summaries: Sequence[TrialSummary], expected: Expectation) -> Judgement:
+    if expected.versus:
+        value, why = _difference(run, expected)
+    elif METRIC[expected.metric].worst:
+        value, why = _worst([one for one in summaries if one.arm == expected.arm], expected)
+    else:
+        value, why = _median(run, expected)
     words = _words(expected)
     if value is None:
         return Judgement(expected.arm, words, met=False, found=why, value=None)
@@ -83,6 +90,21 @@ def _median(run: RunFigures, expected: Expectation) -> tuple[float | None, str]:
         return None, f"no trial of {expected.arm} that counts has a reading"
     boots = len(set(arm.boots(expected.metric))) if arm else 0
     return median(values), f" (median of {of_boots(len(values), boots)})" if len(values) > 1 else ""
+
+
+def _worst(trials: Sequence[TrialSummary], expected: Expectation) -> tuple[float | None, str]:
+    """The largest value in any trial. Where that is within the bound, a trial without one leaves it open."""
+    read = [(value, one) for one in trials if (value := one.number(expected.metric)) is not None]
+    worst, where = max(read, key=lambda pair: pair[0], default=(0.0, None))
+    over = expected.at_most is not None and worst > expected.at_most
+    unread = [one for one in trials if one.number(expected.metric) is None]
+    if not over and (unread or not trials):
+        if not trials:
+            return None, f"no trial of {expected.arm} has begun"
+        return None, f"not known in {unread[0].trial}: {unread[0].gaps.get(expected.metric, 'no reading')}"
+    if len(trials) == 1 or where is None:
+        return worst, ""
+    return worst, f" (the worst of {len(read)} trials, {where.trial})"
 
 
 def _difference(run: RunFigures, expected: Expectation) -> tuple[float | None, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,18 @@ from orchestrator.yamlfile import load_yaml_model, read_yaml
 
 # What a workload can hold memory as; free frames and holes are nobody's.
 FRAME_CLASSES = tuple(frame_class.name.lower() for frame_class in (*UNMOVABLE, *MOVABLE))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a workload says when it is stopped: figures by name with unit, and findings.
+
+    A finding is something that must not be, one mapping of texts each: `kind`, `text`, and what else there is
+    (`address`, `expected`, `found`).
+    """
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    findings: tuple[Mapping[str, str], ...] = ()
 
 
 class WorkloadDriver(Frozen, ABC):
@@ -56,7 +69,7 @@ class WorkloadDriver(Frozen, ABC):
         """Bring it to its steady state and leave it there. Returns what it measured, by name with unit."""
 
     @abstractmethod
-    def stop(self, shell: GuestShell, *, deadline: Deadline) -> None:
+    def stop(self, shell: GuestShell, *, deadline: Deadline) -> Ending:
         """End it; its memory is the guest's again when this returns."""
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, CommandTimeoutError
 from orchestrator.guest.shell import GuestShell
-from orchestrator.workloads.base import WorkloadDriver
+from orchestrator.workloads.base import Ending, WorkloadDriver
 
 _MAX_FIGURES = 32
 _FIGURE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -56,11 +56,12 @@ class ProgramDriver(WorkloadDriver):
         except ValueError as error:
             raise CommandError(f"{self.name} printed no result: {error}", details=text[:500]) from None
 
-    def stop(self, shell: GuestShell, *, deadline: Deadline) -> None:
+    def stop(self, shell: GuestShell, *, deadline: Deadline) -> Ending:
         shell.run(["pkill", "-x", self.name], seconds=deadline.remaining, check=False)
         while shell.run(["pgrep", "-x", self.name], seconds=deadline.remaining, check=False).code == 0:
             if deadline.expired:
                 raise CommandTimeoutError(f"{self.name} did not end")
+        return Ending()
 
 
 def parse_report(text: str, figures: tuple[str, ...]) -> dict[str, float]:
@@ -72,6 +73,11 @@ def parse_report(text: str, figures: tuple[str, ...]) -> dict[str, float]:
         answer = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    return checked_figures(answer, figures)
+
+
+def checked_figures(answer: object, figures: tuple[str, ...]) -> dict[str, float]:
+    """The figures of a program's answer but its process id. Raises ValueError as `parse_report`."""
     if not isinstance(answer, dict) or len(answer) > _MAX_FIGURES:
         raise ValueError(f"it is no object of at most {_MAX_FIGURES} figures")
     measured = {name: _figure(name, value) for name, value in answer.items() if name != "pid"}

@@ -213,8 +213,9 @@ class FakeTrial:
         self.domain.clock.sleep(2)
         return {"ops_per_second": 5.0}
 
-    def stop_workload(self, name: str, deadline: Deadline) -> None:
+    def stop_workload(self, name: str, deadline: Deadline) -> dict[str, float]:
         self.calls.append(("stop", name, deadline.seconds))
+        return {"mismatches": 0.0}
 
     def execute(self, argv: list[str], deadline: Deadline) -> str:
         self.calls.append(("execute", argv, deadline.seconds))

@@ -240,7 +240,8 @@ def test_what_a_trial_is_asked_for(clock: Clock, step: Action, calls: list[tuple
     assert trial.ended.outcome is Outcome.DONE
     assert trial.ended.requested_ns == 0
     assert trial.ended.settled_ns == (2 * SECOND_NS if calls[0][0] == "start" else 0)
-    assert trial.ended.values == ({"ops_per_second": 5.0} if calls[0][0] == "start" else {})
+    values = {"start": {"ops_per_second": 5.0}, "stop": {"mismatches": 0.0}}
+    assert trial.ended.values == values.get(str(calls[0][0]), {})
 
 
 def test_waiting_takes_its_time(clock: Clock) -> None:

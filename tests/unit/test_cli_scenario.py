@@ -201,7 +201,7 @@ def test_validate_json_has_the_same_problems(folder: Path, capsys: pytest.Captur
         "right": "did you mean 'memory'?",
     }
     assert call("validate", "good.yaml", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"valid": True, "problems": []}
+    assert json.loads(capsys.readouterr().out) == {"valid": True, "problems": [], "warnings": []}
 
 
 def test_a_guest_larger_than_the_free_memory_is_a_fault_of_this_host_only(

@@ -75,6 +75,20 @@ def test_a_good_one_is_in_the_plan_in_bytes(tmp_path: Path) -> None:
     assert Plan.from_json(plan.to_json()) == plan
 
 
+def test_without_an_arm_it_is_about_each(tmp_path: Path) -> None:
+    text = line("metric: integrity_mismatches, at_most: 0").replace("arms:\n", "arms:\n  b:\n")
+    plan = make_plan(load(tmp_path, text))
+    assert [(one.metric, one.arm, one.at_most) for one in plan.expect] == [
+        ("integrity_mismatches", "b", 0),
+        ("integrity_mismatches", "a", 0),
+    ]
+    versus = text.replace("integrity_mismatches,", f"{KEPT}, versus: b,").replace(
+        "at_most: 0", "at_most: 1MiB"
+    )
+    (expected,) = make_plan(load(tmp_path, versus)).expect
+    assert (expected.arm, expected.versus) == ("a", "b"), "no arm is held against itself"
+
+
 def judged(tmp_path: Path, *expected: dict[str, Any]) -> Path:
     """A run of 6.12 (426 MiB kept) and 7.3-pt-reclaim (422 MiB), which expected something."""
     directory = write_run(tmp_path, repeats=2, snapshots=False)

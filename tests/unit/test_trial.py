@@ -41,6 +41,7 @@ ROOT = Path(__file__).parents[2]
 UNAME = "7.3.0-rc1+ #12 SMP PREEMPT_DYNAMIC Sun Nov 29 10:00:00 UTC 2026\n"
 WAIT = {"action": "wait", "params": {"time": 0.05}}
 EXEC = {"action": "exec", "params": {"argv": ["true"]}}
+DMESG = "[    0.000000] Linux version 6.12\n[   12.3] BUG: Bad page map in process sh  pte:1 pmd:2\n"
 MAPPED = {
     "held_bytes": 0,
     "pages_touched": 512,
@@ -109,7 +110,7 @@ class Stage:
         if self.boot_error:
             raise self.boot_error
         console_log.write_text(self.console)
-        answers = {SETTINGS: "", "uname -rv": UNAME, **self.answers}
+        answers = {SETTINGS: "", "uname -rv": UNAME, "dmesg": DMESG, **self.answers}
         self.shell = FakeShell(answers, FakeChannel([b"#tick 1\n#end\n"]))
         try:
             guest: Any = (self.domain, self.shell, Console(console_log), None)
@@ -167,7 +168,7 @@ def test_a_trial_that_completes(stage: Stage) -> None:
     assert stage.run(WAIT, EXEC) is None
     assert [event.name for event in stage.events] == [
         *("trial.begin", "phase", "phase", "guest.start", "guest.kernel", "phase"),
-        *("step.begin", "step.end", "step.begin", "step.end", "trial.end"),
+        *("step.begin", "step.end", "step.begin", "step.end", "kernel.log", "trial.end"),
     ]
     times = [event.t_ns for event in stage.events]
     assert times == sorted(times)
@@ -176,6 +177,8 @@ def test_a_trial_that_completes(stage: Stage) -> None:
     phases = [event.fields for event in stage.events if event.name == "phase"]
     assert [fields["phase"] for fields in phases] == ["boot", "set up", "settings"]
     assert all(fields["seconds"] >= 0 for fields in phases)
+    log = stage.event("kernel.log")
+    assert (log["of"], log["source"], log["complaints"]) == ("guest", "dmesg", 1)
     end = stage.event("trial.end")
     assert (end["outcome"], end["error"], end["console_tail"]) == ("completed", "", "")
     assert ("done", "exec true", "done") in stage.watching.told
@@ -246,6 +249,27 @@ def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> N
     }
 
 
+def test_what_a_workload_finds_is_recorded_when_it_is_stopped(stage: Stage) -> None:
+    figures = {"mismatches": 1, "stuck_threads": 0, "checked_bytes": 8192}
+    wrong = {"kind": "mismatch", "text": "owner 0: at 0x7000", "address": "0x7000"}
+    stage.answers = {
+        "rm": "",
+        "env": json.dumps({"pid": 7, "held_bytes": 4096, "checked_bytes": 4096}),
+        "pkill": "",
+        "pgrep": 1,
+        "cat": json.dumps({"figures": figures, "findings": [wrong]}),
+    }
+    steps = [{"action": action, "params": {"workload": "integrity"}} for action in ("start", "stop")]
+    assert stage.run(*steps) is None
+    assert dict(stage.event("finding")) == {"step": 2, "workload": "integrity", **wrong}
+    ends = [event.fields for event in stage.events if event.name == "step.end"]
+    assert [end["values"]["checked_bytes"] for end in ends] == [4096, 8192]
+    table = read_observations(stage.folder / "arm-01")
+    checked = table.loc[table["name"] == "checked_bytes"]
+    assert checked["value"].tolist() == [4096, 8192]
+    assert set(checked["unit"]) == {"bytes"}
+
+
 def test_a_resize_leaves_its_curve_and_what_the_guest_said(stage: Stage) -> None:
     block = 128 << 20
     stage.answers = {
@@ -271,6 +295,7 @@ def test_a_command_that_fails_ends_the_trial_and_keeps_what_was_read(stage: Stag
     assert end["console_tail"] == "[    1.0] booted\n[    2.0] worried"
     assert "true ended with code 7" in end["error"]
     assert len([event for event in stage.events if event.name == "step.begin"]) == 2, "no third step"
+    assert stage.event("kernel.log")["complaints"] == 1, "which may be why"
     assert len(read_observations(stage.folder / "arm-01")) >= 2
     assert stage.ended
 
@@ -292,6 +317,8 @@ def test_a_broken_shell_may_be_the_sign_of_a_panic(
     end = stage.event("trial.end")
     assert end["outcome"] == "panic"
     assert end["details"] == "Kernel panic - not syncing: Out of memory"
+    log = stage.event("kernel.log")
+    assert (log["source"], log["complaints"]) == ("console", None), "the console does not show all"
 
 
 def test_an_interrupt_is_recorded_and_raised_again(stage: Stage) -> None:

@@ -37,7 +37,7 @@ struct option {
 	const char *name;
 	size_t *value;
 	size_t least;
-	const char *choices[5];
+	const char *choices[6];
 };
 
 static int holder_report;

@@ -1,0 +1,50 @@
+"""Kernels of this machine and of the images, against what is known to be wrong with released ones."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from orchestrator.doctor.check import Finding, Level, Subject
+from orchestrator.guest.image import find_image, list_images
+from orchestrator.host.kernel_faults import known_faults
+
+_FIX = "boot a kernel with the fix; contents are checked by: orchestrator run scenarios/integrity.yaml"
+
+
+def host(_subject: Subject) -> Finding:
+    """The kernel of this machine."""
+    release = platform.release()
+    return judged(release, _config(Path("/boot") / f"config-{release}"))
+
+
+def guests(subject: Subject) -> Finding:
+    """The kernels of all images that are built."""
+    looked: dict[str, list[str]] = {}
+    for entry in list_images(subject.cache):
+        image = find_image(Path(str(entry["folder"])), str(entry["key"]))
+        for release in image.releases.values() if image else ():
+            config = _config(image.folder / "boot" / f"config-{release}") if image else None
+            looked[release] = known_faults(release, config)
+    warnings = [warning for found in looked.values() for warning in found]
+    if warnings:
+        return Finding(Level.NOTE, "; ".join(warnings), _FIX)
+    if not looked:
+        return Finding(Level.NOTE, "not looked at: no guest image yet", "orchestrator image build")
+    return Finding(Level.OK, f"no known fault: {', '.join(looked)}")
+
+
+def judged(release: str, config: str | None) -> Finding:
+    """What is known of one kernel."""
+    warnings = known_faults(release, config)
+    if warnings:
+        return Finding(Level.NOTE, "; ".join(warnings), _FIX)
+    return Finding(Level.OK, f"no known fault: {release}")
+
+
+def _config(path: Path) -> str | None:
+    """A kernel's configuration, or None where it cannot be had."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return None

@@ -1,0 +1,109 @@
+"""What a guest's kernel complains of: its log, read at the end of a trial.
+
+Complaints are lines that say memory or page tables are not what they should be. Stalls are kept beside them
+and are none: a virtual CPU whose host takes its time for others looks the same to its kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.errors import InfrastructureError
+from orchestrator.guest.boot import Guest
+from orchestrator.guest.console import printable
+
+DMESG_SECONDS: Final = 60.0
+_MOST_LINES: Final = 50
+_LINE_CHARACTERS: Final = 300
+
+# Where each is printed, as of Linux 6.12: print_bad_pte() in mm/memory.c, bad_page() in mm/page_alloc.c,
+# check_mm() in kernel/fork.c, pgd_clear_bad() and others in mm/pgtable-generic.c, swap_info_get() in
+# mm/swapfile.c, page_fault_oops() and die() on x86, report_bug() in lib/bug.c, lib/list_debug.c,
+# lib/refcount.c, mm/kasan/report.c, mm/kfence/report.c, mm/page_poison.c, mm/usercopy.c.
+_COMPLAINT: Final = re.compile(
+    r"""BUG:\ Bad\ page\ (?:map|state|cache)
+    | BUG:\ Bad\ rss-counter
+    | BUG:\ non-zero\ pgtables_bytes
+    | Bad\ pagetable:
+    | \bbad\ p[gu4m]d\b
+    | Bad\ swap\ (?:file|offset|file\ entry)
+    | BUG:\ unable\ to\ handle
+    | BUG:\ (?:KASAN|KFENCE|KMSAN)
+    | kernel\ BUG\ at
+    | \bOops:\ | general\ protection\ fault[,:]
+    | list_(?:add|del)\ corruption
+    | refcount_t:[ ]
+    | pagealloc:\ (?:memory\ corruption|single\ bit\ error)
+    | usercopy:\ Kernel\ memory
+    | Kernel\ panic\ -\ not\ syncing(?!:\ (?:Out\ of\ memory|System\ is\ deadlocked))
+    | WARNING:.*\b(?:mm|arch/x86/mm)/[a-z0-9_/-]+\.[ch]:[0-9]+""",
+    re.VERBOSE,
+)
+_STALL: Final = re.compile(
+    r"soft lockup - CPU|hard LOCKUP|self-detected stall|detected stalls on CPUs|blocked for more than"
+)
+# The kernel's first line; where it is gone, the ring buffer has wrapped.
+_FIRST_LINE: Final = "Linux version "
+_FIRST_LINES: Final = 5
+
+
+@dataclass(frozen=True)
+class KernelLog:
+    """What the log of one kernel says.
+
+    `complaints` is None where it could not be read as a whole and what was read has none: `gap` says why.
+    `source` is `dmesg` or `console`, of which the latter has errors only. `lines` are the first complaints,
+    `stall_lines` the first stalls.
+    """
+
+    source: str
+    complaints: int | None
+    lines: tuple[str, ...]
+    stall_lines: tuple[str, ...]
+    gap: str = ""
+
+
+def find_complaints(text: str) -> tuple[list[str], list[str]]:
+    """Lines of a kernel's log that are complaints, and those that tell of stalls."""
+    lines = [line.strip()[:_LINE_CHARACTERS] for line in text.splitlines()]
+    return list(_matching(_COMPLAINT, lines)), list(_matching(_STALL, lines))
+
+
+def read_kernel_log(guest: Guest) -> KernelLog:
+    """The log of a guest: by `dmesg` while it answers, else by what its console shows."""
+    why = guest.why_dead()
+    if why is None:
+        try:
+            text = printable(guest.shell.run(["dmesg"], seconds=DMESG_SECONDS).text)
+        except InfrastructureError as error:
+            unread = f"dmesg could not be read: {error.brief}"
+        else:
+            return _judged(
+                "dmesg", text, "" if _is_whole(text) else "the kernel's log has lost its beginning"
+            )
+    else:
+        unread = f"dmesg could not be read: {why.brief}"
+    return _judged("console", guest.console.text(), f"{unread}; the console shows errors only")
+
+
+def _judged(source: str, text: str, gap: str) -> KernelLog:
+    complaints, stalls = find_complaints(text)
+    unknown = bool(gap) and not complaints
+    return KernelLog(
+        source,
+        None if unknown else len(complaints),
+        tuple(complaints[:_MOST_LINES]),
+        tuple(stalls[:_MOST_LINES]),
+        gap if unknown else "",
+    )
+
+
+def _is_whole(text: str) -> bool:
+    return any(_FIRST_LINE in line for line in text.splitlines()[:_FIRST_LINES])
+
+
+def _matching(pattern: re.Pattern[str], lines: list[str]) -> Iterator[str]:
+    return (line for line in lines if pattern.search(line))
