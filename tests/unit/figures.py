@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from reference import FILTERS, reference
+from reference import FILTERS, GLOBALS
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +92,7 @@ def render(name: str) -> str:
         raise ValueError(f"{name}.md.j2 has numbers that are neither computed nor declared: {undeclared}")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  # Markdown
     environment.filters |= FILTERS
-    environment.globals["run"] = reference
+    environment.globals |= GLOBALS
     return environment.from_string(_DECLARED.sub("", source)).render()
 
 

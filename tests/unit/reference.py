@@ -10,11 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ruamel.yaml import YAML
 
-from orchestrator.stats import FEWEST, of_few
+from orchestrator.model.frame_class import FrameClass
+from orchestrator.report.confusion import AttributionRow, attribution_rows, attributions, confusion
+from orchestrator.report.data import view_run
+from orchestrator.report.text import class_words
+from orchestrator.stats import FEWEST, Difference, Sample, differences, of_few
+from orchestrator.store import open_run
+from orchestrator.summary import load
 from orchestrator.units import KIB, MIB, PAGE_BYTES
 
 ROOT = Path(__file__).resolve().parents[2] / "results" / "reference"
+
+FRAME_CLASSES = frozenset(each.name.lower() for each in FrameClass)
 
 
 class Values:
@@ -84,7 +93,8 @@ class Reference:
         found = self._read("summary")
         if "left_out" in found:  # not in schema version 1
             found = found[found["left_out"].isna()]
-        return found.assign(boot=found["state"].fillna(found["trial"]))
+        boot = found["state"].fillna(found["trial"]) if "state" in found else found["trial"]
+        return found.assign(boot=boot)
 
     @property
     def arms(self) -> list[str]:
@@ -121,6 +131,36 @@ class Reference:
             raise ValueError(f"{key} selects several rows of a trial")
         return Values(joined.groupby("boot")[column].mean())
 
+    def difference(self, metric: str, first: str, second: str) -> Difference:
+        """A headline metric of arm `second` minus that of `first`, as `compare` has it of boots of their own."""
+        boots = (self.metric(first, metric).boots, self.metric(second, metric).boots)
+        return differences({metric: Sample(tuple(boots[0]), tuple(boots[1]), paired=False)})[metric]
+
+    def of_class(self, column: str, arm: str, frame_class: str, snapshot: str) -> Values:
+        """A count of blame.csv for a class of frames, in all regions: 0 in a trial that has none of them."""
+        rows = self._read("blame")
+        rows = rows[(rows["snapshot"] == snapshot) & rows["table"].isna()]
+        trials = self._of_arm(arm)
+        trials = trials[trials["trial"].isin(rows["trial"])]
+        if frame_class not in FRAME_CLASSES:
+            raise ValueError(f"{frame_class!r} is no class of frames")
+        counts = rows[rows["frame_class"] == frame_class].groupby("trial")[column].sum()
+        found = trials.assign(count=trials["trial"].map(counts).fillna(0))
+        return Values(found.groupby("boot")["count"].mean())
+
+    def expected(self, arm: str, snapshot: str) -> list[str]:
+        """The classes of frames as which what was injected in an arm is to be found, the finest first."""
+        rows = self._read("snapshots")
+        rows = rows[(rows["snapshot"] == snapshot) & rows["trial"].isin(self._of_arm(arm)["trial"])]
+        (classes,) = set(rows["expected"])
+        return str(classes).split()
+
+    @cached_property
+    def attributions(self) -> list[AttributionRow]:
+        """What `show` has under "Attribution check"."""
+        opened = open_run(self.folder)
+        return attribution_rows(attributions(confusion(view_run(opened, load(opened)))))
+
     def prediction_error(self, *moments: str) -> float:
         """The most last-level tables by which needed (predicted) and measured are apart, in any trial."""
         rows = self._read("moments")
@@ -142,6 +182,26 @@ class Reference:
 def reference(name: str) -> Reference:
     """The reference run of that name."""
     return Reference(name)
+
+
+@cache
+def measurements() -> dict[str, Any]:
+    """Figures without a run folder: measurements.yaml."""
+    found: dict[str, Any] = YAML(typ="safe").load(ROOT / "measurements.yaml")
+    return found
+
+
+def measured(name: str) -> str:
+    """A figure of measurements.yaml with its unit, by its group, a dot, and its name."""
+    group, _, key = name.partition(".")
+    value = measurements()[group]["values"][key]
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def conditions(group: str) -> str:
+    """How a group of measurements was made, in words."""
+    words = (f"{name}: {value}" for name, value in measurements()[group]["conditions"].items())
+    return "; ".join(words)
 
 
 def _number(value: float | Values) -> float:
@@ -172,6 +232,14 @@ def _with_range(places: int, unit: str = "", scale: float = 1.0) -> Callable[[Va
     return write
 
 
+def _mib_difference(value: Difference) -> str:
+    """With its interval, and for use before a word that says which way."""
+    if value.interval is None:
+        return f"{value.estimate / MIB:,.1f} MiB"
+    ends = f"[{value.interval.low / MIB:,.1f}, {value.interval.high / MIB:,.1f}]"
+    return f"{value.estimate / MIB:,.1f} {ends} MiB"
+
+
 FILTERS: Mapping[str, Callable[..., str]] = {
     "mib": _printed(1, " MiB", MIB),
     "kib": _printed(0, " KiB", KIB),
@@ -188,4 +256,13 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "kib_range": _with_range(0, " KiB", KIB),
     "n_range": _with_range(0),
     "x_range": _with_range(2),
+    "mib0_range": _with_range(0, " MiB", MIB),
+    "mib_difference": _mib_difference,
+    "class_words": class_words,
+}
+GLOBALS: Mapping[str, object] = {
+    "run": reference,
+    "measured": measured,
+    "conditions": conditions,
+    "page_bytes": PAGE_BYTES,
 }
