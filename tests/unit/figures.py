@@ -6,6 +6,8 @@ What was measured stands in a region, which a template of docs/figures/ renders 
     rendered from docs/figures/NAME.md.j2
     <!-- end figures -->
 
+What was measured without a run folder is in results/reference/measurements.yaml, with its conditions.
+
 Every other number of a page, outside of code, is a constant: docs/figures/constants.yaml lists it with the
 words about it, and why it needs no measurement. `python tests/unit/figures.py` renders all regions again.
 """
@@ -34,7 +36,7 @@ _NUMBER = re.compile(r"\d(?:[\d.,]*\d)?")
 _WORD = r"[^\s|*\[\]()]*"
 # Code, addresses of links, and markup say what is typed, or name something: they claim nothing.
 _NO_PROSE = re.compile(
-    r"```.*?```|`[^`\n]*`|\]\([^)\s]*\)|<!--.*?-->|^\|[-:| ]+\|$", re.DOTALL | re.MULTILINE
+    r"```.*?```|`(?:[^`\n]|\n(?!\n))*`|\]\([^)\s]*\)|<!--.*?-->|^\|[-:| ]+\|$", re.DOTALL | re.MULTILINE
 )
 _EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _DECLARED = re.compile(r"\{# constants: (.*?) #\}\n?", re.DOTALL)
@@ -51,7 +53,11 @@ class Fault:
 def faults(page: str, text: str) -> Iterator[Fault]:
     """What of a page's figures is not what the committed results, or its declared constants, say."""
     for name, written in regions(text):
-        rendered = render(name)
+        try:
+            rendered = render(name)
+        except ValueError as error:
+            yield Fault(page, f"region {name} cannot be rendered: {error}")
+            continue
         if written != rendered:
             yield Fault(page, f"region {name} is not what docs/figures/{name}.md.j2 renders")
     if text.count("<!-- figures:") != len(regions(text)):
@@ -85,7 +91,11 @@ def _each(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 
 @cache
 def render(name: str) -> str:
-    """A region from its template. Raises ValueError for a number in the template that nobody declared."""
+    """A region from its template, ending with a newline.
+
+    Raises ValueError for a number in the template that is neither computed nor declared, and for a figure
+    that the committed results do not have.
+    """
     source = (TEMPLATES / f"{name}.md.j2").read_text()
     undeclared = literals(source)
     if undeclared:
@@ -93,7 +103,7 @@ def render(name: str) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  # Markdown
     environment.filters |= FILTERS
     environment.globals |= GLOBALS
-    return environment.from_string(_DECLARED.sub("", source)).render()
+    return environment.from_string(_DECLARED.sub("", source)).render().strip("\n") + "\n"
 
 
 def literals(source: str) -> list[str]:
@@ -116,8 +126,15 @@ def declared_constants() -> dict[str, list[str]]:
 
 
 def rewritten(text: str) -> str:
-    """The page with every region rendered again."""
-    return _REGION.sub(lambda match: f"{match[1]}{render(match[2])}{match[4]}", text)
+    """The page with every region rendered again; `faults` says why one could not be, which stays as it is."""
+
+    def again(match: re.Match[str]) -> str:
+        try:
+            return f"{match[1]}{render(match[2])}{match[4]}"
+        except ValueError:
+            return match[0]
+
+    return _REGION.sub(again, text)
 
 
 def page_name(path: Path) -> str:

@@ -132,7 +132,7 @@ class Reference:
         return Values(joined.groupby("boot")[column].mean())
 
     def difference(self, metric: str, first: str, second: str) -> Difference:
-        """A headline metric of arm `second` minus that of `first`, as `compare` has it of boots of their own."""
+        """A headline metric of arm `second` minus that of `first`, which have boots of their own."""
         boots = (self.metric(first, metric).boots, self.metric(second, metric).boots)
         return differences({metric: Sample(tuple(boots[0]), tuple(boots[1]), paired=False)})[metric]
 
@@ -260,7 +260,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "mib_difference": _mib_difference,
     "class_words": class_words,
 }
-GLOBALS: Mapping[str, object] = {
+GLOBALS: dict[str, object] = {
     "run": reference,
     "measured": measured,
     "conditions": conditions,
