@@ -1,0 +1,268 @@
+"""Committed reference runs, as templates of figures read them: values by boot, and how they are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from orchestrator.model.frame_class import FrameClass
+from orchestrator.report.confusion import AttributionRow, attribution_rows, attributions, confusion
+from orchestrator.report.data import view_run
+from orchestrator.report.text import class_words
+from orchestrator.stats import FEWEST, Difference, Sample, differences, of_few
+from orchestrator.store import open_run
+from orchestrator.summary import load
+from orchestrator.units import KIB, MIB, PAGE_BYTES
+
+ROOT = Path(__file__).resolve().parents[2] / "results" / "reference"
+
+FRAME_CLASSES = frozenset(each.name.lower() for each in FrameClass)
+
+
+class Values:
+    """A figure in each boot of an arm: the mean of that boot's trials. Shape (boots,)."""
+
+    def __init__(self, by_boot: pd.Series) -> None:
+        if by_boot.empty or by_boot.isna().all():
+            raise ValueError("there is no such figure in the reference run")
+        self.boots = by_boot.dropna().to_numpy(dtype=np.float64)
+
+    def __len__(self) -> int:
+        return len(self.boots)
+
+    @property
+    def mean(self) -> float:
+        return float(self.boots.mean())
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.boots))
+
+    @property
+    def low(self) -> float:
+        return float(self.boots.min())
+
+    @property
+    def high(self) -> float:
+        return float(self.boots.max())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's 95 % interval of the mean over boots; of fewer than five there is none to print."""
+        if len(self) < FEWEST:
+            raise ValueError(f"{len(self)} boots: an interval needs {FEWEST}")
+        found = of_few(self.boots)
+        assert found is not None
+        return found.low, found.high
+
+    def over(self, other: Values) -> Values:
+        """The ratio, boot by boot."""
+        return Values(pd.Series(self.boots / other.boots))
+
+    def less(self, other: Values) -> Values:
+        """The difference, boot by boot."""
+        return Values(pd.Series(self.boots - other.boots))
+
+
+class Reference:
+    """A folder of results/reference."""
+
+    def __init__(self, name: str) -> None:
+        self.folder = ROOT / name
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "meta.json").read_text())
+        return found
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "plan.json").read_text())
+        return found
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """The trials that count, with the boot that each started from."""
+        found = self._read("summary")
+        if "left_out" in found:  # not in schema version 1
+            found = found[found["left_out"].isna()]
+        boot = found["state"].fillna(found["trial"]) if "state" in found else found["trial"]
+        return found.assign(boot=boot)
+
+    @property
+    def arms(self) -> list[str]:
+        return [str(arm["name"]) for arm in self.plan["arms"]]
+
+    def kernel(self, arm: str) -> str:
+        """What `uname -r` says in the guests of an arm."""
+        (release,) = set(self._of_arm(arm)["kernel_release"])
+        return str(release)
+
+    def boots(self, arm: str) -> int:
+        return int(self._of_arm(arm)["boot"].nunique())
+
+    def trials_of(self, arm: str) -> int:
+        return len(self._of_arm(arm))
+
+    def left_out(self, arm: str) -> int:
+        """Trials that do not count."""
+        found = self._read("summary")
+        return int(((found["arm"] == arm) & found["left_out"].notna()).sum())
+
+    def metric(self, arm: str, metric: str) -> Values:
+        """A headline metric of summary.csv."""
+        rows = self._of_arm(arm)
+        return Values(rows.groupby("boot")[metric].mean())
+
+    def of(self, table: str, column: str, arm: str, **key: str) -> Values:
+        """A column of another table, in the rows that `key` selects: one for each trial."""
+        rows = self._read(table)
+        for name, value in key.items():
+            rows = rows[rows[name].astype(str) == value]
+        joined = rows.merge(self._of_arm(arm)[["trial", "boot"]], on="trial")
+        if joined["trial"].duplicated().any():
+            raise ValueError(f"{key} selects several rows of a trial")
+        return Values(joined.groupby("boot")[column].mean())
+
+    def difference(self, metric: str, first: str, second: str) -> Difference:
+        """A headline metric of arm `second` minus that of `first`, which have boots of their own."""
+        boots = (self.metric(first, metric).boots, self.metric(second, metric).boots)
+        return differences({metric: Sample(tuple(boots[0]), tuple(boots[1]), paired=False)})[metric]
+
+    def of_class(self, column: str, arm: str, frame_class: str, snapshot: str) -> Values:
+        """A count of blame.csv for a class of frames, in all regions: 0 in a trial that has none of them."""
+        rows = self._read("blame")
+        rows = rows[(rows["snapshot"] == snapshot) & rows["table"].isna()]
+        trials = self._of_arm(arm)
+        trials = trials[trials["trial"].isin(rows["trial"])]
+        if frame_class not in FRAME_CLASSES:
+            raise ValueError(f"{frame_class!r} is no class of frames")
+        counts = rows[rows["frame_class"] == frame_class].groupby("trial")[column].sum()
+        found = trials.assign(count=trials["trial"].map(counts).fillna(0))
+        return Values(found.groupby("boot")["count"].mean())
+
+    def expected(self, arm: str, snapshot: str) -> list[str]:
+        """The classes of frames as which what was injected in an arm is to be found, the finest first."""
+        rows = self._read("snapshots")
+        rows = rows[(rows["snapshot"] == snapshot) & rows["trial"].isin(self._of_arm(arm)["trial"])]
+        (classes,) = set(rows["expected"])
+        return str(classes).split()
+
+    @cached_property
+    def attributions(self) -> list[AttributionRow]:
+        """What `show` has under "Attribution check"."""
+        opened = open_run(self.folder)
+        return attribution_rows(attributions(confusion(view_run(opened, load(opened)))))
+
+    def prediction_error(self, *moments: str) -> float:
+        """The most last-level tables by which needed (predicted) and measured are apart, in any trial."""
+        rows = self._read("moments")
+        rows = rows[rows["moment"].isin(moments) & rows["trial"].isin(self.trials["trial"])]
+        return float((rows["second_level_bytes"] - rows["needed_bytes"]).abs().max()) / PAGE_BYTES
+
+    def _of_arm(self, arm: str) -> pd.DataFrame:
+        rows = self.trials[self.trials["arm"] == arm]
+        if rows.empty:
+            raise ValueError(f"no trial of arm {arm!r} counts")
+        return rows
+
+    @cache  # noqa: B019  # one for each reference, for as long as the tests run
+    def _read(self, table: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / f"{table}.csv")
+
+
+@cache
+def reference(name: str) -> Reference:
+    """The reference run of that name."""
+    return Reference(name)
+
+
+@cache
+def measurements() -> dict[str, Any]:
+    """Figures without a run folder: measurements.yaml."""
+    found: dict[str, Any] = YAML(typ="safe").load(ROOT / "measurements.yaml")
+    return found
+
+
+def measured(name: str) -> str:
+    """A figure of measurements.yaml with its unit, by its group, a dot, and its name."""
+    group, _, key = name.partition(".")
+    value = measurements()[group]["values"][key]
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def conditions(group: str) -> str:
+    """How a group of measurements was made, in words."""
+    words = (f"{name}: {value}" for name, value in measurements()[group]["conditions"].items())
+    return "; ".join(words)
+
+
+def _number(value: float | Values) -> float:
+    return value.mean if isinstance(value, Values) else float(value)
+
+
+def _printed(places: int, unit: str = "", scale: float = 1.0) -> Callable[[float | Values], str]:
+    def write(value: float | Values) -> str:
+        return f"{_number(value) / scale:,.{places}f}{unit}"
+
+    return write
+
+
+def _with_interval(places: int, unit: str = "", scale: float = 1.0) -> Callable[[Values], str]:
+    def write(value: Values) -> str:
+        low, high = value.interval
+        ends = f"[{low / scale:,.{places}f}, {high / scale:,.{places}f}]"
+        return f"{value.mean / scale:,.{places}f} {ends}{unit}"
+
+    return write
+
+
+def _with_range(places: int, unit: str = "", scale: float = 1.0) -> Callable[[Values], str]:
+    def write(value: Values) -> str:
+        low, high = (f"{end / scale:,.{places}f}" for end in (value.low, value.high))
+        return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+    return write
+
+
+def _mib_difference(value: Difference) -> str:
+    """With its interval, and for use before a word that says which way."""
+    if value.interval is None:
+        return f"{value.estimate / MIB:,.1f} MiB"
+    ends = f"[{value.interval.low / MIB:,.1f}, {value.interval.high / MIB:,.1f}]"
+    return f"{value.estimate / MIB:,.1f} {ends} MiB"
+
+
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "mib": _printed(1, " MiB", MIB),
+    "kib": _printed(0, " KiB", KIB),
+    "n": _printed(0),
+    "n1": _printed(1),
+    "x": _printed(2),
+    "percent": _printed(0, " %", 0.01),
+    "percent1": _printed(1, " %", 0.01),
+    "mib_ci": _with_interval(1, " MiB", MIB),
+    "kib_ci": _with_interval(0, " KiB", KIB),
+    "n_ci": _with_interval(1),
+    "x_ci": _with_interval(2),
+    "mib_range": _with_range(1, " MiB", MIB),
+    "kib_range": _with_range(0, " KiB", KIB),
+    "n_range": _with_range(0),
+    "x_range": _with_range(2),
+    "mib0_range": _with_range(0, " MiB", MIB),
+    "mib_difference": _mib_difference,
+    "class_words": class_words,
+}
+GLOBALS: dict[str, object] = {
+    "run": reference,
+    "measured": measured,
+    "conditions": conditions,
+    "page_bytes": PAGE_BYTES,
+}
