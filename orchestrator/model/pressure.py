@@ -25,7 +25,7 @@ from orchestrator.model.trace import Event, Trace
 
 F64 = NDArray[np.float64]
 
-# However hard the pressure, this share of the tables in use is not moved: below, every walk would fault.
+# However hard the pressure, this share of the tables with data is not moved: below, every walk would fault.
 LEAST_KEPT: Final = 0.1
 # Sums of bytes are of floats: less than this is no excess.
 SLACK_BYTES: Final = 0.5
@@ -34,8 +34,8 @@ SLACK_BYTES: Final = 0.5
 _ABSENT, _HERE, _MOVED, _ZAPPED = range(4)
 # numba takes plain integers only.
 _LET_GO, _TOUCH = int(Event.LET_GO), int(Event.TOUCH)
-# Sums, in bytes, of tables that are here, moved, zapped, and in use wherever they are.
-_HELD, _AWAY, _LACKING, _USED = range(4)
+# Sums, in bytes, of tables that are here, moved, zapped, in use wherever they are, and of these with data.
+_HELD, _AWAY, _LACKING, _USED, _DATA = range(5)
 _TOUCHES, _COLD, _BACK, _REBUILT, _FREED, _TAKEN = range(6)
 COUNTERS: Final = 6
 
@@ -74,7 +74,7 @@ class Pressure:
         size = tables.trace.tables
         self._place = np.full(size, _ABSENT, dtype=np.uint8)
         self._content = np.full(size, _LET_GO, dtype=np.uint8)
-        self._sums = np.zeros(4, dtype=np.float64)
+        self._sums = np.zeros(5, dtype=np.float64)
         self._heaviest = float(tables.weight.max(initial=0))
         # All tables may be here at once.
         self._state = reclaim.policy.state(tables.trace, size, seed)
@@ -200,7 +200,7 @@ def _relieve(  # noqa: PLR0917  # numba has no keyword-only arguments
     place, content, weight, sums = arrays
     while sums[_HELD] + limits[_LEFT] * sums[_AWAY] > limits[_BUDGET]:
         # Without room for one in use none is asked for: it could not be put back in its place.
-        most = min(limits[_ROOM], limits[_MOST] * sums[_USED] - sums[_LACKING] - limits[_HEAVIEST])
+        most = min(limits[_ROOM], limits[_MOST] * sums[_DATA] - limits[_HEAVIEST])
         if sums[_AWAY] > most:
             return
         gone = victim(state, now)
@@ -262,6 +262,7 @@ def _step(  # noqa: C901, PLR0912, PLR0917  # one loop, whose calls numba compil
             continue
         if content[which] != _LET_GO:
             sums[_USED] -= weight[which]
+            sums[_DATA] -= weight[which] * (content[which] == _TOUCH)
         content[which] = _LET_GO
         if where == _MOVED:  # it goes with its entries, under any policy
             sums[_AWAY] -= weight[which]
@@ -282,6 +283,7 @@ def _step(  # noqa: C901, PLR0912, PLR0917  # one loop, whose calls numba compil
         where, weighs = place[which], weight[which]
         if content[which] == _LET_GO:
             sums[_USED] += weighs
+        sums[_DATA] += weighs * (kind[at] == _TOUCH and content[which] != _TOUCH)
         content[which] = max(content[which], kind[at])
         if where == _HERE:
             touched(state, which, at)

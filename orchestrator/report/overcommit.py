@@ -27,7 +27,7 @@ policy that frees empty ones they stay as they were at the peak.
 A huge page has a table deposited for its split in the guest and in QEMU, which is freed with it.
 Of each guest as many tables are played as of every other, and touched as often as its Zipf law says.
 Reclaim under pressure takes what the policy names, no more than it must, and moves at most nine tenths of \
-the tables in use. Without room for more, what it names of the rest is freed where it maps no page of data.
+the tables with data. Without room for more, what it names of the rest is freed where it maps no page of data.
 When that does not do, the guest that uses most is killed, and does not come back.
 Added latency is that of touches of tables, in the twentieth of the time when fewest tables were left; not \
 that of a whole request, and not what freeing tables without pressure takes.

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.cli import main
+from orchestrator.errors import FileProblemsError
 from orchestrator.model.cost import CostTable, Interval
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined
@@ -326,6 +327,14 @@ def test_swap_takes_no_more_than_there_is_room_for() -> None:
     none, little = (ask(question(swap_bytes=room), "lru", Action.SWAP) for room in (0, 1 << 60))
     assert none.tables_kept_least.low == 1.0
     assert none.killed.low > little.killed.high
+
+
+def test_too_many_guests_for_so_many_ticks_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    text = (SHIPPED / "sparse.yaml").read_text().replace("at_most: 30", "at_most: 10000")
+    path.write_text(text.replace("lasts: 1h", "lasts: 4h"))
+    with pytest.raises(FileProblemsError, match=r"more than 5,000,000; make `tick` longer"):
+        load_overcommit(path)
 
 
 @settings(deadline=None, max_examples=8)
