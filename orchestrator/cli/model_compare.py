@@ -78,7 +78,7 @@ def compare_command(
             status.update(f"replaying {name}")
             for action in actions:
                 # Where nobody is taken, it makes no difference what becomes of whom is.
-                same = found.get((name, actions[0])) if not REPLACEMENTS[name].evicts else None
+                same = found.get((name, actions[0])) if not REPLACEMENTS[name].takes_in_use else None
                 found[name, action] = same or replay(
                     read.trace, name, budget, action=Action(action), seed=seed, other_nodes_bytes=other_node
                 )

@@ -53,11 +53,10 @@ def overcommit_command(*, file: Path, costs_file: Path | None, html: Path | None
     if as_json:
         print_json(_as_json(found, costs))
         return
-    came = sum(one.at_most for one in asked.guests.values())
-    for sentence in sentences(found, came):
+    for sentence in sentences(found):
         out.print(escape(sentence))
     out.print(_table(found), soft_wrap=False)
-    out.print("modelled; in brackets the range over seeds and costs")
+    out.print("modelled; medians of the seeds, in brackets the range over seeds and costs")
     out.print(f"page: {escape(str(page))}")
 
 

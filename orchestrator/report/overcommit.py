@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ Guests come at even intervals, in an order drawn by lot; each phase begins up to
 Memory that a guest no longer uses is the host's again at once.
 A guest's own last-level tables serve as many used pages as the file says.
 When use falls, pages stay or go independently; a table in which none is left is empty.
-Second-level tables and QEMU's own are one each for 2 MiB that backs the guest. Without a policy that frees \
-empty ones they stay as they were at the peak.
-For each huge page the guest and QEMU have one deposited table each, which nothing can take. KVM has none.
-Reclaim under pressure takes no more than it must, and leaves a tenth of the tables that it may take.
+Second-level tables and QEMU's own are one each for 2 MiB that backs the guest in 4 KiB pages. Without a \
+policy that frees empty ones they stay as they were at the peak.
+A huge page has a table deposited for its split in the guest and in QEMU, which is freed with it.
+Of each guest as many tables are played as of every other, and touched as often as its Zipf law says.
+Reclaim under pressure takes what the policy names, no more than it must, and moves at most nine tenths of \
+the tables with data. Without room for more, what it names of the rest is freed where it maps no page of data.
 When that does not do, the guest that uses most is killed, and does not come back.
-Added latency is that of touches of tables, at the moment when fewest were left; not that of a whole request.
+Added latency is that of touches of tables, in the twentieth of the time when fewest tables were left; not \
+that of a whole request, and not what freeing tables without pressure takes.
 """.splitlines()
 
 
@@ -45,8 +49,8 @@ class Row:
 
 
 def name_of(answer: Answer) -> str:
-    """`lru, swap`; without the action where the policy takes nothing under pressure."""
-    return f"{answer.policy}, {answer.action}" if answer.evicts else answer.policy
+    """`lru, swap`; without the action where the policy takes no table in use."""
+    return f"{answer.policy}, {answer.action}" if answer.takes_in_use else answer.policy
 
 
 def rows(answers: Sequence[Answer]) -> list[Row]:
@@ -67,10 +71,9 @@ def rows(answers: Sequence[Answer]) -> list[Row]:
 
 
 def counted(value: Interval) -> str:
-    """Whole things: `29 (28-30)`. A median between two counts is the smaller one."""
-    typical = int(value.typical)
+    """Whole things: `29 (28-30)`. The median of an even number of runs may lie between: `0.5 (0-1)`."""
     exact = value.low == value.high
-    return f"{typical}" if exact else f"{typical} ({value.low:.0f}-{value.high:.0f})"
+    return f"{value.typical:g}" if exact else f"{value.typical:g} ({value.low:.0f}-{value.high:.0f})"
 
 
 def ranged(value: Interval, write: Callable[[float], str]) -> str:
@@ -80,28 +83,74 @@ def ranged(value: Interval, write: Callable[[float], str]) -> str:
     return f"{write(value.typical)} ({write(value.low)} to {write(value.high)})"
 
 
-def sentences(answers: Sequence[Answer], came: int) -> Iterator[str]:
+def sentences(answers: Sequence[Answer]) -> Iterator[str]:
     """What it comes to, in words."""
     first = answers[0]
     yield (
-        f"With policy {name_of(first)}, {counted(first.fit)} of {came} guests come before one is killed, "
-        f"and {counted(first.killed)} are killed when all come."
+        f"With policy {name_of(first)}, {counted(first.fit)} of {first.course.came} guests come before one "
+        f"is killed, and {counted(first.killed)} are killed when all come."
     )
     others = answers[1:]
     if not others:
         return
-    best = max(others, key=lambda one: (one.fit.typical, -one.killed.typical, -one.added.p99.typical))
-    surely = best.fit.low > first.fit.high or best.killed.high < first.killed.low
-    if best.fit.typical <= first.fit.typical and best.killed.typical >= first.killed.typical:
+    if all(
+        one.fit.typical <= first.fit.typical and one.killed.typical >= first.killed.typical for one in others
+    ):
         yield "So no policy here makes room for another guest, or spares one."
         return
-    yield (
-        f"So {name_of(best)} does best: {counted(best.fit)} come, {counted(best.killed)} are killed, and a "
-        f"touch of a table takes {ranged(best.added.mean, seconds)} longer, in the slowest hundredth "
-        f"{ranged(best.added.p99, seconds)}."
+    best = _undominated(answers)
+    if len(best) == 1:
+        yield (
+            f"So {_names(best[0])} does best, without a trade-off: no other has fewer kills, more guests "
+            "that fit, or a lower p99."
+        )
+    else:
+        yield "So which does best depends on what counts: kills, guests that fit, or latency."
+    yield from (_described(group) for group in best)
+    close = [
+        f"{_names(one)} and {_names(two)}"
+        for one, two in pairwise(best)
+        if _overlap(one[0].killed, two[0].killed) and _overlap(one[0].fit, two[0].fit)
+    ]
+    if close:
+        yield f"Ranges of kills and of guests that fit overlap between {', and between '.join(close)}."
+
+
+def _undominated(answers: Sequence[Answer]) -> list[list[Answer]]:
+    """Those that no other is as good as in all and better than in something, by latency; equal ones together.
+
+    Compared are kills (the median and the most of them), guests that fit, and p99 to two digits.
+    """
+    groups: dict[tuple[float, ...], list[Answer]] = {}
+    for one in answers:
+        p99 = float(f"{one.added.p99.typical:.1e}")
+        key = (p99, one.killed.typical, one.killed.high, -one.fit.typical)
+        groups.setdefault(key, []).append(one)
+    return [
+        group
+        for key, group in sorted(groups.items(), key=lambda item: item[0])
+        if not any(
+            other != key and all(theirs <= mine for theirs, mine in zip(other, key, strict=True))
+            for other in groups
+        )
+    ]
+
+
+def _names(group: Sequence[Answer]) -> str:
+    return " or ".join(name_of(one) for one in group)
+
+
+def _described(group: Sequence[Answer]) -> str:
+    one = group[0]
+    added = f"{ranged(one.added.p99, seconds)} longer at p99" if one.added.p99.high else "no longer"
+    return (
+        f"With {_names(group)}, {counted(one.fit)} fit, {counted(one.killed)} are killed, and a touch of a "
+        f"table takes {added}."
     )
-    if not surely:
-        yield "The ranges overlap: some of these runs say so, others do not."
+
+
+def _overlap(one: Interval, two: Interval) -> bool:
+    return one.low <= two.high and two.low <= one.high
 
 
 def write_page(path: Path, asked: OvercommitText, answers: Sequence[Answer], costs: CostTable) -> None:
@@ -116,7 +165,7 @@ def write_page(path: Path, asked: OvercommitText, answers: Sequence[Answer], cos
         specs[place] = _course_spec(question, one)
         alt = (
             f"Memory of the host over time with {name_of(one)}: {one.course.came} guests came, "
-            f"{one.course.killed} were killed; tables took at the most {size(one.course.table_bytes.max())}."
+            f"{one.course.killed} were killed; tables took at most {size(one.course.table_bytes.max())}."
         )
         courses.append(
             {
@@ -127,13 +176,12 @@ def write_page(path: Path, asked: OvercommitText, answers: Sequence[Answer], cos
                 "note": "",
             }
         )
-    came = sum(one.at_most for one in question.guests)
     text = fill(
         "overcommit.html.j2",
         title=clean(f"{asked.name}: overcommit"),
         name=clean(asked.name),
         description=clean(asked.description, 1000),
-        answer=list(sentences(answers, came)),
+        answer=list(sentences(answers)),
         rows=rows(answers),
         guests_alt=clean(
             ". ".join(f"{row.name}: {row.fit} fit, {row.killed} killed" for row in rows(answers)), 900
@@ -169,7 +217,8 @@ def _class_words(guest: GuestClass) -> tuple[str, str]:
     used = ", ".join(f"{phase.used:.0%} after {seconds(phase.seconds)}" for phase in guest.phases[:12])
     return clean(guest.name), clean(
         f"up to {guest.at_most} of {size(guest.size_bytes)}, {guest.entries_per_table:g} used pages to a "
-        f"table, {guest.huge_share:.0%} in huge pages; used: {used}",
+        f"table, {guest.huge_share:.0%} in huge pages, {guest.zero_share:.0%} of tables with the zero page "
+        f"only, {guest.tables_per_upper:g} tables to a PMD table; used: {used}",
         600,
     )
 
@@ -183,7 +232,7 @@ def _guests_spec(answers: Sequence[Answer]) -> Any:
                 "name": name_of(one),
                 "what": what,
                 "low": value.low,
-                "at": int(value.typical),
+                "at": value.typical,
                 "high": value.high,
                 "text": counted(value),
             }

@@ -19,6 +19,7 @@ from orchestrator.yamlfile import load_yaml_model
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 MOST_GUESTS = 10_000
 MOST_TICKS = 20_000
+MOST_GUEST_TICKS = 5_000_000
 
 
 class HostText(Frozen):
@@ -52,7 +53,13 @@ class GuestText(Frozen):
     entries_per_table: Annotated[float, Field(ge=1, le=ENTRIES_PER_TABLE, allow_inf_nan=False)]
     """Used pages under each of its own last-level tables: 512 is dense, 1 to 10 what sparse heaps leave."""
     huge: Share = 0
-    """Share of its data in pages of 2 MiB, at both levels."""
+    """Share of its data in pages of 2 MiB."""
+    zero: Annotated[float, Field(ge=0, le=0.99, allow_inf_nan=False)] = 0
+    """Share of its last-level tables that map the zero page only: memory that was read and never written."""
+    tables_per_upper: Annotated[float, Field(ge=1, le=ENTRIES_PER_TABLE, allow_inf_nan=False)] = (
+        ENTRIES_PER_TABLE
+    )
+    """Last-level tables below each PMD table: 512 where its mappings lie side by side."""
     skew: Annotated[float, Field(ge=0, le=3, allow_inf_nan=False)] = 0.8
     """Exponent of the Zipf law by which its tables are touched; 0 touches all alike."""
 
@@ -78,7 +85,7 @@ class OvercommitText(Frozen):
     tick: Annotated[Duration, Field(gt=0)] = 15.0
     policies: Annotated[list[str], Field(min_length=1)]
     actions: Annotated[list[Action], Field(min_length=1)]
-    """What policies that take tables under pressure do with those that are in use."""
+    """What becomes of tables in use that a policy takes."""
     seeds: Annotated[int, Field(ge=1, le=100)] = 8
 
     @field_validator("policies")
@@ -95,8 +102,13 @@ class OvercommitText(Frozen):
     def _of_a_size_that_can_be_simulated(self) -> Self:
         if self.lasts / self.tick > MOST_TICKS:
             raise ValueError(f"`lasts` is more than {MOST_TICKS:,} of `tick`; make `tick` longer")
-        if sum(one.at_most for one in self.guests.values()) > MOST_GUESTS:
+        guests = sum(one.at_most for one in self.guests.values())
+        if guests > MOST_GUESTS:
             raise ValueError(f"more than {MOST_GUESTS:,} guests in all; use fewer")
+        if guests * self.lasts / self.tick > MOST_GUEST_TICKS:
+            raise ValueError(
+                f"guests times `lasts` / `tick` is more than {MOST_GUEST_TICKS:,}; make `tick` longer"
+            )
         return self
 
     @property
@@ -113,6 +125,8 @@ class OvercommitText(Frozen):
                     one.entries_per_table,
                     one.huge,
                     one.skew,
+                    one.zero,
+                    one.tables_per_upper,
                 )
                 for name, one in self.guests.items()
             ),
@@ -123,9 +137,11 @@ class OvercommitText(Frozen):
 
     @property
     def choices(self) -> Iterator[tuple[str, Action]]:
-        """Each policy with each action, and those that take nothing under pressure once."""
+        """Each policy with each action, and those that take no table in use once."""
         for name in self.policies:
-            yield from ((name, action) for action in self.actions[: None if REPLACEMENTS[name].evicts else 1])
+            yield from (
+                (name, action) for action in self.actions[: None if REPLACEMENTS[name].takes_in_use else 1]
+            )
 
 
 def load_overcommit(path: Path) -> OvercommitText:

@@ -52,17 +52,14 @@ class Replacement(ABC):
 
     name: ClassVar[str]
     frees: ClassVar[Frees] = Frees.EMPTY
+    # Whether its victims may be in use: if none is, it does not matter what would be done with one that is.
+    takes_in_use: ClassVar[bool] = True
     functions: ClassVar[Functions]
 
     def __init_subclass__(cls, *, name: str) -> None:
         super().__init_subclass__()
         cls.name = name
         REPLACEMENTS.register(name)(cls())
-
-    @property
-    def evicts(self) -> bool:
-        """Whether it takes tables that are in use, when there is too little room."""
-        return self.functions.victim is not nobody
 
     @abstractmethod
     def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:

@@ -12,6 +12,7 @@ class Empty(Replacement, name="empty"):
     """Frees a last-level table when its last entry goes; takes none in use, whatever the budget."""
 
     frees = Frees.EMPTY
+    takes_in_use = False
     functions = Functions(ignore, ignore, nobody, ignore_gone)
 
     def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:  # noqa: ARG002  # keeps no state

@@ -12,6 +12,7 @@ class EmptyAllLevels(Replacement, name="empty_all_levels"):
     """Frees a table of any level when its last entry goes; takes none in use."""
 
     frees = Frees.ALL_LEVELS
+    takes_in_use = False
     functions = Functions(ignore, ignore, nobody, ignore_gone)
 
     def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:  # noqa: ARG002  # keeps no state

@@ -12,6 +12,7 @@ class DoNothing(Replacement, name="none"):
     """Keeps every table, the empty ones as well."""
 
     frees = Frees.NOTHING
+    takes_in_use = False
     functions = Functions(ignore, ignore, nobody, ignore_gone)
 
     def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:  # noqa: ARG002  # keeps no state

@@ -36,6 +36,7 @@ def _forgotten(state: Any, table: int) -> None:
 class ZeroPage(Replacement, name="zero_page"):
     """Frees empty tables and, under pressure, those that map the zero page only; takes none in use."""
 
+    takes_in_use = False
     functions = Functions(_touched, _admitted, _victim, _forgotten)
 
     def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:  # noqa: ARG002  # no chance in it
