@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -33,6 +34,7 @@ MOST_BYTES = 24 << 30
 _FORMAT = 1
 _UNFINISHED = ".saving-"
 _FACTS = "state.json"
+_BOOT_ID = "id"  # in it: what no other boot has
 
 Started = TypeVar("Started")
 
@@ -84,6 +86,14 @@ class SavedState:
     def key(self) -> str:
         """The key of what it was made of."""
         return self.folder.name.rpartition("-")[2]
+
+    @property
+    def boot_name(self) -> str:
+        """Names the very boot that was saved: a state that is made again has another name.
+
+        Raises OSError, ValueError or KeyError where the state is not whole.
+        """
+        return f"{self.key}-{json.loads((self.folder / _FACTS).read_text())[_BOOT_ID]}"
 
     @property
     def memory(self) -> Path:
@@ -180,7 +190,8 @@ def find_state(cache: Path, spec: GuestSpec) -> SavedState | None:
         return None
     state = SavedState(folder)
     whole = all(path.is_file() for path in (state.memory, state.disk, state.console_log))
-    return state if whole and written == json.loads(json.dumps(asdict(spec))) else None
+    fits = isinstance(written, dict) and isinstance(written.pop(_BOOT_ID, None), str)
+    return state if whole and fits and written == json.loads(json.dumps(asdict(spec))) else None
 
 
 def _made(cache: Path, spec: GuestSpec, make: Callable[[SavedState], None]) -> SavedState:
@@ -191,7 +202,8 @@ def _made(cache: Path, spec: GuestSpec, make: Callable[[SavedState], None]) -> S
     scratch = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{spec.key}-", dir=states))
     try:
         make(SavedState(scratch))
-        (scratch / _FACTS).write_text(json.dumps(asdict(spec), indent=2))
+        facts = {**asdict(spec), _BOOT_ID: secrets.token_hex(2)}
+        (scratch / _FACTS).write_text(json.dumps(facts, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
     except BaseException:

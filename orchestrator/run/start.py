@@ -123,7 +123,7 @@ class Begin:
         restore: Callable[[SavedState], Started],
     ) -> Started:
         """What `restore` gives of a saved state."""
-        made = 0
+        made, boot = 0, ""
 
         def making(state: SavedState) -> None:
             nonlocal made
@@ -131,12 +131,14 @@ class Begin:
             make(state)
 
         def restoring(state: SavedState) -> Started:
+            nonlocal boot
+            boot = state.boot_name
             self.lab.progress.step("restore", 0, len(self.plan.steps))
             with phase(self.writer, "restore", self.now_ns):
                 return restore(state)
 
         started = start_from_state(self.lab.places.cache, spec, make=making, restore=restoring)
-        self.writer.event("guest.start", self.now_ns(), start="warm", state=spec.key, made=bool(made))
+        self.writer.event("guest.start", self.now_ns(), start="warm", state=boot, made=bool(made))
         return started
 
     def make(self, spec: GuestSpec, state: SavedState) -> None:

@@ -105,6 +105,19 @@ def test_a_state_is_made_ahead_of_its_use_and_once(guests: Guests) -> None:
     assert (guests.start(), guests.made) == ("1", 1)
 
 
+def test_a_boot_that_is_made_again_has_another_name(guests: Guests) -> None:
+    """Else trials of two boots would pass for pairs from one."""
+    guests.start()
+    folder = guests.cache / "states" / f"debian-13-{SPEC.key}"
+    names = {SavedState(folder).boot_name, SavedState(folder).boot_name}
+    for _ in range(3):
+        (folder / "memory.sav").unlink()
+        guests.start()
+        names.add(SavedState(folder).boot_name)
+    assert len(names) > 1
+    assert all(name.startswith(f"{SPEC.key}-") for name in names)
+
+
 def test_one_that_cannot_be_restored_is_made_anew_once(guests: Guests) -> None:
     guests.start()
     guests.refusals = 1
