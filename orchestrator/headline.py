@@ -17,7 +17,8 @@ class Metric:
     the smallest that there is: that of an arm follows from what it unplugs by (summary.resolution).
     `given` metrics are what was asked for, or how much was looked at, not what came of it. A `worst` metric
     counts what must not be: it stands for an arm with its largest value in any trial, also one that is in no
-    average.
+    average. One that a restore `shifts` is not the same in guests that start from saved memory as in those
+    that boot (results/reference/boots).
     """
 
     name: str
@@ -28,6 +29,7 @@ class Metric:
     predicted: bool = False
     by_block: bool = False
     worst: bool = False
+    shifts: bool = False
 
     @property
     def timed(self) -> bool:

@@ -82,6 +82,9 @@ ROWS: Final = (
     ),
 )
 
+# What stands beside a metric that a restore shifts.
+RESTORED: Final = "restored guests: not as in booted ones"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -131,7 +134,14 @@ def _row(arms: tuple[ArmView, ...], metric: str, label: str) -> Row:
         cells = tuple(_number(arm, metric, unit, largest) for arm in arms)
     else:
         cells = tuple(_word(arm, metric) for arm in arms)
-    return Row(metric, label, cells, METRIC[metric].predicted, _taken_at(arms, metric))
+    notes = (_taken_at(arms, metric), _shifted(arms, metric))
+    return Row(metric, label, cells, METRIC[metric].predicted, ", ".join(filter(None, notes)))
+
+
+def _shifted(arms: tuple[ArmView, ...], metric: str) -> str:
+    """That the guests were restored, where that is a difference by itself."""
+    warm = any(trial.summary.start == "warm" for arm in arms for trial in arm.trials)
+    return RESTORED if METRIC[metric].shifts and warm else ""
 
 
 def _taken_at(arms: tuple[ArmView, ...], metric: str) -> str:
