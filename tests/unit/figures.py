@@ -6,7 +6,8 @@ What was measured stands in a region, which a template of docs/figures/ renders 
     rendered from docs/figures/NAME.md.j2
     <!-- end figures -->
 
-What was measured without a run folder is in results/reference/measurements.yaml, with its conditions.
+What was measured without a run folder is in results/reference/measurements.yaml, with its conditions; what
+the model says, in results/reference/overcommit and guests.json (modelled.py).
 
 Every other number of a page, outside of code, is a constant: docs/figures/constants.yaml lists it with the
 words about it, and why it needs no measurement. `python tests/unit/figures.py` renders all regions again.
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from reference import FILTERS, GLOBALS
+import modelled
+import reference
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,8 +103,8 @@ def render(name: str) -> str:
     if undeclared:
         raise ValueError(f"{name}.md.j2 has numbers that are neither computed nor declared: {undeclared}")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  # Markdown
-    environment.filters |= FILTERS
-    environment.globals |= GLOBALS
+    environment.filters |= {**reference.FILTERS, **modelled.FILTERS}
+    environment.globals |= {**reference.GLOBALS, **modelled.GLOBALS}
     return environment.from_string(_DECLARED.sub("", source)).render().strip("\n") + "\n"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import figures
 import pytest
-from reference import conditions, measured, measurements, reference
+from reference import GLOBALS, conditions, measured, measurements, reference
 
 PAGES = {figures.page_name(path): path for path in figures.PAGES}
 # Pages that wait: for reference runs of several boots, or to be migrated.
@@ -104,7 +104,7 @@ def test_each_measurement_is_printed_with_its_conditions(monkeypatch: pytest.Mon
         return note
 
     for name, read in (("measured", measured), ("conditions", conditions)):
-        monkeypatch.setitem(figures.GLOBALS, name, noted(read))
+        monkeypatch.setitem(GLOBALS, name, noted(read))
     figures.render.cache_clear()
     for template in sorted(figures.TEMPLATES.glob("*.md.j2")):
         with contextlib.suppress(ValueError):  # a reference run that has too few boots

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from modelled import committed, sizes_of
 
 from orchestrator.errors import BadInputError
 from orchestrator.model.guest_tables import GuestTables, Layout, build_tables
@@ -55,6 +56,7 @@ def test_each_gib_needs_2_mib_of_last_level_tables(gib: int) -> None:
 
 def test_the_talks_50_gib_touched_once() -> None:
     guest = built("sparse")
+    assert sizes_of("sparse", guest) == committed("guests")["sparse"]
     assert guest.level_counts()[1] * PAGE_BYTES == 100 * MIB
     after_empty = left_bytes(guest, "empty")
     # 50 PMD tables, a PUD table and the root; published for PT_RECLAIM: 240 KiB, with the process's own.
@@ -65,6 +67,7 @@ def test_the_talks_50_gib_touched_once() -> None:
 def test_a_redis_of_600_gib_has_100_gib_of_tables() -> None:
     """From the address space that it used, not from a number of tables."""
     guest = built("redis_churn")
+    assert sizes_of("redis_churn", guest) == committed("guests")["redis_churn"]
     assert 100 * GIB < guest.table_bytes < 101 * GIB
     pages = int(guest.tables.present[guest.tables.level == 1].astype(np.int64).sum())
     assert pages * PAGE_BYTES == pytest.approx(600 * GIB, rel=0.001)

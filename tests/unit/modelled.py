@@ -1,0 +1,268 @@
+"""What the model says, committed: results/reference/overcommit and guests.json, as templates print it.
+
+`python tests/unit/modelled.py` makes both again: due when the model changes, which test_modelled.py notices.
+Beside an answer of `model overcommit` is what it takes the code little time to say again: one seed alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.model.cost import SHIPPED, CostTable, Interval
+from orchestrator.model.guest_tables import GuestTables, build_tables
+from orchestrator.model.observed import extrapolate
+from orchestrator.model.overcommit import Answer, answers
+from orchestrator.model.patterns import pattern_named
+from orchestrator.model.policies import POLICIES
+from orchestrator.model.replacement import REPLACEMENTS
+from orchestrator.model.replay import Action
+from orchestrator.model.tables import LAST_LEVEL
+from orchestrator.report.data import view_run
+from orchestrator.report.foretold import Foretold, foretold
+from orchestrator.report.overcommit import cost_words, counted, ranged
+from orchestrator.report.text import seconds
+from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
+from orchestrator.store import open_run
+from orchestrator.store.costs_file import CostsFile, read_costs
+from orchestrator.summary import load
+from orchestrator.units import GIB, PAGE_BYTES, format_size
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "results" / "reference"
+
+# What is said again of each file, of one seed.
+FIRST_SEED: Mapping[str, tuple[tuple[str, Action], ...]] = {
+    "sparse": (("none", Action.DROP), ("lru", Action.DROP), ("lru", Action.COMPRESS)),
+    "dense": (("empty", Action.DROP), ("pressure_random", Action.MIGRATE)),
+    "idle": (("empty_all_levels", Action.SWAP), ("zero_page", Action.SWAP)),
+    "order": (("generations", Action.SWAP), ("belady", Action.SWAP)),
+}
+_LONGEST_TITLE = 40  # of a group of metrics
+_KEYS = ("policy", "action", "fit", "killed", "table_bytes_peak", "tables_kept_least", "added")
+# The talk's two guests: 50 GiB touched once and discarded, and a Redis of 600 GiB.
+_GUESTS = {"sparse": ("empty", "empty_all_levels"), "redis_churn": ("empty", "zero_page", "empty_all_levels")}
+
+
+def scenario(name: str) -> OvercommitText:
+    """What is asked in results/reference/overcommit/NAME.json."""
+    return load_overcommit(ROOT / "scenarios" / "overcommit" / f"{name}.yaml")
+
+
+def as_json(answer: Answer) -> dict[str, Any]:
+    """An answer as `model overcommit --json` has it."""
+    found: dict[str, Any] = json.loads(json.dumps({key: asdict(answer)[key] for key in _KEYS}))
+    return found
+
+
+def first_seed(name: str) -> list[dict[str, Any]]:
+    """What the code says now of the first seed of some policies."""
+    return [
+        as_json(one)
+        for one in answers(scenario(name).question, FIRST_SEED[name], CostTable.shipped(), seeds=1)
+    ]
+
+
+def guest_named(name: str) -> GuestTables:
+    """A made-up guest with its parameters as shipped."""
+    return build_tables(pattern_named(name, {}).layout(np.random.default_rng(0)))
+
+
+def sizes_of(name: str, guest: GuestTables) -> dict[str, Any]:
+    """Bytes of a guest's tables, and what is left of them without those that a policy frees."""
+    in_use = guest.tables.present[guest.tables.level == LAST_LEVEL] > 0
+    return {
+        "table_bytes": guest.table_bytes,
+        "last_level_bytes": int(guest.level_counts()[LAST_LEVEL]) * PAGE_BYTES,
+        "in_use_bytes": int(in_use.sum()) * PAGE_BYTES,
+        "freed_bytes": {policy: int(POLICIES[policy].apply(guest).bytes_freed) for policy in _GUESTS[name]},
+    }
+
+
+@cache
+def committed(name: str) -> dict[str, Any]:
+    """A file of results/reference by its name without `.json`."""
+    found: dict[str, Any] = json.loads((REFERENCE / f"{name}.json").read_text())
+    return found
+
+
+@dataclass(frozen=True)
+class Played:
+    """One committed answer."""
+
+    policy: str
+    action: str
+    came: int
+    fit: Interval
+    killed: Interval
+    tables: Interval
+    mean: Interval
+    p99: Interval
+
+    @property
+    def name(self) -> str:
+        """As in the tables of the page: the action only where the policy takes tables in use."""
+        return (
+            f"`{self.policy}`, {self.action}"
+            if REPLACEMENTS[self.policy].takes_in_use
+            else f"`{self.policy}`"
+        )
+
+    @property
+    def alive(self) -> Interval:
+        """Guests that are not killed when all come."""
+        killed = self.killed
+        return Interval(self.came - killed.high, self.came - killed.typical, self.came - killed.low)
+
+
+def overcommit(name: str) -> list[Played]:
+    """All answers of a file, in its order."""
+    came = sum(guest.at_most for guest in scenario(name).guests.values())
+    return [
+        Played(
+            one["policy"],
+            one["action"],
+            came,
+            Interval(**one["fit"]),
+            Interval(**one["killed"]),
+            Interval(**one["table_bytes_peak"]),
+            Interval(**one["added"]["mean"]),
+            Interval(**one["added"]["p99"]),
+        )
+        for one in committed(f"overcommit/{name}")["answers"]
+    ]
+
+
+def played(name: str, policy: str, action: str = "") -> Played:
+    """One of them."""
+    (found,) = [
+        one for one in overcommit(name) if one.policy == policy and (not action or one.action == action)
+    ]
+    return found
+
+
+def span(values: list[Interval]) -> str:
+    """From the least to the most of any of them, in whole things: `29 to 30`."""
+    low, high = (f"{end:g}" for end in (min(one.low for one in values), max(one.high for one in values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def cost_rows() -> Iterator[dict[str, str]]:
+    """The shipped costs, as the page of an answer has them."""
+    for cost in SHIPPED:
+        words = cost_words(cost.unit, cost.value)
+        yield {"name": cost.name, "words": words, "what": cost.what, "source": cost.source}
+
+
+def calibrated() -> CostsFile:
+    """What was measured of the costs: results/reference/tables/costs.json."""
+    return read_costs(REFERENCE / "tables" / "costs.json")
+
+
+def sizes(snapshot: str, over: str = "") -> dict[int, int]:
+    """Last-level user tables of guests of size 1, 2 and 4: in a snapshot, or what it has over another."""
+    found = _sizes()
+    counts = found[found["snapshot"] == snapshot].set_index("size")["user_leaves"]
+    if over:
+        counts -= found[found["snapshot"] == over].set_index("size")["user_leaves"]
+    return {int(size): int(count) for size, count in counts.items()}
+
+
+def sizes_kernel() -> str:
+    """Of all these guests."""
+    (kernel,) = set(_sizes()["kernel"])
+    return str(kernel)
+
+
+def _sizes() -> pd.DataFrame:
+    return pd.read_csv(ROOT / "tests" / "unit" / "live" / "sizes.csv")
+
+
+def predicted(name: str) -> Foretold:
+    """What `empty` would free in a reference run, and what another kernel had fewer."""
+    run = open_run(REFERENCE / name)
+    (row,) = foretold(view_run(run, load(run)))
+    return row
+
+
+def compared(name: str, group: str) -> str:
+    """What `orchestrator compare` prints of a reference run, with one of its groups of metrics."""
+    command = [sys.executable, "-m", "orchestrator", "compare", str(REFERENCE / name)]
+    environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    said = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    lines = [line.rstrip() for line in said.splitlines()]
+    top = next(at for at, line in enumerate(lines) if " against " in line)
+    start = lines.index(group)
+    titles = [at for at, line in enumerate(lines) if at > start and line[:1].strip()]
+    after = next(at for at in titles if len(lines[at]) > _LONGEST_TITLE)  # sentences below the table
+    sentences = [textwrap.fill(line, 110) for line in lines[after:]]
+    return "\n".join([*lines[top:start], *lines[start : titles[0]], "...", *sentences])
+
+
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "counted": counted,
+    "seconds": lambda value: ranged(value, seconds),
+    "size": lambda value: format_size(value.typical if isinstance(value, Interval) else value),
+    "gib": lambda value: f"{value / GIB:,.1f} GiB",
+    "span": span,
+    "apart": lambda share: f"{100 * abs(share):.2g} %",
+}
+GLOBALS: Mapping[str, object] = {
+    "overcommit": overcommit,
+    "played": played,
+    "scenario": scenario,
+    "costs": cost_rows,
+    "calibrated": calibrated,
+    "guests": lambda: committed("guests"),
+    "sizes": sizes,
+    "sizes_kernel": sizes_kernel,
+    "extrapolate": extrapolate,
+    "predicted": predicted,
+    "compared": compared,
+}
+
+
+def _made(name: str) -> dict[str, Any]:
+    command = ["orchestrator", "model", "overcommit", f"scenarios/overcommit/{name}.yaml", "--json"]
+    said = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    asked = scenario(name).model_dump(mode="json")
+    return {
+        **_head(" ".join(command)),
+        "asked": asked,
+        **json.loads(said.stdout),
+        "first_seed": first_seed(name),
+    }
+
+
+def _head(command: str) -> dict[str, str]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return {"command": command, "commit": commit.stdout.strip()}
+
+
+def main() -> None:
+    """Make all of them again."""
+    for name in FIRST_SEED:
+        _write(f"overcommit/{name}", _made(name))
+    sizes = {name: sizes_of(name, guest_named(name)) for name in _GUESTS}
+    _write("guests", {**_head("python tests/unit/modelled.py"), **sizes})
+
+
+def _write(name: str, found: Mapping[str, Any]) -> None:
+    (REFERENCE / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The committed answers of the model are what the code says now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import modelled
+import pytest
+
+from orchestrator.model import overcommit
+from orchestrator.model.cost import CostTable
+from orchestrator.model.replay import Action
+
+AGAIN = "python tests/unit/modelled.py"
+
+
+def ends(answer: dict[str, Any], key: str) -> tuple[float, float]:
+    value = answer["added"][key] if key in answer["added"] else answer[key]
+    return value["low"], value["high"]
+
+
+@pytest.fixture(params=modelled.FIRST_SEED)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_one_seed_gives_what_is_committed(name: str) -> None:
+    """To the last digits but few; and within the range that all seeds have."""
+    committed = modelled.committed(f"overcommit/{name}")
+    found = modelled.first_seed(name)
+    assert [flat(one) for one in found] == [pytest.approx(flat(one)) for one in committed["first_seed"]], (
+        AGAIN
+    )
+    for one in found:
+        (full,) = [
+            answer
+            for answer in committed["answers"]
+            if (answer["policy"], answer["action"]) == (one["policy"], one["action"])
+        ]
+        for key in ("fit", "killed", "table_bytes_peak", "mean", "p99"):
+            (low, high), (least, most) = ends(one, key), ends(full, key)
+            assert least * (1 - 1e-9) <= low <= high <= most * (1 + 1e-9), key
+
+
+def flat(answer: dict[str, Any]) -> dict[str, Any]:
+    values = {
+        **{key: answer[key] for key in answer if key not in ("policy", "action", "added")},
+        **answer["added"],
+    }
+    return {f"{key} {end}": number for key, value in values.items() for end, number in value.items()}
+
+
+def test_a_model_that_changes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A twentieth of the time is the worst: of a tenth, latency would be another."""
+    monkeypatch.setattr(overcommit, "WORST_TICKS", 0.1)
+    (made,) = [one for one in modelled.first_seed("sparse") if one["action"] == Action.COMPRESS]
+    committed = modelled.committed("overcommit/sparse")["first_seed"]
+    (before,) = [one for one in committed if one["action"] == Action.COMPRESS]
+    assert flat(made) != pytest.approx(flat(before))
+
+
+def test_the_question_and_the_costs_are_those_of_now(name: str) -> None:
+    committed = modelled.committed(f"overcommit/{name}")
+    assert committed["asked"] == modelled.scenario(name).model_dump(mode="json"), AGAIN
+    costs = [asdict(cost) for cost in CostTable.shipped().costs.values()]
+    assert committed["costs"] == json.loads(json.dumps(costs)), AGAIN
+    choices = [(policy, str(action)) for policy, action in modelled.scenario(name).choices]
+    assert [(one["policy"], one["action"]) for one in committed["answers"]] == choices
+
+
+def test_guests_that_live_are_those_that_are_not_killed() -> None:
+    one = modelled.played("idle", "none")
+    killed, alive = one.killed, one.alive
+    assert (alive.low + killed.high, alive.high + killed.low) == (one.came, one.came)
+    assert modelled.span(
+        [replace(alive, low=3, typical=3, high=4), replace(alive, low=5, typical=5, high=5)]
+    ) == ("3 to 5")
