@@ -148,7 +148,7 @@ def printed(estimate: significance.Estimate) -> Floats:
     return np.interp(estimate.freedom, grid, factors) * estimate.error
 
 
-# docs/statistics.md: how often a difference is found that is detectable if the estimated spread is the true one.
+# docs/statistics.md: how often what is detectable by the estimated spread, taken for the true one, is found.
 TAKEN_FOR_TRUTH = {FEWEST: 0.66, 8: 0.70, 12: 0.73}
 
 
