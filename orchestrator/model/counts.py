@@ -21,7 +21,7 @@ class ReplayCounts:
     rebuilt: int = 0  # made a table again: it had been dropped, or freed because nothing was in it
     decompressed: int = 0
     swapped_in: int = 0
-    retries: int = 0  # met a table while it was frozen, and came again; no event of its own
+    retries: int = 0  # met a table while it was being taken, and came again; no event of its own
     freed: int = 0  # let go by reference count: nothing was in them, or nothing but the zero page
     dropped: int = 0  # with valid entries, as second-level tables can be
     migrated: int = 0
@@ -32,7 +32,7 @@ class ReplayCounts:
     upper_freed: int = 0  # PMD tables let go because nothing was below them any more
     upper_tables: int = 0  # PMD tables at the end
     not_moved: int = 0  # touches that would have had a table migrated, had another node had room
-    over_budget: int = 0  # touches after which more tables were there than the budget allows
+    over_budget: int = 0  # touches that had a table come although the budget was full
 
     @property
     def refaults(self) -> int:

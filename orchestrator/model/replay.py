@@ -2,6 +2,13 @@
 
 One compiled loop over dense ids. The budget is of last-level tables in the memory that is short; the
 PMD tables above them are counted, not budgeted.
+
+Of each table two things are known. Its *place*: never made, here, gone, on another node, compressed or
+swapped. And its *content*: what memory its range maps, an Event. Events set the content, wherever the table
+is; a policy and its action change the place alone. So a dropped table keeps its content (the memory below is
+still mapped by its owner, and faults find it again) until that memory is unmapped, and a range of which
+everything is unmapped is empty, whether its table was there at the time or not.
+tests/unit/reference_replay.py says the same in plain Python.
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ import numpy as np
 
 from orchestrator.errors import BadInputError
 from orchestrator.model.counts import ReplayCounts
-from orchestrator.model.jit import njit
+from orchestrator.model.jit import inlined, njit
 from orchestrator.model.replacement import REPLACEMENTS, Frees
 from orchestrator.model.replacement.base import NOBODY
 from orchestrator.model.snapshot import I64, U8, U32
@@ -34,7 +41,7 @@ class Action(StrEnum):
 # Where a table is (low bits), and what is in it (above).
 _NEVER, _HERE, _GONE, _REMOTE, _COMPRESSED, _SWAPPED = range(6)
 _PLACE_MASK: Final = 7
-_CONTENT_SHIFT: Final = 3  # an Event: LET_GO stands for empty
+_CONTENT_SHIFT: Final = 3  # the last Event that counts: LET_GO stands for empty
 _GOES_TO: Final = {
     Action.DROP: _GONE,
     Action.MIGRATE: _REMOTE,
@@ -67,9 +74,10 @@ def replay(
 ) -> ReplayCounts:
     """What `policy` does to `trace` when its last-level tables have `budget_bytes`.
 
-    `freeze_touches`: for how many events a table that is being taken stays frozen; a touch in that time
-    is counted as a retry and then served. `other_nodes_bytes`: room for tables that are migrated, on all
-    other nodes together (None: no bound); when it is full, tables stay where they are, over the budget.
+    `freeze_touches`: for how many events a table that is being taken stays frozen; the first touch in that
+    time is counted as a retry and then served, which ends it. `other_nodes_bytes`: room for tables that are
+    migrated, on all other nodes together (None: no bound); when it is full, tables stay where they are, over
+    the budget.
     The same arguments give the same counts.
     Raises BadInputError for an unknown policy, a budget below one table, or a trace that is no trace.
     """
@@ -84,7 +92,7 @@ def replay(
     chosen = REPLACEMENTS[policy]
     budget_tables = budget_bytes // PAGE_BYTES
     room = trace.tables
-    if action is Action.MIGRATE and other_nodes_bytes is not None:
+    if action is Action.MIGRATE and other_nodes_bytes is not None and chosen.takes_in_use:
         room = min(room, other_nodes_bytes // PAGE_BYTES)
     all_levels = chosen.frees is Frees.ALL_LEVELS
     counts = np.zeros(len(_COUNTERS), dtype=np.int64)
@@ -117,6 +125,17 @@ def replay(
     found[by_action[action]] = found.pop("taken")
     one = ReplayCounts(touches=trace.touches, **found)
     return replace(one, hits=one.touches - one.misses)
+
+
+@inlined
+def _unhang(counts: Any, below: Any, upper_there: Any, table: int) -> None:
+    """Take `table` from below its PMD table, and free that when nothing is left there."""
+    upper = table >> _CHILD_SHIFT
+    below[upper] -= 1
+    if below[upper] == 0:
+        upper_there[upper] = 0
+        counts[_UPPER_FREED] += 1
+        counts[_UPPER] -= 1
 
 
 @njit
@@ -154,6 +173,7 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
         where, content = found & _PLACE_MASK, found >> _CONTENT_SHIFT
         if what == _LET_GO:
             if where in (_NEVER, _GONE):
+                place[which] = where  # there is no table to free, but its range is empty from now on
                 continue
             # What was compressed or swapped goes with its entries, under any policy.
             if frees != _NOTHING or where in (_COMPRESSED, _SWAPPED):
@@ -166,12 +186,7 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
                     counts[_FREED] += 1
                 place[which] = _GONE
                 if below is not None:
-                    upper = which >> _CHILD_SHIFT
-                    below[upper] -= 1
-                    if below[upper] == 0:
-                        upper_there[upper] = 0
-                        counts[_UPPER_FREED] += 1
-                        counts[_UPPER] -= 1
+                    _unhang(counts, below, upper_there, which)
             else:
                 place[which] = where
             continue
@@ -181,12 +196,13 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
             touched(state, which, now)
             continue
         counts[where] += 1
+        if taken_at is not None:
+            counts[_RETRIES] += now - taken_at[which] <= freeze
+            taken_at[which] = -freeze - 1  # served in the end, so that nothing is frozen any more
         if where == _REMOTE:
             place[which] = _REMOTE | (holds << _CONTENT_SHIFT)
             continue
         # It has to come.
-        if taken_at is not None:
-            counts[_RETRIES] += now - taken_at[which] <= freeze
         if below is not None:
             below[which >> _CHILD_SHIFT] += where in (_NEVER, _GONE)
         # A PMD table is made with the first table below it; only where they are freed, again.
@@ -209,8 +225,8 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
                 else:  # nothing but the zero page is in it: it is freed, whatever the action
                     counts[_FREED] += 1
                     place[gone] = _GONE
-                if below is not None:
-                    below[gone >> _CHILD_SHIFT] -= place[gone] & _PLACE_MASK == _GONE
+                if below is not None and place[gone] & _PLACE_MASK == _GONE:
+                    _unhang(counts, below, upper_there, gone)
                 if taken_at is not None:
                     taken_at[gone] = now
         here += 1

@@ -1,10 +1,12 @@
-"""Multi-generational, after Linux's MGLRU (mm/vmscan.c): accessed bits are read in walks, not at touches."""
+"""Multi-generational, after Linux's MGLRU: accessed bits are read in walks, not at touches.
+
+What is named here is in mm/vmscan.c, as of 798c0330c2ca (6.14), which made the number of generations alone
+decide when a walk is due.
+"""
 
 from __future__ import annotations
 
 from typing import Any
-
-import numpy as np
 
 from orchestrator.model.jit import inlined
 from orchestrator.model.replacement.base import (
@@ -19,13 +21,12 @@ from orchestrator.model.replacement.base import (
 )
 from orchestrator.model.trace import Trace
 
-_MAX_GENERATIONS = 4  # MAX_NR_GENS, include/linux/mmzone.h
-_MIN_GENERATIONS = 2  # MIN_NR_GENS: with fewer than these and one more, the next walk is due
+# include/linux/mmzone.h: MIN_NR_GENS are not evicted from, so that a walk looks at each accessed bit twice
+# before a table is taken: once for the touch that made it, once for what came then.
+_MIN_GENERATIONS = 2
+_MAX_GENERATIONS = 4  # MAX_NR_GENS
 _ACCESSED = 2  # a node's third word
-
-# Words of the last row: number of the oldest and the youngest generation, victims since the last walk, and
-# how many there have to be before the next one.
-_OLDEST, _YOUNGEST, _SINCE, _PACE = range(4)
+_OLDEST, _YOUNGEST = range(2)  # words of the last row: min_seq and max_seq
 
 
 @inlined
@@ -49,7 +50,6 @@ def _walk(nodes: Any) -> None:
     """Open a generation and put into it what was accessed since the last walk (inc_max_seq(), walk_mm())."""
     facts = len(nodes) - 1
     nodes[facts, _YOUNGEST] += 1
-    nodes[facts, _SINCE] = 0
     young = _list_of(nodes, nodes[facts, _YOUNGEST])
     for generation in range(nodes[facts, _OLDEST], nodes[facts, _YOUNGEST]):
         head = _list_of(nodes, generation)
@@ -66,10 +66,10 @@ def _walk(nodes: Any) -> None:
 @inlined
 def _victim(nodes: Any, now: int) -> int:
     facts = len(nodes) - 1
-    nodes[facts, _SINCE] += 1
-    while True:
-        few = nodes[facts, _YOUNGEST] - nodes[facts, _OLDEST] + 1 <= _MIN_GENERATIONS
-        if few and nodes[facts, _SINCE] > nodes[facts, _PACE]:
+    drained = 0
+    while drained <= _MAX_GENERATIONS:
+        # should_run_aging(): better to walk while eviction is still possible, that is, one generation early.
+        if nodes[facts, _OLDEST] + _MIN_GENERATIONS >= nodes[facts, _YOUNGEST]:
             _walk(nodes)
         head = _list_of(nodes, nodes[facts, _OLDEST])
         table = first_node(nodes, head)
@@ -77,13 +77,13 @@ def _victim(nodes: Any, now: int) -> int:
             unlink_node(nodes, table)
             if nodes[table, _ACCESSED] == 0:
                 return int(table)
-            # Met with its bit set, it is young again (sort_folio(), folio_inc_gen()).
+            # Met with its bit set, it is young again (folio_check_references()).
             nodes[table, _ACCESSED] = 0
             append_node(nodes, _list_of(nodes, nodes[facts, _YOUNGEST]), table)
-        elif nodes[facts, _OLDEST] < nodes[facts, _YOUNGEST]:
-            nodes[facts, _OLDEST] += 1
         else:
-            return NOBODY
+            nodes[facts, _OLDEST] += 1  # try_to_inc_min_seq()
+            drained += 1
+    return NOBODY
 
 
 @inlined
@@ -92,15 +92,17 @@ def _forgotten(nodes: Any, table: int) -> None:
 
 
 class Generations(Replacement, name="generations"):
-    """Takes from the oldest of up to four generations; a walk moves what was accessed to the youngest.
+    """Takes from the oldest of four generations; a walk moves what was accessed to the youngest.
 
-    A walk is due when only two generations are left, at most once for every eighth of the budget that is
-    taken, so that it costs a bounded number of steps a victim.
+    Generations are emptied from the oldest on, and a walk opens a new one when three are left. What comes
+    joins the youngest, as a page that faulted in did until 6.13. A walk looks at every table. Each of them was
+    touched or came since the walk three before, or is taken or unmapped by the walk three after: so walks cost
+    a bounded number of steps an event.
     """
 
     functions = Functions(_touched, _admitted, _victim, _forgotten)
 
     def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:  # noqa: ARG002  # no chance in it
         nodes = new_nodes(trace.tables, _MAX_GENERATIONS)
-        nodes[-1] = np.array([0, 1, 0, min(budget_tables, trace.tables) // 8])
+        nodes[-1, _YOUNGEST] = _MAX_GENERATIONS - 1  # lru_gen_init_lruvec()
         return nodes
