@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -162,6 +162,8 @@ def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: fl
         # Lost before it began is no better than lost.
         return Change(arm.name, metric, "regression", before=before, reason="no trial of the arm was begun")
     values = pair.second.values(metric)
+    if METRIC[metric].worst and values:
+        return _worst(arm, metric, values)
     after = median(values) if values else None
     one = pair.metrics.get(metric)
     if one is None:
@@ -186,6 +188,14 @@ def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: fl
         after=after,
         reason=few if one.verdict is Verdict.TOO_FEW else "",
     )
+
+
+def _worst(arm: ArmFigures, metric: str, values: Sequence[float]) -> Change:
+    """Of what must not be, one more in a single trial is worse, and no chance excuses it."""
+    before, after = max(arm.values(metric)), max(values)
+    word: Word = "regression" if after > before else "none"
+    reason = f"the most in any trial: {before:g} before, {after:g} now"
+    return Change(arm.name, metric, word, estimate=after - before, before=before, after=after, reason=reason)
 
 
 def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:

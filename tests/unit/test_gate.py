@@ -508,3 +508,22 @@ def test_few_nights_fail_by_chance_and_most_large_regressions_are_found(
     assert 0.005 < failed / nights < 0.05 + 3 * (0.05 * 0.95 / nights) ** 0.5
     found = sum((GATED[0].name, "a") in failing(4.0) for _ in range(200))
     assert found > 0.88 * 200
+
+
+def test_one_corrupted_trial_of_eight_is_a_regression_whatever_chance_says() -> None:
+    def with_mismatches(figures: RunFigures, counts: list[int]) -> RunFigures:
+        (arm,) = figures.arms
+        trials = tuple(
+            replace(trial, metrics={**trial.metrics, "integrity_mismatches": float(count)})
+            for trial, count in zip(arm.trials, counts, strict=True)
+        )
+        return replace(figures, arms=(replace(arm, trials=trials),))
+
+    clean = with_mismatches(BASE, [0] * 8)
+    night = with_mismatches(run(100.0, seed=3), [0] * 7 + [1])
+    found = Gate(clean, "regression").judge(night)
+    (change,) = (one for one in found.changes if one.metric == "integrity_mismatches")
+    assert (change.word, change.before, change.after) == ("regression", 0.0, 1.0)
+    assert not found.passed
+    same = with_mismatches(run(100.0, seed=3), [0] * 8)
+    assert words(Gate(clean, "regression"), same)["integrity_mismatches"] == "none"
