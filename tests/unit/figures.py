@@ -7,7 +7,8 @@ What was measured stands in a region, which a template of docs/figures/ renders 
     <!-- end figures -->
 
 What was measured without a run folder is in results/reference/measurements.yaml, with its conditions; what
-the model says, in results/reference/overcommit and guests.json (modelled.py).
+the model says, in results/reference/overcommit and guests.json (modelled.py); how fast it is, in
+replay.json (replay_speed.py).
 
 Every other number of a page, outside of code, is a constant: docs/figures/constants.yaml lists it with the
 words about it, and why it needs no measurement. `python tests/unit/figures.py` renders all regions again.
@@ -27,6 +28,7 @@ from typing import Any
 import jinja2
 import modelled
 import reference
+import replay_speed
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,8 +105,8 @@ def render(name: str) -> str:
     if undeclared:
         raise ValueError(f"{name}.md.j2 has numbers that are neither computed nor declared: {undeclared}")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  # Markdown
-    environment.filters |= {**reference.FILTERS, **modelled.FILTERS}
-    environment.globals |= {**reference.GLOBALS, **modelled.GLOBALS}
+    environment.filters |= {**reference.FILTERS, **modelled.FILTERS, **replay_speed.FILTERS}
+    environment.globals |= {**reference.GLOBALS, **modelled.GLOBALS, **replay_speed.GLOBALS}
     return environment.from_string(_DECLARED.sub("", source)).render().strip("\n") + "\n"
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from statistics import median
 
 # How many times as fast as libcachesim with its default hash table, and with one that suits the trace, a
-# replay has to be: at most three quarters of the least that was measured (docs/model.md, Speed). Policies that libcachesim lacks are held against its LRU, which does less.
+# replay has to be: at most three quarters of the least that was measured (docs/model.md, Speed). Policies
+# that libcachesim lacks are held against its LRU, which does less.
 FLOORS = {
     "lru": (10.0, 3.0),
     "fifo": (10.0, 3.0),

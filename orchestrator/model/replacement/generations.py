@@ -95,9 +95,9 @@ class Generations(Replacement, name="generations"):
     """Takes from the oldest of four generations; a walk moves what was accessed to the youngest.
 
     Generations are emptied from the oldest on, and a walk opens a new one when three are left. What comes
-    joins the youngest, as a page that faulted in did until 6.13. A walk looks at every table. Each of them was
-    touched or came since the walk three before, or is taken or unmapped by the walk three after: so walks cost
-    a bounded number of steps an event.
+    joins the youngest, as a page that faulted in did until 6.13. A walk looks at every table. Each of them
+    was touched or came since the walk three before, or is taken or unmapped by the walk three after: walks
+    cost a bounded number of steps an event.
     """
 
     functions = Functions(_touched, _admitted, _victim, _forgotten)
