@@ -54,13 +54,10 @@ class Values:
         return float(self.boots.max())
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Student's 95 % interval of the mean over boots; of fewer than five there is none to print."""
-        if len(self) < FEWEST:
-            raise ValueError(f"{len(self)} boots: an interval needs {FEWEST}")
-        found = of_few(self.boots)
-        assert found is not None
-        return found.low, found.high
+    def interval(self) -> tuple[float, float] | None:
+        """Student's 95 % interval of the mean over boots; None of fewer than five."""
+        found = of_few(self.boots, range(len(self.boots)))
+        return (found.low, found.high) if found else None
 
     def over(self, other: Values) -> Values:
         """The ratio, boot by boot."""
@@ -110,6 +107,21 @@ class Reference:
 
     def trials_of(self, arm: str) -> int:
         return len(self._of_arm(arm))
+
+    @property
+    def basis(self) -> str:
+        """What its figures are means of, and whether there are intervals."""
+        trials = {self.trials_of(arm) for arm in self.arms}
+        boots = {self.boots(arm) for arm in self.arms}
+        counted = [" or ".join(map(str, sorted(numbers))) for numbers in (trials, boots)]
+        words = [
+            f"{number} {noun}{'' if number == '1' else 's'}"
+            for number, noun in zip(counted, ("trial", "boot"), strict=True)
+        ]
+        of = f"{words[0]} of {words[1]} in each arm"
+        if min(boots) >= FEWEST:
+            return f"means over boots with Student's 95 % interval ({of})"
+        return f"means, without an interval ({of}: at least {FEWEST} boots needed)"
 
     def left_out(self, arm: str) -> int:
         """Trials that do not count."""
@@ -217,9 +229,12 @@ def _printed(places: int, unit: str = "", scale: float = 1.0) -> Callable[[float
 
 def _with_interval(places: int, unit: str = "", scale: float = 1.0) -> Callable[[Values], str]:
     def write(value: Values) -> str:
-        low, high = value.interval
-        ends = f"[{low / scale:,.{places}f}, {high / scale:,.{places}f}]"
-        return f"{value.mean / scale:,.{places}f} {ends}{unit}"
+        mean, interval = f"{value.mean / scale:,.{places}f}", value.interval
+        if interval is None:  # the page says why, by `basis`
+            whole = scale == 1 and value.mean.is_integer()
+            return f"{value.mean:,.0f}{unit}" if whole else f"{mean}{unit}"
+        low, high = (f"{end / scale:,.{places}f}" for end in interval)
+        return f"{mean} [{low}, {high}]{unit}"
 
     return write
 
