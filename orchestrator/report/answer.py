@@ -136,9 +136,11 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
     freed, gained = high[1] - low[1], high[2] - low[2]
     little = gained < freed * _LITTLE_SHARE or _about_same(low[2], high[2])
     if freed > high[1] / 2 and high[2] > 0 and little:
-        more = f"only {size(gained)} more memory" if gained > 0 else "no more memory"
+        # Of medians: whether it is more than chance stands below, with the interval.
+        more = f"raised the median of memory unplugged by only {size(gained)}"
+        more = more if gained > 0 else "did not raise the median of memory unplugged"
         yield (
-            f"So {percent(freed, high[1])} fewer page-table bytes ({size(freed)}) gave back {more}: "
+            f"So {percent(freed, high[1])} fewer page-table bytes ({size(freed)}) {more}: "
             "unplug needs whole blocks, and one table left in a block keeps all of it."
         )
 

@@ -16,10 +16,11 @@ from orchestrator.model.frame_class import FrameClass
 from orchestrator.report.confusion import AttributionRow, attribution_rows, attributions, confusion
 from orchestrator.report.data import view_run
 from orchestrator.report.text import class_words
-from orchestrator.stats import FEWEST, Difference, Sample, differences, of_few
+from orchestrator.stats import FEWEST, Difference, of_few
 from orchestrator.store import open_run
 from orchestrator.summary import load
 from orchestrator.units import KIB, MIB, PAGE_BYTES
+from orchestrator.verdict import compare_arms, figures_of
 
 ROOT = Path(__file__).resolve().parents[2] / "results" / "reference"
 
@@ -144,9 +145,11 @@ class Reference:
         return Values(joined.groupby("boot")[column].mean())
 
     def difference(self, metric: str, first: str, second: str) -> Difference:
-        """A headline metric of arm `second` minus that of `first`, which have boots of their own."""
-        boots = (self.metric(first, metric).boots, self.metric(second, metric).boots)
-        return differences({metric: Sample(tuple(boots[0]), tuple(boots[1]), paired=False)})[metric]
+        """A headline metric of arm `second` minus that of `first`, as `orchestrator compare` has it."""
+        run = open_run(self.folder)
+        compared = compare_arms(figures_of(run, load(run)), base=first)
+        (pair,) = (pair for pair in compared.pairs if pair.second.name == second)
+        return pair.metrics[metric]
 
     def of_class(self, column: str, arm: str, frame_class: str, snapshot: str) -> Values:
         """A count of blame.csv for a class of frames, in all regions: 0 in a trial that has none of them."""
