@@ -4,8 +4,11 @@ The blocks still plugged of a trial are taken for the work of what was injected 
 workload keeps a handful. For each class as it is *named* (each block once, after its first class) and as it
 is *contained* (a block counts for each of its classes):
 
-    recall      of the blocks still plugged where the class was injected, the share that has it
+    recall      of the blocks still plugged where it is what was injected, the share that has it
     precision   of all blocks that have it, in whatever trial, the share from trials that injected it
+
+What was injected is the first of the classes that a workload expects, the finest; the others are what it
+brings along (page tables of mlocked memory), or is found as where the kernel does not say (network buffers).
 
 A class that is in nearly every block has a high recall and a low precision; one that is never named has none.
 """
@@ -58,7 +61,7 @@ class Attribution:
     """
 
     frame_class: str
-    trials: int  # that injected it
+    trials: int  # of which it is what was injected
     recall_named: float | None
     recall_contained: float | None
     precision_named: float | None
@@ -114,7 +117,7 @@ def confusion(view: RunView) -> list[Confusion]:
 
 def attributions(rows: Sequence[Confusion]) -> list[Attribution]:
     """Recall and precision of each class that was injected, in the order in which it was."""
-    names = dict.fromkeys(name for row in rows for name in row.expected)
+    names = dict.fromkeys(row.expected[0] for row in rows if row.expected)
     return [_attribution(name, rows) for name in names]
 
 
@@ -223,9 +226,10 @@ def _confusion(trial: TrialView, result: SnapshotResult) -> Confusion | None:
 
 
 def _attribution(name: str, rows: Sequence[Confusion]) -> Attribution:
-    injecting = [row for row in rows if name in row.expected]
+    injecting = [row for row in rows if row.expected[:1] == (name,)]
+    bringing = [row for row in rows if name in row.expected]
     stayed = sum(row.blocks_stayed for row in injecting)
-    others = len(rows) > len(injecting)
+    others = len(rows) > len(bringing)
 
     def blocks(of: Sequence[Confusion], *, named: bool) -> int:
         return sum((row.named if named else row.found).get(name, 0) for row in of)
@@ -235,7 +239,7 @@ def _attribution(name: str, rows: Sequence[Confusion]) -> Attribution:
 
     def precision(*, named: bool) -> float | None:
         everywhere = blocks(rows, named=named)
-        return blocks(injecting, named=named) / everywhere if everywhere and others else None
+        return blocks(bringing, named=named) / everywhere if everywhere and others else None
 
     return Attribution(
         frame_class=name,

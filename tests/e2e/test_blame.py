@@ -91,7 +91,8 @@ def test_blocks_that_stay_are_given_what_was_injected(shown: tuple[Orchestrator,
 
 # Of the class itself, not of a union in which slab is; from results/reference/blame, where the least recall
 # is 90 % (mlocked), and 74 % for stacks: a block of struct pages, or of stacks' page tables, has none.
-LEAST_RECALL = {"kernel_stack": 0.6, "network": 0.0}  # Debian's kernels have no page_owner to name buffers
+# Of tables of file mappings, half of the blocks have slab only.
+LEAST_RECALL = {"kernel_stack": 0.6, "page_table": 0.75}
 CLASSES = ("page_table", "slab", "kernel", "kernel_stack", "pinned", "mlocked", "shmem")
 
 
@@ -100,12 +101,12 @@ def test_each_class_is_found_where_it_was_injected_and_rarely_elsewhere(
     shown: tuple[Orchestrator, Any], name: str
 ) -> None:
     (one,) = (row for row in shown[1]["attribution"] if row["frame_class"] == name)
-    assert one["recall_contained"] >= LEAST_RECALL.get(name, 0.85), one
+    assert one["recall_contained"] >= LEAST_RECALL.get(name, 0.8), one
     # The trivial answer, "this class is in every block", has the share of blocks that it was injected into.
     rows = [row for row in shown[1]["confusion"] if row["blocks_stayed"]]
     injected = sum(row["blocks_stayed"] for row in rows if name in row["expected"])
     trivial = injected / sum(row["blocks_stayed"] for row in rows)
-    assert one["precision_contained"] > 1.5 * trivial or one["precision_contained"] > 0.9, (one, trivial)
+    assert one["precision_contained"] > 1.2 * trivial, (one, trivial)
 
 
 @pytest.mark.parametrize("kind", MOVE)

@@ -15,10 +15,11 @@ from ruamel.yaml import YAML
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.report.confusion import AttributionRow, attribution_rows, attributions, confusion
 from orchestrator.report.data import view_run
-from orchestrator.report.text import class_words
+from orchestrator.report.text import FORMATS, class_words
 from orchestrator.stats import FEWEST, Difference, of_few
+from orchestrator.stats.components import Components, components
 from orchestrator.store import open_run
-from orchestrator.summary import load
+from orchestrator.summary import CATALOGUE, METRIC, load
 from orchestrator.units import KIB, MIB, PAGE_BYTES
 from orchestrator.verdict import compare_arms, figures_of
 
@@ -151,6 +152,17 @@ class Reference:
         (pair,) = (pair for pair in compared.pairs if pair.second.name == second)
         return pair.metrics[metric]
 
+    @property
+    def nested_metrics(self) -> list[str]:
+        """Numeric metrics that every trial that counts has, but those that are chosen."""
+        numeric = [metric.name for metric in CATALOGUE if metric.unit and not metric.given]
+        return [name for name in numeric if self.trials[name].notna().all()]
+
+    def nested(self, metric: str, arm: str) -> Components:
+        """Of a metric's spread, what is between boots and what within one."""
+        rows = self._of_arm(arm)
+        return components([list(values) for _, values in rows.groupby("boot")[metric]])
+
     def of_class(self, column: str, arm: str, frame_class: str, snapshot: str) -> Values:
         """A count of blame.csv for a class of frames, in all regions: 0 in a trial that has none of them."""
         rows = self._read("blame")
@@ -258,6 +270,17 @@ def _mib_difference(value: Difference) -> str:
     return f"{value.estimate / MIB:,.1f} {ends} MiB"
 
 
+def _in_unit(value: float, metric: str) -> str:
+    return FORMATS[METRIC[metric].unit](value)
+
+
+def _difference_in_unit(value: Difference, metric: str) -> str:
+    if value.interval is None:
+        return _in_unit(value.estimate, metric)
+    low, high = (_in_unit(end, metric) for end in (value.interval.low, value.interval.high))
+    return f"{_in_unit(value.estimate, metric)} [{low}, {high}]"
+
+
 FILTERS: Mapping[str, Callable[..., str]] = {
     "mib": _printed(1, " MiB", MIB),
     "kib": _printed(0, " KiB", KIB),
@@ -276,6 +299,8 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "x_range": _with_range(2),
     "mib0_range": _with_range(0, " MiB", MIB),
     "mib_difference": _mib_difference,
+    "in_unit": _in_unit,
+    "difference_in_unit": _difference_in_unit,
     "class_words": class_words,
 }
 GLOBALS: dict[str, object] = {

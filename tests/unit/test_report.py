@@ -312,7 +312,8 @@ def test_recall_and_precision_are_of_the_class_itself_as_named_and_as_contained(
         confused("page_table", 212, {"page_table": 203, "slab": 4, "kernel_stack": 1}, {"page_table": 203}),
         confused("pinned", 10, {}, {}),
     ]
-    stack, slab, table, pinned = attributions(rows)
+    rows.append(confused("slab", 138, {"slab": 131, "page_table": 2}, {"slab": 129, "page_table": 2}))
+    stack, table, pinned, slab = attributions(rows)
     assert (stack.frame_class, stack.trials, stack.recall_named, stack.precision_named) == (
         "kernel_stack",
         1,
@@ -320,8 +321,8 @@ def test_recall_and_precision_are_of_the_class_itself_as_named_and_as_contained(
         None,
     ), "never named"
     assert (stack.recall_contained, stack.precision_contained) == (129 / 174, 129 / 130)
-    assert (slab.recall_named, slab.precision_named) == (55 / 174, 1.0)
-    assert (table.recall_named, table.precision_named) == (203 / 212, 203 / 318), "115 are of kernel stacks"
+    assert (slab.recall_named, slab.precision_contained) == (129 / 138, 301 / 305), "stacks bring slab along"
+    assert (table.recall_named, table.precision_named) == (203 / 212, 203 / 320), "115 are of kernel stacks"
     assert (pinned.recall_named, pinned.precision_contained) == (0.0, None)
 
 
