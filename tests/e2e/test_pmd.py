@@ -121,7 +121,7 @@ def test_the_end_of_the_process_frees_the_blocks_that_were_predicted(run: Finish
     """Block by block, against the trivial answer that every block comes free, which is 87 to 98 % right.
 
     Of five boots of each kernel, the prediction was wrong in 0 to 7 blocks on 6.12 and in 4 to 19 on 7.x,
-    where the kernel puts slab and network buffers into blocks of which most are free meanwhile. Of both together
+    where the kernel puts slab into blocks of which most are free meanwhile. Of both together
     it is wrong in 40 to 73 % of the blocks in which the trivial answer is.
     """
     wrong = trivially_wrong = 0
