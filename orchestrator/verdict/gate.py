@@ -76,8 +76,12 @@ class Outcome:
 
     @property
     def undecided_arms(self) -> tuple[str, ...]:
-        """Arms of which not one metric could be decided: of these the run says neither good nor bad."""
-        decided = {one.arm for one in self.changes if one.word != "undecided" and one.metric != LOST}
+        """Arms of which not one metric could be decided: of these the run says neither good nor bad.
+
+        That none was lost, and that nothing came up that must not be, one trial says; it is no comparison.
+        """
+        compared = (one for one in self.changes if one.metric != LOST and not METRIC[one.metric].worst)
+        decided = {one.arm for one in compared if one.word != "undecided"}
         decided |= {one.arm for one in self.failing}
         return tuple(arm for arm in dict.fromkeys(one.arm for one in self.changes) if arm not in decided)
 

@@ -527,3 +527,7 @@ def test_one_corrupted_trial_of_eight_is_a_regression_whatever_chance_says() -> 
     assert not found.passed
     same = with_mismatches(run(100.0, seed=3), [0] * 8)
     assert words(Gate(clean, "regression"), same)["integrity_mismatches"] == "none"
+    one_trial = with_mismatches(run(100.0, trials=1), [0])
+    found = Gate(with_mismatches(BASE, [0] * 8), "regression").judge(one_trial)
+    assert found.undecided_arms == ("a",), "no mismatch in one trial does not make up for four boots"
+    assert not found.passed
