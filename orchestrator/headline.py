@@ -41,13 +41,13 @@ _POLL_SECONDS: Final = 0.25  # POLL_SECONDS of orchestrator/actions/settle.py
 
 # When an unplug settled is known to the time between two looks.
 CATALOGUE: Final = (
-    Metric("guest_page_table_bytes_peak", "bytes", "lower", PAGE_BYTES),
-    Metric("guest_page_table_bytes_end", "bytes", "lower", PAGE_BYTES),
+    Metric("guest_page_table_bytes_peak", "bytes", "lower", PAGE_BYTES, shifts=True),
+    Metric("guest_page_table_bytes_end", "bytes", "lower", PAGE_BYTES, shifts=True),
     Metric("guest_page_tables_empty", "count", "lower", 1),
-    Metric("guest_page_tables_total", "count", "lower", 1),
+    Metric("guest_page_tables_total", "count", "lower", 1, shifts=True),
     Metric("guest_memmap_bytes", "bytes", "lower", PAGE_BYTES),
-    Metric("host_page_table_bytes", "bytes", "lower", PAGE_BYTES),
-    Metric("host_rss_bytes", "bytes", "lower", PAGE_BYTES),
+    Metric("host_page_table_bytes", "bytes", "lower", PAGE_BYTES, shifts=True),
+    Metric("host_rss_bytes", "bytes", "lower", PAGE_BYTES, shifts=True),
     Metric("second_level_bytes", "bytes", "lower", PAGE_BYTES),
     Metric("second_level_needed_bytes", "bytes", "", PAGE_BYTES, predicted=True),
     Metric("unplug_requested_bytes", "bytes", given=True),

@@ -271,7 +271,9 @@ def _mib_difference(value: Difference) -> str:
 
 
 def _in_unit(value: float, metric: str) -> str:
-    return FORMATS[METRIC[metric].unit](value)
+    unit = METRIC[metric].unit
+    # Means of counts have tenths; of what rounds to nothing, no sign is left.
+    return f"{round(value, 1) + 0.0:,.1f}" if unit == "count" else FORMATS[unit](value)
 
 
 def _difference_in_unit(value: Difference, metric: str) -> str:
