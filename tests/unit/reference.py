@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from components import Components, components
 from ruamel.yaml import YAML
 
 from orchestrator.model.frame_class import FrameClass
@@ -17,7 +18,6 @@ from orchestrator.report.confusion import AttributionRow, attribution_rows, attr
 from orchestrator.report.data import view_run
 from orchestrator.report.text import FORMATS, class_words
 from orchestrator.stats import FEWEST, Difference, of_few
-from orchestrator.stats.components import Components, components
 from orchestrator.store import open_run
 from orchestrator.summary import CATALOGUE, METRIC, load
 from orchestrator.units import KIB, MIB, PAGE_BYTES

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from orchestrator.stats.components import components
+from components import components
 
 
 @pytest.mark.parametrize(("between", "within"), [(0.0, 1.0), (0.5, 1.0), (3.0, 1.0), (1.0, 0.0)])
@@ -34,11 +33,13 @@ def test_boots_of_unequal_numbers_of_trials() -> None:
 
 def test_what_never_varies_has_no_spread() -> None:
     one = components([[5.0, 5.0], [5.0, 5.0]])
-    assert (one.between, one.within, one.share, one.mean) == (0.0, 0.0, 0.0, 5.0)
+    assert (one.between, one.within, one.mean) == (0.0, 0.0, 5.0)
 
 
 def test_what_differs_between_boots_alone_is_all_theirs() -> None:
-    assert components([[1.0, 1.0], [3.0, 3.0]]).share == 1.0
+    one = components([[1.0, 1.0], [3.0, 3.0]])
+    assert one.within == 0.0
+    assert one.between == pytest.approx(2**0.5)
 
 
 @pytest.mark.parametrize("by_boot", [[], [[1.0, 2.0]], [[1.0], [2.0], [3.0]]])

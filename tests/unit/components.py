@@ -23,12 +23,6 @@ class Components:
     between: float
     within: float
 
-    @property
-    def share(self) -> float:
-        """The part of a single trial's variance that boots have, from 0 to 1; 0 where nothing varies."""
-        both = self.between**2 + self.within**2
-        return self.between**2 / both if both else 0.0
-
 
 def components(by_boot: Sequence[Sequence[float]]) -> Components:
     """Of the trials of each boot. Raises ValueError without two boots, or where each has but one trial."""
