@@ -248,6 +248,8 @@ def _with_interval(places: int, unit: str = "", scale: float = 1.0) -> Callable[
         if interval is None:  # the page says why, by `basis`
             whole = scale == 1 and value.mean.is_integer()
             return f"{value.mean:,.0f}{unit}" if whole else f"{mean}{unit}"
+        if interval[0] == interval[1]:  # an interval without width would claim that it cannot differ
+            return f"{mean}{unit} (each boot)"
         low, high = (f"{end / scale:,.{places}f}" for end in interval)
         return f"{mean} [{low}, {high}]{unit}"
 
