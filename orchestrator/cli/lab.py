@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from orchestrator.cli.options import json_option
 from orchestrator.cli.output import err, out, print_json
-from orchestrator.cli.runs import json_option
 from orchestrator.cli.scenario import find_guests_dir
 from orchestrator.cli.shell import memory_size
 from orchestrator.cli.signals import stop_at_signals

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from orchestrator.host.qemu_process import QemuProcess
+from orchestrator.host.shell import HostShell
+
+
+@dataclass(frozen=True)
+class QemuProcess:
+    """A QEMU, and the host where it runs."""
+
+    pid: int
+    shell: HostShell = field(default_factory=HostShell)
 
 
 @dataclass(frozen=True)

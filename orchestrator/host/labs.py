@@ -7,9 +7,7 @@ process was killed is a leftover like any other.
 from __future__ import annotations
 
 import json
-import os
 import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.runtime import must_be_ours, runtime_base
 from orchestrator.host.ssh import SshTarget, own_target
-from orchestrator.processes import lives
+from orchestrator.processes import lives, send_signal
 
 # Hosts by name, where others are URIs.
 LOCAL, NESTED, LAB = "local", "nested", "lab"
@@ -81,8 +79,7 @@ def address(host: str, runtime: Path) -> str | SshTarget | None:
 
 def end_lab(lab: RunningLab, seconds: float = 60.0) -> None:
     """End a lab, by a signal to the process that keeps it. Raises InfrastructureError."""
-    with suppress(ProcessLookupError):  # it has just ended
-        os.kill(lab.pid, signal.SIGTERM)
+    send_signal(lab.pid, lab.started_ticks, signal.SIGTERM)
     ended = wait_for(
         lambda: None if lives(lab.pid, lab.started_ticks, lab.boot_id) else True, Deadline(seconds), every=0.1
     )

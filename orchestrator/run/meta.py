@@ -16,8 +16,8 @@ from orchestrator.guest.image import Image
 from orchestrator.host.accel import Acceleration, second_level
 from orchestrator.host.cpu import cpu_model
 from orchestrator.host.libvirt_host import LibvirtHost
+from orchestrator.procfs import kib_lines, of_first_processor, processors
 from orchestrator.run.host_settings import THP
-from orchestrator.units import KIB
 
 _PACKAGES = (
     "libvirt-python",
@@ -55,8 +55,7 @@ def provenance(command_line: list[str], root: Path) -> dict[str, object]:
 def host_facts(host: LibvirtHost) -> dict[str, object]:
     """What is known of the host of the guests: its translation, versions, kernel, processor, memory."""
     shell = host.shell
-    cpus = [line for line in shell.text("/proc/cpuinfo").splitlines() if line.startswith("model name")]
-    memory = re.search(r"^MemTotal: *([0-9]+) kB", shell.text("/proc/meminfo"))
+    cpuinfo = shell.text("/proc/cpuinfo")
     # "always [madvise] never"; a kernel without CONFIG_TRANSPARENT_HUGEPAGE has no such file.
     thp = re.search(r"\[(\w+)\]", shell.texts(THP).get(THP, "[none]"))
     return {
@@ -66,9 +65,9 @@ def host_facts(host: LibvirtHost) -> dict[str, object]:
         "host": {
             "name": shell.name,
             "kernel": shell.text("/proc/sys/kernel/osrelease").strip(),
-            "cpu": cpus[0].partition(":")[2].strip() if cpus else "",
-            "cpus": len(cpus) or None,
-            "memory_bytes": int(memory[1]) * KIB if memory else None,
+            "cpu": of_first_processor(cpuinfo, "model name"),
+            "cpus": processors(cpuinfo) or None,
+            "memory_bytes": kib_lines(shell.text("/proc/meminfo")).get("MemTotal"),
             "thp": thp[1] if thp else "",
         },
     }

@@ -14,9 +14,8 @@ from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
 from orchestrator.guest.shell import Result
-from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
+from orchestrator.host.domain import Dimm, DimmAnswer, QemuProcess, VirtioMemState
 from orchestrator.host.machine import Machine
-from orchestrator.host.qemu_process import QemuProcess
 from orchestrator.host.shell import HostShell
 from orchestrator.plan import TrialPlan
 
