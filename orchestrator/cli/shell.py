@@ -117,9 +117,9 @@ def _boot(
     from orchestrator.guest.image import ensure_image
     from orchestrator.guest.keys import ensure_keys
     from orchestrator.host.accel import choose
-    from orchestrator.host.libvirt_host import open_host
     from orchestrator.host.machine import Machine
     from orchestrator.host.runtime import runtime_folder
+    from orchestrator.host_kinds import LOCAL, host_kind
 
     cache = cache_dir()
     # The progress ends with the boot: the terminal belongs to the guest then.
@@ -129,7 +129,7 @@ def _boot(
         image = ensure_image(definition, keys, cache, progress=progress.note)
         acceleration = choose("auto", image.kernel_to_try(definition.default_kernel), cache)
         progress.note(acceleration.told)
-        host = stack.enter_context(open_host(connect, runtime, cache))
+        host = stack.enter_context(host_kind(connect or LOCAL).connect(runtime, cache))
         return stack.enter_context(
             booted(
                 host,

@@ -17,8 +17,6 @@ from orchestrator.host.runtime import must_be_ours, runtime_base
 from orchestrator.host.ssh import SshTarget, own_target
 from orchestrator.processes import lives, send_signal
 
-# Hosts by name, where others are URIs.
-LOCAL, NESTED, LAB = "local", "nested", "lab"
 LAB_FILE = "lab.json"
 
 
@@ -68,13 +66,6 @@ def the_lab() -> RunningLab:
     if lab is None:
         raise BadInputError("no lab is up", hint="orchestrator lab up")
     return lab
-
-
-def address(host: str, runtime: Path) -> str | SshTarget | None:
-    """What `open_host` takes for a host as scenarios and --connect name it."""
-    if host in {LOCAL, NESTED}:
-        return None
-    return the_lab().target(runtime) if host == LAB else host
 
 
 def end_lab(lab: RunningLab, seconds: float = 60.0) -> None:

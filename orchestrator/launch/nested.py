@@ -10,112 +10,127 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar, Self
 
-from orchestrator.guest.boot import Guest, adopted, booted, restored
+from orchestrator.guest.boot import Guest
+from orchestrator.guest.definition import GuestDefinition, load_definition
+from orchestrator.guest.image import Image, ensure_image
+from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.states import GuestSpec, SavedState
+from orchestrator.host.accel import choose
+from orchestrator.host.kvm_host import KVM_HOST, NESTED_KERNEL
 from orchestrator.host.libvirt_host import LibvirtHost, open_host
 from orchestrator.host.ssh import own_target
-from orchestrator.plan import TrialPlan
-from orchestrator.run.host_settings import apply_host_settings
-from orchestrator.run.start import Begin, Bootable, Lab, NestedHosts, guest_spec, install, quieten
+from orchestrator.launch.host_facts import host_facts
+from orchestrator.launch.host_settings import apply_host_settings
+from orchestrator.launch.places import Places
+from orchestrator.launch.start import Begin, Bootable, Lab, PlannedTrial, Starts, guest_spec, install, quieten
 
 NAME = "guest"  # of the trial's guest on its host
 _SECONDS = 60.0
 
 
-def nested_guest(begin: Begin) -> tuple[Guest, LibvirtHost]:
-    """The trial's guest on a host of its own, and that; both are ended with the stack of `begin`."""
-    lab = begin.lab
-    nested = _of(lab)
-    if begin.plan.start == "cold":
+@dataclass(frozen=True)
+class NestedHosts(Starts):
+    """What nested hosts are made of: guests of this machine. `accel` is what they themselves run under."""
+
+    own_host: ClassVar[bool] = True
+
+    image: Image
+    definition: GuestDefinition
+    accel: str
+
+    @classmethod
+    def of(cls, places: Places, keys: SshKeys, note: Callable[[str], None]) -> Self:
+        """As guests/kvm-host.yaml has them. Builds the image if it is not there."""
+        definition = load_definition(places.guests / f"{KVM_HOST}.yaml")
+        image = ensure_image(definition, keys, places.cache, progress=note)
+        # Seen from outside it is a guest like any other.
+        return cls(image, definition, choose("auto", image.kernel_to_try(NESTED_KERNEL), places.cache).name)
+
+    def guest(self, begin: Begin) -> Guest:
+        guest, host = self._cold(begin) if begin.plan.start == "cold" else self._warm(begin)
+        begin.lab.learn({**host_facts(host), "host_kernel_asked": begin.plan.host_kernel})
+        return guest
+
+    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+        """That of the host, with all that the guest in it is made of."""
+        host = Bootable(self.definition.name, plan.host_kernel, plan.host_machine, boot=plan.boot)
+        spec = guest_spec(host, replace(lab, image=self.image, definition=self.definition, accel=self.accel))
+        inner = guest_spec(Bootable.of(plan), lab)
+        return replace(
+            spec,
+            installed=(
+                *spec.installed,
+                ("suspended guest", inner.guest_key),
+                ("host", plan.host_setup.model_dump_json()),
+            ),
+        )
+
+    def make(self, begin: Begin, state: SavedState) -> None:
+        """Boot a host and a guest in it, and save the host."""
+        scratch = begin.lab.runtime / "state"
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            scratch.mkdir(mode=0o711)
+            outer = self._boot(begin, scratch / "host", state.disk, stack)
+            with ExitStack() as connected:
+                host = _connect(begin, outer, scratch, connected)
+                guest = connected.enter_context(
+                    begin.set_up(host, NAME, scratch / "guest", begin.writer.console_log, keep=True)
+                )
+                quieten(guest)
+                guest.shell.close()
+                guest.domain.suspend()
+            # Nobody is connected any more: a connection that is saved would linger in what is restored.
+            begin.save(outer, state)
+            shutil.copyfile(begin.writer.host_console_log, state.console_log)
+
+    def _cold(self, begin: Begin) -> tuple[Guest, LibvirtHost]:
         scratch = begin.scratch / "host"
         begin.scratch.mkdir(mode=0o711, parents=True)
-        outer = _boot(begin, nested, scratch, scratch / "disk.qcow2", begin.stack)
+        outer = self._boot(begin, scratch, scratch / "disk.qcow2", begin.stack)
         host = _connect(begin, outer, begin.scratch, begin.stack)
         guest = begin.stack.enter_context(
             begin.set_up(host, NAME, begin.scratch / "guest", begin.writer.console_log)
         )
         begin.writer.event("guest.start", begin.now_ns(), start="cold", state="")
         return replace(guest, host=outer), host
-    return begin.from_state(
-        nested_spec(begin.plan, lab),
-        make=lambda state: make_nested(begin, state),
-        restore=lambda state: _restore(begin, state),
-    )
 
-
-def nested_spec(plan: TrialPlan, lab: Lab) -> GuestSpec:
-    """What a nested host with a guest in it is: the host's own spec, with all that the guest is made of."""
-    nested = _of(lab)
-    host = Bootable(nested.definition.name, plan.host_kernel, plan.host_machine, boot=plan.boot)
-    spec = guest_spec(
-        host, replace(lab, image=nested.image, definition=nested.definition, accel=nested.accel)
-    )
-    inner = guest_spec(Bootable.of(plan), lab)
-    return replace(
-        spec,
-        installed=(
-            *spec.installed,
-            ("suspended guest", inner.guest_key),
-            ("host", plan.host_setup.model_dump_json()),
-        ),
-    )
-
-
-def _of(lab: Lab) -> NestedHosts:
-    if lab.nested is None:
-        raise ValueError("the run has no nested hosts")
-    return lab.nested
-
-
-def make_nested(begin: Begin, state: SavedState) -> None:
-    """Boot a host and a guest in it, and save the host."""
-    nested = _of(begin.lab)
-    scratch = begin.lab.runtime / "state"
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        scratch.mkdir(mode=0o711)
-        outer = _boot(begin, nested, scratch / "host", state.disk, stack)
-        with ExitStack() as connected:
-            host = _connect(begin, outer, scratch, connected)
-            guest = connected.enter_context(
-                begin.set_up(host, NAME, scratch / "guest", begin.writer.console_log, keep=True)
-            )
-            quieten(guest)
-            guest.shell.close()
-            guest.domain.suspend()
-        # Nobody is connected any more: a connection that is saved would linger in what is restored.
-        begin.save(outer, state)
-        shutil.copyfile(begin.writer.host_console_log, state.console_log)
-
-
-def _boot(begin: Begin, nested: NestedHosts, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
-    plan, lab = begin.plan, begin.lab
-    lab.progress.step("boot the host", 0, len(plan.steps))
-    outer = stack.enter_context(
-        booted(
-            lab.host,
-            nested.image,
-            nested.image.boot_files(plan.host_kernel),
-            plan.host_machine,
-            lab.keys,
-            name=f"host-{lab.runtime.name}",
-            accel=nested.accel,
-            definition=nested.definition,
-            scratch=scratch,
-            progress=lambda _: None,
-            # The trial's, also when a state is made: a host that does not come up is seen there.
-            console_log=begin.writer.host_console_log,
-            disk=disk,
+    def _warm(self, begin: Begin) -> tuple[Guest, LibvirtHost]:
+        return begin.from_state(
+            self.spec(begin.plan, begin.lab),
+            make=lambda state: self.make(begin, state),
+            restore=lambda state: _restore(begin, state),
         )
-    )
-    with outer.telling():
-        quieten(outer)
-        install(outer, lab.programs, lab.places.playbooks, scratch / "s", check=outer.must_live)
-    return outer
+
+    def _boot(self, begin: Begin, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
+        plan, lab = begin.plan, begin.lab
+        lab.progress.step("boot the host", 0, len(plan.steps))
+        outer = stack.enter_context(
+            lab.guests.booted(
+                lab.host,
+                self.image,
+                self.image.boot_files(plan.host_kernel),
+                plan.host_machine,
+                lab.keys,
+                name=f"host-{lab.runtime.name}",
+                accel=self.accel,
+                definition=self.definition,
+                scratch=scratch,
+                # The trial's, also when a state is made: a host that does not come up is seen there.
+                console_log=begin.writer.host_console_log,
+                disk=disk,
+            )
+        )
+        with outer.telling():
+            quieten(outer)
+            install(outer, lab, scratch / "s")
+        return outer
 
 
 def _connect(begin: Begin, outer: Guest, scratch: Path, stack: ExitStack) -> LibvirtHost:
@@ -132,7 +147,7 @@ def _connect(begin: Begin, outer: Guest, scratch: Path, stack: ExitStack) -> Lib
 def _restore(begin: Begin, state: SavedState) -> tuple[Guest, LibvirtHost]:
     lab, scratch = begin.lab, begin.scratch
     outer = begin.stack.enter_context(
-        restored(
+        lab.guests.restored(
             lab.host,
             state,
             lab.keys,
@@ -144,7 +159,8 @@ def _restore(begin: Begin, state: SavedState) -> tuple[Guest, LibvirtHost]:
         outer.shell.run(["date", "-s", f"@{time.time():.3f}"], seconds=_SECONDS)
     host = _connect(begin, outer, scratch, begin.stack)
     with outer.telling():
+        log = begin.writer.console_log
         guest = begin.stack.enter_context(
-            adopted(host, NAME, lab.keys, scratch=scratch / "guest", console_log=begin.writer.console_log)
+            lab.guests.adopted(host, NAME, lab.keys, scratch=scratch / "guest", console_log=log)
         )
     return replace(guest, host=outer), host

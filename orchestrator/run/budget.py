@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from orchestrator.host.labs import NESTED
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
+from orchestrator.host_kinds import is_guest
 from orchestrator.plan import TrialPlan
 from orchestrator.procfs import kib_lines, processors
 from orchestrator.scenario.checks import guest_overhead_bytes
@@ -52,7 +52,7 @@ class Budget:
 
 def _machine(plan: TrialPlan) -> Machine:
     """What takes this machine's memory: the guest, or the host that it runs in."""
-    return plan.host_machine if plan.host == NESTED else plan.machine
+    return plan.host_machine if is_guest(plan.host) else plan.machine
 
 
 def _bytes(machine: Machine) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from importlib import metadata
@@ -13,11 +12,8 @@ from pathlib import Path
 import psutil
 
 from orchestrator.guest.image import Image
-from orchestrator.host.accel import Acceleration, second_level
+from orchestrator.host.accel import Acceleration
 from orchestrator.host.cpu import cpu_model
-from orchestrator.host.libvirt_host import LibvirtHost
-from orchestrator.procfs import kib_lines, of_first_processor, processors
-from orchestrator.run.host_settings import THP
 
 _PACKAGES = (
     "libvirt-python",
@@ -48,27 +44,6 @@ def provenance(command_line: list[str], root: Path) -> dict[str, object]:
             "orchestrator": metadata.version("orchestrator"),
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in _PACKAGES},
-        },
-    }
-
-
-def host_facts(host: LibvirtHost) -> dict[str, object]:
-    """What is known of the host of the guests: its translation, versions, kernel, processor, memory."""
-    shell = host.shell
-    cpuinfo = shell.text("/proc/cpuinfo")
-    # "always [madvise] never"; a kernel without CONFIG_TRANSPARENT_HUGEPAGE has no such file.
-    thp = re.search(r"\[(\w+)\]", shell.texts(THP).get(THP, "[none]"))
-    return {
-        "second_level": second_level(shell),
-        "libvirt_uri": host.uri.partition("?")[0],
-        "hypervisor": host.versions,
-        "host": {
-            "name": shell.name,
-            "kernel": shell.text("/proc/sys/kernel/osrelease").strip(),
-            "cpu": of_first_processor(cpuinfo, "model name"),
-            "cpus": processors(cpuinfo) or None,
-            "memory_bytes": kib_lines(shell.text("/proc/meminfo")).get("MemTotal"),
-            "thp": thp[1] if thp else "",
         },
     }
 
