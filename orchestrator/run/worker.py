@@ -25,7 +25,7 @@ from orchestrator.launch.places import Places
 from orchestrator.plan import Plan
 from orchestrator.run.execute import Job
 from orchestrator.run.machinery import Machinery, RealMachinery
-from orchestrator.run.trial import run_boot, run_trial
+from orchestrator.run.trial import run_boot
 from orchestrator.store import TrialWriter, layout
 
 
@@ -68,7 +68,7 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
             runtime = stack.enter_context(machinery.runtime(run_dir))
             # What the run itself found out need not be said again.
             lab = replace(job.lab(stack, runtime, lambda _: None), learn=progress.learn)
-            (run_boot if boot else run_trial)(plan.trial(trial_id), lab, writer)
+            (run_boot if boot else machinery.run_trial)(plan.trial(trial_id), lab, writer)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except OrchestratorError as error:

@@ -197,13 +197,13 @@ def test_what_a_killed_run_had_started_ends_by_itself(tmp_path: Path) -> None:
 def test_a_worker_whose_run_is_gone_already_starts_nothing(tmp_path: Path, trials: Played) -> None:
     planned = steps_plan("  - wait: {time: 1s}\n")
     (tmp_path / "plan.json").write_text(planned.to_json())
-    trial = planned.trials[0].id
+    trial, other = (one.id for one in planned.trials[:2])
     words = [str(tmp_path), trial, str(ROOT / "guests"), "tcg", "", str(os.getpid()), ""]  # not our parent
     assert worker.main(words, trials) == 130
     assert (trials.ran, trials.begun) == ([], [])
-    words[5] = str(os.getppid())
+    words[1], words[5] = other, str(os.getppid())
     assert worker.main(words, trials) == 0
-    assert trials.ran == [trial]
+    assert trials.ran == [other]
 
 
 def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> None:
