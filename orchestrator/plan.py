@@ -14,17 +14,15 @@ from pydantic import JsonValue, ValidationError
 
 from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.errors import BadInputError
-from orchestrator.host.labs import LOCAL
-from orchestrator.host.machine import Frozen, Machine
+from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
+from orchestrator.host.machine import Frozen, HostSetup, Machine
+from orchestrator.host_kinds import LOCAL
 from orchestrator.registry import Registry
 from orchestrator.scenario.expect import Expectation
 from orchestrator.scenario.model import (
     DEFAULT_MOST_BOOTS,
-    NESTED_KERNEL,
-    NESTED_MACHINE,
     Accel,
     Arm,
-    HostSetup,
     Scenario,
     Setup,
     Start,

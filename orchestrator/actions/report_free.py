@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -15,10 +14,10 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import page_state, ram_segments
-from orchestrator.units import KIB, PAGE_BYTES, PMD_BYTES, Duration
+from orchestrator.procfs import kib_lines
+from orchestrator.units import PAGE_BYTES, PMD_BYTES, Duration
 
 _READ_SECONDS = 60.0
-_FREE = re.compile(r"^MemFree: {1,20}([0-9]{1,15}) kB$", re.MULTILINE)
 
 
 @ACTIONS.register("report_free")
@@ -97,7 +96,7 @@ class ReportFree(Action):
 
 def _free_bytes(trial: TrialContext) -> int:
     text = trial.execute(["cat", "/proc/meminfo"], Deadline(_READ_SECONDS))
-    found = _FREE.search(text)
-    if found is None:
+    free = kib_lines(text).get("MemFree")
+    if free is None:
         raise CommandError("the guest does not say how much memory it has free", details=text[:80])
-    return min(int(found[1]) * KIB, trial.machine.maximum_memory)
+    return min(free, trial.machine.maximum_memory)

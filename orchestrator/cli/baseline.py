@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from orchestrator.cli.options import json_option, results_option
 from orchestrator.cli.output import out, print_json
-from orchestrator.cli.runs import json_option, results_option
 from orchestrator.errors import BadInputError
 
 

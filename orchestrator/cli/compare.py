@@ -9,8 +9,8 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.options import json_option, results_option
 from orchestrator.cli.output import out, print_json
-from orchestrator.cli.runs import json_option, results_option
 
 if TYPE_CHECKING:
     from orchestrator.verdict import Comparison, PairOfArms, RunFigures

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
 from rich.markup import escape
@@ -50,11 +49,11 @@ def doctor_command(
     """
     from orchestrator.doctor import ACCELERATION, SECOND_LEVEL, Level, examine, examine_host
     from orchestrator.guest.cache import cache_dir
+    from orchestrator.host_kinds import host_kind
 
     guests = find_guests_dir(Path("guests"), guests_dir)
-    elsewhere = connect is not None and (connect == "lab" or urlsplit(connect).netloc != "")
     with err.status(f"looking at {connect or 'this machine'}") if err.is_terminal else nullcontext():
-        if connect is not None and elsewhere:
+        if connect is not None and host_kind(connect).elsewhere:
             checks = examine_host(cache_dir(), connect, probe_again=probe_again)
         else:
             checks = examine(cache_dir(), guests, results, connect, probe_again=probe_again)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from orchestrator.cli.options import json_option
 from orchestrator.cli.output import err, out, print_json
-from orchestrator.cli.runs import json_option
 from orchestrator.cli.scenario import find_guests_dir
 from orchestrator.cli.shell import memory_size
 from orchestrator.cli.signals import stop_at_signals
@@ -110,9 +110,9 @@ def down_command() -> None:
 def keep_command(*, kernel: str | None, memory: int | None, guests_dir: Path) -> None:
     """Start it and stay: what `lab up` leaves behind."""
     from orchestrator.cli.progress import PlainProgress
+    from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
+    from orchestrator.launch.places import Places
     from orchestrator.run.labs import keep, lab_host
-    from orchestrator.run.places import Places
-    from orchestrator.scenario.model import NESTED_KERNEL, NESTED_MACHINE
 
     chosen = str(Path(kernel).resolve()) if kernel and "/" in kernel else kernel or NESTED_KERNEL
     wanted = NESTED_MACHINE.model_copy(update={"memory": memory} if memory else {})

@@ -12,8 +12,8 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.output import out, print_json
-from orchestrator.cli.runs import clean_text, coloured, json_option, results_option
+from orchestrator.cli.options import json_option, results_option
+from orchestrator.cli.output import clean_text, coloured, out, print_json
 from orchestrator.errors import BadInputError
 from orchestrator.store.layout import Status
 

@@ -10,11 +10,31 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.errors import FileProblemsError, OrchestratorError, Problem
-from orchestrator.guest.console import printable
+from orchestrator.printable import clean, printable
+from orchestrator.store.layout import Status
 
 # rich honours NO_COLOR and a pipe by itself; results go to stdout, everything else to stderr.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_COLOURS = {
+    Status.COMPLETED: "green",
+    Status.RUNNING: "cyan",
+    Status.FAILED: "red",
+    Status.KILLED: "red",
+    Status.INTERRUPTED: "yellow",
+    Status.UNKNOWN: "yellow",
+}
+
+
+def coloured(status: Status) -> str:
+    """As rich has it."""
+    return f"[{_COLOURS[status]}]{status.value}[/]"
+
+
+def clean_text(text: object, limit: int = 80) -> str:
+    """For a terminal: on one line, and printable."""
+    return clean(text, limit)
 
 
 def print_json(value: Any) -> None:  # any JSON-able value

@@ -10,7 +10,8 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.output import out, print_json
+from orchestrator.cli.options import json_option, results_option
+from orchestrator.cli.output import clean_text, coloured, out, print_json
 from orchestrator.store import layout
 from orchestrator.store.layout import Status
 from orchestrator.units import format_duration
@@ -22,31 +23,6 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _MOST_FINDINGS = 20  # lines of `show`; findings.csv has them all
-
-_COLOURS = {
-    Status.COMPLETED: "green",
-    Status.RUNNING: "cyan",
-    Status.FAILED: "red",
-    Status.KILLED: "red",
-    Status.INTERRUPTED: "yellow",
-    Status.UNKNOWN: "yellow",
-}
-
-
-def results_option(command: Command) -> Command:
-    """`--results`: where run folders are."""
-    return click.option(
-        "--results",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("results"),
-        show_default=True,
-        help="Folder of run folders.",
-    )(command)
-
-
-def json_option(command: Command) -> Command:
-    """`--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
 @click.command("show")
@@ -302,15 +278,3 @@ def _next(view: RunView) -> str:
         Status.FAILED: f"orchestrator doctor   says whether this machine is fit; {partial}",
         Status.UNKNOWN: f"it was begun on another machine and may go on there; {partial}",
     }[run.status]
-
-
-def coloured(status: Status) -> str:
-    """As rich has it."""
-    return f"[{_COLOURS[status]}]{status.value}[/]"
-
-
-def clean_text(text: object, limit: int = 80) -> str:
-    """For a terminal: on one line, and printable."""
-    from orchestrator.report.text import clean
-
-    return clean(text, limit)

@@ -117,19 +117,26 @@ def _boot(
     from orchestrator.guest.image import ensure_image
     from orchestrator.guest.keys import ensure_keys
     from orchestrator.host.accel import choose
-    from orchestrator.host.libvirt_host import open_host
     from orchestrator.host.machine import Machine
     from orchestrator.host.runtime import runtime_folder
+    from orchestrator.host_kinds import LOCAL, host_kind
 
+    kind = host_kind(connect or LOCAL)
+    if kind.is_guest:
+        raise BadInputError(
+            f"there is a {kind.text} host only while a trial runs on it",
+            hint="orchestrator lab up, then --connect lab",
+        )
     cache = cache_dir()
     # The progress ends with the boot: the terminal belongs to the guest then.
     with watch() as progress:
         runtime = stack.enter_context(runtime_folder(Path("shell") / definition.name))
         keys = ensure_keys(cache)
         image = ensure_image(definition, keys, cache, progress=progress.note)
-        acceleration = choose("auto", image.kernel_to_try(definition.default_kernel), cache)
+        host = stack.enter_context(kind.connect(runtime, cache))
+        kernel_to_try = image.kernel_to_try(definition.default_kernel)
+        acceleration = choose("auto", kernel_to_try, cache, host.shell)
         progress.note(acceleration.told)
-        host = stack.enter_context(open_host(connect, runtime, cache))
         return stack.enter_context(
             booted(
                 host,

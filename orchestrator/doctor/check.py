@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -11,8 +12,8 @@ from pathlib import Path
 
 from orchestrator.guest.image import Image, find_image, list_images
 from orchestrator.host.accel import Acceleration, Kernel, choose
-from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
+from orchestrator.host_kinds import LOCAL, HostKind, host_kind
 
 QEMU = "qemu-system-x86_64"
 # Installs whatever is missing, and then has nothing to run.
@@ -65,7 +66,7 @@ class Connection:
 class Subject:
     """What is examined. What several checks need, or what takes long, is looked at once.
 
-    `probe_again`: KVM is tried even if a verdict on it is kept.
+    `probe_again`: KVM is tried even if a verdict on it is kept. `host_named` gives the host of a name.
     """
 
     cache: Path
@@ -73,6 +74,7 @@ class Subject:
     results: Path
     connect: str | None
     probe_again: bool = False
+    host_named: Callable[[str], HostKind] = host_kind
 
     @cached_property
     def probe_kernel(self) -> Kernel | None:
@@ -93,7 +95,7 @@ class Subject:
         with runtime_folder(Path("doctor")) as runtime:
             # What libvirt learns of QEMU is kept only where a run has begun to keep it.
             cache = self.cache if (self.cache / "libvirt").is_dir() else runtime
-            with open_host(self.connect, runtime, cache) as host:
+            with self.host_named(self.connect or LOCAL).connect(runtime, cache) as host:
                 versions = host.versions
                 uri = host.uri.partition("?")[0]
         return Connection(uri, versions["libvirt"], versions["qemu"], time.monotonic() - began)

@@ -9,9 +9,8 @@ from pathlib import Path
 from orchestrator.doctor import hypervisor, kernels, machine, remote, tools
 from orchestrator.doctor.check import Check, Finding, Level, Subject
 from orchestrator.errors import InfrastructureError
-from orchestrator.host.labs import address
-from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.runtime import runtime_folder
+from orchestrator.host_kinds import host_kind
 
 ACCELERATION = "acceleration"
 SECOND_LEVEL = "second level"
@@ -60,7 +59,7 @@ def examine_host(cache: Path, host: str, *, probe_again: bool = False) -> list[C
     """Every check of a host elsewhere, named as for --connect. Raises BadInputError."""
     with runtime_folder(Path("doctor")) as runtime, ExitStack() as stack:
         try:
-            there = stack.enter_context(open_host(address(host, runtime), runtime, cache))
+            there = stack.enter_context(host_kind(host).connect(runtime, cache))
         except InfrastructureError as error:
             said = ": ".join([error.brief, *error.details.strip().splitlines()[:1]])
             return [Check("ssh and libvirt", Level.BAD, said[:400], error.hint, "")]

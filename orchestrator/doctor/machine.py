@@ -16,6 +16,7 @@ import psutil
 from orchestrator.doctor.check import Finding, Level, Subject
 from orchestrator.host.cpu import cpu_model
 from orchestrator.host.runtime import leftovers
+from orchestrator.processes import send_signal, started_ticks
 from orchestrator.units import GIB, format_size
 
 # A guest of the quickstart scenario has 1 GiB and virtio-mem beside it; an image takes 2 GiB and
@@ -102,11 +103,12 @@ def _detached_process() -> Iterator[int]:
     # The shell's only job is to die first.
     argv = ["sh", "-c", "sleep 30 >/dev/null 2>&1 & echo $!"]
     pid = int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
-    process = psutil.Process(pid)  # knows its start time: a pid that was given to another is left alone
+    began = started_ticks(pid)
     try:
         yield pid
     finally:
-        process.send_signal(signal.SIGKILL)
+        if began is not None:
+            send_signal(pid, began, signal.SIGKILL)
 
 
 def huge_pages(_subject: Subject) -> Finding:

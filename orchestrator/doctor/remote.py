@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from orchestrator.doctor.hypervisor import no_second_level
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.accel import choose, second_level
 from orchestrator.host.libvirt_host import LibvirtHost
-from orchestrator.units import GIB, KIB, format_size
+from orchestrator.procfs import kib_lines
+from orchestrator.units import GIB, format_size
 
 QEMU_MINIMUM = (8, 2)
 MEMORY_BAD_BYTES = 2 * GIB
@@ -101,8 +101,7 @@ def kernel(subject: RemoteSubject) -> Finding:
 
 def memory(subject: RemoteSubject) -> Finding:
     """MemAvailable there."""
-    line = re.search(r"^MemAvailable: *([0-9]+) kB", subject.host.shell.text(_MEMINFO), re.MULTILINE)
-    available = int(line[1]) * KIB if line else 0
+    available = kib_lines(subject.host.shell.text(_MEMINFO)).get("MemAvailable", 0)
     level = Level.BAD if available < MEMORY_BAD_BYTES else Level.OK
     wanted = f"free some: a guest needs {format_size(MEMORY_BAD_BYTES)}"
     return Finding(level, f"{format_size(available)} available", wanted if level is Level.BAD else "")

@@ -18,7 +18,7 @@ from orchestrator.errors import (
     InfrastructureError,
 )
 from orchestrator.guest.build import GUEST_ADDRESS
-from orchestrator.guest.console import FLOOD_BYTES, Console, mirrored, printable
+from orchestrator.guest.console import FLOOD_BYTES, Console, mirrored
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.image import BootFiles, Image
 from orchestrator.guest.keys import SshKeys
@@ -31,6 +31,7 @@ from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostLostError, HostShell
+from orchestrator.printable import printable
 
 # A saved guest answers within seconds; on a machine that is busy with others it may take longer.
 ANSWER_SECONDS = 120.0

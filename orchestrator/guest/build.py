@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.keys import SshKeys
+from orchestrator.processes import kill_group
 
 GUEST_ADDRESS = "10.0.2.15"
 GATEWAY_ADDRESS = "10.0.2.2"
@@ -183,8 +182,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(_CLEAN_UP_SECONDS)
         except subprocess.TimeoutExpired:
             # With its children, which have the lock, too.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process)
             process.wait()
 
 

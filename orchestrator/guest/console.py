@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.shell import HostShell
+from orchestrator.printable import printable
 
 MAX_CONSOLE_BYTES = 4 << 20
 FLOOD_BYTES = 64 << 20  # a guest that prints this much is filling our disk
@@ -19,13 +20,6 @@ _PANIC = re.compile(r"(Kernel panic - not syncing[^\r\n]{0,200})")
 # than a tail, and names the cause at its top.
 _ONSET = re.compile(r"BUG: |Oops: |general protection fault|Kernel panic - not syncing")
 _TRACE_LINES = 200
-# ANSI escapes and other control characters, which a terminal would act on.
-_ESCAPES = re.compile(r"\x1b(\[[0-9;?!]*[ -/]*[@-~]|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def printable(text: str) -> str:
-    """Text from a guest without what would move a cursor, clear a screen or ring a bell."""
-    return _ESCAPES.sub("", text.replace("\r\n", "\n"))
 
 
 class Console:

@@ -13,7 +13,7 @@ from typing import Final
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest.boot import Guest
-from orchestrator.guest.console import printable
+from orchestrator.printable import printable
 
 DMESG_SECONDS: Final = 60.0
 _MOST_LINES: Final = 50

@@ -1,14 +1,13 @@
-"""The host's processor."""
+"""What processor this machine has."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
 
+from orchestrator.procfs import of_first_processor
+
 
 def cpu_model() -> str:
     """Name of the first CPU, as /proc/cpuinfo has it; else the architecture."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+    return of_first_processor(Path("/proc/cpuinfo").read_text(), "model name") or platform.machine()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 
-if TYPE_CHECKING:
-    from orchestrator.host.qemu_process import QemuProcess
+from orchestrator.host.shell import HostShell
+
+
+@dataclass(frozen=True)
+class QemuProcess:
+    """A QEMU, and the host where it runs."""
+
+    pid: int
+    shell: HostShell = field(default_factory=HostShell)
 
 
 @dataclass(frozen=True)
@@ -46,54 +53,70 @@ class DimmAnswer:
     error: str = ""
 
 
-class Domain(Protocol):
+class Domain(ABC):
     """A running virtual machine. Every call raises InfrastructureError when the host does not answer."""
 
     @property
+    @abstractmethod
     def qemu(self) -> QemuProcess:
         """Its QEMU on its host."""
 
+    @abstractmethod
     def is_running(self) -> bool:
         """False once QEMU has ended or the guest has stopped, for whatever reason."""
 
+    @abstractmethod
     def virtio_mem(self) -> VirtioMemState | None:
         """The virtio-mem device, or None if there is none."""
 
+    @abstractmethod
     def pci_memory(self) -> tuple[list[tuple[int, int]], int]:
         """Guest-physical (address, size) of the memory of its PCI devices, and how many buses there are."""
 
+    @abstractmethod
     def request_virtio_mem(self, size_bytes: int) -> None:
         """Ask the guest to plug or unplug until `size_bytes` are plugged. Returns at once."""
 
+    @abstractmethod
     def wait_memory_event(self, seconds: float) -> bool:
         """Wait for the next event of a memory device; False when none came. They can be lost: poll, too."""
 
+    @abstractmethod
     def dimms(self) -> tuple[Dimm, ...]:
         """The plugged pc-dimm devices, by ascending address."""
 
+    @abstractmethod
     def attach_dimm(self, size_bytes: int) -> None:
         """Plug a pc-dimm. Returns at once; the guest answers when it has taken it."""
 
+    @abstractmethod
     def request_dimm_removal(self, alias: str) -> None:
         """Ask the guest to eject a pc-dimm. Returns at once."""
 
+    @abstractmethod
     def dimm_answers(self) -> tuple[DimmAnswer, ...]:
         """What was said of DIMMs since the last call, in order. Listens since the first of these calls."""
 
+    @abstractmethod
     def request_balloon(self, size_bytes: int) -> None:
         """Ask the balloon driver to leave the guest `size_bytes` of its memory. Returns at once."""
 
+    @abstractmethod
     def balloon_bytes(self) -> int:
         """What the balloon leaves the guest now (QEMU's `query-balloon`: actual)."""
 
+    @abstractmethod
     def balloon_statistics(self) -> dict[str, int]:
         """libvirt's balloon statistics by their libvirt name, in its units (KiB, or counts)."""
 
+    @abstractmethod
     def suspend(self) -> None:
         """Stop the vCPUs."""
 
+    @abstractmethod
     def resume(self) -> None:
         """Let the vCPUs run again."""
 
+    @abstractmethod
     def host_address(self, guest_physical: int) -> int:
         """Where a guest-physical address is mapped in QEMU's own address space (HMP `gpa2hva`)."""

@@ -14,6 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from orchestrator.host.shell import HostShell
+from orchestrator.printable import printable
+from orchestrator.procfs import of_first_processor
 
 KVM_PROBE_SECONDS = 20.0
 _NESTED_PATIENCE = 4
@@ -70,8 +72,8 @@ def shadow_paging(shell: HostShell) -> str:
     modules = loaded(shell)
     if not modules or second_level(shell) != "none":
         return ""
-    flags = re.search(r"^flags\s*:(.*)$", shell.texts("/proc/cpuinfo").get("/proc/cpuinfo", ""), re.MULTILINE)
-    extended = {"vmx", "svm"} & set(flags[1].split() if flags else ())
+    flags = of_first_processor(shell.texts("/proc/cpuinfo").get("/proc/cpuinfo", ""), "flags")
+    extended = {"vmx", "svm"} & set(flags.split())
     cpu = "" if extended else ", on a CPU without VMX and SVM"
     vendors = [name for name in modules if name != "kvm"]
     if "kvm_pvm" in vendors:
@@ -179,5 +181,5 @@ def _first_line(text: str, pattern: str = "") -> str:
 
 def _lines(text: str) -> list[str]:
     """Lines with something in them, bounded, and without what a terminal would act on."""
-    clean = ("".join(sign for sign in line if sign.isprintable()).strip() for line in text.splitlines())
-    return [line[:_MOST_SAID] for line in clean if line]
+    lines = (line.strip() for line in printable(text).splitlines())
+    return [line[:_MOST_SAID] for line in lines if line]

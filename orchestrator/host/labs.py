@@ -7,9 +7,7 @@ process was killed is a leftover like any other.
 from __future__ import annotations
 
 import json
-import os
 import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +15,8 @@ from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.runtime import must_be_ours, runtime_base
 from orchestrator.host.ssh import SshTarget, own_target
-from orchestrator.processes import lives
+from orchestrator.processes import lives, send_signal
 
-# Hosts by name, where others are URIs.
-LOCAL, NESTED, LAB = "local", "nested", "lab"
 LAB_FILE = "lab.json"
 
 
@@ -72,17 +68,9 @@ def the_lab() -> RunningLab:
     return lab
 
 
-def address(host: str, runtime: Path) -> str | SshTarget | None:
-    """What `open_host` takes for a host as scenarios and --connect name it."""
-    if host in {LOCAL, NESTED}:
-        return None
-    return the_lab().target(runtime) if host == LAB else host
-
-
 def end_lab(lab: RunningLab, seconds: float = 60.0) -> None:
     """End a lab, by a signal to the process that keeps it. Raises InfrastructureError."""
-    with suppress(ProcessLookupError):  # it has just ended
-        os.kill(lab.pid, signal.SIGTERM)
+    send_signal(lab.pid, lab.started_ticks, signal.SIGTERM)
     ended = wait_for(
         lambda: None if lives(lab.pid, lab.started_ticks, lab.boot_id) else True, Deadline(seconds), every=0.1
     )

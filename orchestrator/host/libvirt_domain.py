@@ -12,9 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.errors import InfrastructureError
-from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
+from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, VirtioMemState
 from orchestrator.host.domain_xml import RunFiles, dimm_device, disk_path, run_files, virtio_mem_request
-from orchestrator.host.qemu_process import QemuProcess
 from orchestrator.host.shell import HostShell
 from orchestrator.units import KIB
 
@@ -32,7 +31,7 @@ _MOST_LINES = 12
 _MOST_ANSWERS = 10_000  # that wait to be asked for; a guest can answer as often as it likes
 
 
-class LibvirtDomain:
+class LibvirtDomain(Domain):
     """A running domain; the real side of `orchestrator.host.domain.Domain`."""
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,3 +60,10 @@ class Machine(Frozen):
     def boot_maximum(self) -> int:
         """Bytes of RAM of the devices that are there at boot, fully plugged: all but the DIMMs."""
         return self.memory + (self.virtio_mem.size if self.virtio_mem else 0)
+
+
+class HostSetup(Frozen):
+    """What is set on the host while its guest runs; put back in the end."""
+
+    thp: Literal["host", "always", "madvise", "never"] = "host"
+    """Transparent huge pages of the host; `host` leaves what it has."""

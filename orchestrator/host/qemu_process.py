@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InfrastructureError, OrchestratorError
-from orchestrator.host.domain import Domain
+from orchestrator.host.domain import Domain, QemuProcess
 from orchestrator.host.machine import Machine
-from orchestrator.host.shell import HostShell
-from orchestrator.units import ENTRIES_PER_TABLE, GIB, KIB, MIB, PAGE_BYTES
+from orchestrator.procfs import kib_lines
+from orchestrator.units import ENTRIES_PER_TABLE, GIB, MIB, PAGE_BYTES
 
 # hw/i386/pc_q35.c, pc_q35_init(): with this much RAM and more, only 2 GiB of it lie below 4 GiB.
 _Q35_LOW_MAXIMUM = 0xB000_0000
@@ -72,19 +72,9 @@ def physical_end(machine: Machine) -> int:
     return _ABOVE_4G + machine.maximum_memory + (1 + devices) * GIB
 
 
-@dataclass(frozen=True)
-class QemuProcess:
-    """A QEMU, and the host where it runs."""
-
-    pid: int
-    shell: HostShell = field(default_factory=HostShell)
-
-
 def status_bytes(qemu: QemuProcess) -> dict[str, int]:
     """The `kB` lines of /proc/PID/status in bytes: VmRSS, VmPTE, ..."""
-    lines = qemu.shell.text(f"/proc/{qemu.pid}/status").splitlines()
-    pairs = (line.split(":", 1) for line in lines if line.endswith(" kB"))
-    return {name: int(value.split()[0]) * KIB for name, value in pairs}
+    return kib_lines(qemu.shell.text(f"/proc/{qemu.pid}/status"))
 
 
 @dataclass(frozen=True)

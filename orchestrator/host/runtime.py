@@ -20,7 +20,7 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ import psutil
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
 from orchestrator.interrupts import deferred
-from orchestrator.processes import boot_id, lives, started_ticks
+from orchestrator.processes import boot_id, lives, send_signal, started_ticks
 
 # What a run starts. Nothing else is ever ended, even if our path stands on its command line.
 _QEMU = "qemu-system-"
@@ -165,8 +165,7 @@ def kill_guests() -> None:
     for folder in tuple(_mine):
         for process in processes_of(folder):
             if process.name.startswith(_QEMU):
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(process.pid, signal.SIGKILL)
+                send_signal(process.pid, process.started_ticks, signal.SIGKILL)
 
 
 def processes_of(folder: Path) -> Iterator[Process]:
@@ -184,30 +183,20 @@ def processes_of(folder: Path) -> Iterator[Process]:
 
 def end(processes: Iterator[Process] | tuple[Process, ...]) -> None:
     """Terminate, then kill what has not ended in time. A pid that was given to another is left alone."""
-    handles = []
-    for process in processes:
-        try:
-            handle = psutil.Process(process.pid)
-            if started_ticks(process.pid) == process.started_ticks:
-                handle.terminate()
-                handles.append(handle)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # gone, or another user's; the others are ended all the same
-    _, alive = psutil.wait_procs(handles, timeout=END_SECONDS / 2)
-    for handle in alive:
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            handle.kill()  # psutil checks that the pid is still the same process
+    # What is gone, or another user's, is left out; the others are ended all the same.
+    ending = [one for one in processes if send_signal(one.pid, one.started_ticks, signal.SIGTERM)]
+    _wait(ending, END_SECONDS / 2)
+    for one in ending:
+        send_signal(one.pid, one.started_ticks, signal.SIGKILL)
+    _wait(ending, END_SECONDS)
+
+
+def _wait(processes: Sequence[Process], seconds: float) -> None:
     wait_for(
-        lambda: None if any(_runs(handle) for handle in alive) else True, Deadline(END_SECONDS), every=0.05
+        lambda: None if any(started_ticks(one.pid) == one.started_ticks for one in processes) else True,
+        Deadline(seconds),
+        every=0.02,
     )
-
-
-def _runs(handle: psutil.Process) -> bool:
-    try:
-        # A zombie holds nothing; reaping it is its parent's business.
-        return bool(handle.is_running() and handle.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _read_owner(folder: Path) -> Owner | None:

@@ -7,13 +7,14 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
+from orchestrator.procfs import kib_lines
+from orchestrator.units import PAGE_BYTES
+
 _NOTE: Final = "kernel_free"
 _ZONE: Final = re.compile(r"Node \d{1,4}, zone +\w{1,16}$")
 _PAGES: Final = re.compile(r"  pages free +(\d{1,12})$")
 _MIN: Final = re.compile(r" +min +(\d{1,12})$")
 _PROTECTION: Final = re.compile(r" +protection: \((\d{1,12}(?:, \d{1,12}){0,15})\)$")
-_MEM_FREE: Final = re.compile(r"^MemFree: +(\d{1,15}) kB$", re.MULTILINE)
-_PAGE_KIB: Final = 4
 _NORMAL: Final = 2  # ZONE_NORMAL on x86-64, include/linux/mmzone.h
 
 
@@ -50,8 +51,8 @@ class KernelFree:
     @classmethod
     def of_meminfo(cls, text: str) -> Self | None:
         """From /proc/meminfo; None if it has no MemFree."""
-        found = _MEM_FREE.search(text)
-        return cls(int(found[1]) // _PAGE_KIB) if found else None
+        free = kib_lines(text).get("MemFree")
+        return None if free is None else cls(free // PAGE_BYTES)
 
     @classmethod
     def of_notes(cls, notes: dict[str, str]) -> Self | None:

@@ -19,7 +19,6 @@ from orchestrator.host.shell import HostShell
 from orchestrator.model.second_level import device_pages
 from orchestrator.observation import Reading
 from orchestrator.registry import Registry
-from orchestrator.units import KIB
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,6 @@ class Probe:
 
 
 _COUNT = re.compile(r"[0-9]{1,20}")
-# A guest's text could be anything, and the names end up in tables and on terminals.
-_KIB_LINE = re.compile(r"([A-Za-z0-9_()]{1,64}):\s+([0-9]{1,20}) kB")
 
 PROBES: Registry[type[Probe]] = Registry("probe", "orchestrator.probes")
 
@@ -80,9 +77,3 @@ PROBES: Registry[type[Probe]] = Registry("probe", "orchestrator.probes")
 def is_count(text: str) -> bool:
     """Whether a guest's text is a plain u64: it could be anything."""
     return _COUNT.fullmatch(text) is not None
-
-
-def kib_lines(text: str) -> dict[str, int]:
-    """The `Name:  N kB` lines of /proc/meminfo or /proc/PID/status, in bytes."""
-    lines = (_KIB_LINE.fullmatch(line) for line in text.splitlines())
-    return {line[1]: int(line[2]) * KIB for line in lines if line}

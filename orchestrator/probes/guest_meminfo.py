@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from orchestrator.guest.sampler import Tick
 from orchestrator.observation import Reading
-from orchestrator.probes.base import PROBES, Probe, kib_lines
+from orchestrator.probes.base import PROBES, Probe
+from orchestrator.procfs import kib_lines
 
 _PATH = "/proc/meminfo"
 

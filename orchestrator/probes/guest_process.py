@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from orchestrator.guest.sampler import Tick
 from orchestrator.observation import Reading
-from orchestrator.probes.base import PROBES, Probe, kib_lines
+from orchestrator.probes.base import PROBES, Probe
+from orchestrator.procfs import kib_lines
 
 _WANTED = ("VmPTE", "VmRSS", "VmSize", "VmLck", "VmPin")
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from orchestrator.host.shell import HostShell
 from orchestrator.observation import NO_SECOND_LEVEL, Reading
-from orchestrator.probes.base import PROBES, HostView, Probe, kib_lines
+from orchestrator.probes.base import PROBES, HostView, Probe
+from orchestrator.procfs import kib_lines
 from orchestrator.units import PAGE_BYTES
 
 MEMINFO, VMSTAT = "/proc/meminfo", "/proc/vmstat"

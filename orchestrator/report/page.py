@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from orchestrator import summary
 from orchestrator.errors import BadInputError
-from orchestrator.host.labs import NESTED
+from orchestrator.host_kinds import is_guest
 from orchestrator.report import charts, effects, second_level, text, verdicts
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
@@ -212,7 +212,7 @@ def _facts(view: RunView) -> Iterator[str]:
 
 def _seconds(view: RunView) -> str:
     """What is to be said beside an axis of seconds, where they are not those of a guest by itself."""
-    if view.run.plan.get("host") == NESTED:
+    if is_guest(view.run.plan.get("host")):
         return "The guest's host is a guest itself: the seconds tell the order, not how long it takes."
     if view.run.at_once:
         return "Trials ran side by side: the seconds tell the order, not how long it takes."

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from orchestrator import printable
 from orchestrator.units import format_duration, format_size
 
-_NAME_LIMIT: Final = 120
 _MILLI: Final = 1e-3
 _MICRO: Final = 1e-6
 _ROUNDED_FROM: Final = 100  # a rate of this and more needs no decimals
 _CONSOLE_BYTES: Final = 8192
 _CONSOLE_LINES: Final = 24
 
-# Control, format (bidi overrides, zero width), surrogate, private and unassigned characters: a guest
-# that prints them could move the cursor, reorder the line or hide a part of it.
-_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-
-
-def clean(text: object, limit: int = _NAME_LIMIT) -> str:
-    """`text` on one line, printable, and no longer than `limit` characters."""
-    raw = str(text)
-    kept = "".join(_shown(character) for character in raw[: limit + 1])
-    return kept if len(raw) <= limit else kept[: limit - 1] + "…"
-
-
-def clean_block(text: str, limit: int = 4000) -> str:
-    """Several lines, each printable; of what is too long, the end."""
-    lines = text[-limit:].replace("\r\n", "\n").split("\n")
-    return "\n".join(clean(line, 400) for line in lines)
+clean, clean_block = printable.clean, printable.clean_block
 
 
 def console_tail(path: Path) -> str:
@@ -120,9 +104,3 @@ def percent(part: float, whole: float) -> str:
     if 0 < 100 - share < 1:
         return f"{min(share, 99.99):.4g} %"
     return f"{share:.0f} %"
-
-
-def _shown(character: str) -> str:
-    if character in "\n\t\r\v\f":
-        return " "
-    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in _UNPRINTABLE else character

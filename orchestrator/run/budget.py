@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 
 import psutil
 
-from orchestrator.host.labs import NESTED
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
+from orchestrator.host_kinds import is_guest
 from orchestrator.plan import TrialPlan
+from orchestrator.procfs import kib_lines, processors
 from orchestrator.scenario.checks import guest_overhead_bytes
-from orchestrator.units import KIB
 
 
 @dataclass
@@ -29,9 +28,8 @@ class Budget:
         """What a host has to give now."""
         if shell.is_here:
             return cls(psutil.virtual_memory().available, len(os.sched_getaffinity(0)))
-        memory = re.search(r"^MemAvailable: *([0-9]{1,15}) kB", shell.text("/proc/meminfo"), re.MULTILINE)
-        cores = re.findall(r"^processor\b", shell.text("/proc/cpuinfo"), re.MULTILINE)
-        return cls(int(memory[1]) * KIB if memory else 0, len(cores))
+        memory = kib_lines(shell.text("/proc/meminfo"))
+        return cls(memory.get("MemAvailable", 0), processors(shell.text("/proc/cpuinfo")))
 
     def take(self, plan: TrialPlan, cores: int | None = None) -> bool:
         """Take what a trial needs, if it is there: `cores`, by default one for each vCPU."""
@@ -54,7 +52,7 @@ class Budget:
 
 def _machine(plan: TrialPlan) -> Machine:
     """What takes this machine's memory: the guest, or the host that it runs in."""
-    return plan.host_machine if plan.host == NESTED else plan.machine
+    return plan.host_machine if is_guest(plan.host) else plan.machine
 
 
 def _bytes(machine: Machine) -> int:

@@ -7,31 +7,24 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.errors import BadInputError, ExitCode, GuestError, OrchestratorError
 from orchestrator.guest.definition import GuestDefinition, load_definition
-from orchestrator.guest.image import ensure_image
-from orchestrator.guest.keys import SshKeys, ensure_keys
-from orchestrator.guest.states import find_state
-from orchestrator.host.accel import Acceleration, choose, chosen_meanwhile
-from orchestrator.host.labs import NESTED, address
-from orchestrator.host.libvirt_host import open_host
-from orchestrator.host.runtime import runtime_folder
+from orchestrator.host.accel import Acceleration
+from orchestrator.host.machine import HostSetup
+from orchestrator.host_kinds import HostKind, Site
 from orchestrator.interrupts import deferred
+from orchestrator.launch.places import Places
+from orchestrator.launch.progress import Progress
+from orchestrator.launch.start import Lab, starts_warm
 from orchestrator.plan import Plan, PlannedStep, Trial, TrialPlan
-from orchestrator.run.begin import starts_warm, state_spec
-from orchestrator.run.budget import Budget
-from orchestrator.run.meta import command_line, guest_facts, host_facts, provenance
-from orchestrator.run.places import Places
-from orchestrator.run.progress import Progress
+from orchestrator.run.machinery import Machinery, RealMachinery
+from orchestrator.run.meta import command_line, guest_facts, provenance
 from orchestrator.run.side_by_side import Ended, SideBySide, Task
-from orchestrator.run.start import Lab, NestedHosts, guest_programs, planned_workloads
-from orchestrator.run.trial import run_trial
-from orchestrator.scenario.model import KVM_HOST, NESTED_KERNEL, HostSetup
 from orchestrator.store import RunWriter, Status, layout, open_run
 from orchestrator.summary import TrialSummary, load, saved, summarise_trial, write_summaries
 from orchestrator.verdict import Gate, figures_of, judge, write_outcome
@@ -63,18 +56,16 @@ def execute_plan(
     *,
     connect: str | None = None,
     gate: Gate | None = None,
+    machinery: Machinery | None = None,
 ) -> RunResult:
     """Run every trial of a plan into `run_dir`, which must not exist yet.
 
     A trial that fails does not stop the others. Raises what keeps all of them from running, and
     KeyboardInterrupt; the run folder says so, too.
     """
-    if (connect or plan.host) == NESTED and plan.accel == "tcg":
-        raise BadInputError(
-            "a nested host runs its guests by KVM, and the scenario asks for `accel: tcg`",
-            hint="leave `accel` out: what has no KVM emulates the host",
-        )
-    job = Job.of(plan, places, progress, connect, gate)
+    job = Job.of(plan, places, progress, connect, gate, machinery=machinery or RealMachinery())
+    for problem in job.kind.problems(plan.accel):
+        raise problem
     facts = provenance(command_line(), places.guests.parent)
     return job.into(RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts))
 
@@ -86,6 +77,7 @@ def resume_run(
     *,
     connect: str | None = None,
     gate: Gate | None = None,
+    machinery: Machinery | None = None,
 ) -> RunResult:
     """Run the trials of a run that are missing or were lost, as its plan has them.
 
@@ -105,7 +97,11 @@ def resume_run(
             f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
             hint=f"orchestrator show {run.id}",
         )
-    job = replace(Job.of(plan, places, progress, connect, gate), trials=missing, meta=run.meta)
+    job = replace(
+        Job.of(plan, places, progress, connect, gate, machinery=machinery or RealMachinery()),
+        trials=missing,
+        meta=run.meta,
+    )
     writer = RunWriter.resume(run_dir)
     for trial in missing:
         writer.set_aside(trial.id)
@@ -131,18 +127,28 @@ class Job:
     progress: Progress
     connect: str | None
     gate: Gate | None
+    machinery: Machinery
+    kind: HostKind
     meta: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, plan: Plan, places: Places, progress: Progress, connect: str | None, gate: Gate | None
+        cls,
+        plan: Plan,
+        places: Places,
+        progress: Progress,
+        connect: str | None,
+        gate: Gate | None,
+        *,
+        machinery: Machinery,
     ) -> Job:
         if gate:
             gate.must_fit(json.loads(plan.to_json()))
         definition = load_definition(places.guests / f"{plan.guest}.yaml")
         # A bad one is told first. All arms get the programs of all: so they can start from the same state.
-        programs = guest_programs(planned_workloads(_workload_steps(plan), places), places)
-        return cls(plan, plan.trials, definition, programs, places, progress, connect, gate)
+        programs = machinery.programs(_workload_steps(plan), places)
+        kind = machinery.host(connect or plan.host)
+        return cls(plan, plan.trials, definition, programs, places, progress, connect, gate, machinery, kind)
 
     def into(self, run: RunWriter) -> RunResult:
         status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
@@ -168,7 +174,7 @@ class Job:
     def _execute(self, run: RunWriter) -> list[tuple[str, OrchestratorError]]:
         errors: list[tuple[str, OrchestratorError]] = []
         with ExitStack() as stack:
-            runtime = stack.enter_context(runtime_folder(run.directory))
+            runtime = stack.enter_context(self.machinery.runtime(run.directory))
             lab = self.lab(stack, runtime, lambda facts: self._learn(run, facts))
             self._save_boots(run, lab)
             running = {trial.id for trial in self.trials}
@@ -186,31 +192,19 @@ class Job:
     def lab(self, stack: ExitStack, runtime: Path, learn: Callable[[Mapping[str, object]], None]) -> Lab:
         """What trials share: a host, an image, keys. `learn` is told what is found of the host."""
         plan, places, progress = self.plan, self.places, self.progress
-        keys = ensure_keys(places.cache)
+        keys = self.machinery.keys(places.cache)
         began = time.monotonic()
-        image = ensure_image(self.definition, keys, places.cache, progress=progress.note)
+        image = self.machinery.image(self.definition, keys, places.cache, progress.note)
         learn({"image_seconds": round(time.monotonic() - began, 3)})
-        where = self.connect or plan.host
-        nested = self._nested(keys) if where == NESTED else None
         kernel = image.kernel_to_try(self.definition.default_kernel)
-        there = address(where, runtime)
-        # libvirt takes seconds to know a QEMU that it has not met, a KVM that hangs its deadline, and neither
-        # needs the other. A host elsewhere has to be reached before it can be asked.
-        probing = nullcontext() if there or nested else chosen_meanwhile(plan.accel, kernel, places.cache)
-        with probing as chosen:
-            host = stack.enter_context(open_host(there, runtime, places.cache))
-            # The host of a nested trial's guest is there only in the trial, which says what it is.
-            facts = {} if nested else host_facts(host)
-            if nested:
-                reason = f"KVM of a nested host, itself under {nested.accel}: times mean nothing, counts do"
-                acceleration = Acceleration("kvm", reason, "")
-            else:
-                acceleration = chosen() if chosen else choose(plan.accel, kernel, places.cache, host.shell)
+        site = Site(plan.accel, kernel, runtime, places, keys, progress.note)
+        opened = stack.enter_context(self.kind.open(site))
+        acceleration = opened.acceleration
         _must_be_kvm_if_asked(plan, acceleration)
         progress.note(acceleration.told)
-        learn({**facts, **guest_facts(acceleration, image)})
+        learn({**opened.facts, **guest_facts(acceleration, image)})
         return Lab(
-            host,
+            opened.libvirt,
             image,
             keys,
             places,
@@ -219,16 +213,15 @@ class Job:
             runtime,
             progress,
             self.programs,
-            nested,
+            opened.starts,
             learn,
         )
 
     @property
     def _at_once(self) -> bool:
         # The settings of a host that trials share are one trial's at a time.
-        shared = (self.connect or self.plan.host) != NESTED
         sets = any(self.plan.trial(trial.id).host_setup != HostSetup() for trial in self.trials)
-        return self.plan.times == "ignored" and len(self.trials) > 1 and not (shared and sets)
+        return self.plan.times == "ignored" and len(self.trials) > 1 and not (self.kind.shared and sets)
 
     def _learn(self, run: RunWriter, facts: Mapping[str, object]) -> None:
         _must_be_alike(self.meta, facts)
@@ -238,7 +231,7 @@ class Job:
         for number, trial in enumerate(self.trials, start=1):
             began = time.monotonic()
             self.progress.trial(trial.id, number, len(self.trials))
-            error = run_trial(self.plan.trial(trial.id), lab, run.trial(trial.id))
+            error = self.machinery.run_trial(self.plan.trial(trial.id), lab, run.trial(trial.id))
             yield Ended(trial.id, _outcome(error), error, time.monotonic() - began)
 
     def _save_boots(self, run: RunWriter, lab: Lab) -> None:
@@ -249,8 +242,8 @@ class Job:
         missing: dict[str, TrialPlan] = {}
         for plan in self._plans(lab):
             if starts_warm(plan, lab):
-                spec = state_spec(plan, lab)
-                if find_state(lab.places.cache, spec) is None:
+                spec = lab.starts.spec(plan, lab)
+                if not self.machinery.has_state(lab.places.cache, spec):
                     missing.setdefault(f"{spec.guest}-{spec.key}", plan)
         if len(missing) < 2:  # nothing to do side by side: the trial makes it
             return
@@ -266,12 +259,10 @@ class Job:
 
     def _plans(self, lab: Lab) -> list[TrialPlan]:
         # What was found out about KVM holds for all: a trial that finds it otherwise fails, unmixed.
-        accel = lab.nested.accel if lab.nested else lab.accel
-        return [self.plan.trial(trial.id).model_copy(update={"accel": accel}) for trial in self.trials]
+        return [self.plan.trial(trial.id).model_copy(update={"accel": lab.accel}) for trial in self.trials]
 
     def _workers(self, run: RunWriter, lab: Lab) -> SideBySide:
-        budget = Budget.of(lab.host.shell)
-        return SideBySide(run.directory, self.places, self.progress, self.connect, budget, learn=lab.learn)
+        return self.machinery.workers(run.directory, self.places, self.progress, self.connect, lab)
 
     def _side_by_side(self, run: RunWriter, lab: Lab) -> Iterator[Ended]:
         workers = self._workers(run, lab)
@@ -293,13 +284,6 @@ class Job:
             if trial.id in fresh or trial.id not in known:
                 known[trial.id] = summarise_trial(opened, trial)
         write_summaries(run.directory, [known[trial.id] for trial in begun])
-
-    def _nested(self, keys: SshKeys) -> NestedHosts:
-        definition = load_definition(self.places.guests / f"{KVM_HOST}.yaml")
-        image = ensure_image(definition, keys, self.places.cache, progress=self.progress.note)
-        # Seen from outside it is a guest like any other.
-        kernel = image.kernel_to_try(NESTED_KERNEL)
-        return NestedHosts(image, definition, choose("auto", kernel, self.places.cache).name)
 
 
 def judged(run_dir: Path, gate: Gate | None = None) -> ExitCode:

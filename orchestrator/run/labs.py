@@ -11,23 +11,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from orchestrator.guest.boot import Guest, booted, restored
+from orchestrator.guest.boot import Guest
 from orchestrator.guest.definition import load_definition
 from orchestrator.guest.image import ensure_image
 from orchestrator.guest.keys import ensure_keys
 from orchestrator.guest.states import SavedState, start_from_state
 from orchestrator.host.accel import choose
+from orchestrator.host.kvm_host import KVM_HOST
 from orchestrator.host.labs import LAB_FILE, RunningLab
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.machine import Machine
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host.ssh import own_target
+from orchestrator.launch.host_facts import host_facts
+from orchestrator.launch.places import Places
+from orchestrator.launch.progress import Progress
+from orchestrator.launch.start import Bootable, Lab, SharedHost, guest_spec, install, quieten
 from orchestrator.processes import boot_id, started_ticks
-from orchestrator.run.meta import host_facts
-from orchestrator.run.places import Places
-from orchestrator.run.progress import Progress
-from orchestrator.run.start import Bootable, Lab, guest_programs, guest_spec, install, quieten
-from orchestrator.scenario.model import KVM_HOST
+from orchestrator.run.programs import guest_programs
 from orchestrator.store.atomic import replace_text
 
 _SECONDS = 60.0
@@ -45,7 +46,7 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
         accel = choose("auto", image.kernel_to_try(definition.default_kernel), places.cache).name
         host = stack.enter_context(open_host(None, runtime, places.cache))
         programs = guest_programs({}, places)
-        lab = Lab(host, image, keys, places, accel, definition, runtime, progress, programs)
+        lab = Lab(host, image, keys, places, accel, definition, runtime, progress, programs, SharedHost())
         wanted = Bootable(definition.name, kernel, machine)
 
         def make(state: SavedState) -> None:
@@ -54,7 +55,7 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
             with ExitStack() as making:
                 making.callback(shutil.rmtree, scratch, ignore_errors=True)
                 guest = making.enter_context(
-                    booted(
+                    lab.guests.booted(
                         host,
                         image,
                         image.boot_files(kernel),
@@ -64,12 +65,11 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
                         accel=accel,
                         definition=definition,
                         scratch=scratch,
-                        progress=lambda _: None,
                         disk=state.disk,
                     )
                 )
                 with guest.telling():
-                    install(guest, programs, places.playbooks, scratch / "s", check=guest.must_live)
+                    install(guest, lab, scratch / "s")
                     quieten(guest)
                     progress.note("saving it")
                     guest.shell.close()
@@ -80,7 +80,7 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
             progress.note("restoring it")
             log = runtime / "console.log"
             return stack.enter_context(
-                restored(host, state, keys, scratch=runtime / "guest", console_log=log)
+                lab.guests.restored(host, state, keys, scratch=runtime / "guest", console_log=log)
             )
 
         guest = start_from_state(places.cache, guest_spec(wanted, lab), make=make, restore=restore)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from importlib import metadata
@@ -13,11 +12,8 @@ from pathlib import Path
 import psutil
 
 from orchestrator.guest.image import Image
-from orchestrator.host.accel import Acceleration, second_level
+from orchestrator.host.accel import Acceleration
 from orchestrator.host.cpu import cpu_model
-from orchestrator.host.libvirt_host import LibvirtHost
-from orchestrator.run.host_settings import THP
-from orchestrator.units import KIB
 
 _PACKAGES = (
     "libvirt-python",
@@ -48,28 +44,6 @@ def provenance(command_line: list[str], root: Path) -> dict[str, object]:
             "orchestrator": metadata.version("orchestrator"),
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in _PACKAGES},
-        },
-    }
-
-
-def host_facts(host: LibvirtHost) -> dict[str, object]:
-    """What is known of the host of the guests: its translation, versions, kernel, processor, memory."""
-    shell = host.shell
-    cpus = [line for line in shell.text("/proc/cpuinfo").splitlines() if line.startswith("model name")]
-    memory = re.search(r"^MemTotal: *([0-9]+) kB", shell.text("/proc/meminfo"))
-    # "always [madvise] never"; a kernel without CONFIG_TRANSPARENT_HUGEPAGE has no such file.
-    thp = re.search(r"\[(\w+)\]", shell.texts(THP).get(THP, "[none]"))
-    return {
-        "second_level": second_level(shell),
-        "libvirt_uri": host.uri.partition("?")[0],
-        "hypervisor": host.versions,
-        "host": {
-            "name": shell.name,
-            "kernel": shell.text("/proc/sys/kernel/osrelease").strip(),
-            "cpu": cpus[0].partition(":")[2].strip() if cpus else "",
-            "cpus": len(cpus) or None,
-            "memory_bytes": int(memory[1]) * KIB if memory else None,
-            "thp": thp[1] if thp else "",
         },
     }
 

@@ -22,10 +22,10 @@ from typing import IO
 
 from orchestrator.errors import InfrastructureError, OrchestratorError
 from orchestrator.interrupts import deferred
+from orchestrator.launch.places import Places
+from orchestrator.launch.progress import Progress
 from orchestrator.plan import TrialPlan
 from orchestrator.run.budget import Budget
-from orchestrator.run.places import Places
-from orchestrator.run.progress import Progress
 from orchestrator.store import layout, read_events
 
 # What it starts gets SIGTERM when the process that started it is gone, however that came (prctl(2)).

@@ -24,12 +24,13 @@ from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
+from orchestrator.launch.start import Lab, phase
 from orchestrator.observation import Observation
 from orchestrator.plan import TrialPlan
 from orchestrator.probes import PROBES, HostView
 from orchestrator.run.begin import begun, save_boot
+from orchestrator.run.programs import planned_workloads
 from orchestrator.run.sampling import Sampling
-from orchestrator.run.start import Lab, phase, planned_workloads
 from orchestrator.store import TrialWriter
 from orchestrator.store.snapshot_file import write_snapshot
 from orchestrator.workloads import WorkloadDriver, load_workload
@@ -247,7 +248,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
     scratch = lab.runtime / plan.id[:24]
     workloads = planned_workloads(plan.steps, lab.places)
     booted = _kernel_sha256(plan, lab)  # before the boot: a file of the user's may be built anew meanwhile
-    if lab.nested is None:
+    if not lab.starts.own_host:
         lab.host.wait_for_ends()  # else what the guest before had would count as other guests'
         _observe_bare_host(plan, lab.host.shell, writer)
     with ExitStack() as stack:

@@ -19,12 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import ExitCode, OrchestratorError
-from orchestrator.host.runtime import kill_guests, runtime_folder
+from orchestrator.host.runtime import kill_guests
 from orchestrator.interrupts import stopped_by_signals
+from orchestrator.launch.places import Places
 from orchestrator.plan import Plan
 from orchestrator.run.execute import Job
-from orchestrator.run.places import Places
-from orchestrator.run.trial import run_boot, run_trial
+from orchestrator.run.machinery import Machinery, RealMachinery
+from orchestrator.run.trial import run_boot
 from orchestrator.store import TrialWriter, layout
 
 
@@ -51,23 +52,23 @@ class _Telling:
         """Whoever started this says so."""
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
     """Run the trial that the words say. The exit code is 0 where its folder says how it ended."""
     run_dir, trial_id, guests = Path(words[0]), words[1], Path(words[2])
     accel, connect, parent, boot = words[3], words[4], int(words[5]), words[6]
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes()).model_copy(update={"accel": accel})
-    progress = _Telling()
-    job = Job.of(plan, Places.beside(guests), progress, connect or None, None)
+    progress, machinery = _Telling(), machinery or RealMachinery()
+    job = Job.of(plan, Places.beside(guests), progress, connect or None, None, machinery=machinery)
     name = boot or trial_id
     writer = TrialWriter(run_dir / (layout.BOOTS if boot else layout.TRIALS) / name, name)
     try:
         with stopped_by_signals(lambda: None, kill_guests), ExitStack() as stack:
             if os.getppid() != parent:  # it was gone before it was asked that we be told
                 return ExitCode.INTERRUPTED
-            runtime = stack.enter_context(runtime_folder(run_dir))
+            runtime = stack.enter_context(machinery.runtime(run_dir))
             # What the run itself found out need not be said again.
             lab = replace(job.lab(stack, runtime, lambda _: None), learn=progress.learn)
-            (run_boot if boot else run_trial)(plan.trial(trial_id), lab, writer)
+            (run_boot if boot else machinery.run_trial)(plan.trial(trial_id), lab, writer)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except OrchestratorError as error:

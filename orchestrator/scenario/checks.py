@@ -8,8 +8,8 @@ from pathlib import Path
 
 from orchestrator.errors import BadInputError, Problem
 from orchestrator.host.kernel_faults import bzimage_release, known_faults
-from orchestrator.host.labs import LOCAL
 from orchestrator.host.machine import MEMORY_BLOCK_BYTES, Machine, VirtioMem
+from orchestrator.host_kinds import host_kind
 from orchestrator.scenario.model import Scenario
 from orchestrator.units import MIB, PMD_BYTES, format_size, write_size
 from orchestrator.workloads import load_workload
@@ -83,7 +83,7 @@ def check_fits(scenario: Scenario, available_bytes: int) -> list[Problem]:
 
     Where trials run side by side, as many do as there is room for, so it is one guest that has to fit.
     """
-    if scenario.body.host != LOCAL:  # a nested host is bounded by its own definition, another is not ours
+    if not host_kind(scenario.body.host).takes_our_memory:
         return []
     largest = max(scenario.arms, key=lambda arm: arm.machine.maximum_memory)
     needed = largest.machine.maximum_memory + guest_overhead_bytes(largest.machine)

@@ -17,15 +17,14 @@ from pydantic import ValidationError
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
 from orchestrator.errors import BadInputError, FileProblemsError, Problem
 from orchestrator.headline import is_timed
-from orchestrator.host.labs import NESTED
+from orchestrator.host.kvm_host import KVM_HOST, NESTED_KERNEL
 from orchestrator.host.machine import Machine
+from orchestrator.host_kinds import is_guest
 from orchestrator.registry import Registry
 from orchestrator.scenario.checks import machine_faults
 from orchestrator.scenario.matrix import expanded, merged
 from orchestrator.scenario.model import (
     IN,
-    KVM_HOST,
-    NESTED_KERNEL,
     Arm,
     ArmsText,
     Body,
@@ -178,7 +177,7 @@ class _Loader:
         """The kernel of a nested host; what it is on any other nobody asks."""
         named = view.node(("host_kernel",))
         host = view.node(("host",))
-        if named is None or named.content is None or host is None or host.content != NESTED:
+        if named is None or named.content is None or host is None or not is_guest(host.content):
             return NESTED_KERNEL
         try:
             return self._kernel(view, "host_kernel", self._kernels_of(KVM_HOST))

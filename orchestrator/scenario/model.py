@@ -18,8 +18,10 @@ from pydantic import (
 )
 
 from orchestrator.actions.base import Action
-from orchestrator.host.labs import LOCAL
-from orchestrator.host.machine import Frozen, Machine
+from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
+from orchestrator.host.machine import Frozen, HostSetup, Machine
+from orchestrator.host_kinds import LOCAL
+from orchestrator.host_kinds.base import forms, scenario_pattern
 from orchestrator.scenario.expect import Expectation
 from orchestrator.units import Duration
 from orchestrator.yamlfile import YamlFile
@@ -74,19 +76,12 @@ KernelArgs: TypeAlias = Annotated[
     Field(max_length=512, json_schema_extra={"pattern": f"^{_KERNEL_ARGS}$"}),
     _matching(_KERNEL_ARGS, "has a character that is not printable ASCII", "write it in one line of ASCII"),
 ]
-_HOST = r"local|nested|lab|qemu\+ssh://[A-Za-z0-9._@:\[\]-]+/system"
+_HOST = scenario_pattern()
 HostName: TypeAlias = Annotated[
     str,
-    _matching(_HOST, "is no host", "use local, nested, lab, or qemu+ssh://USER@HOST/system"),
+    _matching(_HOST, "is no host", f"use {forms()}"),
     Field(json_schema_extra={"pattern": f"^({_HOST})$"}),
 ]
-KVM_HOST = "kvm-host"  # the guest that is a nested host
-NESTED_KERNEL = "7.x"  # 6.12's cloud kernel has no KVM
-# One vCPU: with two, each a thread of TCG's with a core of its own, every third ballooning lost the guest
-# (it reset without a word, or the kernel of its host died). docs/second-level.md has what was seen.
-NESTED_MACHINE = Machine.model_validate(
-    {"vcpus": 1, "memory": "2GiB", "virtio_mem": {"size": "2GiB", "plugged": "1GiB"}}
-)
 Accel: TypeAlias = Literal["auto", "kvm", "tcg"]
 Start: TypeAlias = Literal["warm", "cold"]
 
@@ -128,13 +123,6 @@ class Setup(Frozen):
             right = f"remove it, or use {AUTO_MOVABLE}; in an arm, `auto_movable_ratio: null` removes it"
             raise ValueError(f"it means nothing with online_policy {policy!r}; {right}")
         return None
-
-
-class HostSetup(Frozen):
-    """What is set on the host while its guest runs; put back in the end."""
-
-    thp: Literal["host", "always", "madvise", "never"] = "host"
-    """Transparent huge pages of the host; `host` leaves what it has."""
 
 
 def _as_list(value: object) -> object:

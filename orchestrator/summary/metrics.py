@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.actions.context import Outcome
 from orchestrator.headline import CATALOGUE, METRICS
+from orchestrator.host_kinds import LOCAL, is_shared
 from orchestrator.store import Event, Run, TrialFolder
 from orchestrator.summary.integrity import findings_of, integrity_of
 from orchestrator.summary.moments import moments_of
@@ -103,7 +104,7 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
     readings = _Readings(frame)
     snapshots = look_at_snapshots(trial)
     accel = _last_word(trial, "accel") or str(run.meta.get("accel") or "")
-    shares_host = run.at_once and run.plan.get("host") != "nested"
+    shares_host = run.at_once and is_shared(run.plan.get("host", LOCAL))
     share = GuestShare.of(accel, readings.of_other_guests, shared=shares_host)
     _from_observations(found, readings, share)
     _from_steps(found, trial.events)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.host.labs import LOCAL, NESTED
+from orchestrator.host_kinds import LOCAL, is_guest
 from orchestrator.store import SCHEMA_VERSION, Run
 from orchestrator.summary import METRIC, TrialSummary
 
@@ -202,7 +202,7 @@ def _does(plan: Mapping[str, Any], name: str) -> dict[str, str]:
 def _host(plan: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
     """Where the plan has guests run. Of a host that is no guest, kernel and devices are not asked for."""
     host = {"host": plan.get("host", LOCAL), "setup": arm.get("host_setup") or {}}
-    if host["host"] == NESTED:
+    if is_guest(host["host"]):
         host |= {"kernel": arm.get("host_kernel"), "machine": plan.get("host_machine")}
     return {key: part for key, part in host.items() if part is not None}
 
@@ -219,7 +219,7 @@ def _facts(meta: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str]:
         "libvirt": hypervisor.get("libvirt"),
         "image": image.get("key"),
     }
-    if plan.get("host") == NESTED:
+    if is_guest(plan.get("host")):
         # Each trial has a host of its own, and meta.json is of the last one. `does` has what was asked for.
         del facts["host_kernel"], facts["host_thp"]
     return {key: str(fact) for key, fact in facts.items() if fact}

@@ -13,10 +13,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from orchestrator.errors import BadInputError
-from orchestrator.host.labs import LOCAL, NESTED
-from orchestrator.host.machine import Machine
+from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
+from orchestrator.host.machine import HostSetup, Machine
+from orchestrator.host_kinds import LOCAL, is_guest
 from orchestrator.plan import PlannedStep
-from orchestrator.scenario.model import NESTED_KERNEL, NESTED_MACHINE, HostSetup, Setup
+from orchestrator.scenario.model import Setup
 from orchestrator.verdict.figures import ArmFigures, RunFigures
 
 # Of RunFigures.facts: what it is for people, and which wider word of `--varies` includes it.
@@ -138,7 +139,7 @@ def _unknown(
 ) -> Iterator[str]:
     for run, arms in ((base, [one for one, _ in both]), (other, [arm for _, arm in both])):
         # The host of a nested trial is a guest of its own: the arms say what it is.
-        nested = any(_parts(arm).get("host", {}).get("host") == f'"{NESTED}"' for arm in arms)
+        nested = any(is_guest(_parts(arm).get("host", {}).get("host", "").strip('"')) for arm in arms)
         facts = [
             key
             for key in _FACTS
@@ -189,7 +190,7 @@ def _host(value: Any) -> Any:
     where = value.get("host", LOCAL)
     setup = HostSetup.model_validate(value.get("setup") or {}, context=_RESOLVED)
     host = {"host": where, "setup": setup.model_dump(mode="json")}
-    if where == NESTED:
+    if is_guest(where):
         host["kernel"] = value.get("kernel") or NESTED_KERNEL
         machine = value.get("machine")
         host["machine"] = _machine(NESTED_MACHINE.model_dump(mode="json") if machine is None else machine)

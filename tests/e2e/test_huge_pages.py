@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from driver import ROOT, Orchestrator
 
-from orchestrator.host.qemu_process import PageState, QemuProcess, Segment, page_state
+from orchestrator.host.domain import QemuProcess
+from orchestrator.host.qemu_process import PageState, Segment, page_state
 from orchestrator.host.shell import HostShell
 from orchestrator.model.policies import POLICIES, StateView
 from orchestrator.model.tables import LAST_LEVEL, TableState

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import played
 import pytest
+from played import Played
 from real_cache import RealCache, real_caches
 
 from orchestrator.guest.cache import CACHE_VARIABLE
@@ -62,5 +62,5 @@ def shell(request: pytest.FixtureRequest, target: SshTarget) -> Iterator[HostShe
 
 
 @pytest.fixture
-def trials(monkeypatch: pytest.MonkeyPatch) -> played.Trials:
-    return played.play(monkeypatch)
+def trials() -> Played:
+    return Played()

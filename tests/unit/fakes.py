@@ -14,9 +14,8 @@ from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
 from orchestrator.guest.shell import Result
-from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
+from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, VirtioMemState
 from orchestrator.host.machine import Machine
-from orchestrator.host.qemu_process import QemuProcess
 from orchestrator.host.shell import HostShell
 from orchestrator.plan import TrialPlan
 
@@ -61,7 +60,7 @@ DimmTurn = tuple[Sequence[DimmAnswer], Collection[str]]
 
 
 @dataclass
-class FakeDomain:
+class FakeDomain(Domain):
     """A virtual machine whose sizes follow a script: the next one at every look, then the last for ever.
 
     So does what is said of its DIMMs, from the first request on.

@@ -2,35 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from orchestrator.errors import OrchestratorError
+from orchestrator.guest.boot import Guest
+from orchestrator.guest.states import GuestSpec, SavedState
 from orchestrator.host.accel import Acceleration, Kernel
-from orchestrator.plan import TrialPlan
-from orchestrator.run import execute
-from orchestrator.run.places import Places
+from orchestrator.host_kinds import HostKind, Site
+from orchestrator.host_kinds.base import OpenHost
+from orchestrator.host_kinds.local import Local
+from orchestrator.host_kinds.nested import Nested
+from orchestrator.launch.places import Places
+from orchestrator.launch.start import Begin, Lab, PlannedTrial, Starts
+from orchestrator.plan import PlannedStep, TrialPlan
+from orchestrator.run.machinery import Machinery
+from orchestrator.run.side_by_side import Ended, Task
 from orchestrator.store import TrialWriter
 
 ROOT = Path(__file__).parents[2]
-FACTS = {"accel": "tcg", "hypervisor": {"qemu": "10.0.2"}, "image": {"key": "k"}}
+SPEC = GuestSpec("debian-13", "i", "6.12", "k", "<domain/>", (), "tcg", "a CPU", ())
 
 
-class Trials:
+class PlayedStarts(Starts):
+    """Saved states by the boot that they are of; there are no guests."""
+
+    def guest(self, begin: Begin) -> Guest:
+        raise AssertionError("its trials are played")
+
+    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+        return GuestSpec(**{**vars(SPEC), "boot": plan.boot})
+
+    def make(self, begin: Begin, state: SavedState) -> None:
+        raise AssertionError("its trials are played")
+
+
+class _Opens(HostKind):
+    """Opens nothing, and says that `played` is open."""
+
+    played: Played
+
+    @contextmanager
+    def open(self, site: Site) -> Iterator[OpenHost]:
+        host: Any = SimpleNamespace(shell=SimpleNamespace(is_here=True), embedded=self.played.embedded)
+        chosen = Acceleration(self.played.accel, "played", "none")
+        yield OpenHost(host, chosen, self.played.host_facts, PlayedStarts())
+
+
+class PlayedLocal(_Opens, Local):
+    """This machine."""
+
+
+class PlayedNested(_Opens, Nested):
+    """A host for each trial, which says in the trial what it is."""
+
+
+@dataclass
+class Played(Machinery):
     """Plays trials: each ends as `ends` says, else completed."""
 
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-        self.ends: dict[str, OrchestratorError | BaseException] = {}
+    ran: list[str] = field(default_factory=list)
+    begun: list[Path] = field(default_factory=list)  # run folders
+    ends: dict[str, OrchestratorError | BaseException] = field(default_factory=dict)
+    accel: str = "tcg"
+    embedded: bool = False
+    host_facts: dict[str, object] = field(default_factory=lambda: {"hypervisor": {"qemu": "10.0.2"}})
+    learned: dict[str, object] = field(default_factory=dict)
+    states: set[int] = field(default_factory=set)  # boots of which the cache has one
+    side_by_side: Callable[[Sequence[Task]], Iterator[Ended]] | None = None
+    kernel: Path | None = None
+    hosts: Callable[[str], HostKind] | None = None
 
-    def run(self, planned: TrialPlan, lab: object, writer: TrialWriter) -> OrchestratorError | None:
-        self.ran.append(planned.id)
-        error = self.ends.get(planned.id)
+    def programs(self, steps: Sequence[PlannedStep], places: Places) -> dict[str, Path]:
+        return {}
+
+    def runtime(self, run_dir: Path) -> AbstractContextManager[Path]:
+        self.begun.append(run_dir)
+        return nullcontext(Path("/nowhere"))
+
+    def keys(self, cache: Path) -> Any:
+        return None
+
+    def image(self, *_: object) -> Any:
+        return SimpleNamespace(
+            kernel_to_try=lambda name: Kernel(self.kernel or Path(name), name),
+            key="k",
+            releases={},
+            packages={},
+        )
+
+    def host(self, text: str) -> HostKind:
+        if self.hosts:
+            return self.hosts(text)
+        kind = (PlayedNested if text == Nested.form else PlayedLocal)(text)
+        kind.played = self
+        return kind
+
+    def has_state(self, cache: Path, spec: GuestSpec) -> bool:
+        return spec.boot in self.states
+
+    def run_trial(self, plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
+        self.ran.append(plan.id)
+        lab.learn(self.learned)
+        error = self.ends.get(plan.id)
         writer.event("trial.begin", 0)
         if error is not None and not isinstance(error, OrchestratorError):
             raise error
@@ -39,28 +117,9 @@ class Trials:
         writer.close()
         return error
 
-
-def play(monkeypatch: pytest.MonkeyPatch) -> Trials:
-    """Let runs of this test be played."""
-    played = Trials()
-
-    @contextmanager
-    def anything(*_: object, **__: object) -> Iterator[object]:
-        yield SimpleNamespace(shell=SimpleNamespace(is_here=True), embedded=False)
-
-    monkeypatch.setattr(execute, "run_trial", played.run)
-    monkeypatch.setattr(execute, "guest_programs", lambda *_: {})
-    monkeypatch.setattr(execute, "runtime_folder", lambda _: nullcontext(Path("/nowhere")))
-    monkeypatch.setattr(execute, "ensure_keys", lambda _: None)
-    image = SimpleNamespace(kernel_to_try=lambda name: Kernel(Path(name), name))
-    monkeypatch.setattr(execute, "ensure_image", lambda *_, **__: image)
-    emulated = Acceleration("tcg", "played", "none")
-    monkeypatch.setattr(execute, "choose", lambda *_: emulated)
-    monkeypatch.setattr(execute, "chosen_meanwhile", lambda *_: nullcontext(lambda: emulated))
-    monkeypatch.setattr(execute, "open_host", anything)
-    monkeypatch.setattr(execute, "guest_facts", lambda *_: FACTS)
-    monkeypatch.setattr(execute, "host_facts", lambda *_: {})
-    return played
+    def workers(self, *_: object) -> Any:
+        assert self.side_by_side, "nothing was to run side by side"
+        return SimpleNamespace(run=self.side_by_side, most_at_once=1)
 
 
 PROGRESS: Any = SimpleNamespace(note=lambda *_: None, trial=lambda *_: None, trial_done=lambda *_: None)

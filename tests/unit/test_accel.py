@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from played import PROGRESS, Trials, places
+from played import PROGRESS, Played, places
 from test_execute import plan
 
 from orchestrator.deadline import Deadline, wait_for
@@ -25,6 +26,7 @@ from orchestrator.host import accel, kept, kvm
 from orchestrator.host.accel import Acceleration, Kernel, chosen_meanwhile, second_level
 from orchestrator.host.kvm import Outcome, Probe, loaded, shadow_paging
 from orchestrator.host.shell import HostShell
+from orchestrator.host_kinds.local import Local
 from orchestrator.run import execute
 
 # Counts its starts: each is a line in a file beside it. Standard output is the console.
@@ -349,27 +351,26 @@ def test_the_probe_ends_with_the_work_beside_it(machine: Path) -> None:
     assert not (machine / "cache").exists(), "it found nothing"
 
 
-def test_only_the_first_of_two_runs_waits_for_a_kvm_that_hangs(
-    machine: Path, monkeypatch: pytest.MonkeyPatch, trials: Trials
-) -> None:
+def test_only_the_first_of_two_runs_waits_for_a_kvm_that_hangs(machine: Path, trials: Played) -> None:
     # It hangs until libvirt has been opened: were one to wait for the other, it would be for the deadline.
     qemu(machine, 'until [ -e "$0.go" ]; do sleep 0.02; done\n' + _INTERNAL_ERROR)
-    opened = execute.open_host
 
-    def open_host(*words: Any) -> Any:
-        if not (machine / "cache" / "kvm").exists():
-            assert wait_for(lambda: starts(machine) or None, Deadline(10), every=0.02), "it is being tried"
-        (machine / "bin" / f"{kvm.QEMU}.go").touch()
-        return opened(*words)
+    class Opening(Local):
+        @contextmanager
+        def connect(self, runtime: Path, cache: Path) -> Iterator[Any]:
+            if not (machine / "cache" / "kvm").exists():
+                tried = wait_for(lambda: starts(machine) or None, Deadline(10), every=0.02)
+                assert tried, "it is being tried"
+            (machine / "bin" / f"{kvm.QEMU}.go").touch()
+            yield SimpleNamespace(shell=HostShell(), embedded=False, uri="", versions={"qemu": "10.0.2"})
 
-    monkeypatch.setattr(execute, "open_host", open_host)
-    monkeypatch.setattr(execute, "chosen_meanwhile", chosen_meanwhile)
-    image = SimpleNamespace(kernel_to_try=lambda name: Kernel(machine / "vmlinuz", name))
-    monkeypatch.setattr(execute, "ensure_image", lambda *_, **__: image)
+    trials.hosts, trials.kernel = Opening, machine / "vmlinuz"
     notes: list[str] = []
     progress = SimpleNamespace(**{**vars(PROGRESS), "note": notes.append})
     for name in ("first", "second"):
-        execute.execute_plan(plan("  - wait: {time: 1s}\n"), places(machine), machine / name, progress)
+        execute.execute_plan(
+            plan("  - wait: {time: 1s}\n"), places(machine), machine / name, progress, machinery=trials
+        )
         assert starts(machine) == 1
     assert len(trials.ran) == 8
     first, second = notes

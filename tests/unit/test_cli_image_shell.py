@@ -301,3 +301,14 @@ def test_help_shows_where_the_command_goes() -> None:
     argv = [sys.executable, "-c", "from orchestrator.cli import main; main(['shell', '--help'])"]
     text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert "[-- COMMAND...]" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("where", "told"), [("nested", "only while a trial runs on it"), ("neste", "'neste' is no host")]
+)
+def test_a_shell_on_what_is_no_host_for_it_is_refused(
+    capfd: pytest.CaptureFixture[str], where: str, told: str
+) -> None:
+    code, text, err = typed(capfd, "shell", "--connect", where, "--", "true")
+    assert (code, text) == (2, "")
+    assert told in err

@@ -15,7 +15,8 @@ from synthetic import USER_DATA, USER_HUGE, Guest, entry
 from test_evidence import FRAMES, Memory
 
 from orchestrator.guest.evidence import Deposits, find_deposits, read_evidence
-from orchestrator.host.qemu_process import QemuProcess, Segment, page_state, status_bytes
+from orchestrator.host.domain import QemuProcess
+from orchestrator.host.qemu_process import Segment, page_state, status_bytes
 from orchestrator.model.blame import table_kind_name
 from orchestrator.model.frames import KPF_ANON, KPF_BUDDY, KPF_HUGE, KPF_LRU, KPF_PGTABLE, KPF_THP
 from orchestrator.model.observed import read_series

@@ -22,6 +22,8 @@ from orchestrator.doctor.check import BOOTSTRAP, Finding, Subject
 from orchestrator.doctor.examine import CHECKS
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.accel import Acceleration, Kernel
+from orchestrator.host_kinds.libvirt import Libvirt
+from orchestrator.host_kinds.local import Local
 from orchestrator.units import GIB
 
 ROOT = Path(__file__).parents[2]
@@ -150,12 +152,14 @@ def test_the_connection_leaves_no_capabilities_where_there_were_none(
     made = at_tmp_runtime(monkeypatch, tmp_path)
     opened: list[tuple[object, ...]] = []
 
-    @contextmanager
-    def open_host(*arguments: object) -> Iterator[Any]:
-        opened.append(arguments)
-        yield SimpleNamespace(uri="qemu:///embed?root=/x/y", versions={"libvirt": "11.3.0", "qemu": "10.0.2"})
+    class Opens(Local):
+        @contextmanager
+        def connect(self, runtime: Path, cache: Path) -> Iterator[Any]:
+            opened.append((self.address(runtime), runtime, cache))
+            versions = {"libvirt": "11.3.0", "qemu": "10.0.2"}
+            yield SimpleNamespace(uri="qemu:///embed?root=/x/y", versions=versions)
 
-    monkeypatch.setattr(check, "open_host", open_host)
+    subject = replace(subject, host_named=Opens)
     if kept:
         (subject.cache / "libvirt").mkdir(parents=True)
     finding = hypervisor.driver(subject)
@@ -168,12 +172,13 @@ def test_the_connection_leaves_no_capabilities_where_there_were_none(
 def test_a_connection_that_fails_tells_what_to_type_for_its_own_uri(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> object:
-        raise InfrastructureError("cannot connect", details="refused\nmore", hint="orchestrator doctor")
+    class Refuses(Libvirt):
+        def connect(self, *_: object) -> Any:
+            raise InfrastructureError("cannot connect", details="refused\nmore", hint="orchestrator doctor")
 
     at_tmp_runtime(monkeypatch, tmp_path)
-    monkeypatch.setattr(check, "open_host", refuse)
-    finding = hypervisor.driver(Subject(tmp_path, tmp_path, tmp_path, "qemu+ssh://h/system?a=1"))
+    uri = "qemu+ssh://h/system?a=1"
+    finding = hypervisor.driver(Subject(tmp_path, tmp_path, tmp_path, uri, host_named=Refuses))
     assert finding.level is Level.BAD
     assert finding.found == "cannot be opened: cannot connect: refused"
     assert finding.fix == "virsh -c 'qemu+ssh://h/system?a=1' version"

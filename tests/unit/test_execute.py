@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,10 @@ from lxml import etree
 from orchestrator.errors import BadInputError
 from orchestrator.guest import boot
 from orchestrator.host.shell import HostShell
+from orchestrator.launch.places import Places
 from orchestrator.plan import Plan, make_plan
-from orchestrator.run import execute, start
-from orchestrator.run.places import Places
+from orchestrator.run import execute, programs
+from orchestrator.run.machinery import RealMachinery
 from orchestrator.scenario import load_scenario
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +41,7 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
 ) -> None:
     looked: list[tuple[str, object]] = []
     compiled: list[str] = []
-    load = start.load_workload
+    load = programs.load_workload
 
     def loaded(folder: Path, settings: Mapping[str, object] | None = None) -> object:
         looked.append((folder.name, settings))
@@ -49,8 +51,8 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
         compiled.append(source.name)
         return source
 
-    monkeypatch.setattr(start, "load_workload", loaded)
-    monkeypatch.setattr(start, "build_program", built)
+    monkeypatch.setattr(programs, "load_workload", loaded)
+    monkeypatch.setattr(programs, "build_program", built)
     steps = (
         "  - start: {workload: sparse-map}\n"
         "  - start: {workload: redis}\n    in: a\n"
@@ -69,15 +71,15 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
     assert compiled == []
 
     class BegunError(Exception):
-        """The run folder would be made now."""
+        """Guests would be booted now."""
 
-    def begun(*_: object) -> None:
-        raise BegunError
+    class Begins(RealMachinery):
+        def runtime(self, run_dir: Path) -> AbstractContextManager[Path]:
+            raise BegunError(run_dir)
 
-    monkeypatch.setattr(execute.RunWriter, "create", begun)
     good = plan(steps.replace(", set: {spam: 1}", ""))
     with pytest.raises(BegunError):
-        execute.execute_plan(good, places, tmp_path / "run", nobody)
+        execute.execute_plan(good, places, tmp_path / "run", nobody, machinery=Begins())
     assert sorted(compiled) == ["guest-probe.c", "memory-blocks.c", "sparse-map.c"]
 
 

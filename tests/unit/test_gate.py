@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lxml import etree
-from played import PROGRESS, Trials, places
+from played import PROGRESS, Played, places
 from synthetic_run import write_run
 from test_execute import plan
 
@@ -407,10 +407,10 @@ def test_bad_words_are_told_before_anything_runs(
         assert said in capsys.readouterr().err
 
 
-def played(folder: Path, trials: Trials) -> tuple[Plan, Gate]:
+def played(folder: Path, trials: Played) -> tuple[Plan, Gate]:
     """A plan, and a gate of a run of it that was played: without figures, which is enough to fit or not."""
     planned = plan("  - wait: {time: 1s}\n")
-    execute_plan(planned, places(folder), folder / "first", PROGRESS)
+    execute_plan(planned, places(folder), folder / "first", PROGRESS, machinery=trials)
     trials.ran.clear()
     first = open_run(folder / "first")
     return planned, Gate(figures_of(first, summary.load(first)), "regression")
@@ -431,38 +431,47 @@ def test_exit_code_and_folder_say_what_the_gate_found(
     refused: str,
     code: int,
     tmp_path: Path,
-    trials: Trials,
+    trials: Played,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     planned, gate = played(tmp_path, trials)
     found = Outcome("first", "regression", 0.05, changes, refused)
     monkeypatch.setattr(Gate, "judge", lambda *_: found)
-    result = execute_plan(planned, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate)
+    result = execute_plan(
+        planned, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate, machinery=trials
+    )
     assert (result.exit_code, open_run(tmp_path / "second").meta["exit_code"]) == (code, code)
     assert read_outcome(tmp_path / "second") == found
 
 
-def test_a_baseline_that_does_not_fit_is_refused_before_anything_runs(tmp_path: Path, trials: Trials) -> None:
+def test_a_baseline_that_does_not_fit_is_refused_before_anything_runs(tmp_path: Path, trials: Played) -> None:
     _, gate = played(tmp_path, trials)
     other = plan("  - wait: {time: 2s}\n")
     with pytest.raises(BadInputError, match=r"steps of a: step 1\.wait\.time 1\.0 against 2\.0"):
-        execute_plan(other, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate)
+        execute_plan(other, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate, machinery=trials)
     assert trials.ran == []
     assert not (tmp_path / "second").exists()
     execute_plan(
-        other, places(tmp_path), tmp_path / "second", PROGRESS, gate=replace(gate, varies=("steps",))
+        other,
+        places(tmp_path),
+        tmp_path / "second",
+        PROGRESS,
+        gate=replace(gate, varies=("steps",)),
+        machinery=trials,
     )
     assert len(trials.ran) == 4
 
 
-def test_a_night_that_lost_a_trial_is_held_too_until_it_is_resumed(tmp_path: Path, trials: Trials) -> None:
+def test_a_night_that_lost_a_trial_is_held_too_until_it_is_resumed(tmp_path: Path, trials: Played) -> None:
     planned, gate = played(tmp_path, trials)
     trials.ends = {planned.trials[0].id: GuestLostError("gone")}
-    result = execute_plan(planned, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate)
+    result = execute_plan(
+        planned, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate, machinery=trials
+    )
     assert result.exit_code == 3
     assert read_outcome(tmp_path / "second") is not None
     trials.ends = {}
-    assert resume_run(tmp_path / "second", places(tmp_path), PROGRESS).exit_code == 0
+    assert resume_run(tmp_path / "second", places(tmp_path), PROGRESS, machinery=trials).exit_code == 0
     assert read_outcome(tmp_path / "second") is None, "what was said of less holds no more"
 
 

@@ -21,12 +21,14 @@ from orchestrator.guest.console import mirrored
 from orchestrator.host import labs
 from orchestrator.host import shell as shell_module
 from orchestrator.host.elsewhere import end_elsewhere, left_elsewhere, noted
+from orchestrator.host.machine import HostSetup
+from orchestrator.host.runtime import runtime_base
 from orchestrator.host.shell import HostLostError, HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget, own_target, user_target
+from orchestrator.host_kinds import host_kind
 from orchestrator.interrupts import stopped_by_signals
+from orchestrator.launch.host_settings import apply_host_settings
 from orchestrator.processes import boot_id, started_ticks
-from orchestrator.run.host_settings import apply_host_settings
-from orchestrator.scenario.model import HostSetup
 
 
 def test_files_are_read_the_same_from_near_and_far(shell: HostShell, tmp_path: Path) -> None:
@@ -328,10 +330,12 @@ def test_a_guest_behind_a_broken_connection_is_ended_by_another_or_told(
 
 
 def test_the_lab_is_the_one_whose_process_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labs, "runtime_base", lambda: tmp_path)
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path))
+    base = runtime_base()
+    base.mkdir()
     assert labs.find_lab() is None
     with pytest.raises(BadInputError, match="no lab is up") as missing:
-        labs.address("lab", tmp_path)
+        host_kind("lab").address(tmp_path)
     assert missing.value.hint == "orchestrator lab up"
     facts = {
         "pid": os.getpid(),
@@ -344,16 +348,16 @@ def test_the_lab_is_the_one_whose_process_lives(tmp_path: Path, monkeypatch: pyt
         "accel": "tcg",
         "facts": {},
     }
-    (tmp_path / "0123abcd").mkdir()
-    (tmp_path / "0123abcd" / "lab.json").write_text(json.dumps(facts))
-    (tmp_path / "4567abcd").mkdir()
-    (tmp_path / "4567abcd" / "lab.json").write_text(json.dumps({**facts, "started_ticks": 1, "port": 6}))
+    (base / "0123abcd").mkdir()
+    (base / "0123abcd" / "lab.json").write_text(json.dumps(facts))
+    (base / "4567abcd").mkdir()
+    (base / "4567abcd" / "lab.json").write_text(json.dumps({**facts, "started_ticks": 1, "port": 6}))
     lab = labs.find_lab()
     assert lab is not None
     assert lab.port == 5
     assert "root@127.0.0.1:5" in lab.uri
-    found = labs.address("lab", tmp_path)
+    found = host_kind("lab").address(tmp_path)
     assert isinstance(found, SshTarget)
     assert found.port == 5
-    assert labs.address("local", tmp_path) is None
-    assert labs.address("qemu:///system", tmp_path) == "qemu:///system"
+    assert host_kind("local").address(tmp_path) is None
+    assert host_kind("qemu:///system").address(tmp_path) == "qemu:///system"

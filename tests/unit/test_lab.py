@@ -35,7 +35,7 @@ def test_two_that_are_started_at_once_do_not_both_come_up(
     keeper.chmod(0o755)
     monkeypatch.setattr(lab.sys, "executable", str(keeper))
     monkeypatch.setattr(lab, "UP_SECONDS", 2.0)
-    monkeypatch.setattr(labs, "runtime_base", lambda: tmp_path / "nothing")
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path / "nothing"))
     log, errors = tmp_path / "lab.log", []
 
     def start() -> None:
@@ -62,8 +62,9 @@ def test_one_that_has_just_ended_has_ended() -> None:
 
 
 def test_a_folder_of_somebody_else_has_no_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labs, "runtime_base", lambda: tmp_path)
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path))
     assert labs.find_lab() is None
+    (tmp_path / f"orchestrator-{os.geteuid() + 1}").mkdir()
     monkeypatch.setattr(runtime.os, "getuid", lambda: os.geteuid() + 1)
     with pytest.raises(InfrastructureError, match="somebody else"):
         labs.find_lab()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import BadInputError
-from orchestrator.host.machine import Machine
-from orchestrator.scenario.model import HostSetup, Setup
+from orchestrator.host.machine import HostSetup, Machine
+from orchestrator.scenario.model import Setup
 from orchestrator.store import Run
 from orchestrator.verdict import Gate, RunFigures, compare_runs, figures_of, read_baseline
 from orchestrator.verdict.figures import planned_figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,24 +12,43 @@ import pytest
 
 from orchestrator.errors import GuestPanicError
 from orchestrator.guest import boot
-from orchestrator.run import nested
+from orchestrator.launch.guests import Guests
+from orchestrator.launch.nested import NestedHosts
 
 
-@pytest.mark.parametrize("start", ["cold", "warm"])
-def test_the_console_of_a_host_that_does_not_come_up_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
-) -> None:
-    def booted(*_: object, console_log: Path | None = None, **__: object) -> object:
+class Panics(Guests):
+    """Guests that print that they panicked, and do not come up."""
+
+    def booted(self, *_: object, console_log: Path | None = None, **__: object) -> Any:
         if console_log:
             console_log.write_text("Kernel panic")
         raise GuestPanicError("the guest's kernel panicked")
 
-    monkeypatch.setattr(nested, "booted", booted)
-    monkeypatch.setattr(nested, "nested_spec", lambda *_: None)
+    def restored(self, *_: object, **__: object) -> Any:
+        raise AssertionError("nothing was saved")
+
+    def adopted(self, *_: object, **__: object) -> Any:
+        raise AssertionError("its host is not there")
+
+    def apply_playbook(self, *_: object, **__: object) -> None:
+        raise AssertionError("it is not there")
+
+
+@pytest.mark.parametrize("start", ["cold", "warm"])
+def test_the_console_of_a_host_that_does_not_come_up_is_kept(tmp_path: Path, start: str) -> None:
     state: Any = SimpleNamespace(disk=tmp_path / "disk")
-    hosts = SimpleNamespace(image=SimpleNamespace(boot_files=str), accel="tcg", definition=None)
+    parts: Any = {"image": SimpleNamespace(boot_files=str), "accel": "tcg", "definition": None}
+
+    @dataclass(frozen=True)
+    class WithoutSpec(NestedHosts):
+        def spec(self, *_: object) -> Any:
+            return None
+
+    hosts = WithoutSpec(**parts)
     progress = SimpleNamespace(step=lambda *_: None)
-    lab = SimpleNamespace(nested=hosts, host=None, keys=None, runtime=tmp_path, progress=progress)
+    lab = SimpleNamespace(
+        starts=hosts, host=None, keys=None, runtime=tmp_path, progress=progress, guests=Panics()
+    )
     with ExitStack() as stack:
         begin: Any = SimpleNamespace(
             plan=SimpleNamespace(start=start, steps=(), host_kernel="7.3", host_machine=None),
@@ -39,7 +59,7 @@ def test_the_console_of_a_host_that_does_not_come_up_is_kept(
             from_state=lambda _, make, **__: make(state),
         )
         with pytest.raises(GuestPanicError):
-            nested.nested_guest(begin)
+            hosts.guest(begin)
     assert (tmp_path / "host-console.log").read_text() == "Kernel panic"
 
 

@@ -18,7 +18,8 @@ from orchestrator.host.qemu_process import PageState, Segment
 from orchestrator.observation import NO_SECOND_LEVEL, Observation, Origin, Reading
 from orchestrator.probes import PROBES, HostView
 from orchestrator.probes import host_pagemap as pagemap_module
-from orchestrator.probes.base import is_count, kib_lines
+from orchestrator.probes.base import is_count
+from orchestrator.procfs import kib_lines
 
 GOLDEN = Path(__file__).with_name("golden")
 STATUS = (

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from played import FACTS, PROGRESS, Trials, places
+from played import PROGRESS, SPEC, Played, places
 from test_execute import plan
 
 from orchestrator.errors import (
@@ -17,19 +15,16 @@ from orchestrator.errors import (
     GuestLostError,
     GuestPanicError,
     InfrastructureError,
-    OrchestratorError,
 )
-from orchestrator.guest.states import GuestSpec, SavedState
-from orchestrator.plan import TrialPlan
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.run.side_by_side import Ended, Task
-from orchestrator.store import TrialWriter, open_run
+from orchestrator.store import open_run
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, trials: Trials) -> None:
+def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, trials: Played) -> None:
     planned = plan("  - wait: {time: 1s}\n")
     ids = [trial.id for trial in planned.trials]
     trials.ends = {
@@ -38,10 +33,10 @@ def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, tria
         ids[2]: KeyboardInterrupt(),
     }
     with pytest.raises(KeyboardInterrupt):
-        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
+        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, machinery=trials)
     assert trials.ran == ids[:3]
     trials.ran, trials.ends = [], {}
-    result = resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+    result = resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
     assert trials.ran == [ids[0], ids[2], ids[3]]
     run = open_run(tmp_path / "run")
     outcomes = {trial.id: trial.outcome for trial in run.trials}
@@ -53,124 +48,109 @@ def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, tria
     assert run.meta["status"] == "completed"
     assert len(run.meta["resumed_at"]) == 1
     with pytest.raises(BadInputError, match="is whole"):
-        resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+        resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
 
 
-def test_what_sets_a_host_that_trials_share_runs_in_turn(
-    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_sets_a_host_that_trials_share_runs_in_turn(tmp_path: Path, trials: Played) -> None:
     started: list[str] = []
 
-    def side_by_side(_: object, tasks: Sequence[Task]) -> Iterator[Ended]:
+    def side_by_side(tasks: Sequence[Task]) -> Iterator[Ended]:
         started.extend(one.name for one in tasks)
         yield from ()
 
-    monkeypatch.setattr(execute.SideBySide, "run", side_by_side)
+    trials.side_by_side = side_by_side
     ignored = plan("  - wait: {time: 1s}\ntimes: ignored\n")
-    execute_plan(ignored, places(tmp_path), tmp_path / "together", PROGRESS)
+    execute_plan(ignored, places(tmp_path), tmp_path / "together", PROGRESS, machinery=trials)
     assert started == [trial.id for trial in ignored.trials]
     started.clear()
     sets = plan("  - wait: {time: 1s}\ntimes: ignored\nhost_setup: {thp: never}\n")
-    execute_plan(sets, places(tmp_path), tmp_path / "in-turn", PROGRESS)
+    execute_plan(sets, places(tmp_path), tmp_path / "in-turn", PROGRESS, machinery=trials)
     assert started == []
     assert trials.ran == [trial.id for trial in sets.trials]
 
 
-def test_boots_that_the_cache_lacks_are_made_first_each_once(
-    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_boots_that_the_cache_lacks_are_made_first_each_once(tmp_path: Path, trials: Played) -> None:
     made: list[str] = []
-    spec = GuestSpec("debian-13", "i", "6.12", "k", "<domain/>", (), "tcg", "a CPU", ())
-    cached = {1}
+    trials.embedded = True  # they start warm
+    trials.states = {1}
 
-    def side_by_side(_: object, tasks: Sequence[Task]) -> Iterator[Ended]:
+    def side_by_side(tasks: Sequence[Task]) -> Iterator[Ended]:
         assert trials.ran == [], "boots come first"
         for task in tasks:
             made.append(task.boot)
             failed = InfrastructureError("it did not boot") if task.plan.boot == 3 else None
             yield Ended(task.name, "failed" if failed else "completed", failed, 1.0)
 
-    monkeypatch.setattr(execute.SideBySide, "run", side_by_side)
-    monkeypatch.setattr(execute, "starts_warm", lambda *_: True)
-    monkeypatch.setattr(execute, "state_spec", lambda planned, _: replace(spec, boot=planned.boot))
-    monkeypatch.setattr(
-        execute, "find_state", lambda _, wanted: SavedState(tmp_path) if wanted.boot in cached else None
-    )
+    trials.side_by_side = side_by_side
     planned = plan("  - wait: {time: 1s}\n")  # twins: boots 1 and 2, 3 and 4
-    result = execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
-    assert sorted(made) == [f"debian-13-{spec.guest_key}.{boot}" for boot in (2, 3, 4)]
+    result = execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, machinery=trials)
+    assert sorted(made) == [f"debian-13-{SPEC.guest_key}.{boot}" for boot in (2, 3, 4)]
     assert len(trials.ran) == len(planned.trials), "a boot that failed is tried again by its trials"
     assert result.errors == ()
     made.clear()
-    cached |= {2, 3}
-    execute_plan(planned, places(tmp_path), tmp_path / "again", PROGRESS)
+    trials.states |= {2, 3}
+    execute_plan(planned, places(tmp_path), tmp_path / "again", PROGRESS, machinery=trials)
     assert made == [], "one alone is made by its trial"
 
 
 def test_figures_of_a_trial_that_was_lost_again_are_the_new_ones(
-    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trials: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = plan("  - wait: {time: 1s}\n")
     last = planned.trials[-1].id
     trials.ends = {last: GuestLostError("gone")}
-    execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
+    execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, machinery=trials)
     summarised: list[str] = []
     summarise = execute.summarise_trial
     monkeypatch.setattr(
         execute, "summarise_trial", lambda run, one: summarised.append(one.id) or summarise(run, one)
     )
-    resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+    resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
     assert set(summarised) == {last}
 
 
-def test_another_machine_does_not_go_on(
-    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_machine_does_not_go_on(tmp_path: Path, trials: Played) -> None:
     planned = plan("  - wait: {time: 1s}\n")
     trials.ends = {planned.trials[1].id: KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
-        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
-    monkeypatch.setattr(execute, "guest_facts", lambda *_: {**FACTS, "accel": "kvm"})
+        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, machinery=trials)
+    trials.accel = "kvm"
     with pytest.raises(BadInputError, match="another accel: tcg"):
-        resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+        resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
 
 
-def test_a_nested_run_is_compared_by_its_nested_hosts(
-    tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_nested_run_is_compared_by_its_nested_hosts(tmp_path: Path, trials: Played) -> None:
     of_nested_hosts = {"qemu": "10.0.13"}
-    of_this_machine = {"hypervisor": {"qemu": "9.2.0"}}
-    facts = {"accel": "kvm", "image": {"key": "k"}}
-    monkeypatch.setattr(execute, "guest_facts", lambda *_: facts)
-    monkeypatch.setattr(execute, "host_facts", lambda *_: of_this_machine)
-    play = trials.run
-
-    def run(planned: TrialPlan, lab: Any, writer: TrialWriter) -> OrchestratorError | None:
-        lab.learn({"hypervisor": of_nested_hosts})
-        return play(planned, lab, writer)
-
-    monkeypatch.setattr(execute, "run_trial", run)
+    trials.accel, trials.host_facts = "kvm", {}
+    trials.learned = {"hypervisor": of_nested_hosts}
     planned = plan("  - wait: {time: 1s}\n")
     trials.ends = {planned.trials[1].id: KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
-        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, connect="nested")
+        execute_plan(
+            planned, places(tmp_path), tmp_path / "run", PROGRESS, connect="nested", machinery=trials
+        )
     assert open_run(tmp_path / "run").meta["hypervisor"] == of_nested_hosts
     trials.ends = {}
-    assert resume_run(tmp_path / "run", places(tmp_path), PROGRESS, connect="nested").errors == ()
+    assert (
+        resume_run(tmp_path / "run", places(tmp_path), PROGRESS, connect="nested", machinery=trials).errors
+        == ()
+    )
 
 
-def test_a_nested_host_is_no_place_for_software_emulation(tmp_path: Path, trials: Trials) -> None:
+def test_a_nested_host_is_no_place_for_software_emulation(tmp_path: Path, trials: Played) -> None:
     planned = plan("  - wait: {time: 1s}\n").model_copy(update={"accel": "tcg"})
     with pytest.raises(BadInputError, match="nested host runs its guests by KVM"):
-        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, connect="nested")
+        execute_plan(
+            planned, places(tmp_path), tmp_path / "run", PROGRESS, connect="nested", machinery=trials
+        )
     assert not (tmp_path / "run").exists()
     assert trials.ran == []
 
 
-def test_a_run_that_goes_on_is_left_alone(tmp_path: Path, trials: Trials) -> None:
+def test_a_run_that_goes_on_is_left_alone(tmp_path: Path, trials: Played) -> None:
     planned = plan("  - wait: {time: 1s}\n")
-    execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
+    execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, machinery=trials)
     meta = tmp_path / "run" / "meta.json"
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "status": "running"}))
     with pytest.raises(BadInputError, match="may still be going on"):
-        resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
+        resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)

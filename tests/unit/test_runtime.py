@@ -43,9 +43,9 @@ with runtime.runtime_folder(Path("results/r1")) as folder:
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    base = tmp_path / "base"
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path))
+    base = runtime.runtime_base()
     base.mkdir()
-    monkeypatch.setattr(runtime, "runtime_base", lambda: base)
     monkeypatch.setattr(runtime, "END_SECONDS", 2.0)
     return base
 
@@ -242,8 +242,8 @@ def test_a_folder_that_goes_while_we_look_is_no_fault(base: Path, monkeypatch: p
 
 def test_a_base_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setattr(runtime, "runtime_base", lambda: tmp_path / "link")
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path))
+    runtime.runtime_base().symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InfrastructureError, match="belongs to somebody else"), runtime_folder(Path("r")):
         pytest.fail("it was taken")
     with pytest.raises(InfrastructureError, match="belongs to somebody else"):
@@ -329,10 +329,10 @@ def test_a_process_that_is_anothers_does_not_keep_the_rest(
     began = started_ticks(child.pid)
     assert began is not None
 
-    def deny(process: psutil.Process) -> None:
-        raise psutil.AccessDenied(process.pid)
+    def deny(*_: object) -> None:
+        raise PermissionError
 
-    monkeypatch.setattr(psutil.Process, "terminate", deny)
+    monkeypatch.setattr(signal, "pidfd_send_signal", deny)
     end((Process(child.pid, began, "passt"),))
     assert child.poll() is None
 

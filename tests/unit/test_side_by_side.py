@@ -14,15 +14,16 @@ from typing import Any
 import psutil
 import pytest
 from fakes import host_with, trial_plan
+from played import Played
 from test_execute import plan as steps_plan
 
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.host.shell import HostShell
+from orchestrator.launch.places import Places
 from orchestrator.plan import TrialPlan
 from orchestrator.run import worker
 from orchestrator.run.budget import Budget
-from orchestrator.run.places import Places
 from orchestrator.run.side_by_side import Ended, SideBySide, Task
 
 ROOT = Path(__file__).parents[2]
@@ -193,18 +194,16 @@ def test_what_a_killed_run_had_started_ends_by_itself(tmp_path: Path) -> None:
     assert "interrupted" in events.read_text()
 
 
-def test_a_worker_whose_run_is_gone_already_starts_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[str] = []
-    monkeypatch.setattr(worker.Job, "of", lambda *_: None)
-    monkeypatch.setattr(worker, "runtime_folder", lambda _: begun.append("runtime folder"))
+def test_a_worker_whose_run_is_gone_already_starts_nothing(tmp_path: Path, trials: Played) -> None:
     planned = steps_plan("  - wait: {time: 1s}\n")
     (tmp_path / "plan.json").write_text(planned.to_json())
-    trial = planned.trials[0].id
+    trial, other = (one.id for one in planned.trials[:2])
     words = [str(tmp_path), trial, str(ROOT / "guests"), "tcg", "", str(os.getpid()), ""]  # not our parent
-    assert worker.main(words) == 130
-    assert not begun
+    assert worker.main(words, trials) == 130
+    assert (trials.ran, trials.begun) == ([], [])
+    words[1], words[5] = other, str(os.getppid())
+    assert worker.main(words, trials) == 0
+    assert trials.ran == [other]
 
 
 def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> None:

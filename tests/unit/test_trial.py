@@ -6,8 +6,8 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,12 +26,13 @@ from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
 from orchestrator.guest.setup import SETTINGS
 from orchestrator.host.shell import HostShell
+from orchestrator.launch.guests import Guests
+from orchestrator.launch.places import Places
+from orchestrator.launch.start import Lab, SharedHost
 from orchestrator.observation import Reading
 from orchestrator.plan import TrialPlan
 from orchestrator.probes import HostView, Probe
-from orchestrator.run import sampling, start
-from orchestrator.run.places import Places
-from orchestrator.run.start import Lab, guest_programs
+from orchestrator.run import sampling
 from orchestrator.run.trial import run_trial
 from orchestrator.store import SCHEMA_VERSION, Run, TrialFolder, TrialWriter, read_events, read_observations
 from orchestrator.store.reader import PlannedTrial
@@ -78,7 +79,7 @@ class Watching:
     def trial_done(self, trial_id: str, outcome: str, seconds: float) -> None: ...
 
 
-class Stage:
+class Stage(Guests):
     """One trial whose guest is played; `console` is what the guest prints when it is booted."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,15 +97,13 @@ class Stage:
         self.shell = FakeShell()
         self.host_shell = HostShell()
         self.calls: list[str] = []
-        monkeypatch.setattr(start, "booted", self.booted)
-        monkeypatch.setattr(start, "apply_playbook", self.apply)
-        monkeypatch.setattr(start, "build_program", lambda source, cache, linkage="static": source)
         monkeypatch.setattr(sampling, "PROBES", [("one", One)])
 
     @contextmanager
     def booted(
-        self, *_: object, scratch: Path, console_log: Path, kernel_args: str, **__: object
+        self, *_: object, scratch: Path, console_log: Path | None = None, kernel_args: str = "", **__: object
     ) -> Iterator[Guest]:
+        assert console_log
         scratch.mkdir(parents=True)
         self.kernel_args = kernel_args
         if self.boot_error:
@@ -118,7 +117,16 @@ class Stage:
         finally:
             self.ended = True
 
-    def apply(self, playbook: Path, variables: dict[str, Any], *_: object, check: object) -> None:
+    def restored(self, *_: object, **__: object) -> AbstractContextManager[Guest]:
+        raise AssertionError("nothing was saved")
+
+    def adopted(self, *_: object, **__: object) -> AbstractContextManager[Guest]:
+        raise AssertionError("its host is no guest")
+
+    def apply_playbook(
+        self, playbook: Path, variables: dict[str, Any], *_: object, check: Callable[[], None]
+    ) -> None:
+        check()
         assert playbook.is_file()
         with tarfile.open(variables["programs"]) as tar:
             assert all(member.mode == 0o755 for member in tar)
@@ -133,10 +141,11 @@ class Stage:
         host: Any = SimpleNamespace(
             embedded=True, shell=self.host_shell, wait_for_ends=lambda: self.calls.append("wait")
         )
-        programs = guest_programs({}, places)
-        lab: Any = (host, image, None, places, "tcg", None, self.folder / "runtime", self.watching, programs)
+        programs = {source.stem: source for source in (ROOT / "guests" / "programs").iterdir()}
+        shared = (host, image, None, places, "tcg", None, self.folder / "runtime", self.watching, programs)
+        lab: Any = (*shared, SharedHost())
         writer = TrialWriter(self.folder / "arm-01", "arm-01")
-        return run_trial(self.plan(*steps, **changes), Lab(*lab), writer)
+        return run_trial(self.plan(*steps, **changes), Lab(*lab, guests=self), writer)
 
     @property
     def events(self) -> list[Any]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from orchestrator.errors import InfrastructureError
+from orchestrator.host.machine import HostSetup
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
-from orchestrator.scenario.model import HostSetup
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 

@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
-from orchestrator.guest.boot import Guest, booted, restored
+from orchestrator.guest.boot import Guest
 from orchestrator.guest.build import GUEST_ADDRESS
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.image import Image
 from orchestrator.guest.keys import SshKeys
-from orchestrator.guest.programs import build_program
-from orchestrator.guest.setup import apply_playbook
 from orchestrator.guest.states import GuestSpec, SavedState, hash_files, start_from_state
 from orchestrator.host.cpu import cpu_model
 from orchestrator.host.domain_xml import DomainFiles, domain_xml
 from orchestrator.host.libvirt_host import LibvirtHost
-from orchestrator.host.machine import Machine
-from orchestrator.plan import PlannedStep, TrialPlan
-from orchestrator.run.places import GUEST_PROBE, PLAYBOOK, Places
-from orchestrator.run.progress import Progress
+from orchestrator.host.machine import HostSetup, Machine
+from orchestrator.launch.guests import Guests, QemuGuests
+from orchestrator.launch.host_settings import apply_host_settings
+from orchestrator.launch.places import PLAYBOOK, Places
+from orchestrator.launch.progress import Progress
 from orchestrator.store import TrialWriter
-from orchestrator.workloads import WorkloadDriver, load_workload
 
 # Boot goes on behind the first shell: what is still to come then is waited for, before it is saved.
 QUIET_SECONDS = 120.0
@@ -37,20 +36,78 @@ QUIET_SECONDS = 120.0
 Started = TypeVar("Started")
 
 
-@dataclass(frozen=True)
-class NestedHosts:
-    """What nested hosts are made of: guests of this machine. `accel` is what they themselves run under."""
+class PlannedTrial(Protocol):
+    """What a trial's plan says of its guest, and of the host if that is a guest as well."""
 
-    image: Image
-    definition: GuestDefinition
-    accel: str
+    @property
+    def id(self) -> str:
+        """Unique in the run."""
+
+    @property
+    def steps(self) -> Sized:
+        """What is done with the guest."""
+
+    @property
+    def start(self) -> str:
+        """`warm` or `cold`."""
+
+    @property
+    def guest(self) -> str:
+        """Its definition."""
+
+    @property
+    def kernel(self) -> str:
+        """As `Image.boot_files` takes it."""
+
+    @property
+    def kernel_args(self) -> str:
+        """Words for the kernel's command line."""
+
+    @property
+    def boot(self) -> int:
+        """Which boot the trial starts from."""
+
+    @property
+    def machine(self) -> Machine:
+        """Its devices."""
+
+    @property
+    def host_kernel(self) -> str:
+        """Kernel of a host that is a guest."""
+
+    @property
+    def host_machine(self) -> Machine:
+        """Devices of a host that is a guest."""
+
+    @property
+    def host_setup(self) -> HostSetup:
+        """What is set on the host."""
+
+
+class Starts(ABC):
+    """How trials come by their guests on an open host. What is started goes on the stack of `begin`."""
+
+    own_host: ClassVar[bool] = False
+    """Whether a trial's host is there only in the trial: nothing can be read of it before."""
+
+    @abstractmethod
+    def guest(self, begin: Begin) -> Guest:
+        """The trial's guest, which has booted and been set up. Raises GuestError and InfrastructureError."""
+
+    @abstractmethod
+    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+        """What decides which saved state the trial starts from."""
+
+    @abstractmethod
+    def make(self, begin: Begin, state: SavedState) -> None:
+        """Make that state."""
 
 
 @dataclass(frozen=True)
 class Lab:
     """What trials of a run share. `programs` are installed in every guest of the run: name -> file.
 
-    With `nested`, each trial has a host of its own, and `host` is where that one runs.
+    `host` is where this process starts guests, `accel` what guests of trials run under.
     """
 
     host: LibvirtHost
@@ -62,9 +119,10 @@ class Lab:
     runtime: Path
     progress: Progress
     programs: Mapping[str, Path]
-    nested: NestedHosts | None = None
+    starts: Starts
     learn: Callable[[Mapping[str, object]], None] = lambda _: None
     """Takes what is learned of the host once there is one: for meta.json."""
+    guests: Guests = field(default_factory=QemuGuests)
 
 
 @contextmanager
@@ -82,7 +140,7 @@ def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int], **facts: ob
 class Begin:
     """What it takes to begin a trial. What is started goes on `stack`."""
 
-    plan: TrialPlan
+    plan: PlannedTrial
     lab: Lab
     writer: TrialWriter
     scratch: Path
@@ -105,7 +163,7 @@ class Begin:
             spec,
             make=lambda state: self.make(spec, state),
             restore=lambda state: self.stack.enter_context(
-                restored(
+                self.lab.guests.restored(
                     self.lab.host,
                     state,
                     self.lab.keys,
@@ -179,7 +237,7 @@ class Begin:
         with ExitStack() as stack:
             with phase(self.writer, "boot", self.now_ns):
                 guest = stack.enter_context(
-                    booted(
+                    lab.guests.booted(
                         host,
                         lab.image,
                         lab.image.boot_files(plan.kernel),
@@ -189,7 +247,6 @@ class Begin:
                         accel=lab.accel,
                         definition=lab.definition,
                         scratch=scratch,
-                        progress=lambda _: None,
                         console_log=console_log,
                         disk=disk,
                         kernel_args=plan.kernel_args,
@@ -198,7 +255,7 @@ class Begin:
                 )
             lab.progress.step("set up", 0, len(plan.steps))
             with phase(self.writer, "set up", self.now_ns), guest.telling():
-                install(guest, lab.programs, lab.places.playbooks, scratch / "s", check=guest.must_live)
+                install(guest, lab, scratch / "s")
             yield guest
 
 
@@ -219,7 +276,7 @@ class Bootable:
     boot: int = 1
 
     @classmethod
-    def of(cls, plan: TrialPlan) -> Bootable:
+    def of(cls, plan: PlannedTrial) -> Bootable:
         """The guest of a trial."""
         return cls(plan.guest, plan.kernel, plan.machine, plan.kernel_args, plan.boot)
 
@@ -251,44 +308,15 @@ def guest_spec(wanted: Bootable, lab: Lab) -> GuestSpec:
     )
 
 
-def planned_workloads(steps: Iterable[PlannedStep], places: Places) -> dict[str, WorkloadDriver]:
-    """The workloads that steps name, with their settings. Raises BadInputError for a bad one."""
-    found: dict[str, WorkloadDriver] = {}
-    for step in steps:
-        name = step.params.get("workload")
-        if isinstance(name, str):
-            settings = step.params.get("set")
-            driver = load_workload(places.workloads / name, settings if isinstance(settings, dict) else None)
-            found.setdefault(name, driver)
-    return found
-
-
-def guest_programs(workloads: Mapping[str, WorkloadDriver], places: Places) -> dict[str, Path]:
-    """What is to be installed in a guest, compiled where it is C: name -> program. Compiles nothing twice."""
-    folder = (places.guests / GUEST_PROBE).parent
-    programs = {source.stem: build_program(source, places.cache) for source in sorted(folder.glob("*.c"))}
-    programs |= {script.stem: script for script in sorted(folder.glob("*.sh"))}
-    for name, driver in workloads.items():
-        if driver.program:
-            source = places.workloads / name / driver.program
-            compiled = source.suffix == ".c"
-            programs[source.stem] = (
-                build_program(source, places.cache, driver.linkage) if compiled else source
-            )
-    return programs
-
-
-def install(
-    guest: Guest, programs: Mapping[str, Path], playbooks: Path, scratch: Path, *, check: Callable[[], None]
-) -> None:
+def install(guest: Guest, lab: Lab, scratch: Path) -> None:
     """Run the playbook, which installs the programs. `scratch` is a folder to be made."""
     scratch.mkdir(parents=True)
     archive = scratch / "programs.tar"
     with tarfile.open(archive, "w") as tar:
-        for name, program in programs.items():
+        for name, program in lab.programs.items():
             tar.add(program, name, filter=_for_the_guest)
-    variables = {"programs": str(archive)}
-    apply_playbook(playbooks / PLAYBOOK, variables, guest.shell, guest.keys, scratch / "a", check=check)
+    playbook, variables = lab.places.playbooks / PLAYBOOK, {"programs": str(archive)}
+    lab.guests.apply_playbook(playbook, variables, guest, scratch / "a", check=guest.must_live)
 
 
 def _for_the_guest(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -296,3 +324,23 @@ def _for_the_guest(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uname = member.gname = "root"
     member.mode = 0o755
     return member
+
+
+class SharedHost(Starts):
+    """Guests of trials that are this host's own: on it come those of one trial after another, or at once."""
+
+    def guest(self, begin: Begin) -> Guest:
+        begin.stack.enter_context(apply_host_settings(begin.lab.host.shell, begin.plan.host_setup))
+        return begin.warm() if starts_warm(begin.plan, begin.lab) else begin.cold()
+
+    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+        return guest_spec(Bootable.of(plan), lab)
+
+    def make(self, begin: Begin, state: SavedState) -> None:
+        begin.make(self.spec(begin.plan, begin.lab), state)
+
+
+def starts_warm(plan: PlannedTrial, lab: Lab) -> bool:
+    """Whether a trial starts from a saved state."""
+    # The names of other people's domains on a libvirt that is shared would clash with that of a state.
+    return plan.start == "warm" and lab.host.embedded

@@ -1,0 +1,1 @@
+"""How a trial comes by its guest, on a host that is open: booted, or from a saved state."""

@@ -1,0 +1,31 @@
+"""What meta.json says of the host of the guests."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.host.accel import second_level
+from orchestrator.host.libvirt_host import LibvirtHost
+from orchestrator.launch.host_settings import THP
+from orchestrator.procfs import kib_lines, of_first_processor, processors
+
+
+def host_facts(host: LibvirtHost) -> dict[str, object]:
+    """What is known of the host of the guests: its translation, versions, kernel, processor, memory."""
+    shell = host.shell
+    cpuinfo = shell.text("/proc/cpuinfo")
+    # "always [madvise] never"; a kernel without CONFIG_TRANSPARENT_HUGEPAGE has no such file.
+    thp = re.search(r"\[(\w+)\]", shell.texts(THP).get(THP, "[none]"))
+    return {
+        "second_level": second_level(shell),
+        "libvirt_uri": host.uri.partition("?")[0],
+        "hypervisor": host.versions,
+        "host": {
+            "name": shell.name,
+            "kernel": shell.text("/proc/sys/kernel/osrelease").strip(),
+            "cpu": of_first_processor(cpuinfo, "model name"),
+            "cpus": processors(cpuinfo) or None,
+            "memory_bytes": kib_lines(shell.text("/proc/meminfo")).get("MemTotal"),
+            "thp": thp[1] if thp else "",
+        },
+    }

@@ -1,0 +1,166 @@
+"""A trial on a nested host: a guest of this machine that is a KVM host, and the trial's guest within it.
+
+A saved state is that of the host, with the guest in it: both go on from the same instant. The guest is
+suspended while the host is saved, for QEMU refuses to load a vCPU that was saved, emulated, in guest mode
+(cpu_post_load(), target/i386/machine.c). What a host does with a guest's memory depends on what is set when
+that one boots, so this is part of the state.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Self
+
+from orchestrator.guest.boot import Guest
+from orchestrator.guest.definition import GuestDefinition, load_definition
+from orchestrator.guest.image import Image, ensure_image
+from orchestrator.guest.keys import SshKeys
+from orchestrator.guest.states import GuestSpec, SavedState
+from orchestrator.host.accel import choose
+from orchestrator.host.kvm_host import KVM_HOST, NESTED_KERNEL
+from orchestrator.host.libvirt_host import LibvirtHost, open_host
+from orchestrator.host.ssh import own_target
+from orchestrator.launch.host_facts import host_facts
+from orchestrator.launch.host_settings import apply_host_settings
+from orchestrator.launch.places import Places
+from orchestrator.launch.start import Begin, Bootable, Lab, PlannedTrial, Starts, guest_spec, install, quieten
+
+NAME = "guest"  # of the trial's guest on its host
+_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class NestedHosts(Starts):
+    """What nested hosts are made of: guests of this machine. `accel` is what they themselves run under."""
+
+    own_host: ClassVar[bool] = True
+
+    image: Image
+    definition: GuestDefinition
+    accel: str
+
+    @classmethod
+    def of(cls, places: Places, keys: SshKeys, note: Callable[[str], None]) -> Self:
+        """As guests/kvm-host.yaml has them. Builds the image if it is not there."""
+        definition = load_definition(places.guests / f"{KVM_HOST}.yaml")
+        image = ensure_image(definition, keys, places.cache, progress=note)
+        # Seen from outside it is a guest like any other.
+        return cls(image, definition, choose("auto", image.kernel_to_try(NESTED_KERNEL), places.cache).name)
+
+    def guest(self, begin: Begin) -> Guest:
+        guest, host = self._cold(begin) if begin.plan.start == "cold" else self._warm(begin)
+        begin.lab.learn({**host_facts(host), "host_kernel_asked": begin.plan.host_kernel})
+        return guest
+
+    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+        """That of the host, with all that the guest in it is made of."""
+        host = Bootable(self.definition.name, plan.host_kernel, plan.host_machine, boot=plan.boot)
+        spec = guest_spec(host, replace(lab, image=self.image, definition=self.definition, accel=self.accel))
+        inner = guest_spec(Bootable.of(plan), lab)
+        return replace(
+            spec,
+            installed=(
+                *spec.installed,
+                ("suspended guest", inner.guest_key),
+                ("host", plan.host_setup.model_dump_json()),
+            ),
+        )
+
+    def make(self, begin: Begin, state: SavedState) -> None:
+        """Boot a host and a guest in it, and save the host."""
+        scratch = begin.lab.runtime / "state"
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            scratch.mkdir(mode=0o711)
+            outer = self._boot(begin, scratch / "host", state.disk, stack)
+            with ExitStack() as connected:
+                host = _connect(begin, outer, scratch, connected)
+                guest = connected.enter_context(
+                    begin.set_up(host, NAME, scratch / "guest", begin.writer.console_log, keep=True)
+                )
+                quieten(guest)
+                guest.shell.close()
+                guest.domain.suspend()
+            # Nobody is connected any more: a connection that is saved would linger in what is restored.
+            begin.save(outer, state)
+            shutil.copyfile(begin.writer.host_console_log, state.console_log)
+
+    def _cold(self, begin: Begin) -> tuple[Guest, LibvirtHost]:
+        scratch = begin.scratch / "host"
+        begin.scratch.mkdir(mode=0o711, parents=True)
+        outer = self._boot(begin, scratch, scratch / "disk.qcow2", begin.stack)
+        host = _connect(begin, outer, begin.scratch, begin.stack)
+        guest = begin.stack.enter_context(
+            begin.set_up(host, NAME, begin.scratch / "guest", begin.writer.console_log)
+        )
+        begin.writer.event("guest.start", begin.now_ns(), start="cold", state="")
+        return replace(guest, host=outer), host
+
+    def _warm(self, begin: Begin) -> tuple[Guest, LibvirtHost]:
+        return begin.from_state(
+            self.spec(begin.plan, begin.lab),
+            make=lambda state: self.make(begin, state),
+            restore=lambda state: _restore(begin, state),
+        )
+
+    def _boot(self, begin: Begin, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
+        plan, lab = begin.plan, begin.lab
+        lab.progress.step("boot the host", 0, len(plan.steps))
+        outer = stack.enter_context(
+            lab.guests.booted(
+                lab.host,
+                self.image,
+                self.image.boot_files(plan.host_kernel),
+                plan.host_machine,
+                lab.keys,
+                name=f"host-{lab.runtime.name}",
+                accel=self.accel,
+                definition=self.definition,
+                scratch=scratch,
+                # The trial's, also when a state is made: a host that does not come up is seen there.
+                console_log=begin.writer.host_console_log,
+                disk=disk,
+            )
+        )
+        with outer.telling():
+            quieten(outer)
+            install(outer, lab, scratch / "s")
+        return outer
+
+
+def _connect(begin: Begin, outer: Guest, scratch: Path, stack: ExitStack) -> LibvirtHost:
+    """The libvirt of a nested host, with what the trial sets there."""
+    target = own_target(outer.shell.port, outer.keys.client, outer.shell.known_hosts, scratch)
+    with outer.telling():
+        host = stack.enter_context(
+            open_host(replace(target, ours=True), begin.lab.runtime, begin.lab.places.cache)
+        )
+        stack.enter_context(apply_host_settings(host.shell, begin.plan.host_setup))
+    return host
+
+
+def _restore(begin: Begin, state: SavedState) -> tuple[Guest, LibvirtHost]:
+    lab, scratch = begin.lab, begin.scratch
+    outer = begin.stack.enter_context(
+        lab.guests.restored(
+            lab.host,
+            state,
+            lab.keys,
+            scratch=scratch,
+            console_log=begin.writer.host_console_log,
+        )
+    )
+    with outer.telling():
+        outer.shell.run(["date", "-s", f"@{time.time():.3f}"], seconds=_SECONDS)
+    host = _connect(begin, outer, scratch, begin.stack)
+    with outer.telling():
+        log = begin.writer.console_log
+        guest = begin.stack.enter_context(
+            lab.guests.adopted(host, NAME, lab.keys, scratch=scratch / "guest", console_log=log)
+        )
+    return replace(guest, host=outer), host
