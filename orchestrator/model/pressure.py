@@ -1,4 +1,4 @@
-"""Page tables of many guests under memory pressure: a replacement policy's own functions say which one goes.
+"""Page tables of many guests under memory pressure: a policy's own functions say which one goes.
 
 Like a replay (orchestrator.model.replay), with three differences: a table weighs as many bytes as the real
 ones that it stands for, what tables may take changes as other memory grows, and guests end. Whenever too much
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined, njit
-from orchestrator.model.replacement import Frees, Replacement
-from orchestrator.model.replacement.base import NOBODY
+from orchestrator.model.policies import Frees, OverTrace
+from orchestrator.model.policies.base import NOBODY
 from orchestrator.model.replay import Action
 from orchestrator.model.snapshot import I64, U8, U32, Bool
 from orchestrator.model.trace import Event, Trace
@@ -45,21 +46,25 @@ class Population:
     """Tables of all guests and what happens to them, tick by tick, as long as no guest is killed.
 
     Events of tick t are `first[t]` (ticks + 1,) and following in `trace`: those before `touches[t]` (ticks,)
-    let tables go, the others touch. Table i is of guest `owner[i]`, and stands for `weight[i]` bytes.
+    let tables go, the others touch. Table i stands for `weight[i]` bytes.
     """
 
     trace: Trace
     first: I64
     touches: I64
-    owner: I64
     weight: F64
+
+    @cached_property
+    def owner(self) -> I64:
+        """Number of the guest that each table is of: its memory cgroup."""
+        return np.zeros(self.trace.tables, np.int64) if self.trace.owner is None else self.trace.owner
 
 
 @dataclass(frozen=True)
 class Reclaim:
     """Which policy says what is taken, and what becomes of that."""
 
-    policy: Replacement
+    policy: OverTrace
     action: Action
     left_behind: float  # share of its size that a moved table still takes here, compressed
     room_bytes: float  # for tables that are moved
@@ -121,7 +126,7 @@ class Pressure:
         frees: bool,
         now: int | None = None,
     ) -> I64:
-        functions = self._reclaim.policy.functions
+        functions = self._reclaim.policy.functions_over(self._tables.trace)
         counts = np.zeros(COUNTERS, dtype=np.int64)
         arrays = (self._place, self._content, self._tables.weight, self._sums)
         limits = np.array(
