@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,11 +49,13 @@ class EveryOther(OverSnapshot, OverTrace, OverTree, name="every_other"):
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a policy whose file is in a folder of the package."""
     (tmp_path / "every_other.py").write_text(SOURCE)
+    POLICIES.names()  # those that there are, before they are copied
     monkeypatch.setattr(policies, "__path__", [*policies.__path__, str(tmp_path)])
     monkeypatch.setattr(POLICIES, "_loaded", False)
     monkeypatch.setattr(POLICIES, "_things", dict(POLICIES._things))
     yield "every_other"
     monkeypatch.undo()
+    del sys.modules[f"{policies.__name__}.every_other"]
 
 
 def said(capsys: pytest.CaptureFixture[str], *argv: str) -> str:

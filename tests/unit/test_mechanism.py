@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mechanism import Phase, TableHeap, Touched
 from synthetic import USER_DATA, USER_ZERO, Guest, entry
 

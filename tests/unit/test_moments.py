@@ -25,7 +25,10 @@ from orchestrator.store.snapshot_file import write_snapshot
 S = 10**9
 KIB = 1 << 10
 COUNTS = SecondLevelCounts(
-    tables=372, last_level=361, unlinked=42, empty=204, empty_all_levels=206, zero_page=210, lru=300, drop=361
+    tables=372,
+    last_level=361,
+    unlinked=42,
+    freed={"empty": 204, "empty_all_levels": 206, "zero_page": 210, "lru": 300, "drop": 361},
 )
 EMPTIED = (1480, 1490, 1500, 1530, 1540)  # KiB, in each trial
 

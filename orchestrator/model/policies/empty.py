@@ -1,8 +1,8 @@
 """Free what maps nothing: PT_RECLAIM (6375e95f381e, 6.14), at all times.
 
 As a reference count of a table's entries does: what unmaps the last one freezes the table, clears the
-entry in the PMD table above, and frees it. A touch that meets a frozen table comes again (`freeze_touches` of a replay
-counts that); tests/unit/mechanism.py has the steps one by one, and tries their orders.
+entry in the PMD table above, and frees it. A touch that meets a frozen table comes again (`freeze_touches`
+of a replay counts that); tests/unit/mechanism.py has the steps one by one, and tries their orders.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 User tables are charged to a memory cgroup (GFP_PGTABLE_USER), and wait on its list. Pressure visits the
 memory cgroups in turn (mem_cgroup_iter(), mm/memcontrol.c) and takes of each list in proportion to its
-length, as get_scan_count() in mm/vmscan.c does; within a list, chance picks. What is assumed of whose a table is:
+length, as get_scan_count() in mm/vmscan.c does; within a list, chance picks. Whose a table is, is assumed:
 
 - in a snapshot, and in a trace that was read from some: that each address space is a memory cgroup of its
   own, since page tables do not say which processes share one;
