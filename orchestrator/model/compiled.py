@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from orchestrator.model.jit import inlined
-from orchestrator.model.policies.base import NOBODY, Functions
+from orchestrator.model.policies.base import Functions
 from orchestrator.model.snapshot import U64
+
+NOBODY = -1  # a victim that there is not
 
 
 @inlined

@@ -16,10 +16,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.model.compiled import NOBODY
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined, njit
 from orchestrator.model.policies import Frees, OverTrace
-from orchestrator.model.policies.base import NOBODY
 from orchestrator.model.replay import Action
 from orchestrator.model.snapshot import I64, U8, U32, Bool
 from orchestrator.model.trace import Event, Trace

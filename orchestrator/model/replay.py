@@ -20,10 +20,10 @@ from typing import Any, Final
 import numpy as np
 
 from orchestrator.errors import BadInputError
+from orchestrator.model.compiled import NOBODY
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined, njit
 from orchestrator.model.policies import Frees, OverTrace
-from orchestrator.model.policies.base import NOBODY
 from orchestrator.model.snapshot import I64, U8, U32
 from orchestrator.model.trace import Event, Trace
 from orchestrator.units import PAGE_BYTES

@@ -43,7 +43,7 @@ class SecondLevelCounts:
         """Read back; None for what is none."""
         try:
             found = {str(name): int(value) for name, value in json.loads(text).items()}
-            counted = [found.pop(name) for name in _COUNTED]
+            tables, last_level, unlinked = (found.pop(name) for name in _COUNTED)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        return cls(*counted, freed=found)
+        return cls(tables, last_level, unlinked, freed=found)

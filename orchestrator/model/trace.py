@@ -71,8 +71,3 @@ class Trace:
         seen = np.zeros(self.tables, dtype=np.bool_)
         seen[self.table[self.kind > 0]] = True
         return seen
-
-
-def touches_only(name: str, tables: int, table: U32, assumption: str = "") -> Trace:
-    """A trace in which nothing is let go."""
-    return Trace(name, tables, table, np.full(len(table), Event.TOUCH, dtype=np.uint8), assumption)

@@ -9,15 +9,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from other_simulator import BUDGETS, PATTERNS, TOUCHES, shared_trace, their_misses, write_requests
+from other_simulator import (
+    BUDGETS,
+    PATTERNS,
+    TOUCHES,
+    shared_trace,
+    their_misses,
+    touches_only,
+    write_requests,
+)
 from reference_replay import Generations, keeper_of, reference_replay
 
 from orchestrator.errors import BadInputError
+from orchestrator.model.compiled import NOBODY
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.policies import Frees, OverTrace
-from orchestrator.model.policies.base import NOBODY
 from orchestrator.model.replay import Action, replay
-from orchestrator.model.trace import Event, Trace, touches_only
+from orchestrator.model.trace import Event, Trace
 from orchestrator.units import PAGE_BYTES
 
 TAKERS = ["belady", "clock", "fifo", "frequency", "generations", "lru", "pressure_random"]

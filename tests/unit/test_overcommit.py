@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cli import main
 from orchestrator.errors import FileProblemsError
-from orchestrator.model.compiled import ignore, ignore_gone
+from orchestrator.model.compiled import NOBODY, ignore, ignore_gone
 from orchestrator.model.cost import CostTable, Interval
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined
@@ -31,7 +31,7 @@ from orchestrator.model.overcommit import (
     answers,
 )
 from orchestrator.model.policies import Frees, OverTrace
-from orchestrator.model.policies.base import NOBODY, Functions
+from orchestrator.model.policies.base import Functions
 from orchestrator.model.pressure import Population, Pressure, Reclaim, named
 from orchestrator.model.replay import Action
 from orchestrator.model.trace import Event, Trace

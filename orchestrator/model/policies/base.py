@@ -28,8 +28,6 @@ from orchestrator.model.trace import Trace
 from orchestrator.registry import Registry
 from orchestrator.units import PAGE_BYTES
 
-NOBODY: Final = -1  # a victim that there is not
-
 
 class Policy(ABC):
     """One way of reclaiming page tables; the docstring says it in a line.

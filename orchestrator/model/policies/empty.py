@@ -44,4 +44,5 @@ class Empty(OverSnapshot, OverTrace, OverTree, name="empty"):
 
     def zaps(self, tree: SecondLevelTree) -> Bool:
         """Last-level tables that map nothing."""
-        return tree.last_level & (tree.mapped == 0)
+        found: Bool = tree.last_level & (tree.mapped == 0)
+        return found

@@ -55,4 +55,5 @@ class Lru(OverTrace, OverTree, name="lru"):
 
     def zaps(self, tree: SecondLevelTree) -> Bool:
         """Last-level tables of which nothing was accessed, and those of the zero page."""
-        return tree.last_level & ((tree.accessed == 0) | (tree.mapped == tree.zero_page))
+        found: Bool = tree.last_level & ((tree.accessed == 0) | (tree.mapped == tree.zero_page))
+        return found

@@ -70,4 +70,5 @@ class ZeroPage(OverSnapshot, OverTrace, OverTree, name="zero_page"):
 
     def zaps(self, tree: SecondLevelTree) -> Bool:
         """Last-level tables that map nothing, or the zero page only."""
-        return tree.last_level & (tree.mapped == tree.zero_page)
+        found: Bool = tree.last_level & (tree.mapped == tree.zero_page)
+        return found
