@@ -193,9 +193,10 @@ class Crowd:
         kind[key % 2 == 0] = Event.LET_GO
         total = number * len(self.guests)
         return Population(
-            Trace("guests on a host", total, ids, kind, owner=np.repeat(np.arange(len(self.guests)), number)),
+            Trace("guests on a host", total, ids, kind),
             first=np.searchsorted(key, 2 * np.arange(ticks + 1)),
             touches=np.searchsorted(key, 2 * np.arange(ticks) + 1),
+            owner=np.repeat(np.arange(len(self.guests)), number),
             weight=np.repeat(real_bytes.max(axis=0, initial=0) / number, number),
         )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -46,18 +45,14 @@ class Population:
     """Tables of all guests and what happens to them, tick by tick, as long as no guest is killed.
 
     Events of tick t are `first[t]` (ticks + 1,) and following in `trace`: those before `touches[t]` (ticks,)
-    let tables go, the others touch. Table i stands for `weight[i]` bytes.
+    let tables go, the others touch. Table i is of guest `owner[i]`, and stands for `weight[i]` bytes.
     """
 
     trace: Trace
     first: I64
     touches: I64
+    owner: I64
     weight: F64
-
-    @cached_property
-    def owner(self) -> I64:
-        """Number of the guest that each table is of: its memory cgroup."""
-        return np.zeros(self.trace.tables, np.int64) if self.trace.owner is None else self.trace.owner
 
 
 @dataclass(frozen=True)

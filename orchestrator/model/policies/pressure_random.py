@@ -6,8 +6,9 @@ length, as get_scan_count() in mm/vmscan.c does; within a list, chance picks. Wh
 
 - in a snapshot, and in a trace that was read from some: that each address space is a memory cgroup of its
   own, since page tables do not say which processes share one;
-- in overcommit: that each guest is one;
-- in a trace that was made up: that all tables are of one, which is one list.
+- in a trace that was made up: that all tables are of one, which is one list;
+- in overcommit: that each guest is one. Its tables stand on one list for all guests: where the host is short,
+  to pick any of them is to pick of each guest in proportion to the length of its list, on average.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from orchestrator.model.snapshot import I64
 from orchestrator.model.tables import Tables, TableState
 from orchestrator.model.trace import Trace
 
-# A visit takes an eighth of a list: fine enough for lists of the 16 tables that overcommit plays of a guest.
+# A visit takes an eighth of a list, and one more: all lists shrink alike, and no short one is passed by.
 _VISIT_SHIFT: Final = 3
 
 
