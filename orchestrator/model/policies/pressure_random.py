@@ -87,7 +87,7 @@ def _forgotten_of(state: Any, table: int) -> None:
 
 @inlined
 def _victim_of(state: Any, now: int) -> int:
-    listed, _, _, begin, count, turn, chance = state
+    listed, begin, count, turn, chance = state[0], state[3], state[4], state[5], state[6]
     for _ in range(len(count) + 1):
         of = turn[_VISITED]
         if turn[_LEFT] > 0 and count[of] > 0:
