@@ -227,11 +227,12 @@ def _only_the_sixth(state: Any, now: int) -> int:
 
 
 def test_a_policy_that_names_one_table_takes_one() -> None:
+    functions = Functions(ignore, ignore, _only_the_sixth, ignore_gone)
     one = SimpleNamespace(
         name="sixth",
         frees=Frees.EMPTY,
         takes_in_use=True,
-        functions=Functions(ignore, ignore, _only_the_sixth, ignore_gone),
+        functions_over=lambda trace: functions,
         state=lambda trace, budget_tables, seed: np.zeros(1, dtype=np.int64),
     )
     pressure, (_, counts) = play([[*ZERO, *USED], [(5, Event.TOUCH)]], cast("OverTrace", one), [99, 10])

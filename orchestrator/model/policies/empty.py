@@ -29,7 +29,7 @@ from orchestrator.model.trace import Trace
 
 
 class Empty(OverSnapshot, OverTrace, OverTree, name="empty"):
-    """Frees last-level tables without any entry; takes none in use."""
+    """Frees last-level tables without any entry."""
 
     frees = Frees.EMPTY
     takes_in_use = False
