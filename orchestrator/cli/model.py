@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from inspect import getdoc
-
 import click
 from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.model_compare import compare_command
 from orchestrator.cli.model_costs import calibrate_command, overcommit_command
+from orchestrator.cli.model_guest import guest_command
 from orchestrator.cli.model_replay import replay_command, trace_command
 from orchestrator.cli.output import out, print_json
 
@@ -19,31 +18,40 @@ def model_command() -> None:
     """Replay policies over what was measured or made up: every figure is modelled, none measured."""
 
 
-for command in (replay_command, compare_command, trace_command, overcommit_command, calibrate_command):
+for command in (
+    replay_command,
+    compare_command,
+    trace_command,
+    guest_command,
+    overcommit_command,
+    calibrate_command,
+):
     model_command.add_command(command)
 
 
 @model_command.command("policies")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def policies_command(*, as_json: bool) -> None:
-    """List the policies, one line each: those over a trace of touches, and those over one snapshot."""
-    from orchestrator.model.policies import POLICIES
-    from orchestrator.model.replacement import REPLACEMENTS
+    """List the policies, one line each, and over what each answers.
 
-    rows = [("trace", name, first_line(policy)) for name, policy in REPLACEMENTS]
-    rows += [("snapshot", name, first_line(policy)) for name, policy in POLICIES]
+    \b
+    snapshot  which tables of a guest go, as it was at an instant; `model guest` asks it of one made up
+    trace     who is taken when tables have a budget; `model replay`, `compare` and `overcommit` ask it
+    tree      which second-level tables of a host go
+    """
+    from orchestrator.model.policies import POLICIES, QUESTIONS
+
+    policies = [policy for _, policy in POLICIES]
     if as_json:
-        print_json({"policies": [{"over": over, "name": name, "what": what} for over, name, what in rows]})
+        rows = [{"name": one.name, "over": list(one.questions), "what": one.what} for one in policies]
+        print_json({"policies": rows})
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("over a", no_wrap=True)
     table.add_column("policy", no_wrap=True)
+    asked = [question.question for question in QUESTIONS]
+    for name in asked:
+        table.add_column(name, no_wrap=True)
     table.add_column("what it does")
-    for over, name, what in rows:
-        table.add_row(over, name, escape(what))
+    for one in policies:
+        table.add_row(one.name, *("yes" if name in one.questions else "" for name in asked), escape(one.what))
     out.print(table, soft_wrap=False)
-
-
-def first_line(thing: object) -> str:
-    """The first line of what `thing` says of itself."""
-    return (getdoc(thing) or "").split("\n", 1)[0]

@@ -44,12 +44,19 @@ Found = Mapping[tuple[str, str], "ReplayCounts"]  # by policy and action
 @click.option(
     "--blocks", is_flag=True, help="Of a run: also what policies over one snapshot free, in blocks."
 )
+@click.option(
+    "--pick",
+    type=click.IntRange(min=0),
+    metavar="TABLES",
+    help="With --blocks: how many tables each policy may pick; else without bound.",
+)
 @shared_options
 def compare_command(
     *,
     target: str,
     actions: tuple[str, ...],
     blocks: bool,
+    pick: int | None,
     costs_file: Path | None,
     budget: int,
     seed: int,
@@ -63,7 +70,7 @@ def compare_command(
 
     What reclaim adds to a touch, on average, goes from the lowest of its costs to the highest.
     """
-    from orchestrator.model.replacement import REPLACEMENTS
+    from orchestrator.model.policies import OverTrace
     from orchestrator.model.replay import Action, replay
 
     costs = costs_of(costs_file)
@@ -71,22 +78,25 @@ def compare_command(
     read = read_touches(asked)
     if blocks and not read.steps:
         raise BadInputError(f"--blocks: {target} is a trace, which has no blocks", hint="name a run")
+    if pick is not None and not blocks:
+        raise BadInputError(f"--pick {pick}: it bounds what --blocks says", hint="add --blocks")
     actions = tuple(dict.fromkeys(actions or ACTIONS))
     found: dict[tuple[str, str], ReplayCounts] = {}
     with err.status("compiling and replaying") as status:  # a second or two for each policy
-        for name in REPLACEMENTS.names():
+        for policy in OverTrace.every():
+            name = policy.name
             status.update(f"replaying {name}")
             for action in actions:
                 # Where nobody is taken, it makes no difference what becomes of whom is.
-                same = found.get((name, actions[0])) if not REPLACEMENTS[name].takes_in_use else None
+                same = found.get((name, actions[0])) if not policy.takes_in_use else None
                 found[name, action] = same or replay(
                     read.trace, name, budget, action=Action(action), seed=seed, other_nodes_bytes=other_node
                 )
     ours = sorted(
-        REPLACEMENTS.names(),
+        OverTrace.names(),
         key=lambda name: (found[name, actions[0]].over_budget, found[name, actions[0]].misses, name),
     )
-    of_snapshots = [*_over_snapshots(asked, seed)] if blocks else []
+    of_snapshots = [*_over_snapshots(asked, seed, pick)] if blocks else []
     if as_json:
         modelled = [_row(name, action, found[name, action], costs) for name in ours for action in actions]
         document = {**read.about(budget), "modelled": modelled}
@@ -169,7 +179,7 @@ def _in_blocks(results: list[PolicyResult], costs: CostTable) -> Table:
     return table
 
 
-def _over_snapshots(asked: Asked, seed: int) -> Iterator[PolicyResult]:
+def _over_snapshots(asked: Asked, seed: int, pick: int | None) -> Iterator[PolicyResult]:
     """What policies over one snapshot do to each of those that are replayed."""
     from orchestrator.model.blocks import map_memory
     from orchestrator.model.policies import StateView
@@ -178,7 +188,7 @@ def _over_snapshots(asked: Asked, seed: int) -> Iterator[PolicyResult]:
 
     for _, path in snapshots_of(trial_of(asked))[1]:
         state = StateView.of(read_snapshot(path))
-        yield from counterfactuals(state, map_memory(state.snapshot, classes=state.frames), seed)
+        yield from counterfactuals(state, map_memory(state.snapshot, classes=state.frames), seed, pick)
 
 
 def _takes(one: PolicyResult, costs: CostTable) -> Interval:

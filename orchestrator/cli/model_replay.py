@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -15,10 +15,15 @@ from orchestrator.cli.model_input import ACTIONS, Asked, read_touches, shared_op
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.errors import BadInputError
 
+if TYPE_CHECKING:
+    from orchestrator.model.patterns import Pattern
+
 
 @click.command("replay")
 @click.argument("target", metavar="TRACE|RUN")
-@click.option("--policy", required=True, help="See `orchestrator model policies`, those over a trace.")
+@click.option(
+    "--policy", required=True, help="See `orchestrator model policies`, those that answer over a trace."
+)
 @click.option(
     "--freeze-touches",
     type=click.IntRange(min=0),
@@ -124,25 +129,30 @@ def _write_trace(
 ) -> None:
     import numpy as np
 
-    from orchestrator.model.patterns import pattern_named
     from orchestrator.store.trace_file import write_trace
 
     if output is None:
         raise BadInputError("say where to: -o FILE")
-    pairs = [text.partition("=") for text in settings]
-    if wrong := next(
-        (text for text, (_, equals, _) in zip(settings, pairs, strict=True) if not equals), None
-    ):
-        raise BadInputError(f"--set {wrong}: write NAME=VALUE, as in size=6GiB")
+    chosen = pattern_of(pattern, settings)
     with err.status("making up touches"):  # 26 million tables take some twenty seconds
-        trace = pattern_named(pattern, {name: value for name, _, value in pairs}).trace(
-            np.random.default_rng(seed)
-        )
+        trace = chosen.trace(np.random.default_rng(seed))
         write_trace(output, trace)
     if as_json:
         print_json({"file": str(output), "tables": trace.tables, "events": len(trace)})
     else:
         out.print(f"{escape(str(output))}: {len(trace):,} events of {trace.tables:,} tables")
+
+
+def pattern_of(name: str, settings: tuple[str, ...]) -> Pattern:
+    """The pattern of that name with `settings`, each NAME=VALUE. Raises BadInputError for what is none."""
+    from orchestrator.model.patterns import pattern_named
+
+    pairs = [text.partition("=") for text in settings]
+    if wrong := next(
+        (text for text, (_, equals, _) in zip(settings, pairs, strict=True) if not equals), None
+    ):
+        raise BadInputError(f"--set {wrong}: write NAME=VALUE, as in size=6GiB")
+    return pattern_named(name, {name: value for name, _, value in pairs})
 
 
 def _defaults(fields: Any) -> dict[str, Any]:  # pydantic's fields

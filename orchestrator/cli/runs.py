@@ -18,6 +18,8 @@ from orchestrator.units import format_duration
 
 if TYPE_CHECKING:
     from orchestrator.report.data import RunView
+    from orchestrator.summary import TrialSummary
+    from orchestrator.summary.records import SnapshotResult
     from orchestrator.verdict import Judgement
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -98,7 +100,8 @@ def run_as_json(directory: Path) -> dict[str, Any]:
             "start": trial.summary.start,
             "state": trial.summary.state,
             "policies": [vars(result) for result in trial.summary.policies],
-            "snapshots": [vars(result) for result in trial.summary.snapshots],
+            "second_level_policies": [vars(result) for result in trial.summary.second_level],
+            "snapshots": [_snapshot(trial.summary, result) for result in trial.summary.snapshots],
             "blame": [vars(row) for row in trial.summary.blame],
             "moments": [vars(moment) for moment in trial.summary.moments],
             "moment_gaps": [vars(gap) for gap in trial.summary.moment_gaps],
@@ -119,6 +122,12 @@ def run_as_json(directory: Path) -> dict[str, Any]:
         "foretold": [asdict(pair) for pair in foretold(view)],
         "meta": dict(view.run.meta),
     }
+
+
+def _snapshot(summary: TrialSummary, result: SnapshotResult) -> dict[str, object]:
+    """With what `second_level_policies` has under the keys of older versions, too: second_level_<policy>."""
+    of_it = (row for row in summary.second_level if row.snapshot == result.snapshot)
+    return {**vars(result), **{f"second_level_{row.policy}": row.tables_freed for row in of_it}}
 
 
 def _print_attribution(view: RunView) -> None:

@@ -23,9 +23,9 @@ from orchestrator.host.qemu_process import physical_end, ram_segments, read_fram
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import KPF_PGTABLE, KPF_ZERO_PAGE, classify_flags, flag_set
 from orchestrator.model.kernel_free import KernelFree
+from orchestrator.model.second_level_counts import SecondLevelCounts
 from orchestrator.model.second_level_tree import (
     ACCESSED,
-    count_tree,
     decode_tree,
     has_blank_entries,
     looks_like_table,
@@ -167,7 +167,7 @@ class SnapshotTaker:
         zero_pages = np.flatnonzero(flag_set(flags, KPF_ZERO_PAGE)).astype(np.int64)
         tree = decode_tree(pfn, contents, zero_pages, self._second_level)
         evidence[pfn[tree.linked]] = Evidence.SECOND_LEVEL
-        return {"second_level": count_tree(tree, contents).to_json()}
+        return {"second_level": SecondLevelCounts.of(tree).to_json()}
 
     def take(self, label: str) -> Snapshot:
         """Read the flags of all frames, then page tables and struct pages.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.model.jit import njit
-from orchestrator.model.snapshot import I16, I32, I64, U8
+from orchestrator.model.snapshot import I16, I32, I64
 from orchestrator.model.tables import LAST_LEVEL, PMD_LEVEL, TOP_LEVEL, Tables, TableState
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
@@ -44,17 +44,18 @@ class Layout:
 
 @dataclass(frozen=True)
 class GuestTables:
-    """Tables of all levels, leaf tables first and deposited ones last; and what a snapshot does not tell.
+    """Tables of all levels of one address space, leaf tables first and deposited ones last.
 
-    `node` is the NUMA node that a table lies on, `owner` its VM or memory cgroup. `tables.pfn` is the frame
-    that the table itself occupies: as an allocator with nothing but free memory hands them out, upper tables,
-    leaf table, then the pages that it maps.
+    `tables.pfn` is the frame that the table itself occupies: as an allocator with nothing but free memory
+    hands them out, upper tables, leaf table, then the pages that it maps.
     """
 
     tables: Tables
-    age: I32
-    node: U8
-    owner: I32
+
+    @property
+    def unmovable(self) -> I64:
+        """Frames that cannot be moved, sorted: of page tables, since all else is mapped by a process."""
+        return np.sort(self.tables.pfn)
 
     @property
     def table_bytes(self) -> int:
@@ -66,9 +67,7 @@ class GuestTables:
         return np.bincount(self.tables.level, minlength=TOP_LEVEL + 1).astype(np.int64)
 
 
-def build_tables(
-    layout: Layout, *, levels: int = 4, owner: int = 0, node: int = 0, seed: int = 0
-) -> GuestTables:
+def build_tables(layout: Layout, *, levels: int = 4, seed: int = 0) -> GuestTables:
     """Write out every entry of `layout`, count them, and put the tables above on top.
 
     `levels` is 4 or 5. The same arguments give the same tables.
@@ -128,12 +127,7 @@ def build_tables(
         parent=parent,
         page_cache=np.concatenate([cached, nothing]),
     )
-    return GuestTables(
-        tables,
-        age=np.concatenate([layout.age, np.full(len(nothing), -1, dtype=np.int32)]),
-        node=np.full(len(level), node, dtype=np.uint8),
-        owner=np.full(len(level), owner, dtype=np.int32),
-    )
+    return GuestTables(tables)
 
 
 def _frames(pages: I64, firsts: list[I64], deposits: I16) -> I64:

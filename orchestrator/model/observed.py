@@ -60,6 +60,7 @@ class _Seen:
     """Last-level user tables of one snapshot; arrays of shape (tables,), by id without gaps."""
 
     key: I64
+    root: I64  # frame of the topmost table above
     state: U8
     entries: I16
     accessed: I16
@@ -70,7 +71,8 @@ def read_series(name: str, snapshots: Sequence[Tables], reading: Reading = Readi
 
     A table that was not there before was made (a touch, or a read of the zero page); one that is empty or
     gone was let go of. In between, `reading` decides. Within a step the order of events is not known: it
-    is that of frames. Tables below one PMD table have ids that differ in the last nine bits only.
+    is that of frames. Tables below one PMD table have ids that differ in the last nine bits only. Each
+    address space is taken for a memory cgroup of its own.
     Raises BadInputError when no snapshot has such a table.
     """
     seen, numbers = _with_keys(name, snapshots)
@@ -106,12 +108,16 @@ def read_series(name: str, snapshots: Sequence[Tables], reading: Reading = Readi
         entries[at], accessed[at] = one.entries, one.accessed
         touched_at[at[certain]] = now
     tables = (int(numbers.max()) | (ENTRIES_PER_TABLE - 1)) + 1
+    root = np.zeros(tables, dtype=np.int64)
+    for one in seen:
+        root[numbers[one.key]] = one.root
     trace = Trace(
         name,
         tables,
         np.concatenate(ids).astype(np.uint32),
         np.concatenate(kinds),
         f"{ASSUMPTION} ({reading})",
+        owner=np.unique(root, return_inverse=True)[1].reshape(-1),
     )
     return Series(trace, tuple(steps), (len(seen) - 1 - touched_at[filled]).astype(np.int32))
 
@@ -136,6 +142,7 @@ def _with_keys(name: str, snapshots: Sequence[Tables]) -> tuple[list[_Seen], I64
     seen = [
         _Seen(
             part,
+            tables.pfn[tables.root][mask],
             tables.state[mask],
             tables.present[mask] + tables.other_nonzero[mask],
             tables.accessed[mask],
@@ -155,17 +162,3 @@ def _user_leaves(tables: Tables) -> Bool:
 def _parent_frame(tables: Tables) -> I64:
     """Frame of the table above each, -1 where none is known."""
     return np.where(tables.parent >= 0, tables.pfn[tables.parent], -1)
-
-
-def extrapolate(before: float, measured: float, factor: float) -> float:
-    """Tables of a guest whose workload is `factor` times as large as a measured one.
-
-    Assumes that what was there `before` the workload stays as it is and that what the workload added grows
-    with its size. tests/unit/test_model_live.py checks it on guests of three sizes.
-    """
-    if not (factor > 0 and before >= 0 and measured >= before):
-        raise BadInputError(
-            f"{before:g} tables before, {measured:g} with the workload, times {factor:g}: "
-            "they must ascend from 0, and the factor be above 0"
-        )
-    return before + (measured - before) * factor

@@ -26,8 +26,8 @@ import numpy as np
 from orchestrator.model.cost import Added, CostTable, Interval
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.crowd import Crowd, GuestClass, Phase
+from orchestrator.model.policies import Frees, OverTrace
 from orchestrator.model.pressure import COUNTERS, F64, SLACK_BYTES, Pressure, Reclaim, named
-from orchestrator.model.replacement import REPLACEMENTS, Frees
 from orchestrator.model.replay import Action
 from orchestrator.model.snapshot import I64
 
@@ -129,7 +129,7 @@ def answers(
 def _answer(
     host: HostMemory, crowds: Sequence[Crowd], policy: str, action: Action, costs: CostTable
 ) -> Answer:
-    chosen = REPLACEMENTS[policy]
+    chosen = OverTrace.named(policy)
     ratio = costs["compressed_ratio"]
     compresses = chosen.takes_in_use and action is Action.COMPRESS
     room = float("inf")

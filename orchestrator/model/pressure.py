@@ -1,4 +1,4 @@
-"""Page tables of many guests under memory pressure: a replacement policy's own functions say which one goes.
+"""Page tables of many guests under memory pressure: a policy's own functions say which one goes.
 
 Like a replay (orchestrator.model.replay), with three differences: a table weighs as many bytes as the real
 ones that it stands for, what tables may take changes as other memory grows, and guests end. Whenever too much
@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.model.compiled import NOBODY
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined, njit
-from orchestrator.model.replacement import Frees, Replacement
-from orchestrator.model.replacement.base import NOBODY
+from orchestrator.model.policies import Frees, OverTrace
 from orchestrator.model.replay import Action
 from orchestrator.model.snapshot import I64, U8, U32, Bool
 from orchestrator.model.trace import Event, Trace
@@ -59,7 +59,7 @@ class Population:
 class Reclaim:
     """Which policy says what is taken, and what becomes of that."""
 
-    policy: Replacement
+    policy: OverTrace
     action: Action
     left_behind: float  # share of its size that a moved table still takes here, compressed
     room_bytes: float  # for tables that are moved
@@ -121,7 +121,7 @@ class Pressure:
         frees: bool,
         now: int | None = None,
     ) -> I64:
-        functions = self._reclaim.policy.functions
+        functions = self._reclaim.policy.functions_over(self._tables.trace)
         counts = np.zeros(COUNTERS, dtype=np.int64)
         arrays = (self._place, self._content, self._tables.weight, self._sums)
         limits = np.array(

@@ -20,10 +20,10 @@ from typing import Any, Final
 import numpy as np
 
 from orchestrator.errors import BadInputError
+from orchestrator.model.compiled import NOBODY
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined, njit
-from orchestrator.model.replacement import REPLACEMENTS, Frees
-from orchestrator.model.replacement.base import NOBODY
+from orchestrator.model.policies import Frees, OverTrace
 from orchestrator.model.snapshot import I64, U8, U32
 from orchestrator.model.trace import Event, Trace
 from orchestrator.units import PAGE_BYTES
@@ -79,7 +79,8 @@ def replay(
     migrated, on all other nodes together (None: no bound); when it is full, tables stay where they are, over
     the budget.
     The same arguments give the same counts.
-    Raises BadInputError for an unknown policy, a budget below one table, or a trace that is no trace.
+    Raises BadInputError for a policy that answers nothing over a trace, a budget below one table, or a trace
+    that is no trace.
     """
     if budget_bytes < PAGE_BYTES:
         raise BadInputError(f"a budget of {budget_bytes} bytes holds no table: {PAGE_BYTES} or more would")
@@ -89,12 +90,13 @@ def replay(
         raise BadInputError(f"room of {other_nodes_bytes} bytes on other nodes: 0 or more would be right")
     if faults := trace.faults():
         raise BadInputError(f"trace {trace.name}: {faults[0]}")
-    chosen = REPLACEMENTS[policy]
+    chosen = OverTrace.named(policy)
     budget_tables = budget_bytes // PAGE_BYTES
     room = trace.tables
     if action is Action.MIGRATE and other_nodes_bytes is not None and chosen.takes_in_use:
         room = min(room, other_nodes_bytes // PAGE_BYTES)
     all_levels = chosen.frees is Frees.ALL_LEVELS
+    functions = chosen.functions_over(trace)
     counts = np.zeros(len(_COUNTERS), dtype=np.int64)
     _replay(
         trace.table,
@@ -109,10 +111,10 @@ def replay(
         room,
         # Where taking may fail, all tables may be there at once.
         chosen.state(trace, budget_tables if room == trace.tables else trace.tables, seed),
-        chosen.functions.touched,
-        chosen.functions.admitted,
-        chosen.functions.victim,
-        chosen.functions.forgotten,
+        functions.touched,
+        functions.admitted,
+        functions.victim,
+        functions.forgotten,
         counts,
     )
     found = {name: value for name, value in zip(_COUNTERS, counts.tolist(), strict=True) if name}

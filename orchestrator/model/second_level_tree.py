@@ -1,4 +1,4 @@
-"""KVM's second-level tables of a host, found by what is in them, and what each policy would free of them.
+"""KVM's second-level tables of a host, found by what is in them.
 
 A host that is a guest of ours can be read from outside. KVM's tables carry no flag there, but their entries
 are unlike anything else (arch/x86/kvm/mmu/spte.h): one that maps has SPTE_MMU_PRESENT_MASK, one that does
@@ -8,14 +8,13 @@ memory faults on purpose. Their count can be checked against SecPageTables.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from orchestrator.model.snapshot import I16, I64, U8, U64, Bool
-from orchestrator.units import PAGE_BYTES
+from orchestrator.model.tables import LAST_LEVEL
 
 NONPRESENT: Final = np.uint64(1 << 63)
 MMU_PRESENT: Final = np.uint64(1 << 11)
@@ -31,7 +30,8 @@ _UNLINKED = 0
 @dataclass(frozen=True)
 class SecondLevelTree:
     """Tables `pfn` (n,), sorted, and of each: its `level`, entries that map memory, of these the zero page
-    and accessed ones, and links to lower tables.
+    and accessed ones, and links to lower tables. Link i stands in table `link_source[i]` (links,) and leads
+    to table `link_target[i]`: indices into these arrays.
 
     Level 1 maps pages of 4 KiB; 0 are those that no table points at and that point at none: zapped ones wait
     so until they are freed, and KVM keeps a stock of blank ones.
@@ -43,12 +43,20 @@ class SecondLevelTree:
     zero_page: I16
     accessed: I16
     links: I16
+    link_source: I64
+    link_target: I64
 
     @property
     def linked(self) -> Bool:
         """Those that KVM uses: what SecPageTables counts."""
         used: Bool = self.level != _UNLINKED
         return used
+
+    @property
+    def last_level(self) -> Bool:
+        """Those that map pages of 4 KiB."""
+        last: Bool = self.level == LAST_LEVEL
+        return last
 
 
 def looks_like_table(contents: U64) -> Bool:
@@ -83,6 +91,8 @@ def decode_tree(pfn: I64, contents: U64, zero_pages: I64, second_level: str) -> 
         zero_page=(leaf & np.isin(target, zero_pages)).sum(axis=1).astype(np.int16),
         accessed=(leaf & ((contents & ACCESSED[second_level]) != 0)).sum(axis=1).astype(np.int16),
         links=hit.sum(axis=1).astype(np.int16),
+        link_source=source,
+        link_target=child,
     )
 
 
@@ -98,66 +108,3 @@ def _levels(tables: int, source: I64, child: I64) -> U8:
     top = 5 if deepest >= 4 else 4
     level = np.where(depth < 0, _UNLINKED, top - depth)
     return np.maximum(level, _UNLINKED).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class SecondLevelCounts:
-    """What is in the tree, in tables, and what each policy would free: modelled, nothing was done.
-
-    `empty`: last-level tables that map nothing. `empty_all_levels`: and those above that map nothing then.
-    `zero_page`: and last-level tables that map nothing but the zero page. `lru`: and those of which nothing
-    was accessed. `drop`: all last-level tables, since a fault makes those anew that are needed.
-    """
-
-    tables: int
-    last_level: int
-    unlinked: int
-    empty: int
-    empty_all_levels: int
-    zero_page: int
-    lru: int
-    drop: int
-
-    def to_json(self) -> str:
-        """As a note of a snapshot."""
-        return json.dumps(vars(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> SecondLevelCounts | None:
-        """Read back; None for what is none."""
-        try:
-            found = json.loads(text)
-            return cls(**{field.name: int(found[field.name]) for field in fields(cls)})
-        except (ValueError, KeyError, TypeError):
-            return None
-
-    @property
-    def policies(self) -> dict[str, int]:
-        """Bytes that each policy would free."""
-        names = ("empty", "empty_all_levels", "zero_page", "lru", "drop")
-        return {name: getattr(self, name) * PAGE_BYTES for name in names}
-
-
-def count_tree(tree: SecondLevelTree, contents: U64) -> SecondLevelCounts:
-    """Count tables and what policies would free of them."""
-    last = tree.level == 1
-    empty = last & (tree.mapped == 0)
-    zero = last & (tree.mapped > 0) & (tree.mapped == tree.zero_page)
-    idle = last & (tree.mapped > 0) & (tree.accessed == 0) & ~zero
-    gone = empty.copy()
-    target = ((contents >> _PFN_SHIFT) & _PFN_MASK).astype(np.int64)
-    used = (contents & MMU_PRESENT) != 0
-    for level in range(2, 6):
-        above = np.flatnonzero(tree.level == level)
-        points = used[above] & ~np.isin(target[above], tree.pfn[gone])
-        gone[above[~points.any(axis=1)]] = True
-    return SecondLevelCounts(
-        tables=int(tree.linked.sum()),
-        last_level=int(last.sum()),
-        unlinked=int((~tree.linked).sum()),
-        empty=int(empty.sum()),
-        empty_all_levels=int(gone.sum()),
-        zero_page=int((empty | zero).sum()),
-        lru=int((empty | zero | idle).sum()),
-        drop=int(last.sum()),
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -56,6 +57,18 @@ class Tables:
 
     def __len__(self) -> int:
         return len(self.pfn)
+
+    @cached_property
+    def root(self) -> I64:
+        """Index of the topmost table above each, shape (tables,); of one without any, its own.
+
+        One for each address space: a PGD, or a PUD table where the kernel does not mark the levels above.
+        """
+        root = np.arange(len(self), dtype=np.int64)
+        for _ in range(TOP_LEVEL - 1):
+            above = self.parent[root]
+            root = np.where(above >= 0, above, root)
+        return root
 
     def counts(self) -> I64:
         """Number of tables by level and state, shape (6, 4)."""

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from orchestrator.model.snapshot import U8, U32, Bool
+from orchestrator.model.snapshot import I64, U8, U32, Bool
 
 MAX_TABLES = 1 << 31  # 4 PiB of address space; ids are int32 in the kernels
 
@@ -25,7 +25,8 @@ class Trace:
     """`table[i]` (n,) is the table that event `kind[i]` (n,; an Event) happens to; ids are 0..tables-1.
 
     Tables with ids that differ in the last nine bits only hang below one PMD table, as they do when an
-    id is an address divided by 2 MiB. `name` and `assumption` say where it comes from.
+    id is an address divided by 2 MiB. `name` and `assumption` say where it comes from. `owner` (tables,) is
+    the number of the memory cgroup that each is charged to, None where all are of one.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Trace:
     table: U32
     kind: U8
     assumption: str = ""
+    owner: I64 | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -60,6 +62,8 @@ class Trace:
             found.append(f"an event of table {int(self.table.max())}, of {self.tables}")
         if len(self.kind) and int(self.kind.max()) > max(Event):
             found.append(f"an event of kind {int(self.kind.max())}: there are {len(Event)}")
+        if self.owner is not None and (len(self.owner) != self.tables or np.any(self.owner < 0)):
+            found.append(f"{len(self.owner)} owners of {self.tables} tables, or one with a number below 0")
         return found
 
     def seen(self) -> Bool:
@@ -67,8 +71,3 @@ class Trace:
         seen = np.zeros(self.tables, dtype=np.bool_)
         seen[self.table[self.kind > 0]] = True
         return seen
-
-
-def touches_only(name: str, tables: int, table: U32, assumption: str = "") -> Trace:
-    """A trace in which nothing is let go."""
-    return Trace(name, tables, table, np.full(len(table), Event.TOUCH, dtype=np.uint8), assumption)

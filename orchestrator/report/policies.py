@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
-from orchestrator.model.policies import POLICIES, Policy
+from orchestrator.model.policies import POLICIES
 from orchestrator.report.data import ArmView, RunView
 from orchestrator.report.text import clean, count, size
 from orchestrator.summary import PolicyResult
@@ -40,7 +40,7 @@ def policy_rows(view: RunView) -> list[dict[str, object]]:
 def policies_explained(view: RunView) -> list[tuple[str, str]]:
     """Each policy of the table, and what it does in one line; without one that this version does not know."""
     names = dict.fromkeys(result.policy for arm in view.arms for result in arm.shown.summary.policies)
-    return [(clean(name, 40), _first_line(POLICIES[name])) for name in names if name in POLICIES]
+    return [(clean(name, 40), POLICIES[name].what) for name in names if name in POLICIES]
 
 
 def policy_bars(arm: ArmView) -> list[Bar]:
@@ -77,10 +77,6 @@ def _memory(result: PolicyResult) -> int | None:
     if result.blocks_freed is None or result.block_bytes is None:
         return None
     return result.blocks_freed * result.block_bytes
-
-
-def _first_line(policy: Policy) -> str:
-    return (type(policy).__doc__ or "").strip().partition("\n")[0]
 
 
 def _origin(result: PolicyResult) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import getdoc
 from statistics import fmean, median
 
 import numpy as np
 
+from orchestrator.model.policies import OverTree
 from orchestrator.report.comparison import Cell
 from orchestrator.report.data import ArmView, RunView
 from orchestrator.report.text import clean, count, size
 from orchestrator.stats import averaged, of_few
-from orchestrator.summary.records import Moment, SnapshotResult
-from orchestrator.units import PAGE_BYTES
+from orchestrator.summary.records import Moment, TrialSummary
 
 _NO_READING = "no trial of the arm that counts has read it"
 _MEASURED, _NEEDED = "second_level_bytes", "needed_bytes"  # fields of a Moment
@@ -49,7 +50,7 @@ def moment_rows(view: RunView) -> list[MomentRow]:
 
 def most_kept(arm: ArmView) -> tuple[str, float] | None:
     """The moment of an arm at which KVM had most of what is needed, and how many times as much."""
-    counted = [trial.summary for trial in arm.trials if not trial.summary.left_out]
+    counted = _counted(arm)
     ratios: dict[str, list[float]] = {}
     for one in (one for summary in counted for one in summary.moments):
         if one.second_level_bytes is not None and one.needed_bytes:
@@ -62,7 +63,7 @@ def _times(one: tuple[str, float]) -> float:
 
 
 def _rows(arm: ArmView) -> Iterator[MomentRow]:
-    counted = [trial.summary for trial in arm.trials if not trial.summary.left_out]
+    counted = _counted(arm)
     names = dict.fromkeys(one.moment for summary in counted for one in summary.moments)
     for number, name in enumerate(names):
         of_boot = [
@@ -124,13 +125,9 @@ def _ratio(moments: Sequence[tuple[str, Moment]], why_missing: str) -> Cell:
     return Cell(f"{averaged(values, boots).mean():.2f} [{interval.low:.2f}, {interval.high:.2f}]")
 
 
-# Policies of orchestrator.model.second_level_tree, by the fields of a SnapshotResult.
-POLICIES = ("empty", "empty_all_levels", "zero_page", "lru", "drop")
-
-
 @dataclass(frozen=True)
 class TreeRow:
-    """KVM's tables in a snapshot of a host: medians of an arm's trials. `cells` are bytes, of POLICIES."""
+    """KVM's tables in a snapshot of a host: medians of an arm's trials. `cells` are bytes, by policy."""
 
     first: bool
     arm: str
@@ -141,29 +138,56 @@ class TreeRow:
     cells: tuple[str, ...]
 
 
-def tree_rows(view: RunView) -> list[TreeRow]:
-    """Rows for every arm and snapshot of a host in which KVM's tables were looked for."""
-    return [row for arm in view.arms for row in _tree_rows(arm)]
+@dataclass(frozen=True)
+class TreeTable:
+    """What policies would free of KVM's tables, those that free least first.
+
+    `explained`: what each is, as far as this version knows it; `rows`: arms and snapshots of a host in which
+    tables were looked for, none where there are none.
+    """
+
+    policies: tuple[str, ...]
+    explained: tuple[tuple[str, str], ...]
+    rows: tuple[TreeRow, ...]
 
 
-def _tree_rows(arm: ArmView) -> Iterator[TreeRow]:
-    counted = [trial.summary for trial in arm.trials if not trial.summary.left_out]
-    results = [one for summary in counted for one in summary.snapshots if one.second_level_tables is not None]
-    for number, label in enumerate(dict.fromkeys(one.snapshot for one in results)):
-        found = [one for one in results if one.snapshot == label]
-        found_tables = [one.second_level_tables for one in found if one.second_level_tables is not None]
+def tree_table(view: RunView) -> TreeTable:
+    """The table of all arms."""
+    freed: dict[str, int] = {}
+    for arm in view.arms:
+        for one in (one for summary in _counted(arm) for one in summary.second_level):
+            freed[one.policy] = freed.get(one.policy, 0) + one.tables_freed
+    policies = tuple(sorted(freed, key=lambda name: (freed[name], name)))
+    known = {policy.name: getdoc(policy.zaps) or "" for policy in OverTree.every()} if freed else {}
+    return TreeTable(
+        tuple(clean(name, 40) for name in policies),
+        tuple((clean(name, 40), known[name]) for name in policies if name in known),
+        tuple(row for arm in view.arms for row in _tree_rows(arm, policies)),
+    )
+
+
+def _counted(arm: ArmView) -> list[TrialSummary]:
+    return [trial.summary for trial in arm.trials if not trial.summary.left_out]
+
+
+def _tree_rows(arm: ArmView, policies: Sequence[str]) -> Iterator[TreeRow]:
+    looked_for: dict[str, list[int]] = {}
+    freed: dict[tuple[str, str], list[int]] = {}
+    for summary in _counted(arm):
+        for found in summary.snapshots:
+            if found.second_level_tables is not None:
+                looked_for.setdefault(found.snapshot, []).append(found.second_level_tables)
+        for one in summary.second_level:
+            freed.setdefault((one.snapshot, one.policy), []).append(one.bytes_freed)
+    for number, (label, tables) in enumerate(looked_for.items()):
+        cells = (freed.get((label, policy), []) for policy in policies)
         yield TreeRow(
             first=number == 0,
             arm=clean(arm.name, 60),
             colour=arm.index,
             snapshot=clean(label, 64),
-            trials=len(found),
-            tables=count(median(found_tables)),
-            cells=tuple(_freed(found, name) for name in POLICIES),
+            trials=len(tables),
+            tables=count(median(tables)),
+            # Empty where no trial says how many tables the policy would free.
+            cells=tuple(size(median(one)) if one else "" for one in cells),
         )
-
-
-def _freed(found: Sequence[SnapshotResult], policy: str) -> str:
-    """Bytes; empty where no trial says how many tables the policy would free."""
-    tables = [freed for one in found if (freed := getattr(one, f"second_level_{policy}")) is not None]
-    return size(median(tables) * PAGE_BYTES) if tables else ""

@@ -264,11 +264,6 @@ class Arm(Frozen):
     start: Start | None = None
     """None in plans of older versions: the plan's."""
 
-    @property
-    def kernel_is_path(self) -> bool:
-        """True when the kernel is a file of the user."""
-        return "/" in self.kernel
-
 
 @dataclass(frozen=True)
 class Step:

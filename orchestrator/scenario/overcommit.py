@@ -9,9 +9,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen
 from orchestrator.model.overcommit import GuestClass, HostMemory, Phase, Question
-from orchestrator.model.replacement import REPLACEMENTS
+from orchestrator.model.policies import OverTrace
 from orchestrator.model.replay import Action
 from orchestrator.units import ENTRIES_PER_TABLE, Duration, Size
 from orchestrator.yamlfile import load_yaml_model
@@ -92,10 +93,10 @@ class OvercommitText(Frozen):
     @classmethod
     def _policies_that_there_are(cls, policies: list[str]) -> list[str]:
         for name in policies:
-            if name not in REPLACEMENTS.names():
-                raise ValueError(
-                    f"no policy is called {name!r}; there are: {', '.join(REPLACEMENTS.names())}"
-                )
+            try:
+                OverTrace.named(name)
+            except BadInputError as error:
+                raise ValueError(f"{error.brief}; {error.hint}") from None
         return policies
 
     @model_validator(mode="after")
@@ -139,9 +140,8 @@ class OvercommitText(Frozen):
     def choices(self) -> Iterator[tuple[str, Action]]:
         """Each policy with each action, and those that take no table in use once."""
         for name in self.policies:
-            yield from (
-                (name, action) for action in self.actions[: None if REPLACEMENTS[name].takes_in_use else 1]
-            )
+            matter = self.actions if OverTrace.named(name).takes_in_use else self.actions[:1]
+            yield from ((name, action) for action in matter)
 
 
 def load_overcommit(path: Path) -> OvercommitText:

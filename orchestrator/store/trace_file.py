@@ -43,7 +43,10 @@ class _Meta(BaseModel):
 
 
 def write_trace(path: Path, trace: Trace) -> None:
-    """Put `trace` into the file `path`, whole or not at all. Raises ValueError when it is inconsistent."""
+    """Put `trace` into the file `path`, whole or not at all. Raises ValueError when it is inconsistent.
+
+    A file has no owners: what is made up is of one memory cgroup.
+    """
     if faults := trace.faults():
         raise ValueError(f"trace {trace.name!r}: {'; '.join(faults)}")
     meta = _Meta(name=trace.name, tables=trace.tables, assumption=trace.assumption)

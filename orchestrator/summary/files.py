@@ -20,10 +20,12 @@ from orchestrator.summary.records import (
     Moment,
     MomentGap,
     PolicyResult,
+    SecondLevelResult,
     SnapshotResult,
     TrialSummary,
     Value,
 )
+from orchestrator.summary.second_level import rows_of_columns
 
 # Columns of summary.csv that are not settings of an arm.
 _FRONT: Final = ("run", "trial", "arm", "repeat")
@@ -39,11 +41,14 @@ _MIDDLE: Final = (
     "state",
 )
 
-Result = TypeVar("Result", PolicyResult, SnapshotResult, BlameResult, Moment, MomentGap, Finding)
+Result = TypeVar(
+    "Result", PolicyResult, SecondLevelResult, SnapshotResult, BlameResult, Moment, MomentGap, Finding
+)
 
 # Tables with a row for each result of a trial, by name.
 _DETAILS: Final[tuple[tuple[str, type[Any], Callable[[TrialSummary], Sequence[Any]]], ...]] = (
     (layout.POLICIES, PolicyResult, lambda summary: summary.policies),
+    (layout.SECOND_LEVEL_POLICIES, SecondLevelResult, lambda summary: summary.second_level),
     (layout.SNAPSHOT_FACTS, SnapshotResult, lambda summary: summary.snapshots),
     (layout.BLAME, BlameResult, lambda summary: summary.blame),
     (layout.MOMENTS, Moment, lambda summary: summary.moments),
@@ -121,6 +126,7 @@ def _saved(run: Run) -> list[TrialSummary]:
     for row in _read_csv(run.directory / layout.SUMMARY_GAPS):
         gaps.setdefault(row["trial"], {})[row["metric"]] = row["reason"]
     policies = _by_trial(run, layout.POLICIES, PolicyResult)
+    second_level = _second_level(run)
     snapshots = _by_trial(run, layout.SNAPSHOT_FACTS, SnapshotResult)
     blame = _by_trial(run, layout.BLAME, BlameResult)
     moments = _by_trial(run, layout.MOMENTS, Moment)
@@ -143,6 +149,7 @@ def _saved(run: Run) -> list[TrialSummary]:
             start=row.get("start", ""),
             state=row.get("state", ""),
             policies=tuple(policies.get(row["trial"], ())),
+            second_level=tuple(second_level.get(row["trial"], ())),
             snapshots=tuple(snapshots.get(row["trial"], ())),
             blame=tuple(blame.get(row["trial"], ())),
             moments=_moments(row, moments.get(row["trial"], ())),
@@ -158,6 +165,16 @@ def _saved(run: Run) -> list[TrialSummary]:
 
 def _moments(row: Mapping[str, str], read: Sequence[Moment]) -> tuple[Moment, ...]:
     return without_second_level(read) if row.get("accel") == "tcg" else tuple(read)
+
+
+def _second_level(run: Run) -> dict[str, list[SecondLevelResult]]:
+    path = run.directory / layout.SNAPSHOT_FACTS
+    if (run.directory / layout.SECOND_LEVEL_POLICIES).exists() or not path.exists():
+        return _by_trial(run, layout.SECOND_LEVEL_POLICIES, SecondLevelResult)
+    found: dict[str, list[SecondLevelResult]] = {}
+    for row in _read_csv(path):
+        found.setdefault(row["trial"], []).extend(rows_of_columns(row))
+    return found
 
 
 def _left_out(row: Mapping[str, str]) -> str:

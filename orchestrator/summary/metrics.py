@@ -132,6 +132,7 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         start=_last_word(trial, "start"),
         state=_last_word(trial, "state"),
         policies=tuple(result for fact in snapshots for result in fact.policies),
+        second_level=tuple(row for fact in snapshots for row in fact.second_level),
         snapshots=tuple(fact.result for fact in snapshots if fact.result),
         blame=tuple(row for fact in snapshots for row in fact.blame),
         left_out=_left_out(trial),

@@ -27,6 +27,17 @@ class PolicyResult:
 
 
 @dataclass(frozen=True)
+class SecondLevelResult:
+    """What one policy would have freed of KVM's tables in one snapshot of a host. Never measured."""
+
+    snapshot: str
+    policy: str
+    tables_freed: int
+    bytes_freed: int
+    origin: str  # "modelled"
+
+
+@dataclass(frozen=True)
 class SnapshotResult:
     """What one snapshot says of the blocks that were plugged when it was taken, over all regions; None where
     the guest has no region that memory can be taken from.
@@ -55,13 +66,7 @@ class SnapshotResult:
     huge_freeable: int
     of: str = "guest"  # or "host", where that is a guest of ours
     second_level_tables: int | None = None
-    """KVM's tables in a host; None where they were not looked for. The others are how many a policy of that
-    name would free (orchestrator.model.second_level_tree): modelled, but for `empty`, which is counted."""
-    second_level_empty: int | None = None
-    second_level_empty_all_levels: int | None = None
-    second_level_zero_page: int | None = None
-    second_level_lru: int | None = None
-    second_level_drop: int | None = None
+    """KVM's tables in a host; None where they were not looked for. SecondLevelResult: what policies say."""
     page_tables_deposited: int | None = None
     """Page tables that are kept for huge pages of anonymous memory; None where they were not read."""
 
@@ -166,6 +171,7 @@ class TrialSummary:
     kernel_build: str = ""
     kernel_sha256: str = ""
     findings: tuple[Finding, ...] = ()
+    second_level: tuple[SecondLevelResult, ...] = ()
 
     @property
     def after_unplug(self) -> SnapshotResult | None:

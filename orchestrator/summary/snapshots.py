@@ -11,14 +11,15 @@ from orchestrator.errors import BadInputError
 from orchestrator.model.blame import HugeSupply, RegionBlame, blame, huge_supply
 from orchestrator.model.blocks import BlockMap, BlockTotals, map_memory
 from orchestrator.model.frame_class import FrameClass
-from orchestrator.model.policies import POLICIES, Policy, StateView
-from orchestrator.model.second_level_tree import SecondLevelCounts
+from orchestrator.model.policies import OverSnapshot, StateView
+from orchestrator.model.second_level_counts import SecondLevelCounts
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.tables import TableState
 from orchestrator.observation import Origin
 from orchestrator.store import Event, TrialFolder
 from orchestrator.store.snapshot_file import read_snapshot
-from orchestrator.summary.records import BlameResult, PolicyResult, SnapshotResult
+from orchestrator.summary.records import BlameResult, PolicyResult, SecondLevelResult, SnapshotResult
+from orchestrator.summary.second_level import second_level_rows
 from orchestrator.units import PAGE_BYTES
 
 # The snapshot a scenario takes when its workload has built up what it builds up.
@@ -46,6 +47,7 @@ class SnapshotFacts:
     policies: tuple[PolicyResult, ...] = ()
     result: SnapshotResult | None = None
     blame: tuple[BlameResult, ...] = ()
+    second_level: tuple[SecondLevelResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def _facts(
     block_bytes = sizes.pop() if len(sizes) == 1 else None
     memory = map_memory(state.snapshot, classes=state.frames)
     regions = blame_regions(state)
+    second_level = SecondLevelCounts.from_json(state.snapshot.notes.get("second_level", ""))
     return SnapshotFacts(
         t_ns=t_ns,
         label=label,
@@ -139,7 +142,9 @@ def _facts(
             injected=injected,
             supply=huge_supply(memory),
             deposited=int((state.tables.state == TableState.DEPOSITED).sum()),
+            second_level=second_level,
         ),
+        second_level=tuple(second_level_rows(label, second_level.freed)) if second_level else (),
         blame=tuple(row for region in regions for row in blame_rows(label, region)),
     )
 
@@ -188,9 +193,9 @@ def _result(
     injected: Injected,
     supply: HugeSupply,
     deposited: int,
+    second_level: SecondLevelCounts | None,
 ) -> SnapshotResult:
     stopped = snapshot.notes.get("stopped_seconds", "")
-    second_level = SecondLevelCounts.from_json(snapshot.notes.get("second_level", ""))
     return SnapshotResult(
         snapshot=label,
         moved=snapshot.moved,
@@ -211,11 +216,6 @@ def _result(
         huge_freeable=supply.freeable,
         of=of,
         second_level_tables=second_level.tables if second_level else None,
-        second_level_empty=second_level.empty if second_level else None,
-        second_level_empty_all_levels=second_level.empty_all_levels if second_level else None,
-        second_level_zero_page=second_level.zero_page if second_level else None,
-        second_level_lru=second_level.lru if second_level else None,
-        second_level_drop=second_level.drop if second_level else None,
         page_tables_deposited=deposited if snapshot.deposits_read else None,
     )
 
@@ -232,17 +232,21 @@ def _expected(regions: Sequence[RegionBlame], names: Sequence[str]) -> int | Non
     return _summed(region.having(classes) for region in regions)
 
 
-def counterfactuals(state: StateView, memory: BlockMap, seed: int) -> tuple[PolicyResult, ...]:
+def counterfactuals(
+    state: StateView, memory: BlockMap, seed: int, budget_tables: int | None = None
+) -> tuple[PolicyResult, ...]:
     """What each policy would have done; the one that does nothing first, for the others to compare with.
 
-    `memory` is the map of all memory in ranges of 2 MiB.
+    `memory` is the map of all memory in ranges of 2 MiB. `budget_tables` bounds how many tables each picks.
     """
-    policies = sorted(POLICIES, key=lambda item: (item[0] != "none", item[0]))
-    return tuple(_replay(policy, state, memory, seed) for _, policy in policies)
+    policies = sorted(OverSnapshot.every(), key=lambda policy: (policy.name != "none", policy.name))
+    return tuple(_replay(policy, state, memory, seed, budget_tables) for policy in policies)
 
 
-def _replay(policy: Policy, state: StateView, memory: BlockMap, seed: int) -> PolicyResult:
-    verdict = policy.apply(state, seed=seed)
+def _replay(
+    policy: OverSnapshot, state: StateView, memory: BlockMap, seed: int, budget_tables: int | None
+) -> PolicyResult:
+    verdict = policy.apply(state, seed=seed, budget_tables=budget_tables)
     freed = sum(int(verdict.blocks_freed(blocks).sum()) for blocks in state.blocks)
     if_moved = sum(int(verdict.blocks_freed_if_moved(blocks).sum()) for blocks in state.blocks)
     sizes = {region.block_pages * PAGE_BYTES for region in state.snapshot.regions}

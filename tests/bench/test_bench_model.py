@@ -10,8 +10,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from orchestrator.model.frames import classify_frames
-from orchestrator.model.policies import POLICIES
-from orchestrator.model.policies.base import StateView
+from orchestrator.model.policies import OverSnapshot, StateView
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.tables import decode_tables, needed_tables
 from orchestrator.store.snapshot_file import read_snapshot, write_snapshot
@@ -37,10 +36,10 @@ def test_decode_tables(benchmark: BenchmarkFixture, snapshot: Snapshot) -> None:
     assert len(benchmark(decode_tables, snapshot).pfn) == snapshot.tables
 
 
-@pytest.mark.parametrize("policy", POLICIES.names())
+@pytest.mark.parametrize("policy", OverSnapshot.names())
 def test_policy(benchmark: BenchmarkFixture, snapshot: Snapshot, policy: str) -> None:
     state = StateView.of(snapshot)
-    assert benchmark(POLICIES[policy].apply, state).policy == policy
+    assert benchmark(OverSnapshot.named(policy).apply, state).policy == policy
 
 
 def test_snapshot_file(benchmark: BenchmarkFixture, snapshot: Snapshot, tmp_path: Path) -> None:

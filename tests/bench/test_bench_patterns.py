@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from orchestrator.model.guest_tables import GuestTables, build_tables
 from orchestrator.model.patterns import pattern_named
-from orchestrator.model.policies import POLICIES
+from orchestrator.model.policies import OverSnapshot
 
 pytestmark = [pytest.mark.benchmark(timer=time.process_time), pytest.mark.timeout(1800)]
 
@@ -26,9 +26,9 @@ import sys
 import numpy as np
 from orchestrator.model.guest_tables import build_tables
 from orchestrator.model.patterns import pattern_named
-from orchestrator.model.policies import POLICIES
+from orchestrator.model.policies import OverSnapshot
 layout = pattern_named("dense", {"size": sys.argv[1]}).layout(np.random.default_rng(0))
-POLICIES["empty"].apply(build_tables(layout))
+OverSnapshot.named("empty").apply(build_tables(layout))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) * 1024)
 """
@@ -48,7 +48,7 @@ def test_build_and_classify(benchmark: BenchmarkFixture, size: str) -> None:
 
     def build() -> GuestTables:
         guest = build_tables(pattern.layout(np.random.default_rng(0)))
-        POLICIES["empty"].apply(guest)
+        OverSnapshot.named("empty").apply(guest)
         return guest
 
     guest = benchmark.pedantic(build, rounds=3)

@@ -28,7 +28,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from timed_pairs import Timed
 
 from orchestrator.model.jit import njit
-from orchestrator.model.replacement import REPLACEMENTS
+from orchestrator.model.policies import OverTrace
 from orchestrator.model.replay import replay
 from orchestrator.model.snapshot import I32, U8, U32
 from orchestrator.model.trace import Trace
@@ -56,7 +56,7 @@ def test_replay_beside_libcachesim(
     """Each round times all, ours right beside what it is held against; every other round backwards."""
     trace = shared_trace(pattern, TOUCHES)
     requests = write_requests(trace, tmp_path / "requests.bin")
-    held_against = {name: name if name in OTHERS else "lru" for name in REPLACEMENTS.names()}
+    held_against = {name: name if name in OTHERS else "lru" for name in OverTrace.names()}
     ours: dict[str, list[float]] = defaultdict(list)
     theirs: dict[tuple[str, int], list[float]] = defaultdict(list)
     misses: dict[str, set[int]] = defaultdict(set)

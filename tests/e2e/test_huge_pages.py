@@ -14,7 +14,7 @@ from driver import ROOT, Orchestrator
 from orchestrator.host.domain import QemuProcess
 from orchestrator.host.qemu_process import PageState, Segment, page_state
 from orchestrator.host.shell import HostShell
-from orchestrator.model.policies import POLICIES, StateView
+from orchestrator.model.policies import OverSnapshot, StateView
 from orchestrator.model.tables import LAST_LEVEL, TableState
 from orchestrator.store.snapshot_file import read_snapshot
 
@@ -115,7 +115,7 @@ def test_each_huge_page_of_anonymous_memory_has_a_table(trials: dict[str, Path],
     assert each.tolist() == np.bincount(table[huge], minlength=len(tables)).tolist()
     assert HELD <= deposited.sum() <= HELD + 16
     # None is what a policy could free, and none is counted with those.
-    empty = POLICIES["empty"].apply(state)
+    empty = OverSnapshot.named("empty").apply(state)
     assert not (empty.freed & deposited).any()
     assert empty.tables_freed < HELD
     assert (tables.state[tables.level == LAST_LEVEL] == TableState.EMPTY).sum() < HELD

@@ -16,7 +16,7 @@ from driver import ROOT, Orchestrator
 
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import KPF_PGTABLE, classify_frames, flag_set
-from orchestrator.model.policies import POLICIES, StateView
+from orchestrator.model.policies import OverSnapshot, StateView
 from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import MIB, PAGE_BYTES
 
@@ -128,7 +128,7 @@ def test_the_end_of_the_process_frees_the_blocks_that_were_predicted(run: Finish
     for arm in (OLD, NEW):
         before, after = (StateView.of(run.snapshot(arm, label)) for label in ("unplugged", "process-ended"))
         (old,), (new,) = before.blocks, after.blocks
-        predicted = POLICIES["process_exit"].apply(before).blocks_freed(old)
+        predicted = OverSnapshot.named("process_exit").apply(before).blocks_freed(old)
         came_free = old.plugged & ~new.plugged
         assert int(came_free.sum()) > 100
         wrong += int((old.plugged & (predicted != came_free)).sum())

@@ -145,6 +145,20 @@ class Reference:
             raise ValueError(f"{key} selects several rows of a trial")
         return Values(joined.groupby("boot")[column].mean())
 
+    def freed(self, policy: str, arm: str, snapshot: str) -> Values:
+        """Second-level tables that a policy would have freed, at a snapshot of each trial of an arm."""
+        run = open_run(self.folder)
+        rows = pd.DataFrame(
+            [
+                {"trial": summary.trial, "tables": row.tables_freed}
+                for summary in load(run)
+                for row in summary.second_level
+                if (row.snapshot, row.policy) == (snapshot, policy)
+            ]
+        )
+        joined = rows.merge(self._of_arm(arm)[["trial", "boot"]], on="trial")
+        return Values(joined.groupby("boot")["tables"].mean())
+
     def difference(self, metric: str, first: str, second: str) -> Difference:
         """A headline metric of arm `second` minus that of `first`, as `orchestrator compare` has it."""
         run = open_run(self.folder)

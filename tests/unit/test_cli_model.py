@@ -11,8 +11,7 @@ import synthetic_run
 from orchestrator.cli import main
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.patterns import PATTERNS
-from orchestrator.model.policies import POLICIES
-from orchestrator.model.replacement import REPLACEMENTS
+from orchestrator.model.policies import POLICIES, OverSnapshot, OverTrace, OverTree
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "tables"
 
@@ -29,10 +28,30 @@ def test_policies_are_listed_with_one_line_each(capsys: pytest.CaptureFixture[st
     code, text, _ = call(capsys, "policies", "--json")
     rows = json.loads(text)["policies"]
     assert code == 0
-    assert {row["name"] for row in rows} == {*POLICIES.names(), *REPLACEMENTS.names()}
-    assert all(row["what"] and "\n" not in row["what"] for row in rows)
+    assert [row["name"] for row in rows] == POLICIES.names()
+    for question in (OverSnapshot, OverTrace, OverTree):
+        asked = [row["name"] for row in rows if question.question in row["over"]]
+        assert asked == question.names()
+    assert all(row["over"] and row["what"] and "\n" not in row["what"] for row in rows)
     code, text, _ = call(capsys, "policies")
     assert (code, len(text.splitlines()) >= len(rows) + 1) == (0, True)
+
+
+def test_a_made_up_guest_has_tables_and_policies_free_some(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ("guest", "sparse", "--set", "span=64MiB")
+    code, text, _ = call(capsys, *argv, "--json")
+    found = json.loads(text)
+    freed = {row["policy"]: row["tables_freed"] for row in found["modelled"]}
+    assert (code, set(freed)) == (0, set(OverSnapshot.names()))
+    assert found["table_bytes"] == 4096 * sum(found["tables_of_level"])
+    assert freed["empty"] == found["tables_of_level"][1] == 32
+    assert freed["none"] == 0
+    code, text, _ = call(capsys, *argv, "--pick", "3", "--json")
+    picked = {row["policy"]: row["tables_freed"] for row in json.loads(text)["modelled"]}
+    assert (code, picked["empty"]) == (0, 3)
+    code, text, _ = call(capsys, *argv)
+    assert (code, "32 of level 1" in text, "128 KiB" in text) == (0, True, True)
+    assert call(capsys, "guest", "sparse", "--set", "span")[0] == 2
 
 
 def test_counts_add_up() -> None:
@@ -57,7 +76,7 @@ def trace_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_replay_and_compare_say_the_same(trace_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = call(capsys, "compare", trace_file, "--budget", "32KiB", "--action", "swap", "--json")
     rows = {row["policy"]: row for row in json.loads(text)["modelled"]}
-    assert (code, set(rows)) == (0, set(REPLACEMENTS.names()))
+    assert (code, set(rows)) == (0, set(OverTrace.names()))
     argv = ("replay", trace_file, "--policy", "lru", "--budget", "32KiB", "--action", "swap")
     code, text, _ = call(capsys, *argv, "--json")
     one = json.loads(text)["modelled"]
@@ -75,7 +94,7 @@ def test_compare_has_every_action_with_its_interval(
     code, text, _ = call(capsys, "compare", trace_file, "--budget", "32KiB", "--json")
     rows = {(row["policy"], row["action"]): row for row in json.loads(text)["modelled"]}
     actions = ("drop", "migrate", "compress", "swap")
-    assert (code, set(rows)) == (0, {(name, action) for name in REPLACEMENTS.names() for action in actions})
+    assert (code, set(rows)) == (0, {(name, action) for name in OverTrace.names() for action in actions})
     for (_, action), row in rows.items():
         assert row["evicted_bytes"] == row["evicted"] * 4096
         assert row["peak_bytes"] == row["peak_tables"] * 4096
@@ -99,7 +118,7 @@ def test_compare_of_a_run_has_blocks_where_asked(tmp_path: Path, capsys: pytest.
     found = json.loads(text)["modelled_of_snapshots"]
     of = {(one["snapshot"], one["policy"]): one for one in found}
     assert {snapshot for snapshot, _ in of} == {"loaded", "after-unplug"}
-    assert {policy for _, policy in of} == set(POLICIES.names())
+    assert {policy for _, policy in of} == set(OverSnapshot.names())
     upper, moved = of["loaded", "empty_all_levels"], of["loaded", "migrate"]
     assert upper["blocks_freed"] > of["loaded", "empty"]["blocks_freed"] == 0
     assert moved["blocks_freed_if_moved"] == upper["blocks_freed"]

@@ -20,9 +20,9 @@ from orchestrator.host.qemu_process import Segment, page_state, status_bytes
 from orchestrator.model.blame import table_kind_name
 from orchestrator.model.frames import KPF_ANON, KPF_BUDDY, KPF_HUGE, KPF_LRU, KPF_PGTABLE, KPF_THP
 from orchestrator.model.observed import read_series
-from orchestrator.model.policies import POLICIES, StateView
+from orchestrator.model.policies import OverSnapshot, StateView
 from orchestrator.model.snapshot import Region, Snapshot
-from orchestrator.model.tables import LAST_LEVEL, TableState
+from orchestrator.model.tables import LAST_LEVEL, UNKNOWN_LEVEL, TableState
 from orchestrator.summary.snapshots import blame_regions
 
 US = QemuProcess(os.getpid())
@@ -204,7 +204,7 @@ def test_deposited_tables_are_a_class_of_their_own() -> None:
 def test_no_policy_frees_a_deposited_table(policy: str, freed: set[str], moved: set[str]) -> None:
     """Its huge page could not be split any more. It could be put elsewhere, and goes with its process."""
     snapshot, pfn = with_huge_pages()
-    verdict = POLICIES[policy].apply(StateView.of(snapshot))
+    verdict = OverSnapshot.named(policy).apply(StateView.of(snapshot))
     for mask, expected in ((verdict.freed, freed), (verdict.to_move, moved)):
         assert {name for name, frame in pfn.items() if frame in verdict.tables.pfn[mask]} == expected
 
@@ -213,8 +213,9 @@ def test_where_they_were_not_read_they_are_empty_tables_of_no_level_and_stay() -
     snapshot, _ = with_huge_pages(read=False)
     state = StateView.of(snapshot)
     assert state.tables.counts()[0].tolist() == [3, 0, 0, 0]
-    verdict = POLICIES["empty"].apply(state)
-    assert (verdict.tables_freed, verdict.empty_of_unknown_level) == (1, 3)
+    verdict = OverSnapshot.named("empty").apply(state)
+    unknown = (state.tables.level == UNKNOWN_LEVEL) & (state.tables.state == TableState.EMPTY)
+    assert (verdict.tables_freed, int(unknown.sum())) == (1, 3)
 
 
 def test_what_was_read_of_a_table_that_is_in_use_is_not_believed() -> None:

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mechanism import Phase, TableHeap, Touched
+from synthetic import USER_DATA, USER_ZERO, Guest, entry
 
-from orchestrator.model.mechanism import Phase, TableHeap, Touched, compaction_victims
+from orchestrator.model.policies import OverSnapshot, StateView
+from orchestrator.model.replay import replay
+from orchestrator.model.trace import Event, Trace
+from orchestrator.units import PAGE_BYTES
 
 
 def test_a_reference_count_at_zero_frees_the_table() -> None:
@@ -121,14 +126,56 @@ def test_no_table_is_both_freed_and_mapped_and_no_page_is_lost(steps: list[tuple
         assert not {id(one) for one in listed} & {id(one) for one in heap.freed}
 
 
-def test_compaction_empties_whole_blocks() -> None:
-    """Blocks of 512 frames: one with two tables, one with one, one with slab, one with three."""
-    pfn = np.array([0, 5, 512, 1024, 1536, 1537, 1538])
-    slab = np.array([1030])
-    assert compaction_victims(pfn, slab, 512, 2).tolist() == [512]
-    assert compaction_victims(pfn, slab, 512, 3).tolist() == [0, 5, 512]
-    assert compaction_victims(pfn, slab, 512, 99).tolist() == [0, 5, 512, 1536, 1537, 1538]
-    assert compaction_victims(pfn, slab, 2048, 99).tolist() == []
-    assert compaction_victims(pfn, slab[:0], 2048, 7).tolist() == pfn.tolist()
-    with pytest.raises(ValueError, match="make no sense"):
-        compaction_victims(pfn, slab, 512, -1)
+TOUCHES = st.tuples(st.sampled_from(list(Event)), st.integers(0, 5))
+
+
+@given(st.lists(TOUCHES, max_size=60))
+def test_the_replay_of_empty_frees_what_the_count_of_entries_does(touches: list[tuple[Event, int]]) -> None:
+    heap = TableHeap()
+    for event, number in touches:
+        if event is not Event.LET_GO:
+            assert heap.touch(number, number, zero=event is Event.READ_ZERO) is Touched.SERVED
+            continue
+        heap.let_go(number, number)
+        table = heap.parent.get(number)
+        if table is not None and heap.freeze(table):
+            heap.unlink(table)
+            heap.free(table)
+    table = np.array([number for _, number in touches], dtype=np.uint32)
+    trace = Trace("by hand", 6, table, np.array([event for event, _ in touches], dtype=np.uint8))
+    counts = replay(trace, "empty", 6 * PAGE_BYTES)
+    assert (counts.freed, counts.end_tables) == (len(heap.freed), len(heap.parent))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["touch", "zero", "let_go"]), st.integers(0, 5), st.integers(0, 2)))
+)
+def test_policies_over_a_snapshot_free_what_could_be_frozen(steps: list[tuple[str, int, int]]) -> None:
+    heap = TableHeap()
+    for step, number, slot in steps:
+        if step == "let_go":
+            heap.let_go(number, slot)
+        else:
+            heap.touch(number, slot, zero=step == "zero")
+    guest = Guest(256)
+    zero = guest.zero()
+    frame_of = {
+        number: guest.table(
+            {
+                slot: entry(zero, USER_ZERO) if slot in table.zero else entry(guest.anon(), USER_DATA)
+                for slot in table.entries
+            }
+        )
+        for number, table in heap.parent.items()
+    }
+    anchor = guest.table({0: entry(guest.anon(), USER_DATA)})
+    pmd = guest.upper({511: anchor, **frame_of})
+    guest.upper({0: guest.upper({0: pmd})})
+    state = StateView.of(guest.snapshot())
+    counted = {
+        "empty": {frame_of[number] for number, table in heap.parent.items() if not table.entries},
+        "zero_page": {frame_of[number] for number, table in heap.parent.items() if not table.references},
+    }
+    for name, frozen in counted.items():
+        freed = OverSnapshot.named(name).apply(state).freed
+        assert set(state.tables.pfn[freed].tolist()) == frozen

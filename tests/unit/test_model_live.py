@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from modelled import extrapolate
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.observed import Reading, extrapolate, read_series
-from orchestrator.model.policies import POLICIES, StateView
+from orchestrator.model.observed import Reading, read_series
+from orchestrator.model.policies import OverSnapshot, StateView
 from orchestrator.model.replay import replay
 from orchestrator.model.tables import LAST_LEVEL, Tables, TableState
 from orchestrator.store.snapshot_file import read_snapshot
@@ -36,11 +37,11 @@ def test_empty_foretells_what_the_7x_kernel_frees() -> None:
     """Same workload: what `empty` would free on 6.12 against what 7.3 had less, within 5 %."""
     before, freed_it = state("6.12"), state("7.x")
     assert (before.snapshot.kernel[:4], freed_it.snapshot.kernel[:4]) == ("6.12", "7.3.")
-    predicted = POLICIES["empty"].apply(before).tables_freed
+    predicted = OverSnapshot.named("empty").apply(before).tables_freed
     really = user_leaves(before.tables) - user_leaves(freed_it.tables)
     assert really > 20_000
     assert predicted == pytest.approx(really, rel=0.05)
-    assert POLICIES["empty"].apply(freed_it).tables_freed < 10
+    assert OverSnapshot.named("empty").apply(freed_it).tables_freed < 10
 
 
 @pytest.mark.parametrize("kernel", ["6.12", "7.x"])
@@ -50,10 +51,10 @@ def test_a_run_as_a_trace(kernel: str) -> None:
     trace = read_series("quickstart", [one.tables]).trace
     assert trace.faults() == []
     counts = replay(trace, "empty", GIB)
-    assert counts.freed == POLICIES["empty"].apply(one).tables_freed
+    assert counts.freed == OverSnapshot.named("empty").apply(one).tables_freed
     assert counts.cold_misses == trace.tables_used == user_leaves(one.tables)
     parents = np.unique(one.tables.parent[(one.tables.level == LAST_LEVEL) & ~one.tables.kernel])
-    freed = POLICIES["empty_all_levels"].apply(one).freed
+    freed = OverSnapshot.named("empty_all_levels").apply(one).freed
     upper = replay(trace, "empty_all_levels", GIB)
     assert upper.upper_freed == freed[parents].sum()
     assert upper.upper_tables + upper.upper_freed == len(parents)
@@ -71,7 +72,7 @@ def test_the_same_seen_twice_has_no_certain_touch() -> None:
         assert series.trace.touches == user_leaves(one.tables) + touched
         assert series.idle.tolist() == [1] * int(in_use.sum())
         counts = replay(series.trace, "empty", GIB)
-        assert counts.freed == POLICIES["empty"].apply(one).tables_freed
+        assert counts.freed == OverSnapshot.named("empty").apply(one).tables_freed
         assert counts.rebuilt == 0
     with pytest.raises(BadInputError, match="no snapshot has"):
         read_series("nothing", [])
@@ -100,5 +101,3 @@ def test_extrapolation_is_an_upper_bound_for_a_small_redis() -> None:
     errors = np.array([foretold[size] / redis[size] - 1 for size in (2, 4)])
     assert (errors > 0).all()
     assert (errors < 0.5).all()
-    with pytest.raises(BadInputError, match="factor be above 0"):
-        extrapolate(1, 2, float("nan"))

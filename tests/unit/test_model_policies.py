@@ -9,9 +9,10 @@ from test_model_tables import address_spaces
 
 from orchestrator.errors import BadInputError
 from orchestrator.model.frames import KPF_BUDDY, KPF_LRU, KPF_SLAB, KPF_UPTODATE
-from orchestrator.model.policies import POLICIES, StateView, Verdict
+from orchestrator.model.policies import POLICIES, OverSnapshot, StateView, Verdict
+from orchestrator.model.policies.migrate import compaction_victims
 from orchestrator.model.snapshot import Region
-from orchestrator.model.tables import TableState
+from orchestrator.model.tables import UNKNOWN_LEVEL, TableState
 from orchestrator.units import MIB
 
 LAST_LEVEL_ONLY = ["empty", "none", "page_cache", "page_cache_first", "pressure_random", "zero_page"]
@@ -51,13 +52,17 @@ def names(
 
 
 def test_all_policies_register_themselves() -> None:
-    assert POLICIES.names() == NAMES
+    assert OverSnapshot.names() == NAMES
     for name, policy in POLICIES:
         assert policy.name == name
         assert policy.__doc__
         assert "\n" not in policy.__doc__.strip().split("\n\n")[0]
+        assert policy.questions
     with pytest.raises(BadInputError, match="no policy is called 'all'"):
-        POLICIES["all"]
+        OverSnapshot.named("all")
+    with pytest.raises(BadInputError, match="'lru' answers no question over a snapshot") as refused:
+        OverSnapshot.named("lru")
+    assert refused.value.hint == f"there are: {', '.join(NAMES)}"
 
 
 @pytest.mark.parametrize(
@@ -76,12 +81,11 @@ def test_all_policies_register_themselves() -> None:
 )
 def test_what_each_policy_picks(name: str, freed: set[str], to_move: set[str]) -> None:
     state, pfn = small_guest()
-    verdict = POLICIES[name].apply(state)
+    verdict = OverSnapshot.named(name).apply(state)
     assert names(state, pfn, verdict.freed) == freed
     assert names(state, pfn, verdict.to_move) == to_move
-    assert verdict.empty_of_unknown_level == 1
-    # An empty PMD table that is not freed is reported.
-    assert verdict.empty_left == len({"empty", "hollow_pmd"} - freed)
+    # Of no known level, so that no policy frees it.
+    assert names(state, pfn, state.tables.level == UNKNOWN_LEVEL) == {"orphan"}
 
 
 def test_tables_of_files_go_and_those_with_anything_else_stay() -> None:
@@ -95,7 +99,7 @@ def test_tables_of_files_go_and_those_with_anything_else_stay() -> None:
     pmd = guest.upper({0: of_files, 1: mixed, 2: with_swap})
     guest.upper({0: guest.upper({0: pmd})})
     state = StateView.of(guest.snapshot())
-    verdict = POLICIES["page_cache"].apply(state)
+    verdict = OverSnapshot.named("page_cache").apply(state)
     assert state.tables.pfn[verdict.freed].tolist() == [of_files]
     assert state.tables.page_cache[np.searchsorted(state.tables.pfn, of_files)] == 3
 
@@ -115,7 +119,7 @@ def test_files_go_first_and_no_more_than_asked(data: st.DataObject, seed: int) -
     pmd = guest.upper(dict(enumerate([anchor, *kind_of])))
     guest.upper({0: guest.upper({0: pmd})})
     state = StateView.of(guest.snapshot())
-    policy = POLICIES["page_cache_first"]
+    policy = OverSnapshot.named("page_cache_first")
     listed = policy.apply(state, seed=seed)
     cheap = sum(kind in {"files", "empty"} for kind in kinds)
     assert listed.tables_freed == cheap
@@ -128,7 +132,7 @@ def test_files_go_first_and_no_more_than_asked(data: st.DataObject, seed: int) -
 
 
 def test_50_gib_touched_once_give_100_mib_back() -> None:
-    verdict = POLICIES["empty"].apply(StateView.of(sparse_guest()))
+    verdict = OverSnapshot.named("empty").apply(StateView.of(sparse_guest()))
     assert (verdict.tables_freed, verdict.bytes_freed) == (25_600, 100 * MIB)
 
 
@@ -147,17 +151,17 @@ def test_blocks_are_freed_when_nothing_unmovable_is_left() -> None:
     region = Region("vm0", BLOCK_PAGES, 3 * BLOCK_PAGES, BLOCK_PAGES, 3 * BLOCK_PAGES * 4096)
     state = StateView.of(guest.snapshot((region,)))
     assert state.blocks[0].pinned.all()
-    verdict = POLICIES["empty"].apply(state)
+    verdict = OverSnapshot.named("empty").apply(state)
     assert verdict.tables_freed == 3
     assert verdict.blocks_freed(state.blocks[0]).tolist() == [True, False, False]
-    pressed = POLICIES["pressure_random"].apply(state)
+    pressed = OverSnapshot.named("pressure_random").apply(state)
     assert pressed.blocks_freed(state.blocks[0]).tolist() == [True, False, False]
     assert pressed.blocks_freed_if_moved(state.blocks[0]).tolist() == [True, False, True]
     # The PMD table pointed at nothing else.
-    upper = POLICIES["empty_all_levels"].apply(state)
+    upper = OverSnapshot.named("empty_all_levels").apply(state)
     assert upper.tables_freed == 4
     assert upper.blocks_freed(state.blocks[0]).tolist() == [True, False, True]
-    moved = POLICIES["migrate"].apply(state)
+    moved = OverSnapshot.named("migrate").apply(state)
     assert moved.blocks_freed(state.blocks[0]).tolist() == [False, False, False]
     assert moved.blocks_freed_if_moved(state.blocks[0]).tolist() == [True, False, True]
 
@@ -171,12 +175,12 @@ def test_upper_levels_go_once_all_below_them_are_gone() -> None:
     other = guest.upper({0: half})
     guest.upper({0: other, 1: whole})
     state = StateView.of(guest.snapshot())
-    verdict = POLICIES["empty_all_levels"].apply(state)
+    verdict = OverSnapshot.named("empty_all_levels").apply(state)
     freed = set(state.tables.pfn[verdict.freed].tolist())
     assert verdict.tables_freed == 7
     assert whole in freed
     assert not freed & {half, other}
-    assert POLICIES["empty_all_levels"].apply(state, budget_tables=4).tables_freed == 4
+    assert OverSnapshot.named("empty_all_levels").apply(state, budget_tables=4).tables_freed == 4
 
 
 def test_the_process_with_most_tables_ends() -> None:
@@ -185,7 +189,7 @@ def test_the_process_with_most_tables_ends() -> None:
     tables = {slot: guest.table({0: entry(guest.anon(), USER_DATA)}) for slot in range(5)}
     large = guest.upper({3: guest.upper({0: guest.upper(tables)})})
     state = StateView.of(guest.snapshot())
-    freed = set(state.tables.pfn[POLICIES["process_exit"].apply(state).freed].tolist())
+    freed = set(state.tables.pfn[OverSnapshot.named("process_exit").apply(state).freed].tolist())
     assert large in freed
     assert small not in freed
     assert len(freed) == 8
@@ -194,18 +198,91 @@ def test_the_process_with_most_tables_ends() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_budget_bounds_what_is_picked(name: str) -> None:
     state = StateView.of(sparse_guest(1000))
-    whole = POLICIES[name].apply(state, seed=3)
+    whole = OverSnapshot.named(name).apply(state, seed=3)
     for budget in (0, 1, 100, 10_000):
-        verdict = POLICIES[name].apply(state, seed=3, budget_tables=budget)
+        verdict = OverSnapshot.named(name).apply(state, seed=3, budget_tables=budget)
         picked = verdict.tables_freed + verdict.tables_to_move
-        assert picked == min(budget, whole.tables_freed + whole.tables_to_move)
+        if name == "migrate":  # whole blocks, or none
+            assert picked <= budget
+        else:
+            assert picked == min(budget, whole.tables_freed + whole.tables_to_move)
     with pytest.raises(ValueError, match="less than none"):
-        POLICIES[name].apply(state, budget_tables=-1)
+        OverSnapshot.named(name).apply(state, budget_tables=-1)
+
+
+def processes(tables_of: list[int]) -> tuple[StateView, list[set[int]]]:
+    """Processes with so many last-level tables each; the frames of the tables of each but its root."""
+    guest = Guest(2048)
+    guest.flags[:] = 1 << KPF_BUDDY
+    owned = []
+    for number in tables_of:
+        leaves = [guest.table({0: entry(guest.anon(), USER_DATA)}) for _ in range(number)]
+        pmd = guest.upper(dict(enumerate(leaves)))
+        pud = guest.upper({0: pmd})
+        guest.upper({0: pud})
+        owned.append({*leaves, pmd, pud})
+    return StateView.of(guest.snapshot()), owned
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 200), st.integers(0, 9))
+def test_pressure_takes_of_each_memory_cgroup_in_proportion(
+    tables_of: list[int], budget: int, seed: int
+) -> None:
+    """An address space is taken for a memory cgroup: of each list the same share goes, to one table."""
+    state, owned = processes(tables_of)
+    picked = OverSnapshot.named("pressure_random").apply(state, seed=seed, budget_tables=budget)
+    frames = set(state.tables.pfn[picked.freed | picked.to_move].tolist())
+    listed = sum(map(len, owned))
+    assert len(frames) == min(budget, listed)
+    for own in owned:
+        assert abs(len(frames & own) - len(frames) * len(own) / listed) <= 1
+
+
+def test_migration_empties_whole_blocks_and_begins_no_other() -> None:
+    """Pageblocks with two tables, with one, with one beside slab, and with three."""
+    guest = Guest(6 * BLOCK_PAGES)
+    guest.flags[:] = 1 << KPF_BUDDY
+    at = [0, 5, BLOCK_PAGES, 2 * BLOCK_PAGES, *range(3 * BLOCK_PAGES, 3 * BLOCK_PAGES + 3)]
+    guest.flags[2 * BLOCK_PAGES + 6] = 1 << KPF_SLAB
+    far = 4 * BLOCK_PAGES
+    data = entry(far + 100, USER_DATA)
+    leaves = [guest.table({0: data}, pfn=pfn) for pfn in at]
+    pmd = guest.table({slot: entry(pfn, 0x67) for slot, pfn in enumerate(leaves)}, pfn=far)
+    pud = guest.table({0: entry(pmd, 0x67)}, pfn=far + 1)
+    guest.table({0: entry(pud, 0x67)}, pfn=far + 2)  # the root, which stays, and its block with it
+    state = StateView.of(guest.snapshot())
+    policy = OverSnapshot.named("migrate")
+
+    def moved(most: int) -> list[int]:
+        verdict = policy.apply(state, budget_tables=most)
+        return sorted(state.tables.pfn[verdict.to_move].tolist())
+
+    assert moved(0) == []
+    assert moved(2) == [BLOCK_PAGES]
+    assert moved(3) == [0, 5, BLOCK_PAGES]
+    assert moved(99) == [0, 5, BLOCK_PAGES, *at[-3:]]
+    assert policy.apply(state).tables_to_move == len(at) + 2
+
+
+@pytest.mark.parametrize(
+    ("most", "block_pages", "expected"),
+    [
+        (2, 512, [512]),
+        (3, 512, [0, 5, 512]),
+        (99, 512, [0, 5, 512, 1536, 1537, 1538]),
+        (99, 2048, []),
+    ],
+)
+def test_compaction_victims(most: int, block_pages: int, expected: list[int]) -> None:
+    """Blocks of 512 frames: one with two tables, one with one, one with slab, one with three."""
+    pfn, slab = np.array([0, 5, 512, 1024, 1536, 1537, 1538]), np.array([1030])
+    assert pfn[compaction_victims(pfn, slab, most, block_pages)].tolist() == expected
+    assert compaction_victims(pfn, slab[:0], 7, 2048).all()
 
 
 def test_pressure_depends_on_the_seed_and_on_nothing_else() -> None:
     state = StateView.of(sparse_guest(1000))
-    policy = POLICIES["pressure_random"]
+    policy = OverSnapshot.named("pressure_random")
     once = policy.apply(state, seed=1, budget_tables=100).freed
     assert (policy.apply(state, seed=1, budget_tables=100).freed == once).all()
     assert (policy.apply(state, seed=2, budget_tables=100).freed != once).any()
@@ -218,7 +295,7 @@ def test_no_policy_frees_what_is_in_use(
     guest, truth = case
     region = Region("vm0", 0, 2048, 4, 0)
     state = StateView.of(guest.snapshot((region,)))
-    verdict: Verdict = POLICIES[name].apply(state, seed=seed, budget_tables=budget)
+    verdict: Verdict = OverSnapshot.named(name).apply(state, seed=seed, budget_tables=budget)
     tables, freed = state.tables, verdict.freed
     gone = set(tables.pfn[freed].tolist())
     if name in LAST_LEVEL_ONLY:
@@ -232,7 +309,7 @@ def test_no_policy_frees_what_is_in_use(
     blocks = verdict.blocks_freed(state.blocks[0])
     assert not (blocks & ~state.blocks[0].pinned).any()
     assert not (blocks & ~verdict.blocks_freed_if_moved(state.blocks[0])).any()
-    again = POLICIES[name].apply(state, seed=seed, budget_tables=budget)
+    again = OverSnapshot.named(name).apply(state, seed=seed, budget_tables=budget)
     assert (again.freed == freed).all()
     assert (again.to_move == verdict.to_move).all()
     if name == "none":

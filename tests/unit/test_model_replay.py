@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from other_simulator import BUDGETS, PATTERNS, TOUCHES, shared_trace, their_misses, write_requests
+from other_simulator import (
+    BUDGETS,
+    PATTERNS,
+    TOUCHES,
+    shared_trace,
+    their_misses,
+    touches_only,
+    write_requests,
+)
 from reference_replay import Generations, keeper_of, reference_replay
 
 from orchestrator.errors import BadInputError
+from orchestrator.model.compiled import NOBODY
 from orchestrator.model.counts import ReplayCounts
-from orchestrator.model.replacement import REPLACEMENTS, Frees
+from orchestrator.model.policies import Frees, OverTrace
 from orchestrator.model.replay import Action, replay
-from orchestrator.model.trace import Event, Trace, touches_only
+from orchestrator.model.trace import Event, Trace
 from orchestrator.units import PAGE_BYTES
 
 TAKERS = ["belady", "clock", "fifo", "frequency", "generations", "lru", "pressure_random"]
@@ -34,11 +44,9 @@ def run(trace: Trace, policy: str, tables: int, **options: object) -> ReplayCoun
 
 
 def test_all_policies_register_themselves() -> None:
-    assert REPLACEMENTS.names() == NAMES
-    for name, policy in REPLACEMENTS:
-        assert policy.name == name
-        assert policy.takes_in_use == (name in TAKERS)
-        assert policy.__doc__
+    assert OverTrace.names() == NAMES
+    for policy in OverTrace.every():
+        assert policy.takes_in_use == (policy.name in TAKERS)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -149,7 +157,7 @@ def test_there_are_up_to_four_generations(monkeypatch: pytest.MonkeyPatch) -> No
     assert reference_replay(events, "generations", 8) == run(trace_of(*events), "generations", 8)
     assert set(seen.sizes) == {3, 4}
 
-    policy = REPLACEMENTS["generations"]
+    policy = OverTrace.named("generations")
     nodes = policy.state(trace_of(*events), 8, 0)
     numbers = []
     for table in range(60):
@@ -226,7 +234,8 @@ def test_what_finds_no_room_stays() -> None:
     [
         (-1, "lru", "holds no table"),
         (0, "lru", "holds no table"),
-        (PAGE_BYTES, "best", "no replacement policy"),
+        (PAGE_BYTES, "best", "no policy is called 'best'"),
+        (PAGE_BYTES, "migrate", "'migrate' answers no question over a trace"),
     ],
 )
 def test_what_cannot_be_replayed(budget: int, policy: str, words: str) -> None:
@@ -239,4 +248,45 @@ def test_a_trace_that_is_none() -> None:
         run(touches_only("short", 4, np.array([9], dtype=np.uint32)), "lru", 1)
     with pytest.raises(BadInputError, match="frozen"):
         run(trace_of((0, TOUCH)), "lru", 1, freeze_touches=-1)
-    assert REPLACEMENTS["none"].frees is Frees.NOTHING
+    assert OverTrace.named("none").frees is Frees.NOTHING
+
+
+@given(traces(), budgets, st.sampled_from(list(Action)), st.integers(0, 3), st.integers(1, 5))
+@settings(max_examples=50)
+def test_lists_of_several_owners_lose_nothing(
+    trace: Trace, budget: int, action: Action, seed: int, owners: int
+) -> None:
+    """As one list, but for whom chance picks: with one owner, and with tables of several, taken in turn."""
+    owned = replace(trace, owner=np.arange(trace.tables) % owners)
+    one = run(owned, "pressure_random", budget, action=action, seed=seed)
+    assert one.touches == one.hits + one.misses == int((trace.kind > 0).sum())
+    assert one.cold_misses == int(trace.seen().sum())
+    assert 0 <= one.end_tables + one.evicted + one.freed - one.misses <= min(one.migrated, one.freed)
+    assert (one.peak_tables <= budget, one.over_budget) == (True, 0)
+    if owners == 1:
+        plain = run(trace, "pressure_random", budget, action=action, seed=seed)
+        assert one == plain
+
+
+def test_pressure_visits_owners_in_turn_and_takes_an_eighth_of_each_list() -> None:
+    """Lists of 80, 8 and no tables: ten and one more of the first, one and one more of the second."""
+    policy = OverTrace.named("pressure_random")
+    owner = np.repeat([0, 1, 2], [80, 8, 4])
+    trace = replace(trace_of(tables=92), owner=owner)
+    functions, state = policy.functions_over(trace), policy.state(trace, 92, 0)
+    assert functions is not policy.functions_over(trace_of())
+    for table in range(88):  # nothing of the third came
+        functions.admitted(state, table, 0)
+    taken = [functions.victim(state, 0) for _ in range(13)]
+    assert sorted(owner[taken].tolist()) == [0] * 11 + [1] * 2
+    assert len(set(taken)) == 13
+    functions.forgotten(state, next(table for table in range(80) if table not in taken))
+    rest = [functions.victim(state, 0) for _ in range(74)]
+    assert len({*taken, *rest}) == 87
+    assert functions.victim(state, 0) == NOBODY
+
+
+def test_a_trace_with_owners_that_fit_it() -> None:
+    assert replace(trace_of(), owner=np.zeros(2048, np.int64)).faults() == []
+    (fault,) = replace(trace_of(), owner=np.zeros(3, np.int64)).faults()
+    assert "3 owners of 2048 tables" in fault

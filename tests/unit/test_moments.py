@@ -12,12 +12,12 @@ from synthetic_run import ARMS, META, plan_json, snapshot
 
 from orchestrator import summary
 from orchestrator.cli import main
-from orchestrator.model.second_level_tree import SecondLevelCounts
+from orchestrator.model.second_level_counts import SecondLevelCounts
 from orchestrator.observation import Observation, Origin
 from orchestrator.report.answer import answer
 from orchestrator.report.data import view_run
 from orchestrator.report.page import build_report
-from orchestrator.report.second_level import moment_rows, tree_rows
+from orchestrator.report.second_level import moment_rows, tree_table
 from orchestrator.stats import of_few
 from orchestrator.store import RunWriter, TrialWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
@@ -25,7 +25,10 @@ from orchestrator.store.snapshot_file import write_snapshot
 S = 10**9
 KIB = 1 << 10
 COUNTS = SecondLevelCounts(
-    tables=372, last_level=361, unlinked=42, empty=204, empty_all_levels=206, zero_page=210, lru=300, drop=361
+    tables=372,
+    last_level=361,
+    unlinked=42,
+    freed={"empty": 204, "empty_all_levels": 206, "zero_page": 210, "lru": 300, "drop": 361},
 )
 EMPTIED = (1480, 1490, 1500, 1530, 1540)  # KiB, in each trial
 
@@ -110,7 +113,9 @@ def test_a_snapshot_of_the_host_is_none_of_the_guest(directory: Path) -> None:
     one, *_ = summary.saved(open_run(directory))
     assert "guest_page_tables_total" in one.gaps
     (result,) = one.snapshots
-    assert (result.of, result.second_level_tables, result.second_level_lru) == ("host", 372, 300)
+    assert (result.of, result.second_level_tables) == ("host", 372)
+    assert {row.policy: row.tables_freed for row in one.second_level}["lru"] == 300
+    assert {(row.snapshot, row.origin) for row in one.second_level} == {(result.snapshot, "modelled")}
     assert result.injected == ""
 
 
@@ -126,7 +131,10 @@ def test_the_table_has_medians_and_an_interval_of_the_ratio(directory: Path) -> 
     assert emptied.ratio.text == f"{ratios.mean():.2f} [{interval.low:.2f}, {interval.high:.2f}]"
     assert emptied.ranges.text == ""
     assert emptied.ranges.why_missing
-    (tree,) = tree_rows(view)
+    table = tree_table(view)
+    (tree,) = table.rows
+    assert (table.policies[0], table.policies[-1]) == ("empty", "drop")
+    assert [name for name, _ in table.explained] == list(table.policies)
     assert (tree.tables, tree.cells[0], tree.cells[-1]) == ("372", "816 KiB", "1.41 MiB")
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cli import main
 from orchestrator.errors import FileProblemsError
+from orchestrator.model.compiled import NOBODY, ignore, ignore_gone
 from orchestrator.model.cost import CostTable, Interval
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined
@@ -29,9 +30,9 @@ from orchestrator.model.overcommit import (
     Question,
     answers,
 )
+from orchestrator.model.policies import Frees, OverTrace
+from orchestrator.model.policies.base import Functions
 from orchestrator.model.pressure import Population, Pressure, Reclaim, named
-from orchestrator.model.replacement import REPLACEMENTS, Frees, Replacement
-from orchestrator.model.replacement.base import NOBODY, Functions, ignore, ignore_gone
 from orchestrator.model.replay import Action
 from orchestrator.model.trace import Event, Trace
 from orchestrator.report.overcommit import counted, rows, sentences
@@ -169,7 +170,7 @@ def tables_of(events: Sequence[Sequence[tuple[int, Event]]], number: int) -> Pop
 
 def play(
     events: Sequence[Sequence[tuple[int, Event]]],
-    policy: Replacement,
+    policy: OverTrace,
     budgets: Sequence[float],
     *,
     action: Action = Action.SWAP,
@@ -187,10 +188,10 @@ USED = [(table, Event.TOUCH) for table in range(4, 20)]
 GONE = [(table, Event.LET_GO) for table in range(16, 20)]
 
 
-@pytest.mark.parametrize("name", REPLACEMENTS.names())
+@pytest.mark.parametrize("name", OverTrace.names())
 def test_the_policy_itself_says_which_tables_go(name: str) -> None:
     """Four tables map the zero page only, sixteen are in use, of which four are let go; none may stay."""
-    policy = REPLACEMENTS[name]
+    policy = OverTrace.named(name)
     pressure, (_, counts) = play([[*ZERO, *USED], GONE], policy, [99, 0])
     # A tenth of those in use is never moved: of twelve, two.
     freed, moved, left = {
@@ -211,7 +212,7 @@ def test_order_is_the_policys() -> None:
     for name in ("fifo", "lru"):
         again = [[(table, Event.TOUCH)] for table in (0, 1)]
         missed[name] = [
-            play([touched, [(2, Event.TOUCH)], one], REPLACEMENTS[name], [9, 2, 9])[1][2].swapped_in
+            play([touched, [(2, Event.TOUCH)], one], OverTrace.named(name), [9, 2, 9])[1][2].swapped_in
             for one in again
         ]
     assert missed == {"fifo": [1, 0], "lru": [0, 1]}
@@ -226,21 +227,22 @@ def _only_the_sixth(state: Any, now: int) -> int:
 
 
 def test_a_policy_that_names_one_table_takes_one() -> None:
+    functions = Functions(ignore, ignore, _only_the_sixth, ignore_gone)
     one = SimpleNamespace(
         name="sixth",
         frees=Frees.EMPTY,
         takes_in_use=True,
-        functions=Functions(ignore, ignore, _only_the_sixth, ignore_gone),
+        functions_over=lambda trace: functions,
         state=lambda trace, budget_tables, seed: np.zeros(1, dtype=np.int64),
     )
-    pressure, (_, counts) = play([[*ZERO, *USED], [(5, Event.TOUCH)]], cast("Replacement", one), [99, 10])
+    pressure, (_, counts) = play([[*ZERO, *USED], [(5, Event.TOUCH)]], cast("OverTrace", one), [99, 10])
     assert (counts.swapped_out, counts.swapped_in, counts.freed) == (1, 1, 0)
     assert pressure.held_bytes == 2000
 
 
 def test_without_room_for_those_in_use_the_others_still_go_and_the_order_is_kept() -> None:
     events = [[*USED, *ZERO], *([(table, Event.TOUCH)] for table in (5, 6, 4, 7))]
-    pressure, counts = play(events, REPLACEMENTS["lru"], [99, 18, 15, 15, 15], room=100)
+    pressure, counts = play(events, OverTrace.named("lru"), [99, 18, 15, 15, 15], room=100)
     # There is room to move one, which is 4. Zero-only tables go although those in use stand before
     # them; 7 is next to be moved when 4 comes back, and 8 when 7 does.
     assert [(one.swapped_out, one.freed) for one in counts] == [(0, 0), (1, 1), (0, 3), (1, 0), (1, 0)]
@@ -249,8 +251,8 @@ def test_without_room_for_those_in_use_the_others_still_go_and_the_order_is_kept
 
 
 def test_a_killed_guest_takes_its_tables_along_wherever_they_are() -> None:
-    for name in REPLACEMENTS.names():
-        pressure, _ = play([[*ZERO, *USED], GONE], REPLACEMENTS[name], [99, 3])
+    for name in OverTrace.names():
+        pressure, _ = play([[*ZERO, *USED], GONE], OverTrace.named(name), [99, 3])
         pressure.end(0, 1, 300.0, np.zeros(1, dtype=np.bool_))
         assert pressure.held_bytes == 0
         assert pressure.kept_share == 1

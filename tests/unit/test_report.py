@@ -15,7 +15,7 @@ from synthetic_run import ARMS, evil_run, write_run
 
 from orchestrator import summary
 from orchestrator.errors import BadInputError
-from orchestrator.model.policies import POLICIES
+from orchestrator.model.policies import OverSnapshot
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS
 from orchestrator.report.confusion import (
@@ -150,7 +150,7 @@ def test_charts_have_places_and_readable_axes(page: html.HtmlElement) -> None:
 def test_modelled_figures_are_called_modelled(page: html.HtmlElement) -> None:
     policies = page.get_element_by_id("policies")
     rows = policies.xpath(".//tbody/tr")
-    assert len(rows) == 2 * 2 * len(POLICIES.names())  # arms, snapshots, policies
+    assert len(rows) == 2 * 2 * len(OverSnapshot.names())  # arms, snapshots, policies
     assert all(row.xpath(".//span[@class='origin modelled']") for row in rows)
     assert "modelled" not in page.get_element_by_id("comparison").text_content()
     assert page.get_element_by_id("comparison").xpath(".//span[@class='origin predicted']")
@@ -444,7 +444,7 @@ def test_huge_pages_by_snapshot_and_policy(page: html.HtmlElement) -> None:
     supply, counters = section.xpath(".//table")
     heads = [head.text_content() for head in supply.xpath(".//thead/tr[2]/th")]
     assert heads[:6] == ["arm", "snapshot", "ranges", "free", "freeable", "tables deposited"]
-    assert sorted(["none", *heads[6:]]) == POLICIES.names()
+    assert sorted(["none", *heads[6:]]) == OverSnapshot.names()
     rows = supply.xpath(".//tbody/tr")
     assert [row.xpath("./th")[0].text_content() for row in rows] == ["loaded", "after-unplug"] * 2
     assert [cells(row)[4] for row in rows] == ["0", "0", "no reading", "no reading"]
@@ -470,7 +470,7 @@ def test_policies_are_explained(page: html.HtmlElement) -> None:
     terms = {
         name.text: what.text for name, what in zip(policies.iter("dt"), policies.iter("dd"), strict=True)
     }
-    assert set(terms) == set(POLICIES.names())
+    assert set(terms) == set(OverSnapshot.names())
     assert terms["empty"] == "Frees last-level tables without any entry."
     heads = [head.text_content() for head in policies.xpath(".//thead//th")]
     ranges = heads.index("2 MiB ranges")

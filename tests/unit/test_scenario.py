@@ -87,7 +87,7 @@ def test_a_good_file_has_its_values_and_the_defaults(tmp_path: Path) -> None:
     assert scenario.body.sample_every == 1.0
     assert (scenario.body.repeats, scenario.body.seed) == (1, 1)
     (arm,) = scenario.arms
-    assert (arm.name, arm.kernel, arm.kernel_is_path) == ("a", "6.12", False)
+    assert (arm.name, arm.kernel) == ("a", "6.12")
     assert arm.machine.memory == GIB
     assert arm.machine.virtio_mem is not None
     assert arm.machine.virtio_mem.block == 2 * MIB
@@ -164,7 +164,6 @@ def test_without_a_kernel_the_definition_decides_and_null_takes_a_device_away(tm
 def test_a_kernel_with_a_slash_is_a_file_beside_the_scenario(tmp_path: Path) -> None:
     (tmp_path / "bzImage").write_bytes(b"")
     (arm,) = load(tmp_path, good_but('"6.12"', "./bzImage")).arms
-    assert arm.kernel_is_path
     assert arm.kernel == str(tmp_path / "bzImage")
 
 

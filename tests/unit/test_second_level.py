@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,29 @@ def test_tables_found_by_their_content_are_those_that_the_kernel_counts(arm: str
         # Two roots, one of them of system management mode, are not counted.
         assert before.second_level_tables == emptied.second_level_bytes / PAGE_BYTES + 2
         assert emptied.reclaimable_bytes is not None
-        assert before.second_level_empty == pytest.approx(emptied.reclaimable_bytes / PAGE_BYTES, abs=32)
+        (empty,) = (row for row in one.second_level if (row.snapshot, row.policy) == ("before", "empty"))
+        assert empty.bytes_freed == pytest.approx(emptied.reclaimable_bytes, abs=32 * PAGE_BYTES)
+
+
+@pytest.mark.parametrize("name", ["second-level", "second-level-levers"])
+def test_an_older_folder_has_a_column_for_each_policy_and_the_same_figures(name: str) -> None:
+    run = open_run(REFERENCE.with_name(name))
+    with (run.directory / "snapshots.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    policies = ("empty", "empty_all_levels", "zero_page", "lru", "drop")
+    expected = {
+        (row["trial"], row["snapshot"], policy): int(row[f"second_level_{policy}"])
+        for row in rows
+        for policy in policies
+        if row["second_level_tables"]
+    }
+    found = {
+        (one.trial, row.snapshot, row.policy): row.tables_freed
+        for one in summary.saved(run)
+        for row in one.second_level
+    }
+    assert found == expected
+    assert expected
 
 
 @pytest.mark.parametrize("freed", ["balloon-and-slot", "unplug-slots"])

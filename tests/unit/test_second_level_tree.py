@@ -5,13 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.model.second_level_tree import (
-    NONPRESENT,
-    SecondLevelCounts,
-    count_tree,
-    decode_tree,
-    looks_like_table,
-)
+from orchestrator.model.policies import OverTree
+from orchestrator.model.second_level_counts import SecondLevelCounts
+from orchestrator.model.second_level_tree import NONPRESENT, decode_tree, looks_like_table
 
 # Entries as KVM makes them for NPT: present, writable, user, accessed, host- and MMU-writable, MMU-present.
 LINK = 0xC27 | 1 << 5
@@ -88,28 +84,45 @@ def test_levels_follow_from_links() -> None:
 
 def test_what_policies_would_free() -> None:
     tree = decode_tree(PFN, CONTENTS, np.array([ZERO_FRAME]), "NPT")
-    counts = count_tree(tree, CONTENTS)
-    assert counts == SecondLevelCounts(
-        tables=7, last_level=4, unlinked=1, empty=1, empty_all_levels=1, zero_page=2, lru=3, drop=4
-    )
+    counts = SecondLevelCounts.of(tree)
+    freed = {"empty": 1, "empty_all_levels": 1, "zero_page": 2, "lru": 3, "drop": 4}
+    assert counts == SecondLevelCounts(tables=7, last_level=4, unlinked=1, freed=freed)
     assert SecondLevelCounts.from_json(counts.to_json()) == counts
-    assert counts.policies["zero_page"] == 2 * 4096
+    assert OverTree.names() == sorted(freed)
+    assert tree.pfn[OverTree.named("zero_page").zaps(tree)].tolist() == [EMPTY, ZERO]
+
+
+def test_the_note_of_an_older_snapshot_is_read() -> None:
+    note = (
+        '{"tables": 475, "last_level": 464, "unlinked": 3, "empty": 305, "empty_all_levels": 307, '
+        '"zero_page": 305, "lru": 305, "drop": 464}'
+    )
+    counts = SecondLevelCounts.from_json(note)
+    assert counts is not None
+    assert (counts.tables, counts.last_level, counts.unlinked) == (475, 464, 3)
+    assert counts.freed == {
+        "empty": 305,
+        "empty_all_levels": 307,
+        "zero_page": 305,
+        "lru": 305,
+        "drop": 464,
+    }
 
 
 def test_tables_above_go_with_all_below_them() -> None:
     contents = CONTENTS.copy()
     contents[PFN == PMD] = np.array(table({1: entry(EMPTY, LINK)}), dtype=np.uint64)
     tree = decode_tree(PFN, contents, np.array([ZERO_FRAME]), "NPT")
-    counts = count_tree(tree, contents)
-    assert counts.empty == 1
-    assert counts.empty_all_levels == 4, "with the last one goes all that led to it"
+    counts = SecondLevelCounts.of(tree)
+    assert counts.freed["empty"] == 1
+    assert counts.freed["empty_all_levels"] == 4, "with the last one goes all that led to it"
     assert counts.unlinked == 4
 
 
 def test_without_any_table_there_is_nothing() -> None:
     nothing = np.empty((0, 512), dtype=np.uint64)
     tree = decode_tree(np.empty(0, np.int64), nothing, np.empty(0, np.int64), "EPT")
-    assert count_tree(tree, nothing).tables == 0
+    assert SecondLevelCounts.of(tree).tables == 0
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"tables": "x"}'])

@@ -1,5 +1,29 @@
 """What could be done about page tables, one policy to a file. `POLICIES` finds them all by name."""
 
-from orchestrator.model.policies.base import POLICIES, Policy, StateView, Verdict
+from orchestrator.model.policies.base import (
+    POLICIES,
+    QUESTIONS,
+    Choice,
+    Frees,
+    Functions,
+    OverSnapshot,
+    OverTrace,
+    OverTree,
+    Policy,
+    StateView,
+    Verdict,
+)
 
-__all__ = ["POLICIES", "Policy", "StateView", "Verdict"]
+__all__ = [
+    "POLICIES",
+    "QUESTIONS",
+    "Choice",
+    "Frees",
+    "Functions",
+    "OverSnapshot",
+    "OverTrace",
+    "OverTree",
+    "Policy",
+    "StateView",
+    "Verdict",
+]

@@ -1,19 +1,83 @@
-"""The shape of a policy: a decoded snapshot in, which page tables to free or to move out."""
+"""The shape of a policy: one class under one name, which says by its base classes what it answers.
+
+Three questions can be asked. Over a *snapshot*: which tables go (`OverSnapshot`)? Over a *trace* of touches,
+with a budget: who is taken when one more table is needed (`OverTrace`; a replay and overcommit ask it)? Over
+a *tree* of second-level tables: which of them would be zapped (`OverTree`)?
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from enum import IntEnum
+from functools import cached_property
+from inspect import getdoc
+from typing import Any, ClassVar, Final, Protocol, Self
 
 import numpy as np
 
+from orchestrator.errors import BadInputError
 from orchestrator.model.blocks import BlockMap, map_blocks
+from orchestrator.model.frame_class import UNMOVABLE
 from orchestrator.model.frames import classify_frames
-from orchestrator.model.snapshot import U8, Bool, Snapshot
-from orchestrator.model.tables import LAST_LEVEL, UNKNOWN_LEVEL, Tables, TableState, decode_tables
+from orchestrator.model.second_level_tree import SecondLevelTree
+from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
+from orchestrator.model.tables import LAST_LEVEL, Tables, TableState, decode_tables
+from orchestrator.model.trace import Trace
 from orchestrator.registry import Registry
 from orchestrator.units import PAGE_BYTES
+
+
+class Policy(ABC):
+    """One way of reclaiming page tables; the docstring says it in a line.
+
+    A subclass that declares a name registers itself under it: `class Empty(OverSnapshot, name="empty")`. The
+    bases without a name are the questions; `OverTrace.named("lru")` is the policy `lru`, asked over a trace.
+    """
+
+    name: ClassVar[str]
+    question: ClassVar[str]  # of a base that is one, in a word
+
+    def __init_subclass__(cls, *, name: str = "") -> None:
+        super().__init_subclass__()
+        if name:
+            cls.name = name
+            POLICIES.register(name)(cls())
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """The policy of that name. Raises BadInputError where there is none, or it does not answer this."""
+        there_are = f"there are: {', '.join(cls.names())}"
+        if name not in POLICIES:
+            raise BadInputError(f"no policy is called {name!r}", hint=there_are)
+        policy = POLICIES[name]
+        if not isinstance(policy, cls):
+            raise BadInputError(f"policy {name!r} answers no question over a {cls.question}", hint=there_are)
+        return policy
+
+    @classmethod
+    def every(cls) -> list[Self]:
+        """All policies that answer this, by name."""
+        return [policy for _, policy in POLICIES if isinstance(policy, cls)]
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Their names, sorted."""
+        return [policy.name for policy in cls.every()]
+
+    @property
+    def what(self) -> str:
+        """What it does, in a line."""
+        return (getdoc(self) or "").split("\n", 1)[0]
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """What it answers."""
+        return tuple(one.question for one in QUESTIONS if isinstance(self, one))
+
+
+POLICIES: Registry[Policy] = Registry("policy", "orchestrator.model.policies")
 
 
 class WithTables(Protocol):
@@ -22,6 +86,10 @@ class WithTables(Protocol):
     @property
     def tables(self) -> Tables:
         """Every table."""
+
+    @property
+    def unmovable(self) -> I64:
+        """Frames that cannot be moved, sorted: page tables, and whatever else is known to be such."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +107,11 @@ class StateView:
         frames = classify_frames(snapshot)
         blocks = tuple(map_blocks(snapshot, region, frames) for region in snapshot.regions)
         return cls(snapshot, frames, decode_tables(snapshot, frames), blocks)
+
+    @cached_property
+    def unmovable(self) -> I64:
+        """Frames that cannot be moved, sorted."""
+        return np.flatnonzero(np.isin(self.frames, UNMOVABLE))
 
 
 @dataclass(frozen=True)
@@ -73,18 +146,6 @@ class Verdict:
         """Number of page tables picked that would have to be moved."""
         return int(self.to_move.sum())
 
-    @property
-    def empty_left(self) -> int:
-        """Empty tables of user space, of a known level, that stay: upper ones, or past the budget."""
-        known = (self.tables.level != UNKNOWN_LEVEL) & ~self.tables.kernel & ~self.freed
-        return int((known & (self.tables.state == TableState.EMPTY)).sum())
-
-    @property
-    def empty_of_unknown_level(self) -> int:
-        """Empty tables that nobody points at. No policy frees them: they may be new, on their way out, or, in
-        a snapshot without `deposits_read`, deposited for huge pages."""
-        return int(((self.tables.level == UNKNOWN_LEVEL) & (self.tables.state == TableState.EMPTY)).sum())
-
     def blocks_freed(self, block_map: BlockMap) -> Bool:
         """Blocks that were pinned and hold nothing unmovable once the freed tables are gone."""
         return block_map.pinned & ~block_map.after_freeing(self.tables.pfn[self.freed]).pinned
@@ -95,19 +156,10 @@ class Verdict:
         return block_map.pinned & ~block_map.after_freeing(gone).pinned
 
 
-class Policy(ABC):
-    """One way of reclaiming page tables; the docstring says it in a line.
+class OverSnapshot(Policy):
+    """Says which tables of a snapshot go. Tables of the kernel are not any policy's business."""
 
-    A subclass declares its name and thereby registers itself: `class Empty(Policy, name="empty")`.
-    Tables of the kernel are not any policy's business.
-    """
-
-    name: ClassVar[str]
-
-    def __init_subclass__(cls, *, name: str) -> None:
-        super().__init_subclass__()
-        cls.name = name
-        POLICIES.register(name)(cls())
+    question = "snapshot"
 
     def apply(self, state: WithTables, *, seed: int = 0, budget_tables: int | None = None) -> Verdict:
         """Run the policy. `budget_tables` bounds how many tables it picks (None: no bound).
@@ -124,17 +176,83 @@ class Policy(ABC):
         """Which tables to free and which to move."""
 
 
-POLICIES: Registry[Policy] = Registry("policy", "orchestrator.model.policies")
+class Frees(IntEnum):
+    """Which tables go by reference count, without pressure: the talk's counter of entries at zero."""
+
+    NOTHING = 0
+    EMPTY = 1  # a last-level table in which nothing is left
+    ALL_LEVELS = 2  # and the PMD table above, once nothing is below it
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What the engine calls, compiled; `now` is the index of the event.
+
+    `victim` takes the table that it names out of the state, or says NOBODY.
+    """
+
+    touched: Callable[[Any, int, int], None]
+    admitted: Callable[[Any, int, int], None]
+    victim: Callable[[Any, int], int]
+    forgotten: Callable[[Any, int], None]
+
+
+class OverTrace(Policy):
+    """Keeps page tables within a budget: four compiled functions over arrays that it owns.
+
+    The engine (orchestrator.model.replay, orchestrator.model.pressure) calls `touched` for a table that is
+    there, `admitted` for one that came, `victim` when one has to go, and `forgotten` for one that went by
+    itself. numba compiles the engine once for each policy, with these four inlined;
+    orchestrator.model.compiled has what they are made of.
+    """
+
+    question = "trace"
+    frees: ClassVar[Frees] = Frees.EMPTY
+    # Whether its victims may be in use: if none is, it does not matter what would be done with one that is.
+    takes_in_use: ClassVar[bool] = True
+    functions: ClassVar[Functions]
+
+    @abstractmethod
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:
+        """Fresh arrays for one replay; the four functions get them as their first argument."""
+
+    def functions_over(self, trace: Trace) -> Functions:  # for those that it makes a difference to
+        """The functions that go with `state` of this trace."""
+        return self.functions
+
+
+class OverTree(Policy):
+    """Says which second-level tables go: KVM's, of a host that was read from outside."""
+
+    question = "tree"
+
+    @abstractmethod
+    def zaps(self, tree: SecondLevelTree) -> Bool:
+        """Mask over the tables of `tree`, shape (tables,): those that would be zapped. Nothing was done."""
+
+
+QUESTIONS: Final[tuple[type[Policy], ...]] = (OverSnapshot, OverTrace, OverTree)
 
 
 def freeable(tables: Tables, worst_state: TableState) -> Bool:
     """User space's last-level tables whose state is `worst_state` or emptier.
 
     Last-level only, as upstream: try_to_free_pte() of PT_RECLAIM (6375e95f381e, 6.14) unhooks a PTE table
-    under the locks of it and the PMD table above. A table of unknown level is never counted, nor is one
-    that is deposited for a huge page: the kernel counts on it when it splits that page.
+    under the locks of it and the PMD table above. A table of unknown level is never counted (it may be new,
+    on its way out or, in a snapshot without `deposits_read`, deposited), nor is one that is deposited for a
+    huge page: the kernel counts on it when it splits that page.
     """
     found: Bool = (tables.level == LAST_LEVEL) & ~tables.kernel & (tables.state <= worst_state)
+    return found
+
+
+def movable(tables: Tables) -> Bool:
+    """User tables that could be moved: something points at them, and could point elsewhere.
+
+    That leaves out PGDs, which stand in CR3 besides, and PUD tables where the kernel does not mark the level
+    above.
+    """
+    found: Bool = ~tables.kernel & (tables.parent >= 0)
     return found
 
 

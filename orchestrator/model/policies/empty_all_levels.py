@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from orchestrator.model.policies.base import Choice, Policy, WithTables, first
+from orchestrator.model.compiled import TAKES_NONE
+from orchestrator.model.policies.base import (
+    Choice,
+    Frees,
+    OverSnapshot,
+    OverTrace,
+    OverTree,
+    WithTables,
+    first,
+)
+from orchestrator.model.second_level_tree import SecondLevelTree
+from orchestrator.model.snapshot import Bool
 from orchestrator.model.tables import LAST_LEVEL, TOP_LEVEL, TableState
+from orchestrator.model.trace import Trace
 
 
-class EmptyAllLevels(Policy, name="empty_all_levels"):
+class EmptyAllLevels(OverSnapshot, OverTrace, OverTree, name="empty_all_levels"):
     """Frees tables without any entry, of all levels, and those that only pointed at them."""
 
-    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:  # noqa: ARG002  # no chance in it
+    frees = Frees.ALL_LEVELS
+    takes_in_use = False
+    functions = TAKES_NONE
+
+    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:
         tables = state.tables
         left = tables.present.astype(np.int64) + tables.other_nonzero  # entries that are not zero
         freed = np.zeros(len(tables), dtype=np.bool_)
@@ -23,3 +41,15 @@ class EmptyAllLevels(Policy, name="empty_all_levels"):
             freed |= going
             np.subtract.at(left, tables.parent[going], 1)
         return Choice(freed, to_move=np.zeros_like(freed))
+
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
+        return (0,)
+
+    def zaps(self, tree: SecondLevelTree) -> Bool:
+        """Tables that map nothing, of all levels, and those that then lead nowhere."""
+        gone: Bool = tree.last_level & (tree.mapped == 0)
+        for level in range(LAST_LEVEL + 1, TOP_LEVEL + 1):
+            stays = ~gone[tree.link_target]
+            below = np.bincount(tree.link_source[stays], minlength=len(gone))
+            gone |= (tree.level == level) & (tree.mapped == 0) & (below == 0)
+        return gone

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from orchestrator.model.policies.base import Choice, Policy, WithTables
+from orchestrator.model.compiled import TAKES_NONE
+from orchestrator.model.policies.base import Choice, Frees, OverSnapshot, OverTrace, WithTables
+from orchestrator.model.trace import Trace
 
 
-class DoNothing(Policy, name="none"):
-    """Frees nothing."""
+class DoNothing(OverSnapshot, OverTrace, name="none"):
+    """Keeps every table, the empty ones as well."""
 
-    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:  # noqa: ARG002  # takes no heed
+    frees = Frees.NOTHING
+    takes_in_use = False
+    functions = TAKES_NONE
+
+    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:
         nothing = np.zeros(len(state.tables), dtype=np.bool_)
         return Choice(freed=nothing, to_move=nothing)
+
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
+        return (0,)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.model.policies.base import Choice, Policy, WithTables, first, freeable
+from orchestrator.model.policies.base import Choice, OverSnapshot, WithTables, first, freeable
 from orchestrator.model.snapshot import Bool
 from orchestrator.model.tables import Tables, TableState
 
 
-class PageCache(Policy, name="page_cache"):
+class PageCache(OverSnapshot, name="page_cache"):
     """Frees last-level tables that map nothing but page cache and the zero page, and empty ones.
 
     One such fault maps up to 16 neighbours (do_fault_around(), mm/memory.c); nothing is copied or written.
     """
 
-    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:  # noqa: ARG002  # no chance in it
+    def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:
         candidates = freeable(state.tables, TableState.VALID) & maps_files_only(state.tables)
         freed = first(candidates, budget_tables)
         return Choice(freed, to_move=np.zeros_like(freed))

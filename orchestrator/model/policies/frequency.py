@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.model.compiled import NOBODY, append_node, first_node, new_nodes, unlink_node
 from orchestrator.model.jit import inlined
-from orchestrator.model.replacement.base import (
-    NOBODY,
-    Functions,
-    Replacement,
-    append_node,
-    first_node,
-    new_nodes,
-    unlink_node,
-)
+from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
 
 _MOST = 255  # where counting ends: old favourites are then told apart by age alone
@@ -53,10 +46,10 @@ def _forgotten(nodes: Any, table: int) -> None:
     unlink_node(nodes, table)
 
 
-class Frequency(Replacement, name="frequency"):
+class Frequency(OverTrace, name="frequency"):
     """Takes the table with fewest touches since it came (counted to 255), the longest untouched first."""
 
     functions = Functions(_touched, _admitted, _victim, _forgotten)
 
-    def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:  # noqa: ARG002  # no chance in it
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:
         return new_nodes(trace.tables, _LISTS)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.model.compiled import ignore, leave, new_queue, pop, push
 from orchestrator.model.jit import inlined
-from orchestrator.model.replacement.base import Functions, Replacement, ignore, leave, new_queue, pop, push
+from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
 
 
@@ -19,10 +20,10 @@ def _victim(state: Any, now: int) -> int:
     return pop(state)
 
 
-class Fifo(Replacement, name="fifo"):
+class Fifo(OverTrace, name="fifo"):
     """Takes the table that came first."""
 
     functions = Functions(ignore, _admitted, _victim, leave)
 
-    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:  # noqa: ARG002  # no chance in it
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
         return new_queue(trace.tables, budget_tables)

@@ -8,17 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.model.compiled import NOBODY, append_node, first_node, new_nodes, next_node, unlink_node
 from orchestrator.model.jit import inlined
-from orchestrator.model.replacement.base import (
-    NOBODY,
-    Functions,
-    Replacement,
-    append_node,
-    first_node,
-    new_nodes,
-    next_node,
-    unlink_node,
-)
+from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
 
 # include/linux/mmzone.h: MIN_NR_GENS are not evicted from, so that a walk looks at each accessed bit twice
@@ -91,7 +83,7 @@ def _forgotten(nodes: Any, table: int) -> None:
     unlink_node(nodes, table)
 
 
-class Generations(Replacement, name="generations"):
+class Generations(OverTrace, name="generations"):
     """Takes from the oldest of four generations; a walk moves what was accessed to the youngest.
 
     Generations are emptied from the oldest on, and a walk opens a new one when three are left. What comes
@@ -102,7 +94,7 @@ class Generations(Replacement, name="generations"):
 
     functions = Functions(_touched, _admitted, _victim, _forgotten)
 
-    def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:  # noqa: ARG002  # no chance in it
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:
         nodes = new_nodes(trace.tables, _MAX_GENERATIONS)
         nodes[-1, _YOUNGEST] = _MAX_GENERATIONS - 1  # lru_gen_init_lruvec()
         return nodes

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.model.compiled import NOBODY
 from orchestrator.model.jit import inlined, njit
-from orchestrator.model.replacement.base import NOBODY, Functions, Replacement
+from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.snapshot import I64, U8, U32
 from orchestrator.model.trace import Event, Trace
 
@@ -106,12 +107,12 @@ def _forgotten(state: Any, table: int) -> None:
     _drop(state[2], state[3], state[1][table])
 
 
-class Belady(Replacement, name="belady"):
+class Belady(OverTrace, name="belady"):
     """Knows the future: takes the table that is touched again last, or never. A bound, not a policy."""
 
     functions = Functions(_touched, _admitted, _victim, _forgotten)
 
-    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:  # noqa: ARG002  # no chance in it
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
         # The keys of the tables that are there stand in a bitmap, and above it bitmaps of its words that
         # are not zero, so that the greatest key is found in as many steps as there are levels.
         sizes, bits = [], 2 * len(trace) + 1

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.model.compiled import NOBODY
 from orchestrator.model.jit import inlined
-from orchestrator.model.replacement.base import NOBODY, Functions, Replacement
+from orchestrator.model.policies.base import Functions, OverTrace, OverTree
+from orchestrator.model.second_level_tree import SecondLevelTree
+from orchestrator.model.snapshot import Bool
 from orchestrator.model.trace import Trace
 
 _NEVER = -1
@@ -36,12 +39,21 @@ def _forgotten(state: Any, table: int) -> None:
     state[1][table] = _NEVER
 
 
-class Lru(Replacement, name="lru"):
-    """Takes the table whose last touch is longest ago."""
+class Lru(OverTrace, OverTree, name="lru"):
+    """Takes the table whose last touch is longest ago.
+
+    Over a tree, where an accessed bit is all that tells: those of which nothing was accessed, and those that
+    map the zero page only.
+    """
 
     functions = Functions(_touched, _touched, _victim, _forgotten)
 
-    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:  # noqa: ARG002  # no chance in it
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
         # Each event is passed once by the hand at `oldest`, so that a victim costs O(1) over a trace.
         dtype = np.int32 if len(trace) < 2**31 else np.int64
         return trace.table, np.full(trace.tables, _NEVER, dtype=dtype), np.zeros(1, dtype=np.int64)
+
+    def zaps(self, tree: SecondLevelTree) -> Bool:
+        """Last-level tables of which nothing was accessed, and those of the zero page."""
+        found: Bool = tree.last_level & ((tree.accessed == 0) | (tree.mapped == tree.zero_page))
+        return found

@@ -2,8 +2,8 @@
 
 A last-level table counts its entries. At zero it is frozen; then the entry in its parent is cleared; then
 it is freed. A touch that meets a frozen table lets go and comes again, and builds a new table once the
-parent entry is clear. Tables wait on the list of their memory cgroup, which pressure walks at random. The
-replay (orchestrator.model.replay) counts what this does; here it is what it does that is checked.
+parent entry is clear. Tables wait on the list of their memory cgroup, which pressure walks at random.
+Policies `empty`, `zero_page` and `pressure_random` say of many tables what comes of it; here is how.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from enum import Enum
 
 import numpy as np
 
-from orchestrator.model.snapshot import I64
 from orchestrator.units import ENTRIES_PER_TABLE
 
 
@@ -126,22 +125,3 @@ class TableHeap:
         if table.phase is not before:
             raise ValueError(f"a table that is {table.phase.value} cannot be {after.value} next")
         table.phase = after
-
-
-def compaction_victims(pfn: I64, held_otherwise: I64, block_pages: int, most: int) -> I64:
-    """Frames of the tables to migrate so that most blocks of `block_pages` frames come free.
-
-    `pfn`: frames of page tables that can be migrated; `held_otherwise`: frames that cannot be moved.
-    Blocks with fewest tables come first; no block is begun that `most` tables do not suffice for.
-    """
-    if most < 0 or block_pages < 1:
-        raise ValueError(f"{most} tables out of blocks of {block_pages} frames make no sense")
-    block = pfn // block_pages
-    hopeless = np.isin(block, held_otherwise // block_pages)
-    blocks, inverse, count = np.unique(block[~hopeless], return_inverse=True, return_counts=True)
-    order = np.argsort(count, kind="stable")
-    whole = order[np.cumsum(count[order]) <= most]
-    chosen = np.zeros(len(blocks), dtype=np.bool_)
-    chosen[whole] = True
-    victims: I64 = pfn[~hopeless][chosen[inverse]]
-    return victims

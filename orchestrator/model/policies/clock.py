@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.model.compiled import NOBODY, leave, new_queue, pop, push
 from orchestrator.model.jit import inlined
-from orchestrator.model.replacement.base import NOBODY, Functions, Replacement, leave, new_queue, pop, push
+from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
 
 
@@ -37,7 +38,7 @@ def _forgotten(state: Any, table: int) -> None:
     leave(state[0], table)
 
 
-class Clock(Replacement, name="clock"):
+class Clock(OverTrace, name="clock"):
     """Takes the table that came first, unless it was accessed since: that one goes to the end.
 
     One bit, clear when a table comes, set by each later touch: libcachesim's `Clock` with its defaults
@@ -46,5 +47,5 @@ class Clock(Replacement, name="clock"):
 
     functions = Functions(_touched, _admitted, _victim, _forgotten)
 
-    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:  # noqa: ARG002  # no chance in it
+    def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
         return (new_queue(trace.tables, budget_tables), np.zeros(trace.tables, dtype=np.uint8))

@@ -1,72 +1,16 @@
-"""The shape of a replacement policy: four compiled functions over arrays that it owns.
-
-The engine (orchestrator.model.replay) calls `touched` for a table that is there, `admitted` for one that
-came, `victim` when one has to go, and `forgotten` for one that went by itself. numba compiles the engine
-once for each policy, with these four inlined.
-"""
+"""What policies over a trace are made of: queues, linked lists and chance, compiled into their callers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from orchestrator.model.jit import inlined
+from orchestrator.model.policies.base import Functions
 from orchestrator.model.snapshot import U64
-from orchestrator.model.trace import Trace
-from orchestrator.registry import Registry
 
 NOBODY = -1  # a victim that there is not
-
-
-class Frees(IntEnum):
-    """Which tables go by reference count, without pressure: the talk's counter of entries at zero."""
-
-    NOTHING = 0
-    EMPTY = 1  # a last-level table in which nothing is left
-    ALL_LEVELS = 2  # and the PMD table above, once nothing is below it
-
-
-@dataclass(frozen=True)
-class Functions:
-    """What the engine calls, compiled; `now` is the index of the event.
-
-    `victim` takes the table that it names out of the state, or says NOBODY.
-    """
-
-    touched: Callable[[Any, int, int], None]
-    admitted: Callable[[Any, int, int], None]
-    victim: Callable[[Any, int], int]
-    forgotten: Callable[[Any, int], None]
-
-
-class Replacement(ABC):
-    """One way of keeping page tables within a budget; the docstring says it in a line.
-
-    A subclass declares its name and thereby registers itself: `class Lru(Replacement, name="lru")`.
-    """
-
-    name: ClassVar[str]
-    frees: ClassVar[Frees] = Frees.EMPTY
-    # Whether its victims may be in use: if none is, it does not matter what would be done with one that is.
-    takes_in_use: ClassVar[bool] = True
-    functions: ClassVar[Functions]
-
-    def __init_subclass__(cls, *, name: str) -> None:
-        super().__init_subclass__()
-        cls.name = name
-        REPLACEMENTS.register(name)(cls())
-
-    @abstractmethod
-    def state(self, trace: Trace, budget_tables: int, seed: int) -> Any:
-        """Fresh arrays for one replay; the four functions get them as their first argument."""
-
-
-REPLACEMENTS: Registry[Replacement] = Registry("replacement policy", "orchestrator.model.replacement")
 
 
 @inlined
@@ -83,6 +27,10 @@ def ignore_gone(state: Any, table: int) -> None:
 def nobody(state: Any, now: int) -> int:
     """Leaves every table where it is."""
     return NOBODY
+
+
+# Of a policy that takes none in use, whatever the budget; it keeps no state.
+TAKES_NONE = Functions(ignore, ignore, nobody, ignore_gone)
 
 
 # A queue of tables in the order of their coming: a ring of ids and, by table, the place of its entry in
