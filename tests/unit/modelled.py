@@ -205,12 +205,21 @@ def predicted(name: str) -> Foretold:
     return row
 
 
+def shown(name: str, *groups: str) -> str:
+    """Groups of metrics of the table that `orchestrator show` prints of a reference run, as `run` does."""
+    lines = _printed("show", name)
+    arms = [arm["name"] for arm in json.loads((REFERENCE / name / "plan.json").read_text())["arms"]]
+    rows = [next(line for line in lines if line.split() == arms)]
+    for group in groups:
+        start = lines.index(group)
+        length = next(at for at, line in enumerate(lines[start + 1 :], 1) if not line.startswith(" "))
+        rows += [*lines[start : start + length], "..."]
+    return "\n".join(rows)
+
+
 def compared(name: str, group: str) -> str:
     """What `orchestrator compare` prints of a reference run, with one of its groups of metrics."""
-    command = [sys.executable, "-m", "orchestrator", "compare", str(REFERENCE / name)]
-    environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
-    said = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    lines = [line.rstrip() for line in said.splitlines()]
+    lines = _printed("compare", name)
     top = next(at for at, line in enumerate(lines) if " against " in line)
     start = lines.index(group)
     titles = [at for at, line in enumerate(lines) if at > start and line[:1].strip()]
@@ -239,7 +248,16 @@ GLOBALS: Mapping[str, object] = {
     "extrapolate": extrapolate,
     "predicted": predicted,
     "compared": compared,
+    "shown": shown,
 }
+
+
+def _printed(verb: str, name: str) -> list[str]:
+    """Lines that `orchestrator VERB` prints of a reference run, on a terminal of 100 columns."""
+    command = [sys.executable, "-m", "orchestrator", verb, str(REFERENCE / name)]
+    environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    said = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [line.rstrip() for line in said.splitlines()]
 
 
 def _made(name: str) -> dict[str, Any]:
