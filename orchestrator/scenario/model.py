@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from orchestrator.actions.base import Action
+from orchestrator.errors import Problem
 from orchestrator.host.labs import LOCAL
 from orchestrator.host.machine import Frozen, Machine
 from orchestrator.scenario.expect import Expectation
@@ -293,13 +294,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario without faults. `views` has, for each arm, the file with that arm written into it."""
+    """A scenario without faults. `views` has, for each arm, the file with that arm written into it.
+
+    `absent` are kernels that are files and not there: no fault of the file, but it cannot be run.
+    """
 
     file: YamlFile
     views: Mapping[str, YamlFile]
     body: Body
     arms: tuple[Arm, ...]
     steps: tuple[Step, ...]
+    absent: tuple[Problem, ...] = ()
 
     @property
     def name(self) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from orchestrator.host.machine import Frozen
 from orchestrator.model.overcommit import GuestClass, HostMemory, Phase, Question
 from orchestrator.model.replacement import REPLACEMENTS
 from orchestrator.model.replay import Action
+from orchestrator.scenario.model import ScenarioText
+from orchestrator.suggestion import suggest
 from orchestrator.units import ENTRIES_PER_TABLE, Duration, Size
-from orchestrator.yamlfile import load_yaml_model
+from orchestrator.yamlfile import YamlFile, load_yaml_model
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 MOST_GUESTS = 10_000
@@ -71,6 +73,12 @@ class GuestText(Frozen):
         return phases
 
 
+def _known_policy(name: str) -> str:
+    if name not in REPLACEMENTS:
+        raise ValueError(f"no policy is called {name!r}; {suggest(name, REPLACEMENTS.names())}")
+    return name
+
+
 class OvercommitText(Frozen):
     """The whole file."""
 
@@ -82,34 +90,32 @@ class OvercommitText(Frozen):
     arrive_every: Annotated[Duration, Field(gt=0)]
     """Time between two guests; their order is drawn by lot."""
     lasts: Annotated[Duration, Field(gt=0)]
-    tick: Annotated[Duration, Field(gt=0)] = 15.0
-    policies: Annotated[list[str], Field(min_length=1)]
+    tick: Annotated[Duration, Field(gt=0)] = Field(default="15s", validate_default=True)
+    policies: Annotated[list[Annotated[str, AfterValidator(_known_policy)]], Field(min_length=1)]
     actions: Annotated[list[Action], Field(min_length=1)]
     """What becomes of tables in use that a policy takes."""
     seeds: Annotated[int, Field(ge=1, le=100)] = 8
 
-    @field_validator("policies")
+    @field_validator("guests")
     @classmethod
-    def _policies_that_there_are(cls, policies: list[str]) -> list[str]:
-        for name in policies:
-            if name not in REPLACEMENTS.names():
-                raise ValueError(
-                    f"no policy is called {name!r}; there are: {', '.join(REPLACEMENTS.names())}"
-                )
-        return policies
-
-    @model_validator(mode="after")
-    def _of_a_size_that_can_be_simulated(self) -> Self:
-        if self.lasts / self.tick > MOST_TICKS:
-            raise ValueError(f"`lasts` is more than {MOST_TICKS:,} of `tick`; make `tick` longer")
-        guests = sum(one.at_most for one in self.guests.values())
-        if guests > MOST_GUESTS:
+    def _not_too_many(cls, guests: dict[str, GuestText]) -> dict[str, GuestText]:
+        if sum(one.at_most for one in guests.values()) > MOST_GUESTS:
             raise ValueError(f"more than {MOST_GUESTS:,} guests in all; use fewer")
-        if guests * self.lasts / self.tick > MOST_GUEST_TICKS:
+        return guests
+
+    # Of a field, not of the whole: it is told with what is wrong elsewhere.
+    @field_validator("tick")
+    @classmethod
+    def _of_a_size_that_can_be_simulated(cls, tick: float, info: ValidationInfo) -> float:
+        lasts, guests = info.data.get("lasts"), info.data.get("guests")
+        if lasts is not None and lasts / tick > MOST_TICKS:
+            raise ValueError(f"`lasts` is more than {MOST_TICKS:,} of `tick`; make `tick` longer")
+        many = sum(one.at_most for one in guests.values()) if guests else 0
+        if lasts is not None and many * lasts / tick > MOST_GUEST_TICKS:
             raise ValueError(
                 f"guests times `lasts` / `tick` is more than {MOST_GUEST_TICKS:,}; make `tick` longer"
             )
-        return self
+        return tick
 
     @property
     def question(self) -> Question:
@@ -147,3 +153,21 @@ class OvercommitText(Frozen):
 def load_overcommit(path: Path) -> OvercommitText:
     """Read the file. Raises FileProblemsError with every fault, by line and column."""
     return load_yaml_model(path, OvercommitText)
+
+
+def is_overcommit(file: YamlFile) -> bool:
+    """Whether a file is meant as one, rather than as a scenario, by what its keys are called."""
+    ours, theirs = _own_keys(file)
+    return ours > theirs
+
+
+def is_scenario(file: YamlFile) -> bool:
+    """Whether a file is meant as a scenario, rather than as one of these."""
+    ours, theirs = _own_keys(file)
+    return theirs > ours
+
+
+def _own_keys(file: YamlFile) -> tuple[int, int]:
+    ours, theirs = set(OvercommitText.model_fields), set(ScenarioText.model_fields)
+    keys = set(file.root.entries)
+    return len(keys & (ours - theirs)), len(keys & (theirs - ours))
