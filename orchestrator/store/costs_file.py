@@ -12,6 +12,7 @@ from orchestrator.model.cost import SHIPPED, Cost, Interval
 from orchestrator.store.atomic import replace_text
 
 VERSION: Final = 1
+FORMAT: Final = "orchestrator.model.calibrate/1"  # as --json has it: what it prints is this file
 _MAX_BYTES: Final = 1 << 20
 _UNITS: Final = {cost.name: cost.unit for cost in SHIPPED}
 _WHAT: Final = {cost.name: cost.what for cost in SHIPPED}
@@ -35,6 +36,7 @@ class Measured(_Strict):
 class CostsFile(_Strict):
     """What `orchestrator model calibrate` found. `missing` says of the others why not."""
 
+    format: Literal["orchestrator.model.calibrate/1"] = FORMAT
     version: Literal[1] = VERSION
     measured_at: str
     conditions: dict[str, str]
@@ -59,6 +61,15 @@ class CostsFile(_Strict):
 def write_costs(path: Path, costs: CostsFile) -> None:
     """Put them into the file `path`, whole or not at all."""
     replace_text(path, costs.model_dump_json(indent=2) + "\n")
+
+
+def is_costs(path: Path) -> bool:
+    """Whether the file is one of costs, of whatever machine."""
+    try:
+        read_costs(path)
+    except BadInputError:
+        return False
+    return True
 
 
 def read_costs(path: Path) -> CostsFile:
