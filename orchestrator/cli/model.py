@@ -6,15 +6,17 @@ from inspect import getdoc
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
+from orchestrator.cli.group import Group
 from orchestrator.cli.model_compare import compare_command
 from orchestrator.cli.model_costs import calibrate_command, overcommit_command
 from orchestrator.cli.model_replay import replay_command, trace_command
-from orchestrator.cli.output import out, print_json
+from orchestrator.cli.options import json_option
+from orchestrator.cli.output import print_json
+from orchestrator.cli.tables import plain_table, print_table
 
 
-@click.group("model")
+@click.group("model", cls=Group)
 def model_command() -> None:
     """Replay policies over what was measured or made up: every figure is modelled, none measured."""
 
@@ -24,7 +26,7 @@ for command in (replay_command, compare_command, trace_command, overcommit_comma
 
 
 @model_command.command("policies")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def policies_command(*, as_json: bool) -> None:
     """List the policies, one line each: those over a trace of touches, and those over one snapshot."""
     from orchestrator.model.policies import POLICIES
@@ -35,13 +37,13 @@ def policies_command(*, as_json: bool) -> None:
     if as_json:
         print_json({"policies": [{"over": over, "name": name, "what": what} for over, name, what in rows]})
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("over a", no_wrap=True)
     table.add_column("policy", no_wrap=True)
     table.add_column("what it does")
     for over, name, what in rows:
         table.add_row(over, name, escape(what))
-    out.print(table, soft_wrap=False)
+    print_table(table)
 
 
 def first_line(thing: object) -> str:

@@ -36,6 +36,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs_module.out, "width", 80)
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 def typed(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
