@@ -87,5 +87,5 @@ def read_costs(path: Path) -> CostsFile:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "it"
         raise BadInputError(
-            f"{path}: {where}: {fault['msg']}", hint=f"orchestrator model calibrate -o {path} makes one"
+            f"{path}: {where}: {fault['msg']}", hint=f"orchestrator model calibrate -o {path}   makes one"
         ) from error
