@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 import orchestrator
 from orchestrator.cli.options import guests_dir_option, json_option
@@ -195,7 +196,7 @@ def _print_plan(plan: Plan, scenario: Scenario) -> None:
     machines = table("Arms", "arm", *told, "memory", "up to", "vCPUs")
     for arm in plan.arms:
         sizes = (format_size(arm.machine.memory), format_size(arm.machine.maximum_memory))
-        machines.add_row(arm.name, *arm.differs.values(), *sizes, str(arm.machine.vcpus))
+        machines.add_row(*map(escape, (arm.name, *arm.differs.values(), *sizes, str(arm.machine.vcpus))))
     print_table(machines)
     show("")
     everywhere = all(len(step.arms) == len(plan.arms) for step in scenario.steps)
@@ -203,7 +204,8 @@ def _print_plan(plan: Plan, scenario: Scenario) -> None:
     steps = table(title, "", "action", "what it does", *arms)
     for number, step in enumerate(scenario.steps, start=1):
         where = "all" if len(step.arms) == len(plan.arms) else ", ".join(step.arms)
-        steps.add_row(str(number), step.name, step.action.describe(), *([where] if arms else []))
+        row = (str(number), step.name, step.action.describe(), *([where] if arms else []))
+        steps.add_row(*map(escape, row))
     print_table(steps)
     show("")
     trials = table(f"Trials ({len(plan.trials)})", "order", "trial", "arm", "repeat", "start", "seed")

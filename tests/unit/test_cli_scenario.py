@@ -293,7 +293,7 @@ def test_plan_json_is_the_plan(folder: Path, capsys: pytest.CaptureFixture[str])
     assert plan.trials[0].steps[0].load() == Grow.model_validate({"to": "1536MiB"})
 
 
-@pytest.mark.parametrize("columns", [48, 60, 200])
+@pytest.mark.parametrize("columns", [60, 80, 200])
 def test_the_tables_of_a_plan_fit_the_room(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
 ) -> None:
