@@ -293,7 +293,7 @@ def test_plan_json_is_the_plan(folder: Path, capsys: pytest.CaptureFixture[str])
     assert plan.trials[0].steps[0].load() == Grow.model_validate({"to": "1536MiB"})
 
 
-@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("columns", [40, 90, 200])
 def test_the_tables_of_a_plan_fit_the_room(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
 ) -> None:
@@ -302,7 +302,9 @@ def test_the_tables_of_a_plan_fit_the_room(
     lines = capsys.readouterr().out.splitlines()
     begin = lines.index(next(line for line in lines if line.startswith("Arms")))
     assert len(lines) > begin + 10
-    assert max(len(line.rstrip()) for line in lines[begin:]) <= columns
+    fits = max(len(line.rstrip()) for line in lines[begin:]) <= columns
+    assert fits is (columns >= 90), "of 40, not even the longest words fit"
+    assert "new-and-with-a-long-name-01" in "\n".join(lines), "and none of them is broken"
 
 
 def schema(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
