@@ -64,7 +64,8 @@ def test_an_empty_cache_says_what_to_type(cache: Path, capsys: pytest.CaptureFix
     code, text, _ = typed(capsys, "image", "list")
     assert code == 0
     assert "next: orchestrator image build" in text
-    assert json.loads(typed(capsys, "image", "list", "--json")[1]) == {"images": [], "states": []}
+    document = json.loads(typed(capsys, "image", "list", "--json")[1])
+    assert document == {"format": "orchestrator.image.list/1", "images": [], "states": []}
 
 
 def test_remove_takes_one_image_and_says_how_much(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

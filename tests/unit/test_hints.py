@@ -47,6 +47,9 @@ def commands() -> list[tuple[str, str]]:
     return sorted(set(found))
 
 
+COMMANDS = commands()
+
+
 def parsed(command: str) -> None:
     """Raise click's error for a command that is not understood, or lacks what it must have."""
     words = shlex.split(command)
@@ -75,11 +78,11 @@ def _is_given(given: Mapping[str, object], param: click.Parameter) -> bool:
 
 
 def test_there_are_many() -> None:
-    assert len(commands()) > 30
-    assert {command.split()[0] for _, command in commands()} > {"clean", "doctor", "image", "list", "run"}
+    assert len(COMMANDS) > 30
+    assert {command.split()[0] for _, command in COMMANDS} > {"clean", "doctor", "image", "list", "run"}
 
 
-@pytest.mark.parametrize(("file", "command"), commands())
+@pytest.mark.parametrize(("file", "command"), COMMANDS)
 def test_the_command_exists(file: str, command: str) -> None:
     assert command.split(maxsplit=1)[0] in VERBS, file
     parsed(command)
