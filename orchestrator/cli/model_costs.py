@@ -81,7 +81,8 @@ def overcommit_command(
 
 
 def _read(file: Path) -> OvercommitText:
-    from orchestrator.scenario.overcommit import is_scenario, load_overcommit
+    from orchestrator.scenario.kind import is_scenario
+    from orchestrator.scenario.overcommit import load_overcommit
     from orchestrator.yamlfile import read_yaml
 
     if is_scenario(read_yaml(file)):

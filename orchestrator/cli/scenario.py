@@ -55,7 +55,7 @@ def open_scenario(
     """
     from orchestrator.guest.definition import load_definition
     from orchestrator.scenario import load_scenario
-    from orchestrator.scenario.overcommit import is_overcommit
+    from orchestrator.scenario.kind import is_overcommit
     from orchestrator.yamlfile import read_yaml
 
     if is_overcommit(read_yaml(path)):
@@ -122,12 +122,14 @@ class Sound:
 def _checked(path: Path, guests_dir: Path | None, *, any_host: bool) -> Sound:
     import psutil
 
-    from orchestrator.scenario.overcommit import is_overcommit, load_overcommit
+    from orchestrator.scenario.kind import is_overcommit
     from orchestrator.yamlfile import read_yaml
 
     if not is_overcommit(read_yaml(path)):
         room = None if any_host else psutil.virtual_memory().available
         return _sound(open_scenario(path, guests_dir, available_bytes=room))
+    from orchestrator.scenario.overcommit import load_overcommit
+
     asked = load_overcommit(path)
     guests = sum(guest.at_most for guest in asked.guests.values())
     choices = len(list(asked.choices))

@@ -13,10 +13,9 @@ from orchestrator.host.machine import Frozen
 from orchestrator.model.overcommit import GuestClass, HostMemory, Phase, Question
 from orchestrator.model.replacement import REPLACEMENTS
 from orchestrator.model.replay import Action
-from orchestrator.scenario.model import ScenarioText
 from orchestrator.suggestion import suggest
 from orchestrator.units import ENTRIES_PER_TABLE, Duration, Size
-from orchestrator.yamlfile import YamlFile, load_yaml_model
+from orchestrator.yamlfile import load_yaml_model
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 MOST_GUESTS = 10_000
@@ -153,21 +152,3 @@ class OvercommitText(Frozen):
 def load_overcommit(path: Path) -> OvercommitText:
     """Read the file. Raises FileProblemsError with every fault, by line and column."""
     return load_yaml_model(path, OvercommitText)
-
-
-def is_overcommit(file: YamlFile) -> bool:
-    """Whether a file is meant as one, rather than as a scenario, by what its keys are called."""
-    ours, theirs = _own_keys(file)
-    return ours > theirs
-
-
-def is_scenario(file: YamlFile) -> bool:
-    """Whether a file is meant as a scenario, rather than as one of these."""
-    ours, theirs = _own_keys(file)
-    return theirs > ours
-
-
-def _own_keys(file: YamlFile) -> tuple[int, int]:
-    ours, theirs = set(OvercommitText.model_fields), set(ScenarioText.model_fields)
-    keys = set(file.root.entries)
-    return len(keys & (ours - theirs)), len(keys & (theirs - ours))

@@ -35,7 +35,9 @@ from orchestrator.model.replacement.base import NOBODY, Functions, ignore, ignor
 from orchestrator.model.replay import Action
 from orchestrator.model.trace import Event, Trace
 from orchestrator.report.overcommit import counted, is_page, rows, sentences
-from orchestrator.scenario.overcommit import load_overcommit
+from orchestrator.scenario.kind import OVERCOMMIT_KEYS
+from orchestrator.scenario.model import ScenarioText
+from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
 from orchestrator.units import GIB
 
 SHIPPED = Path(__file__).parents[2] / "scenarios" / "overcommit"
@@ -478,6 +480,11 @@ def test_a_scenario_is_no_file_of_this_kind_and_is_told_whose_it_is(
             main(argv)
         assert end.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_its_own_keys_tell_it_from_a_scenario() -> None:
+    assert set(OvercommitText.model_fields) - set(ScenarioText.model_fields) == OVERCOMMIT_KEYS
+    assert set(OvercommitText.model_fields) - OVERCOMMIT_KEYS == {"version", "name", "description", "host"}
 
 
 def test_validate_knows_them(capsys: pytest.CaptureFixture[str]) -> None:
