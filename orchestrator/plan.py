@@ -27,6 +27,7 @@ from orchestrator.scenario.model import (
     Setup,
     Start,
 )
+from orchestrator.suggestion import suggest
 
 # Sizes and durations in a plan are numbers: bytes and seconds (units.py).
 _RESOLVED = {"resolved": True}
@@ -144,8 +145,8 @@ class Plan(Frozen):
             if trial.id == trial_id:
                 break
         else:
-            ids = ", ".join(trial.id for trial in self.trials)
-            raise BadInputError(f"no trial is called {trial_id!r}", hint=f"there are: {ids}")
+            ids = [trial.id for trial in self.trials]
+            raise BadInputError(f"no trial is called {trial_id!r}", hint=suggest(trial_id, ids))
         arm = next(arm for arm in self.arms if arm.name == trial.arm)
         return TrialPlan(
             scenario=self.scenario,

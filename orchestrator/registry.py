@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from orchestrator.errors import BadInputError
+from orchestrator.suggestion import suggest
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Registry(Generic[T]):
             return self._things[name]
         except KeyError:
             raise BadInputError(
-                f"no {self.kind} is called {name!r}", hint=f"there are: {', '.join(self.names())}"
+                f"no {self.kind} is called {name!r}", hint=suggest(name, self.names())
             ) from None
 
     def __contains__(self, name: object) -> bool:

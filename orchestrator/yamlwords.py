@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from orchestrator.suggestion import nearest, suggest
 
 Location: TypeAlias = tuple[str | int, ...]
 
@@ -49,14 +50,6 @@ def shown(value: object) -> str:
         return "empty"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
-
-
-def suggest(name: str, known: Collection[str]) -> str:
-    """`did you mean 'memory'?`, or all there is."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"there are: {', '.join(known)}" if known else "remove it"
 
 
 def explain(
@@ -120,8 +113,8 @@ def _right(
         return "it should be a list"
     if kind in ("literal_error", "enum"):
         expected = str(details.get("ctx", {}).get("expected", ""))
-        near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", expected), n=1, cutoff=0.6)
-        return f"it should be {expected}" + (f"; did you mean {near[0]!r}?" if near else "")
+        near = nearest(str(value), re.findall(r"'([^']*)'", expected))
+        return f"it should be {expected}" + (f"; did you mean {near!r}?" if near else "")
     return _should(details["msg"])
 
 

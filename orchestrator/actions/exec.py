@@ -9,12 +9,15 @@ from pydantic import Field
 from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.actions.context import Outcome, TrialContext
 from orchestrator.deadline import Deadline
+from orchestrator.printable import printable
 from orchestrator.units import Duration
+
+KEPT_BYTES = 64 << 10  # of what it printed; as of a console, the end says how it came out
 
 
 @ACTIONS.register("exec")
 class Exec(Action):
-    """Run a command in the guest, as root; a code other than 0 ends the trial."""
+    """Run a command in the guest, as root; a code other than 0 ends the trial. What it prints is kept."""
 
     argv: Annotated[list[str], Field(min_length=1, max_length=1000)]
     """The command and its arguments; no shell is involved unless you name one."""
@@ -26,5 +29,7 @@ class Exec(Action):
 
     def run(self, trial: TrialContext) -> None:
         requested_ns = trial.now_ns()
-        trial.execute(self.argv, Deadline(self.within))
+        text = printable(trial.execute(self.argv, Deadline(self.within)))
+        kept = text.encode()[-KEPT_BYTES:].decode(errors="ignore")
+        trial.event("output", text=kept, left_out_characters=len(text) - len(kept))
         trial.done(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())

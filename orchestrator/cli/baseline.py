@@ -8,7 +8,7 @@ import click
 from rich.markup import escape
 
 from orchestrator.cli.options import json_option, results_option
-from orchestrator.cli.output import out, print_json
+from orchestrator.cli.output import out, print_json, print_next
 from orchestrator.errors import BadInputError
 
 
@@ -60,7 +60,4 @@ def baseline_command(*, run_name: str, output: Path, results: Path, as_json: boo
             f"[yellow]fewer than {FEWEST} boots of an arm: no gate can decide about it, and none passes[/]"
         )
     scenario = run.plan.get("scenario_path") or "SCENARIO"
-    out.print(
-        f"[bold]next:[/] orchestrator run {escape(str(scenario))} --baseline {escape(str(output))} "
-        "--fail-on regression"
-    )
+    print_next(f"orchestrator run {scenario} --baseline {output} --fail-on regression")

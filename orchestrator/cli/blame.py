@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.blame_view import json_of, show
+from orchestrator.cli.model_input import trial_hint
+from orchestrator.cli.options import json_option, results_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import BadInputError
 from orchestrator.units import PAGE_BYTES, PMD_BYTES, format_size, parse_size
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from orchestrator.model.snapshot import Snapshot
     from orchestrator.store import TrialFolder
 
-_FORMAT = 1
 _MOST_FRAMES = 1 << 40
 
 
@@ -53,7 +54,7 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
 )
 @click.option("--block", metavar="SIZE", callback=_block, help="Size of a block; else the device's, or 2MiB.")
 @click.option(
-    "--memory", "all_memory", is_flag=True, help="Blame all of the guest's memory, not only devices."
+    "--memory", "all_memory", is_flag=True, help="Look at all of the guest's memory, not only at its devices."
 )
 @click.option(
     "--base-pfn", metavar="N", callback=_frame, default="0", help="First frame of a partial dump; 0x is hex."
@@ -68,14 +69,8 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
     "--meminfo", type=click.Path(path_type=Path), help="Copy of /proc/meminfo; else as for --kpagecount."
 )
 @click.option("--blocks", "list_blocks", is_flag=True, help="List every block (with --json they are there).")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=Path("results"),
-    show_default=True,
-    help="Folder of run folders.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@results_option
+@json_option
 def blame_command(
     *,
     target: str,
@@ -90,7 +85,7 @@ def blame_command(
     results: Path,
     as_json: bool,
 ) -> None:
-    """Say what holds each block of memory that stayed, and what would have freed it.
+    """Say what pins each block of memory still plugged, and what would have freed it.
 
     \b
     RUN    a run folder, the beginning of its name, or `last`
@@ -140,7 +135,7 @@ def blame_command(
         else:
             show(name, state, base_pfn, list_blocks=list_blocks)
     if as_json:
-        print_json({"format": _FORMAT, "snapshots": found})
+        print_json({"snapshots": found})
 
 
 def _is_snapshot(path: Path) -> bool:
@@ -168,9 +163,9 @@ def _of_run(
     run = find_run(target, results)
     trials = [trial for trial in run.trials if trial_id in {None, trial.id}]
     if not trials:
-        there = ", ".join(trial.id for trial in run.trials) or "none; only its summaries were kept"
+        there = trial_hint(run, trial_id)
         what = f"no trial is called {trial_id!r}" if trial_id else f"{run.id} has no trials"
-        raise BadInputError(what, hint=f"there are: {there}")
+        raise BadInputError(what, hint=there)
     for trial in trials:
         path = _snapshot_path(trial, label)
         if path is None:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.output import out
+from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.units import PAGE_BYTES, format_size
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def show(name: str, state: StateView, base_pfn: int, *, list_blocks: bool) -> No
         _show_region(region, base_pfn, list_blocks=list_blocks)
     memory = map_memory(snapshot, classes=state.frames)
     if len(state.tables):
-        out.print(_policy_table(counterfactuals(state, memory, seed=0)), soft_wrap=False)
+        print_table(_policy_table(counterfactuals(state, memory, seed=0)))
     supply = huge_supply(memory)
     out.print(
         f"Of {supply.ranges:,} aligned ranges of 2 MiB, {supply.free:,} are free and "
@@ -224,7 +225,7 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
     )
     if not plugged:
         return
-    out.print(_class_table(region), soft_wrap=False)
+    print_table(_class_table(region))
     if region.no_room:
         out.print(
             f"{region.no_room:,} hold movable memory that has nowhere to go, or were not tried for lack of "
@@ -267,7 +268,7 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
 
 
 def _class_table(region: RegionBlame) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("")
     for column in ("blocks", "alone", "frees", "frames"):
         table.add_column(column, justify="right")
@@ -283,7 +284,7 @@ def _class_table(region: RegionBlame) -> Table:
 
 
 def _policy_table(policies: tuple[PolicyResult, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("modelled: if this policy had run")
     for column in ("tables freed", "moved", "blocks free", "2 MiB ranges"):
         table.add_column(column, justify="right")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from orchestrator.cli.options import json_option, results_option
 from orchestrator.cli.output import out, print_error, print_json
 from orchestrator.errors import ExitCode, InfrastructureError
 
@@ -34,14 +35,8 @@ class _Days(click.ParamType[timedelta]):
 @click.command("clean")
 @click.option("--dry-run", is_flag=True, help="List it and leave it.")
 @click.option("--older-than", type=_Days(), help="Run folders that began longer ago, too: `30d`.")
-@click.option(
-    "--results",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("results"),
-    show_default=True,
-    help="Folder of run folders, for --older-than.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@results_option
+@json_option
 @click.pass_context
 def clean_command(
     ctx: click.Context, *, dry_run: bool, older_than: timedelta | None, results: Path, as_json: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,12 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.options import json_option, results_option
-from orchestrator.cli.output import out, print_json
+from orchestrator.cli.options import Choice, json_option, results_option
+from orchestrator.cli.output import out, print_json, print_next
+from orchestrator.cli.tables import plain_table, print_table
 
 if TYPE_CHECKING:
+    from orchestrator.report.differences import DifferenceGroup
     from orchestrator.verdict import Comparison, PairOfArms, RunFigures
 
 # As orchestrator.verdict.comparison.VARIES, which a unit test compares: `--help` imports no pandas.
@@ -26,10 +29,16 @@ _MOST_TABLES = 3  # below a run; more would hide what stands above them
 
 @click.command("compare")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@click.option("--base", "base_arm", metavar="ARM", default="", help="Of one run: compare with this arm.")
+@click.option(
+    "--base",
+    "base_arm",
+    metavar="ARM",
+    default="",
+    help="With one RUN: the arm that the others are compared with; else the first.",
+)
 @click.option(
     "--varies",
-    type=click.Choice(VARIES),
+    type=Choice(VARIES),
     multiple=True,
     help="What two runs are meant to differ in. Anything else that differs is refused.",
 )
@@ -40,7 +49,9 @@ _MOST_TABLES = 3  # below a run; more would hide what stands above them
     show_default=True,
     help="Chance of even one false alarm among the metrics of two arms.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the bootstrap."
+)
 @click.option("--force", is_flag=True, help="Compare what is refused; the result says so.")
 @results_option
 @json_option
@@ -91,11 +102,9 @@ def print_run_comparison(directory: Path) -> None:
         return
     comparison = compare_arms(figures, force=True)
     tables = len(comparison.pairs) <= _MOST_TABLES
-    print_comparison(comparison, tables=tables)
+    print_comparison(comparison, tables=tables, reasons=False)
     if not tables:
-        out.print(
-            f"[bold]next:[/] orchestrator compare {escape(str(directory))}   has a table for each of them"
-        )
+        print_next(f"orchestrator compare {directory}   has a table for each of them")
 
 
 def run_comparison_as_json(directory: Path) -> dict[str, Any] | None:
@@ -107,12 +116,14 @@ def run_comparison_as_json(directory: Path) -> dict[str, Any] | None:
     return comparison_as_json(compare_arms(figures, force=True)) if len(figures.arms) > 1 else None
 
 
-def print_comparison(comparison: Comparison, *, tables: bool = True) -> None:
-    """Tables and sentences, for a terminal of 72 columns and more."""
+def print_comparison(comparison: Comparison, *, tables: bool = True, reasons: bool = True) -> None:
+    """Tables and sentences; with `reasons`, also why a metric is not compared."""
     from orchestrator.report.differences import (
         difference_groups,
         heading,
         left_out_sentences,
+        marked,
+        missing_sentences,
         verdict_sentences,
     )
 
@@ -124,22 +135,24 @@ def print_comparison(comparison: Comparison, *, tables: bool = True) -> None:
         out.print("There is one arm: nothing to compare it with.")
     for pair in comparison.pairs:
         out.print(f"[bold]{escape(heading(comparison, pair))}[/]")
-        if tables and difference_groups(comparison, pair):
-            out.print(_table(comparison, pair), soft_wrap=False)
+        groups = difference_groups(comparison, pair) if tables else []
+        if groups:
+            out.print(f"[dim]{', '.join(marked(groups))}[/]")
+            print_table(_table(groups, pair))
         for sentence in verdict_sentences(comparison, pair):
             out.print(escape(sentence))
+        if reasons or not pair.metrics:
+            for sentence in missing_sentences(pair):
+                out.print(f"[dim]{escape(sentence)}[/]")
     for sentence in left_out_sentences(comparison.left_out):
         out.print(f"[yellow]{escape(sentence)}[/]")
 
 
-def _table(comparison: Comparison, pair: PairOfArms) -> Table:
-    from orchestrator.report.differences import difference_groups, marked
+def _table(groups: Sequence[DifferenceGroup], pair: PairOfArms) -> Table:
     from orchestrator.report.text import clean
 
-    groups = difference_groups(comparison, pair)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    signs = ", ".join(marked(groups))
-    table.add_column(f"[dim]{signs}[/]", max_width=24)
+    table = plain_table(header_style="bold")
+    table.add_column("")
     # Columns of different runs are told apart by the heading.
     for name in (pair.first.name, pair.second.name):
         table.add_column(escape(clean(name, 16)), justify="right")

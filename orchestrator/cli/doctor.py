@@ -10,28 +10,28 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.options import guests_dir_option, json_option, results_option
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.cli.scenario import find_guests_dir
-from orchestrator.errors import ExitCode
+from orchestrator.cli.tables import plain_table, print_table
+from orchestrator.errors import BadInputError, ExitCode
 
 if TYPE_CHECKING:
     from orchestrator.doctor import Check
 
-_STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
+_STYLES = {"ok": "green", "not checked": "yellow", "note": "yellow", "bad": "bold red"}
 
 
 @click.command("doctor")
 @click.option("--connect", metavar="URI", help="Look at this libvirt, or at a host elsewhere.")
+@results_option
+@guests_dir_option
 @click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where run folders would be made.",
+    "--probe-again",
+    is_flag=True,
+    help="Boot a kernel under KVM again, even where that was done.",
 )
-@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
-@click.option("--probe-again", is_flag=True, help="Try KVM again, even if a verdict on it is kept.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.pass_context
 def doctor_command(
     ctx: click.Context,
@@ -45,13 +45,19 @@ def doctor_command(
     """Can this machine run guests, and how? What to do about each red line.
 
     Starts nothing that lasts. Leaves nothing behind but whether KVM works: runs need not find that out again
-    in this boot, unless QEMU, the kernel or /dev/kvm changes. Exit code 3 if a line is red.
+    in this boot, unless QEMU, the kernel or /dev/kvm changes. What could not be looked at is `not checked`.
+    Exit code 3 if a line is red.
     """
     from orchestrator.doctor import ACCELERATION, SECOND_LEVEL, Level, examine, examine_host
     from orchestrator.guest.cache import cache_dir
     from orchestrator.host_kinds import host_kind
 
-    guests = find_guests_dir(Path("guests"), guests_dir)
+    try:
+        guests = find_guests_dir(Path("guests"), guests_dir)
+    except BadInputError:
+        if guests_dir is not None:
+            raise
+        guests = Path("guests")  # a red line among the others
     with err.status(f"looking at {connect or 'this machine'}") if err.is_terminal else nullcontext():
         if connect is not None and host_kind(connect).elsewhere:
             checks = examine_host(cache_dir(), connect, probe_again=probe_again)
@@ -72,13 +78,14 @@ def doctor_command(
             }
         )
     else:
-        out.print(_table(checks), soft_wrap=False)
-        out.print(_verdict(bad, words.get(ACCELERATION, "")))
+        print_table(_table(checks))
+        open_questions = [check.name for check in checks if check.level is Level.UNKNOWN]
+        out.print(_verdict(bad, words.get(ACCELERATION, ""), open_questions))
     ctx.exit(ExitCode.INFRASTRUCTURE if bad else ExitCode.COMPLETED)
 
 
 def _table(checks: list[Check]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = plain_table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -90,8 +97,11 @@ def _table(checks: list[Check]) -> Table:
     return table
 
 
-def _verdict(bad: int, accel: str) -> str:
+def _verdict(bad: int, accel: str, open_questions: list[str]) -> str:
     if bad:
         return f"[bold red]Guests cannot be relied upon here:[/] {bad} of these must be mended first."
+    if open_questions:
+        named = ", ".join(open_questions)
+        return f"[yellow]Nothing is in the way of guests, but not everything was checked:[/] {named}."
     how = {"kvm": " with KVM", "tcg": " under software emulation: slowly, but they do"}.get(accel, "")
     return f"[green]Guests run here{how}.[/]"

@@ -10,7 +10,8 @@ import click
 from rich.markup import escape
 
 from orchestrator.cli.compare import VARIES
-from orchestrator.cli.output import err, out
+from orchestrator.cli.options import Choice
+from orchestrator.cli.output import err, out, print_next
 
 if TYPE_CHECKING:
     from orchestrator.verdict import Gate
@@ -53,14 +54,14 @@ _OPTIONS = (
     ),
     click.option(
         "--fail-on",
-        type=click.Choice(["regression", "change", "nothing"]),
+        type=Choice(["regression", "change", "nothing"]),
         default="regression",
         show_default=True,
-        help="With --baseline: what ends with exit code 1.",
+        help="With --baseline: the outcome that ends with exit code 1.",
     ),
     click.option(
         "--varies",
-        type=click.Choice(VARIES),
+        type=Choice(VARIES),
         multiple=True,
         help="What is meant to differ from the baseline, such as the kernel under test.",
     ),
@@ -132,4 +133,4 @@ def print_gate(directory: Path) -> None:
     look, verdict = verdict_line(outcome)
     out.print(f"[{_COLOURS[look]}]{escape(verdict)}[/]")
     for words in next_words(outcome, str(directory)):
-        out.print(f"[bold]next:[/] {escape(words)}")
+        print_next(words)

@@ -7,21 +7,22 @@ from pathlib import Path
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
-from orchestrator.cli.output import out, print_json
+from orchestrator.cli.group import Group
+from orchestrator.cli.options import guests_dir_option, json_option
+from orchestrator.cli.output import out, print_json, print_next
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir
 from orchestrator.cli.signals import stop_at_signals
+from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError
+from orchestrator.suggestion import suggest
 from orchestrator.units import format_size
 
 DEFAULT_GUEST = "debian-13"
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
-
-@click.group("image")
+@click.group("image", cls=Group)
 def image_command() -> None:
     """Build, list or remove cached guest images.
 
@@ -33,8 +34,8 @@ def image_command() -> None:
 @image_command.command("build")
 @click.argument("guest", default=DEFAULT_GUEST)
 @click.option("--refresh", is_flag=True, help="Build it again with today's packages.")
-@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
-@_json_option
+@guests_dir_option
+@json_option
 def build_command(guest: str, *, refresh: bool, guests_dir: Path | None, as_json: bool) -> None:
     """Build the image of GUEST (debian-13 if none is named) unless it is in the cache."""
     from orchestrator.guest.cache import cache_dir
@@ -54,7 +55,7 @@ def build_command(guest: str, *, refresh: bool, guests_dir: Path | None, as_json
 
 
 @image_command.command("list")
-@_json_option
+@json_option
 def list_command(*, as_json: bool) -> None:
     """List the images in the cache, and the states of guests that were saved for warm starts."""
     from orchestrator.guest.cache import cache_dir
@@ -67,29 +68,29 @@ def list_command(*, as_json: bool) -> None:
         return
     if not found:
         out.print(f"No images in {escape(str(cache_dir()))}.")
-        out.print("[bold]next:[/] orchestrator image build")
+        print_next("orchestrator image build")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("image", no_wrap=True)  # it is typed again
     table.add_column("kernels", overflow="fold")
     table.add_column("on disk", justify="right", no_wrap=True)
     for entry in found:
         table.add_row(_id(entry), _kernels(entry), _size(entry))
-    out.print(table, soft_wrap=False)
+    print_table(table)
     if states:
-        table = Table(box=None, pad_edge=False, header_style="dim")
+        table = plain_table()
         table.add_column("saved state", no_wrap=True)
         table.add_column("kernel", overflow="fold")
         table.add_column("on disk", justify="right", no_wrap=True)
         for entry in states:
             table.add_row(_id(entry), escape(str(entry["release"])), _size(entry))
         out.print()
-        out.print(table, soft_wrap=False)
+        print_table(table)
 
 
 @image_command.command("remove")
 @click.argument("name", metavar="NAME-KEY")
-@_json_option
+@json_option
 def remove_command(name: str, *, as_json: bool) -> None:
     """Remove an image or a saved state, named as `image list` names it.
 
@@ -114,7 +115,7 @@ def remove_command(name: str, *, as_json: bool) -> None:
     if name not in there:
         raise BadInputError(
             f"no image is called {name!r}",
-            hint=f"there are: {', '.join(there) or 'none'}   (orchestrator image list)",
+            hint=f"{suggest(name, [*there, *states], 'there are none')}   (orchestrator image list)",
         )
     folder = cache / "images" / name
     if folder.is_symlink():

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from orchestrator.cli.options import json_option
-from orchestrator.cli.output import err, out, print_json
+from orchestrator.cli.group import Group
+from orchestrator.cli.options import guests_dir_option, json_option
+from orchestrator.cli.output import err, out, print_json, print_next
 from orchestrator.cli.scenario import find_guests_dir
-from orchestrator.cli.shell import memory_size
+from orchestrator.cli.shell import chosen_kernel, memory_size
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, InfrastructureError
@@ -31,7 +32,7 @@ UP_SECONDS = 1800.0
 _LOG_LINES = 15
 
 
-@click.group("lab")
+@click.group("lab", cls=Group)
 def lab_command() -> None:
     """A KVM host with nested paging on this machine, whatever its processor.
 
@@ -49,18 +50,22 @@ def lab_command() -> None:
 @lab_command.command("up")
 @click.option("--kernel", metavar="NAME|PATH", help="One of kvm-host's kernels, or a bzImage of your own.")
 @click.option("--memory", metavar="SIZE", callback=memory_size, help="Its memory; else 2GiB.")
-@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
+@guests_dir_option
 @json_option
 def up_command(*, kernel: str | None, memory: int | None, guests_dir: Path | None, as_json: bool) -> None:
-    """Start it: minutes the first time, then seconds from its saved memory."""
+    """Start the lab: minutes the first time, then seconds from its saved memory."""
     from orchestrator.guest.cache import cache_dir
+    from orchestrator.guest.definition import load_definition
+    from orchestrator.host.kvm_host import KVM_HOST
     from orchestrator.host.labs import find_lab
 
     lab = find_lab()
     if lab is None:
         folder = find_guests_dir(Path("guests"), guests_dir)
         words = ["--guests-dir", str(folder.resolve())]
-        words += ["--kernel", kernel] if kernel else []
+        if kernel:
+            definition = load_definition(folder / f"{KVM_HOST}.yaml")
+            words += ["--kernel", chosen_kernel(kernel, definition)]
         words += ["--memory", f"{memory}B"] if memory else []
         cache_dir().mkdir(parents=True, exist_ok=True)
         with stop_at_signals("ending what was started of the lab"):
@@ -73,7 +78,7 @@ def up_command(*, kernel: str | None, memory: int | None, guests_dir: Path | Non
 @lab_command.command("status")
 @json_option
 def status_command(*, as_json: bool) -> None:
-    """Say whether it is up, and where. Exit code 2 if it is not."""
+    """Say whether the lab is up, and where. Exit code 2 if it is not."""
     from orchestrator.host.labs import the_lab
 
     _tell(the_lab(), as_json=as_json)
@@ -83,7 +88,7 @@ def status_command(*, as_json: bool) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def shell_command(ctx: click.Context, command: tuple[str, ...]) -> None:
-    """Open a shell in it, or run a command there; its exit code is that of the command."""
+    """Open a shell in the lab, or run a command there; its exit code is that of the command."""
     from orchestrator.host.labs import the_lab
 
     lab = the_lab()
@@ -96,7 +101,7 @@ def shell_command(ctx: click.Context, command: tuple[str, ...]) -> None:
 
 @lab_command.command("down")
 def down_command() -> None:
-    """End it. What was written in it is gone."""
+    """End the lab. What was written in it is gone."""
     from orchestrator.host.labs import end_lab, the_lab
 
     end_lab(the_lab())
@@ -191,4 +196,4 @@ def _tell(lab: RunningLab, *, as_json: bool) -> None:
     if lab.accel == "tcg":
         out.print("it is emulated: times measured in it mean nothing, counts do")
     out.print(f"libvirt: {escape(lab.uri)}", soft_wrap=True)
-    out.print("[bold]next:[/] orchestrator run --connect lab SCENARIO, or: orchestrator lab shell")
+    print_next("orchestrator run --connect lab SCENARIO, or: orchestrator lab shell")

@@ -12,8 +12,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.options import json_option, results_option
-from orchestrator.cli.output import clean_text, coloured, out, print_json
+from orchestrator.cli.options import Choice, json_option, results_option
+from orchestrator.cli.output import clean_text, coloured, out, print_json, print_next
+from orchestrator.cli.tables import plain_table, print_table, room
 from orchestrator.errors import BadInputError
 from orchestrator.store.layout import Status
 
@@ -42,7 +43,12 @@ class _Since(click.ParamType[datetime]):
 
 @click.command("list")
 @click.option("--scenario", metavar="NAME", help="Only runs of this scenario.")
-@click.option("--status", type=click.Choice([one.value for one in Status]), multiple=True, help="Only these.")
+@click.option(
+    "--status",
+    type=Choice([one.value for one in Status]),
+    multiple=True,
+    help="Only runs of this status; may be given several times.",
+)
 @click.option("--arm", metavar="NAME", help="Only runs that have this arm.")
 @click.option(
     "--kernel", metavar="TEXT", help="Only runs with a trial of a kernel whose release has this in it."
@@ -55,12 +61,12 @@ class _Since(click.ParamType[datetime]):
 )
 @click.option(
     "--sort",
-    type=click.Choice(["started", "scenario", "status"]),
+    type=Choice(["started", "scenario", "status"]),
     default="started",
     show_default=True,
-    help="By what; runs of the same come newest first.",
+    help="Sort by this; where it is the same, the newest comes first.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="No more than so many.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many runs.")
 @results_option
 @json_option
 def list_command(
@@ -95,11 +101,11 @@ def list_command(
         print_json({"runs": rows, "unreadable": unreadable})
         return
     if rows:
-        out.print(_table(rows), soft_wrap=False)
+        print_table(_table(rows))
     elif not unreadable:
         out.print(f"No {wanted.word}runs in {escape(str(results))}.")
         more = "orchestrator list" if wanted.word else "orchestrator run scenarios/quickstart.yaml"
-        out.print(f"[bold]next:[/] {more}")
+        print_next(more)
     for brief in unreadable:
         out.print(f"[yellow]unreadable:[/] {escape(clean_text(brief))}")
 
@@ -158,8 +164,9 @@ class _Wanted:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    wide = out.width >= _WIDE
+    table = plain_table()
+    columns = room()
+    wide = columns is None or columns >= _WIDE
     for column in ("run", "scenario", "started", "status", "trials", *(["came out"] if wide else [])):
         table.add_column(column, no_wrap=column != "came out")
     for row in rows:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -39,12 +42,12 @@ VERBS = {
     ),
     "baseline": ("baseline", "Keep the figures of a run, for later runs to be held against."),
     "report": ("runs", "Make the report of a run again from what is on disk."),
-    "blame": ("blame", "Say what holds each block that stayed, and what would have freed it."),
+    "blame": ("blame", "Say what pins each block still plugged, and what would have freed it."),
     "model": ("model", "Replay reclaim policies over traces and runs."),
     "image": ("image", "Build, list or remove cached guest images."),
     "lab": ("lab", "A KVM host with nested paging on this machine, whatever its processor."),
     "shell": ("shell", "Boot a guest and open a shell in it, or run one command."),
-    "clean": ("clean", "Find and remove what a killed run left behind, and nothing else."),
+    "clean": ("clean", "End and remove what a killed run left behind, and nothing else."),
 }
 
 
@@ -60,6 +63,14 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"orchestrator.cli.{VERBS[cmd_name][0]}")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:  # click knows of none that is not imported yet
+            raise click.NoSuchCommand(error.command_name, possibilities=VERBS, ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
         with formatter.section("Verbs"):
@@ -136,14 +147,25 @@ def _in_words(error: Exception) -> OrchestratorError:
 
 
 def _host_failure(error: OSError) -> InfrastructureError:
-    file = error.filename or ""
+    file = _named(error.filename)
     what = error.strerror or str(error) or type(error).__name__
     hint = "orchestrator doctor"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        hint = f"free some space: df -h {file}".rstrip()
+        hint = f"free some space: df -h {shlex.quote(file)}" if file else "free some space: df -h"
     elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} and file:
-        hint = f"see whose it is: ls -ld {file}"
+        hint = f"see whose it is: ls -ld {shlex.quote(file)}"
     return InfrastructureError(f"{file}: {what}" if file else what, hint=hint)
+
+
+def _named(file: object) -> str:
+    """The file that an error is about; of one with a temporary name, which is gone by now, its folder."""
+    if isinstance(file, bytes):
+        file = os.fsdecode(file)
+    if not isinstance(file, str | os.PathLike) or not os.fspath(file):
+        return ""
+    path = Path(file)
+    temporary = path.name.startswith((".", tempfile.gettempprefix()))
+    return str(path.parent) if temporary and not path.exists() and path.parent.is_dir() else str(path)
 
 
 def _tool_failure(error: subprocess.CalledProcessError) -> InfrastructureError:

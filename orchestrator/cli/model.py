@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
+from orchestrator.cli.group import Group
 from orchestrator.cli.model_compare import compare_command
 from orchestrator.cli.model_costs import calibrate_command, overcommit_command
 from orchestrator.cli.model_guest import guest_command
 from orchestrator.cli.model_replay import replay_command, trace_command
-from orchestrator.cli.output import out, print_json
+from orchestrator.cli.options import json_option
+from orchestrator.cli.output import print_json
+from orchestrator.cli.tables import plain_table, print_table
 
 
-@click.group("model")
+@click.group("model", cls=Group)
 def model_command() -> None:
     """Replay policies over what was measured or made up: every figure is modelled, none measured."""
 
@@ -30,7 +32,7 @@ for command in (
 
 
 @model_command.command("policies")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def policies_command(*, as_json: bool) -> None:
     """List the policies, one line each, and over what each answers.
 
@@ -46,7 +48,7 @@ def policies_command(*, as_json: bool) -> None:
         rows = [{"name": one.name, "over": list(one.questions), "what": one.what} for one in policies]
         print_json({"policies": rows})
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("policy", no_wrap=True)
     asked = [question.question for question in QUESTIONS]
     for name in asked:
@@ -54,4 +56,4 @@ def policies_command(*, as_json: bool) -> None:
     table.add_column("what it does")
     for one in policies:
         table.add_row(one.name, *("yes" if name in one.questions else "" for name in asked), escape(one.what))
-    out.print(table, soft_wrap=False)
+    print_table(table)

@@ -20,7 +20,9 @@ from orchestrator.cli.model_input import (
     snapshots_of,
     trial_of,
 )
+from orchestrator.cli.options import Choice
 from orchestrator.cli.output import err, out, print_json
+from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError
 from orchestrator.units import PAGE_BYTES, format_size
 
@@ -37,7 +39,7 @@ Found = Mapping[tuple[str, str], "ReplayCounts"]  # by policy and action
 @click.option(
     "--action",
     "actions",
-    type=click.Choice(ACTIONS),
+    type=Choice(ACTIONS),
     multiple=True,
     help="What becomes of a table in use that is taken; may be given several times; else each of them.",
 )
@@ -107,12 +109,12 @@ def compare_command(
         print_json(document)
         return
     read.say(budget)
-    out.print(_counted(ours, actions[0], found), soft_wrap=False)
+    print_table(_counted(ours, actions[0], found))
     out.print()
-    out.print(_added(ours, actions, found, costs), soft_wrap=False)
+    print_table(_added(ours, actions, found, costs))
     if blocks:
         out.print()
-        out.print(_in_blocks(of_snapshots, costs), soft_wrap=False)
+        print_table(_in_blocks(of_snapshots, costs))
 
 
 def _row(name: str, action: str, counts: ReplayCounts, costs: CostTable) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def _row(name: str, action: str, counts: ReplayCounts, costs: CostTable) -> dict
 
 def _counted(ours: list[str], action: str, found: Found) -> Table:
     """What happened, where tables that are taken become what `action` says."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column(f"modelled, {action}", no_wrap=True)
     for title in ("misses", "refaults", "freed", "taken", "peak", "above"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -148,7 +150,7 @@ def _counted(ours: list[str], action: str, found: Found) -> Table:
 
 
 def _added(ours: list[str], actions: tuple[str, ...], found: Found, costs: CostTable) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("added to a touch, us", no_wrap=True)
     for action in actions:
         table.add_column(action, justify="right", no_wrap=True)
@@ -159,7 +161,7 @@ def _added(ours: list[str], actions: tuple[str, ...], found: Found, costs: CostT
 
 
 def _in_blocks(results: list[PolicyResult], costs: CostTable) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("modelled, at snapshot", no_wrap=True)
     for title in ("freed", "moved", "blocks", "if moved too", "takes, ms"):
         table.add_column(title, justify="right", no_wrap=True)

@@ -11,60 +11,90 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.calibrate import CODECS, calibrate
+from orchestrator.cli.options import Choice, force_option, json_option, may_write
 from orchestrator.cli.output import err, out, print_json
+from orchestrator.cli.tables import plain_table, print_table
+from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.units import format_size
 
 if TYPE_CHECKING:
     from orchestrator.model.cost import CostTable
     from orchestrator.model.overcommit import Answer
-
-_FORMAT = 1
+    from orchestrator.scenario.overcommit import OvercommitText
 
 
 @click.command("overcommit")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--costs", "costs_file", type=click.Path(path_type=Path), help="Measured by `model calibrate`.")
 @click.option(
-    "--html", type=click.Path(path_type=Path), help="Where the page goes; else beside FILE's name here."
+    "--costs",
+    "costs_file",
+    type=click.Path(path_type=Path),
+    help="Costs file of `model calibrate`; else the shipped costs.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document, and write a page only if asked."
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the page goes. Default: FILE's name with .html, in the current folder.",
 )
-def overcommit_command(*, file: Path, costs_file: Path | None, html: Path | None, as_json: bool) -> None:
-    """Say how many guests fit a host, who is killed, and what reclaim adds.
+@force_option
+@json_option
+def overcommit_command(
+    *, file: Path, costs_file: Path | None, html: Path | None, force: bool, as_json: bool
+) -> None:
+    """Say how many guests fit a host, which the OOM killer ends, and what reclaim adds to a touch.
 
     FILE names a host, classes of guests, policies and actions; docs/overcommit.md has every key.
-    Every figure is modelled, with its range.
+    Every figure is modelled, with its range. A page of an earlier call is replaced, any other file is not.
+    With --json, a page is written only where --html says.
     """
     from orchestrator.model.overcommit import answers
-    from orchestrator.report.overcommit import sentences, write_page
-    from orchestrator.scenario.overcommit import load_overcommit
+    from orchestrator.report.overcommit import is_page, sentences, write_page
 
-    asked = load_overcommit(file)
+    asked = _read(file)
     costs = costs_of(costs_file)
+    page = html or (None if as_json else Path(f"{file.stem}.html"))
+    if page is not None:
+        may_write(page, is_page, "a page of `model overcommit`", force=force)
     choices = list(asked.choices)
     found: list[Answer] = []
     for number, choice in enumerate(choices, 1):
         err.print(f"[dim]{number} of {len(choices)}: {escape(', '.join(choice))}[/]")
         found += answers(asked.question, [choice], costs, seeds=asked.seeds)
-    page = html or (None if as_json else Path(f"{file.stem}.html"))
-    if page is not None:
-        write_page(page, asked, found, costs)
+    # The answer first: it took minutes, and a page that cannot be written shall not lose it.
     if as_json:
         print_json(_as_json(found, costs))
+    else:
+        for sentence in sentences(found):
+            out.print(escape(sentence))
+        print_table(_table(found))
+        out.print("modelled; medians of the seeds, in brackets the range over seeds and costs")
+    if page is None:
         return
-    for sentence in sentences(found):
-        out.print(escape(sentence))
-    out.print(_table(found), soft_wrap=False)
-    out.print("modelled; medians of the seeds, in brackets the range over seeds and costs")
-    out.print(f"page: {escape(str(page))}")
+    try:
+        write_page(page, asked, found, costs)
+    except OSError as error:
+        raise InfrastructureError(
+            f"the page {page} cannot be written: {error.strerror}", hint="say where else: --html FILE"
+        ) from error
+    if not as_json:
+        out.print(f"page: {escape(str(page))}", soft_wrap=True)
+
+
+def _read(file: Path) -> OvercommitText:
+    from orchestrator.scenario.kind import is_scenario
+    from orchestrator.scenario.overcommit import load_overcommit
+    from orchestrator.yamlfile import read_yaml
+
+    if is_scenario(read_yaml(file)):
+        raise BadInputError(f"{file} is a scenario, for real guests", hint=f"orchestrator run {file}")
+    return load_overcommit(file)
 
 
 def _table(found: list[Answer]) -> Table:
     from orchestrator.report.overcommit import counted, name_of, ranged
     from orchestrator.report.text import seconds
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("policy, action", no_wrap=True)
     for heading in ("guests that fit", "OOM kills", "tables", "added, p99"):
         table.add_column(heading)
@@ -79,7 +109,6 @@ def _table(found: list[Answer]) -> Table:
 def _as_json(found: list[Answer], costs: CostTable) -> dict[str, Any]:
     keys = ("policy", "action", "fit", "killed", "table_bytes_peak", "tables_kept_least", "added")
     return {
-        "format": _FORMAT,
         "origin": "modelled",
         "answers": [{key: value for key, value in asdict(one).items() if key in keys} for one in found],
         "costs": [asdict(cost) for cost in costs.costs.values()],
@@ -106,23 +135,34 @@ def costs_of(path: Path | None) -> CostTable:
 @click.option(
     "--disk", type=click.Path(path_type=Path), help="A folder of the disk that would be swapped to."
 )
-@click.option("--codec", type=click.Choice(CODECS), default=CODECS[0], show_default=True)
+@click.option("--codec", type=Choice(CODECS), default=CODECS[0], show_default=True)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Where the file goes; else it is printed."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the file, too.")
+@force_option
+@json_option
 def calibrate_command(
-    *, snapshots: tuple[Path, ...], disk: Path | None, codec: str, output: Path | None, as_json: bool
+    *,
+    snapshots: tuple[Path, ...],
+    disk: Path | None,
+    codec: str,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Measure the costs that this machine can, for `--costs` of the other verbs.
+
+    With --json, or without -o, the file is printed. A file of costs is replaced, any other is not.
 
     \b
     orchestrator model calibrate --snapshot SNAPSHOT.npz --disk /var/tmp -o costs.json
     orchestrator model overcommit scenarios/overcommit/sparse.yaml --costs costs.json
     """
-    from orchestrator.store.costs_file import write_costs
+    from orchestrator.store.costs_file import is_costs, write_costs
     from orchestrator.store.snapshot_file import read_snapshot
 
+    if output:
+        may_write(output, is_costs, "a file of costs", force=force)
     read = [read_snapshot(path) for path in snapshots]
     found = calibrate(read, disk, codec=codec, progress=lambda text: err.print(f"[dim]{escape(text)}[/]"))
     if output:
@@ -130,7 +170,7 @@ def calibrate_command(
     if as_json or not output:
         print_json(found.model_dump())
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     for heading in ("cost", "typical", "5 %", "95 %", "samples"):
         table.add_column(heading)
     for name, one in found.costs.items():
@@ -138,5 +178,5 @@ def calibrate_command(
         table.add_row(f"{name} [{one.unit}]".replace("[", r"\["), *values, f"{one.samples:,}")
     for name, why in found.missing.items():
         table.add_row(name, f"[dim]not measured: {escape(why)}[/]")
-    out.print(table, soft_wrap=False)
+    print_table(table)
     out.print(f"written: {escape(str(output))}")

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
+from orchestrator.cli.options import Choice, json_option, results_option
 from orchestrator.cli.output import out
+from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError
+from orchestrator.suggestion import suggest
 from orchestrator.units import PAGE_BYTES, format_size, parse_size
 
 if TYPE_CHECKING:
     from orchestrator.model.observed import Step
     from orchestrator.model.trace import Trace
-    from orchestrator.store import TrialFolder
+    from orchestrator.store import Run, TrialFolder
 
 ACTIONS = ("drop", "migrate", "compress", "swap")
 READINGS = ("possible", "certain")  # orchestrator.model.observed.Reading, which is not needed for --help
@@ -63,13 +65,13 @@ class Touches:
             f"({format_size(used * PAGE_BYTES)}); {format_size(budget)} for them"
         )
         if self.steps:
-            table = Table(box=None, pad_edge=False, header_style="dim")
+            table = plain_table()
             table.add_column("until snapshot")
             for title in ("tables", "made", "touched: at least", "at most", "let go"):
                 table.add_column(title, justify="right")
             for label, step in self.steps:
                 table.add_row(escape(label), *(f"{value:,}" for value in asdict(step).values()))
-            out.print(table, soft_wrap=False)
+            print_table(table)
         if self.trace.assumption:
             out.print(f"[dim]{escape(self.trace.assumption)}[/]")
 
@@ -96,18 +98,12 @@ def _parsed(text: str) -> int:
 def shared_options(command: Any) -> Any:  # click's decorators are as untyped
     """Options of every replay."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
-        click.option(
-            "--results",
-            type=click.Path(path_type=Path),
-            default=Path("results"),
-            show_default=True,
-            help="Folder of run folders.",
-        ),
+        json_option,
+        results_option,
         click.option("--trial", metavar="TRIAL", help="Which trial of a run; else the first."),
         click.option(
             "--touches",
-            type=click.Choice(READINGS),
+            type=Choice(READINGS),
             help="Of a run: whether an accessed bit that was set before is a touch; else `possible`.",
         ),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
@@ -122,7 +118,7 @@ def shared_options(command: Any) -> Any:  # click's decorators are as untyped
             "--costs",
             "costs_file",
             type=click.Path(path_type=Path),
-            help="Measured by `model calibrate`; else shipped ones.",
+            help="Costs file of `model calibrate`; else the shipped costs.",
         ),
         click.option(
             "--budget", metavar="SIZE", callback=_size, required=True, help="Memory for last-level tables."
@@ -145,6 +141,13 @@ def read_touches(asked: Asked) -> Touches:
     return Touches(read_trace(path))
 
 
+def trial_hint(run: Run, wanted: str | None) -> str:
+    """Which trials a run has, or which of them was meant."""
+    if not run.trials:
+        return "only the summaries of its trials were kept"
+    return suggest(wanted or "", [one.id for one in run.trials])
+
+
 def trial_of(asked: Asked) -> TrialFolder:
     """The trial that is asked for, else the first of the run."""
     from orchestrator.store import find_run
@@ -152,8 +155,9 @@ def trial_of(asked: Asked) -> TrialFolder:
     run = find_run(asked.target, asked.results)
     trial = next((one for one in run.trials if asked.trial in {None, one.id}), None)
     if trial is None:
-        there = ", ".join(one.id for one in run.trials) or "none; only its summaries were kept"
-        raise BadInputError(f"{run.id} has no trial {asked.trial or ''}".rstrip(), hint=f"there are: {there}")
+        raise BadInputError(
+            f"{run.id} has no trial {asked.trial or ''}".rstrip(), hint=trial_hint(run, asked.trial)
+        )
     return trial
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
 from orchestrator.cli.model_costs import costs_of
 from orchestrator.cli.model_input import ACTIONS, Asked, read_touches, shared_options
+from orchestrator.cli.options import Choice, force_option, json_option, may_write
 from orchestrator.cli.output import err, out, print_json
+from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--action",
-    type=click.Choice(ACTIONS),
+    type=Choice(ACTIONS),
     default="drop",
     show_default=True,
     help="What becomes of a table in use that is taken.",
@@ -84,12 +85,12 @@ def replay_command(
         return
     read.say(budget)
     out.print(f"policy {policy}; who is taken: {action}")
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = plain_table(show_header=False)
     table.add_column("modelled")
     table.add_column("", justify="right")
     for name, value in asdict(counts).items():
         table.add_row(name.replace("_", " "), f"{value:,}")
-    out.print(table, soft_wrap=False)
+    print_table(table)
     low, typical, high = (seconds * 1e6 for seconds in added.mean)
     out.print(
         f"modelled, added a touch: {typical:.3g} us on average ({low:.3g} to {high:.3g}), by "
@@ -102,14 +103,25 @@ def replay_command(
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the pattern.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@force_option
+@json_option
 def trace_command(
-    *, pattern: str | None, output: Path | None, settings: tuple[str, ...], seed: int, as_json: bool
+    *,
+    pattern: str | None,
+    output: Path | None,
+    settings: tuple[str, ...],
+    seed: int,
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Make up the touches of a guest and write them to a file; without PATTERN, list the patterns."""
+    """Make up the touches of a guest and write them to a file; without PATTERN, list the patterns.
+
+    A trace that is there is replaced, any other file is not.
+    """
     from inspect import getdoc
 
     from orchestrator.model.patterns import PATTERNS
+    from orchestrator.store.trace_file import is_trace
 
     if pattern is None:
         rows = [(name, (getdoc(one) or "").split("\n", 1)[0], one.model_fields) for name, one in PATTERNS]
@@ -121,18 +133,17 @@ def trace_command(
             out.print(f"[bold]{name}[/]  {escape(what)}")
             out.print(f"  [dim]{escape(' '.join(f'{k}={v}' for k, v in _defaults(fields).items()))}[/]")
         return
+    if output is None:
+        raise BadInputError("say where to: -o FILE")
+    may_write(output, is_trace, "a trace", force=force)
     _write_trace(pattern, output, settings, seed, as_json=as_json)
 
 
-def _write_trace(
-    pattern: str, output: Path | None, settings: tuple[str, ...], seed: int, *, as_json: bool
-) -> None:
+def _write_trace(pattern: str, output: Path, settings: tuple[str, ...], seed: int, *, as_json: bool) -> None:
     import numpy as np
 
     from orchestrator.store.trace_file import write_trace
 
-    if output is None:
-        raise BadInputError("say where to: -o FILE")
     chosen = pattern_of(pattern, settings)
     with err.status("making up touches"):  # 26 million tables take some twenty seconds
         trace = chosen.trace(np.random.default_rng(seed))

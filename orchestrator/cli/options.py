@@ -1,4 +1,4 @@
-"""Options that several verbs have."""
+"""Options that several verbs have: each is declared here, once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ from typing import Any, TypeVar
 
 import click
 
+from orchestrator.errors import BadInputError
+from orchestrator.suggestion import nearest
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class Choice(click.Choice[str]):
+    """One of some words; a mistyped one is told what it may have been."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        near = nearest(str(value), [str(choice) for choice in self.choices])
+        said = super().get_invalid_choice_message(value, ctx)
+        return f"{said} Did you mean {near!r}?" if near else said
+
+
 def results_option(command: Command) -> Command:
-    """`--results`: where run folders are."""
+    """`--results`: where run folders are, and where new ones are made."""
     return click.option(
         "--results",
         type=click.Path(file_okay=False, path_type=Path),
@@ -23,5 +35,42 @@ def results_option(command: Command) -> Command:
 
 
 def json_option(command: Command) -> Command:
-    """`--json`."""
+    """`--json`; what it prints is listed in docs/json.md."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def guests_dir_option(command: Command) -> Command:
+    """`--guests-dir`."""
+    return click.option(
+        "--guests-dir",
+        type=click.Path(path_type=Path),
+        help="Folder of guest definitions, else the `guests` folder beside or above the scenario.",
+    )(command)
+
+
+def connect_option(command: Command) -> Command:
+    """`--connect`."""
+    return click.option(
+        "--connect",
+        metavar="URI",
+        help="libvirt connection URI, such as qemu:///system or qemu+ssh://root@HOST/system, or `lab`. "
+        "Default: libvirt's embedded driver, in this process.",
+    )(command)
+
+
+def force_option(command: Command) -> Command:
+    """`--force` of verbs that write a file: see `may_write`."""
+    return click.option("--force", is_flag=True, help="Replace whatever file is there.")(command)
+
+
+def may_write(path: Path, ours: Callable[[Path], bool], what: str, *, force: bool) -> None:
+    """Refuse, before the work, to write over a file that is not what `what` says: raises BadInputError.
+
+    A file of the same kind (`ours`) is replaced, as `baseline -o` does; any other only with `force`.
+    """
+    if path.is_dir():
+        raise BadInputError(f"{path} is a folder", hint="give the name of a file in it")
+    if path.exists() and not force and not ours(path):
+        raise BadInputError(
+            f"{path} exists and is not {what}", hint="give another name, or --force to replace it"
+        )

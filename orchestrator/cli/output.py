@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
+import click
 from rich.console import Console
 from rich.markup import escape
 
@@ -13,9 +14,33 @@ from orchestrator.errors import FileProblemsError, OrchestratorError, Problem
 from orchestrator.printable import clean, printable
 from orchestrator.store.layout import Status
 
-# rich honours NO_COLOR and a pipe by itself; results go to stdout, everything else to stderr.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Of the document that `--json` of each verb prints: one more when a key goes or changes its meaning. `schema`
+# prints a JSON schema, which names its format itself. docs/json.md lists them.
+FORMATS: Final = {
+    "baseline": 1,
+    "blame": 2,  # 1 called its format `1`
+    "clean": 1,
+    "compare": 1,
+    "doctor": 1,
+    "image build": 1,
+    "image list": 1,
+    "image remove": 1,
+    "lab status": 1,
+    "lab up": 1,
+    "list": 1,
+    "model calibrate": 1,
+    "model compare": 1,
+    "model overcommit": 2,  # 1 called its format `1`
+    "model policies": 1,
+    "model replay": 1,
+    "model trace": 1,
+    "plan": 2,  # 1 called its format `1`, as plan.json does
+    "report": 1,
+    "resume": 1,
+    "run": 1,
+    "show": 1,
+    "validate": 1,
+}
 
 _COLOURS = {
     Status.COMPLETED: "green",
@@ -37,9 +62,52 @@ def clean_text(text: object, limit: int = 80) -> str:
     return clean(text, limit)
 
 
-def print_json(value: Any) -> None:  # any JSON-able value
-    """Machine-readable result: one JSON document on stdout."""
-    out.out(json.dumps(value, indent=2, default=str), highlight=False)
+class _Console(Console):
+    """Prose is wrapped between words on a terminal, and not at all in a pipe, where a line is a line."""
+
+    @property
+    def soft_wrap(self) -> bool:
+        return not self.is_terminal
+
+    @soft_wrap.setter
+    def soft_wrap(self, value: bool) -> None:
+        """rich sets it once, before it knows of a terminal."""
+
+
+# rich honours NO_COLOR by itself; results go to stdout, everything else to stderr.
+out = _Console(highlight=False)
+err = _Console(stderr=True, highlight=False)
+
+
+def print_json(document: Mapping[str, Any]) -> None:  # whatever JSON has
+    """Machine-readable result of the verb that runs: one JSON document on stdout, which names its format."""
+    named = {"format": format_name(_verb())}
+    print_text(json.dumps(named | {**document} | named, indent=2, default=str))
+
+
+def print_text(text: str) -> None:
+    """Text for programs, as it is."""
+    out.out(text, highlight=False)
+
+
+def format_name(verb: str) -> str:
+    """`orchestrator.model.compare/1`."""
+    return f"orchestrator.{verb.replace(' ', '.')}/{FORMATS[verb]}"
+
+
+def _verb() -> str:
+    """`model compare`, in the words of the command line."""
+    names: list[str] = []
+    context = click.get_current_context()
+    while context.parent is not None:
+        names.insert(0, context.command.name or "")
+        context = context.parent
+    return " ".join(names)
+
+
+def print_next(words: str, console: Console = out) -> None:
+    """What to type next; on one line however narrow the terminal, so that it can be copied."""
+    console.print(f"[bold]next:[/] {escape(printable(words))}", soft_wrap=True)
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
@@ -61,7 +129,7 @@ def print_error(error: OrchestratorError) -> None:
         err.print(escape(printable(error.console_tail)))
         err.print("[dim]----------------------------------[/]")
     if error.hint:
-        err.print(f"[bold]next:[/] {escape(error.hint)}")
+        print_next(error.hint, err)
 
 
 def _print_problems(problems: list[Problem]) -> None:

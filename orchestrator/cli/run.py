@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import click
-from rich.markup import escape
 
 from orchestrator.cli.gate import GateWords, gate_of, gate_options, print_gate
-from orchestrator.cli.output import err, out, print_error, print_json, print_warnings
+from orchestrator.cli.options import connect_option, guests_dir_option, json_option, results_option
+from orchestrator.cli.output import err, out, print_error, print_json, print_next, print_warnings
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
 from orchestrator.cli.signals import stop_at_signals
-from orchestrator.errors import FileProblemsError
+from orchestrator.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,21 +23,15 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @click.argument("scenario_file", metavar="SCENARIO", type=click.Path(path_type=Path))
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where the run folder is made.",
-)
-@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
-@click.option("--connect", metavar="URI", help="Use this libvirt instead of the embedded one.")
-@click.option("--seed", type=click.IntRange(min=0), help="Instead of the scenario's.")
-@click.option("--repeats", type=click.IntRange(min=1), help="Instead of the scenario's.")
+@results_option
+@guests_dir_option
+@connect_option
+@click.option("--seed", type=click.IntRange(min=0), help="Seed, instead of the scenario's.")
+@click.option("--repeats", type=click.IntRange(min=1), help="Trials of each arm, instead of the scenario's.")
 @click.option("--boots", type=click.IntRange(min=1), help="Boots of each guest, instead of the scenario's.")
 @click.option("--cold", is_flag=True, help="Boot every guest, as with `start: cold`.")
 @gate_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+@json_option
 @click.pass_context
 def run_command(
     ctx: click.Context,
@@ -58,13 +52,11 @@ def run_command(
 
     from orchestrator.plan import make_plan
     from orchestrator.run import Places, execute_plan, new_run_id
-    from orchestrator.scenario import check_fits, kernel_warnings
+    from orchestrator.scenario import kernel_warnings
 
     gate = gate_of(words)
-    scenario = open_scenario(scenario_file, guests_dir)
-    problems = check_fits(scenario, psutil.virtual_memory().available)
-    if problems:
-        raise FileProblemsError(problems)
+    available = psutil.virtual_memory().available
+    scenario = open_scenario(scenario_file, guests_dir, available_bytes=available, to_run=True)
     print_warnings(kernel_warnings(scenario))
     plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start="cold" if cold else None)
     places = Places.beside(find_guests_dir(scenario_file, guests_dir))
@@ -82,17 +74,11 @@ def run_command(
 
 @click.command("resume")
 @click.argument("run_name", metavar="RUN")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Folder of run folders.",
-)
-@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
-@click.option("--connect", metavar="URI", help="Use this libvirt instead of the embedded one.")
+@results_option
+@guests_dir_option
+@connect_option
 @gate_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+@json_option
 @click.pass_context
 def resume_command(
     ctx: click.Context,
@@ -143,11 +129,11 @@ def _carry_out(
             files = _write_reports(result.directory)
             note_time(open_run(result.directory))
     except KeyboardInterrupt:
-        err.print(f"[bold]next:[/] orchestrator resume {escape(str(run_dir))}   runs what is missing")
+        print_next(f"orchestrator resume {run_dir}   runs what is missing", err)
         raise
     for trial, error in result.errors:
         err.print(f"\n[bold]trial {trial}[/]")
-        error.hint = error.hint or f"orchestrator show {result.directory.name}"
+        error.hint = error.hint or f"orchestrator show {result.directory}"
         print_error(error)
     _print_result(result, files, as_json=as_json)
     ctx.exit(int(result.exit_code))
@@ -192,7 +178,7 @@ def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) ->
         shown = {**run_as_json(result.directory), "comparison": run_comparison_as_json(result.directory)}
         print_json({**shown, "exit_code": int(result.exit_code), "files": files})
         return
-    out.print(run_table(result.directory))
+    print_table(run_table(result.directory))
     print_second_level(result.directory)
     print_run_comparison(result.directory)
     print_judgements(result.directory)

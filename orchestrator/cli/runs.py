@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.options import json_option, results_option
-from orchestrator.cli.output import clean_text, coloured, out, print_json
+from orchestrator.cli.output import clean_text, coloured, out, print_json, print_next
+from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.store import layout
 from orchestrator.store.layout import Status
 from orchestrator.units import format_duration
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from orchestrator.summary import TrialSummary
     from orchestrator.summary.records import SnapshotResult
     from orchestrator.verdict import Judgement
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _MOST_FINDINGS = 20  # lines of `show`; findings.csv has them all
 
@@ -138,12 +136,12 @@ def _print_attribution(view: RunView) -> None:
         out.print(escape(confusion_sentence(row)))
     if not injected:
         return
-    table = Table(title="Attribution check", title_justify="left", box=None, pad_edge=False)
+    table = plain_table(title="Attribution check", header_style="bold")
     for head in ("class", "trials", "recall, named", "precision", "recall, contained", "precision"):
         table.add_column(head, justify="left" if head == "class" else "right")
     for each in attribution_rows(attributions(injected)):
         table.add_row(each.label, each.trials, *each.cells)
-    out.print(table)
+    print_table(table)
 
 
 def _show_text(view: RunView) -> None:
@@ -163,7 +161,7 @@ def _show_text(view: RunView) -> None:
     for sentence in answer(view):
         out.print(escape(sentence))
     if view.arms:
-        out.print(_comparison(view), soft_wrap=False)
+        print_table(_comparison(view))
     print_second_level(run.directory)
     print_judgements(run.directory)
     print_gate(run.directory)
@@ -184,8 +182,8 @@ def _show_text(view: RunView) -> None:
             out.print(f"[red]{escape(what)}[/]")
             out.print(f"  {escape(clean_text(trial.error, 400))}")
             if trial.hint:
-                out.print(f"  [bold]next:[/] {escape(clean_text(trial.hint, 400))}")
-    out.print(f"[bold]next:[/] {escape(_next(view))}")
+                print_next(clean_text(trial.hint, 400))
+    print_next(_next(view))
 
 
 def _print_findings(view: RunView) -> None:
@@ -217,7 +215,7 @@ def print_second_level(directory: Path) -> None:
     rows = moment_rows(_view(directory))
     if not rows:
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("second-level tables")
     for column in ("measured", "needed (predicted)", "reclaimable (predicted)", "measured / needed"):
         table.add_column(column, justify="right")
@@ -228,7 +226,7 @@ def print_second_level(directory: Path) -> None:
         table.add_row(
             f"  {escape(row.moment)}", *(escape(cell.text) if cell.text else "[dim]-[/]" for cell in cells)
         )
-    out.print(table, soft_wrap=False)
+    print_table(table)
 
 
 def run_table(directory: Path) -> Table:
@@ -239,7 +237,7 @@ def run_table(directory: Path) -> Table:
 def _comparison(view: RunView) -> Table:
     from orchestrator.report.comparison import comparison
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = plain_table(header_style="bold")
     table.add_column("")
     for arm in view.arms:
         table.add_column(escape(clean_text(arm.name, 40)), justify="right")

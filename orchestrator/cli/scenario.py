@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 import orchestrator
-from orchestrator.cli.output import out, print_json, print_warnings
+from orchestrator.cli.options import guests_dir_option, json_option
+from orchestrator.cli.output import out, print_json, print_text, print_warnings
+from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError, ExitCode, FileProblemsError, Problem
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from orchestrator.plan import Plan
     from orchestrator.scenario import Scenario
-
-_guests_dir_option = click.option(
-    "--guests-dir",
-    type=click.Path(path_type=Path),
-    help="Folder of guest definitions. Default: the `guests` folder beside or above the scenario.",
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 def find_guests_dir(scenario: Path, given: Path | None = None) -> Path:
@@ -43,45 +42,63 @@ def find_guests_dir(scenario: Path, given: Path | None = None) -> Path:
     raise BadInputError("there is no folder of guest definitions", hint="say where with --guests-dir")
 
 
-def open_scenario(path: Path, guests_dir: Path | None = None) -> Scenario:
-    """Load a scenario with the guest definitions that belong to it. Raises FileProblemsError."""
+def open_scenario(
+    path: Path,
+    guests_dir: Path | None = None,
+    *,
+    available_bytes: int | None = None,
+    to_run: bool = False,
+) -> Scenario:
+    """Load a scenario with the guest definitions that belong to it. Raises FileProblemsError.
+
+    `available_bytes` and `to_run` are those of `load_scenario`.
+    """
     from orchestrator.guest.definition import load_definition
-    from orchestrator.scenario import check_labels, check_workloads, load_scenario
+    from orchestrator.scenario import load_scenario
+    from orchestrator.scenario.kind import is_overcommit
+    from orchestrator.yamlfile import read_yaml
+
+    if is_overcommit(read_yaml(path)):
+        raise BadInputError(
+            f"{path} is no scenario: it describes a host and its guests for the model",
+            hint=f"orchestrator model overcommit {path}",
+        )
 
     def kernels_of(guest: str) -> Collection[str]:
         return load_definition(find_guests_dir(path, guests_dir) / f"{guest}.yaml").kernels
 
-    scenario = load_scenario(path, kernels_of=kernels_of)
-    workloads = find_guests_dir(path, guests_dir).resolve().parent / "workloads"
-    problems = [*check_labels(scenario), *check_workloads(scenario, workloads)]
-    if problems:
-        raise FileProblemsError(problems)
-    return scenario
+    return load_scenario(
+        path,
+        kernels_of=kernels_of,
+        workloads=find_guests_dir(path, guests_dir).resolve().parent / "workloads",
+        available_bytes=available_bytes,
+        to_run=to_run,
+    )
 
 
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@_guests_dir_option
+@guests_dir_option
 @click.option("--any-host", is_flag=True, help="Do not ask whether this machine has enough free memory.")
-@_json_option
+@json_option
 @click.pass_context
 def validate_command(
     ctx: click.Context, *, files: tuple[Path, ...], guests_dir: Path | None, any_host: bool, as_json: bool
 ) -> None:
-    """Check scenario files; say file:line:column of every fault."""
-    from orchestrator.scenario import kernel_warnings
+    """Check scenario files, and those of `model overcommit`; say file:line:column of every fault.
 
+    A kernel that is a file and not there yet is a warning here; `run` needs it.
+    """
     problems: list[Problem] = []
-    sound: list[Scenario] = []
+    warnings: list[str] = []
+    sound: list[Sound] = []
     for path in files:
         try:
-            scenario = open_scenario(path, guests_dir)
+            sound.append(_checked(path, guests_dir, any_host=any_host))
         except FileProblemsError as error:
             problems += error.problems
         else:
-            sound.append(scenario)
-            problems += [] if any_host else _unfit(scenario)
-    warnings = [warning for scenario in sound for warning in kernel_warnings(scenario)]
+            warnings += sound[-1].warnings
     if as_json:
         faults = [asdict(problem) for problem in problems]
         print_json({"valid": not problems, "problems": faults, "warnings": warnings})
@@ -89,23 +106,48 @@ def validate_command(
     print_warnings(warnings)
     if problems:
         raise FileProblemsError(problems)
-    for scenario in sound:
-        arms, repeats, steps = len(scenario.arms), scenario.body.repeats, len(scenario.steps)
-        counts = f"{_count(arms, 'arm')}, {_count(repeats, 'repeat')}, {_count(steps, 'step')}"
-        out.print(f"{scenario.path}: ok ({counts})", markup=False)
-        for number, step in enumerate(scenario.steps, start=1):
-            if len(step.arms) < arms:
-                out.print(
-                    f"  step {number}, in {', '.join(step.arms)}: {step.action.describe()}", markup=False
-                )
+    for one in sound:
+        for line in one.lines:
+            out.print(line, markup=False)
 
 
-def _unfit(scenario: Scenario) -> list[Problem]:
+@dataclass(frozen=True)
+class Sound:
+    """What is said of a file without faults."""
+
+    lines: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def _checked(path: Path, guests_dir: Path | None, *, any_host: bool) -> Sound:
     import psutil
 
-    from orchestrator.scenario import check_fits
+    from orchestrator.scenario.kind import is_overcommit
+    from orchestrator.yamlfile import read_yaml
 
-    return check_fits(scenario, psutil.virtual_memory().available)
+    if not is_overcommit(read_yaml(path)):
+        room = None if any_host else psutil.virtual_memory().available
+        return _sound(open_scenario(path, guests_dir, available_bytes=room))
+    from orchestrator.scenario.overcommit import load_overcommit
+
+    asked = load_overcommit(path)
+    guests = sum(guest.at_most for guest in asked.guests.values())
+    choices = len(list(asked.choices))
+    counts = f"{_count(guests, 'guest')}, {_count(choices, 'choice')}, {_count(asked.seeds, 'seed')}"
+    return Sound((f"{path}: ok ({counts})",))
+
+
+def _sound(scenario: Scenario) -> Sound:
+    from orchestrator.scenario import kernel_warnings
+
+    arms, repeats, steps = len(scenario.arms), scenario.body.repeats, len(scenario.steps)
+    counts = f"{_count(arms, 'arm')}, {_count(repeats, 'repeat')}, {_count(steps, 'step')}"
+    lines = [f"{scenario.path}: ok ({counts})"]
+    for number, step in enumerate(scenario.steps, start=1):
+        if len(step.arms) < arms:
+            lines.append(f"  step {number}, in {', '.join(step.arms)}: {step.action.describe()}")
+    absent = (f"{problem}; `run` needs it" for problem in scenario.absent)
+    return Sound(tuple(lines), (*absent, *kernel_warnings(scenario)))
 
 
 def _count(number: int, noun: str) -> str:
@@ -114,10 +156,10 @@ def _count(number: int, noun: str) -> str:
 
 @click.command("plan")
 @click.argument("file", type=click.Path(path_type=Path))
-@_guests_dir_option
+@guests_dir_option
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed instead of the scenario's.")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="Trials of each arm instead of the scenario's.")
-@_json_option
+@json_option
 def plan_command(
     *, file: Path, guests_dir: Path | None, seed: int | None, repeats: int | None, as_json: bool
 ) -> None:
@@ -127,24 +169,22 @@ def plan_command(
     scenario = open_scenario(file, guests_dir)
     plan = make_plan(scenario, seed=seed, repeats=repeats)
     if as_json:
-        out.out(plan.to_json(), highlight=False)
+        print_json(plan.model_dump(mode="json"))
     else:
         _print_plan(plan, scenario)
 
 
 def _print_plan(plan: Plan, scenario: Scenario) -> None:
-    from rich.table import Table
-
     from orchestrator.units import format_duration, format_size
 
     def table(title: str, *columns: str) -> Table:
-        made = Table(title=title, title_justify="left", show_edge=False, box=None, pad_edge=False)
+        made = plain_table(title=title, header_style="bold")
         for column in columns:
-            made.add_column(column, overflow="fold", no_wrap=False)
+            made.add_column(column)
         return made
 
-    def show(thing: Table | str) -> None:
-        out.print(thing, soft_wrap=False, markup=False)
+    def show(text: str) -> None:
+        out.print(text, markup=False)
 
     show(f"{plan.scenario}: {plan.description}" if plan.description else plan.scenario)
     show(
@@ -158,28 +198,29 @@ def _print_plan(plan: Plan, scenario: Scenario) -> None:
     machines = table("Arms", "arm", *told, "memory", "up to", "vCPUs")
     for arm in plan.arms:
         sizes = (format_size(arm.machine.memory), format_size(arm.machine.maximum_memory))
-        machines.add_row(arm.name, *arm.differs.values(), *sizes, str(arm.machine.vcpus))
-    show(machines)
+        machines.add_row(*map(escape, (arm.name, *arm.differs.values(), *sizes, str(arm.machine.vcpus))))
+    print_table(machines)
     show("")
     everywhere = all(len(step.arms) == len(plan.arms) for step in scenario.steps)
     title, arms = ("Steps of each trial", ()) if everywhere else ("Steps", ("arms",))
     steps = table(title, "", "action", "what it does", *arms)
     for number, step in enumerate(scenario.steps, start=1):
         where = "all" if len(step.arms) == len(plan.arms) else ", ".join(step.arms)
-        steps.add_row(str(number), step.name, step.action.describe(), *([where] if arms else []))
-    show(steps)
+        row = (str(number), step.name, step.action.describe(), *([where] if arms else []))
+        steps.add_row(*map(escape, row))
+    print_table(steps)
     show("")
     trials = table(f"Trials ({len(plan.trials)})", "order", "trial", "arm", "repeat", "start", "seed")
     for trial in plan.trials:
         start = "cold" if plan.trial(trial.id).start == "cold" else f"boot {trial.boot}"
         trials.add_row(str(trial.order), trial.id, trial.arm, str(trial.repeat), start, str(trial.seed))
-    show(trials)
+    print_table(trials)
 
 
 @click.command("schema")
-@click.option("--json", "as_json", is_flag=True, help="As without it: the schema is JSON.")
+@json_option
 def schema_command(*, as_json: bool) -> None:  # noqa: ARG001  # every verb that prints a result has --json
-    """Print the JSON schema of scenario files, for editors."""
+    """Print the JSON schema of scenario files, for editors; with and without --json."""
     from orchestrator.scenario.schema import scenario_schema
 
-    print_json(scenario_schema())
+    print_text(json.dumps(scenario_schema(), indent=2))

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.image import DEFAULT_GUEST
+from orchestrator.cli.options import connect_option, guests_dir_option
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import BadInputError, GuestLostError
+from orchestrator.suggestion import suggest
 from orchestrator.units import MIB, format_size, parse_size
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ def memory_size(_ctx: click.Context, _parameter: click.Parameter, text: str | No
 @click.argument("guest", default=DEFAULT_GUEST)
 @click.option("--kernel", metavar="NAME|PATH", help="One of the guest's kernels, or a bzImage of your own.")
 @click.option("--memory", metavar="SIZE", default="1GiB", show_default=True, callback=memory_size)
-@click.option("--guests-dir", type=click.Path(path_type=Path), help="Folder of guest definitions.")
-@click.option("--connect", metavar="URI", help="Use this libvirt instead of the embedded one.")
+@guests_dir_option
+@connect_option
 @click.pass_context
 def shell_command(
     ctx: click.Context,
@@ -87,25 +89,32 @@ def shell_command(
             hint="give a command:   orchestrator shell -- uname -r",
         )
     definition = load_definition(find_guests_dir(Path("guests"), guests_dir) / f"{guest}.yaml")
-    chosen = _kernel(kernel, definition)
+    chosen = chosen_kernel(kernel, definition)
     with stop_at_signals("ending the guest"), ExitStack() as stack:
         running = _boot(stack, definition, chosen, memory, connect)
         code = _ssh(running, command)
     ctx.exit(code)
 
 
-def _kernel(wanted: str | None, definition: GuestDefinition) -> str:
-    """A kernel as `Image.boot_files` takes it: a name of the definition, or a path with a slash in it."""
+def chosen_kernel(wanted: str | None, definition: GuestDefinition) -> str:
+    """A kernel as `Image.boot_files` takes it: a name of the definition, or a path with a slash in it.
+
+    Raises BadInputError for what is neither, and for a file that is no bzImage.
+    """
+    from orchestrator.scenario import kernel_file_fault
+
     if wanted is None:
         return definition.default_kernel
     if wanted in definition.kernels:
         return wanted
     path = Path(wanted).expanduser().absolute()
-    if not path.is_file():
+    if not path.exists():
         raise BadInputError(
             f"{wanted!r} is neither a kernel of {definition.name} nor a file",
-            hint=f"its kernels are: {', '.join(definition.kernels)}",
+            hint=suggest(wanted, list(definition.kernels)),
         )
+    if fault := kernel_file_fault(wanted, path):
+        raise BadInputError(fault[0], hint=fault[1])
     return str(path)
 
 
@@ -125,7 +134,7 @@ def _boot(
     if kind.is_guest:
         raise BadInputError(
             f"there is a {kind.text} host only while a trial runs on it",
-            hint="orchestrator lab up, then --connect lab",
+            hint="orchestrator lab up   starts a host that --connect lab then means",
         )
     cache = cache_dir()
     # The progress ends with the boot: the terminal belongs to the guest then.

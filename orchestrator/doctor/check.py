@@ -21,9 +21,10 @@ BOOTSTRAP = "./bootstrap true"
 
 
 class Level(StrEnum):
-    """How good a finding is: fine, worth knowing, or in the way of running guests."""
+    """How good a finding is: fine, not looked at, worth knowing, or in the way of running guests."""
 
     OK = "ok"
+    UNKNOWN = "not checked"
     NOTE = "note"
     BAD = "bad"
 

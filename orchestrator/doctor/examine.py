@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from orchestrator.doctor import hypervisor, kernels, machine, remote, tools
+from orchestrator.doctor import hypervisor, kernels, machine, remote, sandbox, tools
 from orchestrator.doctor.check import Check, Finding, Level, Subject
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.runtime import runtime_folder
@@ -19,12 +19,14 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Finding]], ...] = (
     ("QEMU", tools.qemu),
     ("libvirt module", hypervisor.binding),
     ("libvirt", hypervisor.driver),
-    ("passt", tools.tool("passt")),
+    ("passt", sandbox.passt),
     ("mmdebstrap", tools.tool("mmdebstrap", ("--version",))),
     ("mke2fs", tools.tool("mke2fs", ("-V",))),
     ("ssh-keygen", tools.tool("ssh-keygen")),
     ("compiler", tools.compiler),
     ("ansible", tools.ansible),
+    ("terminals", sandbox.terminals),
+    ("namespaces", sandbox.namespaces),
     ("guest images", hypervisor.images),
     ("Debian mirror", hypervisor.mirror),
     (ACCELERATION, hypervisor.acceleration),
@@ -62,7 +64,9 @@ def examine_host(cache: Path, host: str, *, probe_again: bool = False) -> list[C
             there = stack.enter_context(host_kind(host).connect(runtime, cache))
         except InfrastructureError as error:
             said = ": ".join([error.brief, *error.details.strip().splitlines()[:1]])
-            return [Check("ssh and libvirt", Level.BAD, said[:400], error.hint, "")]
+            # What sends people here is of no use here.
+            fix = "" if error.hint.startswith("orchestrator doctor") else error.hint
+            return [Check("ssh and libvirt", Level.BAD, said[:400], fix or f"ssh {host}   and look there")]
         reached = Check("ssh and libvirt", Level.OK, f"{there.shell.name} answers")
         subject = remote.RemoteSubject(there, cache, probe_again)
         findings = [(name, remote.looked_at(look, subject)) for name, look in remote.CHECKS]
@@ -75,7 +79,5 @@ def _look(name: str, look: Callable[[Subject], Finding], subject: Subject) -> Ch
     # A machine can be broken in ways that nobody thought of; the other checks may say how.
     except Exception as error:  # noqa: BLE001
         said = f"could not be checked: {type(error).__name__}: {error}"
-        finding = Finding(
-            Level.BAD, said[:400], "orchestrator doctor --json   and report it with what it says"
-        )
+        finding = Finding(Level.BAD, said[:400], "please report it, with this line")
     return Check(name, finding.level, finding.found, finding.fix, finding.word)

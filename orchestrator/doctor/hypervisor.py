@@ -20,7 +20,7 @@ from orchestrator.host.kvm import shadow_paging
 from orchestrator.host.shell import HostShell
 from orchestrator.units import format_duration
 
-_NO_IMAGE = "not probed: no guest image yet"
+NO_IMAGE = "not checked: that takes the kernel of a guest image, and none is built yet"
 _BUILD = "orchestrator image build"
 
 
@@ -56,8 +56,8 @@ def acceleration(subject: Subject) -> Finding:
     if chosen is None:
         missing_qemu = shutil.which(QEMU) is None
         return Finding(
-            Level.NOTE,
-            "not probed: QEMU is missing" if missing_qemu else _NO_IMAGE,
+            Level.UNKNOWN,
+            "not checked: QEMU is missing" if missing_qemu else NO_IMAGE,
             BOOTSTRAP if missing_qemu else _BUILD,
             word="unknown",
         )
@@ -76,7 +76,10 @@ def second_level(subject: Subject) -> Finding:
     there, chosen = accel.second_level(HostShell()), subject.acceleration
     if there == "none":
         return no_second_level(HostShell())
-    if chosen is not None and chosen.name != "kvm":
+    if chosen is None:
+        found = f"not checked: {there} is on, but whether KVM works is not known"
+        return Finding(Level.UNKNOWN, found, _BUILD, word="unknown")
+    if chosen.name != "kvm":
         unused = f"{there} is on, but software emulation makes no use of it"
         return Finding(Level.NOTE, f"none: second_level_bytes will be a gap; {unused}", word="none")
     return Finding(Level.OK, there, word=there)
@@ -104,7 +107,7 @@ def images(subject: Subject) -> Finding:
     definitions = [load_definition(path) for path in sorted(subject.guests_dir.glob("*.yaml"))]
     if not definitions:
         return Finding(
-            Level.BAD, f"{subject.guests_dir} defines no guest", "orchestrator doctor --guests-dir FOLDER"
+            Level.BAD, f"{subject.guests_dir} defines no guest", "name their folder: --guests-dir FOLDER"
         )
     built = []
     if (subject.cache / "ssh" / "client").exists():  # else there is no image either, and none is made here

@@ -30,7 +30,7 @@ def guests(subject: Subject) -> Finding:
     if warnings:
         return Finding(Level.NOTE, "; ".join(warnings), _FIX)
     if not looked:
-        return Finding(Level.NOTE, "not looked at: no guest image yet", "orchestrator image build")
+        return Finding(Level.UNKNOWN, "not checked: no guest image is built yet", "orchestrator image build")
     return Finding(Level.OK, f"no known fault: {', '.join(looked)}")
 
 

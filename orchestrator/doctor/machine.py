@@ -55,6 +55,8 @@ def _disk(place: str, folder: Callable[[Subject], Path], subject: Subject) -> Fi
     there = next(path for path in (wanted, *wanted.parents) if path.is_dir())
     free = psutil.disk_usage(str(there)).free
     found = f"{format_size(free)} free for {wanted}"
+    if not os.access(there, os.W_OK | os.X_OK):  # faccessat(2) says so of what is mounted read-only, too
+        return Finding(Level.BAD, f"{there} cannot be written", f"choose another: {place}")
     if free < DISK_BAD_BYTES:
         return Finding(
             Level.BAD, found, f"free {format_size(DISK_BAD_BYTES)} there, or choose another: {place}"
@@ -68,12 +70,16 @@ def rights(_subject: Subject) -> Finding:
     device = Path("/dev/kvm")
     if not device.exists():
         return Finding(Level.OK, f"{who}; there is no /dev/kvm")
-    if not os.access(device, os.R_OK | os.W_OK):
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
         return Finding(
             Level.NOTE,
             f"{who}; /dev/kvm is not yours to open",
             f"sudo adduser {_user_name()} kvm   and log in again",
         )
+    except OSError as error:
+        return Finding(Level.NOTE, f"{who}; /dev/kvm does not open: {error.strerror}", "dmesg | grep -i kvm")
     return Finding(Level.OK, f"{who}; /dev/kvm opens")
 
 
@@ -117,7 +123,8 @@ def huge_pages(_subject: Subject) -> Finding:
         modes = _THP.read_text().split()
     except FileNotFoundError:
         return Finding(Level.OK, "not in this kernel")
-    return Finding(Level.OK, next((mode.strip("[]") for mode in modes if mode.startswith("[")), "unknown"))
+    mode = next((mode.strip("[]") for mode in modes if mode.startswith("[")), None)
+    return Finding(Level.OK, mode) if mode else Finding(Level.UNKNOWN, f"{_THP} names no mode")
 
 
 def killed_runs(_subject: Subject) -> Finding:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.doctor import kernels
 from orchestrator.doctor.check import Finding, Level, kernel_to_try
-from orchestrator.doctor.hypervisor import no_second_level
+from orchestrator.doctor.hypervisor import NO_IMAGE, no_second_level
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.accel import choose, second_level
 from orchestrator.host.libvirt_host import LibvirtHost
@@ -67,7 +67,7 @@ def acceleration(subject: RemoteSubject) -> Finding:
     kernel = kernel_to_try(subject.cache)
     if kernel is None:
         fix = "orchestrator image build"
-        return Finding(Level.NOTE, "not probed: no guest image yet", fix, word="unknown")
+        return Finding(Level.UNKNOWN, NO_IMAGE, fix, word="unknown")
     chosen = choose("auto", kernel, subject.cache, subject.host.shell, again=subject.probe_again)
     return Finding(Level.OK if chosen.name == "kvm" else Level.NOTE, chosen.told, word=chosen.name)
 

@@ -17,7 +17,7 @@ from orchestrator.doctor.check import BOOTSTRAP, QEMU, Finding, Level, Subject
 
 # As in ./bootstrap: 7.2 emulates nested SVM wrongly and lacks the virtio-mem fixes.
 QEMU_MINIMUM = (8, 2)
-_ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = 20.0
 _QEMU_VERSION = re.compile(r"version (\d+)\.(\d+)(\.\d+)?")
 # A user's PATH on Debian lacks the sbin folders, where mke2fs is.
 _SBIN = ("/usr/sbin", "/sbin")
@@ -43,8 +43,13 @@ def tool(program: str, version_argv: tuple[str, ...] = ()) -> Callable[[Subject]
     return partial(_tool, program, version_argv)
 
 
+def find_program(program: str) -> str | None:
+    """Path of a program of a run; None where it is not installed."""
+    return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN)))
+
+
 def _tool(program: str, version_argv: tuple[str, ...], _subject: Subject) -> Finding:
-    path = shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN)))
+    path = find_program(program)
     if path is None:
         return Finding(Level.BAD, f"{program} is not installed", BOOTSTRAP)
     said = _first_line([path, *version_argv]) if version_argv else ""
@@ -61,7 +66,7 @@ def compiler(_subject: Subject) -> Finding:
             input="int main(void) { return 0; }\n",
             capture_output=True,
             text=True,
-            timeout=_ANSWER_SECONDS,
+            timeout=ANSWER_SECONDS,
             check=False,
         )
     if done.returncode != 0:
@@ -91,7 +96,7 @@ def _first_line(argv: list[str]) -> str:
         stderr=subprocess.STDOUT,  # mke2fs -V speaks there
         text=True,
         errors="replace",
-        timeout=_ANSWER_SECONDS,
+        timeout=ANSWER_SECONDS,
         check=False,
     )
     lines = done.stdout.strip().splitlines()

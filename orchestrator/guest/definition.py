@@ -9,6 +9,7 @@ from pydantic import Field
 
 from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen
+from orchestrator.suggestion import suggest
 from orchestrator.units import Duration, Size
 from orchestrator.yamlfile import load_yaml_model
 
@@ -56,6 +57,6 @@ def load_definition(path: Path) -> GuestDefinition:
         there = sorted(other.stem for other in path.parent.glob("*.yaml"))
         raise BadInputError(
             f"no guest is called {path.stem!r}: {path} does not exist",
-            hint=f"there are: {', '.join(there) or 'none'}",
+            hint=suggest(path.stem, there, "there are none"),
         )
     return load_yaml_model(path, GuestDefinition)

@@ -16,6 +16,7 @@ from orchestrator.guest.cache import is_locked, locked
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.keys import SshKeys
 from orchestrator.host.accel import Kernel
+from orchestrator.suggestion import suggest
 
 _UNFINISHED = ".building-"
 
@@ -58,7 +59,7 @@ class Image:
         release = self.releases.get(kernel)
         if release is None:
             raise InfrastructureError(
-                f"the image has no kernel {kernel!r}", hint=f"there are: {', '.join(sorted(self.releases))}"
+                f"the image has no kernel {kernel!r}", hint=suggest(kernel, sorted(self.releases))
             )
         boot = self.folder / "boot"
         return BootFiles(

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import re
-import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 Version = tuple[int, int, int]
 
-# Documentation/arch/x86/boot.rst: `HdrS` at 0x202; at 0x20e, kernel_version: where a text stands, less 0x200.
-_HEADER_BYTES: Final = 0x10000
-_MAGIC: Final = (0x202, b"HdrS")
-_VERSION_AT: Final = 0x20E
-_SECTOR: Final = 0x200
 _RELEASE = re.compile(
     r"(?P<a>[0-9]{1,3})\.(?P<b>[0-9]{1,4})(?:\.(?P<c>[0-9]{1,4}))?(?:[-~.]?(?P<rc>rc[0-9]+))?"
 )
@@ -70,22 +63,6 @@ FAULTS: Final = (
 def known_faults(release: str, config: str | None = None) -> list[str]:
     """A warning for each fault that a kernel may have. `config` is its .config, if it can be had."""
     return [fault.said_of(release) for fault in FAULTS if fault.concerns(release, config)]
-
-
-def bzimage_release(path: Path) -> str:
-    """The release that a bzImage names itself in its header; empty where it is none, or names none."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEADER_BYTES)
-    except OSError:
-        return ""
-    at, magic = _MAGIC
-    if len(head) < _SECTOR * 2 or head[at : at + len(magic)] != magic:
-        return ""
-    (offset,) = struct.unpack_from("<H", head, _VERSION_AT)
-    text = head[offset + _SECTOR :].split(b"\0", 1)[0] if offset else b""
-    words = text[:256].decode("ascii", errors="replace").split()
-    return words[0] if words and _RELEASE.match(words[0]) else ""
 
 
 def _words(version: Version) -> str:

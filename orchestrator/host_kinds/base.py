@@ -139,6 +139,12 @@ def is_shared(text: object) -> bool:
     return found is None or found.shared
 
 
+def takes_our_memory(text: object) -> bool:
+    """Whether guests of a plan have to fit the memory of this machine; as `is_guest`."""
+    found = _find(text)
+    return found is not None and found.takes_our_memory
+
+
 def _find(text: object) -> HostKind | None:
     parsed = (kind.parse(text) for _, kind in HOST_KINDS if isinstance(text, str))
     return next((one for one in parsed if one is not None), None)

@@ -106,6 +106,16 @@ def verdict_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
     return said
 
 
+def missing_sentences(pair: PairOfArms) -> list[str]:
+    """Which metrics are not compared, and why; those of one reason in one sentence."""
+    by_reason: dict[str, list[str]] = {}
+    for _, rows in ROWS:
+        for metric, _ in rows:
+            if metric in pair.missing:
+                by_reason.setdefault(pair.missing[metric], []).append(metric)
+    return [f"Not compared: {_list(metrics)}: {clean(why, 200)}." for why, metrics in by_reason.items()]
+
+
 def left_out_sentences(left_out: Sequence[tuple[str, str]]) -> list[str]:
     """Trials that are in no average, and why."""
     return [f"{clean(trial, 80)} is in no average: it {clean(why, 200)}" for trial, why in left_out]

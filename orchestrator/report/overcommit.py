@@ -153,6 +153,12 @@ def _overlap(one: Interval, two: Interval) -> bool:
     return one.low <= two.high and two.low <= one.high
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that `write_page` wrote."""
+    with path.open("rb") as file:
+        return b": overcommit</title>" in file.read(1 << 16)
+
+
 def write_page(path: Path, asked: OvercommitText, answers: Sequence[Answer], costs: CostTable) -> None:
     """Write the page; it opens without a network, and needs no other file."""
     question = asked.question

@@ -95,7 +95,7 @@ def resume_run(
     if not missing:
         raise BadInputError(
             f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
-            hint=f"orchestrator show {run.id}",
+            hint=f"orchestrator show {run_dir}",
         )
     job = replace(
         Job.of(plan, places, progress, connect, gate, machinery=machinery or RealMachinery()),

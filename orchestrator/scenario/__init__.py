@@ -1,12 +1,6 @@
 """What a user writes: a scenario file, checked as a whole before anything runs."""
 
-from orchestrator.scenario.checks import (
-    check_fits,
-    check_labels,
-    check_workloads,
-    guest_overhead_bytes,
-    kernel_warnings,
-)
+from orchestrator.scenario.checks import guest_overhead_bytes, kernel_file_fault, kernel_warnings
 from orchestrator.scenario.load import KernelsOf, load_scenario
 from orchestrator.scenario.model import Arm, Scenario, Setup, Step
 
@@ -16,10 +10,8 @@ __all__ = [
     "Scenario",
     "Setup",
     "Step",
-    "check_fits",
-    "check_labels",
-    "check_workloads",
     "guest_overhead_bytes",
+    "kernel_file_fault",
     "kernel_warnings",
     "load_scenario",
 ]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import BadInputError, Problem
-from orchestrator.host.kernel_faults import bzimage_release, known_faults
+from orchestrator.errors import BadInputError
+from orchestrator.host.bzimage import bzimage_release, not_a_bzimage
+from orchestrator.host.kernel_faults import known_faults
 from orchestrator.host.machine import MEMORY_BLOCK_BYTES, Machine, VirtioMem
-from orchestrator.host_kinds import host_kind
-from orchestrator.scenario.model import Scenario
+from orchestrator.scenario.model import Scenario, Step
 from orchestrator.units import MIB, PMD_BYTES, format_size, write_size
 from orchestrator.workloads import load_workload
 from orchestrator.yamlfile import Location, dotted
@@ -78,52 +78,80 @@ def guest_overhead_bytes(machine: Machine) -> int:
     return QEMU_OVERHEAD_BYTES + machine.maximum_memory // PAGE_TABLE_SHARE
 
 
-def check_fits(scenario: Scenario, available_bytes: int) -> list[Problem]:
-    """A problem if the largest arm, fully plugged, does not fit the host's free memory.
+def unfit(machines: Mapping[str, Machine], available_bytes: int) -> tuple[str, Fault] | None:
+    """The largest arm, if fully plugged it does not fit the host's free memory, and what would fit.
 
     Where trials run side by side, as many do as there is room for, so it is one guest that has to fit.
     """
-    if not host_kind(scenario.body.host).takes_our_memory:
-        return []
-    largest = max(scenario.arms, key=lambda arm: arm.machine.maximum_memory)
-    needed = largest.machine.maximum_memory + guest_overhead_bytes(largest.machine)
+    largest = max(machines, key=lambda arm: machines[arm].maximum_memory, default=None)
+    if largest is None:
+        return None
+    machine = machines[largest]
+    needed = machine.maximum_memory + guest_overhead_bytes(machine)
     if needed <= available_bytes:
-        return []
+        return None
     share = (available_bytes - QEMU_OVERHEAD_BYTES) * PAGE_TABLE_SHARE // (PAGE_TABLE_SHARE + 1)
     room = share // PMD_BYTES * PMD_BYTES
     wrong = (
-        f"arm {largest.name!r} can take {format_size(needed)} of the host "
-        f"({format_size(largest.machine.maximum_memory)} of guest memory and what QEMU needs), "
+        f"arm {largest!r} can take {format_size(needed)} of the host "
+        f"({format_size(machine.maximum_memory)} of guest memory and what QEMU needs), "
         f"which has {format_size(available_bytes)} available"
     )
-    devices = "memory, virtio_mem.size and dimms" if largest.machine.dimms else "memory and virtio_mem.size"
+    devices = "memory, virtio_mem.size and dimms" if machine.dimms else "memory and virtio_mem.size"
     right = (
         f"{devices} together should be at most {room // MIB}MiB"
         if room >= MINIMUM_MEMORY_BYTES
         else "free memory on this host"
     )
-    return [scenario.views[largest.name].problem(("machine", "memory"), wrong, right)]
+    return largest, Fault(("machine", "memory"), wrong, right)
 
 
-def check_labels(scenario: Scenario) -> list[Problem]:
-    """A problem for each snapshot that is called like an earlier one of an arm that has both.
+def label_faults(steps: Mapping[int, Step], arms: Collection[str]) -> Iterator[Fault]:
+    """A fault for each snapshot that is called like an earlier one of an arm that has both.
 
     Tables could not tell them apart; two in different arms have the same column.
     """
     seen: dict[str, set[str]] = {}  # label -> arms that have it
-    problems = []
-    for number, step in enumerate(scenario.steps):
+    for number, step in steps.items():
         label = getattr(step.action, "label", None)
         if label is None:
             continue
         taken = seen.setdefault(label, set())
         both = [arm for arm in step.arms if arm in taken]
         if both:
-            where = "" if len(both) == len(scenario.arms) else f" (in {', '.join(both)})"
+            where = "" if len(both) == len(arms) else f" (in {', '.join(both)})"
             wrong, right = f"a second snapshot is called {label!r}{where}", "give each its own label"
-            problems.append(scenario.file.problem(("steps", number, step.name, "label"), wrong, right))
+            yield Fault(("steps", number, step.name, "label"), wrong, right)
         taken.update(step.arms)
-    return problems
+
+
+def workload_faults(steps: Mapping[int, Step], workloads: Path) -> Iterator[Fault]:
+    """A fault for each step that names a workload that is not in the folder, or sets it wrongly."""
+    for number, step in steps.items():
+        name = getattr(step.action, "workload", None)
+        if name is None:
+            continue
+        settings = getattr(step.action, "set", None)
+        try:
+            load_workload(workloads / name)
+        except BadInputError as error:
+            yield Fault(("steps", number, step.name, "workload"), error.brief, error.hint)
+            continue
+        try:
+            load_workload(workloads / name, settings)
+        except BadInputError as error:
+            yield Fault(("steps", number, step.name, "set"), error.brief, error.hint)
+
+
+def kernel_file_fault(written: str, path: Path) -> tuple[str, str] | None:
+    """What is wrong with a file that shall be booted, and what would be right; None if it is a bzImage."""
+    if not path.is_file():
+        return f"kernel {written!r}: {path} is not a regular file", "give the path of a bzImage"
+    try:
+        found = not_a_bzimage(path)
+    except OSError as error:
+        return f"kernel {written!r}: {path} cannot be read: {error.strerror}", "give the path of a bzImage"
+    return (f"kernel {written!r} is {found[0]}", found[1]) if found else None
 
 
 def kernel_warnings(scenario: Scenario) -> list[str]:
@@ -134,25 +162,3 @@ def kernel_warnings(scenario: Scenario) -> list[str]:
         for path in dict.fromkeys(paths)
         for warning in known_faults(bzimage_release(Path(path)))
     ]
-
-
-def check_workloads(scenario: Scenario, workloads: Path) -> list[Problem]:
-    """A problem for each step that names a workload that is not in the folder, or sets it wrongly."""
-    problems = []
-    for number, step in enumerate(scenario.steps):
-        name = getattr(step.action, "workload", None)
-        if name is None:
-            continue
-        settings = getattr(step.action, "set", None)
-        try:
-            load_workload(workloads / name)
-        except BadInputError as error:
-            at: Location = ("steps", number, step.name, "workload")
-            problems.append(scenario.file.problem(at, error.brief, error.hint))
-            continue
-        try:
-            load_workload(workloads / name, settings)
-        except BadInputError as error:
-            at = ("steps", number, step.name, "set")
-            problems.append(scenario.file.problem(at, error.brief, error.hint))
-    return problems

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from orchestrator.headline import METRIC, METRICS
 from orchestrator.host.machine import Frozen
+from orchestrator.suggestion import suggest
 from orchestrator.units import parse_duration, parse_size
-from orchestrator.yamlwords import suggest
 
 # How a trial ends (errors.py, run/trial.py) and how an unplug does (actions/context.py).
 WORDS: Final = {

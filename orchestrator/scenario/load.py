@@ -19,9 +19,15 @@ from orchestrator.errors import BadInputError, FileProblemsError, Problem
 from orchestrator.headline import is_timed
 from orchestrator.host.kvm_host import KVM_HOST, NESTED_KERNEL
 from orchestrator.host.machine import Machine
-from orchestrator.host_kinds import is_guest
+from orchestrator.host_kinds import LOCAL, is_guest, takes_our_memory
 from orchestrator.registry import Registry
-from orchestrator.scenario.checks import machine_faults
+from orchestrator.scenario.checks import (
+    kernel_file_fault,
+    label_faults,
+    machine_faults,
+    unfit,
+    workload_faults,
+)
 from orchestrator.scenario.matrix import expanded, merged
 from orchestrator.scenario.model import (
     IN,
@@ -34,6 +40,7 @@ from orchestrator.scenario.model import (
     StepText,
     is_name,
 )
+from orchestrator.suggestion import suggest
 from orchestrator.yamlfile import (
     Entry,
     Location,
@@ -43,7 +50,6 @@ from orchestrator.yamlfile import (
     printable,
     raise_problems,
     read_yaml,
-    suggest,
 )
 
 # Name of a guest -> names of its kernels, the default first. Raises BadInputError.
@@ -51,9 +57,22 @@ KernelsOf: TypeAlias = Callable[[str], Collection[str]]
 Actions: TypeAlias = Registry[type[Action]]
 
 
-def load_scenario(path: Path, *, kernels_of: KernelsOf, actions: Actions = ACTIONS) -> Scenario:
-    """Read and check a scenario. Raises FileProblemsError with every fault."""
-    return _Loader(read_yaml(path), kernels_of, actions).load()
+def load_scenario(
+    path: Path,
+    *,
+    kernels_of: KernelsOf,
+    actions: Actions = ACTIONS,
+    workloads: Path | None = None,
+    available_bytes: int | None = None,
+    to_run: bool = False,
+) -> Scenario:
+    """Read and check a scenario. Raises FileProblemsError with every fault.
+
+    `workloads` is the folder of those that steps name, `available_bytes` the free memory of this host; what
+    is None is not asked for. `to_run`: a kernel that is a file has to be there.
+    """
+    loader = _Loader(read_yaml(path), kernels_of, actions)
+    return loader.load(workloads, available_bytes, to_run=to_run)
 
 
 def _overlaid(base: Entry | None, over: Node) -> Node:
@@ -63,9 +82,9 @@ def _overlaid(base: Entry | None, over: Node) -> Node:
     return merged(base.node, over) if isinstance(base.node.content, dict) else base.node
 
 
-def _is_file(path: Path) -> bool:
+def _is_there(path: Path) -> bool:
     try:
-        return path.is_file()
+        return path.exists()
     except OSError:  # such as a name that is too long, or a folder that may not be read
         return False
 
@@ -76,8 +95,9 @@ class _Loader:
         self._kernels_of = kernels_of
         self._actions = actions
         self._problems: list[Problem] = [*file.repeated, *self._matrix_faults]
+        self._absent: dict[Problem, None] = {}
 
-    def load(self) -> Scenario:
+    def load(self, workloads: Path | None, available_bytes: int | None, *, to_run: bool) -> Scenario:
         views = self._views()
         bodies = {name: self._body(view) for name, view in views.items()}
         steps = self._steps(tuple(views))
@@ -89,10 +109,17 @@ class _Loader:
             for fault in machine_faults(machine):
                 self._problems.append(views[name].problem(fault.path, fault.wrong, fault.right))
         self._check_steps(steps, machines)
-        self._check_expectations(next((body for body in bodies.values() if body), None), tuple(views))
+        for fault in (
+            *label_faults(steps, views),
+            *(workload_faults(steps, workloads) if workloads else ()),
+        ):
+            self._fault(fault.path, fault.wrong, fault.right)
+        if available_bytes is not None and self._takes_our_memory():
+            self._check_room(views, machines, available_bytes)
+        self._check_expectations(tuple(views))
         if not self._matrix_faults:
             self._check_arms()
-        raise_problems(self._problems)
+        raise_problems([*self._problems, *(self._absent if to_run else ())])
         return Scenario(
             file=self._file,
             views=views,
@@ -112,7 +139,20 @@ class _Loader:
                 if body
             ),
             steps=tuple(steps.values()),
+            absent=tuple(self._absent),
         )
+
+    def _takes_our_memory(self) -> bool:
+        """Whether guests take this machine's memory: a nested host is bounded by its own definition."""
+        host = self._file.node(("host",))
+        return takes_our_memory(LOCAL if host is None else host.content)
+
+    def _check_room(self, views: dict[str, YamlFile], machines: dict[str, Machine], available: int) -> None:
+        sound = {name: machine for name, machine in machines.items() if not any(machine_faults(machine))}
+        found = unfit(sound, available)
+        if found:
+            name, fault = found
+            self._problems.append(views[name].problem(fault.path, fault.wrong, fault.right))
 
     def _views(self) -> dict[str, YamlFile]:
         """The file with each arm written into it; without any arm, the file alone."""
@@ -148,15 +188,23 @@ class _Loader:
         except ValidationError as error:
             self._problems += self._file.problems(error, ArmsText)
 
-    def _check_expectations(self, body: Body | None, arms: tuple[str, ...]) -> None:
-        for index, expected in enumerate(body.expect if body and arms != ("",) else ()):
-            for key, name in (("arm", expected.arm), ("versus", expected.versus)):
-                if name and name not in arms:
+    def _check_expectations(self, arms: tuple[str, ...]) -> None:
+        """What each says of arms and times, also where something else of it is wrong."""
+        listed, times = self._file.node(("expect",)), self._file.node(("times",))
+        if arms == ("",) or listed is None or not isinstance(listed.content, tuple):
+            return
+        for index, node in enumerate(listed.content):
+            said = {key: node.entries[key].node.content for key in node.entries}
+            for key in ("arm", "versus"):
+                name = said.get(key)
+                if isinstance(name, str) and name and name not in arms:
                     self._fault(("expect", index, key), f"there is no arm {name!r}", suggest(name, arms))
-            if body and body.times == "ignored" and is_timed(expected.metric):
+            metric = said.get("metric")
+            ignored = times is not None and times.content == "ignored"
+            if ignored and isinstance(metric, str) and is_timed(metric):
                 self._fault(
                     ("expect", index, "metric"),
-                    f"{expected.metric} is missing where `times` is ignored",
+                    f"{metric} is missing where `times` is ignored",
                     "expect a count or a size, or write `times: measured`",
                 )
 
@@ -192,10 +240,12 @@ class _Loader:
             return next(iter(kernels), "")
         if "/" in kernel:
             path = (Path(view.name).parent / kernel).absolute()
-            if not _is_file(path):
+            if not _is_there(path):
                 wrong = f"kernel {kernel!r}: there is no file {str(path)!r}"
-                right = "give the path of a bzImage, relative to this file's folder"
-                self._problems.append(view.problem((key,), wrong, right))
+                right = "put a bzImage there, or give its path, relative to this file's folder"
+                self._absent[view.problem((key,), wrong, right)] = None
+            elif fault := kernel_file_fault(kernel, path):
+                self._problems.append(view.problem((key,), *fault))
             return str(path)
         if kernels and kernel not in kernels:
             right = f"{suggest(kernel, list(kernels))} A path has a '/', as in ./bzImage"

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from orchestrator.errors import Problem
 from orchestrator.scenario.model import MatrixFile
-from orchestrator.yamlfile import Entry, Location, Node, YamlFile, suggest
+from orchestrator.suggestion import suggest
+from orchestrator.yamlfile import Entry, Location, Node, YamlFile
 
 _AXES: Location = ("matrix", "axes")
 _EXCLUDE: Location = ("matrix", "exclude")

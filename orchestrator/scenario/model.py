@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from orchestrator.actions.base import Action
+from orchestrator.errors import Problem
 from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
 from orchestrator.host.machine import Frozen, HostSetup, Machine
 from orchestrator.host_kinds import LOCAL
@@ -276,13 +277,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario without faults. `views` has, for each arm, the file with that arm written into it."""
+    """A scenario without faults. `views` has, for each arm, the file with that arm written into it.
+
+    `absent` are kernels that are files and not there: no fault of the file, but it cannot be run.
+    """
 
     file: YamlFile
     views: Mapping[str, YamlFile]
     body: Body
     arms: tuple[Arm, ...]
     steps: tuple[Step, ...]
+    absent: tuple[Problem, ...] = ()
 
     @property
     def name(self) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen
@@ -72,6 +72,14 @@ class GuestText(Frozen):
         return phases
 
 
+def _known_policy(name: str) -> str:
+    try:
+        OverTrace.named(name)
+    except BadInputError as error:
+        raise ValueError(f"{error.brief}; {error.hint}") from None
+    return name
+
+
 class OvercommitText(Frozen):
     """The whole file."""
 
@@ -83,34 +91,32 @@ class OvercommitText(Frozen):
     arrive_every: Annotated[Duration, Field(gt=0)]
     """Time between two guests; their order is drawn by lot."""
     lasts: Annotated[Duration, Field(gt=0)]
-    tick: Annotated[Duration, Field(gt=0)] = 15.0
-    policies: Annotated[list[str], Field(min_length=1)]
+    tick: Annotated[Duration, Field(gt=0)] = Field(default="15s", validate_default=True)
+    policies: Annotated[list[Annotated[str, AfterValidator(_known_policy)]], Field(min_length=1)]
     actions: Annotated[list[Action], Field(min_length=1)]
     """What becomes of tables in use that a policy takes."""
     seeds: Annotated[int, Field(ge=1, le=100)] = 8
 
-    @field_validator("policies")
+    @field_validator("guests")
     @classmethod
-    def _policies_that_there_are(cls, policies: list[str]) -> list[str]:
-        for name in policies:
-            try:
-                OverTrace.named(name)
-            except BadInputError as error:
-                raise ValueError(f"{error.brief}; {error.hint}") from None
-        return policies
-
-    @model_validator(mode="after")
-    def _of_a_size_that_can_be_simulated(self) -> Self:
-        if self.lasts / self.tick > MOST_TICKS:
-            raise ValueError(f"`lasts` is more than {MOST_TICKS:,} of `tick`; make `tick` longer")
-        guests = sum(one.at_most for one in self.guests.values())
-        if guests > MOST_GUESTS:
+    def _not_too_many(cls, guests: dict[str, GuestText]) -> dict[str, GuestText]:
+        if sum(one.at_most for one in guests.values()) > MOST_GUESTS:
             raise ValueError(f"more than {MOST_GUESTS:,} guests in all; use fewer")
-        if guests * self.lasts / self.tick > MOST_GUEST_TICKS:
+        return guests
+
+    # Of a field, not of the whole: it is told with what is wrong elsewhere.
+    @field_validator("tick")
+    @classmethod
+    def _of_a_size_that_can_be_simulated(cls, tick: float, info: ValidationInfo) -> float:
+        lasts, guests = info.data.get("lasts"), info.data.get("guests")
+        if lasts is not None and lasts / tick > MOST_TICKS:
+            raise ValueError(f"`lasts` is more than {MOST_TICKS:,} of `tick`; make `tick` longer")
+        many = sum(one.at_most for one in guests.values()) if guests else 0
+        if lasts is not None and many * lasts / tick > MOST_GUEST_TICKS:
             raise ValueError(
                 f"guests times `lasts` / `tick` is more than {MOST_GUEST_TICKS:,}; make `tick` longer"
             )
-        return self
+        return tick
 
     @property
     def question(self) -> Question:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,8 +20,14 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         with fresh.open("rb+") as file:
             os.fsync(file.fileno())
         fresh.replace(path)
+    except OSError as error:
+        # People know the file by its name: the other one is gone when they read this.
+        if error.filename in {None, str(fresh), fresh}:
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            fresh.unlink()
     sync_directory(path.parent)
 
 

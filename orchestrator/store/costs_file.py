@@ -12,6 +12,7 @@ from orchestrator.model.cost import SHIPPED, Cost, Interval
 from orchestrator.store.atomic import replace_text
 
 VERSION: Final = 1
+FORMAT: Final = "orchestrator.model.calibrate/1"  # as --json has it: what it prints is this file
 _MAX_BYTES: Final = 1 << 20
 _UNITS: Final = {cost.name: cost.unit for cost in SHIPPED}
 _WHAT: Final = {cost.name: cost.what for cost in SHIPPED}
@@ -35,6 +36,7 @@ class Measured(_Strict):
 class CostsFile(_Strict):
     """What `orchestrator model calibrate` found. `missing` says of the others why not."""
 
+    format: Literal["orchestrator.model.calibrate/1"] = FORMAT
     version: Literal[1] = VERSION
     measured_at: str
     conditions: dict[str, str]
@@ -61,6 +63,15 @@ def write_costs(path: Path, costs: CostsFile) -> None:
     replace_text(path, costs.model_dump_json(indent=2) + "\n")
 
 
+def is_costs(path: Path) -> bool:
+    """Whether the file is one of costs, of whatever machine."""
+    try:
+        read_costs(path)
+    except BadInputError:
+        return False
+    return True
+
+
 def read_costs(path: Path) -> CostsFile:
     """What is in the file. Raises BadInputError, which says what is wrong with it."""
     try:
@@ -76,5 +87,5 @@ def read_costs(path: Path) -> CostsFile:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "it"
         raise BadInputError(
-            f"{path}: {where}: {fault['msg']}", hint=f"orchestrator model calibrate -o {path} makes one"
+            f"{path}: {where}: {fault['msg']}", hint=f"orchestrator model calibrate -o {path}   makes one"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from orchestrator.store import layout
 from orchestrator.store.layout import SCHEMA_VERSION, Status
 from orchestrator.store.liveness import status_of
 from orchestrator.store.tables import read_observations
+from orchestrator.suggestion import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +168,7 @@ def open_run(directory: Path) -> Run:
     except FileNotFoundError as error:
         raise BadInputError(
             f"{directory} is not a run folder: {Path(str(error.filename)).name} is missing",
-            hint="orchestrator list   shows the runs that there are",
+            hint=_list_of(directory.parent),
         ) from None
     except ValueError as error:
         raise BadInputError(f"{directory}: plan.json or meta.json is not JSON: {error}") from None
@@ -178,6 +180,10 @@ def open_run(directory: Path) -> Run:
             "(docs/run-folder.md lists the versions)",
         )
     return Run(directory, meta, plan)
+
+
+def _list_of(results_dir: Path) -> str:
+    return f"orchestrator list --results {shlex.quote(str(results_dir))}   shows the runs that there are"
 
 
 def list_runs(results_dir: Path) -> list[Run | BadInputError]:
@@ -213,8 +219,10 @@ def find_run(name: str, results_dir: Path) -> Run:
     if matching:
         some = ", ".join(matching[:8])
         raise BadInputError(f"{name!r} could be {len(matching)} runs: {some}", hint="type more of the id")
+    near, there = nearest(name, [*directories, "last"]), _list_of(results_dir)
     raise BadInputError(
-        f"no run called {name!r} in {results_dir}", hint="orchestrator list   shows the runs that there are"
+        f"no run called {name!r} in {results_dir}",
+        hint=f"did you mean {near!r}?   {there}" if near else there,
     )
 
 

@@ -64,6 +64,15 @@ def write_trace(path: Path, trace: Trace) -> None:
     replace_file(path, write)
 
 
+def is_trace(path: Path) -> bool:
+    """Whether the file is a trace, of whatever version."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "trace_schema.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def read_trace(path: Path) -> Trace:
     """The trace in the file `path`. Raises BadInputError when it is none, damaged or of another version."""
     try:

@@ -9,6 +9,7 @@ import numpy as np
 
 from orchestrator.errors import BadInputError
 from orchestrator.stats import LEVEL, Counts, Difference, Sample, averaged, connected, differences
+from orchestrator.suggestion import suggest
 from orchestrator.summary import CATALOGUE, resolution_of
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures
 from orchestrator.verdict.likeness import accel_differs, alike, refuse, refuse_unlike
@@ -81,9 +82,11 @@ def compare_arms(
     """
     against = run.arm(base) if base else (run.arms[0] if run.arms else None)
     if against is None:
-        names = ", ".join(arm.name for arm in run.arms) or "none with a trial"
-        raise BadInputError(f"{run.run} has no arm {base!r}" if base else f"{run.run} has no trials yet",
-                            hint=f"its arms: {names}")  # fmt: skip
+        if not run.arms:
+            raise BadInputError(f"{run.run} has no trials yet", hint="wait for the first, or resume the run")
+        raise BadInputError(
+            f"{run.run} has no arm {base!r}", hint=suggest(base, [arm.name for arm in run.arms])
+        )
     others = [arm for arm in run.arms if arm.name != against.name]
     unlike = sorted({reason for arm in others for reason in accel_differs(against, arm)})
     refuse(unlike, force=force)

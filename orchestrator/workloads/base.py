@@ -17,6 +17,7 @@ from orchestrator.guest.shell import GuestShell
 from orchestrator.host.machine import Frozen
 from orchestrator.model.frame_class import MOVABLE, UNMOVABLE
 from orchestrator.registry import Registry
+from orchestrator.suggestion import suggest
 from orchestrator.yamlfile import load_yaml_model, read_yaml
 
 # What a workload can hold memory as; free frames and holes are nobody's.
@@ -92,7 +93,7 @@ def load_workload(folder: Path, settings: Mapping[str, object] | None = None) ->
     if not path.is_file():
         there = sorted(other.parent.name for other in folder.parent.glob("*/workload.yaml"))
         raise BadInputError(
-            f"no workload is called {folder.name!r}", hint=f"there are: {', '.join(there) or 'none'}"
+            f"no workload is called {folder.name!r}", hint=suggest(folder.name, there, "there are none")
         )
     driver: type[Any] = DRIVERS[load_yaml_model(path, _Head).driver]
     loaded: WorkloadDriver = load_yaml_model(path, driver)
@@ -105,7 +106,7 @@ def load_workload(folder: Path, settings: Mapping[str, object] | None = None) ->
         )
     except ValidationError as error:
         raise BadInputError(
-            f"workload {folder.name!r} cannot be set so: {_first_fault(error)}", hint=f"compare {path}"
+            f"workload {folder.name!r} cannot be set so: {_faults(error)}", hint=f"compare {path}"
         ) from None
     return changed
 
@@ -118,7 +119,9 @@ def _merged(written: Mapping[str, object], settings: Mapping[str, object]) -> di
     return {**written, **{name: one(name, value) for name, value in settings.items()}}
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+def _faults(error: ValidationError) -> str:
+    """Each of them, in one line."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors()
+    )

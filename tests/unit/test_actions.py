@@ -244,6 +244,22 @@ def test_what_a_trial_is_asked_for(clock: Clock, step: Action, calls: list[tuple
     assert trial.ended.values == values.get(str(calls[0][0]), {})
 
 
+def test_what_a_command_prints_is_kept_bounded_and_printable(clock: Clock) -> None:
+    trial = FakeTrial(FakeDomain(clock))
+    trial.printed = "\x1b[2Jhello\a\n"
+    action("exec", argv=["echo"]).run(trial)
+    assert trial.events == [("output", {"text": "hello\n", "left_out_characters": 0})]
+    trial = FakeTrial(FakeDomain(clock))
+    trial.printed = "a" * 10 + "\u20ac" * (64 << 10)
+    action("exec", argv=["echo"]).run(trial)
+    ((_, kept),) = trial.events
+    text = kept["text"]
+    assert isinstance(text, str)
+    assert (64 << 10) - 3 < len(text.encode()) <= 64 << 10
+    assert set(text) == {"\u20ac"}, "the end, in whole characters"
+    assert kept["left_out_characters"] == 10 + (64 << 10) - len(text)
+
+
 def test_waiting_takes_its_time(clock: Clock) -> None:
     trial = FakeTrial(FakeDomain(clock))
     action("wait", time="90s").run(trial)

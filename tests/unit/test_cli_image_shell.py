@@ -28,6 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(folder))
     monkeypatch.setattr(out, "width", 60)
+    monkeypatch.setenv("COLUMNS", "60")
     return folder
 
 
@@ -63,7 +64,8 @@ def test_an_empty_cache_says_what_to_type(cache: Path, capsys: pytest.CaptureFix
     code, text, _ = typed(capsys, "image", "list")
     assert code == 0
     assert "next: orchestrator image build" in text
-    assert json.loads(typed(capsys, "image", "list", "--json")[1]) == {"images": [], "states": []}
+    document = json.loads(typed(capsys, "image", "list", "--json")[1])
+    assert document == {"format": "orchestrator.image.list/1", "images": [], "states": []}
 
 
 def test_remove_takes_one_image_and_says_how_much(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +241,11 @@ def test_a_kernel_of_one_s_own_is_given_as_a_path(
 ) -> None:
     fake_ssh(tmp_path, monkeypatch, "exit 0")
     kernel = tmp_path / "bzImage"
-    kernel.touch()
+    kernel.write_text("hello")
+    code, _, err = typed(capfd, "shell", "--kernel", str(kernel), "--", "true")
+    assert (code, guest.booted_with) == (2, None)
+    assert "is a text file, no bzImage" in err
+    kernel.write_bytes(b"\0" * 0x1FE + b"\x55\xaa\0\0HdrS")
     assert typed(capfd, "shell", "--kernel", os.path.relpath(kernel), "--", "true")[0] == 0
     assert Path(guest.booted_with[1]).samefile(kernel)
     assert guest.booted_with[1].startswith("/")

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.cli import main as main_function
 from orchestrator.errors import FileProblemsError, Problem
+from orchestrator.store.atomic import replace_file, replace_text
 
 main_module = sys.modules[main_function.__module__]
 
@@ -66,6 +68,31 @@ def test_what_the_host_refuses_is_told_in_a_line(
     assert err.startswith(f"error: {line}\n")
     assert hint in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_no_error_names_a_file_with_a_temporary_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_room(fresh: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(fresh))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        replace_file(tmp_path / "page.html", no_room)
+    code, err = ends(monkeypatch, capsys, caught.value)
+    assert (code, err.splitlines()[0]) == (3, f"error: {tmp_path / 'page.html'}: No space left on device")
+    file = tmp_path / "in"
+    file.write_text("")
+    with pytest.raises(OSError, match="Not a directory") as caught:
+        replace_text(file / "page.html", "x")
+    assert caught.value.filename == str(file / "page.html")
+    for name in (".building-x1", "tmpab12"):
+        _, err = ends(
+            monkeypatch, capsys, OSError(errno.EROFS, "Read-only file system", str(tmp_path / name))
+        )
+        assert err.splitlines() == [
+            f"error: {tmp_path}: Read-only file system",
+            f"next: see whose it is: ls -ld {tmp_path}",
+        ]
 
 
 def test_a_fault_of_ours_is_no_failed_expectation(

@@ -36,6 +36,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs_module.out, "width", 80)
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 def typed(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
@@ -171,7 +172,8 @@ def test_show_says_what_was_injected_and_found(results: Path, capsys: pytest.Cap
 
 def test_what_run_prints_at_its_end(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = results / "20260101-whole"
-    assert runs_module.run_as_json(directory) == as_json(capsys, "show", directory)
+    shown = as_json(capsys, "show", directory)
+    assert {"format": "orchestrator.show/1", **runs_module.run_as_json(directory)} == shown
     assert runs_module.run_table(directory).row_count > 20
 
 

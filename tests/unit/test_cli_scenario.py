@@ -188,6 +188,44 @@ def test_every_fault_of_every_file_is_told_with_its_place(
     )
 
 
+def test_faults_of_form_and_of_meaning_are_told_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "bzImage").write_text("hello\n")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * GIB))
+    text = GOOD.replace('"7.x"', "./bzImage").replace("repeats: 2", "repeats: 0") + SOME.replace(
+        "only", "here"
+    )
+    expect = "expect:\n  - {metric: unplug_seconds, arm: odl, at_most: 1s}\n"
+    (folder / "good.yaml").write_text(text + expect)
+    for verb in ("validate", "run"):
+        assert call(verb, "good.yaml") == 2
+        told = capsys.readouterr().err.splitlines()
+        assert [line.split(": ", 1)[1][:40] for line in told[:-1]] == [
+            "arm 'old' can take 3.137 GiB of the host"[:40],
+            "repeats is 0; it should be greater than or equal to 1"[:40],
+            "kernel './bzImage' is a text file, no bzImage"[:40],
+            "a second snapshot is called 'here' (in new-and"[:40],
+            "there is no arm 'odl'; did you mean 'old'?"[:40],
+        ]
+        assert told[-1] == "5 problems"
+
+
+def test_a_kernel_that_is_not_there_is_a_warning_and_run_needs_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "good.yaml").write_text(GOOD.replace('"7.x"', "./bzImage"))
+    assert call("validate", "good.yaml") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("good.yaml: ok")
+    assert err.startswith("warning: good.yaml:11:38: kernel './bzImage': there is no file ")
+    assert "`run` needs it" in err
+    assert call("plan", "good.yaml") == 0
+    capsys.readouterr()
+    assert call("run", "good.yaml") == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
 def test_validate_json_has_the_same_problems(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("validate", "bad.yaml", "--json") == 2
     answer = json.loads(capsys.readouterr().out)
@@ -201,7 +239,12 @@ def test_validate_json_has_the_same_problems(folder: Path, capsys: pytest.Captur
         "right": "did you mean 'memory'?",
     }
     assert call("validate", "good.yaml", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"valid": True, "problems": [], "warnings": []}
+    assert json.loads(capsys.readouterr().out) == {
+        "format": "orchestrator.validate/1",
+        "valid": True,
+        "problems": [],
+        "warnings": [],
+    }
 
 
 def test_a_guest_larger_than_the_free_memory_is_a_fault_of_this_host_only(
@@ -243,24 +286,25 @@ def test_plan_shows_arms_steps_and_trials(folder: Path, capsys: pytest.CaptureFi
 
 def test_plan_json_is_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("plan", "good.yaml", "--json", "--seed", "3", "--repeats", "5") == 0
-    plan = Plan.from_json(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.pop("format") == "orchestrator.plan/2"
+    plan = Plan.from_json(json.dumps({"format": 1} | printed))
     assert (plan.seed, plan.repeats, len(plan.trials)) == (3, 5, 10)
     assert plan.trials[0].steps[0].load() == Grow.model_validate({"to": "1536MiB"})
 
 
-@pytest.mark.parametrize("columns", [40, 60, 200])
-def test_plan_fits_the_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    from rich.console import Console
-
-    from orchestrator.cli import output
-
-    console = Console(width=columns, highlight=False, soft_wrap=True, record=True, quiet=False)
-    monkeypatch.setattr(output, "out", console)
-    monkeypatch.setattr(scenario, "out", console)
+@pytest.mark.parametrize("columns", [40, 90, 200])
+def test_the_tables_of_a_plan_fit_the_room(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert call("plan", "good.yaml") == 0
-    lines = console.export_text().splitlines()
-    assert len(lines) > 10
-    assert max(len(line.rstrip()) for line in lines) <= columns
+    lines = capsys.readouterr().out.splitlines()
+    begin = lines.index(next(line for line in lines if line.startswith("Arms")))
+    assert len(lines) > begin + 10
+    fits = max(len(line.rstrip()) for line in lines[begin:]) <= columns
+    assert fits is (columns >= 90), "of 40, not even the longest words fit"
+    assert "new-and-with-a-long-name-01" in "\n".join(lines), "and none of them is broken"
 
 
 def schema(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

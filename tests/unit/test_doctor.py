@@ -102,9 +102,9 @@ def test_a_missing_tool_is_a_red_line_with_what_to_type(
 def test_a_tool_tells_its_version_or_where_it_is(
     only: Callable[..., None], subject: Subject, tmp_path: Path
 ) -> None:
-    only(mmdebstrap="mmdebstrap 1.5.5", passt="never asked")
+    only(mmdebstrap="mmdebstrap 1.5.5", ssh__keygen="never asked")
     assert tools.tool("mmdebstrap", ("--version",))(subject).found == "mmdebstrap 1.5.5"
-    assert tools.tool("passt")(subject).found == str(tmp_path / "bin" / "passt")
+    assert tools.tool("ssh-keygen")(subject).found == str(tmp_path / "bin" / "ssh-keygen")
 
 
 def test_a_compiler_that_cannot_link_statically_is_red(
@@ -233,7 +233,7 @@ TCG = Acceleration("tcg", "software emulation: there is no /dev/kvm", "none")
         (KVM, "none", (Level.OK, Level.NOTE), ("kvm", "none")),
         # KVM's module is loaded and yet of no use: guests get no second level.
         (TCG, "NPT", (Level.NOTE, Level.NOTE), ("tcg", "none")),
-        (None, "NPT", (Level.NOTE, Level.OK), ("unknown", "NPT")),
+        (None, "NPT", (Level.UNKNOWN, Level.UNKNOWN), ("unknown", "unknown")),
     ],
 )
 def test_acceleration_and_second_level(
@@ -260,7 +260,7 @@ def test_without_an_image_nothing_is_probed(
     monkeypatch.setattr(check, "choose", lambda *_, **__: pytest.fail("nothing to probe with"))
     only(qemu__system__x86_64="QEMU emulator version 10.0.2")
     finding = hypervisor.acceleration(subject)
-    assert (finding.level, finding.found) == (Level.NOTE, "not probed: no guest image yet")
+    assert (finding.level, finding.found) == (Level.UNKNOWN, hypervisor.NO_IMAGE)
     assert finding.fix == "orchestrator image build"
 
 
@@ -362,6 +362,7 @@ def test_a_check_that_breaks_is_a_red_line_and_the_others_go_on(
     monkeypatch.setattr(sys.modules["orchestrator.doctor.examine"], "CHECKS", table)  # hidden by the function
     broken, sound = examine(tmp_path, tmp_path, tmp_path, None)
     assert broken.level is Level.BAD
+    assert "doctor" not in broken.fix
     assert "ZeroDivisionError: no such luck" in broken.found
     assert sound == Check("sound", Level.OK, "fine")
 
@@ -379,6 +380,7 @@ def typed(
 ) -> tuple[int, str]:
     monkeypatch.setattr(doctor, "examine", lambda *_, **__: checks)
     monkeypatch.setattr(out, "width", 60)
+    monkeypatch.setenv("COLUMNS", "60")
     with pytest.raises(SystemExit) as end:
         main(["doctor", *words])
     return int(end.value.code or 0), capsys.readouterr().out
@@ -392,6 +394,7 @@ def test_json_has_all_and_the_exit_code_tells_red_from_not(
     assert got == code
     said = json.loads(text)
     assert {key: said[key] for key in said if key != "checks"} == {
+        "format": "orchestrator.doctor/1",
         "ok": code == 0,
         "accel": "tcg",
         "second_level": "none",

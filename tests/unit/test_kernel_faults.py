@@ -12,7 +12,8 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.doctor import kernels
 from orchestrator.doctor.check import Level, Subject
-from orchestrator.host.kernel_faults import FAULTS, bzimage_release, known_faults
+from orchestrator.host.bzimage import bzimage_release
+from orchestrator.host.kernel_faults import FAULTS, known_faults
 
 CVE = "CVE-2026-74674"
 
@@ -76,6 +77,7 @@ def test_a_kernel_without_it_cannot_have_it(config: str | None, concerned: bool)
 def write_bzimage(path: Path, version: bytes, *, magic: bytes = b"HdrS", at: int = 0x3000) -> Path:
     """The header of a kernel of that version (Documentation/arch/x86/boot.rst)."""
     head = bytearray(0x8000)
+    head[0x1FE:0x200] = b"\x55\xaa"
     head[0x202:0x206] = magic
     struct.pack_into("<H", head, 0x20E, at)
     head[at + 0x200 : at + 0x200 + len(version)] = version
@@ -108,7 +110,7 @@ def image(cache: Path, release: str, config: str | None) -> None:
 
 def test_doctor_looks_at_the_kernels_of_images(tmp_path: Path) -> None:
     subject = Subject(tmp_path, tmp_path / "guests", tmp_path / "results", None)
-    assert kernels.guests(subject).found == "not looked at: no guest image yet"
+    assert kernels.guests(subject).found == "not checked: no guest image is built yet"
     image(tmp_path, "7.3.4", None)
     image(tmp_path, "7.1.6", "# CONFIG_PT_RECLAIM is not set\n")
     finding = kernels.guests(subject)

@@ -35,8 +35,10 @@ from orchestrator.model.policies.base import Functions
 from orchestrator.model.pressure import Population, Pressure, Reclaim, named
 from orchestrator.model.replay import Action
 from orchestrator.model.trace import Event, Trace
-from orchestrator.report.overcommit import counted, rows, sentences
-from orchestrator.scenario.overcommit import load_overcommit
+from orchestrator.report.overcommit import counted, is_page, rows, sentences
+from orchestrator.scenario.kind import OVERCOMMIT_KEYS
+from orchestrator.scenario.model import ScenarioText
+from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
 from orchestrator.units import GIB
 
 SHIPPED = Path(__file__).parents[2] / "scenarios" / "overcommit"
@@ -403,6 +405,98 @@ def test_a_wrong_file_is_told_by_line(
     assert end.value.code == 2
     assert re.search(said, told), told
     assert re.search(rf"{re.escape(str(path))}:\d+:\d+: ", told)
+
+
+def test_faults_of_fields_and_of_the_whole_are_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (SHIPPED / "sparse.yaml").read_text()
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text.replace("none, empty", "nnone, emtpy") + "tick: 1ms\nsneeds: 2\n")
+    with pytest.raises(SystemExit):
+        main(["validate", str(path)])
+    told = capsys.readouterr().err
+    for part in (
+        "'nnone'; did you mean 'none'?",
+        "'emtpy'; did you mean 'empty'?",
+        "`tick` longer",
+        "'seeds'",
+    ):
+        assert part in told
+    assert told.endswith("4 problems\n")
+
+
+def small(tmp_path: Path) -> Path:
+    text = (SHIPPED / "sparse.yaml").read_text().replace("[drop, migrate, compress, swap]", "[swap]")
+    text = re.sub(r"policies: .*", "policies: [none]", text)
+    path = tmp_path / "few.yaml"
+    path.write_text(text.replace("lasts: 1h", "lasts: 1h\nseeds: 1"))
+    return path
+
+
+def test_a_page_replaces_a_page_and_no_other_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = small(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few.html").write_text("<p>mine</p>")
+    with pytest.raises(SystemExit) as end:
+        main(["model", "overcommit", str(path)])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, ""), "before the work"
+    assert "few.html exists and is not a page of `model overcommit`" in err
+    assert "--force" in err
+    assert (tmp_path / "few.html").read_text() == "<p>mine</p>"
+    for words in (["--force"], []):
+        with pytest.raises(SystemExit) as end:
+            main(["model", "overcommit", str(path), *words])
+        assert end.value.code == 0
+        assert "page: few.html" in capsys.readouterr().out
+    assert is_page(tmp_path / "few.html")
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_page_that_cannot_be_written_loses_no_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    page = tmp_path / "file" / "few.html"
+    page.parent.write_text("")  # a folder that nothing can be written into, whoever one is
+    with pytest.raises(SystemExit) as end:
+        main(["model", "overcommit", str(small(tmp_path)), "--html", str(page), *words])
+    out, err = capsys.readouterr()
+    assert end.value.code == 3
+    assert "none, swap" in out or json.loads(out)["answers"]
+    assert f"the page {page} cannot be written: Not a directory" in err
+    assert "--html FILE" in err
+
+
+def test_a_scenario_is_no_file_of_this_kind_and_is_told_whose_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scenario = SHIPPED.parent / "quickstart.yaml"
+    for argv, said in [
+        (["model", "overcommit", str(scenario)], f"orchestrator run {scenario}"),
+        (["plan", str(SHIPPED / "sparse.yaml")], f"orchestrator model overcommit {SHIPPED / 'sparse.yaml'}"),
+    ]:
+        with pytest.raises(SystemExit) as end:
+            main(argv)
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_its_own_keys_tell_it_from_a_scenario() -> None:
+    assert set(OvercommitText.model_fields) - set(ScenarioText.model_fields) == OVERCOMMIT_KEYS
+    assert set(OvercommitText.model_fields) - OVERCOMMIT_KEYS == {"version", "name", "description", "host"}
+
+
+def test_validate_knows_them(capsys: pytest.CaptureFixture[str]) -> None:
+    files = sorted(map(str, SHIPPED.glob("*.yaml")))
+    with pytest.raises(SystemExit) as end:
+        main(["validate", *files, "--any-host"])
+    out = capsys.readouterr().out
+    assert end.value.code == 0
+    assert [line.split(":")[0] for line in out.splitlines()] == files
+    assert "30 guests, 10 choices, 8 seeds" in out
 
 
 def test_the_page_has_the_answer_and_needs_nothing_else(

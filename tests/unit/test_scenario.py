@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from scenario_faults import FAULTS, GOOD
 
 from orchestrator.actions.base import Action, FieldProblem
-from orchestrator.errors import BadInputError, FileProblemsError
+from orchestrator.errors import BadInputError, FileProblemsError, Problem
 from orchestrator.host.machine import Machine
 from orchestrator.registry import Registry
-from orchestrator.scenario import Scenario, check_fits, guest_overhead_bytes, load_scenario
+from orchestrator.scenario import Scenario, guest_overhead_bytes, load_scenario
+from orchestrator.scenario.checks import unfit
 from orchestrator.units import GIB, MIB, Size, parse_size, write_size
 
+BZIMAGE = b"\0" * 0x1FE + b"\x55\xaa" + b"\xeb\x6a" + b"HdrS" + b"\0" * 0x200
 ACTIONS: Registry[type[Action]] = Registry("action", "tests.no_package")
 ACTIONS._loaded = True
 
@@ -162,7 +164,7 @@ def test_without_a_kernel_the_definition_decides_and_null_takes_a_device_away(tm
 
 
 def test_a_kernel_with_a_slash_is_a_file_beside_the_scenario(tmp_path: Path) -> None:
-    (tmp_path / "bzImage").write_bytes(b"")
+    (tmp_path / "bzImage").write_bytes(BZIMAGE)
     (arm,) = load(tmp_path, good_but('"6.12"', "./bzImage")).arms
     assert arm.kernel == str(tmp_path / "bzImage")
 
@@ -237,9 +239,31 @@ def test_whatever_is_written_is_a_scenario_or_a_list_of_faults(edits: list[tuple
         assert problem.right
 
 
-def test_a_kernel_file_that_is_not_there(tmp_path: Path) -> None:
-    (fault,) = faults(tmp_path, good_but('"6.12"', "../no/bzImage"))
-    assert fault.startswith("s.yaml:8:15: kernel '../no/bzImage': there is no file ")
+def test_a_kernel_file_that_is_not_there_is_a_fault_for_whom_it_shall_run(tmp_path: Path) -> None:
+    text = good_but('"6.12"', "../no/bzImage")
+    (problem,) = load(tmp_path, text).absent
+    assert str(problem).startswith(f"{tmp_path}/s.yaml:8:15: kernel '../no/bzImage': there is no file ")
+    with pytest.raises(FileProblemsError) as caught:
+        load_scenario(tmp_path / "s.yaml", kernels_of=lambda _: ["6.12", "7.x"], actions=ACTIONS, to_run=True)
+    assert caught.value.problems == [problem]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"make bzImage\n", "a text file, no bzImage"),
+        (b"\x7fELF\x02\x01", "an ELF file, such as vmlinux, no bzImage"),
+        (b"\x1f\x8b\x08", "gzip data, no bzImage"),
+        (b"", "an empty file, no bzImage"),
+        (BZIMAGE.replace(b"HdrS", b"HdrX"), "no bzImage: it has no boot header"),
+        (BZIMAGE.replace(b"\x55\xaa", b"\0\0"), "no bzImage: it has no boot header"),
+    ],
+)
+def test_a_file_that_is_no_bzimage_is_named_for_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
+    (tmp_path / "bzImage").write_bytes(content)
+    (fault,) = faults(tmp_path, good_but('"6.12"', "./bzImage"))
+    assert fault.startswith(f"s.yaml:8:15: kernel './bzImage' is {what}")
+    assert "bzImage of the build" in fault
 
 
 def test_a_step_that_does_not_suit_one_arm_says_which(tmp_path: Path) -> None:
@@ -272,6 +296,12 @@ def test_a_guest_name_never_leaves_the_folder(tmp_path: Path) -> None:
         FileProblemsError, match=r"s.yaml:3:8: guest: '../../etc/passwd' cannot name a folder"
     ):
         load_scenario(path, kernels_of=never, actions=ACTIONS)
+
+
+def check_fits(scenario: Scenario, available_bytes: int) -> list[Problem]:
+    """As a load that is told how much memory is free reports it."""
+    found = unfit({arm.name: arm.machine for arm in scenario.arms}, available_bytes)
+    return [scenario.views[found[0]].problem(found[1].path, found[1].wrong, found[1].right)] if found else []
 
 
 def test_check_fits_names_the_largest_arm_and_what_would_fit(tmp_path: Path) -> None:

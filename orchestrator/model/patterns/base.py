@@ -14,6 +14,7 @@ from orchestrator.model.guest_tables import Layout
 from orchestrator.model.snapshot import I16, I64, U32
 from orchestrator.model.trace import Event, Trace
 from orchestrator.registry import Registry
+from orchestrator.suggestion import suggest
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES, PMD_BYTES, Size
 
 MappedSize = Annotated[Size, Field(ge=PMD_BYTES, le=1 << 52)]
@@ -40,10 +41,10 @@ class Pattern(BaseModel, ABC):
         try:
             return cls.model_validate(dict(parameters))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "parameters"
-            there = ", ".join(cls.model_fields)
-            raise BadInputError(f"{where}: {first['msg']}", hint=f"parameters are: {there}") from None
+            faults = [(".".join(map(str, one["loc"])) or "parameters", one["msg"]) for one in error.errors()]
+            brief = "; ".join(f"{where}: {what}" for where, what in faults)
+            unknown = next((where for where, _ in faults if where not in cls.model_fields), "")
+            raise BadInputError(brief, hint=suggest(unknown, list(cls.model_fields))) from None
 
 
 PATTERNS: Registry[type[Pattern]] = Registry("pattern", "orchestrator.model.patterns")

@@ -26,6 +26,7 @@ from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
 from orchestrator.model.tables import LAST_LEVEL, Tables, TableState, decode_tables
 from orchestrator.model.trace import Trace
 from orchestrator.registry import Registry
+from orchestrator.suggestion import suggest
 from orchestrator.units import PAGE_BYTES
 
 
@@ -48,12 +49,14 @@ class Policy(ABC):
     @classmethod
     def named(cls, name: str) -> Self:
         """The policy of that name. Raises BadInputError where there is none, or it does not answer this."""
-        there_are = f"there are: {', '.join(cls.names())}"
         if name not in POLICIES:
-            raise BadInputError(f"no policy is called {name!r}", hint=there_are)
+            raise BadInputError(f"no policy is called {name!r}", hint=suggest(name, cls.names()))
         policy = POLICIES[name]
         if not isinstance(policy, cls):
-            raise BadInputError(f"policy {name!r} answers no question over a {cls.question}", hint=there_are)
+            raise BadInputError(
+                f"policy {name!r} answers no question over a {cls.question}",
+                hint=f"there are: {', '.join(cls.names())}",
+            )
         return policy
 
     @classmethod
