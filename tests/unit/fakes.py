@@ -9,12 +9,12 @@ from types import ModuleType
 
 import pytest
 
-from orchestrator.actions.context import Outcome
+from orchestrator.actions.context import Outcome, TrialContext
 from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
-from orchestrator.guest.shell import Result
-from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
+from orchestrator.guest.shell import GuestShell, Result
+from orchestrator.host.domain import Dimm, DimmAnswer, Domain, VirtioMemState
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import QemuProcess
 from orchestrator.host.shell import HostShell
@@ -61,7 +61,7 @@ DimmTurn = tuple[Sequence[DimmAnswer], Collection[str]]
 
 
 @dataclass
-class FakeDomain:
+class FakeDomain(Domain):
     """A virtual machine whose sizes follow a script: the next one at every look, then the last for ever.
 
     So does what is said of its DIMMs, from the first request on.
@@ -79,7 +79,7 @@ class FakeDomain:
     pid: int = 0
     shell: HostShell = field(default_factory=HostShell)
     addresses: Callable[[int], int] = lambda address: address
-    pci: tuple[list[tuple[int, int]], int] = ((), 1)
+    pci: tuple[list[tuple[int, int]], int] = field(default_factory=lambda: ([], 1))
     calls: list[tuple[object, ...]] = field(default_factory=list)
     asked: bool = False
     plugged: tuple[Dimm, ...] = ()
@@ -166,7 +166,7 @@ class Ended:
 
 
 @dataclass
-class FakeTrial:
+class FakeTrial(TrialContext):
     """A running trial that notes what its actions ask of it."""
 
     domain: FakeDomain = field(default_factory=FakeDomain)
@@ -264,7 +264,7 @@ class FakeChannel:
 Answer = str | bytes | int | BaseException
 
 
-class FakeShell:
+class FakeShell(GuestShell):
     """A shell that answers by the beginning of a command line; the last answer of a list stays."""
 
     port = 2222

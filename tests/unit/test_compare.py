@@ -232,7 +232,7 @@ def typed(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, 
 def test_compare_of_one_run_fits_72_columns(
     results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare_module.out, "width", 72)
+    monkeypatch.setattr("orchestrator.cli.compare.out.width", 72)
     code, out, _ = typed(capsys, "compare", "20260101", "--results", results)
     assert code == 0
     table = [line for line in out.splitlines() if "MiB" in line or line.startswith("  ")]

@@ -18,6 +18,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.run import execute, start
 from orchestrator.run.places import Places
 from orchestrator.scenario import load_scenario
+from orchestrator.workloads import load_workload
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +40,7 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
 ) -> None:
     looked: list[tuple[str, object]] = []
     compiled: list[str] = []
-    load = start.load_workload
+    load = load_workload
 
     def loaded(folder: Path, settings: Mapping[str, object] | None = None) -> object:
         looked.append((folder.name, settings))
@@ -74,7 +75,7 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
     def begun(*_: object) -> None:
         raise BegunError
 
-    monkeypatch.setattr(execute.RunWriter, "create", begun)
+    monkeypatch.setattr("orchestrator.run.execute.RunWriter.create", begun)
     good = plan(steps.replace(", set: {spam: 1}", ""))
     with pytest.raises(BegunError):
         execute.execute_plan(good, places, tmp_path / "run", nobody)

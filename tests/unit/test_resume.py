@@ -24,7 +24,8 @@ from orchestrator.plan import TrialPlan
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.run.side_by_side import Ended, Task
-from orchestrator.store import TrialWriter, open_run
+from orchestrator.store import Run, TrialFolder, TrialWriter, open_run
+from orchestrator.summary import TrialSummary, summarise_trial
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +66,7 @@ def test_what_sets_a_host_that_trials_share_runs_in_turn(
         started.extend(one.name for one in tasks)
         yield from ()
 
-    monkeypatch.setattr(execute.SideBySide, "run", side_by_side)
+    monkeypatch.setattr("orchestrator.run.execute.SideBySide.run", side_by_side)
     ignored = plan("  - wait: {time: 1s}\ntimes: ignored\n")
     execute_plan(ignored, places(tmp_path), tmp_path / "together", PROGRESS)
     assert started == [trial.id for trial in ignored.trials]
@@ -90,7 +91,7 @@ def test_boots_that_the_cache_lacks_are_made_first_each_once(
             failed = InfrastructureError("it did not boot") if task.plan.boot == 3 else None
             yield Ended(task.name, "failed" if failed else "completed", failed, 1.0)
 
-    monkeypatch.setattr(execute.SideBySide, "run", side_by_side)
+    monkeypatch.setattr("orchestrator.run.execute.SideBySide.run", side_by_side)
     monkeypatch.setattr(execute, "starts_warm", lambda *_: True)
     monkeypatch.setattr(execute, "state_spec", lambda planned, _: replace(spec, boot=planned.boot))
     monkeypatch.setattr(
@@ -115,10 +116,12 @@ def test_figures_of_a_trial_that_was_lost_again_are_the_new_ones(
     trials.ends = {last: GuestLostError("gone")}
     execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS)
     summarised: list[str] = []
-    summarise = execute.summarise_trial
-    monkeypatch.setattr(
-        execute, "summarise_trial", lambda run, one: summarised.append(one.id) or summarise(run, one)
-    )
+
+    def noted(run: Run, one: TrialFolder) -> TrialSummary:
+        summarised.append(one.id)
+        return summarise_trial(run, one)
+
+    monkeypatch.setattr(execute, "summarise_trial", noted)
     resume_run(tmp_path / "run", places(tmp_path), PROGRESS)
     assert set(summarised) == {last}
 

@@ -197,7 +197,7 @@ def test_a_worker_whose_run_is_gone_already_starts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    monkeypatch.setattr(worker.Job, "of", lambda *_: None)
+    monkeypatch.setattr("orchestrator.run.worker.Job.of", lambda *_: None)
     monkeypatch.setattr(worker, "runtime_folder", lambda _: begun.append("runtime folder"))
     planned = steps_plan("  - wait: {time: 1s}\n")
     (tmp_path / "plan.json").write_text(planned.to_json())

@@ -139,7 +139,7 @@ class Stage:
         return run_trial(self.plan(*steps, **changes), Lab(*lab), writer)
 
     @property
-    def events(self) -> list[Any]:
+    def events(self) -> tuple[Any, ...]:
         return read_events(self.folder / "arm-01")
 
     def event(self, name: str) -> Mapping[str, Any]:
