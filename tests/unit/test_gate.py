@@ -492,6 +492,7 @@ def night(rng: np.random.Generator, trials: int, name: str = "tonight", worse: f
     return RunFigures(name, "nightly", 1, "c0ffee", tuple(figures))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [5, 8])
 def test_few_nights_fail_by_chance_and_most_large_regressions_are_found(
     trials: int, monkeypatch: pytest.MonkeyPatch
