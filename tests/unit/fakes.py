@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.actions.context import Outcome
 from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
@@ -166,7 +166,7 @@ class Ended:
 
 
 @dataclass
-class FakeTrial(TrialContext):
+class FakeTrial:
     """A running trial that notes what its actions ask of it."""
 
     domain: FakeDomain = field(default_factory=FakeDomain)
