@@ -143,6 +143,11 @@ def walk(read: ReadFrames, layout: Layout) -> Mappings:
         row = np.minimum(np.searchsorted(found, wanted), max(len(found) - 1, 0))
         there = (found[row] == wanted)[which] if len(found) else np.zeros(len(frame), dtype=np.bool_)
         table = np.flatnonzero(there)
+        if level > 1:
+            # Counted by the tables that there are, before each is looked at as often as it is pointed at.
+            below = ((contents & np.uint64(PRESENT | PSE)) == PRESENT).sum(axis=1)
+            if below[row[which[table]]].sum() > _MOST_TABLES:
+                raise NotFoundError("the kernel's page tables make no sense: there are too many")
         entries = contents[row[which[table]]]
         source, slot = np.nonzero(entries & np.uint64(PRESENT))
         value = entries[source, slot]
@@ -153,8 +158,6 @@ def walk(read: ReadFrames, layout: Layout) -> Mappings:
         pages = np.full(int(leaf.sum()), span, dtype=np.int64)
         leaves.append((at[leaf], target[leaf] // span * span, pages))  # bit 12 of a huge entry is PAT
         frame, vpn = target[~leaf], at[~leaf]
-        if len(frame) > _MOST_TABLES:
-            raise NotFoundError("the kernel's page tables make no sense: there are too many")
     assert root is not None  # noqa: S101  # there is at least one level
     parts = zip(*leaves, strict=True)
     return Mappings(np.unique(np.concatenate(tables)), root, *(np.concatenate(part) for part in parts))

@@ -57,6 +57,7 @@ def test_build_and_classify(benchmark: BenchmarkFixture, size: str) -> None:
     benchmark.extra_info.update({"entries": entries, "peak_bytes": peak})
     if size == "600GiB":
         assert entries == 157_286_400
+        assert benchmark.stats
         assert benchmark.stats.stats.max < 3
         assert peak < 2 * GIB
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -70,15 +71,12 @@ def test_replay_beside_libcachesim(
         order = 1 if len(theirs["lru", DEFAULT_TABLE]) % 2 else -1
         for rival in [*OTHERS][::order]:
             for policy in [name for name in held_against if held_against[name] == rival][::order]:
-                seconds, counted = cpu_seconds(lambda policy=policy: replays(policy))
+                seconds, counted = cpu_seconds(partial(replays, policy))
                 ours[policy].append(seconds / _OURS_A_ROUND)
                 misses[policy].add(counted)
             for table in (DEFAULT_TABLE, *TUNED_TABLES)[::order]:
-                seconds, counted = cpu_seconds(
-                    lambda rival=rival, table=table: their_misses(
-                        rival, requests, TOUCHES, budget, hashpower=table
-                    )
-                )
+                one = partial(their_misses, rival, requests, TOUCHES, budget, hashpower=table)
+                seconds, counted = cpu_seconds(one)
                 theirs[rival, table].append(seconds)
                 misses[rival].add(counted)
 
@@ -117,6 +115,7 @@ def test_memory_alone(benchmark: BenchmarkFixture, shared: Trace) -> None:
     last, place = np.zeros(trace.tables, dtype=np.int32), np.zeros(trace.tables, dtype=np.uint8)
     _bare(trace.table, trace.kind, last, place)
     benchmark.pedantic(_bare, args=(trace.table, trace.kind, last, place), rounds=5)
+    assert benchmark.stats
     benchmark.extra_info["events_per_second"] = TOUCHES / benchmark.stats.stats.median
 
 
@@ -147,6 +146,7 @@ def test_lru_alone(benchmark: BenchmarkFixture, pattern: str, budget: int) -> No
     misses = _lru_alone(trace.table, last, budget)
     assert misses == replay(trace, "lru", budget * PAGE_BYTES).misses
     benchmark.pedantic(_lru_alone, args=(trace.table, last, budget), rounds=5)
+    assert benchmark.stats
     benchmark.extra_info["events_per_second"] = TOUCHES / benchmark.stats.stats.median
 
 
@@ -167,4 +167,5 @@ def test_latency(benchmark: BenchmarkFixture, table_bytes: int) -> None:
     following[order] = np.roll(order, -1)
     _chase(following, 10)
     benchmark.pedantic(_chase, args=(following, TOUCHES), rounds=5)
+    assert benchmark.stats
     benchmark.extra_info["nanoseconds"] = benchmark.stats.stats.median / TOUCHES * 1e9

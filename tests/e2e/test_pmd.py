@@ -70,7 +70,8 @@ def region(found: Any) -> Any:  # JSON
 
 def freed(found: Any, policy: str) -> int:
     """Blocks that would come free, tables to be moved taken as moved."""
-    return next(row["blocks_freed_if_moved"] for row in found["counterfactuals"] if row["policy"] == policy)
+    (row,) = (row for row in found["counterfactuals"] if row["policy"] == policy)
+    return int(row["blocks_freed_if_moved"])
 
 
 def near(one: float, other: float) -> bool:

@@ -85,9 +85,10 @@ def test_headline_metrics_are_readings(quickstart: Quickstart, arm: str) -> None
 
 def test_the_empty_tables_are_found_and_policy_empty_says_so(quickstart: Quickstart) -> None:
     assert int(quickstart.rows[OLD]["guest_page_tables_empty"]) >= 25_000
-    policies = pd.read_csv(quickstart.directory / "policies.csv").set_index(["trial", "snapshot", "policy"])
-    assert policies.loc[(f"{OLD}-01", "loaded", "empty"), "tables_freed"] >= 25_000
-    assert policies.loc[(f"{NEW}-01", "loaded", "empty"), "tables_freed"] < 1_000
+    policies = pd.read_csv(quickstart.directory / "policies.csv")
+    freed = policies.set_index(["trial", "snapshot", "policy"])["tables_freed"].to_dict()
+    assert freed[f"{OLD}-01", "loaded", "empty"] >= 25_000
+    assert freed[f"{NEW}-01", "loaded", "empty"] < 1_000
     assert set(policies["origin"]) <= {"modelled", "predicted"}
 
 

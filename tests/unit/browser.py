@@ -90,7 +90,7 @@ class Browser:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=wire,  # noqa: PLW1509  # no threads here; there is no other way to a descriptor's number
+            preexec_fn=wire,  # noqa: PLW1509  # takes no lock; there is no other way to a descriptor's number
             start_new_session=True,  # the program is a script that starts the browser: end both
             close_fds=False,  # 3 and 4 are made in the child; all others close by themselves
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Components:
     within: float
 
 
-def components(by_boot: Sequence[Sequence[float]]) -> Components:
+def components(by_boot: Sequence[Sequence[float]] | NDArray[np.float64]) -> Components:
     """Of the trials of each boot. Raises ValueError without two boots, or where each has but one trial."""
     groups = [np.asarray(values, dtype=np.float64) for values in by_boot if len(values)]
     trials = sum(map(len, groups))

@@ -17,6 +17,20 @@ from orchestrator.host.ssh import SshTarget
 REAL_CACHE = RealCache(real_caches(os.environ))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under pytest-xdist (`--dist loadgroup`), a module stays in one process, with its fixtures.
+
+    Modules that compile the model's kernels stay in one together, and begin, since that takes longest.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    items.sort(key=lambda item: item.get_closest_marker("kernels") is None)
+    for item in items:
+        group = "kernels" if item.get_closest_marker("kernels") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache that begins empty, for all tests that do not choose one."""

@@ -13,7 +13,7 @@ from orchestrator.actions.context import Outcome
 from orchestrator.actions.curve import Point
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
-from orchestrator.guest.shell import Result
+from orchestrator.guest.shell import GuestShell, Result
 from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, VirtioMemState
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
@@ -78,7 +78,7 @@ class FakeDomain(Domain):
     pid: int = 0
     shell: HostShell = field(default_factory=HostShell)
     addresses: Callable[[int], int] = lambda address: address
-    pci: tuple[list[tuple[int, int]], int] = ((), 1)
+    pci: tuple[list[tuple[int, int]], int] = field(default_factory=lambda: ([], 1))
     calls: list[tuple[object, ...]] = field(default_factory=list)
     asked: bool = False
     plugged: tuple[Dimm, ...] = ()
@@ -263,7 +263,7 @@ class FakeChannel:
 Answer = str | bytes | int | BaseException
 
 
-class FakeShell:
+class FakeShell(GuestShell):
     """A shell that answers by the beginning of a command line; the last answer of a list stays."""
 
     port = 2222

@@ -176,7 +176,7 @@ def sizes(snapshot: str, over: str = "") -> dict[int, int]:
     counts = found[found["snapshot"] == snapshot].set_index("size")["user_leaves"]
     if over:
         counts -= found[found["snapshot"] == over].set_index("size")["user_leaves"]
-    return {int(size): int(count) for size, count in counts.items()}
+    return {int(size): int(count) for size, count in zip(counts.index, counts, strict=True)}
 
 
 def sizes_kernel() -> str:

@@ -79,7 +79,7 @@ def _apart() -> list[float]:
 def _rate(policy: str, case: str, which: str) -> float:
     """Requests a second of the last run, of ours or of libcachesim's."""
     (one,) = (one for one in runs()[-1] if (one.policy, one.case) == (policy, case))
-    return one.requests / median(getattr(one, which))
+    return float(one.requests / median(getattr(one, which)))
 
 
 def speed() -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +108,26 @@ def write_run(
         one = replace(
             arm, kept_blocks=arm.kept_blocks + more, kept_tables_only=arm.kept_tables_only + more // 2
         )
-        with writer.trial(f"{arm.name}-{repeat:02d}") as trial:
-            write_trial(trial, one, repeat, snapshots=snapshots)
+        trial_id = f"{arm.name}-{repeat:02d}"
+        written = _trial_written(trial_id, one, repeat, snapshots=snapshots)
+        shutil.copytree(written, writer.trial_directory(trial_id))
     if finish:
         writer.finish(finish, 0 if finish == "completed" else 3)
     return writer.directory
+
+
+@cache
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
+
+
+@cache
+def _trial_written(trial_id: str, arm: FakeArm, repeat: int, *, snapshots: bool) -> Path:
+    """The folder of a trial, written once in a process: dozens of runs have the same one."""
+    writer = RunWriter.create(Path(_kept().name), f"run-{_trial_written.cache_info().misses}", "{}", {})
+    with writer.trial(trial_id) as trial:
+        write_trial(trial, arm, repeat, snapshots=snapshots)
+    return writer.trial_directory(trial_id)
 
 
 def write_trial(trial: TrialWriter, arm: FakeArm, repeat: int = 1, *, snapshots: bool = True) -> None:

@@ -483,7 +483,12 @@ def test_a_nested_host_has_four_times_as_long(ours: bool, seconds: float) -> Non
 
 def test_a_kept_verdict_needs_no_copy_of_the_kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[str] = []
-    monkeypatch.setattr(HostShell, "place", lambda shell, path, key: placed.append(key) or path)
+
+    def place(_: HostShell, path: Path, key: str) -> Path:
+        placed.append(key)
+        return path
+
+    monkeypatch.setattr(HostShell, "place", place)
     qemu(machine, _WORKS)
     there = elsewhere(machine, "one")
     for _ in range(2):

@@ -13,6 +13,8 @@ from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.patterns import PATTERNS
 from orchestrator.model.policies import POLICIES, OverSnapshot, OverTrace, OverTree
 
+pytestmark = pytest.mark.kernels
+
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "tables"
 
 
@@ -73,6 +75,7 @@ def trace_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_replay_and_compare_say_the_same(trace_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = call(capsys, "compare", trace_file, "--budget", "32KiB", "--action", "swap", "--json")
     rows = {row["policy"]: row for row in json.loads(text)["modelled"]}
@@ -109,6 +112,7 @@ def test_compare_has_every_action_with_its_interval(
     assert max(map(len, text.splitlines()[3:])) <= 80
 
 
+@pytest.mark.slow
 def test_compare_of_a_run_has_blocks_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = synthetic_run.write_run(tmp_path / "results")
     argv = ("compare", run.name, "--results", str(run.parent), "--budget", "1MiB", "--action", "drop")

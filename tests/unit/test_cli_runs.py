@@ -35,7 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs_module.out, "width", 80)
+    monkeypatch.setattr("orchestrator.cli.runs.out.width", 80)
     monkeypatch.setenv("COLUMNS", "80")
 
 

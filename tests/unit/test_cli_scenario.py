@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
-import jsonschema  # type: ignore[import-untyped]  # comes with altair, ships no types
+import jsonschema
 import psutil
 import pytest
 from pydantic import Field

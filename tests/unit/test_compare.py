@@ -232,7 +232,7 @@ def typed(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, 
 def test_compare_of_one_run_fits_72_columns(
     results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare_module.out, "width", 72)
+    monkeypatch.setattr("orchestrator.cli.compare.out.width", 72)
     monkeypatch.setenv("COLUMNS", "72")
     code, out, _ = typed(capsys, "compare", "20260101", "--results", results)
     assert code == 0
@@ -308,12 +308,21 @@ def test_a_trial_whose_memory_still_moved_is_left_out(tmp_path: Path) -> None:
     assert [one.trial for one in figures.arms[0].trials] == ["6.12-02"]
 
 
+@pytest.fixture(scope="module")
+def summarised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its tables; copy it."""
+    directory = write_run(tmp_path_factory.mktemp("summarised"))
+    summary.refresh(directory)
+    return directory
+
+
 @pytest.mark.parametrize("name", ["summary.csv", "policies.csv", "snapshots.csv", "blame.csv"])
 @pytest.mark.parametrize("column", range(6))
-def test_tables_that_lack_a_column_are_made_again(tmp_path: Path, name: str, column: int) -> None:
+def test_tables_that_lack_a_column_are_made_again(
+    summarised: Path, tmp_path: Path, name: str, column: int
+) -> None:
     """As an older version may have written them."""
-    run = open_run(write_run(tmp_path))
-    summary.refresh(run.directory)
+    run = open_run(shutil.copytree(summarised, tmp_path / summarised.name))
     table = pd.read_csv(run.directory / name, dtype=str, keep_default_na=False)
     table.drop(columns=table.columns[column]).to_csv(run.directory / name, index=False)
     loaded = summary.load(run)

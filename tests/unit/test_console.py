@@ -116,7 +116,7 @@ def test_why_a_guest_is_dead(tmp_path: Path) -> None:
 
 
 def test_waiting_for_a_shell_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boot.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(GuestPanicError):
         boot.answering(guest(tmp_path, PANIC), 60)
     with pytest.raises(GuestLostError):

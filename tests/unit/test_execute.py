@@ -20,6 +20,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.run import execute, programs
 from orchestrator.run.machinery import RealMachinery
 from orchestrator.scenario import load_scenario
+from orchestrator.workloads import load_workload
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +42,7 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
 ) -> None:
     looked: list[tuple[str, object]] = []
     compiled: list[str] = []
-    load = programs.load_workload
+    load = load_workload
 
     def loaded(folder: Path, settings: Mapping[str, object] | None = None) -> object:
         looked.append((folder.name, settings))

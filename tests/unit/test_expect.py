@@ -113,7 +113,7 @@ NOT_MET = [
 ]
 
 
-ENDS = [
+ENDS: list[dict[str, object]] = [
     {"metric": "outcome", "arm": "6.12", "one_of": ["completed"]},
     {"metric": "unplug_outcome", "arm": "6.12", "one_of": ["done", "partial"]},
 ]

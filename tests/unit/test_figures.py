@@ -94,6 +94,7 @@ def test_a_measurement_has_its_conditions(group: str) -> None:
     assert all(str(value) for value in found["conditions"].values())
 
 
+@pytest.mark.slow
 def test_each_measurement_is_printed_with_its_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
     printed: set[str] = set()
 

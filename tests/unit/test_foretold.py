@@ -122,6 +122,7 @@ def test_the_page_says_which_figure_is_measured(tmp_path: Path) -> None:
         ("freed measured", row.freed_bytes),
     ):
         assert told[head] == f"{value / MIB:.4g} MiB {value / PAGE_BYTES:,.0f} tables"
+    assert row.apart is not None
     assert told["foretold too much"].startswith(f"{100 * row.apart:+.2f}")
 
 

@@ -337,7 +337,7 @@ def test_the_lab_is_the_one_whose_process_lives(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(BadInputError, match="no lab is up") as missing:
         host_kind("lab").address(tmp_path)
     assert missing.value.hint == "orchestrator lab up"
-    facts = {
+    facts: dict[str, object] = {
         "pid": os.getpid(),
         "started_ticks": started_ticks(os.getpid()),
         "boot_id": boot_id(),

@@ -148,6 +148,7 @@ def test_a_build_that_fails_leaves_nothing_and_one_that_ends_is_kept(
     assert len(builds) == 3
     (listed,) = list_images(cache)
     assert (listed["name"], listed["key"]) == ("debian-13", image_key(definition(), keys))
+    assert isinstance(listed["bytes"], int)
     assert listed["bytes"] >= 8192
 
 
@@ -184,7 +185,7 @@ def test_mmdebstrap_ends_with_us_and_has_the_lock_until_then(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("NOTES", str(tmp_path))
     cache, began = tmp_path / "cache", tmp_path / "began"
-    argv = [sys.executable, "-c", _BUILD, tmp_path, json.dumps(DEFINITION)]
+    argv = [sys.executable, "-c", _BUILD, str(tmp_path), json.dumps(DEFINITION)]
     # In a group of its own, which gets the signal as it would from a terminal.
     with subprocess.Popen(argv, process_group=0, stderr=subprocess.DEVNULL) as orchestrator:
         assert wait_for(lambda: began.exists() or None, Deadline(10), every=0.02)

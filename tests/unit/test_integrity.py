@@ -147,7 +147,7 @@ def result(**changes: object) -> str:
 
 def stopped(answer: Answer) -> Ending:
     shell = FakeShell({"pkill": "", "pgrep": 1, f"cat {RESULT}": answer})
-    ending = load_workload(WORKLOAD).stop(shell, deadline=Deadline(60))  # type: ignore[arg-type]  # a fake
+    ending = load_workload(WORKLOAD).stop(shell, deadline=Deadline(60))
     assert [argv[0] for argv in shell.commands] == ["pkill", "pgrep", "cat"], "read once it has ended"
     return ending
 
@@ -160,7 +160,7 @@ def test_what_one_before_left_is_not_taken_for_what_this_one_finds() -> None:
     started = {"pid": 7, "held_bytes": 1, "threads": 8, "checked_bytes": 4096}
     shell = FakeShell({"rm": "", "env": json.dumps(started)})
     driver = load_workload(WORKLOAD, {"amount": "16MiB", "options": {"threads": 2, "inject": "flip"}})
-    measured = driver.start(shell, seed=2**31 + 9, deadline=Deadline(60))  # type: ignore[arg-type]  # a fake
+    measured = driver.start(shell, seed=2**31 + 9, deadline=Deadline(60))
     assert measured == {name: value for name, value in started.items() if name != "pid"}
     removed, call = shell.commands
     assert removed == ["rm", "-f", RESULT]

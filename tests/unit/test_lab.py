@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.cli import lab
 from orchestrator.errors import BadInputError, InfrastructureError
-from orchestrator.host import labs, runtime
+from orchestrator.host import labs
 from orchestrator.processes import boot_id
 
 GONE = labs.RunningLab(
@@ -33,7 +33,7 @@ def test_two_that_are_started_at_once_do_not_both_come_up(
     keeper = tmp_path / "keeper"
     keeper.write_text("#!/bin/sh\necho first\nexec sleep 20\n")
     keeper.chmod(0o755)
-    monkeypatch.setattr(lab.sys, "executable", str(keeper))
+    monkeypatch.setattr("sys.executable", str(keeper))
     monkeypatch.setattr(lab, "UP_SECONDS", 2.0)
     monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path / "nothing"))
     log, errors = tmp_path / "lab.log", []
@@ -65,6 +65,6 @@ def test_a_folder_of_somebody_else_has_no_lab(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path))
     assert labs.find_lab() is None
     (tmp_path / f"orchestrator-{os.geteuid() + 1}").mkdir()
-    monkeypatch.setattr(runtime.os, "getuid", lambda: os.geteuid() + 1)
+    monkeypatch.setattr("os.getuid", lambda: os.geteuid() + 1)
     with pytest.raises(InfrastructureError, match="somebody else"):
         labs.find_lab()

@@ -108,7 +108,7 @@ def run(*, name: str = "r1", **meta: Any) -> RunFigures:
     return replace(found, arms=planned_figures("", plan).arms)
 
 
-META = {
+META: dict[str, Any] = {
     "host": {"cpu": "AMD EPYC", "kernel": "6.18.44", "thp": "madvise"},
     "hypervisor": {"libvirt": "11.3.0", "qemu": "10.0.2"},
     "image": {"key": "fb63c5a1c752dbc4"},
@@ -145,10 +145,12 @@ def test_what_a_run_ran_on_must_be_alike_or_named(
 
 
 def test_a_host_whose_huge_pages_the_arms_set_is_alike_whatever_it_had() -> None:
+    never: dict[str, Any]
+    always: dict[str, Any]
     never, always = ({**META, "host": {**META["host"], "thp": word}} for word in ("never", "always"))
     with pytest.raises(BadInputError, match="host_thp"):
         compare_runs(run(**never), run(name="r2", **always))
-    set_to = {"host_setup": {"thp": "never"}}
+    set_to: dict[str, Any] = {"host_setup": {"thp": "never"}}
     assert compare_runs(run(**never, **set_to), run(name="r2", **always, **set_to)).forced == ()
     with pytest.raises(BadInputError, match=r'host of a: setup\.thp "never" against "host"'):
         compare_runs(run(**never, **set_to), run(name="r2", **never))

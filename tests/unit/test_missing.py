@@ -112,7 +112,8 @@ def zeros(name: str, text: str) -> list[str]:
         return [line for line in text.splitlines() if line[0] != "#" and float(line.split()[-1]) == 0]
     if name.endswith(".xml"):
         cases = etree.fromstring(text.encode()).iter("testcase")
-        return [f"{key}={word}" for case in cases for key, word in case.items() if ZERO.search(word)]
+        said = [(str(key), str(word)) for case in cases for key, word in case.items()]
+        return [f"{key}={word}" for key, word in said if ZERO.search(word)]
     words, charts = of_page(text) if name.endswith(".html") else (text, [])
     found = [line.strip() for line in words.splitlines() if ZERO.search(line)]
     return found + [f"a chart: {number}" for number in charted(charts) if number == 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from orchestrator.model.policies import OverSnapshot
 from orchestrator.model.tables import TableState, needed_tables
 from orchestrator.units import GIB, KIB, MIB, PAGE_BYTES
 
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "dense": {"size": "64MiB"},
     "sparse": {"span": "1GiB", "let_go": 0.5},
     "jemalloc": {"span": "1GiB", "touches": 1000},

@@ -68,7 +68,12 @@ def test_a_guest_in_a_host_of_ours_may_take_its_time_to_boot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: bool | None, seconds: float
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(boot, "answering", lambda guest, seconds: waited.append(seconds) or guest)
+
+    def answering(guest: object, seconds: float) -> object:
+        waited.append(seconds)
+        return guest
+
+    monkeypatch.setattr(boot, "answering", answering)
     monkeypatch.setattr(boot, "domain_xml", lambda *_, **__: "")
     monkeypatch.setattr(boot, "noted", lambda *_: nullcontext())
     monkeypatch.setattr(boot, "guest_shell", lambda *_: None)

@@ -41,6 +41,8 @@ from orchestrator.scenario.model import ScenarioText
 from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
 from orchestrator.units import GIB
 
+pytestmark = [pytest.mark.kernels, pytest.mark.slow]
+
 SHIPPED = Path(__file__).parents[2] / "scenarios" / "overcommit"
 
 
@@ -162,8 +164,8 @@ def test_what_a_policy_may_take_decides_who_is_killed() -> None:
 def tables_of(events: Sequence[Sequence[tuple[int, Event]]], number: int) -> Population:
     """One guest with `number` tables of one byte each; `events` by tick, those that let go first."""
     flat = [event for tick in events for event in tick]
-    ends = np.cumsum([0, *(len(tick) for tick in events)])
-    gone = [sum(kind is Event.LET_GO for _, kind in tick) for tick in events]
+    ends = np.cumsum([0, *(len(tick) for tick in events)], dtype=np.int64)
+    gone = np.array([sum(kind is Event.LET_GO for _, kind in tick) for tick in events], dtype=np.int64)
     ids = np.array([table for table, _ in flat], dtype=np.uint32)
     kinds = np.array([kind for _, kind in flat], dtype=np.uint8)
     trace = Trace("made up", number, ids, kinds)

@@ -80,8 +80,8 @@ def run(program: Path, *words: object) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_there_is_nothing_to_warn_of(source: Path, tmp_path: Path) -> None:
-    argv = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-c", "-o", tmp_path / "x.o", source]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    argv = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-c", "-o", "x.o", str(source)]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -171,7 +171,8 @@ def ticks_of(program: Path, files: list[str], processes: list[str], count: int) 
     argv = [str(program), *sampler_argv(0.01, files, processes)[1:]]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as probe:
         assert probe.stdout is not None
-        stream = read_ticks(lambda size: os.read(probe.stdout.fileno(), size))
+        printed = probe.stdout.fileno()
+        stream = read_ticks(lambda size: os.read(printed, size))
         ticks = [next(stream) for _ in range(count)]
         probe.stdout.close()
         assert probe.wait(5) in {0, -signal.SIGPIPE}, "it ends when nobody reads it any more"
@@ -197,7 +198,7 @@ def test_samples_are_the_files_as_they_are(programs: dict[str, Path]) -> None:
 @pytest.mark.skipif(not os.access("/proc/kpageflags", os.R_OK), reason="only root may read /proc/kpageflags")
 def test_page_flags_are_runs_that_cover_all_frames(programs: dict[str, Path]) -> None:
     """`guest-probe snapshot` against this machine's own memory, read plainly."""
-    argv = [programs["guest-probe"], "snapshot", "/proc/sys/kernel/osrelease", "/absent"]
+    argv = [str(programs["guest-probe"]), "snapshot", "/proc/sys/kernel/osrelease", "/absent"]
     done = subprocess.run(argv, input=b"all\nflags\n", capture_output=True, timeout=60, check=True)
     written = io.BytesIO(done.stdout)
     stream = Stream(written.read)

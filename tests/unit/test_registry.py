@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from orchestrator.workloads import DRIVERS
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An importable package `zoo` whose registry is `zoo.ANIMALS`."""
     folder = tmp_path / "zoo"
     folder.mkdir()
@@ -30,9 +32,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def animals() -> Registry[object]:
-    from zoo import ANIMALS
-
-    return ANIMALS
+    found: Registry[object] = importlib.import_module("zoo").ANIMALS
+    return found
 
 
 def test_every_file_of_the_package_is_found(package: Path) -> None:

@@ -19,7 +19,8 @@ from orchestrator.errors import (
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.run.side_by_side import Ended, Task
-from orchestrator.store import open_run
+from orchestrator.store import Run, TrialFolder, open_run
+from orchestrator.summary import TrialSummary, summarise_trial
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,10 +102,12 @@ def test_figures_of_a_trial_that_was_lost_again_are_the_new_ones(
     trials.ends = {last: GuestLostError("gone")}
     execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, machinery=trials)
     summarised: list[str] = []
-    summarise = execute.summarise_trial
-    monkeypatch.setattr(
-        execute, "summarise_trial", lambda run, one: summarised.append(one.id) or summarise(run, one)
-    )
+
+    def noted(run: Run, one: TrialFolder) -> TrialSummary:
+        summarised.append(one.id)
+        return summarise_trial(run, one)
+
+    monkeypatch.setattr(execute, "summarise_trial", noted)
     resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
     assert set(summarised) == {last}
 

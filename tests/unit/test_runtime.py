@@ -69,6 +69,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
         def start(*argv: object) -> subprocess.Popen[str]:
             child = subprocess.Popen([str(word) for word in argv], stdout=subprocess.PIPE, text=True)
+            assert child.stdout
             stack.callback(child.stdout.close)
             stack.callback(child.wait)
             stack.callback(child.kill)
@@ -88,6 +89,7 @@ def killed_owner(
     base: Path, spawn: Callable[..., subprocess.Popen[str]], *programs: Path
 ) -> tuple[Path, list[int]]:
     owner = spawn(sys.executable, "-c", _OWNER, base, *programs)
+    assert owner.stdout
     folder, *pids = owner.stdout.readline().split()
     assert leftovers() == [], "its owner is alive"
     owner.kill()
@@ -167,6 +169,7 @@ def test_what_ignores_sigterm_is_killed(
     child = spawn(
         program("passt"), "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done", f"{base}/a/x"
     )
+    assert child.stdout
     assert child.stdout.readline() == "ready\n"
     end(processes_of(base / "a"))
     assert wait_for(lambda: gone(child.pid) or None, Deadline(5), every=0.01)
@@ -184,6 +187,7 @@ def test_a_passt_that_comes_again_while_qemu_runs_does_not_stay(
         n=0; while [ $n -lt 20 ]; do n=$((n+1)); {passt} -c '{loop}' {folder}/v/socket; done
     """
     qemu = spawn(program("qemu-system-x"), "-c", starts_passt_again, f"{folder}/v/monitor")
+    assert qemu.stdout
     assert qemu.stdout.readline() == "ready\n"
     assert wait_for(lambda: len(list(processes_of(folder))) == 2 or None, Deadline(5), every=0.01)
     remove(folder)
@@ -312,7 +316,7 @@ def test_one_that_stays_does_not_keep_the_others(
         if not path.is_relative_to(stays):
             rmtree(path, ignore_errors=ignore_errors)
 
-    monkeypatch.setattr(runtime.shutil, "rmtree", refuse)
+    monkeypatch.setattr("shutil.rmtree", refuse)
     code, text, err = typed(capsys, "clean")
     assert (code, text) == (3, f"removed {goes} of results/00000001\n")
     assert f"{stays} could not be removed" in err

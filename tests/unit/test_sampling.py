@@ -66,7 +66,7 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> None:
 def sampling(writer: TrialWriter, shell: FakeShell, every: float = 0.01) -> Sampling:
     began = time.monotonic_ns()
     view = HostView(FakeDomain(pid=os.getpid()), MACHINE, "tcg")
-    return Sampling(writer, lambda: time.monotonic_ns() - began, shell, view, every)  # type: ignore[arg-type]  # a fake
+    return Sampling(writer, lambda: time.monotonic_ns() - began, shell, view, every)
 
 
 def rows(writer: TrialWriter) -> pd.DataFrame:
@@ -111,7 +111,7 @@ def test_a_probe_that_fails_is_a_gap_and_the_others_go_on(writer: TrialWriter) -
     with sampling(writer, FakeShell()).running([]):
         until(lambda: count(writer, source="vanished") >= 2)
     table = rows(writer)
-    gaps = dict(table.loc[table["value"].isna(), ["source", "gap"]].itertuples(index=False))
+    gaps: dict[str, str] = dict(table.loc[table["value"].isna(), ["source", "gap"]].itertuples(index=False))
     assert gaps == {"failing": "libvirt refused", "vanished": "ProcessLookupError"}
     assert not (table["name"] == "half").any(), "half a sample would look like a whole one"
     assert (table["name"] == "one").sum() >= 2

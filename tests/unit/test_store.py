@@ -27,7 +27,6 @@ from orchestrator.store import (
     read_events,
     read_observations,
 )
-from orchestrator.store import writer as writer_module
 
 
 def observation(t_ns: int, value: float | None = 1.0, gap: str = "") -> Observation:
@@ -132,7 +131,7 @@ def test_readings_reach_the_file_without_flush_once_they_are_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(writer_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     trial = TrialWriter(tmp_path / "t-01", "t-01")
     trial.observe([observation(1)])
     assert len(read_observations(trial.directory)) == 0

@@ -148,7 +148,7 @@ class Stage(Guests):
         return run_trial(self.plan(*steps, **changes), Lab(*lab, guests=self), writer)
 
     @property
-    def events(self) -> list[Any]:
+    def events(self) -> tuple[Any, ...]:
         return read_events(self.folder / "arm-01")
 
     def event(self, name: str) -> Mapping[str, Any]:

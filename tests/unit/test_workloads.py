@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ from hypothesis import strategies as st
 
 from orchestrator import deadline as deadline_module
 from orchestrator.deadline import Deadline
-from orchestrator.errors import BadInputError, CommandTimeoutError, FileProblemsError, GuestError
-from orchestrator.guest.shell import CommandError
+from orchestrator.errors import (
+    BadInputError,
+    CommandError,
+    CommandTimeoutError,
+    FileProblemsError,
+    GuestError,
+)
 from orchestrator.workloads import WorkloadDriver, load_workload
 from orchestrator.workloads.base import FRAME_CLASSES
 from orchestrator.workloads.malloc_conf import malloc_conf_text
@@ -41,7 +47,7 @@ MAPPED = {
 
 
 def start(name: str, shell: FakeShell, seed: int = 7, **settings: object) -> dict[str, float]:
-    return load_workload(ROOT / name, settings).start(shell, seed=seed, deadline=Deadline(60))  # type: ignore[arg-type]  # a fake
+    return load_workload(ROOT / name, settings).start(shell, seed=seed, deadline=Deadline(60))
 
 
 def redis_shell(**answers: Answer | list[Answer]) -> FakeShell:
@@ -117,7 +123,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class SlowShell(FakeShell):
     """Every command takes a second."""
 
-    def __init__(self, clock: Clock, **answers: Answer | list[Answer]) -> None:
+    def __init__(self, clock: Clock, answers: Mapping[str, Answer | list[Answer]]) -> None:
         super().__init__(answers)
         self.clock = clock
 
@@ -127,9 +133,9 @@ class SlowShell(FakeShell):
 
 
 def test_a_redis_that_never_answers_is_given_up(clock: Clock) -> None:
-    shell = SlowShell(clock, **{"redis-server": "", "redis-cli PING": 1})
+    shell = SlowShell(clock, {"redis-server": "", "redis-cli PING": 1})
     with pytest.raises(CommandTimeoutError, match="does not answer"):
-        load_workload(ROOT / "redis").start(shell, seed=1, deadline=Deadline(10))  # type: ignore[arg-type]  # a fake
+        load_workload(ROOT / "redis").start(shell, seed=1, deadline=Deadline(10))
     assert clock.seconds <= 1012
 
 
@@ -141,12 +147,12 @@ def test_a_redis_that_never_answers_is_given_up(clock: Clock) -> None:
     ],
 )
 def test_stopping_waits_until_it_is_gone(clock: Clock, name: str, end: str, look: str) -> None:
-    shell = SlowShell(clock, **{end: 1, look: ["412\n", "412\n", 1]})
-    load_workload(ROOT / name).stop(shell, deadline=Deadline(10))  # type: ignore[arg-type]  # a fake
+    shell = SlowShell(clock, {end: 1, look: ["412\n", "412\n", 1]})
+    load_workload(ROOT / name).stop(shell, deadline=Deadline(10))
     assert [" ".join(argv) for argv in shell.commands] == [end, look, look, look]
-    stubborn = SlowShell(clock, **{end: "", look: "412\n"})
+    stubborn = SlowShell(clock, {end: "", look: "412\n"})
     with pytest.raises(CommandTimeoutError, match="did not end"):
-        load_workload(ROOT / name).stop(stubborn, deadline=Deadline(10))  # type: ignore[arg-type]  # a fake
+        load_workload(ROOT / name).stop(stubborn, deadline=Deadline(10))
     assert len(stubborn.commands) <= 12
 
 

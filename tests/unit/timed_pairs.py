@@ -68,7 +68,7 @@ class Timed:
 def table_lines(found: Sequence[Timed]) -> list[str]:
     """One line for each policy, over all of its traces: million requests a second of CPU time, and ratios."""
     head = ("policy", "ours", "default", "tuned", "times", "least", "where")
-    rows = [head, ("", "M/s", "M/s", "M/s", "tuned", "(rounds)", "")]
+    rows: list[tuple[str, ...]] = [head, ("", "M/s", "M/s", "M/s", "tuned", "(rounds)", "")]
     for policy in sorted({one.policy for one in found}):
         mine = [one for one in found if one.policy == policy]
         requests = sum(one.requests for one in mine)
