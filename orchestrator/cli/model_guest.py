@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
 from orchestrator.cli.model_replay import pattern_of
+from orchestrator.cli.options import json_option
 from orchestrator.cli.output import err, out, print_json
+from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.units import PAGE_BYTES, format_size
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     "--pick", type=click.IntRange(min=0), metavar="TABLES", help="How many tables each policy may pick."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def guest_command(
     *, pattern: str, settings: tuple[str, ...], pick: int | None, seed: int, as_json: bool
 ) -> None:
@@ -49,13 +50,13 @@ def guest_command(
     levels = guest.level_counts().tolist()
     counted = ", ".join(f"{count:,} of level {level}" for level, count in enumerate(levels) if count)
     out.print(f"{escape(pattern)}: {format_size(guest.table_bytes)} of page tables: {counted}")
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("modelled", no_wrap=True)
     for title in ("freed", "moved"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in verdicts:
         table.add_row(one.policy, format_size(one.bytes_freed), format_size(one.tables_to_move * PAGE_BYTES))
-    out.print(table, soft_wrap=False)
+    print_table(table)
 
 
 def _as_json(pattern: str, guest: GuestTables, verdicts: list[Verdict]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ FORMATS: Final = {
     "list": 1,
     "model calibrate": 1,
     "model compare": 1,
+    "model guest": 1,
     "model overcommit": 2,  # 1 called its format `1`
     "model policies": 1,
     "model replay": 1,

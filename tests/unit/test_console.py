@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from orchestrator.errors import BootTimeoutError, GuestError, GuestLostError, GuestPanicError
 from orchestrator.guest import boot
 from orchestrator.guest.boot import Guest
-from orchestrator.guest.console import MAX_CONSOLE_BYTES, Console, printable
+from orchestrator.guest.console import MAX_CONSOLE_BYTES, Console
 from orchestrator.host.shell import HostLostError
+from orchestrator.printable import printable
 
 PANIC = "[    1.5] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n[    1.6] CPU: 0\r\n"
 

@@ -155,7 +155,7 @@ def test_the_connection_leaves_no_capabilities_where_there_were_none(
     class Opens(Local):
         @contextmanager
         def connect(self, runtime: Path, cache: Path) -> Iterator[Any]:
-            opened.append((self.address(runtime), runtime, cache))
+            opened.append((runtime, cache))
             versions = {"libvirt": "11.3.0", "qemu": "10.0.2"}
             yield SimpleNamespace(uri="qemu:///embed?root=/x/y", versions=versions)
 
@@ -165,7 +165,7 @@ def test_the_connection_leaves_no_capabilities_where_there_were_none(
     finding = hypervisor.driver(subject)
     assert finding.level is Level.OK
     assert "libvirt 11.3.0 at qemu:///embed runs QEMU 10.0.2" in finding.found
-    assert opened == [(None, made[0], subject.cache if kept else made[0])]
+    assert opened == [(made[0], subject.cache if kept else made[0])]
     assert subject.cache.exists() is kept
 
 

@@ -141,8 +141,8 @@ def test_the_replay_of_empty_frees_what_the_count_of_entries_does(touches: list[
         if table is not None and heap.freeze(table):
             heap.unlink(table)
             heap.free(table)
-    table = np.array([number for _, number in touches], dtype=np.uint32)
-    trace = Trace("by hand", 6, table, np.array([event for event, _ in touches], dtype=np.uint8))
+    tables = np.array([number for _, number in touches], dtype=np.uint32)
+    trace = Trace("by hand", 6, tables, np.array([event for event, _ in touches], dtype=np.uint8))
     counts = replay(trace, "empty", 6 * PAGE_BYTES)
     assert (counts.freed, counts.end_tables) == (len(heap.freed), len(heap.parent))
 

@@ -18,10 +18,9 @@ from fakes import DEVICE, FakeDomain
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.host import reader
-from orchestrator.host.domain import Dimm
+from orchestrator.host.domain import Dimm, QemuProcess
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import (
-    QemuProcess,
     Segment,
     page_state,
     physical_end,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,13 +62,14 @@ def test_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_names_of_files_and_registries() -> None:
-    for look, name in [
+    looks: list[tuple[Callable[[], object], str]] = [
         (lambda: load_definition(ROOT / "guests" / "debian-12.yaml"), "debian-13"),
         (lambda: load_workload(ROOT / "workloads" / "reddis"), "redis"),
         (lambda: OverTrace.named("lur"), "lru"),
         (lambda: pattern_named("redis_chrun", {}), "redis_churn"),
         (lambda: pattern_named("redis_churn", {"spna": "1GiB"}), "span"),
-    ]:
+    ]
+    for look, name in looks:
         with pytest.raises(BadInputError) as caught:
             look()
         assert caught.value.hint == f"did you mean {name!r}?"

@@ -142,10 +142,23 @@ class Stage(Guests):
             embedded=True, shell=self.host_shell, wait_for_ends=lambda: self.calls.append("wait")
         )
         programs = {source.stem: source for source in (ROOT / "guests" / "programs").iterdir()}
-        shared = (host, image, None, places, "tcg", None, self.folder / "runtime", self.watching, programs)
-        lab: Any = (*shared, SharedHost())
+        unused: Any = None  # keys and the definition: the stand-in for guests needs neither
+        runtime = self.folder / "runtime"
+        lab = Lab(
+            host,
+            image,
+            unused,
+            places,
+            "tcg",
+            unused,
+            runtime,
+            self.watching,
+            programs,
+            SharedHost(),
+            guests=self,
+        )
         writer = TrialWriter(self.folder / "arm-01", "arm-01")
-        return run_trial(self.plan(*steps, **changes), Lab(*lab, guests=self), writer)
+        return run_trial(self.plan(*steps, **changes), lab, writer)
 
     @property
     def events(self) -> tuple[Any, ...]:
