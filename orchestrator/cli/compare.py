@@ -74,7 +74,7 @@ def compare_command(
         else [compare_arms(first, base=base_arm, level=level, seed=seed, force=force)]
     )
     if as_json:
-        from orchestrator.report.differences import comparison_as_json
+        from orchestrator.analysis.differences import comparison_as_json
 
         print_json({"comparisons": [comparison_as_json(one) for one in found]})
         return
@@ -100,7 +100,7 @@ def print_run_comparison(directory: Path) -> None:
 
 def run_comparison_as_json(directory: Path) -> dict[str, Any] | None:
     """The same for `--json`; None where there is one arm."""
-    from orchestrator.report.differences import comparison_as_json
+    from orchestrator.analysis.differences import comparison_as_json
     from orchestrator.verdict import compare_arms
 
     figures = _figures_in(directory)
@@ -109,7 +109,7 @@ def run_comparison_as_json(directory: Path) -> dict[str, Any] | None:
 
 def print_comparison(comparison: Comparison, *, tables: bool = True) -> None:
     """Tables and sentences, for a terminal of 72 columns and more."""
-    from orchestrator.report.differences import (
+    from orchestrator.analysis.differences import (
         difference_groups,
         heading,
         left_out_sentences,
@@ -133,8 +133,8 @@ def print_comparison(comparison: Comparison, *, tables: bool = True) -> None:
 
 
 def _table(comparison: Comparison, pair: PairOfArms) -> Table:
-    from orchestrator.report.differences import difference_groups, marked
-    from orchestrator.report.text import clean
+    from orchestrator.analysis.differences import difference_groups, marked
+    from orchestrator.analysis.text import clean
 
     groups = difference_groups(comparison, pair)
     table = Table(box=None, pad_edge=False, header_style="bold")

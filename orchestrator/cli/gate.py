@@ -121,7 +121,7 @@ def gate_of(words: GateWords) -> Gate | None:
 
 def print_gate(directory: Path) -> None:
     """What the baseline says of a run, and what to type next; nothing where there is none."""
-    from orchestrator.report.gate import next_words, outcome_sentences, verdict_line
+    from orchestrator.analysis.gate import next_words, outcome_sentences, verdict_line
     from orchestrator.verdict import read_outcome
 
     outcome = read_outcome(directory)

@@ -176,7 +176,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _headline(run: Run) -> str:
     """What unplug gave back, from summary.csv alone: a list must not compute."""
-    from orchestrator.report.text import percent
+    from orchestrator.analysis.text import percent
     from orchestrator.summary import saved
 
     given: dict[str, tuple[float, float]] = {}

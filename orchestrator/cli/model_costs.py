@@ -61,8 +61,8 @@ def overcommit_command(*, file: Path, costs_file: Path | None, html: Path | None
 
 
 def _table(found: list[Answer]) -> Table:
+    from orchestrator.analysis.text import seconds
     from orchestrator.report.overcommit import counted, name_of, ranged
-    from orchestrator.report.text import seconds
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("policy, action", no_wrap=True)

@@ -168,9 +168,9 @@ def _typical_trial_seconds(results: Path, scenario_sha256: str) -> float | None:
 
 
 def _write_reports(directory: Path) -> dict[str, str]:
-    from orchestrator.report.junit import write_junit
+    from orchestrator.export.junit import write_junit
+    from orchestrator.export.prometheus import write_prometheus
     from orchestrator.report.page import build_report
-    from orchestrator.report.prometheus import write_prometheus
 
     return {
         "report": str(build_report(directory)),

@@ -16,7 +16,7 @@ from orchestrator.store.layout import Status
 from orchestrator.units import format_duration
 
 if TYPE_CHECKING:
-    from orchestrator.report.data import RunView
+    from orchestrator.analysis.arms import RunView
     from orchestrator.verdict import Judgement
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -74,9 +74,9 @@ def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
 def report_command(run_name: str, results: Path, *, as_json: bool) -> None:
     """Make report.html, junit.xml, metrics.prom and summary.csv of a run again from what is on disk."""
     from orchestrator import summary
-    from orchestrator.report.junit import write_junit
+    from orchestrator.export.junit import write_junit
+    from orchestrator.export.prometheus import write_prometheus
     from orchestrator.report.page import build_report
-    from orchestrator.report.prometheus import write_prometheus
     from orchestrator.store import find_run
 
     run = find_run(run_name, results)
@@ -95,10 +95,10 @@ def run_as_json(directory: Path) -> dict[str, Any]:
     """What `show --json` prints of the run folder `directory`."""
     from dataclasses import asdict
 
+    from orchestrator.analysis.answer import answer
+    from orchestrator.analysis.confusion import attributions, confusion, confusion_as_json
+    from orchestrator.analysis.foretold import foretold
     from orchestrator.cli.listing import list_row
-    from orchestrator.report.answer import answer
-    from orchestrator.report.confusion import attributions, confusion, confusion_as_json
-    from orchestrator.report.foretold import foretold
     from orchestrator.verdict import read_outcome
 
     view = _view(directory)
@@ -146,7 +146,7 @@ def run_as_json(directory: Path) -> dict[str, Any]:
 
 
 def _print_attribution(view: RunView) -> None:
-    from orchestrator.report.confusion import attribution_rows, attributions, confusion, confusion_sentence
+    from orchestrator.analysis.confusion import attribution_rows, attributions, confusion, confusion_sentence
 
     injected = confusion(view)
     for row in injected:
@@ -162,9 +162,9 @@ def _print_attribution(view: RunView) -> None:
 
 
 def _show_text(view: RunView) -> None:
+    from orchestrator.analysis.answer import answer
+    from orchestrator.analysis.foretold import foretold
     from orchestrator.cli.gate import print_gate
-    from orchestrator.report.answer import answer
-    from orchestrator.report.foretold import foretold
 
     run = view.run
     out.print(
@@ -204,7 +204,7 @@ def _show_text(view: RunView) -> None:
 
 
 def _print_findings(view: RunView) -> None:
-    from orchestrator.report.findings import finding_rows
+    from orchestrator.analysis.findings import finding_rows
 
     for row in finding_rows(view)[:_MOST_FINDINGS]:
         colour = "red" if row.bad else "yellow"
@@ -227,7 +227,7 @@ def print_judgements(directory: Path) -> None:
 
 def print_second_level(directory: Path) -> None:
     """Second-level tables at each moment of each arm, where there are any."""
-    from orchestrator.report.second_level import moment_rows
+    from orchestrator.analysis.second_level import moment_rows
 
     rows = moment_rows(_view(directory))
     if not rows:
@@ -252,7 +252,7 @@ def run_table(directory: Path) -> Table:
 
 
 def _comparison(view: RunView) -> Table:
-    from orchestrator.report.comparison import comparison
+    from orchestrator.analysis.arm_table import comparison
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
@@ -282,7 +282,7 @@ def _time(view: RunView) -> dict[str, float] | None:
 
 def _view(directory: Path) -> RunView:
     from orchestrator import summary
-    from orchestrator.report.data import view_run
+    from orchestrator.analysis.arms import view_run
     from orchestrator.store import open_run
 
     run = open_run(directory)
@@ -311,6 +311,6 @@ def coloured(status: Status) -> str:
 
 def clean_text(text: object, limit: int = 80) -> str:
     """For a terminal: on one line, and printable."""
-    from orchestrator.report.text import clean
+    from orchestrator.analysis.text import clean
 
     return clean(text, limit)

@@ -11,11 +11,11 @@ from typing import Final
 
 import numpy as np
 
+from orchestrator.analysis.text import clean, count, size
 from orchestrator.model.blocks import BlockMap, map_blocks
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import classify_frames
 from orchestrator.model.snapshot import Bool, Region, Snapshot
-from orchestrator.report.text import clean, count, size
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
 _SEPARATE_CELLS: Final = 6000  # above, neighbours of a kind are drawn as one

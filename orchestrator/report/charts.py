@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from orchestrator.report.data import ArmView, Point, StepView, TrialView
-from orchestrator.report.policies import Bar
-from orchestrator.report.text import clean, quantity
-from orchestrator.units import GIB, KIB, MIB, TIB
-
-if TYPE_CHECKING:
-    import pandas as pd
+from orchestrator.analysis.arms import ArmView, Point, StepView, TrialView, series
+from orchestrator.analysis.policies import Bar
+from orchestrator.analysis.scale import Axis, bytes_axis, time_axis
+from orchestrator.analysis.text import clean, quantity
 
 Spec = dict[str, Any]
 
 MAX_POINTS: Final = 240  # per line; more than one per two pixels shows nothing more
 ARM_COLOURS: Final = 8
 _LABEL_ROOM: Final = 1.6  # axis beyond the longest bar, in bars, for what is written at its end
-_LONG_SECONDS: Final = 1200
 _BAR_HEIGHT: Final = 18
 PANEL_HEIGHT: Final = 168
 _MARKER_GAP: Final = 0.045  # step numbers nearer than this share of the axis stand together
@@ -49,30 +45,11 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Axis:
-    """How large values are written: bytes over `factor`, called `unit`."""
-
-    unit: str
-    factor: float
-
-
-@dataclass(frozen=True)
 class _Line:
     label: str
     dashed: bool
     trial: str
     points: Sequence[Point]
-
-
-def bytes_axis(largest: float) -> Axis:
-    """The unit in which `largest` is a handy number."""
-    units = (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
-    return next((Axis(name, factor) for name, factor in units if largest >= factor), Axis("B", 1))
-
-
-def time_axis(longest: float) -> Axis:
-    """Seconds, or minutes when there are many."""
-    return Axis("min", 60) if longest > _LONG_SECONDS else Axis("s", 1)
 
 
 def time_panels(arms: Sequence[ArmView], readings: Sequence[Reading], what: str) -> list[Panel]:
@@ -153,13 +130,6 @@ def _lines(arm: ArmView, readings: Sequence[Reading]) -> Iterator[_Line]:
             points = series(trial.frame, reading.source, reading.name)
             if points:
                 yield _Line(reading.label, reading.dashed, trial.summary.trial, downsample(points))
-
-
-def series(frame: pd.DataFrame, source: str, name: str) -> list[Point]:
-    """(seconds, value) of one observation, in the order of time, without its gaps."""
-    rows = frame[(frame["source"] == source) & (frame["name"] == name)].dropna(subset=["value"])
-    rows = rows.sort_values("t_ns", kind="stable")
-    return [(t_ns / 1e9, float(value)) for t_ns, value in zip(rows["t_ns"], rows["value"], strict=True)]
 
 
 def _ends(steps: Sequence[StepView]) -> Iterator[float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from orchestrator.analysis.arm_table import ROWS
+from orchestrator.analysis.differences import signed
+from orchestrator.analysis.text import clean
 from orchestrator.report.charts import Spec, finished
-from orchestrator.report.comparison import ROWS
-from orchestrator.report.differences import signed
-from orchestrator.report.text import clean
 from orchestrator.stats import Difference, Verdict
 from orchestrator.summary import METRIC
 from orchestrator.verdict import PairOfArms

@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.analysis.text import clean, size
 from orchestrator.guest.cache import cache_dir
-from orchestrator.report.text import clean, size
 from orchestrator.store.atomic import replace_text
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"

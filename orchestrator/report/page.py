@@ -8,28 +8,29 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator import summary
-from orchestrator.errors import BadInputError
-from orchestrator.host.labs import NESTED
-from orchestrator.report import charts, effects, second_level, text, verdicts
-from orchestrator.report.answer import answer
-from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
-from orchestrator.report.comparison import comparison
-from orchestrator.report.confusion import (
+from orchestrator.analysis import second_level, text
+from orchestrator.analysis.answer import answer
+from orchestrator.analysis.arm_table import comparison
+from orchestrator.analysis.arms import ArmView, RunView, StepView, TrialView, flat, view_run
+from orchestrator.analysis.confusion import (
     attribution_rows,
     attributions,
     confusion,
     confusion_columns,
     confusion_rows,
 )
-from orchestrator.report.data import ArmView, RunView, StepView, TrialView, flat, view_run
-from orchestrator.report.findings import finding_rows, findings_left
-from orchestrator.report.foretold import foretold_rows
+from orchestrator.analysis.findings import finding_rows, findings_left
+from orchestrator.analysis.foretold import foretold_rows
+from orchestrator.analysis.gaps import missing
+from orchestrator.analysis.holders import holder_table
+from orchestrator.analysis.hugepages import COUNTERS, FREE_RANGES, huge_pages
+from orchestrator.analysis.policies import policies_explained, policy_bars, policy_rows
+from orchestrator.analysis.text import class_words, clean, clean_block
+from orchestrator.errors import BadInputError
+from orchestrator.host.labs import NESTED
+from orchestrator.report import charts, effects, verdicts
+from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
 from orchestrator.report.frame import fill
-from orchestrator.report.gaps import missing
-from orchestrator.report.holders import holder_table
-from orchestrator.report.hugepages import COUNTERS, FREE_RANGES, huge_pages
-from orchestrator.report.policies import policies_explained, policy_bars, policy_rows
-from orchestrator.report.text import class_words, clean, clean_block
 from orchestrator.report.tradeoff import tradeoff_alt, tradeoff_points, tradeoff_spec
 from orchestrator.report.verdicts import Verdicts
 from orchestrator.report.yields import taking_steps, yield_panels

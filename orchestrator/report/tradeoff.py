@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from orchestrator.report.charts import PANEL_HEIGHT, Spec, arm_colour, bytes_axis, finished, tick
-from orchestrator.report.data import ArmView
-from orchestrator.report.policies import MEMORY_FREED, TABLES_FREED, policy_bars
-from orchestrator.report.text import clean, size
+from orchestrator.analysis.arms import ArmView
+from orchestrator.analysis.policies import MEMORY_FREED, TABLES_FREED, policy_bars
+from orchestrator.analysis.scale import bytes_axis
+from orchestrator.analysis.text import clean, size
+from orchestrator.report.charts import PANEL_HEIGHT, Spec, arm_colour, finished, tick
 
 _HEIGHT: Final = PANEL_HEIGHT + 90
 _NEAR: Final = 0.06  # points nearer than this share of both axes share a label

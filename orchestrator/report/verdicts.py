@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from orchestrator.analysis import differences
+from orchestrator.analysis.arms import RunView
+from orchestrator.analysis.differences import DifferenceGroup, DifferenceRow
+from orchestrator.analysis.gate import change_in_words, verdict_line
+from orchestrator.analysis.text import clean, count
 from orchestrator.errors import BadInputError
-from orchestrator.report import differences
-from orchestrator.report.data import RunView
-from orchestrator.report.differences import DifferenceGroup, DifferenceRow
-from orchestrator.report.gate import change_in_words, verdict_line
-from orchestrator.report.text import clean, count
 from orchestrator.verdict import (
     Comparison,
     Judgement,

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from orchestrator.analysis.arms import ArmView, Point, StepView
+from orchestrator.analysis.scale import Axis, bytes_axis, time_axis
+from orchestrator.analysis.text import clean, percent, seconds, size
 from orchestrator.report.charts import (
     PANEL_HEIGHT,
-    Axis,
     Panel,
     Spec,
     arm_colour,
-    bytes_axis,
     downsample,
     finished,
     tick,
-    time_axis,
 )
-from orchestrator.report.data import ArmView, Point, StepView
-from orchestrator.report.text import clean, percent, seconds, size
 
 # Actions that take memory from a guest; what others move is not given back.
 TAKING: Final = frozenset({"unplug", "inflate", "unplug_dimm", "offline", "report_free"})

@@ -16,10 +16,10 @@ import pytest
 from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
+from orchestrator.analysis.differences import comparison_as_json, heading, verdict_sentences
 from orchestrator.cli import compare as compare_module
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
-from orchestrator.report.differences import comparison_as_json, heading, verdict_sentences
 from orchestrator.stats import Verdict
 from orchestrator.store import open_run
 from orchestrator.summary import CATALOGUE

@@ -14,8 +14,8 @@ from test_scenario import faults, good_but, load
 from orchestrator import headline, summary
 from orchestrator.actions.settle import POLL_SECONDS
 from orchestrator.errors import ExitCode
+from orchestrator.export.junit import write_junit
 from orchestrator.plan import Plan, make_plan
-from orchestrator.report.junit import write_junit
 from orchestrator.run.execute import judged as exit_code_of
 from orchestrator.store import open_run
 from orchestrator.verdict import Judgement, judge

@@ -11,8 +11,8 @@ from lxml import html
 from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
-from orchestrator.report.data import ArmView, RunView, TrialView, view_run
-from orchestrator.report.foretold import Foretold, foretold
+from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
+from orchestrator.analysis.foretold import Foretold, foretold
 from orchestrator.report.page import build_report
 from orchestrator.stats import FEWEST
 from orchestrator.store import open_run

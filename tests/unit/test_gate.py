@@ -14,11 +14,11 @@ from synthetic_run import write_run
 from test_execute import plan
 
 from orchestrator import summary
+from orchestrator.analysis.gate import next_words, outcome_sentences, verdict_line
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError, GuestLostError
+from orchestrator.export.junit import write_junit
 from orchestrator.plan import Plan
-from orchestrator.report.gate import next_words, outcome_sentences, verdict_line
-from orchestrator.report.junit import write_junit
 from orchestrator.report.page import build_report
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.stats import Interval, difference

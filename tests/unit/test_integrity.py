@@ -17,6 +17,7 @@ from fakes import Answer, FakeDomain, FakeShell
 from synthetic_run import META, plan_json, write_run
 
 from orchestrator import summary
+from orchestrator.analysis.findings import finding_rows, finding_sentences
 from orchestrator.cli import main
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import CommandError, ExitCode, GuestLostError
@@ -24,7 +25,6 @@ from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
 from orchestrator.guest.kernel_log import find_complaints, read_kernel_log
 from orchestrator.guest.programs import build_program
-from orchestrator.report.findings import finding_rows, finding_sentences
 from orchestrator.report.page import build_report
 from orchestrator.run.execute import judged as exit_code_of
 from orchestrator.store import RunWriter, open_run

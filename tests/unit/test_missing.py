@@ -21,10 +21,10 @@ from tcg_run import MOMENTS, STEPS, host_readings, unmeasurable, write_tcg_run
 
 from orchestrator import summary
 from orchestrator.cli import main
+from orchestrator.export.junit import write_junit
+from orchestrator.export.prometheus import write_prometheus
 from orchestrator.observation import NO_SECOND_LEVEL
-from orchestrator.report.junit import write_junit
 from orchestrator.report.page import build_report
-from orchestrator.report.prometheus import write_prometheus
 from orchestrator.store import RunWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
 from orchestrator.summary import METRIC, METRICS

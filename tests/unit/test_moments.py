@@ -11,13 +11,13 @@ import pytest
 from synthetic_run import ARMS, META, plan_json, snapshot
 
 from orchestrator import summary
+from orchestrator.analysis.answer import answer
+from orchestrator.analysis.arms import view_run
+from orchestrator.analysis.second_level import moment_rows, tree_rows
 from orchestrator.cli import main
 from orchestrator.model.second_level_tree import SecondLevelCounts
 from orchestrator.observation import Observation, Origin
-from orchestrator.report.answer import answer
-from orchestrator.report.data import view_run
 from orchestrator.report.page import build_report
-from orchestrator.report.second_level import moment_rows, tree_rows
 from orchestrator.stats import of_few
 from orchestrator.store import RunWriter, TrialWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot

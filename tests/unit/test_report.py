@@ -14,11 +14,9 @@ from lxml import html
 from synthetic_run import ARMS, evil_run, write_run
 
 from orchestrator import summary
-from orchestrator.errors import BadInputError
-from orchestrator.model.policies import POLICIES
-from orchestrator.report.answer import answer
-from orchestrator.report.blockmap import KINDS
-from orchestrator.report.confusion import (
+from orchestrator.analysis.answer import answer
+from orchestrator.analysis.arms import ArmView, RunView, TrialView, steps_of, view_run
+from orchestrator.analysis.confusion import (
     Confusion,
     attributions,
     confusion,
@@ -26,8 +24,10 @@ from orchestrator.report.confusion import (
     confusion_columns,
     confusion_rows,
 )
-from orchestrator.report.data import ArmView, RunView, TrialView, steps_of, view_run
-from orchestrator.report.holders import frees_most, holder_table
+from orchestrator.analysis.holders import frees_most, holder_table
+from orchestrator.errors import BadInputError
+from orchestrator.model.policies import POLICIES
+from orchestrator.report.blockmap import KINDS
 from orchestrator.report.page import build_report
 from orchestrator.store import Event, open_run
 from orchestrator.summary import TrialSummary

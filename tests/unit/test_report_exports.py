@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from synthetic_run import evil_run, write_run
 
 from orchestrator import summary
-from orchestrator.report.junit import write_junit
-from orchestrator.report.prometheus import write_prometheus
+from orchestrator.export.junit import write_junit
+from orchestrator.export.prometheus import write_prometheus
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from orchestrator.report.data import RunView
-from orchestrator.report.text import clean, count
+from orchestrator.analysis.arms import RunView
+from orchestrator.analysis.text import clean, count
 
 _MOST_ROWS: Final = 100
 _WORDS: Final = {

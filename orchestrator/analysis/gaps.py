@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from orchestrator.report.data import RunView, TrialView
-from orchestrator.report.text import clean
+from orchestrator.analysis.arms import RunView, TrialView
+from orchestrator.analysis.text import clean
 
 _MOST: Final = 200
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from orchestrator.report.charts import series
-from orchestrator.report.comparison import Cell
-from orchestrator.report.data import ArmView, RunView, TrialView
-from orchestrator.report.text import clean, count
+from orchestrator.analysis.arm_table import Cell
+from orchestrator.analysis.arms import ArmView, RunView, TrialView, series
+from orchestrator.analysis.text import clean, count
 from orchestrator.summary import PolicyResult
 from orchestrator.summary.records import SnapshotResult
 

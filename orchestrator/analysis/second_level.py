@@ -8,9 +8,9 @@ from statistics import fmean, median
 
 import numpy as np
 
-from orchestrator.report.comparison import Cell
-from orchestrator.report.data import ArmView, RunView
-from orchestrator.report.text import clean, count, size
+from orchestrator.analysis.arm_table import Cell
+from orchestrator.analysis.arms import ArmView, RunView
+from orchestrator.analysis.text import clean, count, size
 from orchestrator.stats import averaged, of_few
 from orchestrator.summary.records import Moment, SnapshotResult
 from orchestrator.units import PAGE_BYTES

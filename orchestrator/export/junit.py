@@ -7,9 +7,9 @@ from pathlib import Path
 from lxml import etree
 
 from orchestrator import summary
-from orchestrator.report.data import RunView, TrialView, view_run
-from orchestrator.report.gate import change_in_words
-from orchestrator.report.text import clean, clean_block
+from orchestrator.analysis.arms import RunView, TrialView, view_run
+from orchestrator.analysis.gate import change_in_words
+from orchestrator.analysis.text import clean, clean_block
 from orchestrator.store import layout, open_run
 from orchestrator.store.atomic import replace_text
 from orchestrator.verdict import Outcome, judge, read_outcome

@@ -217,6 +217,15 @@ def _seconds(event: Event | None, key: str) -> float | None:
     return None if value is None else value / _NANOSECONDS
 
 
+def series(frame: pd.DataFrame, source: str, name: str) -> list[Point]:
+    """(seconds, value) of one observation, in the order of time, without its gaps."""
+    rows = frame[(frame["source"] == source) & (frame["name"] == name)].dropna(subset=["value"])
+    rows = rows.sort_values("t_ns", kind="stable")
+    return [
+        (t_ns / _NANOSECONDS, float(value)) for t_ns, value in zip(rows["t_ns"], rows["value"], strict=True)
+    ]
+
+
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:  # any JSON
     """Nested JSON as `a.b` and text, in the order in which it stands."""
     if isinstance(value, Mapping):

@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, Final
 
+from orchestrator.analysis.arms import RunView, TrialView
+from orchestrator.analysis.text import class_words, clean, count, percent
 from orchestrator.model.frame_class import FrameClass
-from orchestrator.report.data import RunView, TrialView
-from orchestrator.report.text import class_words, clean, count, percent
 from orchestrator.summary.records import SnapshotResult
 
 # They are in most blocks that stayed, and keep none of them.

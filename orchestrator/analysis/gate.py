@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.report.differences import limited
-from orchestrator.report.text import clean, percent, quantity
+from orchestrator.analysis.differences import limited
+from orchestrator.analysis.text import clean, percent, quantity
 from orchestrator.stats import FEWEST, LEVEL
 from orchestrator.summary import METRIC
 from orchestrator.verdict import LOST

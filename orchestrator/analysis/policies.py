@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
+from orchestrator.analysis.arms import ArmView, RunView
+from orchestrator.analysis.text import clean, count, size
 from orchestrator.model.policies import POLICIES, Policy
-from orchestrator.report.data import ArmView, RunView
-from orchestrator.report.text import clean, count, size
 from orchestrator.summary import PolicyResult
 
 TABLES_FREED = "page-table bytes freed"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator import summary
-from orchestrator.report.text import clean
+from orchestrator.analysis.text import clean
 from orchestrator.store import Run, layout, open_run
 from orchestrator.store.atomic import replace_text
 from orchestrator.summary import METRICS, TrialSummary

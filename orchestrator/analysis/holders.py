@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from orchestrator.analysis.arms import ArmView
+from orchestrator.analysis.text import class_words, clean, count, size
 from orchestrator.model.frame_class import UNMOVABLE, FrameClass
-from orchestrator.report.data import ArmView
-from orchestrator.report.text import class_words, clean, count, size
 from orchestrator.summary import TrialSummary
 from orchestrator.summary.records import SnapshotResult
 

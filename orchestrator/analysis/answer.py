@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.report.data import ArmView, RunView
-from orchestrator.report.findings import finding_sentences
-from orchestrator.report.holders import Holder, frees_most
-from orchestrator.report.second_level import most_kept
-from orchestrator.report.text import class_words, clean, count, percent, size
+from orchestrator.analysis.arms import ArmView, RunView
+from orchestrator.analysis.findings import finding_sentences
+from orchestrator.analysis.holders import Holder, frees_most
+from orchestrator.analysis.second_level import most_kept
+from orchestrator.analysis.text import class_words, clean, count, percent, size
 from orchestrator.store import Status
 
 # From here on two arms differ for a reader; below, they are called about the same.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
-from orchestrator.report.charts import bytes_axis
-from orchestrator.report.comparison import ROWS
-from orchestrator.report.text import clean, count, quantity
+from orchestrator.analysis.arm_table import ROWS
+from orchestrator.analysis.scale import bytes_axis
+from orchestrator.analysis.text import clean, count, quantity
 from orchestrator.stats import FEWEST, Difference, Verdict
 from orchestrator.summary import METRIC
 from orchestrator.verdict import Comparison, PairOfArms

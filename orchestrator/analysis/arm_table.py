@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from orchestrator.report.data import ArmView
-from orchestrator.report.text import FORMATS, clean
+from orchestrator.analysis.arms import ArmView
+from orchestrator.analysis.text import FORMATS, clean
 from orchestrator.stats import averaged
 from orchestrator.summary import METRIC
 
