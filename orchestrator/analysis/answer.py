@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from orchestrator.analysis.arm_table import about_same
 from orchestrator.analysis.arms import ArmView, RunView
 from orchestrator.analysis.findings import finding_sentences
 from orchestrator.analysis.holders import Holder, frees_most
@@ -11,8 +12,6 @@ from orchestrator.analysis.second_level import most_kept
 from orchestrator.analysis.text import class_words, clean, count, percent, size
 from orchestrator.store import Status
 
-# From here on two arms differ for a reader; below, they are called about the same.
-_SAME_SHARE = 0.05
 _FEW_ARMS = 4
 # Memory that came back, as a share of the table bytes that were freed, that a reader calls little.
 _LITTLE_SHARE = 0.25
@@ -74,7 +73,7 @@ def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:
     sentence = ", ".join(parts)
     low, high = min(ends, key=_second), max(ends, key=_second)
     if len(ends) > 1:
-        if _about_same(low[1], high[1]):
+        if about_same(low[1], high[1]):
             sentence += ": about the same"
         elif low[1] > 0:
             times = high[1] / low[1]
@@ -134,7 +133,7 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
         return
     low, high = min(both, key=_second), max(both, key=_second)
     freed, gained = high[1] - low[1], high[2] - low[2]
-    little = gained < freed * _LITTLE_SHARE or _about_same(low[2], high[2])
+    little = gained < freed * _LITTLE_SHARE or about_same(low[2], high[2])
     if freed > high[1] / 2 and high[2] > 0 and little:
         # Of medians: whether it is more than chance stands below, with the interval.
         more = f"raised the median of memory unplugged by only {size(gained)}"
@@ -185,10 +184,6 @@ def _one_trial(arm: ArmView) -> str:
 
 def _second(item: tuple[ArmView, float] | tuple[ArmView, float, float]) -> float:
     return item[1]
-
-
-def _about_same(low: float, high: float) -> bool:
-    return abs(high - low) <= _SAME_SHARE * max(abs(low), abs(high))
 
 
 def _name(arm: ArmView) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from orchestrator.analysis.arms import ArmView
+from orchestrator.analysis.conditions import NOT_COMPARABLE, emulated
 from orchestrator.analysis.text import FORMATS, clean
-from orchestrator.stats import averaged
-from orchestrator.summary import METRIC
+from orchestrator.stats import Verdict, averaged
+from orchestrator.summary import METRIC, TrialSummary
+from orchestrator.verdict import Comparison
 
 # metric, and what a reader calls it; grouped under the headings of the table.
 ROWS: Final = (
@@ -82,6 +85,9 @@ ROWS: Final = (
     ),
 )
 
+# From here on two arms differ for a reader; below, they are called about the same.
+SAME_SHARE: Final = 0.05
+
 # What stands beside a metric that a restore shifts.
 RESTORED: Final = "restored guests: not as in booted ones"
 
@@ -99,13 +105,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A metric of all arms."""
+    """A metric of all arms. `differs`: they are significantly apart or, where nothing can be said of that,
+    by more than SAME_SHARE of the larger; so are words that are not the same."""
 
     metric: str
     label: str
     cells: tuple[Cell, ...]
     predicted: bool
     note: str = ""
+    differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,26 +124,70 @@ class Group:
     rows: tuple[Row, ...]
 
 
-def comparison(arms: tuple[ArmView, ...]) -> list[Group]:
-    """The groups and rows of which at least one arm has a value."""
+def comparison(arms: tuple[ArmView, ...], against: Comparison | None = None) -> list[Group]:
+    """The groups and rows of which at least one arm has a value; `against` says what is significant."""
     groups = []
     for title, metrics in ROWS:
-        candidates = [_row(arms, metric, label) for metric, label in metrics]
+        candidates = [_row(arms, metric, label, against) for metric, label in metrics]
         rows = tuple(row for row in candidates if any(cell.text for cell in row.cells))
         if rows:
             groups.append(Group(title, rows))
     return groups
 
 
-def _row(arms: tuple[ArmView, ...], metric: str, label: str) -> Row:
+def _row(arms: tuple[ArmView, ...], metric: str, label: str, against: Comparison | None) -> Row:
     unit = METRIC[metric].unit
     if unit:
         largest = max((abs(value) for arm in arms for value in arm.numbers(metric)), default=0.0)
         cells = tuple(_number(arm, metric, unit, largest) for arm in arms)
     else:
         cells = tuple(_word(arm, metric) for arm in arms)
-    notes = (_taken_at(arms, metric), _shifted(arms, metric))
-    return Row(metric, label, cells, METRIC[metric].predicted, ", ".join(filter(None, notes)))
+    notes = (_taken_at(arms, metric), _shifted(arms, metric), _emulated(arms, metric))
+    return Row(
+        metric=metric,
+        label=label,
+        cells=cells,
+        predicted=METRIC[metric].predicted,
+        note=", ".join(filter(None, notes)),
+        differs=_differs(arms, metric, cells, against),
+    )
+
+
+def split(groups: Sequence[Group]) -> tuple[tuple[Group, ...], tuple[Group, ...]]:
+    """The rows in which arms differ, and the rest, each under its headings."""
+    halves = (
+        (Group(one.title, tuple(row for row in one.rows if row.differs is differs)) for one in groups)
+        for differs in (True, False)
+    )
+    first, rest = (tuple(group for group in half if group.rows) for half in halves)
+    return first, rest
+
+
+def _differs(arms: Sequence[ArmView], metric: str, cells: Sequence[Cell], against: Comparison | None) -> bool:
+    there = [cell.text for cell in cells if cell.text]
+    if not METRIC[metric].unit:
+        return len(set(there)) > 1
+    found = [pair.metrics[metric] for pair in against.pairs if metric in pair.metrics] if against else []
+    if any(one.verdict is Verdict.DIFFERENT for one in found):
+        return True
+    if found and all(one.verdict is not Verdict.TOO_FEW for one in found):
+        return False
+    values = [value for arm in arms if (value := arm.typical(metric)) is not None]
+    return bool(values) and not about_same(min(values), max(values))
+
+
+def about_same(low: float, high: float) -> bool:
+    """Whether two values are less apart than a reader calls different."""
+    return abs(high - low) <= SAME_SHARE * max(abs(low), abs(high))
+
+
+def _emulated(arms: Sequence[ArmView], metric: str) -> str:
+    """That a rate or a time is one of software emulation."""
+    return NOT_COMPARABLE if METRIC[metric].timed and emulated(_summaries(arms)) else ""
+
+
+def _summaries(arms: Sequence[ArmView]) -> Iterator[TrialSummary]:
+    return (trial.summary for arm in arms for trial in arm.trials)
 
 
 def _shifted(arms: tuple[ArmView, ...], metric: str) -> str:

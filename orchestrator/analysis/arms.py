@@ -69,6 +69,11 @@ class TrialView:
         return steps_of(self.folder.events) if self.folder else ()
 
     @property
+    def origin(self) -> float:
+        """When the first step began, in seconds of the trial; 0 where none did."""
+        return self.steps[0].start if self.steps else 0.0
+
+    @property
     def failed(self) -> bool:
         """Whether it did not come to its planned end."""
         return self.summary.outcome != "completed"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from orchestrator.analysis.arm_table import ROWS
 from orchestrator.analysis.scale import bytes_axis
-from orchestrator.analysis.text import clean, count, quantity
+from orchestrator.analysis.text import clean, counted, quantity
 from orchestrator.stats import FEWEST, Difference, Verdict
 from orchestrator.summary import METRIC
 from orchestrator.verdict import Comparison, PairOfArms
@@ -61,7 +61,7 @@ def heading(comparison: Comparison, pair: PairOfArms) -> str:
     one, other = clean(pair.first.name, 40), clean(pair.second.name, 40)
     if comparison.base != comparison.other:
         one, other = f"{one} of {clean(comparison.base, 60)}", f"{other} of {clean(comparison.other, 60)}"
-    pairs, boots = _counted(len(pair.pairs), "pair"), _counted(pair.units, "boot")
+    pairs, boots = counted(len(pair.pairs), "pair"), counted(pair.units, "boot")
     how = {
         "state": f"{pairs} of trials of {boots}, each two from the same boot",
         "repeat": f"{pairs} of trials of {boots} of each, each two with one seed",
@@ -81,19 +81,19 @@ def verdict_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
     if few:
         n = min(found[name].n for name in few)
         said.append(
-            f"{pair.of_boots}: {_counted(n, 'boot')} to compare, too few to distinguish a difference from "
+            f"{pair.of_boots}: {counted(n, 'boot')} to compare, too few to distinguish a difference from "
             f"chance, so there are no intervals. At least {FEWEST} boots needed (`repeats`, `boots`)."
         )
     if named[Verdict.DIFFERENT]:
         said.append(
-            f"Different (chance of even one false alarm among {_counted(pair.tested, 'metric')}: at most "
+            f"Different (chance of even one false alarm among {counted(pair.tested, 'metric')}: at most "
             f"{comparison.level:.0%}): {_list(named[Verdict.DIFFERENT])}."
         )
     if pair.lost and pair.lost_counts and pair.lost.verdict is not Verdict.SAME:
         counts = pair.lost_counts
         than = "more than chance" if pair.lost.verdict is Verdict.DIFFERENT else "no more than chance"
         said.append(
-            f"Trials of {counts.second} of {_counted(counts.of_second, 'boot')} were lost, timed out or "
+            f"Trials of {counts.second} of {counted(counts.of_second, 'boot')} were lost, timed out or "
             f"did not settle, against {counts.first} of {counts.of_first}: {than}."
         )
     if named[Verdict.NONE_DETECTED]:
@@ -246,10 +246,6 @@ def limited(parts: Sequence[str]) -> str:
 
 def _label(metric: str) -> str:
     return next(f"{title.lower()} {label}" for title, rows in ROWS for name, label in rows if name == metric)
-
-
-def _counted(n: int, thing: str) -> str:
-    return f"{count(n)} {thing}{'' if n == 1 else 's'}"
 
 
 def marked(groups: Sequence[DifferenceGroup]) -> Iterator[str]:

@@ -6,7 +6,7 @@ the tables that the second guest lacks are those that its kernel freed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -79,7 +79,7 @@ def foretold(view: RunView) -> list[Foretold]:
     return [row for row in rows if row]
 
 
-def foretold_rows(view: RunView) -> list[dict[str, object]]:
+def foretold_rows(rows: Iterable[Foretold]) -> list[dict[str, object]]:
     """The same as words for the page."""
     return [
         {
@@ -95,7 +95,7 @@ def foretold_rows(view: RunView) -> list[dict[str, object]]:
             "left": size(row.left_bytes),
             "apart": row.apart_cell,
         }
-        for row in foretold(view)
+        for row in rows
     ]
 
 

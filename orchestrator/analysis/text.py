@@ -56,6 +56,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def counted(n: int, thing: str) -> str:
+    """`1 boot`, `5 boots`."""
+    return f"{count(n)} {thing}{'' if n == 1 else 's'}"
+
+
 def seconds(value: float) -> str:
     """Seconds, down to microseconds."""
     if 0 < abs(value) < _MILLI:

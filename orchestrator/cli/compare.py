@@ -13,6 +13,7 @@ from orchestrator.cli.output import out, print_json
 from orchestrator.cli.runs import json_option, results_option
 
 if TYPE_CHECKING:
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.verdict import Comparison, PairOfArms, RunFigures
 
 # As orchestrator.verdict.comparison.VARIES, which a unit test compares: `--help` imports no pandas.
@@ -82,29 +83,24 @@ def compare_command(
         print_comparison(comparison)
 
 
-def print_run_comparison(directory: Path) -> None:
+def print_run_comparison(analysis: RunAnalysis) -> None:
     """Each arm of a run against the first, as `compare` prints it; of many arms without their tables."""
-    from orchestrator.verdict import compare_arms
-
-    figures = _figures_in(directory)
-    if len(figures.arms) < 2:
+    comparison = analysis.verdicts.comparison
+    if not comparison or not comparison.pairs:
         return
-    comparison = compare_arms(figures, force=True)
     tables = len(comparison.pairs) <= _MOST_TABLES
     print_comparison(comparison, tables=tables)
     if not tables:
-        out.print(
-            f"[bold]next:[/] orchestrator compare {escape(str(directory))}   has a table for each of them"
-        )
+        directory = escape(str(analysis.run.directory))
+        out.print(f"[bold]next:[/] orchestrator compare {directory}   has a table for each of them")
 
 
-def run_comparison_as_json(directory: Path) -> dict[str, Any] | None:
+def run_comparison_as_json(analysis: RunAnalysis) -> dict[str, Any] | None:
     """The same for `--json`; None where there is one arm."""
     from orchestrator.analysis.differences import comparison_as_json
-    from orchestrator.verdict import compare_arms
 
-    figures = _figures_in(directory)
-    return comparison_as_json(compare_arms(figures, force=True)) if len(figures.arms) > 1 else None
+    comparison = analysis.verdicts.comparison
+    return comparison_as_json(comparison) if comparison and comparison.pairs else None
 
 
 def print_comparison(comparison: Comparison, *, tables: bool = True) -> None:
@@ -157,20 +153,10 @@ def _table(comparison: Comparison, pair: PairOfArms) -> Table:
 
 
 def _figures(name: str, results: Path) -> RunFigures:
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.store import find_run
     from orchestrator.verdict import read_baseline
 
-    return (
-        read_baseline(Path(name))
-        if name.endswith(".json")
-        else _figures_in(find_run(name, results).directory)
-    )
-
-
-def _figures_in(directory: Path) -> RunFigures:
-    from orchestrator import summary
-    from orchestrator.store import open_run
-    from orchestrator.verdict import figures_of
-
-    run = open_run(directory)
-    return figures_of(run, summary.load(run))
+    if name.endswith(".json"):
+        return read_baseline(Path(name))
+    return RunAnalysis.of(find_run(name, results)).verdicts.figures

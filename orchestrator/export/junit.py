@@ -6,26 +6,26 @@ from pathlib import Path
 
 from lxml import etree
 
-from orchestrator import summary
-from orchestrator.analysis.arms import RunView, TrialView, view_run
+from orchestrator.analysis.arms import TrialView
 from orchestrator.analysis.gate import change_in_words
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean, clean_block
-from orchestrator.store import layout, open_run
+from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
-from orchestrator.verdict import Outcome, judge, read_outcome
+from orchestrator.verdict import Outcome
 
 
-def write_junit(run_dir: Path) -> Path:
-    """Write `junit.xml` of a run folder; its path. A trial that did not complete is a failure;
+def write_junit(analysis: RunAnalysis) -> Path:
+    """Write `junit.xml` into the run's folder; its path. A trial that did not complete is a failure;
     one of the plan that never began is skipped."""
-    run = open_run(run_dir)
-    path = run_dir / layout.JUNIT
-    replace_text(path, junit(view_run(run, summary.load(run))))
+    path = analysis.run.directory / layout.JUNIT
+    replace_text(path, junit(analysis))
     return path
 
 
-def junit(view: RunView) -> str:
+def junit(analysis: RunAnalysis) -> str:
     """The file as text."""
+    view = analysis.view
     scenario = clean(view.run.scenario or "run")
     begun = {trial.summary.trial for trial in view.trials}
     never = [planned for planned in view.run.planned if planned.id not in begun]
@@ -37,14 +37,12 @@ def junit(view: RunView) -> str:
     for planned in never:
         case = _case(suite, planned.id, f"{scenario}.{clean(planned.arm)}")
         etree.SubElement(case, "skipped", message="this trial never began")
-    judged = judge(view.run, [trial.summary for trial in view.trials])
-    for one in judged:
+    for one in analysis.verdicts.judgements:
         case = _case(suite, one.words, f"{scenario}.{clean(one.arm)}.expect")
         if not one.met:
             _fail(case, "failure", "expectation", one.found, "")
-    gate = read_outcome(view.run.directory)
-    if gate:
-        _gate_cases(suite, scenario, gate)
+    if analysis.verdicts.gate:
+        _gate_cases(suite, scenario, analysis.verdicts.gate)
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", "0")

@@ -5,12 +5,13 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text forma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from orchestrator import summary
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean
-from orchestrator.store import Run, layout, open_run
+from orchestrator.store import Run, layout
 from orchestrator.store.atomic import replace_text
 from orchestrator.summary import METRICS, TrialSummary
 
@@ -20,15 +21,14 @@ PREFIX: Final = "orchestrator_"
 _WORDS: Final = ("unplug_outcome", "accel")
 
 
-def write_prometheus(run_dir: Path) -> Path:
-    """Write `metrics.prom` of a run folder; its path. Missing metrics have no sample."""
-    run = open_run(run_dir)
-    path = run_dir / layout.METRICS
-    replace_text(path, exposition(run, summary.load(run)))
+def write_prometheus(analysis: RunAnalysis) -> Path:
+    """Write `metrics.prom` into the run's folder; its path. Missing metrics have no sample."""
+    path = analysis.run.directory / layout.METRICS
+    replace_text(path, exposition(analysis.run, analysis.summaries))
     return path
 
 
-def exposition(run: Run, summaries: list[TrialSummary]) -> str:
+def exposition(run: Run, summaries: Sequence[TrialSummary]) -> str:
     """The file as text."""
     lines: list[str] = []
     for metric in METRICS:

@@ -11,6 +11,7 @@ from browser import Browser, Seen
 from synthetic_run import write_run
 
 from orchestrator import summary
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import main
 from orchestrator.report.page import build_report
 
@@ -44,7 +45,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.raises(SystemExit) as end:
         main(["model", "overcommit", str(few), "--json", "--html", str(model)])
     assert end.value.code == 0
-    return {"one": build_report(one), "many": build_report(many), "overcommit": model}
+    made = {run.name: build_report(RunAnalysis.open(run)) for run in (one, many)}
+    return {**made, "overcommit": model}
 
 
 @pytest.fixture(scope="module")

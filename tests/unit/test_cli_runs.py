@@ -169,12 +169,6 @@ def test_show_says_what_was_injected_and_found(results: Path, capsys: pytest.Cap
     assert as_json(capsys, "show", "20260102-killed", "--results", results)["confusion"] == []
 
 
-def test_what_run_prints_at_its_end(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = results / "20260101-whole"
-    assert runs_module.run_as_json(directory) == as_json(capsys, "show", directory)
-    assert runs_module.run_table(directory).row_count > 20
-
-
 def test_show_by_path_needs_no_results_folder(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert as_json(capsys, "show", results / "20260102-killed")["status"] == "killed"
 

@@ -13,6 +13,7 @@ from synthetic_run import ARMS, META, plan_json, snapshot
 from orchestrator import summary
 from orchestrator.analysis.answer import answer
 from orchestrator.analysis.arms import view_run
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.second_level import moment_rows, tree_rows
 from orchestrator.cli import main
 from orchestrator.model.second_level_tree import SecondLevelCounts
@@ -143,7 +144,7 @@ def test_show_and_report_have_it(directory: Path, capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert "second-level tables" in text
     assert "emptied" in text
-    page = build_report(directory).read_text()
+    page = build_report(RunAnalysis.open(directory)).read_text()
     assert "Second-level tables (NPT)" in page
     assert "Second-level tables over time" in page
     assert "What each policy would free of them" in page

@@ -1,27 +1,19 @@
-"""What may be said of a run, for its page: expectations, differences of arms, trials that do not count."""
+"""What came out: sentences, a small table, and what did not go as it should."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final, Self
 
 from orchestrator.analysis import differences
-from orchestrator.analysis.arms import RunView
-from orchestrator.analysis.differences import DifferenceGroup, DifferenceRow
+from orchestrator.analysis.differences import DifferenceRow
 from orchestrator.analysis.gate import change_in_words, verdict_line
-from orchestrator.analysis.text import clean, count
+from orchestrator.analysis.run import RunAnalysis
+from orchestrator.analysis.text import clean, counted
 from orchestrator.errors import BadInputError
-from orchestrator.verdict import (
-    Comparison,
-    Judgement,
-    Outcome,
-    PairOfArms,
-    compare_arms,
-    figures_of,
-    judge,
-    read_outcome,
-)
+from orchestrator.report.section import SECTIONS, Section
+from orchestrator.verdict import Comparison, PairOfArms, Verdicts
 
 # What a reader asks first: how much came back, and what became of page tables.
 _FIRST: Final = (
@@ -36,16 +28,6 @@ _SAID: Final = {
 }
 _MOST_FAILING: Final = 3  # metrics that kept no baseline, in the first screen
 _MOST_FIRST: Final = 4  # arms in the first screen; the section below has all
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What was judged. `problem` says why expectations could not be."""
-
-    comparison: Comparison | None
-    judgements: tuple[Judgement, ...]
-    problem: str = ""
-    gate: Outcome | None = None
 
 
 @dataclass(frozen=True)
@@ -66,48 +48,29 @@ class FirstTable:
     said: tuple[str, ...]
 
 
+@SECTIONS.register("answer")
 @dataclass(frozen=True)
-class Expected:
-    """An expectation as a line of a table."""
+class Answer(Section):
+    """Sentences; `in_short` are (how it is to look, sentence)."""
 
-    words: str
-    found: str
-    met: bool
+    order: ClassVar = 10
+    title: ClassVar = ""  # it needs no heading: it is what the page begins with
 
-
-@dataclass(frozen=True)
-class PairSection:
-    """Two arms: who, what may be said, every metric. `colour` is the second arm's."""
-
-    place: str
-    heading: str
-    colour: int
     sentences: tuple[str, ...]
-    first: str
-    second: str
-    groups: tuple[DifferenceGroup, ...]
-    marks: str
+    first_table: FirstTable | None
+    in_short: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, analysis: RunAnalysis) -> Self:
+        return cls(
+            tuple(clean(sentence, 600) for sentence in analysis.answer),
+            first_table(analysis.verdicts.comparison),
+            tuple(in_short(analysis.verdicts, len(analysis.trials))),
+        )
 
 
-def judged(view: RunView) -> Verdicts:
-    """Arms against the first one, and expectations; of an unfinished run what there is.
-
-    Arms that `compare` would refuse are compared: the page says for what reason it would.
-    """
-    summaries = [trial.summary for trial in view.trials]
-    problem, judgements = "", []
-    try:
-        judgements = judge(view.run, summaries)
-    except BadInputError as error:
-        problem = clean(error.brief, 300)
-    figures = figures_of(view.run, summaries)
-    comparison = compare_arms(figures, force=True) if figures.arms else None
-    return Verdicts(comparison, tuple(judgements), problem, read_outcome(view.run.directory))
-
-
-def first_table(verdicts: Verdicts) -> FirstTable | None:
+def first_table(comparison: Comparison | None) -> FirstTable | None:
     """The differences for the first screen; None where no two arms can be compared."""
-    comparison = verdicts.comparison
     pairs = [pair for pair in comparison.pairs if pair.metrics][:_MOST_FIRST] if comparison else []
     if not comparison or not pairs:
         return None
@@ -129,58 +92,34 @@ def first_table(verdicts: Verdicts) -> FirstTable | None:
     )
 
 
-def expectations(verdicts: Verdicts) -> list[Expected]:
-    """In the order of the scenario."""
-    return [Expected(clean(one.words, 300), clean(one.found, 300), one.met) for one in verdicts.judgements]
-
-
 def in_short(verdicts: Verdicts, trials: int) -> Iterator[tuple[str, str]]:
     """Sentences for the first screen, each with how it is to look: expectations, and trials left out."""
-    if verdicts.problem:
-        yield "bad", f"Whether it came out as expected cannot be said: {verdicts.problem}."
-    missed = [one for one in expectations(verdicts) if not one.met]
-    if missed:
-        more = f" (and {len(missed) - 1} more, see Expectations)" if len(missed) > 1 else ""
-        of = _counted(len(verdicts.judgements), "expectation")
-        yield "bad", f"{len(missed)} of {of} not met: {missed[0].words}, but: {missed[0].found}{more}."
-    elif verdicts.judgements:
-        n = len(verdicts.judgements)
-        yield "good", "The expectation is met." if n == 1 else f"All {n} expectations are met."
+    yield from _expectations(verdicts)
     if verdicts.gate:
         look, verdict = verdict_line(verdicts.gate)
         yield look, f"{verdict[0].upper()}{verdict[1:]}."
         yield from (("bad", f"{change_in_words(one)}.") for one in verdicts.gate.failing[:_MOST_FAILING])
-    counted_out = [why for _, why in _left_out(verdicts) if why != "is a warm-up"]
+    left_out = verdicts.comparison.left_out if verdicts.comparison else ()
+    counted_out = [why for _, why in left_out if why != "is a warm-up"]
     if counted_out:
-        yield "poor", f"{len(counted_out)} of {_counted(trials, 'trial')} in no average: see Left out below."
+        yield "poor", f"{len(counted_out)} of {counted(trials, 'trial')} in no average: see Left out below."
 
 
-def left_out(verdicts: Verdicts) -> list[tuple[str, str]]:
-    """Trials that are in no average, and why."""
-    return [(clean(trial, 80), clean(f"it {why}", 300)) for trial, why in _left_out(verdicts)]
-
-
-def pair_sections(verdicts: Verdicts) -> list[tuple[PairOfArms, PairSection]]:
-    """Each arm against the first one, in full."""
-    comparison = verdicts.comparison
-    if comparison is None:
-        return []
-    made = []
-    for pair in comparison.pairs:
-        groups = tuple(differences.difference_groups(comparison, pair))
-        index = _place(comparison, pair)
-        section = PairSection(
-            place=f"chart-differences-{index}",
-            heading=differences.heading(comparison, pair),
-            colour=index + 1,
-            sentences=tuple(differences.verdict_sentences(comparison, pair)),
-            first=clean(pair.first.name, 40),
-            second=clean(pair.second.name, 40),
-            groups=groups,
-            marks=", ".join(differences.marked(groups)),
-        )
-        made.append((pair, section))
-    return made
+def _expectations(verdicts: Verdicts) -> Iterator[tuple[str, str]]:
+    try:
+        judged = verdicts.judgements
+    except BadInputError as error:
+        yield "bad", f"Whether it came out as expected cannot be said: {clean(error.brief, 300)}."
+        return
+    missed = [one for one in judged if not one.met]
+    if missed:
+        words, found = clean(missed[0].words, 300), clean(missed[0].found, 300)
+        more = f" (and {len(missed) - 1} more, see Expectations)" if len(missed) > 1 else ""
+        of = counted(len(judged), "expectation")
+        yield "bad", f"{len(missed)} of {of} not met: {words}, but: {found}{more}."
+    elif judged:
+        n = len(judged)
+        yield "good", "The expectation is met." if n == 1 else f"All {n} expectations are met."
 
 
 def _place(comparison: Comparison, pair: PairOfArms) -> int:
@@ -211,11 +150,3 @@ def _warnings(comparison: Comparison, pairs: Sequence[PairOfArms]) -> Iterator[s
     yield from few
     if any(found.interval for pair in pairs for found in pair.metrics.values()):
         yield "Ranges are 95 % intervals of the difference."
-
-
-def _left_out(verdicts: Verdicts) -> Sequence[tuple[str, str]]:
-    return verdicts.comparison.left_out if verdicts.comparison else ()
-
-
-def _counted(n: int, thing: str) -> str:
-    return f"{count(n)} {thing}{'' if n == 1 else 's'}"

@@ -6,21 +6,29 @@ One path per kind of block, not one element per block, so that a region of many 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from pathlib import Path
+from typing import ClassVar, Final, Self
 
 import numpy as np
 
+from orchestrator.analysis.arms import TrialView
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean, count, size
+from orchestrator.errors import BadInputError
 from orchestrator.model.blocks import BlockMap, map_blocks
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import classify_frames
 from orchestrator.model.snapshot import Bool, Region, Snapshot
+from orchestrator.report.section import SECTIONS, Section, colour
+from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
 _SEPARATE_CELLS: Final = 6000  # above, neighbours of a kind are drawn as one
 _ASPECT: Final = 4  # pictures are about this many times wider than high
 _CELL: Final = 0.86
+_MOST_MAPS: Final = 24  # pictures; the rest of the snapshots is named, not drawn
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,61 @@ class Picture:
     shapes: tuple[Shape, ...]
     caption: str
     alt: str
+
+
+@dataclass(frozen=True)
+class ArmMaps:
+    """The pictures of the trial that stands for an arm; `note` names it where there are several."""
+
+    name: str
+    colour: int
+    note: str
+    pictures: tuple[Picture, ...]
+
+
+@SECTIONS.register("map")
+@dataclass(frozen=True)
+class BlockMaps(Section):
+    """`kinds` are those of the legend; `problems` says which snapshots are not drawn, and why."""
+
+    order: ClassVar = 130
+    title: ClassVar = "What holds each block"
+
+    arms: tuple[ArmMaps, ...]
+    kinds: tuple[Kind, ...]
+    problems: tuple[str, ...]
+    region: str
+
+    @classmethod
+    def of(cls, analysis: RunAnalysis) -> Self | None:
+        arms, problems, left = [], [], _MOST_MAPS
+        for arm in analysis.arms:
+            drawn: list[Picture] = []
+            for label, path in _snapshots(arm.shown):
+                try:
+                    new = pictures(read_snapshot(path)) if left > 0 else []
+                except BadInputError as error:
+                    problems.append(clean(f"{label}: {error.brief}", 300))
+                    continue
+                left -= len(new)
+                drawn += new
+            if drawn:
+                note = clean(arm.shown.summary.trial) if len(arm.trials) > 1 else ""
+                arms.append(ArmMaps(clean(arm.name, 60), colour(arm), note, tuple(drawn)))
+        if left <= 0:
+            problems.append(f"Only the first {_MOST_MAPS} snapshots are drawn.")
+        shown = [picture for arm in arms for picture in arm.pictures]
+        seen = {shape.kind for picture in shown for shape in picture.shapes}
+        regions = dict.fromkeys(picture.region for picture in shown)
+        kinds = tuple(kind for kind in KINDS if kind in seen)
+        return cls(tuple(arms), kinds, tuple(problems), ", ".join(regions)) if arms else None
+
+
+def _snapshots(trial: TrialView) -> Iterator[tuple[str, Path]]:
+    for event in trial.folder.events if trial.folder else ():
+        path = trial.folder.snapshot_path(event) if trial.folder and event.name == "snapshot" else None
+        if path is not None:
+            yield event.text("label"), path
 
 
 def pictures(snapshot: Snapshot) -> list[Picture]:

@@ -1,17 +1,27 @@
-"""The chart of differences between two arms: a dot and an interval for each metric, in percent."""
+"""Each arm against the first: a chart with a dot and an interval for each metric, in percent, and a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Self
 
 from orchestrator.analysis.arm_table import ROWS
-from orchestrator.analysis.differences import signed
+from orchestrator.analysis.differences import (
+    DifferenceGroup,
+    difference_groups,
+    heading,
+    marked,
+    signed,
+    verdict_sentences,
+)
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean
 from orchestrator.report.charts import Spec, finished
+from orchestrator.report.section import SECTIONS, Figure, Section
 from orchestrator.stats import Difference, Verdict
 from orchestrator.summary import METRIC
-from orchestrator.verdict import PairOfArms
+from orchestrator.verdict import Comparison, PairOfArms
 
 _ROW: Final = 22  # pixels for a metric
 _FURTHEST: Final = 200.0  # percent: what goes beyond stands at the edge, its number beside it
@@ -29,6 +39,58 @@ _COLOURS: Final = {
     CHANGED: "var(--arm0)",
     UNSAID: "var(--muted)",
 }
+
+
+@dataclass(frozen=True)
+class PairSection:
+    """Two arms: who, what may be said, every metric. `colour` is the second arm's."""
+
+    heading: str
+    colour: int
+    sentences: tuple[str, ...]
+    first: str
+    second: str
+    groups: tuple[DifferenceGroup, ...]
+    marks: str
+    figure: Figure | None
+
+
+@SECTIONS.register("differences")
+@dataclass(frozen=True)
+class Differences(Section):
+    """Pairs, and (css class, words) of the colours in their charts."""
+
+    order: ClassVar = 40
+    title: ClassVar = "Differences between arms"
+
+    pairs: tuple[PairSection, ...]
+    legend: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, analysis: RunAnalysis) -> Self | None:
+        comparison = analysis.verdicts.comparison
+        if not comparison or not comparison.pairs:
+            return None
+        pairs = tuple(_section(comparison, index, pair) for index, pair in enumerate(comparison.pairs))
+        return cls(pairs, tuple(legend(comparison.pairs)))
+
+    def charts(self) -> Iterable[Figure]:
+        return [pair.figure for pair in self.pairs if pair.figure]
+
+
+def _section(comparison: Comparison, index: int, pair: PairOfArms) -> PairSection:
+    groups = tuple(difference_groups(comparison, pair))
+    spec = effects_spec(pair)
+    return PairSection(
+        heading=heading(comparison, pair),
+        colour=index + 1,
+        sentences=tuple(verdict_sentences(comparison, pair)),
+        first=clean(pair.first.name, 40),
+        second=clean(pair.second.name, 40),
+        groups=groups,
+        marks=", ".join(marked(groups)),
+        figure=Figure(f"chart-differences-{index}", spec, effects_alt(pair)) if spec else None,
+    )
 
 
 def effects_spec(pair: PairOfArms) -> Spec | None:

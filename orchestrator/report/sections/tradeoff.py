@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Self
 
 from orchestrator.analysis.arms import ArmView
 from orchestrator.analysis.policies import MEMORY_FREED, TABLES_FREED, policy_bars
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.scale import bytes_axis
 from orchestrator.analysis.text import clean, size
 from orchestrator.report.charts import PANEL_HEIGHT, Spec, arm_colour, finished, tick
+from orchestrator.report.section import SECTIONS, Figure, Section, colour
 
 _HEIGHT: Final = PANEL_HEIGHT + 90
 _NEAR: Final = 0.06  # points nearer than this share of both axes share a label
@@ -17,6 +20,29 @@ _ROOM: Final = 1.12
 _NAMES_A_LINE: Final = 2
 
 Point = tuple[ArmView, str, int, int]  # arm, policy, table bytes freed, bytes in blocks freed
+
+
+@SECTIONS.register("tradeoff")
+@dataclass(frozen=True)
+class Tradeoff(Section):
+    """One figure; `arms` are (colour, name) of the legend."""
+
+    order: ClassVar = 175
+    title: ClassVar = "Page-table bytes against blocks"
+
+    figure: Figure
+    arms: tuple[tuple[int, str], ...]
+
+    @classmethod
+    def of(cls, analysis: RunAnalysis) -> Self | None:
+        points = tradeoff_points(analysis.arms)
+        if not points:
+            return None
+        figure = Figure("chart-tradeoff", tradeoff_spec(points), tradeoff_alt(points))
+        return cls(figure, tuple((colour(arm), clean(arm.name, 60)) for arm in analysis.arms))
+
+    def charts(self) -> Iterable[Figure]:
+        return (self.figure,)
 
 
 def tradeoff_points(arms: Sequence[ArmView]) -> list[Point]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Self
 
 from orchestrator.analysis.arms import ArmView, Point, StepView
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.scale import Axis, bytes_axis, time_axis
 from orchestrator.analysis.text import clean, percent, seconds, size
 from orchestrator.report.charts import (
@@ -17,6 +19,7 @@ from orchestrator.report.charts import (
     finished,
     tick,
 )
+from orchestrator.report.section import SECTIONS, Figure, Section, colour, seconds_note
 
 # Actions that take memory from a guest; what others move is not given back.
 TAKING: Final = frozenset({"unplug", "inflate", "unplug_dimm", "offline", "report_free"})
@@ -25,6 +28,40 @@ _ROUNDED: Final = 0.0005  # seconds: a curve's times are written to the millisec
 _NEAR: Final = 0.1  # dashed lines nearer than this share of the axis share a label
 _WIDTH_ROOM: Final = 1.05  # axis beyond the longest curve, for the step's number at its end
 _HEIGHT_ROOM: Final = 1.16  # and above the highest line, for what is written on it
+
+
+@SECTIONS.register("yield")
+@dataclass(frozen=True)
+class Yields(Section):
+    """A panel for each arm."""
+
+    order: ClassVar = 120
+    title: ClassVar = "What came back, and when"
+
+    figures: tuple[Figure, ...]
+    seconds: str
+
+    @classmethod
+    def of(cls, analysis: RunAnalysis) -> Self | None:
+        figures = tuple(_figure(panel) for panel in yield_panels(analysis.arms))
+        return cls(figures, seconds_note(analysis)) if figures else None
+
+    def charts(self) -> Iterable[Figure]:
+        return self.figures
+
+
+def _figure(panel: Panel) -> Figure:
+    arm = panel.arm
+    steps = [f"{step.number} {step.describe}" for step in taking_steps(arm)]
+    note = [arm.shown.summary.trial, *steps] if len(arm.trials) > 1 else steps
+    return Figure(
+        f"chart-yield-{arm.index}",
+        panel.spec,
+        panel.alt,
+        title=clean(arm.name, 60),
+        note=clean(" · ".join(note), 300),
+        colour=colour(arm),
+    )
 
 
 def taking_steps(arm: ArmView) -> list[StepView]:
