@@ -30,7 +30,7 @@ class TimeDocument(Document):
     overhead_seconds: float
     """The rest: the orchestrator's own."""
     overhead_share: float
-    """That, as a share of all, from 0 to 1."""
+    """That, as a share of all, from `0` to `1`."""
 
     @classmethod
     def of(cls, spent: TimeSpent) -> Self:
@@ -47,7 +47,7 @@ class TrialDocument(Document):
     arm: str
     """Its arm."""
     repeat: int
-    """Which execution of the arm it is, from 1."""
+    """Which execution of the arm it is, from `1`."""
     differs: Mapping[str, str]
     """The settings in which its arm differs from the others."""
     kernel_release: str

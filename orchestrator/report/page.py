@@ -61,8 +61,11 @@ def _sections(analysis: RunAnalysis) -> Iterator[_Placed]:
 
 def _facts(analysis: RunAnalysis) -> Iterator[str]:
     run = analysis.run
-    planned = len(run.planned)
-    yield f"{run.done} of {planned} trials ended" if planned else f"{len(analysis.trials)} trials"
+    planned, trials = len(run.planned), len(analysis.trials)
+    if run.trials and planned:
+        yield f"{run.done} of {planned} trials ended"
+    else:  # only the tables of the run are kept
+        yield f"{trials} of {planned} trials" if planned else f"{trials} trials"
     started = clean(run.meta.get("started_at") or "", 40)
     if started:
         yield f"began {started.replace('T', ' ').replace('+00:00', ' UTC')}"
