@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any, Final
 
 from orchestrator.analysis.arm_table import ROWS
-from orchestrator.analysis.scale import bytes_axis
-from orchestrator.analysis.text import clean, counted, quantity
+from orchestrator.analysis.scale import bytes_axis, seconds_axis
+from orchestrator.analysis.text import clean, counted, quantity, signed
 from orchestrator.stats import FEWEST, Difference, Verdict
 from orchestrator.summary import METRIC
 from orchestrator.verdict import Comparison, PairOfArms
@@ -184,7 +184,7 @@ def _difference_as_json(name: str, pair: PairOfArms, one: Difference) -> dict[st
 def _row(comparison: Comparison, pair: PairOfArms, metric: str, label: str) -> DifferenceRow:
     found, unit = pair.metrics[metric], METRIC[metric].unit
     floor = comparison.noise.get(metric)
-    difference, interval = signed(found, unit)
+    difference, interval = with_sign(found, unit)
     return DifferenceRow(
         metric=metric,
         label=label,
@@ -201,12 +201,12 @@ def _row(comparison: Comparison, pair: PairOfArms, metric: str, label: str) -> D
     )
 
 
-def signed(found: Difference, unit: str) -> tuple[str, str]:
+def with_sign(found: Difference, unit: str) -> tuple[str, str]:
     """A difference with its sign, and its interval in the same unit: `-99.5 MiB`, `-99.7 to -99.2`."""
     ends = (found.interval.low, found.interval.high) if found.interval else ()
     largest = max(abs(value) for value in (found.estimate, *ends))
     factor, suffix = _scale(largest, unit)
-    text, low, high = (_signed(value / factor) for value in (found.estimate, *(ends or (0.0, 0.0))))
+    text, low, high = (signed(value / factor) for value in (found.estimate, *(ends or (0.0, 0.0))))
     return f"{text} {suffix}".strip(), f"{low} to {high}" if ends else ""
 
 
@@ -215,16 +215,9 @@ def _scale(largest: float, unit: str) -> tuple[float, str]:
         axis = bytes_axis(largest)
         return axis.factor, axis.unit
     if unit == "seconds":
-        return (1e-3, "ms") if largest < 1 else (1.0, "s")
+        axis = seconds_axis(largest)
+        return axis.factor, axis.unit
     return 1.0, {"1/s": "/s"}.get(unit, "")
-
-
-def _signed(value: float) -> str:
-    if not value:
-        return "0"
-    if abs(value) >= 1000:
-        return f"{value:+,.0f}"
-    return f"{value:+.3g}" if abs(value) < 100 else f"{value:+.4g}"
 
 
 def _would_have_been(metric: str, found: Difference) -> str:

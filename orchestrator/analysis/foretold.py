@@ -53,8 +53,12 @@ class Foretold:
         """`apart` as people read it."""
         if self.apart is None:
             return Cell("", why_missing=f"the kernel of {self.second} kept most of it")
-        spread = f"{_signed(self.interval.low)} to {_signed(self.interval.high)}" if self.interval else ""
-        return Cell(_signed(self.apart), spread)
+        spread = (
+            f"{self.interval.low:+.2%} to {self.interval.high:+.2%}".replace("%", " %")
+            if self.interval
+            else ""
+        )
+        return Cell(f"{self.apart:+.2%}".replace("%", " %"), spread)
 
     @property
     def sentence(self) -> str:
@@ -67,10 +71,6 @@ class Foretold:
         if self.apart is None:
             return f"{told}: that kernel frees no such tables, or few."
         return f"{told}: {abs(self.apart):.2%} apart.".replace("%", " %")
-
-
-def _signed(share: float) -> str:
-    return f"{100 * share:+.2f} %"
 
 
 def foretold(view: RunView) -> list[Foretold]:

@@ -21,7 +21,7 @@ def change_in_words(change: Change) -> str:
     more = "more" if change.estimate > 0 else "less"
     text = f"{name}: {quantity(abs(change.estimate), unit)} {more} than the baseline"
     if change.low is not None and change.high is not None:
-        text += f" [{_signed(change.low, unit)}, {_signed(change.high, unit)}]"
+        text += f" [{quantity(change.low, unit)}, {quantity(change.high, unit)}]"
     if change.relative is not None:
         text += f", {'+' if change.relative > 0 else '-'}{percent(abs(change.relative), 1.0)}"
     if change.before is not None and change.after is not None:
@@ -103,7 +103,3 @@ def _undecided(outcome: Outcome) -> Iterator[str]:
             by_reason.setdefault((one.arm, one.reason), []).append(one.metric)
     for (arm, reason), metrics in by_reason.items():
         yield f"Undecided of {clean(arm, 60)}: {limited(metrics)}: {clean(reason, 200)}."
-
-
-def _signed(value: float, unit: str) -> str:
-    return f"{'-' if value < 0 else ''}{quantity(abs(value), unit)}"

@@ -24,6 +24,14 @@ def bytes_axis(largest: float) -> Axis:
     return next((Axis(name, factor) for name, factor in units if largest >= factor), Axis("B", 1))
 
 
+def seconds_axis(largest: float) -> Axis:
+    """Seconds, or what is less than that of which `largest` is a handy number."""
+    return next(
+        (Axis(name, factor) for name, factor in (("s", 1.0), ("ms", 1e-3)) if largest >= factor),
+        Axis("µs", 1e-6),
+    )
+
+
 def time_axis(longest: float) -> Axis:
     """Seconds, or minutes when there are many."""
     return Axis("min", 60) if longest > _LONG_SECONDS else Axis("s", 1)

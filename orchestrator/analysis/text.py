@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,18 @@ def quantity(value: float, unit: str) -> str:
     """A number with its unit; unknown units are appended."""
     known = FORMATS.get(unit)
     return known(value) if known else f"{value:,.6g} {clean(unit, 16)}".strip()
+
+
+def signed(value: float) -> str:
+    """A number with its sign, to three digits or, from 100 on, four; never with an exponent."""
+    if not value:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:+,.0f}"
+    digits = 3 if abs(value) < 100 else 4
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:+.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def percent(part: float, whole: float) -> str:

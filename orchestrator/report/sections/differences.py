@@ -12,8 +12,8 @@ from orchestrator.analysis.differences import (
     difference_groups,
     heading,
     marked,
-    signed,
     verdict_sentences,
+    with_sign,
 )
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean
@@ -153,7 +153,7 @@ def effects_alt(pair: PairOfArms) -> str:
     said = "; ".join(
         f"{label} {text}{f' ({interval})' if interval else ''}, {pair.metrics[metric].verdict.value}"
         for metric, label in _drawn(pair)
-        for text, interval in (signed(pair.metrics[metric], METRIC[metric].unit),)
+        for text, interval in (with_sign(pair.metrics[metric], METRIC[metric].unit),)
     )
     return clean(
         f"Differences of {clean(pair.second.name, 40)} from {clean(pair.first.name, 40)}. {said}.", 1600
@@ -174,7 +174,7 @@ def _drawn(pair: PairOfArms) -> list[tuple[str, str]]:
 
 def _values(metric: str, label: str, found: Difference) -> dict[str, Any]:
     relative = found.relative or 0.0
-    text, interval = signed(found, METRIC[metric].unit)
+    text, interval = with_sign(found, METRIC[metric].unit)
     # In percent of the first arm's mean; the sign of a difference of nothing is no matter.
     scale = 100 * abs(relative / found.estimate) if found.estimate else 0.0
     said = _said(metric, found)
