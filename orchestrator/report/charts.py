@@ -64,6 +64,7 @@ def base_config() -> Spec:
             "gridColor": "var(--grid)",
             "ticks": False,
             "labelPadding": 6,
+            "labelSeparation": 8,
         },
         "text": {"color": "var(--ink)"},
     }

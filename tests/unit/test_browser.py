@@ -68,6 +68,7 @@ def test_it_opens_without_a_complaint_and_draws_all(
     assert [chart for chart in seen.look["charts"] if not chart["drawn"]] == []
     assert all(0 < chart["box"]["width"] <= width for chart in seen.look["charts"])
     assert seen.look["width"] <= width, "nothing stands out to the side"
+    assert seen.look["overlaps"] == [], "words stand on their own"
     light, dark = brightness(seen.look["paper"]), brightness(seen.look["ink"])
     assert (light > dark) == (scheme == "light")
     assert abs(light - dark) > 150

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Self
 from orchestrator.analysis.policies import Bar, policies_explained, policy_bars, policy_rows
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.scale import bytes_axis
-from orchestrator.analysis.text import clean
+from orchestrator.analysis.text import clean, size
 from orchestrator.report.charts import Spec, finished, tick
 from orchestrator.report.section import SECTIONS, Figure, Section, colour
 
@@ -62,7 +62,15 @@ def policy_spec(rows: Sequence[Bar], largest: float) -> Spec:
     import altair as alt
 
     axis = bytes_axis(largest)
-    scaled = [{**vars(row), "value": round(row.value / axis.factor, 4)} for row in rows]
+    # At the end of a bar stands its size alone: more would not fit a narrow page; the rest is a tooltip.
+    scaled = [
+        {
+            **vars(row),
+            "value": round(row.value / axis.factor, 4),
+            "label": size(row.value) if row.value else "0",
+        }
+        for row in rows
+    ]
     measures = list(dict.fromkeys(row.measure for row in rows))
     policies = list(dict.fromkeys(row.policy for row in rows))
     bars = alt.Chart(alt.InlineData(values=scaled)).encode(
@@ -91,5 +99,5 @@ def policy_spec(rows: Sequence[Bar], largest: float) -> Spec:
             "origin:N", scale=alt.Scale(domain=["modelled", "predicted"], range=[[4, 2], [1, 0]]), legend=None
         ),
     )
-    labels = bars.mark_text(align="left", dx=4, fontSize=10.5, color="var(--ink)").encode(text="text:N")
+    labels = bars.mark_text(align="left", dx=4, fontSize=10.5, color="var(--ink)").encode(text="label:N")
     return finished(alt.layer(shapes, labels), _BAR_HEIGHT * len(rows))

@@ -15,11 +15,20 @@ from orchestrator.report.charts import PANEL_HEIGHT, Spec, arm_colour, finished,
 from orchestrator.report.section import SECTIONS, Figure, Section, colour
 
 _HEIGHT: Final = PANEL_HEIGHT + 90
-_NEAR: Final = 0.06  # points nearer than this share of both axes share a label
+_NEAR: Final = 0.06  # points nearer than this share of both axes share a number
 _ROOM: Final = 1.12
-_NAMES_A_LINE: Final = 2
 
 Point = tuple[ArmView, str, int, int]  # arm, policy, table bytes freed, bytes in blocks freed
+
+
+@dataclass(frozen=True)
+class Group:
+    """Policies whose points lie together, and where the first of them lies."""
+
+    number: int
+    x: float
+    y: float
+    policies: str
 
 
 @SECTIONS.register("tradeoff")
@@ -31,6 +40,7 @@ class Tradeoff(Section):
     title: ClassVar = "Page-table bytes against blocks"
 
     figure: Figure
+    groups: tuple[Group, ...]
     arms: tuple[tuple[int, str], ...]
 
     @classmethod
@@ -38,8 +48,9 @@ class Tradeoff(Section):
         points = tradeoff_points(analysis.arms)
         if not points:
             return None
-        figure = Figure("chart-tradeoff", tradeoff_spec(points), tradeoff_alt(points))
-        return cls(figure, tuple((colour(arm), clean(arm.name, 60)) for arm in analysis.arms))
+        spec, groups = tradeoff_spec(points)
+        figure = Figure("chart-tradeoff", spec, tradeoff_alt(points))
+        return cls(figure, groups, tuple((colour(arm), clean(arm.name, 60)) for arm in analysis.arms))
 
     def charts(self) -> Iterable[Figure]:
         return (self.figure,)
@@ -60,8 +71,9 @@ def tradeoff_points(arms: Sequence[ArmView]) -> list[Point]:
     return points
 
 
-def tradeoff_spec(points: Sequence[Point]) -> Spec:
-    """Table bytes freed to the right, memory in blocks upwards; hollow is modelled, colours are arms."""
+def tradeoff_spec(points: Sequence[Point]) -> tuple[Spec, tuple[Group, ...]]:
+    """Table bytes freed to the right, memory in blocks upwards; hollow is modelled, colours are arms. And
+    what its numbers stand for."""
     import altair as alt
 
     across = bytes_axis(max(1, *(tables for _, _, tables, _ in points)))
@@ -80,6 +92,7 @@ def tradeoff_spec(points: Sequence[Point]) -> Spec:
         for arm, policy, tables, memory in points
     ]
     arms = list(dict.fromkeys((clean(arm.name, 60), arm.index) for arm, *_ in points))
+    groups = _grouped(rows, far, high)
     x = alt.X(
         "x:Q",
         title="page-table bytes freed (modelled)",
@@ -121,17 +134,12 @@ def tradeoff_spec(points: Sequence[Point]) -> Spec:
             ],
         )
     )
-    words = alt.Chart(alt.InlineData(values=_labels(rows, far, high))).encode(x=x, y=y)
-    # Towards the middle of the figure, wherever the point lies. In Vega, lines go down from the first.
-    left, low = alt.datum.x < far / 2, alt.datum.y < high / 2
-    labels = (
-        words.transform_filter(across_half & up_half)
-        .mark_text(align=align, dx=dx, dy=dy, fontSize=10.5, lineBreak="\n")
-        .encode(text=text)
-        for across_half, align, dx in ((left, "left", 9), (~left, "right", -9))
-        for up_half, text, dy in ((low, "line:N", -9), (~low, "lines:N", 9))
+    numbers = (
+        alt.Chart(alt.InlineData(values=[{"x": g.x, "y": g.y, "number": str(g.number)} for g in groups]))
+        .mark_text(align="left", dx=8, dy=-8, fontSize=11, fontWeight=600, color="var(--muted)")
+        .encode(x=x, y=y, text="number:N")
     )
-    return finished(alt.layer(dots, *labels), _HEIGHT)
+    return finished(alt.layer(dots, numbers), _HEIGHT), groups
 
 
 def tradeoff_alt(points: Sequence[Point]) -> str:
@@ -143,8 +151,8 @@ def tradeoff_alt(points: Sequence[Point]) -> str:
     return clean(f"Modelled trade-off of policies. {'; '.join(parts)}.", 1600)
 
 
-def _labels(rows: Sequence[dict[str, Any]], far: float, high: float) -> list[dict[str, Any]]:
-    """Names of policies, those of points that lie together in one."""
+def _grouped(rows: Sequence[dict[str, Any]], far: float, high: float) -> tuple[Group, ...]:
+    """Points that lie together have one number: at any width, names beside them would run into each other."""
     groups: list[tuple[float, float, list[str]]] = []
     for row in rows:
         for x, y, names in groups:
@@ -154,13 +162,4 @@ def _labels(rows: Sequence[dict[str, Any]], far: float, high: float) -> list[dic
                 break
         else:
             groups.append((row["x"], row["y"], [row["policy"]]))
-    return [
-        {"x": x, "y": y, "line": ", ".join(names), "lines": "\n".join(_lines(names))}
-        for x, y, names in groups
-    ]
-
-
-def _lines(names: Sequence[str]) -> list[str]:
-    starts = range(0, len(names), _NAMES_A_LINE)
-    lines = [", ".join(names[start : start + _NAMES_A_LINE]) for start in starts]
-    return [f"{line}," for line in lines[:-1]] + lines[-1:]
+    return tuple(Group(number, x, y, ", ".join(names)) for number, (x, y, names) in enumerate(groups, 1))
