@@ -255,7 +255,10 @@ def test_run_ends_with_what_compare_says(results: Path, capsys: pytest.CaptureFi
     assert "426 MiB" in compared
     assert after(lambda: compare_module.print_run_comparison(RunAnalysis.open(directory)), capsys) == compared
     _, as_json, _ = typed(capsys, "compare", directory, "--json")
-    assert compare_module.run_comparison_as_json(directory) == json.loads(as_json)["comparisons"][0]
+    assert (
+        compare_module.run_comparison_as_json(RunAnalysis.open(directory))
+        == json.loads(as_json)["comparisons"][0]
+    )
 
 
 def test_a_run_of_many_arms_ends_with_sentences_and_says_where_the_tables_are(
