@@ -136,8 +136,8 @@ def _compression(pages: Pages, name: str) -> tuple[dict[str, Measured], str]:
             ratio.append(min(len(packed), PAGE_BYTES) / PAGE_BYTES)
     how = f"{name} by pyarrow, one core, each page by itself"
     words = (
-        f"median compress {np.median(took) * 1e6:.2f} us, decompress {np.median(back) * 1e6:.2f} us, "
-        f"ratio {np.median(ratio):.3f}; of that the call itself {call * 1e6:.2f} us"
+        f"median compress {np.median(took) * 1e6:.2f} µs, decompress {np.median(back) * 1e6:.2f} µs, "
+        f"ratio {np.median(ratio):.3f}; of that the call itself {call * 1e6:.2f} µs"
     )
     return {
         "compress_seconds": _measured(took, "s", how),
@@ -205,7 +205,7 @@ def _minor_fault() -> str:
             took.append(touch(memory) - mapped)
     low, typical, high = (value * 1e6 for value in np.percentile(took, (5, 50, 95)))
     return (
-        f"median {typical:.2f} us (5 % {low:.2f}, 95 % {high:.2f}) of {_FAULT_ROUNDS} x {_FAULT_PAGES} "
+        f"median {typical:.2f} µs (5 % {low:.2f}, 95 % {high:.2f}) of {_FAULT_ROUNDS} x {_FAULT_PAGES} "
         "writes to resident pages of shared memory, whose entries were cleared before; no VM exit in it"
     )
 

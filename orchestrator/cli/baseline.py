@@ -35,10 +35,10 @@ def baseline_command(*, run_name: str, output: Path, results: Path, as_json: boo
     orchestrator baseline last -o baseline.json
     orchestrator run my.yaml --baseline baseline.json --fail-on regression
     """
-    from orchestrator import summary
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.stats import FEWEST
     from orchestrator.store import Status, find_run
-    from orchestrator.verdict import figures_of, write_baseline
+    from orchestrator.verdict import write_baseline
 
     run = find_run(run_name, results)
     if run.status not in {Status.COMPLETED, Status.FAILED}:
@@ -46,7 +46,7 @@ def baseline_command(*, run_name: str, output: Path, results: Path, as_json: boo
             f"{run.id} is {run.status}: a baseline is made of a run that came to its end",
             hint=f"orchestrator resume {run.directory}",
         )
-    figures = figures_of(run, summary.load(run))
+    figures = RunAnalysis.of(run).verdicts.figures
     write_baseline(output, figures)
     trials = {arm.name: len(arm.trials) for arm in figures.arms}
     boots = {arm.name: len(set(arm.boots())) for arm in figures.arms}

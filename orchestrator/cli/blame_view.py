@@ -171,9 +171,9 @@ def _each_block(region: RegionBlame) -> Iterator[tuple[int, str, bool, dict[str,
 
 def show(name: str, state: StateView, base_pfn: int, *, list_blocks: bool) -> None:
     """Print one snapshot; every plugged block of it if `list_blocks`."""
+    from orchestrator.analysis.text import clean
     from orchestrator.model.blame import huge_supply
     from orchestrator.model.blocks import map_memory
-    from orchestrator.report.text import clean
     from orchestrator.summary.snapshots import blame_regions, counterfactuals
 
     snapshot = state.snapshot
@@ -213,7 +213,7 @@ def show(name: str, state: StateView, base_pfn: int, *, list_blocks: bool) -> No
 
 
 def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> None:
-    from orchestrator.report.text import clean
+    from orchestrator.analysis.text import clean
 
     block_map = region.block_map
     size = block_map.region.block_pages * PAGE_BYTES
@@ -301,6 +301,6 @@ def _policy_table(policies: tuple[PolicyResult, ...]) -> Table:
 
 
 def _words(name: str) -> str:
-    from orchestrator.report.text import class_words
+    from orchestrator.analysis.text import class_words
 
     return class_words(name)

@@ -15,7 +15,8 @@ from orchestrator.cli.output import out, print_json, print_next
 from orchestrator.cli.tables import plain_table, print_table
 
 if TYPE_CHECKING:
-    from orchestrator.report.differences import DifferenceGroup
+    from orchestrator.analysis.differences import DifferenceGroup
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.verdict import Comparison, PairOfArms, RunFigures
 
 # As orchestrator.verdict.comparison.VARIES, which a unit test compares: `--help` imports no pandas.
@@ -85,7 +86,7 @@ def compare_command(
         else [compare_arms(first, base=base_arm, level=level, seed=seed, force=force)]
     )
     if as_json:
-        from orchestrator.report.differences import comparison_as_json
+        from orchestrator.analysis.differences import comparison_as_json
 
         print_json({"comparisons": [comparison_as_json(one) for one in found]})
         return
@@ -93,32 +94,28 @@ def compare_command(
         print_comparison(comparison)
 
 
-def print_run_comparison(directory: Path) -> None:
+def print_run_comparison(analysis: RunAnalysis) -> None:
     """Each arm of a run against the first, as `compare` prints it; of many arms without their tables."""
-    from orchestrator.verdict import compare_arms
-
-    figures = _figures_in(directory)
-    if len(figures.arms) < 2:
+    comparison = analysis.verdicts.comparison
+    if not comparison or not comparison.pairs:
         return
-    comparison = compare_arms(figures, force=True)
     tables = len(comparison.pairs) <= _MOST_TABLES
     print_comparison(comparison, tables=tables, reasons=False)
     if not tables:
-        print_next(f"orchestrator compare {directory}   has a table for each of them")
+        print_next(f"orchestrator compare {analysis.run.directory}   has a table for each of them")
 
 
-def run_comparison_as_json(directory: Path) -> dict[str, Any] | None:
+def run_comparison_as_json(analysis: RunAnalysis) -> dict[str, Any] | None:
     """The same for `--json`; None where there is one arm."""
-    from orchestrator.report.differences import comparison_as_json
-    from orchestrator.verdict import compare_arms
+    from orchestrator.analysis.differences import comparison_as_json
 
-    figures = _figures_in(directory)
-    return comparison_as_json(compare_arms(figures, force=True)) if len(figures.arms) > 1 else None
+    comparison = analysis.verdicts.comparison
+    return comparison_as_json(comparison) if comparison and comparison.pairs else None
 
 
 def print_comparison(comparison: Comparison, *, tables: bool = True, reasons: bool = True) -> None:
     """Tables and sentences; with `reasons`, also why a metric is not compared."""
-    from orchestrator.report.differences import (
+    from orchestrator.analysis.differences import (
         difference_groups,
         heading,
         left_out_sentences,
@@ -149,7 +146,7 @@ def print_comparison(comparison: Comparison, *, tables: bool = True, reasons: bo
 
 
 def _table(groups: Sequence[DifferenceGroup], pair: PairOfArms) -> Table:
-    from orchestrator.report.text import clean
+    from orchestrator.analysis.text import clean
 
     table = plain_table(header_style="bold")
     table.add_column("")
@@ -170,20 +167,10 @@ def _table(groups: Sequence[DifferenceGroup], pair: PairOfArms) -> Table:
 
 
 def _figures(name: str, results: Path) -> RunFigures:
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.store import find_run
     from orchestrator.verdict import read_baseline
 
-    return (
-        read_baseline(Path(name))
-        if name.endswith(".json")
-        else _figures_in(find_run(name, results).directory)
-    )
-
-
-def _figures_in(directory: Path) -> RunFigures:
-    from orchestrator import summary
-    from orchestrator.store import open_run
-    from orchestrator.verdict import figures_of
-
-    run = open_run(directory)
-    return figures_of(run, summary.load(run))
+    if name.endswith(".json"):
+        return read_baseline(Path(name))
+    return RunAnalysis.of(find_run(name, results)).verdicts.figures

@@ -14,6 +14,7 @@ from orchestrator.cli.options import Choice
 from orchestrator.cli.output import err, out, print_next
 
 if TYPE_CHECKING:
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.verdict import Gate
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -120,17 +121,16 @@ def gate_of(words: GateWords) -> Gate | None:
     )
 
 
-def print_gate(directory: Path) -> None:
+def print_gate(analysis: RunAnalysis) -> None:
     """What the baseline says of a run, and what to type next; nothing where there is none."""
-    from orchestrator.report.gate import next_words, outcome_sentences, verdict_line
-    from orchestrator.verdict import read_outcome
+    from orchestrator.analysis.gate import next_words, outcome_sentences, verdict_line
 
-    outcome = read_outcome(directory)
+    outcome = analysis.verdicts.gate
     if outcome is None:
         return
     for sentence in outcome_sentences(outcome):
         out.print(escape(sentence))
     look, verdict = verdict_line(outcome)
     out.print(f"[{_COLOURS[look]}]{escape(verdict)}[/]")
-    for words in next_words(outcome, str(directory)):
+    for words in next_words(outcome, str(analysis.run.directory)):
         print_next(words)

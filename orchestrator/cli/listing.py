@@ -82,7 +82,9 @@ def list_command(
     as_json: bool,
 ) -> None:
     """List the runs in the results folder, the newest first."""
+    from orchestrator.export.run_row import RunRow
     from orchestrator.store import list_runs
+    from orchestrator.summary import saved
 
     wanted = _Wanted(scenario, status, arm, kernel, since)
     rows, unreadable = [], []
@@ -91,7 +93,7 @@ def list_command(
             if isinstance(run, BadInputError):
                 raise run
             if wanted.has(run):
-                rows.append(list_row(run))
+                rows.append(RunRow.of(run, saved(run)).model_dump())
         except BadInputError as error:  # one damaged folder does not hide the others
             unreadable.append(error.brief)
     if sort != "started":
@@ -108,20 +110,6 @@ def list_command(
         print_next(more)
     for brief in unreadable:
         out.print(f"[yellow]unreadable:[/] {escape(clean_text(brief))}")
-
-
-def list_row(run: Run) -> dict[str, Any]:
-    """A run in short, for `--json`."""
-    return {
-        "run": run.id,
-        "scenario": run.scenario,
-        "started_at": str(run.meta.get("started_at", "")),
-        "status": run.status.value,
-        "exit_code": run.meta.get("exit_code"),
-        "trials_done": run.done,
-        "trials_planned": len(run.planned),
-        "headline": _headline(run),
-    }
 
 
 @dataclass(frozen=True)
@@ -179,18 +167,3 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             *([escape(row["headline"])] if wide else []),
         )
     return table
-
-
-def _headline(run: Run) -> str:
-    """What unplug gave back, from summary.csv alone: a list must not compute."""
-    from orchestrator.report.text import percent
-    from orchestrator.summary import saved
-
-    given: dict[str, tuple[float, float]] = {}
-    for one in saved(run):
-        asked, got = one.number("unplug_requested_bytes"), one.number("unplug_achieved_bytes")
-        if asked and got is not None:
-            before = given.get(one.arm, (0.0, 0.0))
-            given[one.arm] = before[0] + got, before[1] + asked
-    parts = [f"{clean_text(arm)} {percent(got, asked)}" for arm, (got, asked) in given.items()]
-    return f"unplugged: {', '.join(parts)}" if parts else ""

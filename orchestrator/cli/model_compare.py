@@ -151,7 +151,7 @@ def _counted(ours: list[str], action: str, found: Found) -> Table:
 
 def _added(ours: list[str], actions: tuple[str, ...], found: Found, costs: CostTable) -> Table:
     table = plain_table()
-    table.add_column("added to a touch, us", no_wrap=True)
+    table.add_column("added to a touch, µs", no_wrap=True)
     for action in actions:
         table.add_column(action, justify="right", no_wrap=True)
     for name in ours:

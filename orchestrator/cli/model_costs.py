@@ -91,8 +91,8 @@ def _read(file: Path) -> OvercommitText:
 
 
 def _table(found: list[Answer]) -> Table:
+    from orchestrator.analysis.text import seconds
     from orchestrator.report.overcommit import counted, name_of, ranged
-    from orchestrator.report.text import seconds
 
     table = plain_table()
     table.add_column("policy, action", no_wrap=True)

@@ -93,7 +93,7 @@ def replay_command(
     print_table(table)
     low, typical, high = (seconds * 1e6 for seconds in added.mean)
     out.print(
-        f"modelled, added a touch: {typical:.3g} us on average ({low:.3g} to {high:.3g}), by "
+        f"modelled, added a touch: {typical:.3g} µs on average ({low:.3g} to {high:.3g}), by "
         f"{f'the costs of {escape(str(costs_file))}' if costs_file else 'shipped costs'}"
     )
 

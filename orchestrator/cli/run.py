@@ -13,7 +13,6 @@ from orchestrator.cli.output import err, out, print_error, print_json, print_nex
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
 from orchestrator.cli.signals import stop_at_signals
-from orchestrator.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,15 +118,15 @@ def _carry_out(
     as_json: bool,
 ) -> None:
     """Run trials into a folder and tell what came of it."""
-    from orchestrator.store import open_run
+    from orchestrator.cli.runs import write_reports
     from orchestrator.summary import note_time
 
     try:
         with stop_at_signals(), watch(trial_seconds) as progress:
             result = execute(progress)
             progress.note("writing the report")
-            files = _write_reports(result.directory)
-            note_time(open_run(result.directory))
+            files = write_reports(result.analysis)
+            note_time(result.analysis.run)
     except KeyboardInterrupt:
         print_next(f"orchestrator resume {run_dir}   runs what is missing", err)
         raise
@@ -153,34 +152,21 @@ def _typical_trial_seconds(results: Path, scenario_sha256: str) -> float | None:
     return None
 
 
-def _write_reports(directory: Path) -> dict[str, str]:
-    from orchestrator.report.junit import write_junit
-    from orchestrator.report.page import build_report
-    from orchestrator.report.prometheus import write_prometheus
-
-    return {
-        "report": str(build_report(directory)),
-        "junit": str(write_junit(directory)),
-        "metrics": str(write_prometheus(directory)),
-    }
-
-
 def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) -> None:
     from orchestrator.cli.compare import print_run_comparison, run_comparison_as_json
-    from orchestrator.cli.runs import (
-        print_judgements,
-        print_second_level,
-        run_as_json,
-        run_table,
-    )
+    from orchestrator.cli.runs import print_arm_table, print_conditions, print_judgements, print_second_level
 
+    analysis = result.analysis
     if as_json:
-        shown = {**run_as_json(result.directory), "comparison": run_comparison_as_json(result.directory)}
+        from orchestrator.export.document import RunDocument
+
+        shown = {**RunDocument.of_run(analysis).as_json(), "comparison": run_comparison_as_json(analysis)}
         print_json({**shown, "exit_code": int(result.exit_code), "files": files})
         return
-    print_table(run_table(result.directory))
-    print_second_level(result.directory)
-    print_run_comparison(result.directory)
-    print_judgements(result.directory)
-    print_gate(result.directory)
+    print_arm_table(analysis)
+    print_conditions(analysis)
+    print_second_level(analysis)
+    print_run_comparison(analysis)
+    print_judgements(analysis)
+    print_gate(analysis)
     out.print(f"report: {files['report']}", soft_wrap=True)

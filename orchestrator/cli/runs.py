@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
 from orchestrator.cli.options import json_option, results_option
 from orchestrator.cli.output import clean_text, coloured, out, print_json, print_next
@@ -17,10 +16,8 @@ from orchestrator.store.layout import Status
 from orchestrator.units import format_duration
 
 if TYPE_CHECKING:
-    from orchestrator.report.data import RunView
-    from orchestrator.summary import TrialSummary
-    from orchestrator.summary.records import SnapshotResult
-    from orchestrator.verdict import Judgement
+    from orchestrator.analysis.run import RunAnalysis
+    from orchestrator.store import Run
 
 _MOST_FINDINGS = 20  # lines of `show`; findings.csv has them all
 
@@ -34,13 +31,16 @@ def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
 
     Works for runs that are unfinished or were killed, too.
     """
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.store import find_run
 
-    directory = find_run(run_name, results).directory
+    analysis = RunAnalysis.of(find_run(run_name, results))
     if as_json:
-        print_json(run_as_json(directory))
+        from orchestrator.export.document import RunDocument
+
+        print_json(RunDocument.of_run(analysis).as_json())
     else:
-        _show_text(_view(directory))
+        _show_text(analysis)
 
 
 @click.command("report")
@@ -49,170 +49,115 @@ def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
 @json_option
 def report_command(run_name: str, results: Path, *, as_json: bool) -> None:
     """Make report.html, junit.xml, metrics.prom and summary.csv of a run again from what is on disk."""
-    from orchestrator import summary
-    from orchestrator.report.junit import write_junit
-    from orchestrator.report.page import build_report
-    from orchestrator.report.prometheus import write_prometheus
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.store import find_run
+    from orchestrator.summary import refresh
 
     run = find_run(run_name, results)
-    if run.trials:  # a folder of which only the small files were kept has nothing to compute them from
-        summary.refresh(run.directory)
-    report = build_report(run.directory)
-    junit, metrics = write_junit(run.directory), write_prometheus(run.directory)
+    # A folder of which only the small files were kept has nothing to compute them from.
+    analysis = RunAnalysis.of(run, refresh(run.directory) if run.trials else None)
+    files = write_reports(analysis)
     if as_json:
-        files = {"report": str(report), "junit": str(junit), "metrics": str(metrics)}
         print_json({"run": run.id, "status": run.status.value, **files})
     else:
-        out.print(escape(str(report)))
+        out.print(escape(files["report"]))
 
 
-def run_as_json(directory: Path) -> dict[str, Any]:
-    """What `show --json` prints of the run folder `directory`."""
-    from dataclasses import asdict
+def write_reports(analysis: RunAnalysis) -> dict[str, str]:
+    """Write report.html, junit.xml and metrics.prom; their paths, by what they are."""
+    from orchestrator.export.junit import write_junit
+    from orchestrator.export.prometheus import write_prometheus
+    from orchestrator.report.page import build_report
 
-    from orchestrator.cli.listing import list_row
-    from orchestrator.report.answer import answer
-    from orchestrator.report.confusion import attributions, confusion, confusion_as_json
-    from orchestrator.report.foretold import foretold
-    from orchestrator.verdict import read_outcome
-
-    view = _view(directory)
-    gate = read_outcome(directory)
-    trials = [
-        {
-            "trial": trial.summary.trial,
-            "arm": trial.summary.arm,
-            "repeat": trial.summary.repeat,
-            "differs": dict(trial.summary.differs),
-            "kernel_release": trial.summary.kernel_release,
-            "kernel_build": trial.summary.kernel_build,
-            "kernel_sha256": trial.summary.kernel_sha256,
-            "outcome": trial.summary.outcome,
-            "error": trial.error if trial.failed else "",
-            "hint": trial.hint if trial.failed else "",
-            "metrics": dict(trial.summary.metrics),
-            "gaps": dict(trial.summary.gaps),
-            "tables_snapshot": trial.summary.tables_snapshot,
-            "blocks_snapshot": trial.summary.blocks_snapshot,
-            "start": trial.summary.start,
-            "state": trial.summary.state,
-            "policies": [vars(result) for result in trial.summary.policies],
-            "second_level_policies": [vars(result) for result in trial.summary.second_level],
-            "snapshots": [_snapshot(trial.summary, result) for result in trial.summary.snapshots],
-            "blame": [vars(row) for row in trial.summary.blame],
-            "moments": [vars(moment) for moment in trial.summary.moments],
-            "moment_gaps": [vars(gap) for gap in trial.summary.moment_gaps],
-            "findings": [vars(row) for row in trial.summary.findings],
-        }
-        for trial in view.trials
-    ]
     return {
-        **list_row(view.run),
-        "directory": str(view.run.directory),
-        "answer": answer(view),
-        "time": _time(view),
-        "trials": trials,
-        "expect": [vars(one) for one in judged(view)],
-        "gate": {**asdict(gate), "passed": gate.passed} if gate else None,
-        "confusion": confusion_as_json(view),
-        "attribution": [asdict(one) for one in attributions(confusion(view))],
-        "foretold": [asdict(pair) for pair in foretold(view)],
-        "meta": dict(view.run.meta),
+        "report": str(build_report(analysis)),
+        "junit": str(write_junit(analysis)),
+        "metrics": str(write_prometheus(analysis)),
     }
 
 
-def _snapshot(summary: TrialSummary, result: SnapshotResult) -> dict[str, object]:
-    """With what `second_level_policies` has under the keys of older versions, too: second_level_<policy>."""
-    of_it = (row for row in summary.second_level if row.snapshot == result.snapshot)
-    return {**vars(result), **{f"second_level_{row.policy}": row.tables_freed for row in of_it}}
+def _print_attribution(analysis: RunAnalysis) -> None:
+    from orchestrator.analysis.confusion import attribution_rows, confusion_sentence
 
-
-def _print_attribution(view: RunView) -> None:
-    from orchestrator.report.confusion import attribution_rows, attributions, confusion, confusion_sentence
-
-    injected = confusion(view)
-    for row in injected:
+    for row in analysis.confusion:
         out.print(escape(confusion_sentence(row)))
-    if not injected:
+    if not analysis.confusion:
         return
     table = plain_table(title="Attribution check", header_style="bold")
     for head in ("class", "trials", "recall, named", "precision", "recall, contained", "precision"):
         table.add_column(head, justify="left" if head == "class" else "right")
-    for each in attribution_rows(attributions(injected)):
+    for each in attribution_rows(analysis.attributions):
         table.add_row(each.label, each.trials, *each.cells)
     print_table(table)
 
 
-def _show_text(view: RunView) -> None:
+def _show_text(analysis: RunAnalysis) -> None:
     from orchestrator.cli.gate import print_gate
-    from orchestrator.report.answer import answer
-    from orchestrator.report.foretold import foretold
 
-    run = view.run
+    run = analysis.run
     out.print(
         f"[bold]{escape(clean_text(run.id))}[/]  {escape(clean_text(run.scenario))}  {coloured(run.status)}"
     )
     out.print(f"[dim]{escape(str(run.directory))}[/]")
     if run.trials:
-        out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(view.trials)} have begun")
+        out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(analysis.trials)} have begun")
     else:
-        out.print(f"{len(view.trials)} of {len(run.planned)} trials; only their summaries are kept here")
-    for sentence in answer(view):
+        out.print(f"{len(analysis.trials)} of {len(run.planned)} trials; only their summaries are kept here")
+    for sentence in analysis.answer:
         out.print(escape(sentence))
-    if view.arms:
-        print_table(_comparison(view))
-    print_second_level(run.directory)
-    print_judgements(run.directory)
-    print_gate(run.directory)
-    for pair in foretold(view):
+    print_conditions(analysis)
+    if analysis.arms:
+        print_arm_table(analysis)
+    print_second_level(analysis)
+    print_judgements(analysis)
+    print_gate(analysis)
+    for pair in analysis.predictions:
         out.print(escape(pair.sentence))
-    _print_attribution(view)
-    time = _time(view)
-    if time:
-        all_of_it, steps, starting = (
-            format_duration(time[f"{part}_seconds"]) for part in ("wall", "steps", "starting")
-        )
-        share = f"the orchestrator itself {time['overhead_share']:.1%}"
-        out.print(f"[dim]{all_of_it} in all: steps {steps}, starting guests {starting}, {share}[/]")
-    _print_findings(view)
-    for trial in view.trials:
+    _print_attribution(analysis)
+    _print_time(analysis)
+    _print_findings(analysis)
+    for trial in analysis.trials:
         if trial.failed:
             what = f"{clean_text(trial.summary.trial)}: {clean_text(trial.summary.outcome)}"
             out.print(f"[red]{escape(what)}[/]")
             out.print(f"  {escape(clean_text(trial.error, 400))}")
             if trial.hint:
                 print_next(clean_text(trial.hint, 400))
-    print_next(_next(view))
+    print_next(_next(run))
 
 
-def _print_findings(view: RunView) -> None:
-    from orchestrator.report.findings import finding_rows
+def print_conditions(analysis: RunAnalysis) -> None:
+    """What guests are made of and what executed them, in a line."""
+    said = " · ".join(f"{one.name} {one.value}" for one in analysis.conditions.rows)
+    if said:
+        out.print(f"[dim]conditions: {escape(said)}[/]")
 
-    for row in finding_rows(view)[:_MOST_FINDINGS]:
+
+def _print_time(analysis: RunAnalysis) -> None:
+    spent = analysis.time_spent
+    if spent is None:
+        return
+    all_of_it, steps, starting = map(format_duration, (spent.wall, spent.steps, spent.starting))
+    share = f"the orchestrator itself {spent.overhead / spent.wall:.1%}"
+    out.print(f"[dim]{all_of_it} in all: steps {steps}, starting guests {starting}, {share}[/]")
+
+
+def _print_findings(analysis: RunAnalysis) -> None:
+    for row in analysis.findings[:_MOST_FINDINGS]:
         colour = "red" if row.bad else "yellow"
         out.print(f"[{colour}]{escape(f'{row.trial}: {row.kind}')}[/] {escape(f'({row.by}) {row.text}')}")
 
 
-def judged(view: RunView) -> list[Judgement]:
-    """What the scenario expects, and whether it came so."""
-    from orchestrator.verdict import judge
-
-    return judge(view.run, [trial.summary for trial in view.trials])
-
-
-def print_judgements(directory: Path) -> None:
+def print_judgements(analysis: RunAnalysis) -> None:
     """A line for each expectation of a run."""
-    for one in judged(_view(directory)):
+    for one in analysis.verdicts.judgements:
         word = "[green]met:[/]" if one.met else "[red]not met:[/]"
         out.print(f"{word} {escape(clean_text(one.words, 200))}: {escape(clean_text(one.found, 200))}")
 
 
-def print_second_level(directory: Path) -> None:
+def print_second_level(analysis: RunAnalysis) -> None:
     """Second-level tables at each moment of each arm, where there are any."""
-    from orchestrator.report.second_level import moment_rows
-
-    rows = moment_rows(_view(directory))
+    rows = analysis.moments
     if not rows:
         return
     table = plain_table()
@@ -229,51 +174,29 @@ def print_second_level(directory: Path) -> None:
     print_table(table)
 
 
-def run_table(directory: Path) -> Table:
+def print_arm_table(analysis: RunAnalysis) -> None:
     """The comparison of a run's arms, metrics down and arms across."""
-    return _comparison(_view(directory))
-
-
-def _comparison(view: RunView) -> Table:
-    from orchestrator.report.comparison import comparison
+    from orchestrator.analysis.conditions import NOT_COMPARABLE
 
     table = plain_table(header_style="bold")
     table.add_column("")
-    for arm in view.arms:
+    for arm in analysis.arms:
         table.add_column(escape(clean_text(arm.name, 40)), justify="right")
-    for group in comparison(view.arms):
+    marked = False
+    for group in analysis.groups:
         table.add_row(f"[dim]{escape(group.title)}[/]")
         for row in group.rows:
-            label = f"  {row.label} (predicted)" if row.predicted else f"  {row.label}"
+            emulated = NOT_COMPARABLE in row.note
+            marked |= emulated
+            label = f"  {row.label}{' (predicted)' * row.predicted}{' †' * emulated}"
             cells = (escape(cell.text) if cell.text else "[dim]-[/]" for cell in row.cells)
             table.add_row(escape(label), *cells)
-    return table
+    out.print(table, soft_wrap=False)
+    if marked:
+        out.print(f"[dim]† {NOT_COMPARABLE}[/]")
 
 
-def _time(view: RunView) -> dict[str, float] | None:
-    """Seconds of the run, and the share of them that was the orchestrator's own."""
-    from dataclasses import asdict
-
-    from orchestrator.summary import time_spent
-
-    spent = time_spent(view.run)
-    if spent is None:
-        return None
-    seconds = {f"{name}_seconds": value for name, value in asdict(spent).items()}
-    return {**seconds, "overhead_seconds": spent.overhead, "overhead_share": spent.overhead / spent.wall}
-
-
-def _view(directory: Path) -> RunView:
-    from orchestrator import summary
-    from orchestrator.report.data import view_run
-    from orchestrator.store import open_run
-
-    run = open_run(directory)
-    return view_run(run, summary.load(run))
-
-
-def _next(view: RunView) -> str:
-    run = view.run
+def _next(run: Run) -> str:
     report = f"orchestrator report {run.directory}"
     partial = f"{report}   shows what there is"
     page = run.directory / layout.REPORT

@@ -6,19 +6,28 @@ import base64
 import hashlib
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.analysis.text import clean, size
 from orchestrator.guest.cache import cache_dir
-from orchestrator.report.text import clean, size
 from orchestrator.store.atomic import replace_text
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
-def fill(template: str, **values: Any) -> str:
+@dataclass(frozen=True)
+class Scripts:
+    """What draws the charts of a page: Vega with Vega-Lite and Vega-Embed, and what calls them."""
+
+    library: str
+    embed: str
+
+
+def fill(template: str, drawing: Scripts, **values: Any) -> str:
     """The page that a template makes of `values`; `specs` among them are its charts by element."""
     import jinja2
 
@@ -30,29 +39,31 @@ def fill(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"clean": clean, "size": size}
-    scripts, embed = _library(), (_TEMPLATES / "embed.js").read_text(encoding="utf-8")
     page = environment.get_template(template).render(
         **values,
         css=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        library=_raw(scripts),
-        embed=_raw(embed),
-        script_hashes=_raw(f"{_csp_hash(scripts)} {_csp_hash(embed)}"),
+        library=_raw(drawing.library),
+        embed=_raw(drawing.embed),
+        script_hashes=_raw(f"{_csp_hash(drawing.library)} {_csp_hash(drawing.embed)}"),
     )
     return page + "\n"
 
 
 @cache
-def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, of the version that the charts are written for."""
+def scripts() -> Scripts:
+    """Of the version that the charts are written for. Bundling them takes over a second and depends on two
+    versions alone: the bundle is kept in the cache, which is the one thing that making a page writes beside
+    the page."""
     import altair
 
     version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     # A script element ends at these words wherever they stand; in JavaScript strings "\\/" is "/".
-    return re.sub(r"</(?=script)", r"<\\/", _bundle(version), flags=re.IGNORECASE).replace("<!--", r"<\!--")
+    bundle = re.sub(r"</(?=script)", r"<\\/", _bundle(version), flags=re.IGNORECASE)
+    library = bundle.replace("<!--", r"<\!--")
+    return Scripts(library, (_TEMPLATES / "embed.js").read_text(encoding="utf-8"))
 
 
 def _bundle(version: str) -> str:
-    """Bundling takes over a second, and its result depends on nothing but two versions: it is kept."""
     kept = cache_dir() / "vega" / f"{version}-{metadata.version('vl-convert-python')}.js"
     with suppress(OSError):
         return kept.read_text(encoding="utf-8")

@@ -8,11 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from orchestrator.analysis.scale import bytes_axis, time_axis
+from orchestrator.analysis.text import clean, seconds, size
 from orchestrator.model.cost import CostTable, Interval, Unit
 from orchestrator.model.overcommit import Answer, GuestClass, Question
-from orchestrator.report.charts import ARM_COLOURS, PANEL_HEIGHT, bytes_axis, finished, tick, time_axis
-from orchestrator.report.frame import fill
-from orchestrator.report.text import clean, seconds, size
+from orchestrator.report.charts import ARM_COLOURS, PANEL_HEIGHT, finished, tick
+from orchestrator.report.frame import fill, scripts
 from orchestrator.scenario.overcommit import OvercommitText
 from orchestrator.store.atomic import replace_text
 
@@ -184,6 +185,7 @@ def write_page(path: Path, asked: OvercommitText, answers: Sequence[Answer], cos
         )
     text = fill(
         "overcommit.html.j2",
+        scripts(),
         title=clean(f"{asked.name}: overcommit"),
         name=clean(asked.name),
         description=clean(asked.description, 1000),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.errors import BadInputError, ExitCode, GuestError, OrchestratorError
 from orchestrator.guest.definition import GuestDefinition, load_definition
 from orchestrator.host.accel import Acceleration
@@ -26,8 +27,8 @@ from orchestrator.run.machinery import Machinery, RealMachinery
 from orchestrator.run.meta import command_line, guest_facts, provenance
 from orchestrator.run.side_by_side import Ended, SideBySide, Task
 from orchestrator.store import RunWriter, Status, layout, open_run
-from orchestrator.summary import TrialSummary, load, saved, summarise_trial, write_summaries
-from orchestrator.verdict import Gate, figures_of, judge, write_outcome
+from orchestrator.summary import saved, summarise_trial, write_summaries
+from orchestrator.verdict import Gate, write_outcome
 
 # Outcomes that say nothing of the guest's kernel: a trial with one of them is done again by `resume`.
 AGAIN = frozenset({"unfinished", "unknown", "interrupted", "failed", "lost"})
@@ -40,7 +41,7 @@ class RunResult:
     directory: Path
     exit_code: ExitCode
     errors: tuple[tuple[str, OrchestratorError], ...]
-    summaries: tuple[TrialSummary, ...]
+    analysis: RunAnalysis
 
 
 def new_run_id(scenario: str) -> str:
@@ -156,7 +157,8 @@ class Job:
             # What was said of a run before it was resumed does not hold any more.
             (run.directory / layout.GATE).unlink(missing_ok=True)
             errors = self._execute(run)
-            code = judged(run.directory, self.gate)
+            analysis = RunAnalysis.open(run.directory)
+            code = judged(analysis, self.gate)
             code = ExitCode.INFRASTRUCTURE if errors else code
             status = Status.FAILED if errors else Status.COMPLETED
         except KeyboardInterrupt:
@@ -169,7 +171,7 @@ class Job:
         finally:
             with deferred():
                 run.finish(status, code)
-        return RunResult(run.directory, code, tuple(errors), tuple(saved(open_run(run.directory))))
+        return RunResult(run.directory, code, tuple(errors), analysis.ended())
 
     def _execute(self, run: RunWriter) -> list[tuple[str, OrchestratorError]]:
         errors: list[tuple[str, OrchestratorError]] = []
@@ -286,14 +288,12 @@ class Job:
         write_summaries(run.directory, [known[trial.id] for trial in begun])
 
 
-def judged(run_dir: Path, gate: Gate | None = None) -> ExitCode:
+def judged(analysis: RunAnalysis, gate: Gate | None = None) -> ExitCode:
     """The exit code of a run whose trials completed: by its expectations, and a gate, which is kept."""
-    run = open_run(run_dir)
-    summaries = load(run)
-    met = all(one.met for one in judge(run, summaries))
+    met = all(one.met for one in analysis.verdicts.judgements)
     if gate:
-        outcome = gate.judge(figures_of(run, summaries))
-        write_outcome(run_dir, outcome)
+        outcome = gate.judge(analysis.verdicts.figures)
+        write_outcome(analysis.run.directory, outcome)
         met &= outcome.passed
     return ExitCode.COMPLETED if met else ExitCode.EXPECTATION_FAILED
 

@@ -5,9 +5,10 @@ From summaries and nothing else; `stats` has the mathematics, docs/statistics.md
 
 from orchestrator.verdict.baseline import read_baseline, write_baseline
 from orchestrator.verdict.comparison import LOST, Comparison, PairOfArms, compare_arms, compare_runs
-from orchestrator.verdict.expectations import Judgement, judge
+from orchestrator.verdict.expectations import Judgement
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures, figures_of
 from orchestrator.verdict.gate import Change, Gate, Outcome, read_outcome, write_outcome
+from orchestrator.verdict.verdicts import Verdicts
 
 __all__ = [
     "LOST",
@@ -20,10 +21,10 @@ __all__ = [
     "PairOfArms",
     "RunFigures",
     "TrialFigures",
+    "Verdicts",
     "compare_arms",
     "compare_runs",
     "figures_of",
-    "judge",
     "read_baseline",
     "read_outcome",
     "write_baseline",

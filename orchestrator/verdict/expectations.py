@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,8 +16,8 @@ from orchestrator.scenario.expect import Expectation
 from orchestrator.store import Run
 from orchestrator.summary import TrialSummary
 from orchestrator.units import format_duration, format_size
-from orchestrator.verdict.comparison import compare_arms
-from orchestrator.verdict.figures import RunFigures, figures_of, of_boots
+from orchestrator.verdict.comparison import Comparison
+from orchestrator.verdict.figures import RunFigures, of_boots
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,21 @@ class Judgement:
     value: float | None
 
 
-def judge(run: Run, summaries: Sequence[TrialSummary]) -> list[Judgement]:
+class Judged(Protocol):
+    """What expectations are judged by; `Verdicts` is one."""
+
+    @property
+    def run(self) -> Run: ...
+    @property
+    def summaries(self) -> Sequence[TrialSummary]: ...
+    @property
+    def figures(self) -> RunFigures: ...
+    def against(self, base: str) -> Comparison: ...
+
+
+def judge(of: Judged) -> list[Judgement]:
     """Every expectation of a run's plan, in its order. What cannot be had is not met, and says why."""
+    run = of.run
     try:
         expected = TypeAdapter(tuple[Expectation, ...]).validate_python(
             run.plan.get("expect") or (), context={"resolved": True}
@@ -40,12 +54,7 @@ def judge(run: Run, summaries: Sequence[TrialSummary]) -> list[Judgement]:
         raise BadInputError(
             f"{run.directory}: plan.json: `expect` cannot be read", details=str(error)
         ) from None
-    figures = figures_of(run, summaries) if expected else None
-    return [
-        _ended_so(run, summaries, one) if one.one_of else _judged(figures, summaries, one)
-        for one in expected
-        if figures
-    ]
+    return [_ended_so(run, of.summaries, one) if one.one_of else _judged(of, one) for one in expected]
 
 
 def _ended_so(run: Run, summaries: Sequence[TrialSummary], expected: Expectation) -> Judgement:
@@ -67,13 +76,13 @@ def _end(trial: TrialSummary | None, metric: str) -> str:
     return str(trial.metrics.get(metric, f"none, the trial ended with {trial.outcome}"))
 
 
-def _judged(run: RunFigures, summaries: Sequence[TrialSummary], expected: Expectation) -> Judgement:
+def _judged(of: Judged, expected: Expectation) -> Judgement:
     if expected.versus:
-        value, why = _difference(run, expected)
+        value, why = _difference(of, expected, expected.versus)
     elif METRIC[expected.metric].worst:
-        value, why = _worst([one for one in summaries if one.arm == expected.arm], expected)
+        value, why = _worst([one for one in of.summaries if one.arm == expected.arm], expected)
     else:
-        value, why = _median(run, expected)
+        value, why = _median(of.figures, expected)
     words = _words(expected)
     if value is None:
         return Judgement(expected.arm, words, met=False, found=why, value=None)
@@ -107,11 +116,10 @@ def _worst(trials: Sequence[TrialSummary], expected: Expectation) -> tuple[float
     return worst, f" (the worst of {len(read)} trials, {where.trial})"
 
 
-def _difference(run: RunFigures, expected: Expectation) -> tuple[float | None, str]:
-    if not (run.arm(expected.arm) and run.arm(expected.versus or "")):
-        return None, f"{expected.arm} and {expected.versus} have not both run"
-    pairs = compare_arms(run, base=expected.versus or "", force=True).pairs
-    (pair,) = (one for one in pairs if one.second.name == expected.arm)
+def _difference(of: Judged, expected: Expectation, versus: str) -> tuple[float | None, str]:
+    if not (of.figures.arm(expected.arm) and of.figures.arm(versus)):
+        return None, f"{expected.arm} and {versus} have not both run"
+    (pair,) = (one for one in of.against(versus).pairs if one.second.name == expected.arm)
     found = pair.metrics.get(expected.metric)
     if found is None:
         return None, pair.missing.get(expected.metric, "it is what was asked for, not what came of it")

@@ -44,8 +44,21 @@ _LOOK = """(() => {
     text: chart.querySelector("svg") ? "" : chart.textContent,
     box: box(chart),
   }));
+  // Words of a chart that run into each other, or out of the page.
+  const collide = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3;
+  const overlaps = [...document.querySelectorAll(".chart")].flatMap((chart) => {
+    const words = [...chart.querySelectorAll("svg text")].filter(
+      (one) => one.textContent && getComputedStyle(one).opacity !== "0").map(
+        (one) => ({text: one.textContent, at: one.getBoundingClientRect()}));
+    return words.flatMap((one, index) => [
+      ...(one.at.right > innerWidth + 1 || one.at.left < -1 ? [`${chart.id}: ${one.text} is cut`] : []),
+      ...words.slice(index + 1).filter((other) => collide(one.at, other.at)).map(
+        (other) => `${chart.id}: ${one.text} over ${other.text}`)]);
+  });
   return {
     charts,
+    overlaps,
     specs: Object.keys(JSON.parse(document.getElementById("charts").textContent)),
     answer: document.getElementById("answer").innerText,
     lines: [...document.querySelectorAll("#answer p, #answer tr")].map(

@@ -20,6 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.analysis.arms import view_run
+from orchestrator.analysis.foretold import Foretold, foretold
+from orchestrator.analysis.text import seconds
 from orchestrator.model.cost import SHIPPED, CostTable, Interval
 from orchestrator.model.guest_tables import GuestTables, build_tables
 from orchestrator.model.overcommit import Answer, answers
@@ -27,10 +30,7 @@ from orchestrator.model.patterns import pattern_named
 from orchestrator.model.policies import OverSnapshot, OverTrace
 from orchestrator.model.replay import Action
 from orchestrator.model.tables import LAST_LEVEL
-from orchestrator.report.data import view_run
-from orchestrator.report.foretold import Foretold, foretold
 from orchestrator.report.overcommit import cost_words, counted, ranged
-from orchestrator.report.text import seconds
 from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
 from orchestrator.store import open_run
 from orchestrator.store.costs_file import CostsFile, read_costs

@@ -13,10 +13,10 @@ import pandas as pd
 from components import Components, components
 from ruamel.yaml import YAML
 
+from orchestrator.analysis.arms import view_run
+from orchestrator.analysis.confusion import AttributionRow, attribution_rows, attributions, confusion
+from orchestrator.analysis.text import FORMATS, class_words
 from orchestrator.model.frame_class import FrameClass
-from orchestrator.report.confusion import AttributionRow, attribution_rows, attributions, confusion
-from orchestrator.report.data import view_run
-from orchestrator.report.text import FORMATS, class_words
 from orchestrator.stats import FEWEST, Difference, of_few
 from orchestrator.store import open_run
 from orchestrator.summary import CATALOGUE, METRIC, load

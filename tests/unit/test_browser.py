@@ -11,6 +11,7 @@ from browser import Browser, Seen
 from synthetic_run import write_run
 
 from orchestrator import summary
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import main
 from orchestrator.report.page import build_report
 
@@ -44,7 +45,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.raises(SystemExit) as end:
         main(["model", "overcommit", str(few), "--json", "--html", str(model)])
     assert end.value.code == 0
-    return {"one": build_report(one), "many": build_report(many), "overcommit": model}
+    made = {run.name: build_report(RunAnalysis.open(run)) for run in (one, many)}
+    return {**made, "overcommit": model}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,7 @@ def test_it_opens_without_a_complaint_and_draws_all(
     assert [chart for chart in seen.look["charts"] if not chart["drawn"]] == []
     assert all(0 < chart["box"]["width"] <= width for chart in seen.look["charts"])
     assert seen.look["width"] <= width, "nothing stands out to the side"
+    assert seen.look["overlaps"] == [], "words stand on their own"
     light, dark = brightness(seen.look["paper"]), brightness(seen.look["ink"])
     assert (light > dark) == (scheme == "light")
     assert abs(light - dark) > 150

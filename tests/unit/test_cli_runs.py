@@ -11,7 +11,6 @@ from synthetic_run import NONE_ENDED, NOT_CHECKED, write_run
 
 from orchestrator import summary
 from orchestrator.cli import main
-from orchestrator.cli import runs as runs_module
 
 
 @pytest.fixture(scope="module")
@@ -168,13 +167,6 @@ def test_show_says_what_was_injected_and_found(results: Path, capsys: pytest.Cap
     ) in said
     assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would come free without" in said
     assert as_json(capsys, "show", "20260102-killed", "--results", results)["confusion"] == []
-
-
-def test_what_run_prints_at_its_end(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = results / "20260101-whole"
-    shown = as_json(capsys, "show", directory)
-    assert {"format": "orchestrator.show/1", **runs_module.run_as_json(directory)} == shown
-    assert runs_module.run_table(directory).row_count > 20
 
 
 def test_show_by_path_needs_no_results_folder(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

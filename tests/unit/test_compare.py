@@ -16,10 +16,11 @@ import pytest
 from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
+from orchestrator.analysis.differences import comparison_as_json, heading, verdict_sentences
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import compare as compare_module
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
-from orchestrator.report.differences import comparison_as_json, heading, verdict_sentences
 from orchestrator.stats import Verdict
 from orchestrator.store import open_run
 from orchestrator.summary import CATALOGUE
@@ -254,11 +255,14 @@ def test_run_ends_with_what_compare_says(results: Path, capsys: pytest.CaptureFi
     _, compared, _ = typed(capsys, "compare", directory)
     assert "426 MiB" in compared
     told, *reasons = compared.split("Not compared: ")
-    assert after(lambda: compare_module.print_run_comparison(directory), capsys) == told
+    assert after(lambda: compare_module.print_run_comparison(RunAnalysis.open(directory)), capsys) == told
     assert reasons, "the gaps that the run recorded"
     assert all(": no reading in " in reason or "counts" in reason for reason in reasons)
     _, as_json, _ = typed(capsys, "compare", directory, "--json")
-    assert compare_module.run_comparison_as_json(directory) == json.loads(as_json)["comparisons"][0]
+    assert (
+        compare_module.run_comparison_as_json(RunAnalysis.open(directory))
+        == json.loads(as_json)["comparisons"][0]
+    )
 
 
 def test_a_run_of_many_arms_ends_with_sentences_and_says_where_the_tables_are(
@@ -267,12 +271,12 @@ def test_a_run_of_many_arms_ends_with_sentences_and_says_where_the_tables_are(
     arms = tuple(replace(ARMS[0], name=f"arm-{number}") for number in range(5))
     directory = write_run(tmp_path, arms=arms, snapshots=False)
     summary.refresh(directory)
-    out = after(lambda: compare_module.print_run_comparison(directory), capsys)
+    out = after(lambda: compare_module.print_run_comparison(RunAnalysis.open(directory)), capsys)
     assert out.count("too few to distinguish a difference from") == 4
     assert "426 MiB" not in out
     assert out.splitlines()[-1].startswith(f"next: orchestrator compare {directory}")
     alone = write_run(tmp_path, "alone", arms=ARMS[:1], snapshots=False)
-    assert after(lambda: compare_module.print_run_comparison(alone), capsys) == ""
+    assert after(lambda: compare_module.print_run_comparison(RunAnalysis.open(alone)), capsys) == ""
 
 
 def test_compare_of_two_runs_as_json(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,12 @@ from test_scenario import faults, good_but, load
 
 from orchestrator import headline, summary
 from orchestrator.actions.settle import POLL_SECONDS
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.errors import ExitCode
+from orchestrator.export.junit import write_junit
 from orchestrator.plan import Plan, make_plan
-from orchestrator.report.junit import write_junit
 from orchestrator.run.execute import judged as exit_code_of
-from orchestrator.store import open_run
-from orchestrator.verdict import Judgement, judge
+from orchestrator.verdict import Judgement
 
 MIB = 1 << 20
 KEPT, RATE = "unplug_shortfall_bytes", "workload_ops_per_second"
@@ -129,8 +129,7 @@ def ends(
     text = path.read_text().replace('"outcome": "completed"', f'"outcome": "{after}"')
     path.write_text(text.replace('"outcome": "partial"', f'"outcome": "{unplug}"'))
     summary.refresh(directory)
-    run = open_run(directory)
-    return judge(run, summary.load(run))
+    return list(RunAnalysis.open(directory).verdicts.judgements)
 
 
 def test_how_each_trial_is_to_end(tmp_path: Path) -> None:
@@ -151,8 +150,7 @@ def test_how_each_trial_is_to_end(tmp_path: Path) -> None:
 def test_a_trial_that_never_began_did_not_end_well(tmp_path: Path) -> None:
     directory = write_run(tmp_path, repeats=2, trials=2, snapshots=False, expect=ENDS)
     summary.refresh(directory)
-    run = open_run(directory)
-    assert [one.found for one in judge(run, summary.load(run))] == [
+    assert [one.found for one in RunAnalysis.open(directory).verdicts.judgements] == [
         "completed (1 of 2 trials), never began (1 of 2 trials)",
         "partial (1 of 2 trials), never began (1 of 2 trials)",
     ]
@@ -179,8 +177,7 @@ def test_words_are_in_the_plan(tmp_path: Path) -> None:
 
 
 def test_what_came_is_held_against_it(tmp_path: Path) -> None:
-    run = open_run(judged(tmp_path, *MET, *NOT_MET))
-    found = judge(run, summary.load(run))
+    found = RunAnalysis.open(judged(tmp_path, *MET, *NOT_MET)).verdicts.judgements
     assert [one.met for one in found] == [True] * len(MET) + [False] * len(NOT_MET)
     assert found[0].words == "unplug_shortfall_bytes of 7.3-pt-reclaim at most 422 MiB"
     assert [one.found for one in found[len(MET) :]] == [
@@ -199,8 +196,9 @@ def test_the_exit_code_and_junit_follow(
     tmp_path: Path, expected: list[dict[str, Any]], code: ExitCode
 ) -> None:
     directory = judged(tmp_path, *expected)
-    assert exit_code_of(directory) is code
-    suite = etree.parse(write_junit(directory)).getroot()
+    analysis = RunAnalysis.open(directory)
+    assert exit_code_of(analysis) is code
+    suite = etree.parse(write_junit(analysis)).getroot()
     cases = [case for case in suite if (case.get("classname") or "").endswith(".expect")]
     assert len(cases) == len(expected)
     assert suite.get("tests") == str(4 + len(expected))

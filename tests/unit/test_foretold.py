@@ -11,8 +11,9 @@ from lxml import html
 from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
-from orchestrator.report.data import ArmView, RunView, TrialView, view_run
-from orchestrator.report.foretold import Foretold, foretold
+from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
+from orchestrator.analysis.foretold import Foretold, foretold
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.page import build_report
 from orchestrator.stats import FEWEST
 from orchestrator.store import open_run
@@ -111,7 +112,7 @@ def test_too_few_tables_and_other_differences_tell_nothing(tmp_path: Path) -> No
 def test_the_page_says_which_figure_is_measured(tmp_path: Path) -> None:
     folder = tmp_path / "quickstart"
     shutil.copytree(REFERENCE / "quickstart", folder)
-    page = html.document_fromstring(build_report(folder).read_text(encoding="utf-8"))
+    page = html.document_fromstring(build_report(RunAnalysis.open(folder)).read_text(encoding="utf-8"))
     (table,) = page.xpath("//section[@id='foretold']//table")
     heads = [" ".join(cell.text_content().split()) for cell in table.xpath(".//thead//th")]
     cells = [" ".join(cell.text_content().split()) for cell in table.xpath(".//tbody//tr/*")]
@@ -129,5 +130,5 @@ def test_the_page_says_which_figure_is_measured(tmp_path: Path) -> None:
 def test_arms_that_differ_in_thp_only_have_no_such_section(tmp_path: Path) -> None:
     directory = write_run(tmp_path, arms=(ARMS[0], replace(ARMS[0], name="again")))
     summary.refresh(directory)
-    page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+    page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
     assert not page.xpath("//section[@id='foretold']")

@@ -14,11 +14,12 @@ from synthetic_run import write_run
 from test_execute import plan
 
 from orchestrator import summary
+from orchestrator.analysis.gate import next_words, outcome_sentences, verdict_line
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError, GuestLostError
+from orchestrator.export.junit import write_junit
 from orchestrator.plan import Plan
-from orchestrator.report.gate import next_words, outcome_sentences, verdict_line
-from orchestrator.report.junit import write_junit
 from orchestrator.report.page import build_report
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.stats import Interval, difference
@@ -330,7 +331,7 @@ def test_an_outcome_is_kept_and_is_in_junit(tmp_path: Path, capsys: pytest.Captu
     outcome = Gate(BASE, "regression").judge(run(150.0, seed=2))
     write_outcome(directory, outcome)
     assert read_outcome(directory) == outcome
-    suite = etree.fromstring(write_junit(directory).read_bytes())
+    suite = etree.fromstring(write_junit(RunAnalysis.open(directory)).read_bytes())
     cases = {
         case.get("name"): case
         for case in suite.findall("testcase")
@@ -341,7 +342,7 @@ def test_an_outcome_is_kept_and_is_in_junit(tmp_path: Path, capsys: pytest.Captu
     assert cases[f"{NEEDED} of a"].find("failure") is None
     assert suite.get("failures") == "2"
     assert "change: " in (cases[f"{NEEDED} of a"].findtext("system-out") or "")
-    page = build_report(directory).read_text()
+    page = build_report(RunAnalysis.open(directory)).read_text()
     assert "Baseline: not kept (2 of 3 metrics, base)." in page
     assert "unplug_shortfall_bytes of a: 49.5 MiB more than the baseline" in page
     with pytest.raises(SystemExit):
@@ -352,9 +353,9 @@ def test_an_outcome_is_kept_and_is_in_junit(tmp_path: Path, capsys: pytest.Captu
     shown = json.loads(capsys.readouterr().out)["gate"]
     assert (shown["baseline"], shown["passed"], len(shown["changes"])) == ("base", False, 3)
     write_outcome(directory, replace(outcome, fail_on="nothing"))
-    assert etree.fromstring(write_junit(directory).read_bytes()).get("failures") == "0"
+    assert etree.fromstring(write_junit(RunAnalysis.open(directory)).read_bytes()).get("failures") == "0"
     write_outcome(directory, replace(outcome, changes=(), refused="kernel of a: x against y"))
-    assert etree.fromstring(write_junit(directory).read_bytes()).get("failures") == "1"
+    assert etree.fromstring(write_junit(RunAnalysis.open(directory)).read_bytes()).get("failures") == "1"
     (directory / "gate.json").write_text("{")
     with pytest.raises(BadInputError, match="cannot be read"):
         read_outcome(directory)

@@ -17,6 +17,8 @@ from fakes import Answer, FakeDomain, FakeShell
 from synthetic_run import META, plan_json, write_run
 
 from orchestrator import summary
+from orchestrator.analysis.findings import finding_rows, finding_sentences
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import main
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import CommandError, ExitCode, GuestLostError
@@ -24,11 +26,9 @@ from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
 from orchestrator.guest.kernel_log import find_complaints, read_kernel_log
 from orchestrator.guest.programs import build_program
-from orchestrator.report.findings import finding_rows, finding_sentences
 from orchestrator.report.page import build_report
 from orchestrator.run.execute import judged as exit_code_of
 from orchestrator.store import RunWriter, open_run
-from orchestrator.verdict import judge
 from orchestrator.workloads import Ending, load_workload
 from orchestrator.workloads.integrity import RESULT, parse_result
 
@@ -384,14 +384,14 @@ def test_where_it_was_wrong_is_kept_and_shown(tmp_path: Path, capsys: pytest.Cap
         main(["show", "r1", "--results", str(tmp_path), "--json"])
     shown_json = json.loads(capsys.readouterr().out)
     assert shown_json["trials"][0]["findings"][0]["found"] == "0x2"
-    page = build_report(directory).read_text()
+    page = build_report(RunAnalysis.open(directory)).read_text()
     assert "What must not be" in page
     assert "owner 0: at 0x7000" in page
 
 
 def test_a_run_without_findings_says_nothing_of_them(tmp_path: Path) -> None:
     directory = write_run(tmp_path)
-    page = build_report(directory).read_text()
+    page = build_report(RunAnalysis.open(directory)).read_text()
     assert "What must not be" not in page
     assert "pages with wrong contents" not in page
 
@@ -416,12 +416,12 @@ def test_one_wrong_page_in_any_trial_is_not_as_expected(
     tmp_path: Path, trials: list[Any], outcome: str, found: str
 ) -> None:
     directory = run_of(tmp_path, *trials, outcome=outcome, expect=[WANTED])
-    run = open_run(directory)
-    (one,) = judge(run, summary.load(run))
+    analysis = RunAnalysis.open(directory)
+    (one,) = analysis.verdicts.judgements
     assert one.found == found
     assert one.met is found.startswith("0")
     expected = ExitCode.COMPLETED if one.met else ExitCode.EXPECTATION_FAILED
-    assert exit_code_of(directory) is expected
+    assert exit_code_of(analysis) is expected
 
 
 def test_rows_and_sentences_are_bounded() -> None:

@@ -20,11 +20,12 @@ from synthetic_run import ARMS, snapshot
 from tcg_run import MOMENTS, STEPS, host_readings, unmeasurable, write_tcg_run
 
 from orchestrator import summary
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import main
+from orchestrator.export.junit import write_junit
+from orchestrator.export.prometheus import write_prometheus
 from orchestrator.observation import NO_SECOND_LEVEL
-from orchestrator.report.junit import write_junit
 from orchestrator.report.page import build_report
-from orchestrator.report.prometheus import write_prometheus
 from orchestrator.store import RunWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
 from orchestrator.summary import METRIC, METRICS
@@ -47,9 +48,9 @@ def typed(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 def made(directory: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     """Everything that is made of a run: files, and what the verbs print. Paths are taken out."""
     summary.refresh(directory)
-    build_report(directory)
-    write_junit(directory)
-    write_prometheus(directory)
+    build_report(RunAnalysis.open(directory))
+    write_junit(RunAnalysis.open(directory))
+    write_prometheus(RunAnalysis.open(directory))
     results = directory.parent
     typed(capsys, "baseline", directory, "--output", results / "baseline.json")
     files = [path for path in directory.iterdir() if path.suffix in {".csv", ".html", ".xml", ".prom"}]

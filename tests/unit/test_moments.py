@@ -11,13 +11,14 @@ import pytest
 from synthetic_run import ARMS, META, plan_json, snapshot
 
 from orchestrator import summary
+from orchestrator.analysis.answer import answer
+from orchestrator.analysis.arms import view_run
+from orchestrator.analysis.run import RunAnalysis
+from orchestrator.analysis.second_level import moment_rows, tree_table
 from orchestrator.cli import main
 from orchestrator.model.second_level_counts import SecondLevelCounts
 from orchestrator.observation import Observation, Origin
-from orchestrator.report.answer import answer
-from orchestrator.report.data import view_run
 from orchestrator.report.page import build_report
-from orchestrator.report.second_level import moment_rows, tree_table
 from orchestrator.stats import of_few
 from orchestrator.store import RunWriter, TrialWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
@@ -151,7 +152,7 @@ def test_show_and_report_have_it(directory: Path, capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert "second-level tables" in text
     assert "emptied" in text
-    page = build_report(directory).read_text()
+    page = build_report(RunAnalysis.open(directory)).read_text()
     assert "Second-level tables (NPT)" in page
     assert "Second-level tables over time" in page
     assert "What each policy would free of them" in page

@@ -14,11 +14,9 @@ from lxml import html
 from synthetic_run import ARMS, evil_run, write_run
 
 from orchestrator import summary
-from orchestrator.errors import BadInputError
-from orchestrator.model.policies import OverSnapshot
-from orchestrator.report.answer import answer
-from orchestrator.report.blockmap import KINDS
-from orchestrator.report.confusion import (
+from orchestrator.analysis.answer import answer
+from orchestrator.analysis.arms import ArmView, RunView, TrialView, steps_of, view_run
+from orchestrator.analysis.confusion import (
     Confusion,
     attributions,
     confusion,
@@ -26,9 +24,12 @@ from orchestrator.report.confusion import (
     confusion_columns,
     confusion_rows,
 )
-from orchestrator.report.data import ArmView, RunView, TrialView, steps_of, view_run
-from orchestrator.report.holders import frees_most, holder_table
+from orchestrator.analysis.holders import frees_most, holder_table
+from orchestrator.analysis.run import RunAnalysis
+from orchestrator.errors import BadInputError
+from orchestrator.model.policies import OverSnapshot
 from orchestrator.report.page import build_report
+from orchestrator.report.sections.blockmap import KINDS
 from orchestrator.store import Event, open_run
 from orchestrator.summary import TrialSummary
 from orchestrator.summary.records import BlameResult, SnapshotResult
@@ -38,7 +39,7 @@ from orchestrator.summary.records import BlameResult, SnapshotResult
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = write_run(tmp_path_factory.mktemp("results"))
     summary.refresh(directory)
-    build_report(directory)
+    build_report(RunAnalysis.open(directory))
     return directory
 
 
@@ -52,7 +53,7 @@ def test_the_same_folder_gives_the_same_page(run_dir: Path, tmp_path: Path) -> N
     copy = tmp_path / run_dir.name
     shutil.copytree(run_dir, copy)
     (copy / "report.html").unlink()
-    assert build_report(copy).read_bytes() == before
+    assert build_report(RunAnalysis.open(copy)).read_bytes() == before
 
 
 def test_it_changes_with_what_was_measured(run_dir: Path, tmp_path: Path) -> None:
@@ -60,13 +61,14 @@ def test_it_changes_with_what_was_measured(run_dir: Path, tmp_path: Path) -> Non
     shutil.copytree(run_dir, copy)
     path = copy / "summary.csv"
     path.write_text(path.read_text().replace("partial", "refused"))
-    assert build_report(copy).read_bytes() != (run_dir / "report.html").read_bytes()
+    assert build_report(RunAnalysis.open(copy)).read_bytes() != (run_dir / "report.html").read_bytes()
 
 
 def test_the_page_fetches_nothing(page: html.HtmlElement) -> None:
     for element in page.iter():
         for name, value in element.attrib.items():
-            assert name not in {"src", "href", "srcset", "data", "action", "poster"}, (element.tag, name)
+            assert name not in {"src", "srcset", "data", "action", "poster"}, (element.tag, name)
+            assert name != "href" or value.startswith("#"), "links lead to the page itself"
             assert "://" not in value, (element.tag, name)
     assert "url(" not in "".join(page.xpath("//style/text()"))
     assert "@import" not in "".join(page.xpath("//style/text()"))
@@ -105,12 +107,17 @@ def test_it_has_every_section_and_says_that_it_is_synthetic(page: html.HtmlEleme
         "holders",
         "confusion",
         "policies",
+        "tradeoff",
         "foretold",
         "huge-pages",
         "steps",
         "gaps",
         "provenance",
     ]
+    contents = page.xpath("//nav//a")
+    assert [link.get("href") for link in contents] == [f"#{name}" for name in ids[1:]]
+    headings = [page.get_element_by_id(name).xpath("./h2")[0].text_content() for name in ids[1:]]
+    assert [link.text_content() for link in contents] == headings
     assert "synthetic data" in page.xpath("//header")[0].text_content()
     gaps = page.get_element_by_id("gaps").text_content()
     assert "no second level under TCG" in gaps
@@ -404,7 +411,7 @@ def test_a_run_of_an_older_version_has_no_such_sections(tmp_path: Path) -> None:
     directory = write_run(tmp_path)
     without(directory, "curve", "expects", "later_bytes")
     summary.refresh(directory)
-    page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+    page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
     sections = {section.get("id") for section in page.xpath("//body/section")}
     assert not sections & {"yield", "confusion"}
     assert {"holders", "huge-pages", "steps"} <= sections
@@ -412,7 +419,7 @@ def test_a_run_of_an_older_version_has_no_such_sections(tmp_path: Path) -> None:
     # And one that was kept before there was any blame.
     for path in (*directory.glob("trials"), directory / "snapshots.csv", directory / "blame.csv"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+    page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
     sections = {section.get("id") for section in page.xpath("//body/section")}
     assert not sections & {"yield", "confusion", "holders", "huge-pages"}
     assert "policies" in sections
@@ -482,7 +489,7 @@ def test_policies_are_explained(page: html.HtmlElement) -> None:
 def test_what_guests_say_stays_text(tmp_path: Path) -> None:
     directory = evil_run(tmp_path)
     summary.refresh(directory)
-    text = build_report(directory).read_text(encoding="utf-8")
+    text = build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8")
     page = html.document_fromstring(text)
     assert len(page.xpath("//script")) == 3
     assert "<script>alert" not in text
@@ -499,7 +506,8 @@ def test_what_guests_say_stays_text(tmp_path: Path) -> None:
 
 
 def test_a_run_without_any_trial_has_a_page(tmp_path: Path) -> None:
-    page = html.document_fromstring(build_report(write_run(tmp_path, trials=0, finish="failed")).read_text())
+    run = RunAnalysis.open(write_run(tmp_path, trials=0, finish="failed"))
+    page = html.document_fromstring(build_report(run).read_text())
     assert "No trial has come far enough" in page.get_element_by_id("answer").text_content()
 
 
@@ -508,7 +516,7 @@ def test_a_killed_run_has_a_page_that_says_so(tmp_path: Path) -> None:
     meta = json.loads((directory / "meta.json").read_text())
     meta["writer"]["pid"] = (1 << 22) + 1
     (directory / "meta.json").write_text(json.dumps(meta))
-    page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+    page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
     answer = page.get_element_by_id("answer").text_content()
     assert "The run was killed: 1 of 2 trials have ended" in answer
 
@@ -518,7 +526,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     meta = json.loads((directory / "meta.json").read_text()) | {"schema_version": 99}
     (directory / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(BadInputError, match="99"):
-        build_report(directory)
+        build_report(RunAnalysis.open(directory))
 
 
 @pytest.mark.parametrize(
@@ -530,7 +538,7 @@ def test_seconds_that_mean_nothing_are_called_so(tmp_path: Path, key: str, value
         if changed:
             path = directory / ("plan.json" if key == "host" else "meta.json")
             path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-        page = html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+        page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
         lead = page.get_element_by_id("yield").find("p").text_content()
         assert ("the seconds tell the order" in lead) == changed
         assert not changed or says in lead

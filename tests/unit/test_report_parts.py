@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import vl_convert
 
+from orchestrator.analysis.text import clean, clean_block, percent, seconds
 from orchestrator.report import frame
-from orchestrator.report.blockmap import _path
 from orchestrator.report.charts import MAX_POINTS, downsample
-from orchestrator.report.text import clean, clean_block, percent, seconds
+from orchestrator.report.sections.blockmap import _path
 
 
 def test_downsampling_keeps_extremes_and_ends() -> None:

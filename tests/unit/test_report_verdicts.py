@@ -11,8 +11,9 @@ from lxml import html
 from synthetic_run import write_run
 
 from orchestrator import summary
-from orchestrator.report.effects import effects_spec
+from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.page import build_report
+from orchestrator.report.sections.differences import effects_spec
 from orchestrator.stats import Difference, Verdict
 from orchestrator.stats.interval import Interval
 from orchestrator.store import open_run
@@ -29,7 +30,7 @@ EXPECT: tuple[dict[str, object], ...] = (
 
 def page_of(directory: Path) -> html.HtmlElement:
     summary.refresh(directory)
-    return html.document_fromstring(build_report(directory).read_text(encoding="utf-8"))
+    return html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, tria
     run = open_run(tmp_path / "run")
     outcomes = {trial.id: trial.outcome for trial in run.trials}
     assert outcomes == {ids[0]: "completed", ids[1]: "panic", ids[2]: "completed", ids[3]: "completed"}
-    assert [summary.trial for summary in result.summaries] == ids
+    assert [summary.trial for summary in result.analysis.summaries] == ids
     assert sorted(path.name for path in (tmp_path / "run" / "lost").iterdir()) == sorted(
         [f"{ids[0]}.1", f"{ids[2]}.1"]
     )

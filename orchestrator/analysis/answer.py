@@ -1,0 +1,194 @@
+"""What came out, in plain words. Every number in a sentence stands in a table below, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.analysis.arm_table import about_same
+from orchestrator.analysis.arms import ArmView, RunView
+from orchestrator.analysis.findings import finding_sentences
+from orchestrator.analysis.holders import Holder, frees_most
+from orchestrator.analysis.second_level import most_kept
+from orchestrator.analysis.text import class_words, clean, count, percent, size
+from orchestrator.store import Status
+
+_FEW_ARMS = 4
+# Memory that came back, as a share of the table bytes that were freed, that a reader calls little.
+_LITTLE_SHARE = 0.25
+
+
+def answer(view: RunView) -> list[str]:
+    """Some seven sentences at the most: how it ended, page tables, memory that came back, what held the rest,
+    and what would have freed most of that."""
+    arms = view.arms[:_FEW_ARMS]
+    said = [
+        *_state(view),
+        *finding_sentences(view),
+        *_second_level(arms),
+        *_page_tables(arms),
+        *_given_back(arms),
+        *_held(arms),
+        *_bytes_or_blocks(arms),
+        *_frees_most(arms),
+    ]
+    if len(view.arms) > len(arms):
+        said.append(
+            f"The table below has all {len(view.arms)} arms; these sentences are about the first {len(arms)}."
+        )
+    return said or ["No trial has come far enough to say anything."]
+
+
+def _state(view: RunView) -> Iterator[str]:
+    planned, done = len(view.run.planned), view.run.done
+    status = view.run.status
+    if status in (Status.KILLED, Status.INTERRUPTED, Status.RUNNING, Status.UNKNOWN) and planned:
+        word = {
+            Status.KILLED: "The run was killed",
+            Status.INTERRUPTED: "The run was interrupted",
+            Status.RUNNING: "The run is still going",
+            Status.UNKNOWN: "The run has not said how it ended",
+        }[status]
+        yield f"{word}: {done} of {planned} trials have ended, and what follows is only what they say."
+    failed = [trial for trial in view.trials if trial.failed and trial.folder and trial.folder.ended]
+    if failed:
+        names = ", ".join(clean(trial.summary.trial, 40) for trial in failed[:3])
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""  # as many as are named
+        yield f"{len(failed)} of {len(view.trials)} trials failed ({names}{more}): see Trouble below."
+
+
+def _second_level(arms: Sequence[ArmView]) -> Iterator[str]:
+    found = [(arm, kept) for arm in arms if (kept := most_kept(arm))]
+    if found:
+        parts = (f"{times:.1f} times with {_name(arm)} ({clean(at, 40)})" for arm, (at, times) in found)
+        yield f"Of second-level tables, KVM had at the most so many times what is needed: {', '.join(parts)}."
+
+
+def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:
+    ends = [(arm, end) for arm in arms if (end := arm.typical("guest_page_table_bytes_end")) is not None]
+    if not ends:
+        return
+    (first, end), *others = ends
+    parts = [f"{_name(first)} ended with {size(end)} of guest page tables"]
+    parts += [f"{_name(arm)} with {size(end)}" for arm, end in others]
+    sentence = ", ".join(parts)
+    low, high = min(ends, key=_second), max(ends, key=_second)
+    if len(ends) > 1:
+        if about_same(low[1], high[1]):
+            sentence += ": about the same"
+        elif low[1] > 0:
+            times = high[1] / low[1]
+            # A large factor reads better than 98 %; an arm that was named last needs no second naming.
+            sentence += f": {times:,.0f} times less" if times >= 10 else f": {1 - low[1] / high[1]:.0%} less"
+            sentence += f" with {_name(low[0])}" if len(ends) > 2 or low[0] is ends[0][0] else ""
+    yield sentence + "."
+
+
+def _given_back(arms: Sequence[ArmView]) -> Iterator[str]:
+    both = [
+        (arm, asked, got)
+        for arm in arms
+        if (asked := arm.typical("unplug_requested_bytes"))
+        and (got := arm.typical("unplug_achieved_bytes")) is not None
+    ]
+    if both and len({asked for _, asked, _ in both}) == 1:
+        parts = [f"{size(got)} ({percent(got, asked)}) with {_name(arm)}" for arm, asked, got in both]
+        yield f"Of the {size(both[0][1])} asked for, unplug gave back {_join(parts)}."
+    elif both:
+        parts = [
+            f"{size(got)} of {size(asked)} ({percent(got, asked)}) with {_name(arm)}"
+            for arm, asked, got in both
+        ]
+        yield f"Unplug gave back {_join(parts)}."
+
+
+def _held(arms: Sequence[ArmView]) -> Iterator[str]:
+    held = [
+        (arm, stayed, tables)
+        for arm in arms
+        if arm.typical("unplug_shortfall_bytes")
+        and (stayed := arm.typical("blocks_plugged_after"))
+        and (tables := arm.typical("blocks_pinned_page_table")) is not None
+    ]
+    if len(held) > 2:  # a sentence for each would be tiring
+        parts = [f"{count(tables)} of {count(stayed)} with {_name(arm)}" for arm, stayed, tables in held]
+        yield f"Of the blocks that stayed, these hold a page-table page: {_join(parts)}."
+        return
+    for arm, stayed, tables in held:
+        only = arm.typical("blocks_pinned_page_table_only")
+        rest = f", and {count(only)} of those hold nothing else that cannot move" if only and tables else ""
+        yield (
+            f"With {_name(arm)}, {count(stayed)} blocks stayed; "
+            f"{count(tables)} of them hold a page-table page{rest}."
+        )
+
+
+def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
+    both = [
+        (arm, end, left)
+        for arm in arms
+        if (end := arm.typical("guest_page_table_bytes_end")) is not None
+        and (left := arm.typical("unplug_shortfall_bytes")) is not None
+    ]
+    if len(both) < 2:  # nothing to compare
+        return
+    low, high = min(both, key=_second), max(both, key=_second)
+    freed, gained = high[1] - low[1], high[2] - low[2]
+    little = gained < freed * _LITTLE_SHARE or about_same(low[2], high[2])
+    if freed > high[1] / 2 and high[2] > 0 and little:
+        # Of medians: whether it is more than chance stands below, with the interval.
+        more = f"raised the median of memory unplugged by only {size(gained)}"
+        more = more if gained > 0 else "did not raise the median of memory unplugged"
+        yield (
+            f"So {percent(freed, high[1])} fewer page-table bytes ({size(freed)}) {more}: "
+            "unplug needs whole blocks, and one table left in a block keeps all of it."
+        )
+
+
+def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
+    """For the trial that stands for each arm, as in the table of what holds the blocks that stayed."""
+    held = [
+        (arm, frees_most(arm.shown.summary), after.blocks_held)
+        for arm in arms
+        if (after := arm.shown.summary.after_unplug) and after.blocks_held and arm.shown.summary.blame
+    ]
+    if not held:
+        return
+    classes = {best.frame_class if best else "" for _, best, _ in held}
+    if classes == {""}:
+        yield "No single class, gone, frees one of the blocks that are held."
+    elif len(classes) == 1:
+        parts = [
+            f"{count(best.frees)} of {count(all_held)} with {_one_trial(arm)}"
+            for arm, best, all_held in held
+            if best
+        ]
+        yield (
+            f"Of the blocks held, {_join(parts)} would come free without {class_words(classes.pop())} alone; "
+            "no other single class frees more."
+        )
+    else:
+        parts = [f"{_gone(best, all_held)} with {_one_trial(arm)}" for arm, best, all_held in held]
+        yield f"What single class, gone, would free most of the blocks held: {_join(parts)}."
+
+
+def _gone(best: Holder | None, held: int) -> str:
+    words, freed = (class_words(best.frame_class), best.frees) if best else ("none", 0)
+    return f"{words} ({count(freed)} of {count(held)})"
+
+
+def _one_trial(arm: ArmView) -> str:
+    """The arm, and of several trials the one that stands for it."""
+    trial = f" (trial {clean(arm.shown.summary.trial, 40)})" if len(arm.trials) > 1 else ""
+    return f"{_name(arm)}{trial}"
+
+
+def _second(item: tuple[ArmView, float] | tuple[ArmView, float, float]) -> float:
+    return item[1]
+
+
+def _name(arm: ArmView) -> str:
+    return clean(arm.name, 60)
+
+
+def _join(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

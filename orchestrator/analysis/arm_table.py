@@ -1,0 +1,245 @@
+"""The comparison table: metrics down, arms across."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from orchestrator.analysis.arms import ArmView
+from orchestrator.analysis.conditions import NOT_COMPARABLE, emulated
+from orchestrator.analysis.text import FORMATS, clean
+from orchestrator.stats import Verdict, averaged
+from orchestrator.summary import METRIC, TrialSummary
+from orchestrator.verdict import Comparison
+
+# metric, and what a reader calls it; grouped under the headings of the table.
+ROWS: Final = (
+    (
+        "Guest page tables",
+        (
+            ("guest_page_table_bytes_peak", "largest sample"),
+            ("guest_page_table_bytes_end", "at the end"),
+            ("guest_page_tables_total", "table pages read"),
+            ("guest_page_tables_empty", "of these, empty"),
+            ("guest_memmap_bytes", "struct pages"),
+        ),
+    ),
+    (
+        "Hot-unplug",
+        (
+            ("unplug_requested_bytes", "asked for"),
+            ("unplug_achieved_bytes", "given back"),
+            ("unplug_shortfall_bytes", "kept"),
+            ("unplug_seconds", "time to settle"),
+            ("unplug_outcome", "outcome"),
+        ),
+    ),
+    (
+        "Blocks that stayed",
+        (
+            ("blocks_plugged", "plugged before"),
+            ("blocks_plugged_after", "still plugged after"),
+            ("blocks_pinned", "hold what cannot move"),
+            ("blocks_pinned_page_table", "hold a page table"),
+            ("blocks_pinned_page_table_only", "hold page tables only"),
+            ("blocks_pinned_slab", "hold slab"),
+            ("blocks_pinned_other", "hold something else"),
+            ("blocks_unexplained", "unexplained"),
+        ),
+    ),
+    (
+        "Balloon",
+        (
+            ("balloon_requested_bytes", "asked for"),
+            ("balloon_achieved_bytes", "given back"),
+        ),
+    ),
+    (
+        "Host",
+        (
+            ("host_page_table_bytes", "QEMU's page tables"),
+            ("host_rss_bytes", "QEMU resident"),
+            ("second_level_bytes", "second-level tables"),
+            ("second_level_needed_bytes", "second-level tables needed"),
+        ),
+    ),
+    (
+        "Integrity",
+        (
+            ("integrity_checked_bytes", "contents checked"),
+            ("integrity_mismatches", "pages with wrong contents"),
+            ("integrity_stuck_threads", "threads that stood still"),
+            ("kernel_log_complaints", "complaints of the kernel"),
+        ),
+    ),
+    (
+        "Workload",
+        (
+            ("workload_ops_per_second", "operations"),
+            ("workload_p99_seconds", "99th percentile"),
+        ),
+    ),
+)
+
+# From here on two arms differ for a reader; below, they are called about the same.
+SAME_SHARE: Final = 0.05
+
+# What stands beside a metric that a restore shifts.
+RESTORED: Final = "restored guests: not as in booted ones"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm's value. `share` of the largest of the row, 0 to 100, is drawn as a bar."""
+
+    text: str
+    spread: str = ""
+    share: float = 0.0
+    why_missing: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric of all arms. `differs`: they are significantly apart or, where nothing can be said of that,
+    by more than SAME_SHARE of the larger; so are words that are not the same."""
+
+    metric: str
+    label: str
+    cells: tuple[Cell, ...]
+    predicted: bool
+    note: str = ""
+    differs: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under one heading."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def comparison(arms: tuple[ArmView, ...], against: Comparison | None = None) -> list[Group]:
+    """The groups and rows of which at least one arm has a value; `against` says what is significant."""
+    groups = []
+    for title, metrics in ROWS:
+        candidates = [_row(arms, metric, label, against) for metric, label in metrics]
+        rows = tuple(row for row in candidates if any(cell.text for cell in row.cells))
+        if rows:
+            groups.append(Group(title, rows))
+    return groups
+
+
+def _row(arms: tuple[ArmView, ...], metric: str, label: str, against: Comparison | None) -> Row:
+    unit = METRIC[metric].unit
+    if unit:
+        largest = max((abs(value) for arm in arms for value in arm.numbers(metric)), default=0.0)
+        cells = tuple(_number(arm, metric, unit, largest) for arm in arms)
+    else:
+        cells = tuple(_word(arm, metric) for arm in arms)
+    notes = (_taken_at(arms, metric), _shifted(arms, metric), _emulated(arms, metric))
+    return Row(
+        metric=metric,
+        label=label,
+        cells=cells,
+        predicted=METRIC[metric].predicted,
+        note=", ".join(filter(None, notes)),
+        differs=_differs(arms, metric, cells, against),
+    )
+
+
+def split(groups: Sequence[Group]) -> tuple[tuple[Group, ...], tuple[Group, ...]]:
+    """The rows in which arms differ, and the rest, each under its headings."""
+    halves = (
+        (Group(one.title, tuple(row for row in one.rows if row.differs is differs)) for one in groups)
+        for differs in (True, False)
+    )
+    first, rest = (tuple(group for group in half if group.rows) for half in halves)
+    return first, rest
+
+
+def _differs(arms: Sequence[ArmView], metric: str, cells: Sequence[Cell], against: Comparison | None) -> bool:
+    there = [cell.text for cell in cells if cell.text]
+    if not METRIC[metric].unit:
+        return len(set(there)) > 1
+    found = [pair.metrics[metric] for pair in against.pairs if metric in pair.metrics] if against else []
+    if any(one.verdict is Verdict.DIFFERENT for one in found):
+        return True
+    if found and all(one.verdict is not Verdict.TOO_FEW for one in found):
+        return False
+    values = [value for arm in arms if (value := arm.typical(metric)) is not None]
+    return bool(values) and not about_same(min(values), max(values))
+
+
+def about_same(low: float, high: float) -> bool:
+    """Whether two values are less apart than a reader calls different."""
+    return abs(high - low) <= SAME_SHARE * max(abs(low), abs(high))
+
+
+def _emulated(arms: Sequence[ArmView], metric: str) -> str:
+    """That a rate or a time is one of software emulation."""
+    return NOT_COMPARABLE if METRIC[metric].timed and emulated(_summaries(arms)) else ""
+
+
+def _summaries(arms: Sequence[ArmView]) -> Iterator[TrialSummary]:
+    return (trial.summary for arm in arms for trial in arm.trials)
+
+
+def _shifted(arms: tuple[ArmView, ...], metric: str) -> str:
+    """That the guests were restored, where that is a difference by itself."""
+    warm = any(trial.summary.start == "warm" for arm in arms for trial in arm.trials)
+    return RESTORED if METRIC[metric].shifts and warm else ""
+
+
+def _taken_at(arms: tuple[ArmView, ...], metric: str) -> str:
+    """Which snapshot a count is from, where that is the same for all arms."""
+    if metric == "guest_page_tables_total":
+        labels = {trial.summary.tables_snapshot for arm in arms for trial in arm.trials}
+    elif metric == "blocks_plugged_after":
+        labels = {trial.summary.blocks_snapshot for arm in arms for trial in arm.trials}
+    else:
+        return ""
+    labels -= {""}
+    return clean(f"at {labels.pop()}", 40) if len(labels) == 1 else ""
+
+
+def _word(arm: ArmView, metric: str) -> Cell:
+    words = Counter(
+        str(trial.summary.metrics[metric]) for trial in arm.trials if metric in trial.summary.metrics
+    )
+    if not words:
+        return Cell("", why_missing=_reason(arm, metric))
+    trials = len(arm.trials)
+    said = [
+        word if times == trials else f"{word} ({times} of {trials})" for word, times in words.most_common()
+    ]
+    return Cell(clean(", ".join(said)))
+
+
+def _number(arm: ArmView, metric: str, unit: str, largest: float) -> Cell:
+    typical = arm.typical(metric)
+    if typical is None:
+        return Cell("", why_missing=_reason(arm, metric))
+    share = round(100 * abs(typical) / largest, 2) if largest else 0.0
+    return Cell(FORMATS[unit](typical), _spread(arm, metric, unit), share, numeric=True)
+
+
+def _spread(arm: ArmView, metric: str, unit: str) -> str:
+    """From the lowest boot to the highest; of one boot that of its trials, which is not that of guests."""
+    values, boots = np.array(arm.numbers(metric)), arm.boots(metric)
+    means = averaged(values, boots)
+    shown = means if len(means) > 1 else values
+    low, high = FORMATS[unit](float(shown.min())), FORMATS[unit](float(shown.max()))
+    if low == high:
+        return ""
+    return f"{low} to {high}" if len(means) > 1 else f"{low} to {high}, of 1 boot"
+
+
+def _reason(arm: ArmView, metric: str) -> str:
+    reasons = (trial.summary.gaps.get(metric) for trial in arm.trials)
+    return clean(next((reason for reason in reasons if reason), "no reading"))

@@ -1,0 +1,242 @@
+"""What the report shows, read from a run folder: arms, their trials, their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.store import Event, Run, TrialFolder
+from orchestrator.summary import METRIC, TrialSummary
+from orchestrator.verdict.figures import of_boots
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Point = tuple[float, float]
+
+_NANOSECONDS = 1e9
+_MOST_POINTS = 10_000  # of one curve; actions write at most 1,000
+_LARGEST = 2.0**63
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A step of a trial; times in seconds since the trial began, None where it came to none.
+
+    `curve` is the bytes that had moved, against seconds since the request, in the order of time; empty
+    where the step recorded none. `later_bytes` came after it had settled (None: nobody looked).
+    """
+
+    number: int
+    name: str
+    action: str
+    describe: str
+    outcome: str
+    began: float
+    requested: float | None
+    acknowledged: float | None
+    settled: float | None
+    requested_bytes: float | None
+    achieved_bytes: float | None
+    later_bytes: float | None
+    ended: float | None
+    curve: tuple[Point, ...]
+
+    @property
+    def start(self) -> float:
+        """When it was asked for, or when it began."""
+        return self.began if self.requested is None else self.requested
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A trial: its row of the summary and, where its folder is there, its files."""
+
+    summary: TrialSummary
+    folder: TrialFolder | None
+
+    @cached_property
+    def frame(self) -> pd.DataFrame | None:
+        """Observations."""
+        return self.folder.observations() if self.folder else None
+
+    @cached_property
+    def steps(self) -> tuple[StepView, ...]:
+        """Steps in the order of beginning."""
+        return steps_of(self.folder.events) if self.folder else ()
+
+    @property
+    def origin(self) -> float:
+        """When the first step began, in seconds of the trial; 0 where none did."""
+        return self.steps[0].start if self.steps else 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not come to its planned end."""
+        return self.summary.outcome != "completed"
+
+    @property
+    def error(self) -> str:
+        """What went wrong, in the words of the trial: one line, and then perhaps more."""
+        ended = self.folder.ended if self.folder else None
+        if ended is None:
+            return "the run ended before this trial did"
+        return "\n".join(part for key in ("error", "details") if (part := ended.text(key)))
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        ended = self.folder.ended if self.folder else None
+        return ended.text("hint") if ended else ""
+
+
+@dataclass(frozen=True)
+class ArmView:
+    """An arm and its trials. `index` picks its colour."""
+
+    index: int
+    name: str
+    differs: Mapping[str, str]
+    trials: tuple[TrialView, ...]
+
+    @property
+    def shown(self) -> TrialView:
+        """The trial that stands for the arm where only one can be shown: the first that completed."""
+        return next((trial for trial in self.trials if not trial.failed), self.trials[0])
+
+    def numbers(self, metric: str) -> list[float]:
+        """A metric in each trial that has it and counts; where none counts, in the one that is shown.
+
+        What must not be is read in all trials.
+        """
+        return [value for _, value in self._read(metric)]
+
+    def boots(self, metric: str) -> list[str]:
+        """The boot of each of the `numbers`: trials from one saved boot have the same."""
+        return [trial.summary.state or trial.summary.trial for trial, _ in self._read(metric)]
+
+    @property
+    def of_boots(self) -> str:
+        """`8 trials of 5 boots`: all that have begun."""
+        boots = {trial.summary.state or trial.summary.trial for trial in self.trials}
+        return of_boots(len(self.trials), len(boots))
+
+    def _read(self, metric: str) -> list[tuple[TrialView, float]]:
+        counted = [trial for trial in self.trials if not trial.summary.left_out] or [self.shown]
+        counted = list(self.trials) if METRIC[metric].worst else counted
+        values = ((trial, trial.summary.number(metric)) for trial in counted)
+        return [(trial, value) for trial, value in values if value is not None]
+
+    def typical(self, metric: str) -> float | None:
+        """The median over trials; of what must not be, the largest."""
+        values = self.numbers(metric)
+        choose = max if METRIC[metric].worst else median
+        return choose(values) if values else None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as the report shows it."""
+
+    run: Run
+    arms: tuple[ArmView, ...]
+
+    @property
+    def trials(self) -> list[TrialView]:
+        """All trials that have begun, arm by arm."""
+        return [trial for arm in self.arms for trial in arm.trials]
+
+
+def view_run(run: Run, summaries: Sequence[TrialSummary]) -> RunView:
+    """Group the trials of a run by arm, in the order in which the scenario names the arms."""
+    folders = {trial.id: trial for trial in run.trials}
+    by_arm: dict[str, list[TrialSummary]] = {name: [] for name in run.arm_names}
+    for summary in summaries:
+        by_arm.setdefault(summary.arm, []).append(summary)
+    arms = tuple(
+        ArmView(
+            index=index,
+            name=name,
+            differs=members[0].differs,
+            trials=tuple(TrialView(member, folders.get(member.trial)) for member in members),
+        )
+        for index, (name, members) in enumerate(item for item in by_arm.items() if item[1])
+    )
+    return RunView(run, arms)
+
+
+def steps_of(events: Sequence[Event]) -> tuple[StepView, ...]:
+    """Pair each `step.begin` with its `step.end`; a step without one is `unfinished`."""
+    ends: dict[str, list[Event]] = {}
+    for event in events:
+        if event.name == "step.end":
+            ends.setdefault(event.text("step"), []).append(event)
+    steps: list[StepView] = []
+    for event in events:
+        if event.name == "step.begin":
+            waiting = ends.get(event.text("step"), [])
+            steps.append(_step(len(steps) + 1, event, waiting.pop(0) if waiting else None))
+    return tuple(steps)
+
+
+def _step(number: int, begin: Event, end: Event | None) -> StepView:
+    return StepView(
+        number=number,
+        name=begin.text("step"),
+        action=begin.text("action"),
+        describe=begin.text("describe") or begin.text("action"),
+        outcome=end.text("outcome") if end else "unfinished",
+        began=begin.t_ns / _NANOSECONDS,
+        requested=_seconds(end, "requested_ns"),
+        acknowledged=_seconds(end, "acknowledged_ns"),
+        settled=_seconds(end, "settled_ns"),
+        requested_bytes=end.number("requested_bytes") if end else None,
+        achieved_bytes=end.number("achieved_bytes") if end else None,
+        later_bytes=end.number("later_bytes") if end else None,
+        ended=end.t_ns / _NANOSECONDS if end else None,
+        curve=_curve(end) if end else (),
+    )
+
+
+def _curve(end: Event) -> tuple[Point, ...]:
+    raw = end.fields.get("curve")
+    pairs = raw[:_MOST_POINTS] if isinstance(raw, list) else []
+    points = [
+        (float(pair[0]), float(pair[1]))
+        for pair in pairs
+        if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) and pair[0] >= 0
+    ]
+    return tuple(sorted(points, key=lambda point: point[0]))
+
+
+def _is_number(value: object) -> bool:
+    # json reads NaN, Infinity and integers that no float can hold, too.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _seconds(event: Event | None, key: str) -> float | None:
+    value = event.number(key) if event else None
+    return None if value is None else value / _NANOSECONDS
+
+
+def series(frame: pd.DataFrame, source: str, name: str) -> list[Point]:
+    """(seconds, value) of one observation, in the order of time, without its gaps."""
+    rows = frame[(frame["source"] == source) & (frame["name"] == name)].dropna(subset=["value"])
+    rows = rows.sort_values("t_ns", kind="stable")
+    return [
+        (t_ns / _NANOSECONDS, float(value)) for t_ns, value in zip(rows["t_ns"], rows["value"], strict=True)
+    ]
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:  # any JSON
+    """Nested JSON as `a.b` and text, in the order in which it stands."""
+    if isinstance(value, Mapping):
+        return [
+            pair for key, item in value.items() for pair in flat(item, f"{prefix}.{key}" if prefix else key)
+        ]
+    if isinstance(value, list):
+        return [(prefix, " ".join(str(item) for item in value))]
+    return [(prefix, "" if value is None else str(value))]

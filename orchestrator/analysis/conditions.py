@@ -1,0 +1,109 @@
+"""Under what conditions a run's figures hold: what guests are made of, and what executes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from orchestrator.analysis.text import clean, size
+from orchestrator.store import Run
+from orchestrator.summary import TrialSummary
+
+_EMULATED: Final = "tcg"
+_ACCELERATION: Final = {"kvm": "KVM", "tcg": "TCG (software emulation)"}
+# What stands beside a rate or a time that was taken under software emulation.
+NOT_COMPARABLE: Final = "TCG: not comparable with real machines"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One of them: what it is called, and its value; of arms that differ, each value with its arms."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All of them. `emulated`: a trial ran under TCG; no rate or time is comparable with real machines."""
+
+    rows: tuple[Condition, ...]
+    emulated: bool
+
+
+def conditions_of(run: Run, summaries: Sequence[TrialSummary]) -> Conditions:
+    """From the plan, and from what executed the trials; what neither says is left out."""
+    accels = _accels(summaries)
+    arms = {str(arm["name"]): arm for arm in run.plan.get("arms") or () if _named(arm)}
+    level = str(run.meta.get("second_level") or "")
+    second = f", second level {clean(level, 20)}" if level not in {"", "none"} else ""
+    rows = [Condition("acceleration", _words(accels) + second)] if accels else []
+    for name, of in _OF_AN_ARM:
+        values: dict[str, list[str]] = {}
+        for arm, fields in arms.items():
+            if value := of(fields):
+                values.setdefault(value, []).append(clean(arm, 60))
+        if values:
+            rows.append(Condition(name, _by_arm(values, len(arms))))
+    return Conditions(tuple(rows), emulated=_EMULATED in accels)
+
+
+def emulated(summaries: Iterable[TrialSummary]) -> bool:
+    """Whether any trial ran under software emulation."""
+    return _EMULATED in _accels(summaries)
+
+
+def _accels(summaries: Iterable[TrialSummary]) -> list[str]:
+    return sorted({str(one.metrics["accel"]) for one in summaries if one.metrics.get("accel")})
+
+
+def _words(accels: Sequence[str]) -> str:
+    return " and ".join(_ACCELERATION.get(accel, clean(accel, 40)) for accel in accels)
+
+
+def _by_arm(values: Mapping[str, Sequence[str]], arms: int) -> str:
+    """One value where all arms have it; else each with its arms, in the order of the scenario."""
+    if len(values) == 1 and len(next(iter(values.values()))) == arms:
+        return next(iter(values))
+    return ", ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
+
+
+def _named(arm: object) -> bool:
+    return isinstance(arm, Mapping) and "name" in arm
+
+
+def _part(arm: Mapping[str, Any], *keys: str) -> Any:  # any JSON
+    part: Any = arm
+    for key in keys:
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return part
+
+
+def _bytes(arm: Mapping[str, Any], *keys: str) -> str:
+    value = _part(arm, *keys)
+    return size(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def _text(arm: Mapping[str, Any], *keys: str) -> str:
+    value = _part(arm, *keys)
+    return "" if value is None else clean(value, 60)
+
+
+def _memory(arm: Mapping[str, Any]) -> str:
+    boot, device = _bytes(arm, "machine", "memory"), _bytes(arm, "machine", "virtio_mem", "size")
+    return f"{boot} + up to {device} by virtio-mem" if boot and device else boot
+
+
+def _thp(arm: Mapping[str, Any]) -> str:
+    value = _text(arm, "setup", "thp")
+    return "as in the guest's image" if value == "image" else value
+
+
+_OF_AN_ARM: Final = (
+    ("vCPUs", lambda arm: _text(arm, "machine", "vcpus")),
+    ("memory", _memory),
+    ("virtio-mem block", lambda arm: _bytes(arm, "machine", "virtio_mem", "block")),
+    ("online policy", lambda arm: _text(arm, "setup", "online_policy")),
+    ("THP", _thp),
+)

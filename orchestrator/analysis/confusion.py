@@ -1,0 +1,267 @@
+"""Attribution check: what workloads put into memory, and what the blocks still plugged were blamed on.
+
+The blocks still plugged of a trial are taken for the work of what was injected in it: a guest without any
+workload keeps a handful. For each class as it is *named* (each block once, after its first class) and as it
+is *contained* (a block counts for each of its classes):
+
+    recall      of the blocks still plugged where it is what was injected, the share that has it
+    precision   of all blocks that have it, in whatever trial, the share from trials that injected it
+
+What was injected is the first of the classes that a workload expects, the finest; the others are what it
+brings along (page tables of mlocked memory), or is found as where the kernel does not say (network buffers).
+
+A class that is in nearly every block has a high recall and a low precision; one that is never named has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from orchestrator.analysis.arms import RunView, TrialView
+from orchestrator.analysis.text import class_words, clean, count, percent
+from orchestrator.model.frame_class import FrameClass
+from orchestrator.summary.records import SnapshotResult
+
+# They are in most blocks that stayed, and keep none of them.
+_KEEP_NOTHING: Final = frozenset(
+    each.name.lower() for each in (FrameClass.OFFLINE, FrameClass.FREE, FrameClass.CPU_LIST)
+)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One snapshot. `found` are the blocks that contain each class; a block with several counts for each.
+    `named` are the blocks named after each.
+
+    `blocks_expected` have any of the expected classes. Shares are of `blocks_stayed`, from 0 to 1; None where
+    no block stayed.
+    """
+
+    trial: str
+    arm: str
+    snapshot: str
+    injected: tuple[str, ...]
+    expected: tuple[str, ...]
+    blocks_stayed: int
+    blocks_expected: int
+    blocks_expected_share: float | None
+    blocks_unexplained: int
+    blocks_unexplained_share: float | None
+    found: dict[str, int]
+    named: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A class over all snapshots of a run. Shares from 0 to 1; None where there is nothing to take them of,
+    and precision where no trial injected anything else: it would be 1 whatever is found.
+    """
+
+    frame_class: str
+    trials: int  # of which it is what was injected
+    recall_named: float | None
+    recall_contained: float | None
+    precision_named: float | None
+    precision_contained: float | None
+
+
+@dataclass(frozen=True)
+class FoundCell:
+    """Blocks with one class, and those named after it; `expected` if it is what was injected."""
+
+    text: str
+    named: str
+    expected: bool
+
+
+@dataclass(frozen=True)
+class AttributionRow:
+    """A class in words: recall and precision as named, then as contained."""
+
+    label: str
+    trials: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ConfusionRow:
+    """One snapshot in words."""
+
+    trial: str
+    colour: int
+    snapshot: str
+    injected: str
+    expected: str
+    stayed: str
+    as_expected: str
+    as_expected_share: str
+    unexplained: str
+    unexplained_share: str
+    cells: tuple[FoundCell, ...]
+
+
+def confusion(view: RunView) -> list[Confusion]:
+    """A row for each snapshot that was taken after memory had been taken, while a workload ran that says
+    what it is to be found as; so a trial may inject one class after the other. None for a guest whose memory
+    cannot be taken by blocks."""
+    return [
+        row
+        for trial in view.trials
+        for result in trial.summary.snapshots
+        if result.expected and result.after and (row := _confusion(trial, result))
+    ]
+
+
+def attributions(rows: Sequence[Confusion]) -> list[Attribution]:
+    """Recall and precision of each class that was injected, in the order in which it was."""
+    names = dict.fromkeys(row.expected[0] for row in rows if row.expected)
+    return [_attribution(name, rows) for name in names]
+
+
+def attribution_rows(found: Sequence[Attribution]) -> list[AttributionRow]:
+    """The same in words."""
+    return [
+        AttributionRow(
+            label=class_words(one.frame_class),
+            trials=count(one.trials),
+            cells=tuple(
+                "n/a" if share is None else _percent(share)
+                for share in (
+                    one.recall_named,
+                    one.precision_named,
+                    one.recall_contained,
+                    one.precision_contained,
+                )
+            ),
+        )
+        for one in found
+    ]
+
+
+def confusion_as_json(view: RunView) -> list[dict[str, Any]]:
+    """The same as plain dicts, lists and numbers."""
+    return [
+        {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(row).items()}
+        for row in confusion(view)
+    ]
+
+
+def confusion_columns(rows: Sequence[Confusion]) -> list[str]:
+    """Classes of the table: those expected first, then all that were found and could keep a block."""
+    expected = dict.fromkeys(name for row in rows for name in row.expected)
+    blocks: dict[str, int] = {}
+    for row in rows:
+        for name, number in row.found.items():
+            if name not in _KEEP_NOTHING and name not in expected:
+                blocks[name] = blocks.get(name, 0) + number
+    return [*expected, *sorted(blocks, key=lambda name: -blocks[name])]
+
+
+def confusion_rows(view: RunView, rows: Sequence[Confusion], columns: Sequence[str]) -> list[ConfusionRow]:
+    """The rows in words, with a cell for each of `columns`."""
+    arms = {arm.name: arm.index for arm in view.arms}
+    return [
+        ConfusionRow(
+            trial=clean(row.trial),
+            colour=arms[row.arm],
+            snapshot=clean(row.snapshot, 40),
+            injected=clean(", ".join(row.injected), 200),
+            expected=_words(row.expected),
+            stayed=count(row.blocks_stayed),
+            as_expected=count(row.blocks_expected),
+            as_expected_share=_share(row.blocks_expected, row.blocks_stayed),
+            unexplained=count(row.blocks_unexplained),
+            unexplained_share=_share(row.blocks_unexplained, row.blocks_stayed),
+            cells=tuple(
+                FoundCell(count(row.found.get(name, 0)), count(row.named.get(name, 0)), name in row.expected)
+                for name in columns
+            ),
+        )
+        for row in rows
+    ]
+
+
+def confusion_sentence(row: Confusion) -> str:
+    """One line for a terminal."""
+    found = "; ".join(
+        f"{class_words(name)} is in {count(row.found.get(name, 0))} and names {count(row.named.get(name, 0))}"
+        for name in row.expected
+    )
+    return (
+        f"{clean(row.trial, 60)}: injected {clean(', '.join(row.injected), 80)}; of "
+        f"{count(row.blocks_stayed)} blocks still plugged: {found}; "
+        f"{count(row.blocks_unexplained)} are unexplained."
+    )
+
+
+def _confusion(trial: TrialView, result: SnapshotResult) -> Confusion | None:
+    stayed, as_expected, unexplained = (
+        result.blocks_plugged,
+        result.blocks_expected,
+        result.blocks_unexplained,
+    )
+    if stayed is None or as_expected is None or unexplained is None:
+        return None
+    classes = [one for one in trial.summary.blame if one.snapshot == result.snapshot and not one.table]
+    classes.sort(key=lambda one: one.frame_class)
+    # Of each region of the guest a row.
+    by_class = {name: list(rows) for name, rows in groupby(classes, lambda one: one.frame_class)}
+    return Confusion(
+        trial=trial.summary.trial,
+        arm=trial.summary.arm,
+        snapshot=result.snapshot,
+        injected=tuple(result.injected.split()),
+        expected=tuple(result.expected.split()),
+        blocks_stayed=stayed,
+        blocks_expected=as_expected,
+        blocks_expected_share=as_expected / stayed if stayed else None,
+        blocks_unexplained=unexplained,
+        blocks_unexplained_share=unexplained / stayed if stayed else None,
+        found={name: sum(one.blocks for one in rows) for name, rows in by_class.items()},
+        named={name: sum(one.named or 0 for one in rows) for name, rows in by_class.items()},
+    )
+
+
+def _attribution(name: str, rows: Sequence[Confusion]) -> Attribution:
+    injecting = [row for row in rows if row.expected[:1] == (name,)]
+    bringing = [row for row in rows if name in row.expected]
+    stayed = sum(row.blocks_stayed for row in injecting)
+    others = len(rows) > len(bringing)
+
+    def blocks(of: Sequence[Confusion], *, named: bool) -> int:
+        return sum((row.named if named else row.found).get(name, 0) for row in of)
+
+    def recall(*, named: bool) -> float | None:
+        return blocks(injecting, named=named) / stayed if stayed else None
+
+    def precision(*, named: bool) -> float | None:
+        everywhere = blocks(rows, named=named)
+        return blocks(bringing, named=named) / everywhere if everywhere and others else None
+
+    return Attribution(
+        frame_class=name,
+        trials=len(injecting),
+        recall_named=recall(named=True),
+        recall_contained=recall(named=False),
+        precision_named=precision(named=True),
+        precision_contained=precision(named=False),
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    """To a tenth: whether 95 % of blocks were told right must not hang on rounding. Empty of nothing."""
+    if not whole:
+        return ""
+    exact = 100 * part / whole
+    return f"{exact:.1f} %" if 1 <= exact <= 99 else percent(part, whole)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _words(names: Sequence[str]) -> str:
+    return clean(" or ".join(class_words(name) for name in names), 200)

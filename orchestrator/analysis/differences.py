@@ -1,0 +1,260 @@
+"""Differences between arms, as rows of a table and as sentences: the same for the page and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from orchestrator.analysis.arm_table import ROWS
+from orchestrator.analysis.scale import bytes_axis, seconds_axis
+from orchestrator.analysis.text import clean, counted, quantity, signed
+from orchestrator.stats import FEWEST, Difference, Verdict
+from orchestrator.summary import METRIC
+from orchestrator.verdict import Comparison, PairOfArms
+
+_MOST_NAMED: Final = 6  # metrics in one sentence
+_SIGNS: Final = {Verdict.DIFFERENT: "*", Verdict.SAME: "="}
+
+
+@dataclass(frozen=True)
+class DifferenceRow:
+    """A metric of two arms. `sign` is `*` for different, `=` for the same in all trials, else empty."""
+
+    metric: str
+    label: str
+    first: str
+    second: str
+    difference: str
+    interval: str
+    relative: str
+    detectable: str
+    verdict: str
+    sign: str
+    noise: str
+    predicted: bool
+
+
+@dataclass(frozen=True)
+class DifferenceGroup:
+    """Rows under one heading."""
+
+    title: str
+    rows: tuple[DifferenceRow, ...]
+
+
+def difference_groups(comparison: Comparison, pair: PairOfArms) -> list[DifferenceGroup]:
+    """What two arms differ in, under the headings of the table of arms."""
+    groups = []
+    for title, metrics in ROWS:
+        rows = tuple(
+            _row(comparison, pair, metric, label) for metric, label in metrics if metric in pair.metrics
+        )
+        if rows:
+            groups.append(DifferenceGroup(title, rows))
+    return groups
+
+
+def heading(comparison: Comparison, pair: PairOfArms) -> str:
+    """Which arms, and how their trials belong together."""
+    one, other = clean(pair.first.name, 40), clean(pair.second.name, 40)
+    if comparison.base != comparison.other:
+        one, other = f"{one} of {clean(comparison.base, 60)}", f"{other} of {clean(comparison.other, 60)}"
+    pairs, boots = counted(len(pair.pairs), "pair"), counted(pair.units, "boot")
+    how = {
+        "state": f"{pairs} of trials of {boots}, each two from the same boot",
+        "repeat": f"{pairs} of trials of {boots} of each, each two with one seed",
+        "none": f"{pair.of_boots}, not paired",
+    }[pair.pairing]
+    return f"{other} against {one}: {how}"
+
+
+def verdict_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
+    """What may be said of the two arms, and what may not."""
+    found = pair.metrics
+    named = {verdict: [name for name in found if found[name].verdict is verdict] for verdict in Verdict}
+    said = []
+    if not found:
+        said.append("No metric has a reading in both.")
+    few = named[Verdict.TOO_FEW]
+    if few:
+        n = min(found[name].n for name in few)
+        said.append(
+            f"{pair.of_boots}: {counted(n, 'boot')} to compare, too few to distinguish a difference from "
+            f"chance, so there are no intervals. At least {FEWEST} boots needed (`repeats`, `boots`)."
+        )
+    if named[Verdict.DIFFERENT]:
+        said.append(
+            f"Different (chance of even one false alarm among {counted(pair.tested, 'metric')}: at most "
+            f"{comparison.level:.0%}): {_list(named[Verdict.DIFFERENT])}."
+        )
+    if pair.lost and pair.lost_counts and pair.lost.verdict is not Verdict.SAME:
+        counts = pair.lost_counts
+        than = "more than chance" if pair.lost.verdict is Verdict.DIFFERENT else "no more than chance"
+        said.append(
+            f"Trials of {counts.second} of {counted(counts.of_second, 'boot')} were lost, timed out or "
+            f"did not settle, against {counts.first} of {counts.of_first}: {than}."
+        )
+    if named[Verdict.NONE_DETECTED]:
+        parts = [
+            f"{_label(name)}{_would_have_been(name, found[name])}" for name in named[Verdict.NONE_DETECTED]
+        ]
+        said.append(f"No difference detected in {limited(parts)}.")
+    if named[Verdict.SAME]:
+        said.append(f"The same in all trials: {_list(named[Verdict.SAME])}.")
+    return said
+
+
+def missing_sentences(pair: PairOfArms) -> list[str]:
+    """Which metrics are not compared, and why; those of one reason in one sentence."""
+    by_reason: dict[str, list[str]] = {}
+    for _, rows in ROWS:
+        for metric, _ in rows:
+            if metric in pair.missing:
+                by_reason.setdefault(pair.missing[metric], []).append(metric)
+    return [f"Not compared: {_list(metrics)}: {clean(why, 200)}." for why, metrics in by_reason.items()]
+
+
+def left_out_sentences(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """Trials that are in no average, and why."""
+    return [f"{clean(trial, 80)} is in no average: it {clean(why, 200)}" for trial, why in left_out]
+
+
+def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+    """Plain numbers, for `--json`; bytes and seconds."""
+    return {
+        "base": comparison.base,
+        "other": comparison.other,
+        "level": comparison.level,
+        "seed": comparison.seed,
+        "forced": list(comparison.forced),
+        "notes": list(comparison.notes),
+        "left_out": [{"trial": trial, "reason": why} for trial, why in comparison.left_out],
+        "noise_floor": dict(comparison.noise),
+        "pairs": [_pair_as_json(pair) for pair in comparison.pairs],
+    }
+
+
+def _pair_as_json(pair: PairOfArms) -> dict[str, Any]:
+    return {
+        "base_arm": pair.first.name,
+        "arm": pair.second.name,
+        "pairing": pair.pairing,
+        "tested": pair.tested,
+        "metrics": {name: _difference_as_json(name, pair, one) for name, one in pair.metrics.items()},
+        "missing": dict(pair.missing),
+        "boots": {
+            "base": len(set(pair.first.boots())),
+            "arm": len(set(pair.second.boots())),
+            "pairs": pair.units,
+        },
+        "trials": {"base": len(pair.first.trials), "arm": len(pair.second.trials), "pairs": len(pair.pairs)},
+        "lost": _lost_as_json(pair),
+    }
+
+
+def _lost_as_json(pair: PairOfArms) -> dict[str, Any] | None:
+    """Boots of which a trial was lost, timed out or did not settle."""
+    if pair.lost is None or pair.lost_counts is None:
+        return None
+    counts = pair.lost_counts
+    return {
+        "base_boots": counts.first,
+        "base_boots_tried": counts.of_first,
+        "boots": counts.second,
+        "boots_tried": counts.of_second,
+        "p": pair.lost.p,
+        "p_adjusted": pair.lost.p_adjusted,
+        "verdict": pair.lost.verdict.value,
+    }
+
+
+def _difference_as_json(name: str, pair: PairOfArms, one: Difference) -> dict[str, Any]:
+    interval = one.interval
+    return {
+        "unit": METRIC[name].unit,
+        "origin": "predicted" if METRIC[name].predicted else "measured",
+        "base_median": median(pair.first.values(name)),
+        "median": median(pair.second.values(name)),
+        "n": one.n,
+        "trials": one.trials,
+        "difference": one.estimate,
+        "relative": one.relative,
+        "interval": [interval.low, interval.high] if interval else None,
+        "confidence": interval.confidence if interval else None,
+        "effect": one.effect,
+        "p": one.p,
+        "p_adjusted": one.p_adjusted,
+        "detectable": one.detectable,
+        "verdict": one.verdict.value,
+    }
+
+
+def _row(comparison: Comparison, pair: PairOfArms, metric: str, label: str) -> DifferenceRow:
+    found, unit = pair.metrics[metric], METRIC[metric].unit
+    floor = comparison.noise.get(metric)
+    difference, interval = with_sign(found, unit)
+    return DifferenceRow(
+        metric=metric,
+        label=label,
+        first=quantity(median(pair.first.values(metric)), unit),
+        second=quantity(median(pair.second.values(metric)), unit),
+        difference=difference,
+        interval=interval,
+        relative="" if found.relative is None else f"{found.relative:+.1%}",
+        detectable="" if found.detectable is None else quantity(found.detectable, unit),
+        verdict=found.verdict.value,
+        sign=_SIGNS.get(found.verdict, ""),
+        noise="" if floor is None else quantity(floor, unit),
+        predicted=METRIC[metric].predicted,
+    )
+
+
+def with_sign(found: Difference, unit: str) -> tuple[str, str]:
+    """A difference with its sign, and its interval in the same unit: `-99.5 MiB`, `-99.7 to -99.2`."""
+    ends = (found.interval.low, found.interval.high) if found.interval else ()
+    largest = max(abs(value) for value in (found.estimate, *ends))
+    factor, suffix = _scale(largest, unit)
+    text, low, high = (signed(value / factor) for value in (found.estimate, *(ends or (0.0, 0.0))))
+    return f"{text} {suffix}".strip(), f"{low} to {high}" if ends else ""
+
+
+def _scale(largest: float, unit: str) -> tuple[float, str]:
+    if unit == "bytes":
+        axis = bytes_axis(largest)
+        return axis.factor, axis.unit
+    if unit == "seconds":
+        axis = seconds_axis(largest)
+        return axis.factor, axis.unit
+    return 1.0, {"1/s": "/s"}.get(unit, "")
+
+
+def _would_have_been(metric: str, found: Difference) -> str:
+    if found.detectable is None:
+        return ""
+    return f" (about {quantity(found.detectable, METRIC[metric].unit)} or more would have been)"
+
+
+def _list(metrics: Sequence[str]) -> str:
+    return limited([_label(metric) for metric in metrics])
+
+
+def limited(parts: Sequence[str]) -> str:
+    """A list in words, not all of a long one."""
+    more = [f"{len(parts) - _MOST_NAMED} more"] if len(parts) > _MOST_NAMED else []
+    shown = [*parts[:_MOST_NAMED], *more]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _label(metric: str) -> str:
+    return next(f"{title.lower()} {label}" for title, rows in ROWS for name, label in rows if name == metric)
+
+
+def marked(groups: Sequence[DifferenceGroup]) -> Iterator[str]:
+    """What the signs in these rows mean."""
+    signs = {row.sign for group in groups for row in group.rows}
+    if "*" in signs:
+        yield "* different"
+    if "=" in signs:
+        yield "= the same in all trials"

@@ -1,0 +1,178 @@
+"""What holds the blocks that stayed: classes of frames down, arms across."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from orchestrator.analysis.arms import ArmView
+from orchestrator.analysis.text import class_words, clean, count, size
+from orchestrator.model.frame_class import UNMOVABLE, FrameClass
+from orchestrator.summary import TrialSummary
+from orchestrator.summary.records import SnapshotResult
+
+_HOLD: Final = frozenset(frame_class.name.lower() for frame_class in UNMOVABLE)
+_PAGE_TABLE: Final = FrameClass.PAGE_TABLE.name.lower()
+
+# Counts of a snapshot, what a reader calls them; before the classes, and after them.
+_TOTALS: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
+    ("all that stayed", lambda one: one.blocks_plugged),
+    ("hold what cannot move", lambda one: one.blocks_held),
+)
+_REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
+    ("held by several of these", lambda one: one.blocks_together),
+    ("held by struct pages of what stays", lambda one: one.blocks_following),
+    ("movable, with nowhere to go", lambda one: one.blocks_no_room),
+    ("unexplained", lambda one: one.blocks_unexplained),
+)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A class of frames in the blocks that stayed, over all regions; or, where `table` names it, one kind
+    of page table. It is all that cannot be moved in `alone` of its `blocks`; `frees` come free without it."""
+
+    frame_class: str
+    table: str
+    blocks: int
+    alone: int
+    frees: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether such frames can keep a block."""
+        return self.frame_class in _HOLD
+
+
+@dataclass(frozen=True)
+class HolderCell:
+    """What one arm says: blocks, and blocks held alone; both empty where it has no such block."""
+
+    blocks: str = ""
+    alone: str = ""
+
+
+@dataclass(frozen=True)
+class HolderRow:
+    """A class, a kind of page table (`css` is `kind`), or a total."""
+
+    label: str
+    css: str
+    cells: tuple[HolderCell, ...]
+
+
+@dataclass(frozen=True)
+class HolderArm:
+    """The head of an arm's two columns, and its line below; `why_missing` where it has no blame."""
+
+    name: str
+    index: int
+    note: str
+    said: str
+    why_missing: str
+
+
+@dataclass(frozen=True)
+class HolderTable:
+    """The table of all arms; bodies in the order of the page."""
+
+    arms: tuple[HolderArm, ...]
+    bodies: tuple[tuple[HolderRow, ...], ...]
+
+
+def holders_of(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str], Holder]:
+    """Who is in the plugged blocks at a snapshot, by class and kind of page table."""
+    found: dict[tuple[str, str], Holder] = {}
+    for row in summary.blame:
+        if row.snapshot == snapshot:
+            key = row.frame_class, row.table
+            before = found.get(key, Holder(*key, blocks=0, alone=0, frees=0))
+            found[key] = replace(
+                before,
+                blocks=before.blocks + row.blocks,
+                alone=before.alone + row.alone,
+                frees=before.frees + (row.frees or 0),
+            )
+    return found
+
+
+def frees_most(summary: TrialSummary) -> Holder | None:
+    """The single class that, gone, frees most of the blocks that stayed; None if no class frees any."""
+    found = holders_of(summary, summary.blocks_snapshot).values()
+    classes = [holder for holder in found if not holder.table and holder.frees]
+    return max(classes, key=lambda holder: holder.frees) if classes else None
+
+
+def holder_table(arms: Sequence[ArmView]) -> HolderTable | None:
+    """The table for the trial that stands for each arm; None where no arm has a snapshot after an unplug."""
+    results = [arm.shown.summary.after_unplug for arm in arms]
+    if not any(results):
+        return None
+    held = [holders_of(arm.shown.summary, arm.shown.summary.blocks_snapshot) for arm in arms]
+    classes = list(_class_rows(held))
+    bodies = (
+        tuple(_total(label, "total", of, results) for label, of in _TOTALS),
+        tuple(row for row in classes if row.css != "quiet"),
+        tuple(row for row in classes if row.css == "quiet"),
+        tuple(_total(label, "total", of, results) for label, of in _REST),
+    )
+    heads = tuple(_head(arm, result) for arm, result in zip(arms, results, strict=True))
+    return HolderTable(heads, tuple(body for body in bodies if body))
+
+
+def _head(arm: ArmView, result: SnapshotResult | None) -> HolderArm:
+    summary = arm.shown.summary
+    name = clean(arm.name, 60)
+    if result is None:
+        why = summary.gaps.get("blocks_plugged_after", "no snapshot after an unplug")
+        return HolderArm(name, arm.index, "", "", clean(why, 200))
+    trial = f"{clean(summary.trial, 40)}, " if len(arm.trials) > 1 else ""
+    blocks = f", blocks of {size(result.block_bytes)}" if result.block_bytes else ""
+    note = f"{trial}at {clean(result.snapshot, 40)}{blocks}"
+    return HolderArm(name, arm.index, note, _said(summary, result), "")
+
+
+def _said(summary: TrialSummary, result: SnapshotResult) -> str:
+    best, held = frees_most(summary), result.blocks_held
+    if held is None:
+        return ""
+    if best:
+        return (
+            f"Without {class_words(best.frame_class)} alone, {count(best.frees)} of "
+            f"{count(held)} would come free; no other single class frees more."
+        )
+    if held and summary.blame:
+        return f"No single class, gone, frees any of {count(held)}."
+    return "" if held else "Nothing here holds a block."
+
+
+def _class_rows(held: Sequence[dict[tuple[str, str], Holder]]) -> Iterator[HolderRow]:
+    """Classes, those that hold blocks first, most blocks first; page tables with their kinds below."""
+    keys = dict.fromkeys(key for found in held for key in found)
+
+    def most(key: tuple[str, str]) -> int:
+        return max(found[key].blocks for found in held if key in found)
+
+    classes = sorted((key for key in keys if not key[1]), key=lambda key: (key[0] not in _HOLD, -most(key)))
+    kinds = sorted((key for key in keys if key[1]), key=lambda key: -most(key))
+    for key in classes:
+        css = "holds" if key[0] in _HOLD else "quiet"
+        yield HolderRow(class_words(key[0]), css, tuple(_cell(found.get(key)) for found in held))
+        if key[0] == _PAGE_TABLE:
+            for kind in kinds:
+                cells = tuple(_cell(found.get(kind)) for found in held)
+                yield HolderRow(clean(kind[1], 40), "kind", cells)
+
+
+def _cell(holder: Holder | None) -> HolderCell:
+    if holder is None:
+        return HolderCell()
+    return HolderCell(count(holder.blocks), count(holder.alone) if holder.holds else "")
+
+
+def _total(
+    label: str, css: str, of: Callable[[SnapshotResult], int | None], results: Sequence[SnapshotResult | None]
+) -> HolderRow:
+    counts = [of(one) if one else None for one in results]
+    return HolderRow(label, css, tuple(HolderCell("" if n is None else count(n)) for n in counts))

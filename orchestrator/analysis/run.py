@@ -1,0 +1,111 @@
+"""One reading of one run, for all that is said of it: terminal, page, and what other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from orchestrator.analysis.answer import answer
+from orchestrator.analysis.arm_table import Group, comparison
+from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
+from orchestrator.analysis.conditions import Conditions, conditions_of
+from orchestrator.analysis.confusion import Attribution, Confusion, attributions, confusion
+from orchestrator.analysis.findings import FindingRow, finding_rows
+from orchestrator.analysis.foretold import Foretold, foretold
+from orchestrator.analysis.second_level import MomentRow, moment_rows
+from orchestrator.store import Run, open_run
+from orchestrator.summary import TimeSpent, TrialSummary, load, time_spent
+from orchestrator.verdict import Verdicts
+
+
+@dataclass(frozen=True)
+class RunAnalysis:
+    """A run folder as it was when it was opened. Summaries are read once, the rest when it is asked for.
+
+    `verdicts` are what is judged: arms compared, expectations, the baseline.
+    """
+
+    run: Run
+    verdicts: Verdicts
+
+    @classmethod
+    def of(cls, run: Run, summaries: Iterable[TrialSummary] | None = None) -> Self:
+        """Of an open run; `summaries` where the caller has them already, else those that are saved."""
+        return cls(run, Verdicts(run, tuple(load(run) if summaries is None else summaries)))
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Of a run folder. Raises BadInputError when it is none."""
+        return cls.of(open_run(directory))
+
+    def ended(self) -> Self:
+        """The same run, whose folder now says how it ended: nothing is summed up or judged again."""
+        return replace(self, run=open_run(self.run.directory))
+
+    @property
+    def summaries(self) -> tuple[TrialSummary, ...]:
+        """Of all trials that have begun and count, in the order of the plan."""
+        return self.verdicts.summaries
+
+    @cached_property
+    def view(self) -> RunView:
+        """Arms with their trials; observations and steps of these are read when they are asked for."""
+        return view_run(self.run, self.summaries)
+
+    @property
+    def arms(self) -> tuple[ArmView, ...]:
+        """The arms that have begun, in the order of the scenario."""
+        return self.view.arms
+
+    @property
+    def trials(self) -> list[TrialView]:
+        """All trials that have begun, arm by arm."""
+        return self.view.trials
+
+    @cached_property
+    def answer(self) -> tuple[str, ...]:
+        """What came out, in some seven sentences."""
+        return tuple(answer(self.view))
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """What guests were and what ran them: no figure means anything without."""
+        return conditions_of(self.run, self.summaries)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The table of arms: metrics down, arms across."""
+        return tuple(comparison(self.arms, self.verdicts.comparison))
+
+    @cached_property
+    def confusion(self) -> tuple[Confusion, ...]:
+        """What workloads put into memory, and what blocks were blamed on."""
+        return tuple(confusion(self.view))
+
+    @cached_property
+    def attributions(self) -> tuple[Attribution, ...]:
+        """Recall and precision of each class that was injected."""
+        return tuple(attributions(self.confusion))
+
+    @cached_property
+    def predictions(self) -> tuple[Foretold, ...]:
+        """Arms of which one's model says what the other's kernel did."""
+        return tuple(foretold(self.view))
+
+    @cached_property
+    def findings(self) -> tuple[FindingRow, ...]:
+        """What must not be: the first of all trials, the bad ones first."""
+        return tuple(finding_rows(self.view))
+
+    @cached_property
+    def moments(self) -> tuple[MomentRow, ...]:
+        """Second-level tables at each moment of each arm; none where there are no such tables."""
+        return tuple(moment_rows(self.view))
+
+    @cached_property
+    def time_spent(self) -> TimeSpent | None:
+        """Where the time of the run went, where that can be told."""
+        return time_spent(self.run)

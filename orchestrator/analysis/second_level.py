@@ -1,0 +1,193 @@
+"""Second-level tables at the moments that a scenario names: measured, needed, and what maps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import getdoc
+from statistics import fmean, median
+
+import numpy as np
+
+from orchestrator.analysis.arm_table import Cell
+from orchestrator.analysis.arms import ArmView, RunView
+from orchestrator.analysis.text import clean, count, size
+from orchestrator.model.policies import OverTree
+from orchestrator.stats import averaged, of_few
+from orchestrator.summary.records import Moment, TrialSummary
+
+_NO_READING = "no trial of the arm that counts has read it"
+_MEASURED, _NEEDED = "second_level_bytes", "needed_bytes"  # fields of a Moment
+
+
+@dataclass(frozen=True)
+class MomentRow:
+    """An arm at a moment, over its trials; `first` of its arm.
+
+    `ratio` is measured over needed: the mean of the trials or, of five boots and more, that of the boots
+    with Student's interval.
+    """
+
+    first: bool
+    arm: str
+    colour: int
+    moment: str
+    trials: int
+    boots: int
+    measured: Cell
+    needed: Cell
+    reclaimable: Cell
+    ratio: Cell
+    entries: Cell
+    ranges: Cell
+
+
+def moment_rows(view: RunView) -> list[MomentRow]:
+    """Rows for every arm and moment with second-level tables; none where there are none."""
+    rows = [row for arm in view.arms for row in _rows(arm)]
+    return rows if any(row.measured.text for row in rows) else []
+
+
+def most_kept(arm: ArmView) -> tuple[str, float] | None:
+    """The moment of an arm at which KVM had most of what is needed, and how many times as much."""
+    counted = _counted(arm)
+    ratios: dict[str, list[float]] = {}
+    for one in (one for summary in counted for one in summary.moments):
+        if one.second_level_bytes is not None and one.needed_bytes:
+            ratios.setdefault(one.moment, []).append(one.second_level_bytes / one.needed_bytes)
+    return max(((moment, fmean(found)) for moment, found in ratios.items()), key=_times, default=None)
+
+
+def _times(one: tuple[str, float]) -> float:
+    return one[1]
+
+
+def _rows(arm: ArmView) -> Iterator[MomentRow]:
+    counted = _counted(arm)
+    names = dict.fromkeys(one.moment for summary in counted for one in summary.moments)
+    for number, name in enumerate(names):
+        of_boot = [
+            (summary.state or summary.trial, one)
+            for summary in counted
+            for one in summary.moments
+            if one.moment == name
+        ]
+        found = [one for _, one in of_boot]
+        why = {
+            gap.reading: clean(gap.reason, 200)
+            for summary in counted
+            for gap in summary.moment_gaps
+            if gap.moment == name
+        }
+        measured, needed = why.get(_MEASURED, _NO_READING), why.get(_NEEDED, _NO_READING)
+        either = measured if _MEASURED in why else needed
+        yield MomentRow(
+            first=number == 0,
+            arm=clean(arm.name, 60),
+            colour=arm.index,
+            moment=clean(name, 64),
+            trials=len(found),
+            boots=len({boot for boot, _ in of_boot}),
+            measured=_size([one.second_level_bytes for one in found], measured),
+            needed=_size([one.needed_bytes for one in found], needed),
+            reclaimable=_size([one.reclaimable_bytes for one in found], either),
+            ratio=_ratio(of_boot, either),
+            entries=_pair(found, ("pages_4k", "pages_2m"), why),
+            ranges=_pair(found, ("small_ranges", "huge_ranges"), why),
+        )
+
+
+def _size(values: Sequence[float | None], why_missing: str) -> Cell:
+    there = [value for value in values if value is not None]
+    return Cell(size(median(there))) if there else Cell("", why_missing=why_missing)
+
+
+def _pair(moments: Sequence[Moment], names: tuple[str, str], why: Mapping[str, str]) -> Cell:
+    halves = [[value for one in moments if (value := getattr(one, name)) is not None] for name in names]
+    if not all(halves):
+        return Cell("", why_missing=next((why[name] for name in names if name in why), _NO_READING))
+    return Cell(", ".join(count(median(half)) for half in halves))
+
+
+def _ratio(moments: Sequence[tuple[str, Moment]], why_missing: str) -> Cell:
+    """Of moments, each with the boot that it is of."""
+    ratios = {
+        (boot, number): one.second_level_bytes / one.needed_bytes
+        for number, (boot, one) in enumerate(moments)
+        if one.second_level_bytes is not None and one.needed_bytes
+    }
+    if not ratios:
+        return Cell("", why_missing=why_missing)
+    values, boots = np.array(list(ratios.values())), [boot for boot, _ in ratios]
+    interval = of_few(values, boots)
+    if interval is None:
+        return Cell(f"{fmean(values):.2f}")
+    return Cell(f"{averaged(values, boots).mean():.2f} [{interval.low:.2f}, {interval.high:.2f}]")
+
+
+@dataclass(frozen=True)
+class TreeRow:
+    """KVM's tables in a snapshot of a host: medians of an arm's trials. `cells` are bytes, by policy."""
+
+    first: bool
+    arm: str
+    colour: int
+    snapshot: str
+    trials: int
+    tables: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TreeTable:
+    """What policies would free of KVM's tables, those that free least first.
+
+    `explained`: what each is, as far as this version knows it; `rows`: arms and snapshots of a host in which
+    tables were looked for, none where there are none.
+    """
+
+    policies: tuple[str, ...]
+    explained: tuple[tuple[str, str], ...]
+    rows: tuple[TreeRow, ...]
+
+
+def tree_table(view: RunView) -> TreeTable:
+    """The table of all arms."""
+    freed: dict[str, int] = {}
+    for arm in view.arms:
+        for one in (one for summary in _counted(arm) for one in summary.second_level):
+            freed[one.policy] = freed.get(one.policy, 0) + one.tables_freed
+    policies = tuple(sorted(freed, key=lambda name: (freed[name], name)))
+    known = {policy.name: getdoc(policy.zaps) or "" for policy in OverTree.every()} if freed else {}
+    return TreeTable(
+        tuple(clean(name, 40) for name in policies),
+        tuple((clean(name, 40), known[name]) for name in policies if name in known),
+        tuple(row for arm in view.arms for row in _tree_rows(arm, policies)),
+    )
+
+
+def _counted(arm: ArmView) -> list[TrialSummary]:
+    return [trial.summary for trial in arm.trials if not trial.summary.left_out]
+
+
+def _tree_rows(arm: ArmView, policies: Sequence[str]) -> Iterator[TreeRow]:
+    looked_for: dict[str, list[int]] = {}
+    freed: dict[tuple[str, str], list[int]] = {}
+    for summary in _counted(arm):
+        for found in summary.snapshots:
+            if found.second_level_tables is not None:
+                looked_for.setdefault(found.snapshot, []).append(found.second_level_tables)
+        for one in summary.second_level:
+            freed.setdefault((one.snapshot, one.policy), []).append(one.bytes_freed)
+    for number, (label, tables) in enumerate(looked_for.items()):
+        cells = (freed.get((label, policy), []) for policy in policies)
+        yield TreeRow(
+            first=number == 0,
+            arm=clean(arm.name, 60),
+            colour=arm.index,
+            snapshot=clean(label, 64),
+            trials=len(tables),
+            tables=count(median(tables)),
+            # Empty where no trial says how many tables the policy would free.
+            cells=tuple(size(median(one)) if one else "" for one in cells),
+        )

@@ -1,0 +1,193 @@
+"""What `show --json` prints of a run, as typed classes: docs/json.md is made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from orchestrator.analysis.arms import TrialView
+from orchestrator.analysis.conditions import Condition
+from orchestrator.analysis.confusion import Attribution, Confusion
+from orchestrator.analysis.foretold import Foretold
+from orchestrator.analysis.run import RunAnalysis
+from orchestrator.export.run_row import Document, RunRow, run_row
+from orchestrator.summary import PolicyResult, TimeSpent
+from orchestrator.summary.records import (
+    BlameResult,
+    Finding,
+    Moment,
+    MomentGap,
+    SecondLevelResult,
+    SnapshotResult,
+    Value,
+)
+from orchestrator.verdict import Judgement, Outcome
+
+
+class TimeDocument(Document):
+    """Where the time of a run went, in seconds of its process."""
+
+    wall_seconds: float
+    """From the start of the process until the report was written."""
+    image_seconds: float
+    """Looking for the guest's image, or building it."""
+    starting_seconds: float
+    """Boots, set-up, saves and restores."""
+    steps_seconds: float
+    """The steps of trials."""
+    overhead_seconds: float
+    """The rest: the orchestrator's own."""
+    overhead_share: float
+    """That, as a share of all, from `0` to `1`."""
+
+    @classmethod
+    def of(cls, spent: TimeSpent) -> Self:
+        """The same with its unit in each name."""
+        seconds = {f"{name}_seconds": value for name, value in vars(spent).items()}
+        return cls(**seconds, overhead_seconds=spent.overhead, overhead_share=spent.overhead / spent.wall)
+
+
+class TrialDocument(Document):
+    """One trial: its row of summary.csv and its rows of the other tables."""
+
+    trial: str
+    """The trial's id: the name of its folder."""
+    arm: str
+    """Its arm."""
+    repeat: int
+    """Which execution of the arm it is, from `1`."""
+    differs: Mapping[str, str]
+    """The settings in which its arm differs from the others."""
+    kernel_release: str
+    """`uname -r` of the guest."""
+    kernel_build: str
+    """`uname -v` of the guest."""
+    kernel_sha256: str
+    """Hash of the kernel's file."""
+    outcome: str
+    """`completed`, or how it ended."""
+    error: str
+    """What went wrong; empty where it completed."""
+    hint: str
+    """What to do about it."""
+    metrics: Mapping[str, Value]
+    """Headline metrics that could be had, by name (docs/run-folder.md): bytes, seconds, counts, words."""
+    gaps: Mapping[str, str]
+    """Why each of the other metrics is missing."""
+    tables_snapshot: str
+    """Label of the snapshot in which page tables are counted."""
+    blocks_snapshot: str
+    """Label of the snapshot in which blocks are counted."""
+    start: str
+    """`warm` (from saved memory) or `cold`."""
+    state: str
+    """Key of the saved memory; trials with the same one started from the same boot."""
+    policies: tuple[PolicyResult, ...]
+    """policies.csv: what each policy would have done, modelled."""
+    second_level_policies: tuple[SecondLevelResult, ...]
+    """second_level_policies.csv: what each policy would free of KVM's tables, modelled."""
+    snapshots: tuple[SnapshotResult, ...]
+    """snapshots.csv."""
+    blame: tuple[BlameResult, ...]
+    """blame.csv."""
+    moments: tuple[Moment, ...]
+    """moments.csv."""
+    moment_gaps: tuple[MomentGap, ...]
+    """moment_gaps.csv."""
+    findings: tuple[Finding, ...]
+    """findings.csv: what must not be."""
+
+    @classmethod
+    def of(cls, trial: TrialView) -> Self:
+        """Of a trial that has begun."""
+        summary = trial.summary
+        same = {name: getattr(summary, name) for name in cls.model_fields if hasattr(summary, name)}
+        error, hint = (trial.error, trial.hint) if trial.failed else ("", "")
+        return cls(**same, second_level_policies=summary.second_level, error=error, hint=hint)
+
+
+class GateDocument(Document):
+    """What the baseline said of the run; the fields of gate.json, and the verdict."""
+
+    baseline: str
+    """The run that the baseline was made of."""
+    fail_on: str
+    """What does not pass: `regression`, `change` or `nothing`."""
+    level: float
+    """Chance of even one false alarm among the metrics of an arm."""
+    changes: tuple[Mapping[str, Any], ...]
+    """Each metric of each arm: `arm`, `metric`, `word`, `estimate`, `relative`, `low`, `high`, `before`,
+    `after`, `reason`."""
+    refused: str
+    """Why the two cannot be compared; empty where they can."""
+    forced: tuple[str, ...]
+    """Why they would have been refused, had it not been forced."""
+    notes: tuple[str, ...]
+    """Differences that are not refused."""
+    source: str
+    """The baseline's file."""
+    varies: tuple[str, ...]
+    """What was meant to differ."""
+    tolerated: float
+    """Share of the baseline by which a metric may be worse."""
+    passed: bool
+    """Whether the run keeps to the baseline."""
+
+    @classmethod
+    def of(cls, gate: Outcome) -> Self:
+        """The same with its verdict."""
+        fields = {**vars(gate), "changes": tuple(vars(change) for change in gate.changes)}
+        return cls(**fields, passed=gate.passed)
+
+
+class RunDocument(RunRow):
+    """A run as `show --json` prints it: bytes, seconds, shares from 0 to 1. What could not be had is null."""
+
+    directory: str
+    """The run's folder."""
+    answer: tuple[str, ...]
+    """What came out, in sentences."""
+    conditions: tuple[Condition, ...]
+    """What guests are made of and what executed them; `emulated` says whether times and rates count."""
+    emulated: bool
+    """Whether a trial ran under TCG: then no time and no rate is comparable with real machines."""
+    time: TimeDocument | None
+    """Where the time went; null where trials ran side by side, or the run was resumed or did not end."""
+    trials: tuple[TrialDocument, ...]
+    """Every trial that has begun, arm by arm."""
+    expect: tuple[Judgement, ...]
+    """The scenario's expectations, judged."""
+    gate: GateDocument | None
+    """What a baseline said; null where the run was held against none."""
+    confusion: tuple[Confusion, ...]
+    """Attribution check: what workloads put into memory, and what blocks were blamed on."""
+    attribution: tuple[Attribution, ...]
+    """Precision and recall of each class."""
+    foretold: tuple[Foretold, ...]
+    """Policy `empty` of one arm against what the kernel of another did."""
+    meta: Mapping[str, Any]
+    """meta.json."""
+
+    @classmethod
+    def of_run(cls, analysis: RunAnalysis) -> Self:
+        """Of a run that was read. Raises BadInputError where its expectations cannot be read."""
+        spent, gate = analysis.time_spent, analysis.verdicts.gate
+        return cls(
+            **run_row(analysis.run, analysis.summaries),
+            directory=str(analysis.run.directory),
+            answer=analysis.answer,
+            conditions=analysis.conditions.rows,
+            emulated=analysis.conditions.emulated,
+            time=TimeDocument.of(spent) if spent else None,
+            trials=tuple(TrialDocument.of(trial) for trial in analysis.trials),
+            expect=analysis.verdicts.judgements,
+            gate=GateDocument.of(gate) if gate else None,
+            confusion=analysis.confusion,
+            attribution=analysis.attributions,
+            foretold=analysis.predictions,
+            meta=analysis.run.meta,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain dicts, lists, texts and numbers."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,26 @@
+"""What holds the blocks that stayed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from orchestrator.analysis.holders import HolderTable, holder_table
+from orchestrator.analysis.run import RunAnalysis
+from orchestrator.report.section import SECTIONS, Section
+
+
+@SECTIONS.register("holders")
+@dataclass(frozen=True)
+class Holders(Section):
+    """Classes of frames down, arms across."""
+
+    order: ClassVar = 140
+    title: ClassVar = "What holds the blocks that stayed"
+
+    table: HolderTable
+
+    @classmethod
+    def of(cls, analysis: RunAnalysis) -> Self | None:
+        table = holder_table(analysis.arms)
+        return cls(table) if table else None

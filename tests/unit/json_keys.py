@@ -1,0 +1,99 @@
+"""The keys of `show --json`, as docs/json.md has them: written from the classes that it is printed from.
+
+`python tests/unit/json_keys.py` writes the table again.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from orchestrator.export.document import RunDocument
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
+BEGIN, END = "<!-- keys of show --json -->\n", "<!-- end keys -->"
+
+_WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "any"}
+
+
+def documented(kind: type[Any] = RunDocument, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(path, type, meaning) of every key, in the order of the document."""
+    for name, annotation, text in _fields(kind):
+        inner, many = _inner(annotation)
+        path = f"{prefix}{name}{'[]' * many}"
+        about = " ".join(text.split())
+        if about == "" and _nested(inner):
+            about = " ".join((inner.__doc__ or "").split("\n\n", maxsplit=1)[0].split())
+        yield path, _words(annotation), about
+        if _nested(inner):
+            yield from documented(inner, f"{path}.")
+
+
+def _fields(kind: type[Any]) -> Iterator[tuple[str, Any, str]]:
+    hints = typing.get_type_hints(kind)
+    if issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            yield name, hints[name], field.description or ""
+    else:
+        for name in kind.__dataclass_fields__:
+            yield name, hints[name], ""
+
+
+def _inner(annotation: Any) -> tuple[Any, bool]:
+    """What a list is of, or what may be null; and whether it is a list."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is tuple:
+        return parts[0], True
+    if origin in {types.UnionType, typing.Union}:
+        (first, *_) = (part for part in parts if part is not type(None))
+        return first, False
+    return annotation, False
+
+
+def _nested(inner: Any) -> bool:
+    return isinstance(inner, type) and (issubclass(inner, BaseModel) or is_dataclass(inner))
+
+
+def _words(annotation: Any) -> str:
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    if origin is tuple:
+        return f"list of {_words(parts[0])}"
+    if origin in {types.UnionType, typing.Union}:
+        return " or ".join(_words(part) for part in parts)
+    if origin is typing.Literal:
+        return "text"
+    return "object"
+
+
+def table() -> str:
+    """The table, in Markdown."""
+    rows = (f"| `{path}` | {kind} | {about} |" for path, kind, about in documented())
+    return "\n".join(("| key | type | what it is |", "|---|---|---|", *rows)) + "\n"
+
+
+def rendered(page: str) -> str:
+    """The page with its table as it should be."""
+    head, _, rest = page.partition(BEGIN)
+    return f"{head}{BEGIN}{table()}{END}{rest.partition(END)[2]}"
+
+
+def paths(value: Any, prefix: str = "") -> Iterator[str]:
+    """The paths of a printed document, as in the table; below mappings of names nothing is a key."""
+    for key, one in value.items():
+        many = isinstance(one, list)
+        yield f"{prefix}{key}{'[]' * many}"
+        for item in one if many else [one]:
+            if isinstance(item, Mapping):
+                yield from paths(item, f"{prefix}{key}{'[]' * many}.")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

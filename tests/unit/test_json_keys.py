@@ -1,0 +1,32 @@
+"""docs/json.md has the keys of `show --json`: those of the classes, and those that are printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import json_keys
+from synthetic_run import write_run
+
+from orchestrator import summary
+from orchestrator.analysis.run import RunAnalysis
+from orchestrator.export.document import RunDocument
+
+
+def test_the_page_has_the_keys_of_the_classes() -> None:
+    page = json_keys.PAGE.read_text(encoding="utf-8")
+    assert page == json_keys.rendered(page), "python tests/unit/json_keys.py   writes it again"
+    assert page.count("`trials[].metrics`") == 1
+
+
+def test_what_is_printed_has_no_other_keys(tmp_path: Path) -> None:
+    expect = [{"metric": "unplug_shortfall_bytes", "arm": "6.12", "at_most": 1.0}]
+    directory = write_run(tmp_path, expect=expect)
+    summary.refresh(directory)
+    printed = RunDocument.of_run(RunAnalysis.open(directory)).as_json()
+    assert json.loads(json.dumps(printed)) == printed
+    documented = {path: kind for path, kind, _ in json_keys.documented()}
+    free = {f"{path}." for path, kind in documented.items() if kind == "object"}
+    known = {path for path in json_keys.paths(printed) if not any(path.startswith(one) for one in free)}
+    assert known <= set(documented)
+    assert {"trials[].policies[].bytes_freed", "expect[].met", "confusion[].blocks_stayed"} <= known
