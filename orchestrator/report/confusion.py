@@ -21,9 +21,9 @@ from itertools import groupby
 from typing import Any, Final
 
 from orchestrator.model.frame_class import FrameClass
+from orchestrator.records.summary import SnapshotResult
 from orchestrator.report.data import RunView, TrialView
 from orchestrator.report.text import class_words, clean, count, percent
-from orchestrator.summary.records import SnapshotResult
 
 # They are in most blocks that stayed, and keep none of them.
 _KEEP_NOTHING: Final = frozenset(

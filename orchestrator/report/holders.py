@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestrator.model.frame_class import UNMOVABLE, FrameClass
+from orchestrator.records.summary import SnapshotResult
 from orchestrator.report.data import ArmView
 from orchestrator.report.text import class_words, clean, count, size
 from orchestrator.summary import TrialSummary
-from orchestrator.summary.records import SnapshotResult
 
 _HOLD: Final = frozenset(frame_class.name.lower() for frame_class in UNMOVABLE)
 _PAGE_TABLE: Final = FrameClass.PAGE_TABLE.name.lower()

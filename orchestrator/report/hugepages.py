@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from orchestrator.records.summary import SnapshotResult
 from orchestrator.report.charts import series
 from orchestrator.report.comparison import Cell
 from orchestrator.report.data import ArmView, RunView, TrialView
 from orchestrator.report.text import clean, count
 from orchestrator.summary import PolicyResult
-from orchestrator.summary.records import SnapshotResult
 
 _SOURCE: Final = "guest_vmstat"
 # Documentation/admin-guide/mm/transhuge.rst. Of fallbacks, no huge page was to be had; a stall is a

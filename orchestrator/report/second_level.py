@@ -8,11 +8,11 @@ from statistics import fmean, median
 
 import numpy as np
 
+from orchestrator.records.summary import Moment, SnapshotResult
 from orchestrator.report.comparison import Cell
 from orchestrator.report.data import ArmView, RunView
 from orchestrator.report.text import clean, count, size
 from orchestrator.stats import averaged, of_few
-from orchestrator.summary.records import Moment, SnapshotResult
 from orchestrator.units import PAGE_BYTES
 
 _NO_READING = "no trial of the arm that counts has read it"

@@ -11,10 +11,7 @@ from typing import Any, Final, TypeVar
 
 from orchestrator.actions.context import Outcome
 from orchestrator.headline import METRICS
-from orchestrator.store import Run, layout, open_run, write_table
-from orchestrator.summary.metrics import summarise_run
-from orchestrator.summary.moments import without_second_level
-from orchestrator.summary.records import (
+from orchestrator.records.summary import (
     BlameResult,
     Finding,
     Moment,
@@ -24,6 +21,9 @@ from orchestrator.summary.records import (
     TrialSummary,
     Value,
 )
+from orchestrator.store import Run, layout, open_run, write_table
+from orchestrator.summary.metrics import summarise_run
+from orchestrator.summary.moments import without_second_level
 
 # Columns of summary.csv that are not settings of an arm.
 _FRONT: Final = ("run", "trial", "arm", "repeat")

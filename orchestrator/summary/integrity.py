@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from orchestrator.records.summary import Finding
 from orchestrator.store import Event
-from orchestrator.summary.records import Finding
 
 _NONE_ENDED: Final = "no workload that checks contents was stopped: then it says what it found"
 _NO_LOG: Final = "the kernel's log was not read: the trial was ended before, or is of an older version"

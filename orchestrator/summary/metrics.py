@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.actions.context import Outcome
 from orchestrator.headline import CATALOGUE, METRICS
+from orchestrator.records.summary import TrialSummary, Value
 from orchestrator.store import Event, Run, TrialFolder
 from orchestrator.summary.integrity import findings_of, integrity_of
 from orchestrator.summary.moments import moments_of
-from orchestrator.summary.records import TrialSummary, Value
 from orchestrator.summary.second_level import GuestShare
 from orchestrator.summary.snapshots import SnapshotFacts, after, look_at_snapshots, of_tables
 from orchestrator.units import PAGE_BYTES

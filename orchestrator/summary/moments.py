@@ -7,8 +7,8 @@ from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.records.summary import Moment, MomentGap
 from orchestrator.store import TrialFolder
-from orchestrator.summary.records import Moment, MomentGap
 from orchestrator.summary.second_level import GuestShare
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from orchestrator.model.second_level_tree import SecondLevelCounts
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.tables import TableState
 from orchestrator.observation import Origin
+from orchestrator.records.summary import BlameResult, PolicyResult, SnapshotResult
 from orchestrator.store import Event, TrialFolder
 from orchestrator.store.snapshot_file import read_snapshot
-from orchestrator.summary.records import BlameResult, PolicyResult, SnapshotResult
 from orchestrator.units import PAGE_BYTES
 
 # The snapshot a scenario takes when its workload has built up what it builds up.

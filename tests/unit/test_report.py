@@ -16,6 +16,7 @@ from synthetic_run import ARMS, evil_run, write_run
 from orchestrator import summary
 from orchestrator.errors import BadInputError
 from orchestrator.model.policies import POLICIES
+from orchestrator.records.summary import BlameResult, SnapshotResult
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS
 from orchestrator.report.confusion import (
@@ -31,7 +32,6 @@ from orchestrator.report.holders import frees_most, holder_table
 from orchestrator.report.page import build_report
 from orchestrator.store import Event, open_run
 from orchestrator.summary import TrialSummary
-from orchestrator.summary.records import BlameResult, SnapshotResult
 
 
 @pytest.fixture(scope="module")
