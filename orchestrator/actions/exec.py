@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.actions.context import TrialContext
 from orchestrator.deadline import Deadline
+from orchestrator.records.step import Outcome, StepResult
 from orchestrator.units import Duration
 
 
@@ -24,7 +25,7 @@ class Exec(Action):
     def describe(self) -> str:
         return f"exec {' '.join(self.argv)}"[:60]
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         requested_ns = trial.now_ns()
         trial.execute(self.argv, Deadline(self.within))
-        trial.done(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())
+        return StepResult(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())

@@ -59,7 +59,7 @@ def baseline_command(*, run_name: str, output: Path, results: Path, as_json: boo
         out.print(
             f"[yellow]fewer than {FEWEST} boots of an arm: no gate can decide about it, and none passes[/]"
         )
-    scenario = run.plan.get("scenario_path") or "SCENARIO"
+    scenario = run.plan.scenario_path or "SCENARIO"
     out.print(
         f"[bold]next:[/] orchestrator run {escape(str(scenario))} --baseline {escape(str(output))} "
         "--fail-on regression"

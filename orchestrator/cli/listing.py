@@ -109,9 +109,9 @@ def list_row(run: Run) -> dict[str, Any]:
     return {
         "run": run.id,
         "scenario": run.scenario,
-        "started_at": str(run.meta.get("started_at", "")),
+        "started_at": run.meta.started_at,
         "status": run.status.value,
-        "exit_code": run.meta.get("exit_code"),
+        "exit_code": run.meta.exit_code,
         "trials_done": run.done,
         "trials_planned": len(run.planned),
         "headline": _headline(run),
@@ -144,7 +144,7 @@ class _Wanted:
     @staticmethod
     def _recent(run: Run, since: datetime) -> bool:
         try:
-            began = datetime.fromisoformat(str(run.meta.get("started_at")))
+            began = datetime.fromisoformat(run.meta.started_at)
         except ValueError:
             return False
         return (began if began.tzinfo else began.replace(tzinfo=UTC)) >= since

@@ -141,7 +141,7 @@ def run_as_json(directory: Path) -> dict[str, Any]:
         "confusion": confusion_as_json(view),
         "attribution": [asdict(one) for one in attributions(confusion(view))],
         "foretold": [asdict(pair) for pair in foretold(view)],
-        "meta": dict(view.run.meta),
+        "meta": view.run.meta.facts(),
     }
 
 

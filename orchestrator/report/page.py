@@ -10,6 +10,7 @@ from typing import Any, Final
 from orchestrator import summary
 from orchestrator.errors import BadInputError
 from orchestrator.host.labs import NESTED
+from orchestrator.records.events import SnapshotTaken, of_kind
 from orchestrator.report import charts, effects, second_level, text, verdicts
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS, Kind, Picture, pictures
@@ -136,7 +137,6 @@ def render(view: RunView) -> str:
         title=clean(f"{view.run.scenario or 'run'}: {view.run.id}"),
         run_id=clean(view.run.id),
         scenario=clean(view.run.scenario),
-        synthetic=bool(view.run.meta.get("synthetic")),
         status=status,
         facts=list(_facts(view)),
         seconds=_seconds(view),
@@ -160,12 +160,12 @@ def render(view: RunView) -> str:
         second_level=second_level.moment_rows(view),
         second_level_trees=second_level.tree_rows(view),
         second_level_policies=second_level.POLICIES,
-        second_level_name=clean(view.run.meta.get("second_level") or "second-level tables", 20),
+        second_level_name=clean(view.run.meta.second_level or "second-level tables", 20),
         huge_pages=huge_pages(view),
         huge_counters=(*COUNTERS, FREE_RANGES),
         step_tables=_step_tables(view),
         gaps=list(missing(view)),
-        provenance=[(clean(key, 60), clean(value, 600)) for key, value in flat(dict(view.run.meta))],
+        provenance=[(clean(key, 60), clean(value, 600)) for key, value in flat(view.run.meta.facts())],
         specs=specs,
     )
 
@@ -201,18 +201,18 @@ def _facts(view: RunView) -> Iterator[str]:
     planned = len(view.run.planned)
     yield f"{view.run.done} of {planned} trials ended" if planned else f"{len(view.trials)} trials"
     accels = sorted({str(trial.summary.metrics.get("accel", "")) for trial in view.trials} - {""})
-    level = clean(view.run.meta.get("second_level") or "", 20)
+    level = clean(view.run.meta.second_level, 20)
     if accels:
         second = f", second level {level}" if level and level != "none" else ""
         yield clean(f"{' and '.join(accels)}{second}")
-    started = clean(view.run.meta.get("started_at") or "", 40)
+    started = clean(view.run.meta.started_at, 40)
     if started:
         yield f"began {started.replace('T', ' ').replace('+00:00', ' UTC')}"
 
 
 def _seconds(view: RunView) -> str:
     """What is to be said beside an axis of seconds, where they are not those of a guest by itself."""
-    if view.run.plan.get("host") == NESTED:
+    if view.run.plan.host == NESTED:
         return "The guest's host is a guest itself: the seconds tell the order, not how long it takes."
     if view.run.at_once:
         return "Trials ran side by side: the seconds tell the order, not how long it takes."
@@ -229,7 +229,7 @@ def _arm_head(arm: ArmView) -> dict[str, object]:
 
 def _trouble(trial: TrialView) -> dict[str, str]:
     folder = trial.folder
-    said = clean_block(folder.ended.text("console_tail")) if folder and folder.ended else ""
+    said = clean_block(folder.ended.console_tail) if folder and folder.ended else ""
     return {
         "id": clean(trial.summary.trial),
         "outcome": trial.summary.outcome,
@@ -308,10 +308,10 @@ def _maps(view: RunView) -> dict[str, Any]:
 
 
 def _snapshots(trial: TrialView) -> Iterator[tuple[str, Callable[[], list[Picture]]]]:
-    for event in trial.folder.events if trial.folder else ():
-        path = trial.folder.snapshot_path(event) if trial.folder and event.name == "snapshot" else None
+    for event in of_kind(trial.folder.events, SnapshotTaken) if trial.folder else ():
+        path = trial.folder.snapshot_path(event) if trial.folder else None
         if path is not None:
-            yield event.text("label"), lambda path=path: pictures(read_snapshot(path))  # type: ignore[misc]  # bound now
+            yield event.label, lambda path=path: pictures(read_snapshot(path))  # type: ignore[misc]  # bound now
 
 
 def _policy_figures(view: RunView, specs: dict[str, charts.Spec]) -> Iterator[Figure]:

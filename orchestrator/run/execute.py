@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 import time
@@ -105,7 +104,7 @@ def resume_run(
             f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
             hint=f"orchestrator show {run.id}",
         )
-    job = replace(Job.of(plan, places, progress, connect, gate), trials=missing, meta=run.meta)
+    job = replace(Job.of(plan, places, progress, connect, gate), trials=missing, meta=run.meta.facts())
     writer = RunWriter.resume(run_dir)
     for trial in missing:
         writer.set_aside(trial.id)
@@ -138,7 +137,7 @@ class Job:
         cls, plan: Plan, places: Places, progress: Progress, connect: str | None, gate: Gate | None
     ) -> Job:
         if gate:
-            gate.must_fit(json.loads(plan.to_json()))
+            gate.must_fit(plan.record())
         definition = load_definition(places.guests / f"{plan.guest}.yaml")
         # A bad one is told first. All arms get the programs of all: so they can start from the same state.
         programs = guest_programs(planned_workloads(_workload_steps(plan), places), places)

@@ -19,6 +19,7 @@ from orchestrator.guest.states import GuestSpec, SavedState
 from orchestrator.host.libvirt_host import LibvirtHost, open_host
 from orchestrator.host.ssh import own_target
 from orchestrator.plan import TrialPlan
+from orchestrator.records.events import GuestStart
 from orchestrator.run.host_settings import apply_host_settings
 from orchestrator.run.start import Begin, Bootable, Lab, NestedHosts, guest_spec, install, quieten
 
@@ -38,7 +39,7 @@ def nested_guest(begin: Begin) -> tuple[Guest, LibvirtHost]:
         guest = begin.stack.enter_context(
             begin.set_up(host, NAME, begin.scratch / "guest", begin.writer.console_log)
         )
-        begin.writer.event("guest.start", begin.now_ns(), start="cold", state="")
+        begin.writer.record(GuestStart(t_ns=begin.now_ns(), start="cold", state=""))
         return replace(guest, host=outer), host
     return begin.from_state(
         nested_spec(begin.plan, lab),

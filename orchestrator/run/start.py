@@ -26,6 +26,7 @@ from orchestrator.host.domain_xml import DomainFiles, domain_xml
 from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import Machine
 from orchestrator.plan import PlannedStep, TrialPlan
+from orchestrator.records.events import GuestStart, Phase
 from orchestrator.run.places import GUEST_PROBE, PLAYBOOK, Places
 from orchestrator.run.progress import Progress
 from orchestrator.store import TrialWriter
@@ -68,14 +69,14 @@ class Lab:
 
 
 @contextmanager
-def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int], **facts: object) -> Iterator[None]:
+def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int]) -> Iterator[None]:
     """Record as an event how long a part of the trial took that is no step of it, also if it fails."""
     began_ns = now_ns()
     try:
         yield
     finally:
         ended_ns = now_ns()
-        writer.event("phase", ended_ns, phase=name, seconds=(ended_ns - began_ns) / 1e9, **facts)
+        writer.record(Phase(t_ns=ended_ns, phase=name, seconds=(ended_ns - began_ns) / 1e9))
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Begin:
         guest = self.stack.enter_context(
             self.set_up(self.lab.host, name, self.scratch, self.writer.console_log)
         )
-        self.writer.event("guest.start", self.now_ns(), start="cold", state="")
+        self.writer.record(GuestStart(t_ns=self.now_ns(), start="cold", state=""))
         return guest
 
     def warm(self) -> Guest:
@@ -138,7 +139,7 @@ class Begin:
                 return restore(state)
 
         started = start_from_state(self.lab.places.cache, spec, make=making, restore=restoring)
-        self.writer.event("guest.start", self.now_ns(), start="warm", state=boot, made=bool(made))
+        self.writer.record(GuestStart(t_ns=self.now_ns(), start="warm", state=boot, made=bool(made)))
         return started
 
     def make(self, spec: GuestSpec, state: SavedState) -> None:

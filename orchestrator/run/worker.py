@@ -22,6 +22,7 @@ from orchestrator.errors import ExitCode, OrchestratorError
 from orchestrator.host.runtime import kill_guests, runtime_folder
 from orchestrator.interrupts import stopped_by_signals
 from orchestrator.plan import Plan
+from orchestrator.records.events import TrialEnd
 from orchestrator.run.execute import Job
 from orchestrator.run.places import Places
 from orchestrator.run.trial import run_boot, run_trial
@@ -72,8 +73,8 @@ def main(words: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except OrchestratorError as error:
         # Before the trial had a guest to speak of: its folder shall say it all the same.
-        writer.event(
-            "trial.end", 0, outcome="failed", error=error.brief, details=error.details, hint=error.hint
+        writer.record(
+            TrialEnd(t_ns=0, outcome="failed", error=error.brief, details=error.details, hint=error.hint)
         )
         writer.close()
     return ExitCode.COMPLETED

@@ -34,7 +34,7 @@ def judge(run: Run, summaries: Sequence[TrialSummary]) -> list[Judgement]:
     """Every expectation of a run's plan, in its order. What cannot be had is not met, and says why."""
     try:
         expected = TypeAdapter(tuple[Expectation, ...]).validate_python(
-            run.plan.get("expect") or (), context={"resolved": True}
+            run.plan.expect, context={"resolved": True}
         )
     except ValidationError as error:
         raise BadInputError(

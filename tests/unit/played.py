@@ -13,6 +13,7 @@ import pytest
 from orchestrator.errors import OrchestratorError
 from orchestrator.host.accel import Acceleration, Kernel
 from orchestrator.plan import TrialPlan
+from orchestrator.records.events import TrialBegin, TrialEnd
 from orchestrator.run import execute
 from orchestrator.run.places import Places
 from orchestrator.store import TrialWriter
@@ -31,11 +32,11 @@ class Trials:
     def run(self, planned: TrialPlan, lab: object, writer: TrialWriter) -> OrchestratorError | None:
         self.ran.append(planned.id)
         error = self.ends.get(planned.id)
-        writer.event("trial.begin", 0)
+        writer.record(TrialBegin(t_ns=0))
         if error is not None and not isinstance(error, OrchestratorError):
             raise error
         outcome = getattr(error, "outcome", "failed") if error else "completed"
-        writer.event("trial.end", 1, outcome=outcome)
+        writer.record(TrialEnd(t_ns=1, outcome=outcome))
         writer.close()
         return error
 
