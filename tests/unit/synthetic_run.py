@@ -315,8 +315,11 @@ def evil_run(results: Path) -> Path:
         _raw(trial, 4, "step.end", **begun, outcome="done", expects=[EVIL, {EVIL: EVIL}, "slab"])
         trial.record(StepBegin(t_ns=5, step=3, action="unplug", describe=EVIL))
         junk = [[0, 0], [EVIL, 1], [1, None], [1, 10**400], [True, 1], [-1, 1], [1], EVIL, [2, 4096]]
-        said = {"outcome": "partial", "direction": "take", "curve": junk, "values": {"requested_bytes": 8192}}
-        _raw(trial, 6, "step.end", step=3, action="unplug", requested_ns=5, acknowledged_ns=6, **said)
+        moves = {"mechanism": "virtio-mem", "direction": "take"}
+        said = {"outcome": "partial", "curve": junk, "values": {"requested_bytes": 8192}}
+        _raw(
+            trial, 6, "step.end", step=3, action="unplug", requested_ns=5, acknowledged_ns=6, **moves, **said
+        )
         rng = np.random.default_rng(1)
         write_snapshot(trial.snapshots / "a.npz", snapshot("after-unplug", ARMS[0], rng))
         trial.record(SnapshotTaken(t_ns=7, label=EVIL, file="a.npz"))

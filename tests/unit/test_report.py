@@ -16,6 +16,7 @@ from synthetic_run import ARMS, evil_run, write_run
 from orchestrator import summary
 from orchestrator.errors import BadInputError
 from orchestrator.model.policies import POLICIES
+from orchestrator.records.events import StepBegin, read_event
 from orchestrator.records.summary import BlameResult, SnapshotResult
 from orchestrator.report.answer import answer
 from orchestrator.report.blockmap import KINDS
@@ -30,7 +31,7 @@ from orchestrator.report.confusion import (
 from orchestrator.report.data import ArmView, RunView, TrialView, steps_of, view_run
 from orchestrator.report.holders import frees_most, holder_table
 from orchestrator.report.page import build_report
-from orchestrator.store import Event, open_run
+from orchestrator.store import open_run
 from orchestrator.summary import TrialSummary
 
 
@@ -419,14 +420,15 @@ def test_a_run_of_an_older_version_has_no_such_sections(tmp_path: Path) -> None:
 
 
 def test_a_step_without_an_end_has_no_curve_and_a_torn_one_is_bounded() -> None:
-    begin = Event(10**9, "step.begin", {"step": 1, "action": "unplug"})
+    begin = StepBegin(t_ns=10**9, step=1, action="unplug")
     (step,) = steps_of([begin])
     assert (step.curve, step.ended, step.later_bytes) == ((), None, None)
     curve = [[3, 2], [0, 0], [1, float("inf")], [False, 1], ["1", 1], None, [1, 1, 1], [2, -1]]
-    (step,) = steps_of([begin, Event(3 * 10**9, "step.end", {"step": 1, "curve": curve})])
+    end = {"t_ns": 3 * 10**9, "event": "step.end", "step": 1}
+    (step,) = steps_of([begin, read_event({**end, "curve": curve})])
     assert step.curve == ((0.0, 0.0), (2.0, -1.0), (3.0, 2.0))
     assert step.ended == 3.0
-    (step,) = steps_of([begin, Event(2, "step.end", {"step": 1, "curve": [[t, t] for t in range(20_000)]})])
+    (step,) = steps_of([begin, read_event({**end, "curve": [[t, t] for t in range(20_000)]})])
     assert len(step.curve) == 10_000
 
 
