@@ -17,6 +17,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
 from orchestrator.host.machine import Frozen, HostSetup, Machine
 from orchestrator.host_kinds import LOCAL
+from orchestrator.records.plan import PlanRecord
 from orchestrator.registry import Registry
 from orchestrator.scenario.expect import Expectation
 from orchestrator.scenario.model import (
@@ -116,7 +117,7 @@ class TrialPlan(Frozen):
 
 
 class Plan(Frozen):
-    """A scenario with every choice made: plan.json of a run folder."""
+    """A scenario with every choice made; `record` is what plan.json has of it."""
 
     format: Literal[1] = 1
     scenario: str
@@ -173,9 +174,13 @@ class Plan(Frozen):
             deadline_seconds=self.deadline_seconds,
         )
 
+    def record(self) -> PlanRecord:
+        """As it stands in plan.json."""
+        return PlanRecord.model_validate(self.model_dump(mode="json"))
+
     def to_json(self) -> str:
         """As text that `from_json` reads back to the same plan."""
-        return self.model_dump_json(indent=2)
+        return self.record().to_json()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:

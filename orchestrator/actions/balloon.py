@@ -9,15 +9,16 @@ from orchestrator.actions.base import ACTIONS, Action, FieldProblem
 from orchestrator.actions.context import TrialContext
 from orchestrator.actions.settle import Patience, move
 from orchestrator.host.machine import Machine
+from orchestrator.records.step import Direction, Effect, Mechanism, StepResult
 from orchestrator.units import PAGE_BYTES, Duration, Size, format_size, write_size
 
 
-def _leave(trial: TrialContext, less: int, sign: int, patience: Patience) -> None:
+def _leave(trial: TrialContext, less: int, sign: int, patience: Patience) -> StepResult:
     """Ask the balloon to leave the guest all but `less` bytes."""
     domain = trial.domain
     # QEMU counts plugged DIMMs in, virtio-mem not (get_current_ram_size(), hw/virtio/virtio-balloon.c).
     target = trial.machine.memory + sum(dimm.size for dimm in domain.dimms()) - less
-    move(
+    return move(
         trial,
         lambda: domain.request_balloon(target),
         domain.balloon_bytes,
@@ -32,7 +33,7 @@ def _leave(trial: TrialContext, less: int, sign: int, patience: Patience) -> Non
 class Inflate(Action):
     """Take memory by the balloon: by this much of what the guest booted with."""
 
-    takes_memory: ClassVar = True
+    effect: ClassVar = Effect(Mechanism.BALLOON, direction=Direction.TAKE)
 
     by: Size
     """How much of the boot memory the balloon is to take."""
@@ -58,13 +59,15 @@ class Inflate(Action):
     def describe(self) -> str:
         return f"inflate the balloon by {format_size(self.by)}"
 
-    def run(self, trial: TrialContext) -> None:
-        _leave(trial, self.by, -1, Patience(self.within, self.settle, self.watch))
+    def run(self, trial: TrialContext) -> StepResult:
+        return _leave(trial, self.by, -1, Patience(self.within, self.settle, self.watch))
 
 
 @ACTIONS.register("deflate")
 class Deflate(Action):
     """Give back all that the balloon took."""
+
+    effect: ClassVar = Effect(Mechanism.BALLOON, direction=Direction.GIVE)
 
     within: Duration = 120.0
     """How long it may move at the most."""
@@ -74,5 +77,5 @@ class Deflate(Action):
     def describe(self) -> str:
         return "deflate the balloon"
 
-    def run(self, trial: TrialContext) -> None:
-        _leave(trial, 0, 1, Patience(self.within, self.settle))
+    def run(self, trial: TrialContext) -> StepResult:
+        return _leave(trial, 0, 1, Patience(self.within, self.settle))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.host.machine import Frozen, Machine
+from orchestrator.records.step import Effect, StepResult
 from orchestrator.registry import Registry
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ class Action(Frozen, ABC):
         """Faults that can be seen before anything runs."""
         yield from ()
 
-    takes_memory: ClassVar[bool] = False
-    """Whether it takes memory from the guest; a snapshot after it shows what stayed."""
+    effect: ClassVar[Effect] = Effect()
+    """What it does to memory; a snapshot after one that takes some shows what stayed."""
 
     def unplugs_by(self, machine: Machine) -> int | None:  # noqa: ARG002  # for those that override it
         """Bytes that it takes by hot-unplug as a whole or not at all; None if it takes none so."""
@@ -42,8 +43,8 @@ class Action(Frozen, ABC):
         """The step in a few words, as shown while it runs: `unplug to 0 B`."""
 
     @abstractmethod
-    def run(self, trial: TrialContext) -> None:
-        """Carry it out and record how it went with `trial`. Raises GuestError when the guest failed."""
+    def run(self, trial: TrialContext) -> StepResult:
+        """Carry it out; returns how it went. Raises GuestError when the guest failed."""
 
 
 ACTIONS: Registry[type[Action]] = Registry("action", "orchestrator.actions")

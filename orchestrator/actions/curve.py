@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from orchestrator.records.step import Point
 
 MOST_POINTS = 1000
-
-Point: TypeAlias = tuple[float, int]
-"""Seconds since the request, and the bytes that had moved by then; negative: the other way."""
 
 
 class Curve:

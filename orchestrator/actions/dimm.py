@@ -18,10 +18,12 @@ from pydantic import Field
 
 from orchestrator.actions import ost
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
-from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.actions.context import TrialContext
 from orchestrator.actions.settle import Patience, Settled, settle
 from orchestrator.host.domain import Dimm, DimmAnswer
 from orchestrator.host.machine import MOST_DIMMS, Machine
+from orchestrator.records.events import DimmAnswered
+from orchestrator.records.step import Direction, Effect, Mechanism, Outcome, StepResult
 from orchestrator.units import Duration
 
 # A guest can answer as often as it likes; Linux does so twice for each request.
@@ -57,7 +59,16 @@ class _Answers:
         now_ns, words = self.trial.now_ns(), ost.in_words(answer)
         self.first_ns = now_ns if self.first_ns is None else self.first_ns
         self.answers += 1
-        self.trial.event("dimm.answer", slot=slot, source=answer.source, status=answer.status, said=words)
+        self.trial.record(
+            DimmAnswered(
+                t_ns=now_ns,
+                step=self.trial.step,
+                slot=slot,
+                source=answer.source,
+                status=answer.status,
+                said=words,
+            )
+        )
         if ost.is_pending(answer):
             return
         self.last_ns = now_ns
@@ -68,11 +79,11 @@ class _Answers:
             # Linux says so of an ejection when the DIMM is gone already, so the step may be over by then.
             self.taken.add(slot)
 
-    def finish(self, came: Settled, requested_ns: int, **values: float) -> None:
-        """Record how the step went. An answer is a sign of the guest, and a refusal an end."""
+    def result(self, came: Settled, requested_ns: int, **values: float) -> StepResult:
+        """How the step went. An answer is a sign of the guest, and a refusal an end."""
         signs = [sign for sign in (self.first_ns, came.acknowledged_ns) if sign is not None]
         ends = [end for end in (self.last_ns, came.settled_ns) if end is not None]
-        self.trial.done(
+        return StepResult(
             came.outcome,
             requested_ns=requested_ns,
             acknowledged_ns=min(signs, default=None),
@@ -111,13 +122,15 @@ class PlugDimm(_DimmAction):
     The memory is of use only once the guest has it online, which `setup.online_policy` sees to.
     """
 
+    effect: ClassVar = Effect(Mechanism.PC_DIMM, direction=Direction.GIVE)
+
     within: Duration = 120.0
     """How long the guest may take at the most."""
 
     def describe(self) -> str:
         return f"plug {_dimms(self.count)}"
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         domain = trial.domain
         domain.dimm_answers()  # what was said of earlier requests
         plugged = domain.dimms()
@@ -148,7 +161,9 @@ class PlugDimm(_DimmAction):
             wait=domain.wait_memory_event,
             answered=lambda: len(answers.taken | answers.refused) == len(added),
         )
-        answers.finish(came, requested_ns, dimms_requested=len(wanted), dimms_plugged=len(answers.taken))
+        return answers.result(
+            came, requested_ns, dimms_requested=len(wanted), dimms_plugged=len(answers.taken)
+        )
 
 
 @ACTIONS.register("unplug_dimm")
@@ -158,7 +173,7 @@ class UnplugDimm(_DimmAction):
     Settled means that each one is gone or was refused. A DIMM goes as a whole or not at all.
     """
 
-    takes_memory: ClassVar = True
+    effect: ClassVar = Effect(Mechanism.PC_DIMM, direction=Direction.TAKE)
 
     within: Duration = 120.0
     """How long the guest may take at the most."""
@@ -172,7 +187,7 @@ class UnplugDimm(_DimmAction):
         # Sums of DIMMs of several sizes differ by no less than what all sizes are multiples of.
         return math.gcd(*machine.dimms) or None
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         domain = trial.domain
         domain.dimm_answers()  # what was said of earlier requests
         plugged = domain.dimms()
@@ -204,7 +219,7 @@ class UnplugDimm(_DimmAction):
             wait=domain.wait_memory_event,
             answered=answered,
         )
-        answers.finish(came, requested_ns, dimms_requested=len(wanted), dimms_gone=len(gone))
+        return answers.result(came, requested_ns, dimms_requested=len(wanted), dimms_gone=len(gone))
 
 
 def _dimms(count: int | None) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.actions.context import TrialContext
+from orchestrator.records.step import Outcome, StepResult
 
 
 @ACTIONS.register("mark")
@@ -20,6 +21,6 @@ class Mark(Action):
     def describe(self) -> str:
         return f"mark {self.moment}"
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         trial.mark(self.moment)
-        trial.done(Outcome.DONE)
+        return StepResult(Outcome.DONE)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
-from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.actions.context import TrialContext
 from orchestrator.actions.curve import Curve
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError
 from orchestrator.host.machine import MEMORY_BLOCK_BYTES, Machine
+from orchestrator.records.step import Direction, Effect, Mechanism, Outcome, StepResult
 from orchestrator.units import GIB, Duration, Size, format_size, write_size
 
 _PROGRAM = "/usr/local/bin/memory-blocks"
@@ -80,8 +81,8 @@ def _nonsense(line: str) -> CommandError:
     return CommandError("what the guest says of its memory blocks makes no sense", details=line)
 
 
-def _finish(trial: TrialContext, blocks: Blocks, requested_ns: int, wanted: int, **values: float) -> None:
-    """Record how it went; `wanted` bytes were asked for."""
+def _result(blocks: Blocks, requested_ns: int, wanted: int, **values: float) -> StepResult:
+    """How it went; `wanted` bytes were asked for."""
     achieved, curve = blocks.done_bytes, Curve(requested_ns)
     for block in blocks.tried:
         if block.result == "OK":
@@ -95,7 +96,7 @@ def _finish(trial: TrialContext, blocks: Blocks, requested_ns: int, wanted: int,
     else:
         outcome = Outcome.PARTIAL if achieved else Outcome.REFUSED
     times = [requested_ns + round(block.seconds * 1e9) for block in blocks.tried]
-    trial.done(
+    return StepResult(
         outcome,
         requested_ns=requested_ns,
         acknowledged_ns=times[0] if times else None,
@@ -125,7 +126,7 @@ class Offline(Action):
     as the firmware leaves in the first and the last one of boot memory, is refused with EINVAL.
     """
 
-    takes_memory: ClassVar = True
+    effect: ClassVar = Effect(Mechanism.MEMORY_BLOCK, direction=Direction.TAKE)
 
     by: Size
     """How much to take offline, in whole memory blocks of 128MiB."""
@@ -153,14 +154,13 @@ class Offline(Action):
     def unplugs_by(self, machine: Machine) -> int | None:  # noqa: ARG002  # the same for every machine
         return MEMORY_BLOCK_BYTES
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         requested_ns = trial.now_ns()
         argv = [_PROGRAM, "offline", str(self.by), _ms(self.per_block), _ms(self.within), self.order]
         text = trial.execute(argv, Deadline(self.within + _ANSWER_SECONDS))
         blocks = read_blocks(text)
         before = blocks.count * blocks.block_bytes
-        _finish(
-            trial,
+        return _result(
             blocks,
             requested_ns,
             self.by,
@@ -173,17 +173,19 @@ class Offline(Action):
 class Online(Action):
     """Bring all memory blocks back that are offline in the guest, from the lowest address up."""
 
+    effect: ClassVar = Effect(Mechanism.MEMORY_BLOCK, direction=Direction.GIVE)
+
     within: Duration = 120.0
     """How long it may take at the most."""
 
     def describe(self) -> str:
         return "bring memory blocks online"
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         requested_ns = trial.now_ns()
         argv = [_PROGRAM, "online", _ms(self.within)]
         blocks = read_blocks(trial.execute(argv, Deadline(self.within + _ANSWER_SECONDS)))
-        _finish(trial, blocks, requested_ns, blocks.count * blocks.block_bytes)
+        return _result(blocks, requested_ns, blocks.count * blocks.block_bytes)
 
 
 def _ms(seconds: float) -> str:

@@ -15,6 +15,7 @@ from orchestrator.errors import CommandError
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import page_state, ram_segments
 from orchestrator.procfs import kib_lines
+from orchestrator.records.step import Direction, Effect, Mechanism, StepResult
 from orchestrator.units import PAGE_BYTES, PMD_BYTES, Duration
 
 _READ_SECONDS = 60.0
@@ -37,7 +38,7 @@ class ReportFree(Action):
     stays as the shortfall.
     """
 
-    takes_memory: ClassVar = True
+    effect: ClassVar = Effect(Mechanism.FREE_PAGE_REPORTING, direction=Direction.TAKE)
 
     within: Duration = 60.0
     """How long it may go on at the most."""
@@ -57,7 +58,7 @@ class ReportFree(Action):
     def describe(self) -> str:
         return "let the guest report free pages"
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         domain = trial.domain
         segments = ram_segments(domain, trial.machine)
 
@@ -84,7 +85,7 @@ class ReportFree(Action):
             grain=PMD_BYTES,
             estimated=True,
         )
-        trial.done(
+        return StepResult(
             came.outcome,
             requested_ns=requested_ns,
             acknowledged_ns=came.acknowledged_ns,

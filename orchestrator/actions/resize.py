@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
-from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.actions.context import TrialContext
 from orchestrator.actions.settle import Patience, move
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import Domain
 from orchestrator.host.machine import Machine
+from orchestrator.records.step import Direction, Effect, Mechanism, Outcome, StepResult, Target
 from orchestrator.units import Duration, Size, format_size, write_size
 
 
@@ -55,10 +57,10 @@ class _Resize(Action):
     def describe(self) -> str:
         return f"{self.verb} to {format_size(self.to)}"
 
-    def run(self, trial: TrialContext) -> None:
-        self._resize(trial, trial.domain)
+    def run(self, trial: TrialContext) -> StepResult:
+        return self._resize(trial, trial.domain)
 
-    def _resize(self, trial: TrialContext, domain: Domain) -> None:
+    def _resize(self, trial: TrialContext, domain: Domain) -> StepResult:
         if domain.virtio_mem() is None:
             raise InfrastructureError("the guest has no virtio-mem device")
 
@@ -68,7 +70,7 @@ class _Resize(Action):
                 raise InfrastructureError("the guest's virtio-mem device is gone")
             return now.size
 
-        move(
+        return move(
             trial,
             lambda: domain.request_virtio_mem(self.to),
             plugged,
@@ -80,12 +82,13 @@ class _Resize(Action):
 
 
 class _Growing(_Resize):
+    effect: ClassVar = Effect(Mechanism.VIRTIO_MEM, direction=Direction.GIVE)
     verb: ClassVar = "plug"
     sign: ClassVar = 1
 
 
 class _Shrinking(_Resize):
-    takes_memory: ClassVar = True
+    effect: ClassVar = Effect(Mechanism.VIRTIO_MEM, direction=Direction.TAKE)
     verb: ClassVar = "unplug"
     sign: ClassVar = -1
 
@@ -122,19 +125,22 @@ class _HostResize(_Resize):
     def describe(self) -> str:
         return f"{self.verb} the host to {format_size(self.to)}"
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         domain = trial.host_domain
         if domain is None:
-            trial.done(Outcome.REFUSED, said=NO_GUEST_OF_OURS)
-            return
-        self._resize(trial, domain)
+            return StepResult(Outcome.REFUSED, said=NO_GUEST_OF_OURS)
+        return self._resize(trial, domain)
 
 
 @ACTIONS.register("host_plug")
 class HostPlug(_HostResize, _Growing):
     """Give a nested host memory, by its virtio-mem device."""
 
+    effect: ClassVar = replace(_Growing.effect, target=Target.HOST)
+
 
 @ACTIONS.register("host_unplug")
 class HostUnplug(_HostResize, _Shrinking):
     """Take memory from a nested host while its guest runs. Any other host refuses."""
+
+    effect: ClassVar = replace(_Shrinking.effect, target=Target.HOST)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.actions.context import Outcome, TrialContext
-from orchestrator.actions.curve import Curve, Point
+from orchestrator.actions.context import TrialContext
+from orchestrator.actions.curve import Curve
 from orchestrator.deadline import Deadline
+from orchestrator.records.step import Outcome, Point, StepResult
 
 POLL_SECONDS = 0.25
 
@@ -168,8 +169,8 @@ def move(
     sign: int,
     patience: Patience,
     wait: Callable[[float], object],
-) -> None:
-    """Ask for a size, watch it settle, and record how that went."""
+) -> StepResult:
+    """Ask for a size and watch it settle; returns how that went."""
     before = read()
     requested_ns = trial.now_ns()
     request()
@@ -183,7 +184,7 @@ def move(
         patience=patience,
         wait=wait,
     )
-    trial.done(
+    return StepResult(
         came.outcome,
         requested_ns=requested_ns,
         acknowledged_ns=came.acknowledged_ns,

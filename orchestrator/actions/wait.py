@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.actions.context import TrialContext
+from orchestrator.records.step import Outcome, StepResult
 from orchestrator.units import Duration, format_duration
 
 
@@ -17,6 +18,6 @@ class Wait(Action):
     def describe(self) -> str:
         return f"wait {format_duration(self.time)}"
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         trial.sleep(self.time)
-        trial.done(Outcome.DONE)
+        return StepResult(Outcome.DONE)

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import Outcome, TrialContext
+from orchestrator.actions.context import TrialContext
 from orchestrator.deadline import Deadline
+from orchestrator.records.step import Outcome, StepResult
 from orchestrator.units import Duration
 
 WorkloadName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -28,10 +29,10 @@ class Start(Action):
     def describe(self) -> str:
         return f"start {self.workload}"
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         requested_ns = trial.now_ns()
         measured = trial.start_workload(self.workload, self.set, Deadline(self.within))
-        trial.done(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured)
+        return StepResult(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured)
 
 
 @ACTIONS.register("stop")
@@ -46,7 +47,7 @@ class Stop(Action):
     def describe(self) -> str:
         return f"stop {self.workload}"
 
-    def run(self, trial: TrialContext) -> None:
+    def run(self, trial: TrialContext) -> StepResult:
         requested_ns = trial.now_ns()
         measured = trial.stop_workload(self.workload, Deadline(self.within))
-        trial.done(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured)
+        return StepResult(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured)

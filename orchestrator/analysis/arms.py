@@ -8,7 +8,8 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.store import Event, Run, TrialFolder
+from orchestrator.records.events import Event, StepBegin, StepEnd, of_kind
+from orchestrator.store import Run, TrialFolder
 from orchestrator.summary import METRIC, TrialSummary
 from orchestrator.verdict.figures import of_boots
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 
 _NANOSECONDS = 1e9
-_MOST_POINTS = 10_000  # of one curve; actions write at most 1,000
-_LARGEST = 2.0**63
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,8 @@ class StepView:
     later_bytes: float | None
     ended: float | None
     curve: tuple[Point, ...]
+    takes: bool = False
+    """Whether such a step takes memory, of the guest or of its host."""
 
     @property
     def start(self) -> float:
@@ -84,13 +85,13 @@ class TrialView:
         ended = self.folder.ended if self.folder else None
         if ended is None:
             return "the run ended before this trial did"
-        return "\n".join(part for key in ("error", "details") if (part := ended.text(key)))
+        return "\n".join(part for part in (ended.error, ended.details) if part)
 
     @property
     def hint(self) -> str:
         """What to do about it."""
         ended = self.folder.ended if self.folder else None
-        return ended.text("hint") if ended else ""
+        return ended.hint if ended else ""
 
 
 @dataclass(frozen=True)
@@ -170,56 +171,38 @@ def view_run(run: Run, summaries: Sequence[TrialSummary]) -> RunView:
 
 def steps_of(events: Sequence[Event]) -> tuple[StepView, ...]:
     """Pair each `step.begin` with its `step.end`; a step without one is `unfinished`."""
-    ends: dict[str, list[Event]] = {}
-    for event in events:
-        if event.name == "step.end":
-            ends.setdefault(event.text("step"), []).append(event)
+    ends: dict[int, list[StepEnd]] = {}
+    for end in of_kind(events, StepEnd):
+        ends.setdefault(end.step, []).append(end)
     steps: list[StepView] = []
-    for event in events:
-        if event.name == "step.begin":
-            waiting = ends.get(event.text("step"), [])
-            steps.append(_step(len(steps) + 1, event, waiting.pop(0) if waiting else None))
+    for begin in of_kind(events, StepBegin):
+        waiting = ends.get(begin.step, [])
+        steps.append(_step(len(steps) + 1, begin, waiting.pop(0) if waiting else None))
     return tuple(steps)
 
 
-def _step(number: int, begin: Event, end: Event | None) -> StepView:
+def _step(number: int, begin: StepBegin, end: StepEnd | None) -> StepView:
     return StepView(
         number=number,
-        name=begin.text("step"),
-        action=begin.text("action"),
-        describe=begin.text("describe") or begin.text("action"),
-        outcome=end.text("outcome") if end else "unfinished",
+        name=str(begin.step),
+        action=begin.action,
+        describe=begin.describe or begin.action,
+        outcome=end.outcome if end else "unfinished",
         began=begin.t_ns / _NANOSECONDS,
-        requested=_seconds(end, "requested_ns"),
-        acknowledged=_seconds(end, "acknowledged_ns"),
-        settled=_seconds(end, "settled_ns"),
-        requested_bytes=end.number("requested_bytes") if end else None,
-        achieved_bytes=end.number("achieved_bytes") if end else None,
-        later_bytes=end.number("later_bytes") if end else None,
+        requested=_seconds(end.requested_ns) if end else None,
+        acknowledged=_seconds(end.acknowledged_ns) if end else None,
+        settled=_seconds(end.settled_ns) if end else None,
+        requested_bytes=end.value("requested_bytes") if end else None,
+        achieved_bytes=end.value("achieved_bytes") if end else None,
+        later_bytes=end.value("later_bytes") if end else None,
         ended=end.t_ns / _NANOSECONDS if end else None,
-        curve=_curve(end) if end else (),
+        curve=end.curve if end else (),
+        takes=end.takes if end else False,
     )
 
 
-def _curve(end: Event) -> tuple[Point, ...]:
-    raw = end.fields.get("curve")
-    pairs = raw[:_MOST_POINTS] if isinstance(raw, list) else []
-    points = [
-        (float(pair[0]), float(pair[1]))
-        for pair in pairs
-        if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) and pair[0] >= 0
-    ]
-    return tuple(sorted(points, key=lambda point: point[0]))
-
-
-def _is_number(value: object) -> bool:
-    # json reads NaN, Infinity and integers that no float can hold, too.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
-
-
-def _seconds(event: Event | None, key: str) -> float | None:
-    value = event.number(key) if event else None
-    return None if value is None else value / _NANOSECONDS
+def _seconds(t_ns: int | None) -> float | None:
+    return None if t_ns is None else t_ns / _NANOSECONDS
 
 
 def series(frame: pd.DataFrame, source: str, name: str) -> list[Point]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.analysis.text import clean, size
+from orchestrator.records.plan import ArmRecord, Object
 from orchestrator.store import Run
 from orchestrator.summary import TrialSummary
 
@@ -35,17 +36,16 @@ class Conditions:
 def conditions_of(run: Run, summaries: Sequence[TrialSummary]) -> Conditions:
     """From the plan, and from what executed the trials; what neither says is left out."""
     accels = _accels(summaries)
-    arms = {str(arm["name"]): arm for arm in run.plan.get("arms") or () if _named(arm)}
-    level = str(run.meta.get("second_level") or "")
+    level = run.meta.second_level
     second = f", second level {clean(level, 20)}" if level not in {"", "none"} else ""
     rows = [Condition("acceleration", _words(accels) + second)] if accels else []
     for name, of in _OF_AN_ARM:
         values: dict[str, list[str]] = {}
-        for arm, fields in arms.items():
-            if value := of(fields):
-                values.setdefault(value, []).append(clean(arm, 60))
+        for arm in run.plan.arms:
+            if value := of(arm):
+                values.setdefault(value, []).append(clean(arm.name, 60))
         if values:
-            rows.append(Condition(name, _by_arm(values, len(arms))))
+            rows.append(Condition(name, _by_arm(values, len(run.plan.arms))))
     return Conditions(tuple(rows), emulated=_EMULATED in accels)
 
 
@@ -69,41 +69,36 @@ def _by_arm(values: Mapping[str, Sequence[str]], arms: int) -> str:
     return ", ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
 
 
-def _named(arm: object) -> bool:
-    return isinstance(arm, Mapping) and "name" in arm
-
-
-def _part(arm: Mapping[str, Any], *keys: str) -> Any:  # any JSON
-    part: Any = arm
+def _part(part: Any, *keys: str) -> Any:  # any JSON
     for key in keys:
         part = part.get(key) if isinstance(part, Mapping) else None
     return part
 
 
-def _bytes(arm: Mapping[str, Any], *keys: str) -> str:
-    value = _part(arm, *keys)
+def _bytes(part: Object | None, *keys: str) -> str:
+    value = _part(part, *keys)
     return size(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
-def _text(arm: Mapping[str, Any], *keys: str) -> str:
-    value = _part(arm, *keys)
+def _text(part: Object | None, *keys: str) -> str:
+    value = _part(part, *keys)
     return "" if value is None else clean(value, 60)
 
 
-def _memory(arm: Mapping[str, Any]) -> str:
-    boot, device = _bytes(arm, "machine", "memory"), _bytes(arm, "machine", "virtio_mem", "size")
+def _memory(arm: ArmRecord) -> str:
+    boot, device = _bytes(arm.machine, "memory"), _bytes(arm.machine, "virtio_mem", "size")
     return f"{boot} + up to {device} by virtio-mem" if boot and device else boot
 
 
-def _thp(arm: Mapping[str, Any]) -> str:
-    value = _text(arm, "setup", "thp")
+def _thp(arm: ArmRecord) -> str:
+    value = _text(arm.setup, "thp")
     return "as in the guest's image" if value == "image" else value
 
 
-_OF_AN_ARM: Final = (
-    ("vCPUs", lambda arm: _text(arm, "machine", "vcpus")),
+_OF_AN_ARM: Final[tuple[tuple[str, Callable[[ArmRecord], str]], ...]] = (
+    ("vCPUs", lambda arm: _text(arm.machine, "vcpus")),
     ("memory", _memory),
-    ("virtio-mem block", lambda arm: _bytes(arm, "machine", "virtio_mem", "block")),
-    ("online policy", lambda arm: _text(arm, "setup", "online_policy")),
+    ("virtio-mem block", lambda arm: _bytes(arm.machine, "virtio_mem", "block")),
+    ("online policy", lambda arm: _text(arm.setup, "online_policy")),
     ("THP", _thp),
 )

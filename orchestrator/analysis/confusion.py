@@ -23,7 +23,7 @@ from typing import Any, Final
 from orchestrator.analysis.arms import RunView, TrialView
 from orchestrator.analysis.text import class_words, clean, count, percent
 from orchestrator.model.frame_class import FrameClass
-from orchestrator.summary.records import SnapshotResult
+from orchestrator.records.summary import SnapshotResult
 
 # They are in most blocks that stayed, and keep none of them.
 _KEEP_NOTHING: Final = frozenset(

@@ -9,8 +9,8 @@ from typing import Final
 from orchestrator.analysis.arms import ArmView
 from orchestrator.analysis.text import class_words, clean, count, size
 from orchestrator.model.frame_class import UNMOVABLE, FrameClass
+from orchestrator.records.summary import SnapshotResult
 from orchestrator.summary import TrialSummary
-from orchestrator.summary.records import SnapshotResult
 
 _HOLD: Final = frozenset(frame_class.name.lower() for frame_class in UNMOVABLE)
 _PAGE_TABLE: Final = FrameClass.PAGE_TABLE.name.lower()

@@ -9,8 +9,8 @@ from typing import Final
 from orchestrator.analysis.arm_table import Cell
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, series
 from orchestrator.analysis.text import clean, count
+from orchestrator.records.summary import SnapshotResult
 from orchestrator.summary import PolicyResult
-from orchestrator.summary.records import SnapshotResult
 
 _SOURCE: Final = "guest_vmstat"
 # Documentation/admin-guide/mm/transhuge.rst. Of fallbacks, no huge page was to be had; a stall is a

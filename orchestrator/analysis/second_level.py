@@ -13,8 +13,8 @@ from orchestrator.analysis.arm_table import Cell
 from orchestrator.analysis.arms import ArmView, RunView
 from orchestrator.analysis.text import clean, count, size
 from orchestrator.model.policies import OverTree
+from orchestrator.records.summary import Moment, TrialSummary
 from orchestrator.stats import averaged, of_few
-from orchestrator.summary.records import Moment, TrialSummary
 
 _NO_READING = "no trial of the arm that counts has read it"
 _MEASURED, _NEEDED = "second_level_bytes", "needed_bytes"  # fields of a Moment

@@ -59,5 +59,5 @@ def baseline_command(*, run_name: str, output: Path, results: Path, as_json: boo
         out.print(
             f"[yellow]fewer than {FEWEST} boots of an arm: no gate can decide about it, and none passes[/]"
         )
-    scenario = run.plan.get("scenario_path") or "SCENARIO"
+    scenario = run.plan.scenario_path or "SCENARIO"
     print_next(f"orchestrator run {scenario} --baseline {output} --fail-on regression")

@@ -157,6 +157,7 @@ def _beside(path: Path, name: str) -> Path | None:
 def _of_run(
     target: str, results: Path, trial_id: str | None, label: str | None
 ) -> Iterator[tuple[str, Snapshot]]:
+    from orchestrator.records.events import SnapshotTaken, of_kind
     from orchestrator.store import find_run
     from orchestrator.store.snapshot_file import read_snapshot
 
@@ -169,7 +170,7 @@ def _of_run(
     for trial in trials:
         path = _snapshot_path(trial, label)
         if path is None:
-            taken = [event.text("label") for event in trial.events if event.name == "snapshot"]
+            taken = [event.label for event in of_kind(trial.events, SnapshotTaken)]
             hint = f"it took: {', '.join(taken) or 'none'}"
             if label or trial_id:
                 raise BadInputError(f"trial {trial.id} has no snapshot {label or ''}".rstrip(), hint=hint)
@@ -179,9 +180,11 @@ def _of_run(
 
 def _snapshot_path(trial: TrialFolder, label: str | None) -> Path | None:
     """The snapshot with that label; else the last one after the last step that took memory, or the last."""
-    taken = [event for event in trial.events if event.name == "snapshot" and trial.snapshot_path(event)]
+    from orchestrator.records.events import SnapshotTaken, of_kind
+
+    taken = [event for event in of_kind(trial.events, SnapshotTaken) if trial.snapshot_path(event)]
     if label:
-        taken = [event for event in taken if event.text("label") == label]
+        taken = [event for event in taken if event.label == label]
     return trial.snapshot_path(taken[-1]) if taken else None
 
 

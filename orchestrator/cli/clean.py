@@ -128,7 +128,7 @@ def old_runs(results: Path, age: timedelta) -> list[Path]:
     for run in list_runs(results):
         if isinstance(run, Run) and run.status in ended and not run.directory.is_symlink():
             try:
-                began = datetime.fromisoformat(str(run.meta.get("started_at")))
+                began = datetime.fromisoformat(run.meta.started_at)
                 old = began < before
             except (ValueError, TypeError):
                 continue

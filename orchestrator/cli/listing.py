@@ -138,7 +138,7 @@ class _Wanted:
     @staticmethod
     def _recent(run: Run, since: datetime) -> bool:
         try:
-            began = datetime.fromisoformat(str(run.meta.get("started_at")))
+            began = datetime.fromisoformat(run.meta.started_at)
         except ValueError:
             return False
         return (began if began.tzinfo else began.replace(tzinfo=UTC)) >= since

@@ -167,12 +167,13 @@ def snapshots_of(trial: TrialFolder) -> tuple[str, list[tuple[str, Path]]]:
     Of its guest; where only the nested host was read on which the guest ran, of that: never of both, whose
     frames have nothing to do with each other.
     """
+    from orchestrator.records.events import SnapshotTaken, of_kind
+
     by_owner: dict[str, list[tuple[str, Path]]] = {"guest": [], "host": []}
-    for event in trial.events:
-        path = trial.snapshot_path(event) if event.name == "snapshot" else None
+    for event in of_kind(trial.events, SnapshotTaken):
+        path = trial.snapshot_path(event)
         if path is not None:
-            owner = "host" if event.text("of") == "host" else "guest"
-            by_owner[owner].append((event.text("label"), path))
+            by_owner[event.of].append((event.label, path))
     owner = "guest" if by_owner["guest"] else "host"
     if not by_owner[owner]:
         raise BadInputError(

@@ -99,7 +99,7 @@ def resume_command(
 
     gate = gate_of(words)
     run = find_run(run_name, results)
-    places = Places.beside(find_guests_dir(Path(str(run.plan.get("scenario_path", ""))), guests_dir))
+    places = Places.beside(find_guests_dir(Path(run.plan.scenario_path), guests_dir))
     _carry_out(
         ctx,
         run.directory,
@@ -146,7 +146,7 @@ def _typical_trial_seconds(results: Path, scenario_sha256: str) -> float | None:
     for run in list_runs(results):
         if isinstance(run, BadInputError) or run.status is not Status.COMPLETED:
             continue
-        if run.plan.get("scenario_sha256") == scenario_sha256:
+        if run.plan.scenario_sha256 == scenario_sha256:
             ends = [trial.ended.t_ns / 1e9 for trial in run.trials if trial.ended]
             return sum(ends) / len(ends) if ends else None
     return None

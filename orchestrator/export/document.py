@@ -11,8 +11,7 @@ from orchestrator.analysis.confusion import Attribution, Confusion
 from orchestrator.analysis.foretold import Foretold
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.export.run_row import Document, RunRow, run_row
-from orchestrator.summary import PolicyResult, TimeSpent
-from orchestrator.summary.records import (
+from orchestrator.records.summary import (
     BlameResult,
     Finding,
     Moment,
@@ -21,6 +20,7 @@ from orchestrator.summary.records import (
     SnapshotResult,
     Value,
 )
+from orchestrator.summary import PolicyResult, TimeSpent
 from orchestrator.verdict import Judgement, Outcome
 
 
@@ -185,7 +185,7 @@ class RunDocument(RunRow):
             confusion=analysis.confusion,
             attribution=analysis.attributions,
             foretold=analysis.predictions,
-            meta=analysis.run.meta,
+            meta=analysis.run.meta.facts(),
         )
 
     def as_json(self) -> dict[str, Any]:

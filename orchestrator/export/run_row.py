@@ -49,9 +49,9 @@ def run_row(run: Run, summaries: Iterable[TrialSummary]) -> dict[str, Any]:
     return {
         "run": run.id,
         "scenario": run.scenario,
-        "started_at": str(run.meta.get("started_at", "")),
+        "started_at": run.meta.started_at,
         "status": run.status.value,
-        "exit_code": run.meta.get("exit_code"),
+        "exit_code": run.meta.exit_code,
         "trials_done": run.done,
         "trials_planned": len(run.planned),
         "headline": _headline(summaries),

@@ -29,6 +29,7 @@ from orchestrator.launch.host_facts import host_facts
 from orchestrator.launch.host_settings import apply_host_settings
 from orchestrator.launch.places import Places
 from orchestrator.launch.start import Begin, Bootable, Lab, PlannedTrial, Starts, guest_spec, install, quieten
+from orchestrator.records.events import GuestStart
 
 NAME = "guest"  # of the trial's guest on its host
 _SECONDS = 60.0
@@ -98,7 +99,7 @@ class NestedHosts(Starts):
         guest = begin.stack.enter_context(
             begin.set_up(host, NAME, begin.scratch / "guest", begin.writer.console_log)
         )
-        begin.writer.event("guest.start", begin.now_ns(), start="cold", state="")
+        begin.writer.record(GuestStart(t_ns=begin.now_ns(), start="cold", state=""))
         return replace(guest, host=outer), host
 
     def _warm(self, begin: Begin) -> tuple[Guest, LibvirtHost]:

@@ -28,6 +28,7 @@ from orchestrator.launch.guests import Guests, QemuGuests
 from orchestrator.launch.host_settings import apply_host_settings
 from orchestrator.launch.places import PLAYBOOK, Places
 from orchestrator.launch.progress import Progress
+from orchestrator.records.events import GuestStart, Phase
 from orchestrator.store import TrialWriter
 
 # Boot goes on behind the first shell: what is still to come then is waited for, before it is saved.
@@ -126,14 +127,14 @@ class Lab:
 
 
 @contextmanager
-def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int], **facts: object) -> Iterator[None]:
+def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int]) -> Iterator[None]:
     """Record as an event how long a part of the trial took that is no step of it, also if it fails."""
     began_ns = now_ns()
     try:
         yield
     finally:
         ended_ns = now_ns()
-        writer.event("phase", ended_ns, phase=name, seconds=(ended_ns - began_ns) / 1e9, **facts)
+        writer.record(Phase(t_ns=ended_ns, phase=name, seconds=(ended_ns - began_ns) / 1e9))
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Begin:
         guest = self.stack.enter_context(
             self.set_up(self.lab.host, name, self.scratch, self.writer.console_log)
         )
-        self.writer.event("guest.start", self.now_ns(), start="cold", state="")
+        self.writer.record(GuestStart(t_ns=self.now_ns(), start="cold", state=""))
         return guest
 
     def warm(self) -> Guest:
@@ -196,7 +197,7 @@ class Begin:
                 return restore(state)
 
         started = start_from_state(self.lab.places.cache, spec, make=making, restore=restoring)
-        self.writer.event("guest.start", self.now_ns(), start="warm", state=boot, made=bool(made))
+        self.writer.record(GuestStart(t_ns=self.now_ns(), start="warm", state=boot, made=bool(made)))
         return started
 
     def make(self, spec: GuestSpec, state: SavedState) -> None:

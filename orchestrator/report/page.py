@@ -43,7 +43,6 @@ def render(analysis: RunAnalysis, library: Scripts) -> str:
         title=clean(f"{run.scenario or 'run'}: {run.id}"),
         run_id=clean(run.id),
         scenario=clean(run.scenario),
-        synthetic=bool(run.meta.get("synthetic")),
         status=run.status.value,
         facts=list(_facts(analysis)),
         conditions=analysis.conditions.rows,
@@ -66,6 +65,6 @@ def _facts(analysis: RunAnalysis) -> Iterator[str]:
         yield f"{run.done} of {planned} trials ended"
     else:  # only the tables of the run are kept
         yield f"{trials} of {planned} trials" if planned else f"{trials} trials"
-    started = clean(run.meta.get("started_at") or "", 40)
+    started = clean(run.meta.started_at, 40)
     if started:
         yield f"began {started.replace('T', ' ').replace('+00:00', ' UTC')}"

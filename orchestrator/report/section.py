@@ -62,7 +62,7 @@ def colour(arm: ArmView) -> int:
 def seconds_note(analysis: RunAnalysis) -> str:
     """What is to be said beside an axis of seconds, where they are not those of a guest by itself."""
     said = []
-    if is_guest(analysis.run.plan.get("host")):
+    if is_guest(analysis.run.plan.host):
         said.append("The guest's host is a guest itself: the seconds tell the order, not how long it takes.")
     elif analysis.run.at_once:
         said.append("Trials ran side by side: the seconds tell the order, not how long it takes.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 import time
@@ -101,7 +100,7 @@ def resume_run(
     job = replace(
         Job.of(plan, places, progress, connect, gate, machinery=machinery or RealMachinery()),
         trials=missing,
-        meta=run.meta,
+        meta=run.meta.facts(),
     )
     writer = RunWriter.resume(run_dir)
     for trial in missing:
@@ -144,7 +143,7 @@ class Job:
         machinery: Machinery,
     ) -> Job:
         if gate:
-            gate.must_fit(json.loads(plan.to_json()))
+            gate.must_fit(plan.record())
         definition = load_definition(places.guests / f"{plan.guest}.yaml")
         # A bad one is told first. All arms get the programs of all: so they can start from the same state.
         programs = machinery.programs(_workload_steps(plan), places)

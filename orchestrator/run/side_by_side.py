@@ -25,6 +25,7 @@ from orchestrator.interrupts import deferred
 from orchestrator.launch.places import Places
 from orchestrator.launch.progress import Progress
 from orchestrator.plan import TrialPlan
+from orchestrator.records.events import TrialEnd, of_kind
 from orchestrator.run.budget import Budget
 from orchestrator.store import layout, read_events
 
@@ -191,23 +192,21 @@ class SideBySide:
         said = worker.log.read()[-4000:].decode(errors="replace").strip()
         worker.log.close()
         folder = self._run_dir / task.folder
-        ends = (
-            [event for event in read_events(folder) if event.name == "trial.end"] if folder.is_dir() else []
-        )
+        ends = of_kind(read_events(folder), TrialEnd)
         if not ends:
             error = InfrastructureError(
                 f"the process of {task.name} ended with code {worker.process.returncode}", details=said
             )
             return Ended(task.name, "failed", error, seconds)
         end = ends[-1]
-        outcome = end.text("outcome")
+        outcome = end.outcome
         if outcome == "completed":
             return Ended(task.name, outcome, None, seconds)
         failure = InfrastructureError(
-            end.text("error") or outcome,
-            details=end.text("details") or said,
-            hint=end.text("hint"),
-            console_tail=end.text("console_tail"),
+            end.error or outcome,
+            details=end.details or said,
+            hint=end.hint,
+            console_tail=end.console_tail,
         )
         return Ended(task.name, outcome, failure, seconds)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from orchestrator.actions import Action
-from orchestrator.actions.context import Outcome
-from orchestrator.actions.curve import Point
+from orchestrator.actions.context import TrialContext
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
 from orchestrator.guest.boot import Guest
@@ -28,6 +28,19 @@ from orchestrator.launch.start import Lab, phase
 from orchestrator.observation import Observation
 from orchestrator.plan import TrialPlan
 from orchestrator.probes import PROBES, HostView
+from orchestrator.records.events import (
+    Event,
+    GuestKernel,
+    KernelLogRead,
+    Mark,
+    SnapshotTaken,
+    StepBegin,
+    StepEnd,
+    TrialBegin,
+    TrialEnd,
+    WorkloadFinding,
+)
+from orchestrator.records.step import Outcome, StepResult
 from orchestrator.run.begin import begun, save_boot
 from orchestrator.run.programs import planned_workloads
 from orchestrator.run.sampling import Sampling
@@ -37,7 +50,6 @@ from orchestrator.workloads import WorkloadDriver, load_workload
 
 _SLEEP_SLICE_SECONDS = 1.0
 _UNAME_SECONDS = 60.0  # an emulated guest that was restored this moment may be busy
-_UTS_CHARACTERS = 64  # __NEW_UTS_LEN (include/uapi/linux/utsname.h)
 
 
 class TrialTimeoutError(GuestError):
@@ -47,8 +59,8 @@ class TrialTimeoutError(GuestError):
 
 
 @dataclass
-class LiveTrial:
-    """The running trial; the real side of `orchestrator.actions.context.TrialContext`."""
+class LiveTrial(TrialContext):
+    """The running trial: the real side of the seam."""
 
     plan: TrialPlan
     lab: Lab
@@ -60,12 +72,10 @@ class LiveTrial:
     deadline: Deadline
     began_ns: int
     workloads: Mapping[str, WorkloadDriver]
-    step: int = 0
-    action: str = ""
-    describe: str = ""
-    takes_memory: bool = False
-    outcome: Outcome | None = None
-    facts: dict[str, object] = field(default_factory=dict)
+    number: int = 0
+    """Of the step that runs."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the step is about, if that is a workload."""
 
     @property
     def machine(self) -> Machine:
@@ -78,6 +88,10 @@ class LiveTrial:
     @property
     def host_domain(self) -> LibvirtDomain | None:
         return self.guest.host.domain if self.guest.host else None
+
+    @property
+    def step(self) -> int:
+        return self.number
 
     def now_ns(self) -> int:
         return time.monotonic_ns() - self.began_ns
@@ -95,37 +109,8 @@ class LiveTrial:
             time.sleep(min(_SLEEP_SLICE_SECONDS, end.remaining))
             self.check()
 
-    def done(
-        self,
-        outcome: Outcome,
-        *,
-        requested_ns: int | None = None,
-        acknowledged_ns: int | None = None,
-        settled_ns: int | None = None,
-        values: Mapping[str, float] | None = None,
-        curve: Sequence[Point] = (),
-        said: str = "",
-    ) -> None:
-        self.writer.event(
-            "step.end",
-            self.now_ns(),
-            step=self.step,
-            action=self.action,
-            describe=self.describe,
-            outcome=outcome.value,
-            requested_ns=requested_ns,
-            acknowledged_ns=acknowledged_ns,
-            settled_ns=settled_ns,
-            values=dict(values or {}),
-            curve=curve,
-            said=said,
-            takes_memory=self.takes_memory,
-            **self.facts,
-        )
-        self.outcome = outcome
-
-    def event(self, name: str, **fields: object) -> None:
-        self.writer.event(name, self.now_ns(), step=self.step, **fields)
+    def record(self, event: Event) -> None:
+        self.writer.record(event)
 
     def start_workload(
         self, name: str, settings: Mapping[str, object], deadline: Deadline
@@ -145,7 +130,7 @@ class LiveTrial:
         )
         self._observe_workload(name, ending.figures)
         for finding in ending.findings:
-            self.event("finding", workload=name, **finding)
+            self.record(WorkloadFinding(t_ns=self.now_ns(), step=self.step, workload=name, **finding))
         return dict(ending.figures)
 
     def _observe_workload(self, name: str, measured: Mapping[str, float]) -> None:
@@ -161,7 +146,7 @@ class LiveTrial:
 
     def mark(self, label: str) -> None:
         self.sampling.wait_for_sample(self.check)
-        self.writer.event("mark", self.now_ns(), label=label)
+        self.record(Mark(t_ns=self.now_ns(), label=label))
 
     def snapshot(self, label: str, *, of_host: bool = False) -> None:
         t_ns = self.now_ns()
@@ -171,14 +156,15 @@ class LiveTrial:
         snapshot = taker.take(label)
         path = self.writer.snapshots / f"{self.step:02d}-{label}.npz"
         write_snapshot(path, snapshot)
-        self.writer.event(
-            "snapshot",
-            t_ns,
-            label=label,
-            of="host" if of_host else "guest",
-            file=path.name,
-            paused=snapshot.paused,
-            moved=snapshot.moved,
+        self.record(
+            SnapshotTaken(
+                t_ns=t_ns,
+                label=label,
+                of="host" if of_host else "guest",
+                file=path.name,
+                paused=snapshot.paused,
+                moved=snapshot.moved,
+            )
         )
 
 
@@ -210,7 +196,7 @@ def _recorded(
     error: OrchestratorError | None = None
     outcome = "interrupted"
     try:
-        writer.event("trial.begin", 0, arm=plan.arm, accel=lab.accel)
+        writer.record(TrialBegin(t_ns=0, arm=plan.arm, accel=lab.accel))
         run(plan, lab, writer, began_ns)
         outcome = "completed"
     except GuestError as failure:
@@ -222,14 +208,15 @@ def _recorded(
         raise
     finally:
         with deferred():  # half a clean-up would lose the end of the trial
-            writer.event(
-                "trial.end",
-                time.monotonic_ns() - began_ns,
-                outcome=outcome,
-                error=error.brief if error else "",
-                details=error.details[:4000] if error else "",
-                console_tail=error.console_tail[:8000] if error else "",
-                hint=error.hint if error else "",
+            writer.record(
+                TrialEnd(
+                    t_ns=time.monotonic_ns() - began_ns,
+                    outcome=outcome,
+                    error=error.brief if error else "",
+                    details=error.details if error else "",
+                    console_tail=error.console_tail if error else "",
+                    hint=error.hint if error else "",
+                )
             )
             writer.close()
     return error
@@ -258,7 +245,12 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
             progress.step("set up", 0, len(plan.steps))
             with phase(writer, "settings", now_ns):
                 apply_settings(guest.shell, plan.setup.model_dump(), clock=True)
-                writer.event("guest.kernel", now_ns(), kernel_sha256=booted, **_kernel(guest.shell))
+                release, build = _kernel(guest.shell)
+                writer.record(
+                    GuestKernel(
+                        t_ns=now_ns(), kernel_sha256=booted, kernel_release=release, kernel_build=build
+                    )
+                )
             view = HostView(guest.domain, plan.machine, lab.accel)
             sampling = Sampling(writer, now_ns, guest.shell, view, plan.sample_every_seconds)
             deadline = Deadline(plan.deadline_seconds)
@@ -276,10 +268,10 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
                 _run_step(trial, number, step.action, step.load())
 
 
-def _kernel(shell: GuestShell) -> dict[str, object]:
-    """What the guest's kernel says of itself."""
+def _kernel(shell: GuestShell) -> tuple[str, str]:
+    """What the guest's kernel says of itself: release and build."""
     release, _, build = shell.run(["uname", "-rv"], seconds=_UNAME_SECONDS).text.strip().partition(" ")
-    return {"kernel_release": release[:_UTS_CHARACTERS], "kernel_build": build[:_UTS_CHARACTERS]}
+    return release, build
 
 
 def _kernel_sha256(plan: TrialPlan, lab: Lab) -> str:
@@ -305,11 +297,14 @@ def _kernel_logs_at_end(guest: Guest, writer: TrialWriter, now_ns: Callable[[], 
     Also when a step failed, which may be no more than a sign of that.
     """
 
+    kernels: list[tuple[Literal["guest", "host"], Guest]] = [("guest", guest)]
+    if guest.host:
+        kernels.append(("host", guest.host))
+
     def observe() -> None:
-        for of, one in (("guest", guest), ("host", guest.host)):
-            if one is not None:
-                t_ns, log = now_ns(), read_kernel_log(one)
-                writer.event("kernel.log", t_ns, of=of, **asdict(log))
+        for of, one in kernels:
+            t_ns = now_ns()
+            writer.record(KernelLogRead(t_ns=t_ns, of=of, **asdict(read_kernel_log(one))))
 
     try:
         yield
@@ -329,20 +324,21 @@ def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -
 
 
 def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
-    trial.step, trial.action, trial.describe = number, name, action.describe()
-    trial.outcome, trial.facts = None, {}
-    trial.takes_memory = action.takes_memory
+    trial.number, trial.facts = number, {}
+    describe = action.describe()
     began = time.monotonic()
-    trial.lab.progress.step(trial.describe, number, len(trial.plan.steps))
-    trial.writer.event("step.begin", trial.now_ns(), step=number, action=name, describe=trial.describe)
+    trial.lab.progress.step(describe, number, len(trial.plan.steps))
+    begin = StepBegin(t_ns=trial.now_ns(), step=number, action=name, describe=describe)
+    trial.record(begin)
     trial.check()
     try:
-        action.run(trial)
+        result = action.run(trial)
     except OrchestratorError:
-        facts = {"step": number, "action": name, "describe": trial.describe, **trial.facts}
-        trial.writer.event("step.end", trial.now_ns(), outcome="failed", values={}, **facts)
+        failed = StepResult(Outcome.FAILED)
+        trial.record(StepEnd.of(begin, trial.now_ns(), action.effect, failed, trial.facts))
         raise
-    trial.lab.progress.step_done(trial.describe, trial.outcome or "", time.monotonic() - began)
+    trial.record(StepEnd.of(begin, trial.now_ns(), action.effect, result, trial.facts))
+    trial.lab.progress.step_done(describe, result.outcome, time.monotonic() - began)
 
 
 def _unit(key: str) -> str:

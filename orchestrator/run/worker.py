@@ -23,6 +23,7 @@ from orchestrator.host.runtime import kill_guests
 from orchestrator.interrupts import stopped_by_signals
 from orchestrator.launch.places import Places
 from orchestrator.plan import Plan
+from orchestrator.records.events import TrialEnd
 from orchestrator.run.execute import Job
 from orchestrator.run.machinery import Machinery, RealMachinery
 from orchestrator.run.trial import run_boot
@@ -73,8 +74,8 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
         return ExitCode.INTERRUPTED
     except OrchestratorError as error:
         # Before the trial had a guest to speak of: its folder shall say it all the same.
-        writer.event(
-            "trial.end", 0, outcome="failed", error=error.brief, details=error.details, hint=error.hint
+        writer.record(
+            TrialEnd(t_ns=0, outcome="failed", error=error.brief, details=error.details, hint=error.hint)
         )
         writer.close()
     return ExitCode.COMPLETED

@@ -12,7 +12,7 @@ from orchestrator.host.machine import Frozen
 from orchestrator.suggestion import suggest
 from orchestrator.units import parse_duration, parse_size
 
-# How a trial ends (errors.py, run/trial.py) and how an unplug does (actions/context.py).
+# How a trial ends (errors.py, run/trial.py) and how an unplug does (records/step.py).
 WORDS: Final = {
     "outcome": (
         "completed",

@@ -1,8 +1,9 @@
 """The run folder: its writer and its reader (docs/run-folder.md)."""
 
-from orchestrator.store.layout import SCHEMA_VERSION, Status, checked_id
+from orchestrator.records.events import Event
+from orchestrator.records.versions import SCHEMA_VERSION
+from orchestrator.store.layout import Status, checked_id
 from orchestrator.store.reader import (
-    Event,
     PlannedTrial,
     Run,
     TrialFolder,

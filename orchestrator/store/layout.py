@@ -8,8 +8,6 @@ from typing import Final
 
 from orchestrator.errors import BadInputError
 
-SCHEMA_VERSION: Final = 1
-
 PLAN: Final = "plan.json"
 META: Final = "meta.json"
 SUMMARY: Final = "summary.csv"

@@ -4,52 +4,38 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from orchestrator.processes import boot_id, lives, started_ticks
+from orchestrator.records.meta import RunMeta, WriterProcess
 from orchestrator.store.layout import Status
 
 
-@dataclass(frozen=True)
-class Writer:
-    """A process, named so that another one with the same number is told apart."""
-
-    pid: int  # this and the next two as in `orchestrator.processes`
-    started_ticks: int
-    boot_id: str
-    hostname: str
-
-    @classmethod
-    def me(cls) -> Writer:
-        """The calling process."""
-        return cls(os.getpid(), started_ticks(os.getpid()) or 0, boot_id(), socket.gethostname())
-
-    def as_json(self) -> dict[str, Any]:
-        """As it stands in meta.json under `writer`."""
-        return asdict(self)
+def this_process() -> WriterProcess:
+    """The calling process."""
+    pid = os.getpid()
+    return WriterProcess(
+        pid=pid, started_ticks=started_ticks(pid) or 0, boot_id=boot_id(), hostname=socket.gethostname()
+    )
 
 
-def status_of(meta: dict[str, Any]) -> Status:
+def status_of(meta: RunMeta) -> Status:
     """What `meta` says, corrected by whether its writer still lives."""
     try:
-        said = Status(meta.get("status", ""))
+        said = Status(meta.status)
     except ValueError:
         return Status.UNKNOWN
     if said is not Status.RUNNING:
         return said
-    try:
-        writer = Writer(**meta["writer"])
-        return Status.RUNNING if _alive(writer) else _gone(writer)
-    except (KeyError, TypeError):
+    if meta.writer is None:
         return Status.UNKNOWN
+    return Status.RUNNING if _alive(meta.writer) else _gone(meta.writer)
 
 
-def _alive(writer: Writer) -> bool:
+def _alive(writer: WriterProcess) -> bool:
     here = writer.hostname == socket.gethostname()
     return here and lives(writer.pid, writer.started_ticks, writer.boot_id)
 
 
-def _gone(writer: Writer) -> Status:
+def _gone(writer: WriterProcess) -> Status:
     # The same machine after a reboot has killed it; of another machine nothing is known.
     return Status.KILLED if writer.hostname == socket.gethostname() else Status.UNKNOWN

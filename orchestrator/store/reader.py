@@ -8,11 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
 
 from orchestrator.errors import BadInputError
+from orchestrator.records.base import Record
+from orchestrator.records.events import Event, SnapshotTaken, TrialEnd, of_kind, read_event
+from orchestrator.records.meta import RunMeta
+from orchestrator.records.plan import PlanRecord
+from orchestrator.records.versions import SCHEMA_VERSION, migrated_line, must_be_readable
 from orchestrator.store import layout
-from orchestrator.store.layout import SCHEMA_VERSION, Status
+from orchestrator.store.layout import Status
 from orchestrator.store.liveness import status_of
 from orchestrator.store.tables import read_observations
 from orchestrator.suggestion import nearest
@@ -20,28 +27,7 @@ from orchestrator.suggestion import nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True)
-class Event:
-    """One line of events.jsonl. `fields` holds all but its time and name."""
-
-    t_ns: int
-    name: str
-    fields: Mapping[str, Any]
-
-    def text(self, key: str) -> str:
-        """Field `key` as text; empty where it is missing."""
-        value = self.fields.get(key)
-        return "" if value is None else str(value)
-
-    def number(self, key: str) -> float | None:
-        """Field `key`, or `values[key]`, if it is a number."""
-        values = self.fields.get("values")
-        for place in (self.fields, values if isinstance(values, Mapping) else {}):
-            value = place.get(key)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return value
-        return None
+Part = TypeVar("Part", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -58,10 +44,11 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """`trials/<id>/` of a trial that has begun."""
+    """`trials/<id>/` of a trial that has begun; `schema_version` is that of its run."""
 
     directory: Path
     planned: PlannedTrial
+    schema_version: int = SCHEMA_VERSION
 
     @property
     def id(self) -> str:
@@ -71,25 +58,25 @@ class TrialFolder:
     @cached_property
     def events(self) -> tuple[Event, ...]:
         """Events in the order of writing, without a torn last line."""
-        return read_events(self.directory)
+        return read_events(self.directory, self.schema_version)
 
     def observations(self) -> pd.DataFrame:
         """See `read_observations`."""
         return read_observations(self.directory)
 
     @property
-    def ended(self) -> Event | None:
-        """The `trial.end` event, if it came to one."""
-        return next((event for event in reversed(self.events) if event.name == "trial.end"), None)
+    def ended(self) -> TrialEnd | None:
+        """How it ended, if it came to an end."""
+        return next(reversed(of_kind(self.events, TrialEnd)), None)
 
     @property
     def outcome(self) -> str:
         """`trial.end`'s outcome, or `unfinished`."""
-        return (self.ended.text("outcome") or "unknown") if self.ended else "unfinished"
+        return (self.ended.outcome or "unknown") if self.ended else "unfinished"
 
-    def snapshot_path(self, event: Event) -> Path | None:
-        """The file of a `snapshot` event, if it is there. Never one outside of this trial."""
-        name = Path(event.text("file")).name
+    def snapshot_path(self, event: SnapshotTaken) -> Path | None:
+        """The file of a snapshot, if it is there. Never one outside of this trial."""
+        name = Path(event.file).name
         path = self.directory / layout.SNAPSHOTS / name
         return path if name and path.is_file() else None
 
@@ -99,8 +86,8 @@ class Run:
     """A run folder. Reads files when they are asked for."""
 
     directory: Path
-    meta: Mapping[str, Any]
-    plan: Mapping[str, Any]
+    meta: RunMeta
+    plan: PlanRecord
 
     @property
     def id(self) -> str:
@@ -110,24 +97,22 @@ class Run:
     @property
     def scenario(self) -> str:
         """The scenario's name."""
-        return str(self.plan.get("scenario", ""))
+        return self.plan.scenario
 
     @property
     def status(self) -> Status:
         """What became of the run, as far as it can be told from here."""
-        return status_of(dict(self.meta))
+        return status_of(self.meta)
 
     @property
     def at_once(self) -> bool:
         """Whether any of its trials ran side by side."""
-        most = self.meta.get("trials_at_once")
-        return isinstance(most, int) and most > 1
+        return (self.meta.trials_at_once or 0) > 1
 
     @property
     def arm_names(self) -> tuple[str, ...]:
         """The arms in the order in which the scenario names them, whatever order the trials ran in."""
-        arms = self.plan.get("arms", ())
-        return tuple(str(arm["name"]) for arm in arms if isinstance(arm, dict) and "name" in arm)
+        return tuple(arm.name for arm in self.plan.arms)
 
     @cached_property
     def planned(self) -> tuple[PlannedTrial, ...]:
@@ -150,8 +135,11 @@ class Run:
         there = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
         known = {trial.id: trial for trial in planned_trials(self.plan)}
         others = {name: PlannedTrial(name, name, 0, {}) for name in sorted(there - set(known))}
+        version = self.meta.schema_version
         return tuple(
-            TrialFolder(root / name, trial) for name, trial in {**known, **others}.items() if name in there
+            TrialFolder(root / name, trial, version)
+            for name, trial in {**known, **others}.items()
+            if name in there
         )
 
     @property
@@ -172,14 +160,23 @@ def open_run(directory: Path) -> Run:
         ) from None
     except ValueError as error:
         raise BadInputError(f"{directory}: plan.json or meta.json is not JSON: {error}") from None
-    version = meta.get("schema_version") if isinstance(meta, dict) else None
-    if version != SCHEMA_VERSION or not isinstance(plan, dict):
+    must_be_readable(directory, meta.get("schema_version") if isinstance(meta, dict) else None)
+    return Run(
+        directory,
+        _record(directory / layout.META, RunMeta, meta),
+        _record(directory / layout.PLAN, PlanRecord, plan),
+    )
+
+
+def _record(path: Path, kind: type[Part], value: object) -> Part:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "it"
         raise BadInputError(
-            f"{directory} is a run folder of schema version {version}; this program reads {SCHEMA_VERSION}",
-            hint=f"use the orchestrator release that writes schema version {version} "
-            "(docs/run-folder.md lists the versions)",
-        )
-    return Run(directory, meta, plan)
+            f"{path}: {where}: {fault['msg']}", hint="the file was changed after the run wrote it"
+        ) from None
 
 
 def _list_of(results_dir: Path) -> str:
@@ -226,8 +223,9 @@ def find_run(name: str, results_dir: Path) -> Run:
     )
 
 
-def read_events(trial_directory: Path) -> tuple[Event, ...]:
-    """Lines of events.jsonl. A last line that was torn off is left out; any other bad line is an error."""
+def read_events(trial_directory: Path, schema_version: int = SCHEMA_VERSION) -> tuple[Event, ...]:
+    """Lines of events.jsonl, which were written in that version. A last line that was torn off is left out;
+    any other bad line is an error."""
     path = trial_directory / layout.EVENTS
     try:
         lines = path.read_bytes().split(b"\n")
@@ -236,9 +234,8 @@ def read_events(trial_directory: Path) -> tuple[Event, ...]:
     events = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn
         try:
-            fields = json.loads(line)
-            events.append(Event(int(fields.pop("t_ns")), str(fields.pop("event")), fields))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            events.append(read_event(migrated_line(json.loads(line), schema_version)))
+        except (ValueError, TypeError, AttributeError):
             if number < len(lines) - 1:
                 raise BadInputError(
                     f"{path}:{number}: not an event", hint="the file was changed after the run wrote it"
@@ -246,27 +243,24 @@ def read_events(trial_directory: Path) -> tuple[Event, ...]:
     return tuple(events)
 
 
-def planned_trials(plan: Mapping[str, Any]) -> tuple[PlannedTrial, ...]:
-    """The trials that plan.json lists (`orchestrator.plan.Plan`, of which only this much is read here)."""
-    try:
-        differs = {arm["name"]: arm.get("differs", {}) for arm in plan.get("arms", ())}
-        return tuple(
-            PlannedTrial(
-                id=str(trial["id"]),
-                arm=str(trial["arm"]),
-                repeat=int(trial.get("repeat", 1)),
-                differs={str(key): str(value) for key, value in differs.get(trial["arm"], {}).items()},
-                seed=int(trial.get("seed", 0)),
-                warm_up=trial.get("warm_up") is True,
-            )
-            for trial in plan.get("trials", ())
+def planned_trials(plan: PlanRecord) -> tuple[PlannedTrial, ...]:
+    """The trials that plan.json lists, each with that in which its arm differs."""
+    differs = {arm.name: arm.differs for arm in plan.arms}
+    return tuple(
+        PlannedTrial(
+            id=trial.id,
+            arm=trial.arm,
+            repeat=trial.repeat,
+            differs=differs.get(trial.arm, {}),
+            seed=trial.seed,
+            warm_up=trial.warm_up,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BadInputError(f"plan.json does not list its trials as it should: {error!r}") from None
+        for trial in plan.trials
+    )
 
 
 def _started(run: Run) -> tuple[str, str]:
-    return str(run.meta.get("started_at", "")), run.id
+    return run.meta.started_at, run.id
 
 
 def _run_directories(results_dir: Path) -> list[Path]:

@@ -18,10 +18,14 @@ from typing import Any
 
 from orchestrator.errors import BadInputError
 from orchestrator.observation import Observation
+from orchestrator.records.events import Event
+from orchestrator.records.meta import RunMeta
+from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_file, replace_text, sync_directory
-from orchestrator.store.layout import SCHEMA_VERSION, Status, checked_id
-from orchestrator.store.liveness import Writer
+from orchestrator.store.layout import Status, checked_id
+from orchestrator.store.liveness import this_process
+from orchestrator.store.reader import open_run
 from orchestrator.store.tables import read_stream_prefix, record_batch, schema, write_parquet
 
 Row = Mapping[str, object]
@@ -86,13 +90,12 @@ class TrialWriter:
             self._must_be_open()
             self._flush()
 
-    def event(self, name: str, t_ns: int, **fields: object) -> None:
+    def record(self, event: Event) -> None:
         """Append one line to events.jsonl; it is with the kernel when this returns.
 
-        `t_ns` counts monotonic nanoseconds since the trial began. Numbers that JSON cannot say
-        (NaN, infinities) become null.
+        Numbers that JSON cannot say (NaN, infinities) become null.
         """
-        line = json.dumps({"t_ns": t_ns, "event": name, **_jsonable(fields)}, allow_nan=False)
+        line = json.dumps(_jsonable(event.fields()), allow_nan=False)
         with self._lock:
             self._must_be_open()
             self._flush()  # what was read before a step is on disk before the step's line
@@ -136,7 +139,7 @@ class TrialWriter:
 class RunWriter:
     """Writes `results/<run-id>/`."""
 
-    def __init__(self, directory: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, meta: RunMeta) -> None:
         """For `create`, which is how a run folder begins."""
         self.directory = directory
         self._meta = meta
@@ -152,19 +155,21 @@ class RunWriter:
         directory = results_dir / checked_id("run", run_id)
         if directory.exists():
             raise BadInputError(f"{directory} exists already", hint="give the run another id")
-        full: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
-            "run": run_id,
-            "started_at": _now(),
-            "status": Status.RUNNING.value,
-            "writer": Writer.me().as_json(),
-            **_jsonable(meta),
-        }
+        full = RunMeta.model_validate(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "run": run_id,
+                "started_at": _now(),
+                "status": Status.RUNNING.value,
+                "writer": this_process(),
+                **_jsonable(meta),
+            }
+        )
         fresh = results_dir / f".{run_id}.{os.getpid()}.new"
         try:
             (fresh / layout.TRIALS).mkdir(parents=True)
             replace_text(fresh / layout.PLAN, plan_json)
-            replace_text(fresh / layout.META, _pretty(full))
+            replace_text(fresh / layout.META, _pretty(full.facts()))
             fresh.rename(directory)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -175,13 +180,12 @@ class RunWriter:
     @classmethod
     def resume(cls, directory: Path) -> RunWriter:
         """Go on writing a run that has ended, whoever wrote it. `resumed_at` has the times of that."""
-        meta = json.loads((directory / layout.META).read_text(encoding="utf-8"))
+        meta = open_run(directory).meta
         run = cls(directory, meta)
-        times = meta.get("resumed_at")
         run.update_meta(
             status=Status.RUNNING.value,
-            writer=Writer.me().as_json(),
-            resumed_at=[*(times if isinstance(times, list) else ()), _now()],
+            writer=this_process().model_dump(),
+            resumed_at=[*meta.resumed_at, _now()],
         )
         return run
 
@@ -202,8 +206,8 @@ class RunWriter:
     def update_meta(self, **facts: object) -> None:
         """Add what was learned since, such as `accel` and `second_level`."""
         with self._lock:
-            self._meta |= _jsonable(facts)
-            replace_text(self.directory / layout.META, _pretty(self._meta))
+            self._meta = RunMeta.model_validate({**self._meta.facts(), **_jsonable(facts)})
+            replace_text(self.directory / layout.META, _pretty(self._meta.facts()))
 
     def trial_directory(self, trial_id: str) -> Path:
         """Where a trial's files go; made by `TrialWriter`."""

@@ -4,9 +4,9 @@ A metric that cannot be had is missing, and `TrialSummary.gaps` says why: no cel
 """
 
 from orchestrator.headline import CATALOGUE, METRIC, METRICS, Metric
+from orchestrator.records.summary import PolicyResult, TrialSummary
 from orchestrator.summary.files import load, refresh, saved, write_summaries
 from orchestrator.summary.metrics import summarise_run, summarise_trial
-from orchestrator.summary.records import PolicyResult, TrialSummary
 from orchestrator.summary.resolution import resolution_of
 from orchestrator.summary.spent import TimeSpent, note_time, time_spent
 

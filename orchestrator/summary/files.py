@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from orchestrator.actions.context import Outcome
 from orchestrator.headline import METRICS
-from orchestrator.store import Run, layout, open_run, write_table
-from orchestrator.summary.metrics import summarise_run
-from orchestrator.summary.moments import without_second_level
-from orchestrator.summary.records import (
+from orchestrator.records.summary import (
     BlameResult,
     Finding,
     Moment,
@@ -25,7 +21,9 @@ from orchestrator.summary.records import (
     TrialSummary,
     Value,
 )
-from orchestrator.summary.second_level import rows_of_columns
+from orchestrator.records.versions import Tables, migrated_tables
+from orchestrator.store import Run, layout, open_run, write_table
+from orchestrator.summary.metrics import summarise_run
 
 # Columns of summary.csv that are not settings of an arm.
 _FRONT: Final = ("run", "trial", "arm", "repeat")
@@ -122,16 +120,17 @@ def _row(summary: TrialSummary, settings: Iterable[str]) -> dict[str, object]:
 
 
 def _saved(run: Run) -> list[TrialSummary]:
+    tables = _read_tables(run)
     gaps: dict[str, dict[str, str]] = {}
-    for row in _read_csv(run.directory / layout.SUMMARY_GAPS):
+    for row in tables[layout.SUMMARY_GAPS]:
         gaps.setdefault(row["trial"], {})[row["metric"]] = row["reason"]
-    policies = _by_trial(run, layout.POLICIES, PolicyResult)
-    second_level = _second_level(run)
-    snapshots = _by_trial(run, layout.SNAPSHOT_FACTS, SnapshotResult)
-    blame = _by_trial(run, layout.BLAME, BlameResult)
-    moments = _by_trial(run, layout.MOMENTS, Moment)
-    moment_gaps = _by_trial(run, layout.MOMENT_GAPS, MomentGap)
-    findings = _by_trial(run, layout.FINDINGS, Finding)
+    policies = _by_trial(tables, layout.POLICIES, PolicyResult)
+    second_level = _by_trial(tables, layout.SECOND_LEVEL_POLICIES, SecondLevelResult)
+    snapshots = _by_trial(tables, layout.SNAPSHOT_FACTS, SnapshotResult)
+    blame = _by_trial(tables, layout.BLAME, BlameResult)
+    moments = _by_trial(tables, layout.MOMENTS, Moment)
+    moment_gaps = _by_trial(tables, layout.MOMENT_GAPS, MomentGap)
+    findings = _by_trial(tables, layout.FINDINGS, Finding)
     known = {*_FRONT, *_MIDDLE, *METRICS}
     return [
         TrialSummary(
@@ -146,42 +145,29 @@ def _saved(run: Run) -> list[TrialSummary]:
             gaps=gaps.get(row["trial"], {}),
             tables_snapshot=row["tables_snapshot"],
             blocks_snapshot=row["blocks_snapshot"],
-            start=row.get("start", ""),
-            state=row.get("state", ""),
+            start=row["start"],
+            state=row["state"],
             policies=tuple(policies.get(row["trial"], ())),
             second_level=tuple(second_level.get(row["trial"], ())),
             snapshots=tuple(snapshots.get(row["trial"], ())),
             blame=tuple(blame.get(row["trial"], ())),
-            moments=_moments(row, moments.get(row["trial"], ())),
+            moments=tuple(moments.get(row["trial"], ())),
             moment_gaps=tuple(moment_gaps.get(row["trial"], ())),
-            kernel_build=row.get("kernel_build", ""),
-            kernel_sha256=row.get("kernel_sha256", ""),
+            kernel_build=row["kernel_build"],
+            kernel_sha256=row["kernel_sha256"],
             findings=tuple(findings.get(row["trial"], ())),
-            left_out=row["left_out"] if "left_out" in row else _left_out(row),
+            left_out=row["left_out"],
         )
-        for row in _read_csv(run.directory / layout.SUMMARY)
+        for row in tables[layout.SUMMARY]
     ]
 
 
-def _moments(row: Mapping[str, str], read: Sequence[Moment]) -> tuple[Moment, ...]:
-    return without_second_level(read) if row.get("accel") == "tcg" else tuple(read)
-
-
-def _second_level(run: Run) -> dict[str, list[SecondLevelResult]]:
-    path = run.directory / layout.SNAPSHOT_FACTS
-    if (run.directory / layout.SECOND_LEVEL_POLICIES).exists() or not path.exists():
-        return _by_trial(run, layout.SECOND_LEVEL_POLICIES, SecondLevelResult)
-    found: dict[str, list[SecondLevelResult]] = {}
-    for row in _read_csv(path):
-        found.setdefault(row["trial"], []).extend(rows_of_columns(row))
-    return found
-
-
-def _left_out(row: Mapping[str, str]) -> str:
-    """For a table of schema version 1, which does not say: as far as its columns tell."""
-    if row["outcome"] != "completed":
-        return f"did not complete: {row['outcome']}"
-    return "had not settled: unplug" if row.get("unplug_outcome") == Outcome.TIMEOUT else ""
+def _read_tables(run: Run) -> Tables:
+    """The run's tables as this version has them. Of an older version, some may be missing."""
+    must = (layout.SUMMARY, layout.SUMMARY_GAPS)
+    may = [name for name, _, _ in _DETAILS if (run.directory / name).exists()]
+    tables = {name: _read_csv(run.directory / name) for name in (*must, *may)}
+    return migrated_tables(tables, run.meta.schema_version)
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
@@ -197,11 +183,10 @@ def _parsed(text: str) -> Value:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else text
 
 
-def _by_trial(run: Run, name: str, kind: type[Result]) -> dict[str, list[Result]]:
+def _by_trial(tables: Tables, name: str, kind: type[Result]) -> dict[str, list[Result]]:
     """Rows of a table as records of `kind`, by trial; none where an older run has no such table."""
-    path = run.directory / name
     found: dict[str, list[Result]] = {}
-    for row in _read_csv(path) if path.exists() else ():
+    for row in tables.get(name, ()):
         known = {
             field.name: _typed(row[field.name], str(field.type))
             for field in fields(kind)

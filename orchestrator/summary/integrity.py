@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-from orchestrator.store import Event
-from orchestrator.summary.records import Finding
+from orchestrator.records.events import Event, KernelLogRead, StepEnd, WorkloadFinding, of_kind
+from orchestrator.records.summary import Finding
 
 _NONE_ENDED: Final = "no workload that checks contents was stopped: then it says what it found"
 _NO_LOG: Final = "the kernel's log was not read: the trial was ended before, or is of an older version"
@@ -21,15 +21,15 @@ _FIGURES: Final = (
 
 def integrity_of(events: Sequence[Event]) -> Iterator[tuple[str, int | None, str]]:
     """Each metric, its value, and why it is missing if it is None: sums over all that ran in the trial."""
-    ends = [event for event in events if event.name == "step.end"]
-    begun, stopped = ([event for event in ends if event.text("action") == word] for word in ("start", "stop"))
+    ends = of_kind(events, StepEnd)
+    begun, stopped = ([end for end in ends if end.action == word] for word in ("start", "stop"))
     for metric, figure in _FIGURES:
-        values = [value for event in stopped if (value := event.number(figure)) is not None]
+        values = [value for end in stopped if (value := end.value(figure)) is not None]
         # A workload that checks says at its start, too, how much it has checked by then.
-        open_end = len(values) < sum(event.number("checked_bytes") is not None for event in begun)
+        open_end = len(values) < sum(end.value("checked_bytes") is not None for end in begun)
         known = values and not (open_end and not sum(values))
         yield metric, int(sum(values)) if known else None, _NONE_ENDED
-    yield "kernel_log_complaints", *_complaints([event for event in events if event.name == "kernel.log"])
+    yield "kernel_log_complaints", *_complaints(of_kind(events, KernelLogRead))
 
 
 def findings_of(events: Sequence[Event]) -> tuple[Finding, ...]:
@@ -37,10 +37,10 @@ def findings_of(events: Sequence[Event]) -> tuple[Finding, ...]:
     return tuple(finding for event in events for finding in _findings(event))
 
 
-def _complaints(logs: Sequence[Event]) -> tuple[int | None, str]:
+def _complaints(logs: Sequence[KernelLogRead]) -> tuple[int | None, str]:
     """Of all kernels together. One that was not read leaves it open, unless another one complains."""
-    read = [int(value) for log in logs if (value := log.number("complaints")) is not None]
-    gap = next((log.text("gap") for log in logs if log.text("gap")), "")
+    read = [log.complaints for log in logs if log.complaints is not None]
+    gap = next((log.gap for log in logs if log.gap), "")
     if not read or (gap and not sum(read)):
         return None, gap or _NO_LOG
     return sum(read), ""
@@ -48,15 +48,17 @@ def _complaints(logs: Sequence[Event]) -> tuple[int | None, str]:
 
 def _findings(event: Event) -> Iterator[Finding]:
     seconds = event.t_ns / 1e9
-    if event.name == "finding":
-        texts = {key: event.text(key) for key in ("kind", "text", "address", "expected", "found")}
-        yield Finding(by=event.text("workload"), seconds=seconds, **texts)
-    elif event.name == "kernel.log":
-        for kind, key in (("kernel-log", "lines"), ("stall", "stall_lines")):
-            for line in _lines(event.fields, key):
-                yield Finding(kind=kind, by=event.text("of"), seconds=seconds, text=line)
-
-
-def _lines(fields: Mapping[str, Any], key: str) -> list[str]:
-    lines = fields.get(key)
-    return [str(line) for line in lines] if isinstance(lines, list) else []
+    if isinstance(event, WorkloadFinding):
+        yield Finding(
+            kind=event.kind,
+            by=event.workload,
+            seconds=seconds,
+            text=event.text,
+            address=event.address,
+            expected=event.expected,
+            found=event.found,
+        )
+    elif isinstance(event, KernelLogRead):
+        for kind, lines in (("kernel-log", event.lines), ("stall", event.stall_lines)):
+            for line in lines:
+                yield Finding(kind=kind, by=event.of, seconds=seconds, text=line)

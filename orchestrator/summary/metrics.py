@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.actions.context import Outcome
 from orchestrator.headline import CATALOGUE, METRICS
-from orchestrator.host_kinds import LOCAL, is_shared
-from orchestrator.store import Event, Run, TrialFolder
+from orchestrator.host_kinds import is_shared
+from orchestrator.records.events import Event, GuestKernel, GuestStart, StepEnd, TrialBegin, of_kind
+from orchestrator.records.step import Mechanism, Outcome
+from orchestrator.records.summary import TrialSummary, Value
+from orchestrator.store import Run, TrialFolder
 from orchestrator.summary.integrity import findings_of, integrity_of
 from orchestrator.summary.moments import moments_of
-from orchestrator.summary.records import TrialSummary, Value
 from orchestrator.summary.second_level import GuestShare
 from orchestrator.summary.snapshots import SnapshotFacts, after, look_at_snapshots, of_tables
 from orchestrator.units import PAGE_BYTES
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 Choice = Callable[[Sequence[float]], float]
 
 _IGNORED: Final = "times are ignored: trials may run side by side"
-
-# Actions that make a guest's memory smaller and larger by hot-plug; ballooning is told apart.
-_UNPLUGS: Final = ("unplug", "unplug_dimm", "offline")
-_PLUGS: Final = ("plug", "plug_dimm", "online")
 
 
 def _last(values: Sequence[float]) -> float:
@@ -103,17 +100,19 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
     frame = trial.observations()
     readings = _Readings(frame)
     snapshots = look_at_snapshots(trial)
-    accel = _last_word(trial, "accel") or str(run.meta.get("accel") or "")
-    shares_host = run.at_once and is_shared(run.plan.get("host", LOCAL))
+    ends = of_kind(trial.events, StepEnd)
+    begins, kernels, starts = (of_kind(trial.events, kind) for kind in (TrialBegin, GuestKernel, GuestStart))
+    accel = _last_word(begins, "accel") or run.meta.accel
+    shares_host = run.at_once and is_shared(run.plan.host)
     share = GuestShare.of(accel, readings.of_other_guests, shared=shares_host)
     _from_observations(found, readings, share)
     _from_steps(found, trial.events)
     tables_label = _tables(found, snapshots)
-    blocks_label = _blocks(found, _last_unplug(trial.events), _before_next(trial.events, snapshots))
+    blocks_label = _blocks(found, _last_unplug(ends), _before_next(ends, snapshots))
     for metric, value, reason in integrity_of(trial.events):
         found.put(metric, value, reason)
     found.put("accel", accel or None, "meta.json does not say")
-    if run.plan.get("times") == "ignored":
+    if run.plan.times == "ignored":
         found.drop([metric.name for metric in CATALOGUE if metric.timed], _IGNORED)
     moments, moment_gaps = moments_of(trial, frame, share)
     seen_kernel = next((fact.kernel for fact in snapshots if fact.kernel), "")
@@ -123,14 +122,14 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         arm=trial.planned.arm,
         repeat=trial.planned.repeat,
         differs=trial.planned.differs,
-        kernel_release=_last_word(trial, "kernel_release") or seen_kernel or _planned_release(run, trial),
+        kernel_release=_last_word(kernels, "kernel_release") or seen_kernel or _planned_release(run, trial),
         outcome=trial.outcome,
         metrics={name: found.metrics[name] for name in METRICS if name in found.metrics},
         gaps={name: found.gaps[name] for name in METRICS if name in found.gaps},
         tables_snapshot=tables_label,
         blocks_snapshot=blocks_label,
-        start=_last_word(trial, "start"),
-        state=_last_word(trial, "state"),
+        start=_last_word(starts, "start"),
+        state=_last_word(starts, "state"),
         policies=tuple(result for fact in snapshots for result in fact.policies),
         second_level=tuple(row for fact in snapshots for row in fact.second_level),
         snapshots=tuple(fact.result for fact in snapshots if fact.result),
@@ -138,8 +137,8 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         left_out=_left_out(trial),
         moments=moments,
         moment_gaps=moment_gaps,
-        kernel_build=_last_word(trial, "kernel_build"),
-        kernel_sha256=_last_word(trial, "kernel_sha256"),
+        kernel_build=_last_word(kernels, "kernel_build"),
+        kernel_sha256=_last_word(kernels, "kernel_sha256"),
         findings=findings_of(trial.events),
     )
 
@@ -153,20 +152,19 @@ def _left_out(trial: TrialFolder) -> str:
     """Why a trial cannot stand beside the others: it was lost, or read while memory was still moving."""
     if trial.outcome != "completed":
         return f"did not complete: {trial.outcome}"
-    ends = (event for event in trial.events if event.name == "step.end")
-    moving = next((event for event in ends if event.text("outcome") == Outcome.TIMEOUT), None)
-    return f"had not settled: {moving.text('describe') or moving.text('action')}" if moving else ""
+    ends = of_kind(trial.events, StepEnd)
+    moving = next((end for end in ends if end.outcome == Outcome.TIMEOUT), None)
+    return f"had not settled: {moving.describe or moving.action}" if moving else ""
 
 
-def _last_word(trial: TrialFolder, key: str) -> str:
-    """What the trial's events say about `key`, the latest first."""
-    return next((event.text(key) for event in reversed(trial.events) if event.text(key)), "")
+def _last_word(events: Sequence[Event], key: str) -> str:
+    """What they say in the field `key`, the latest first."""
+    return next((str(word) for event in reversed(events) if (word := getattr(event, key))), "")
 
 
 def _planned_release(run: Run, trial: TrialFolder) -> str:
     """The release of the kernel that the arm asks for, as meta.json has it of the image."""
-    image = run.meta.get("image")
-    releases = image.get("kernels") if isinstance(image, Mapping) else None
+    releases = run.meta.image.get("kernels")
     asked = trial.planned.differs.get("kernel", "")
     return str(releases.get(asked, "")) if isinstance(releases, Mapping) else ""
 
@@ -192,8 +190,10 @@ def _memmap(found: _Findings, readings: _Readings) -> None:
 
 
 def _from_steps(found: _Findings, events: Sequence[Event]) -> None:
-    unplug = _last_unplug(events)
-    balloon = _last_step(events, "inflate")
+    ends = of_kind(events, StepEnd)
+    unplug = _last_unplug(ends)
+    inflated = (end for end in reversed(ends) if end.takes and end.mechanism == Mechanism.BALLOON)
+    balloon = next(inflated, None)
     for what in ("requested", "achieved", "shortfall"):
         _from_step(found, f"unplug_{what}_bytes", unplug, f"{what}_bytes", "unplug")
     for what in ("requested", "achieved"):
@@ -202,15 +202,15 @@ def _from_steps(found: _Findings, events: Sequence[Event]) -> None:
         found.put("unplug_seconds", None, "no unplug step ended")
         found.put("unplug_outcome", None, "no unplug step ended")
     else:
-        asked, settled = unplug.number("requested_ns"), unplug.number("settled_ns")
+        asked, settled = unplug.requested_ns, unplug.settled_ns
         seconds = None if asked is None or settled is None else (settled - asked) / 1e9
         found.put("unplug_seconds", seconds, "the unplug did not settle")
-        found.put("unplug_outcome", unplug.text("outcome") or None, "the unplug step says no outcome")
+        found.put("unplug_outcome", unplug.outcome or None, "the unplug step says no outcome")
     for metric, key in (
         ("workload_ops_per_second", "ops_per_second"),
         ("workload_p99_seconds", "p99_seconds"),
     ):
-        found.put(metric, _last_workload_value(events, key), f"no workload reported {key}")
+        found.put(metric, _last_workload_value(ends, key), f"no workload reported {key}")
 
 
 def _tables(found: _Findings, snapshots: Sequence[SnapshotFacts]) -> str:
@@ -226,7 +226,7 @@ def _tables(found: _Findings, snapshots: Sequence[SnapshotFacts]) -> str:
     return chosen.label
 
 
-def _blocks(found: _Findings, unplug: Event | None, snapshots: Sequence[SnapshotFacts]) -> str:
+def _blocks(found: _Findings, unplug: StepEnd | None, snapshots: Sequence[SnapshotFacts]) -> str:
     """Count blocks in the last snapshot after the last unplug; its label."""
     names = [name for name in METRICS if name.startswith("blocks_")]
     last = after(snapshots, unplug.t_ns) if unplug else None
@@ -235,7 +235,7 @@ def _blocks(found: _Findings, unplug: Event | None, snapshots: Sequence[Snapshot
         for name in names:
             found.put(name, None, missing if unplug is None else _no_snapshot(snapshots, missing))
         return ""
-    before = unplug.number("size_before_bytes")
+    before = unplug.value("size_before_bytes")
     plugged = None if before is None or not last.block_bytes else int(before // last.block_bytes)
     found.put("blocks_plugged", plugged, "the unplug step has no size_before_bytes, or blocks differ in size")
     found.put("blocks_plugged_after", last.blocks.blocks_plugged, "")
@@ -251,50 +251,44 @@ def _no_snapshot(snapshots: Sequence[SnapshotFacts], reason: str) -> str:
     return f"{reason} ({'; '.join(broken)})" if broken else reason
 
 
-def _from_step(found: _Findings, metric: str, step: Event | None, key: str, action: str) -> None:
+def _from_step(found: _Findings, metric: str, step: StepEnd | None, key: str, action: str) -> None:
     if step is None:
         found.put(metric, None, f"no {action} step ended")
     else:
-        found.put(metric, step.number(key), f"the {action} step has no {key}")
+        found.put(metric, step.value(key), f"the {action} step has no {key}")
 
 
-def _last_step(events: Sequence[Event], action: str) -> Event | None:
-    ends = (event for event in reversed(events) if event.name == "step.end")
-    return next((event for event in ends if event.text("action") == action), None)
-
-
-def _last_unplug(events: Sequence[Event]) -> Event | None:
+def _last_unplug(ends: Sequence[StepEnd]) -> StepEnd | None:
     """The last hot-unplug, by whatever mechanism, that asked for another size than was asked for already.
 
     One that asks again, after the workload has ended for example, is a question about the first.
     """
-    chosen: Event | None = None
+    chosen: StepEnd | None = None
     asked: float | None = None
-    for event in _resizes(events):
-        before, wanted = event.number("size_before_bytes"), event.number("requested_bytes")
-        sign = -1 if event.text("action") in _UNPLUGS else 1
+    for end in _resizes(ends):
+        before, wanted = end.value("size_before_bytes"), end.value("requested_bytes")
+        sign = -1 if end.takes else 1
         now = None if before is None or wanted is None else before + sign * wanted
-        if event.text("action") in _UNPLUGS and (now is None or now != asked):
-            chosen = event
+        if end.takes and (now is None or now != asked):
+            chosen = end
         asked = now
     return chosen
 
 
-def _before_next(events: Sequence[Event], snapshots: Sequence[SnapshotFacts]) -> Sequence[SnapshotFacts]:
+def _before_next(ends: Sequence[StepEnd], snapshots: Sequence[SnapshotFacts]) -> Sequence[SnapshotFacts]:
     """Snapshots that were taken before the next resize after the one that counts."""
-    unplug = _last_unplug(events)
-    later = [event.t_ns for event in _resizes(events) if unplug and event.t_ns > unplug.t_ns]
+    unplug = _last_unplug(ends)
+    later = [end.t_ns for end in _resizes(ends) if unplug and end.t_ns > unplug.t_ns]
     return [fact for fact in snapshots if not later or fact.t_ns < later[0]]
 
 
-def _resizes(events: Sequence[Event]) -> list[Event]:
-    ends = (event for event in events if event.name == "step.end")
-    return [event for event in ends if event.text("action") in {*_PLUGS, *_UNPLUGS}]
+def _resizes(ends: Sequence[StepEnd]) -> list[StepEnd]:
+    return [end for end in ends if end.resizes_guest]
 
 
-def _last_workload_value(events: Sequence[Event], key: str) -> float | None:
-    starts = (e for e in reversed(events) if e.name == "step.end" and e.text("action") == "start")
-    return next((value for event in starts if (value := event.number(key)) is not None), None)
+def _last_workload_value(ends: Sequence[StepEnd], key: str) -> float | None:
+    starts = (end for end in reversed(ends) if end.action == "start")
+    return next((value for end in starts if (value := end.value(key)) is not None), None)
 
 
 def _chosen(choose: Choice, values: Sequence[float]) -> float | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.records.events import Mark, of_kind
+from orchestrator.records.summary import Moment, MomentGap
 from orchestrator.store import TrialFolder
-from orchestrator.summary.records import Moment, MomentGap
 from orchestrator.summary.second_level import GuestShare
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def moments_of(
 
     A reading that failed is not replaced by one before it: that is of another moment.
     """
-    marks = [event for event in trial.events if event.name == "mark"]
+    marks = of_kind(trial.events, Mark)
     if not marks:
         return (), ()
     series = {field: _series(frame, *place) for field, place in _READINGS.items()}
     moments, gaps = [], []
     for mark in marks:
-        label = mark.text("label")
+        label = mark.label
         values: dict[str, float | None] = {}
         for field, rows in series.items():
             value, reason = _at(rows, mark.t_ns)
@@ -55,11 +55,6 @@ def moments_of(
                 gaps.append(MomentGap(label, field, reason or f"no probe read {'/'.join(_READINGS[field])}"))
         moments.append(Moment(moment=label, seconds=mark.t_ns / 1e9, **values))
     return tuple(moments), tuple(gaps)
-
-
-def without_second_level(moments: Sequence[Moment]) -> tuple[Moment, ...]:
-    """As read back of a run under TCG: older versions took the host's count for the guest's."""
-    return tuple(replace(one, second_level_bytes=None) for one in moments)
 
 
 def _series(frame: pd.DataFrame, source: str, name: str) -> Sequence[_Row]:

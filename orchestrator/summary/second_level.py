@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from orchestrator.observation import NO_SECOND_LEVEL, Origin
-from orchestrator.summary.records import SecondLevelResult
+from orchestrator.records.summary import SecondLevelResult
 from orchestrator.units import PAGE_BYTES
 
 _SHARED: Final = "the host counts it for all guests, and trials ran side by side"
@@ -15,8 +15,6 @@ _OTHERS_UNKNOWN: Final = "what other guests of the host have was not read"
 # A guest that runs has tables below its root, which alone is not counted (kvm_tdp_mmu_alloc_root() does not
 # call tdp_account_mmu_page(), arch/x86/kvm/mmu/tdp_mmu.c).
 _NONE_LEFT: Final = "the host counts no more than other guests had: these changed, or its KVM does not count"
-
-_COLUMN: Final = "second_level_"
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,3 @@ def second_level_rows(snapshot: str, freed: Mapping[str, int]) -> Iterator[Secon
     """A row for each policy; `freed` are numbers of tables by its name."""
     for policy, tables in freed.items():
         yield SecondLevelResult(snapshot, policy, tables, tables * PAGE_BYTES, Origin.MODELLED.value)
-
-
-def rows_of_columns(row: Mapping[str, str]) -> Iterator[SecondLevelResult]:
-    """The same from a row of snapshots.csv as it was before there was a table of them: a column a policy."""
-    columns = {name.removeprefix(_COLUMN): text for name, text in row.items() if name.startswith(_COLUMN)}
-    freed = {policy: int(text) for policy, text in columns.items() if policy != "tables" and text}
-    return second_level_rows(row["snapshot"], freed)

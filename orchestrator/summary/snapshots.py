@@ -16,15 +16,17 @@ from orchestrator.model.second_level_counts import SecondLevelCounts
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.tables import TableState
 from orchestrator.observation import Origin
-from orchestrator.store import Event, TrialFolder
+from orchestrator.records.events import SnapshotTaken, StepEnd
+from orchestrator.records.step import Target
+from orchestrator.records.summary import BlameResult, PolicyResult, SecondLevelResult, SnapshotResult
+from orchestrator.store import TrialFolder
 from orchestrator.store.snapshot_file import read_snapshot
-from orchestrator.summary.records import BlameResult, PolicyResult, SecondLevelResult, SnapshotResult
 from orchestrator.summary.second_level import second_level_rows
 from orchestrator.units import PAGE_BYTES
 
 # The snapshot a scenario takes when its workload has built up what it builds up.
 LOADED = "loaded"
-OF_GUEST, OF_HOST = "guest", "host"
+OF_GUEST, OF_HOST = Target.GUEST.value, Target.HOST.value
 
 
 @dataclass(frozen=True)
@@ -65,41 +67,38 @@ def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
     running: dict[str, tuple[str, ...]] = {}
     taken = {OF_GUEST: "", OF_HOST: ""}
     for event in trial.events:
-        if event.name == "step.end" and event.text("workload"):
+        if isinstance(event, StepEnd) and event.workload:
             _follow_workloads(running, event)
             taken[OF_GUEST] = ""
-        elif event.name == "step.end" and event.fields.get("takes_memory"):
-            action = event.text("action")
-            taken[OF_HOST if action.startswith("host_") else OF_GUEST] = action
-        if event.name == "snapshot":
-            of = OF_HOST if event.text("of") == OF_HOST else OF_GUEST
+        elif isinstance(event, StepEnd) and event.takes:
+            taken[event.target] = event.action
+        if isinstance(event, SnapshotTaken):
+            of = event.of
             path = trial.snapshot_path(event)
             if path is None:
-                facts.append(SnapshotFacts(event.t_ns, event.text("label"), "its file is missing", of))
+                facts.append(SnapshotFacts(event.t_ns, event.label, "its file is missing", of))
                 continue
             try:
                 state = StateView.of(read_snapshot(path))
             except BadInputError as error:
-                facts.append(SnapshotFacts(event.t_ns, event.text("label"), error.brief, of))
+                facts.append(SnapshotFacts(event.t_ns, event.label, error.brief, of))
                 continue
             expected = dict.fromkeys(name for names in running.values() for name in names)
             injected = Injected(tuple(running), tuple(expected), taken[OF_GUEST])
             if of == OF_HOST:  # workloads run in its guest
                 injected = Injected(after=taken[OF_HOST])
             seed = trial.planned.seed
-            facts.append(_facts(event.t_ns, event.text("label"), state, of=of, seed=seed, injected=injected))
+            facts.append(_facts(event.t_ns, event.label, state, of=of, seed=seed, injected=injected))
     return facts
 
 
-def _follow_workloads(running: dict[str, tuple[str, ...]], event: Event) -> None:
+def _follow_workloads(running: dict[str, tuple[str, ...]], end: StepEnd) -> None:
     """Keep the workloads that run, with what they are to be found as."""
-    if event.text("action") == "start":
-        expects = event.fields.get("expects")
-        names = map(str, expects) if isinstance(expects, list) else ()
+    if end.action == "start":
         known = FrameClass.__members__
-        running[event.text("workload")] = tuple(name for name in names if name.upper() in known)
-    elif event.text("action") == "stop":
-        running.pop(event.text("workload"), None)
+        running[end.workload] = tuple(name for name in end.expects if name.upper() in known)
+    elif end.action == "stop":
+        running.pop(end.workload, None)
 
 
 def of_tables(facts: Sequence[SnapshotFacts]) -> SnapshotFacts | None:

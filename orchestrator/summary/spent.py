@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from orchestrator.records.events import Phase, StepBegin, StepEnd, of_kind
 from orchestrator.store import Run, TrialFolder, layout
 from orchestrator.store.atomic import replace_text
 
@@ -40,28 +41,27 @@ def note_time(run: Run) -> None:
 def time_spent(run: Run) -> TimeSpent | None:
     """None where the run did not come to its end in one process, or an older version made it, or where trials
     ran side by side: their seconds add up to more than those of the run, which would leave 0 for the rest."""
-    if "resumed_at" in run.meta or run.at_once:
+    image = run.meta.image_seconds
+    if image is None or run.meta.resumed_at or run.at_once:
         return None
     try:
         wall = float(json.loads((run.directory / layout.TIME).read_text())["wall_seconds"])
-        image = float(run.meta["image_seconds"])
-        boots = float(run.meta.get("boots_seconds", 0.0))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    boots = run.meta.boots_seconds or 0.0
     trials = (*run.warm_ups, *run.trials)
     return TimeSpent(wall, image, boots + sum(map(_phases, trials)), sum(map(_steps, trials)))
 
 
 def _phases(trial: TrialFolder) -> float:
-    seconds = (event.fields.get("seconds") for event in trial.events if event.name == "phase")
-    return sum(one for one in seconds if isinstance(one, int | float))
+    return sum(phase.seconds or 0.0 for phase in of_kind(trial.events, Phase))
 
 
 def _steps(trial: TrialFolder) -> float:
     total, began = 0, None
     for event in trial.events:
-        if event.name == "step.begin":
+        if isinstance(event, StepBegin):
             began = event.t_ns
-        elif event.name == "step.end" and began is not None:
+        elif isinstance(event, StepEnd) and began is not None:
             total, began = total + event.t_ns - began, None
     return total / 1e9

@@ -10,6 +10,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import BadInputError
+from orchestrator.records.versions import SCHEMA_VERSION, is_readable
 from orchestrator.store.atomic import replace_text
 from orchestrator.verdict.figures import RunFigures
 
@@ -63,9 +64,12 @@ def read_baseline(path: Path) -> RunFigures:
             hint="make it again, of a run that this version can show",
         )
     try:
-        return _File.model_validate_json(raw).figures
+        figures = _File.model_validate_json(raw).figures
     except ValidationError as error:
         raise BadInputError(f"{path} is damaged", details=str(error)[:1000], hint=again) from None
+    # A run of such a version is read as one of this version, and so is what was made of it.
+    same = is_readable(figures.schema_version)
+    return replace(figures, schema_version=SCHEMA_VERSION) if same else figures
 
 
 def _format(path: Path) -> object:

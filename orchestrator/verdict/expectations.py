@@ -48,7 +48,7 @@ def judge(of: Judged) -> list[Judgement]:
     run = of.run
     try:
         expected = TypeAdapter(tuple[Expectation, ...]).validate_python(
-            run.plan.get("expect") or (), context={"resolved": True}
+            run.plan.expect, context={"resolved": True}
         )
     except ValidationError as error:
         raise BadInputError(

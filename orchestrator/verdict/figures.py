@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.host_kinds import LOCAL, is_guest
+from orchestrator.host_kinds import is_guest
+from orchestrator.records.meta import RunMeta
+from orchestrator.records.plan import ArmRecord, PlanRecord
 from orchestrator.store import SCHEMA_VERSION, Run
 from orchestrator.summary import METRIC, TrialSummary
 
@@ -121,8 +123,8 @@ def figures_of(run: Run, summaries: Sequence[TrialSummary]) -> RunFigures:
     return RunFigures(
         run=run.id,
         scenario=run.scenario,
-        schema_version=int(run.meta.get("schema_version", 0)),
-        commit=str(run.meta.get("git_commit", "")),
+        schema_version=SCHEMA_VERSION,
+        commit=run.meta.git_commit,
         arms=tuple(
             _arm(run, name, members, [what for arm, what in warm_ups if arm == name])
             for name, members in by_arm.items()
@@ -132,15 +134,14 @@ def figures_of(run: Run, summaries: Sequence[TrialSummary]) -> RunFigures:
     )
 
 
-def planned_figures(run_id: str, plan: Mapping[str, Any]) -> RunFigures:
-    """The figures of a run that has not begun: what it is, and no trials. `plan` as in plan.json."""
-    names = [str(arm.get("name", "")) for arm in _mappings(plan.get("arms"))]
+def planned_figures(run_id: str, plan: PlanRecord) -> RunFigures:
+    """The figures of a run that has not begun: what it is, and no trials."""
     return RunFigures(
         run=run_id,
-        scenario=str(plan.get("scenario", "")),
+        scenario=plan.scenario,
         schema_version=SCHEMA_VERSION,
         commit="",
-        arms=tuple(ArmFigures(name, "", "", _does(plan, name), ()) for name in names),
+        arms=tuple(ArmFigures(arm.name, "", "", _does(plan, arm.name), ()) for arm in plan.arms),
     )
 
 
@@ -185,45 +186,35 @@ def _arm(
     )
 
 
-def _does(plan: Mapping[str, Any], name: str) -> dict[str, str]:
+def _does(plan: PlanRecord, name: str) -> dict[str, str]:
     """As plan.json has it; it was written by a program, but may be of another version."""
-    arms = [arm for arm in _mappings(plan.get("arms")) if arm.get("name") == name]
-    trials = [trial for trial in _mappings(plan.get("trials")) if trial.get("arm") == name]
-    parts: dict[str, Any] = {"guest": plan.get("guest")}
-    for arm in arms[:1]:
-        parts |= {key: arm.get(key) for key in ("machine", "setup", "kernel_args")}
-        parts["host"] = _host(plan, arm)
-        parts["start"] = arm.get("start") or plan.get("start")
-    for trial in trials[:1]:
-        parts["steps"] = trial.get("steps")
+    parts: dict[str, Any] = {"guest": plan.guest}
+    if arm := plan.arm(name):
+        parts |= {"machine": arm.machine, "setup": arm.setup, "kernel_args": arm.kernel_args}
+        parts |= {"host": _host(plan, arm), "start": arm.start or plan.start}
+    if trial := next((trial for trial in plan.trials if trial.arm == name), None):
+        parts["steps"] = trial.steps
     return {key: json.dumps(part, sort_keys=True) for key, part in parts.items() if part is not None}
 
 
-def _host(plan: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+def _host(plan: PlanRecord, arm: ArmRecord) -> dict[str, Any]:
     """Where the plan has guests run. Of a host that is no guest, kernel and devices are not asked for."""
-    host = {"host": plan.get("host", LOCAL), "setup": arm.get("host_setup") or {}}
-    if is_guest(host["host"]):
-        host |= {"kernel": arm.get("host_kernel"), "machine": plan.get("host_machine")}
+    host: dict[str, Any] = {"host": plan.host, "setup": arm.host_setup or {}}
+    if is_guest(plan.host):
+        host |= {"kernel": arm.host_kernel, "machine": plan.host_machine}
     return {key: part for key, part in host.items() if part is not None}
 
 
-def _facts(meta: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str]:
-    host, hypervisor, image = (
-        part if isinstance(part := meta.get(key), Mapping) else {} for key in ("host", "hypervisor", "image")
-    )
+def _facts(meta: RunMeta, plan: PlanRecord) -> dict[str, str]:
     facts = {
-        "host_cpu": host.get("cpu"),
-        "host_kernel": host.get("kernel"),
-        "host_thp": host.get("thp"),
-        "qemu": hypervisor.get("qemu"),
-        "libvirt": hypervisor.get("libvirt"),
-        "image": image.get("key"),
+        "host_cpu": meta.host.get("cpu"),
+        "host_kernel": meta.host.get("kernel"),
+        "host_thp": meta.host.get("thp"),
+        "qemu": meta.hypervisor.get("qemu"),
+        "libvirt": meta.hypervisor.get("libvirt"),
+        "image": meta.image.get("key"),
     }
-    if is_guest(plan.get("host")):
+    if is_guest(plan.host):
         # Each trial has a host of its own, and meta.json is of the last one. `does` has what was asked for.
         del facts["host_kernel"], facts["host_thp"]
     return {key: str(fact) for key, fact in facts.items() if fact}
-
-
-def _mappings(value: object) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import BadInputError
 from orchestrator.headline import CATALOGUE, METRIC
+from orchestrator.records.plan import PlanRecord
 from orchestrator.stats import FEWEST, LEVEL, Difference, Verdict
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
@@ -109,10 +110,10 @@ class Gate:
     tolerated: float = 0.0
     source: str = ""
 
-    def must_fit(self, plan: Mapping[str, Any]) -> None:
+    def must_fit(self, plan: PlanRecord) -> None:
         """Raise BadInputError before anything runs, where it could only be refused when all has run.
 
-        `plan` is as in plan.json. Kernels and acceleration are not known yet: they are taken for the same.
+        Kernels and acceleration are not known yet: they are taken for the same.
         """
         planned = planned_figures("the scenario", plan)
         arms = tuple(

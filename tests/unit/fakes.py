@@ -9,8 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from orchestrator.actions.context import Outcome
-from orchestrator.actions.curve import Point
+from orchestrator.actions.context import TrialContext
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
 from orchestrator.guest.shell import GuestShell, Result
@@ -18,6 +17,7 @@ from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, Virt
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.plan import TrialPlan
+from orchestrator.records.events import Event
 
 MIB = 1 << 20
 MACHINE = Machine.model_validate({"memory": "1GiB", "virtio_mem": {"size": "2GiB"}})
@@ -151,31 +151,39 @@ class FakeDomain(Domain):
         return self.addresses(guest_physical)
 
 
-@dataclass
-class Ended:
-    """What an action told its trial."""
+class FakeTrial(TrialContext):
+    """A running trial that notes what its actions ask of it. `printed` is what is executed says."""
 
-    outcome: Outcome
-    requested_ns: int | None
-    acknowledged_ns: int | None
-    settled_ns: int | None
-    values: Mapping[str, float]
-    curve: Sequence[Point]
-    said: str
+    def __init__(
+        self,
+        domain: FakeDomain | None = None,
+        machine: Machine = MACHINE,
+        host: FakeDomain | None = None,
+        *,
+        dies_at: float = float("inf"),
+        printed: str = "",
+    ) -> None:
+        self._domain = domain or FakeDomain()
+        self._machine, self._host = machine, host
+        self.dies_at, self.printed = dies_at, printed
+        self.calls: list[tuple[object, ...]] = []
+        self.events: list[Event] = []
 
+    @property
+    def machine(self) -> Machine:
+        return self._machine
 
-@dataclass
-class FakeTrial:
-    """A running trial that notes what its actions ask of it."""
+    @property
+    def domain(self) -> FakeDomain:
+        return self._domain
 
-    domain: FakeDomain = field(default_factory=FakeDomain)
-    machine: Machine = MACHINE
-    host: FakeDomain | None = None
-    ended: Ended | None = None
-    calls: list[tuple[object, ...]] = field(default_factory=list)
-    dies_at: float = float("inf")
-    events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
-    printed: str = ""  # by what is executed
+    @property
+    def host_domain(self) -> FakeDomain | None:
+        return self._host
+
+    @property
+    def step(self) -> int:
+        return 1
 
     def now_ns(self) -> int:
         return round((self.domain.clock.seconds - 1000.0) * 1e9)
@@ -188,22 +196,8 @@ class FakeTrial:
         self.domain.clock.sleep(seconds)
         self.check()
 
-    def done(
-        self,
-        outcome: Outcome,
-        *,
-        requested_ns: int | None = None,
-        acknowledged_ns: int | None = None,
-        settled_ns: int | None = None,
-        values: Mapping[str, float] | None = None,
-        curve: Sequence[Point] = (),
-        said: str = "",
-    ) -> None:
-        assert self.ended is None, "a step ends once"
-        self.ended = Ended(outcome, requested_ns, acknowledged_ns, settled_ns, values or {}, curve, said)
-
-    def event(self, name: str, **fields: object) -> None:
-        self.events.append((name, fields))
+    def record(self, event: Event) -> None:
+        self.events.append(event)
 
     def start_workload(
         self, name: str, settings: Mapping[str, object], deadline: Deadline
@@ -219,10 +213,6 @@ class FakeTrial:
     def execute(self, argv: list[str], deadline: Deadline) -> str:
         self.calls.append(("execute", argv, deadline.seconds))
         return self.printed
-
-    @property
-    def host_domain(self) -> FakeDomain | None:
-        return self.host
 
     def mark(self, label: str) -> None:
         self.calls.append(("mark", label))

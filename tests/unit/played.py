@@ -20,6 +20,7 @@ from orchestrator.host_kinds.nested import Nested
 from orchestrator.launch.places import Places
 from orchestrator.launch.start import Begin, Lab, PlannedTrial, Starts
 from orchestrator.plan import PlannedStep, TrialPlan
+from orchestrator.records.events import TrialBegin, TrialEnd
 from orchestrator.run.machinery import Machinery
 from orchestrator.run.side_by_side import Ended, Task
 from orchestrator.store import TrialWriter
@@ -109,11 +110,11 @@ class Played(Machinery):
         self.ran.append(plan.id)
         lab.learn(self.learned)
         error = self.ends.get(plan.id)
-        writer.event("trial.begin", 0)
+        writer.record(TrialBegin(t_ns=0))
         if error is not None and not isinstance(error, OrchestratorError):
             raise error
         outcome = getattr(error, "outcome", "failed") if error else "completed"
-        writer.event("trial.end", 1, outcome=outcome)
+        writer.record(TrialEnd(t_ns=1, outcome=outcome))
         writer.close()
         return error
 

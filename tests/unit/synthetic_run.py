@@ -13,9 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.actions import ACTIONS
 from orchestrator.model.frames import KPF_ANON, KPF_BUDDY, KPF_LRU, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB
 from orchestrator.model.snapshot import Region, Snapshot
 from orchestrator.observation import Observation, Origin
+from orchestrator.records.events import (
+    Event,
+    GuestKernel,
+    KernelLogRead,
+    SnapshotTaken,
+    StepBegin,
+    StepEnd,
+    TrialBegin,
+    TrialEnd,
+    Unknown,
+)
+from orchestrator.records.step import Effect, Outcome, Point, StepResult
 from orchestrator.store import RunWriter, TrialWriter
 from orchestrator.store.snapshot_file import write_snapshot
 
@@ -133,25 +146,26 @@ def _trial_written(trial_id: str, arm: FakeArm, repeat: int, *, snapshots: bool)
 def write_trial(trial: TrialWriter, arm: FakeArm, repeat: int = 1, *, snapshots: bool = True) -> None:
     """All files of one trial that completed."""
     rng = np.random.default_rng(repeat)
-    trial.event("trial.begin", 0, arm=arm.name)
     kernel = {"kernel_release": arm.release, "kernel_build": "#1 SMP made up", "kernel_sha256": "5" * 64}
-    trial.event("guest.kernel", 1, **kernel)
-    events = [(begin.pop("t_ns"), "step.begin", begin) for begin, _ in _steps(arm)]
-    events += [(end.pop("t_ns"), "step.end", end) for _, end in _steps(arm)]
+    events: list[Event] = [
+        TrialBegin(t_ns=0, arm=arm.name),
+        GuestKernel(t_ns=1, **kernel),
+        *(event for pair in _steps(arm) for event in pair),
+        KernelLogRead(t_ns=119 * 10**9, complaints=0),
+        TrialEnd(t_ns=120 * 10**9, outcome="completed"),
+    ]
     trial.observe(_observations(trial.trial_id, arm, rng))
     for label, seconds in (("loaded", 51), ("after-unplug", 118)) if snapshots else ():
-        shot = snapshot(label, arm, rng)
-        write_snapshot(trial.snapshots / f"{label}.npz", shot)
-        fields = {"label": label, "file": f"{label}.npz", "paused": True, "moved": 0}
-        events.append((seconds * 10**9, "snapshot", fields))
-    for t_ns, name, fields in sorted(events, key=lambda event: event[0]):
-        trial.event(name, t_ns, **fields)
-    trial.event("kernel.log", 119 * 10**9, of="guest", complaints=0, lines=[], stall_lines=[], gap="")
-    trial.event("trial.end", 120 * 10**9, outcome="completed", error="", hint="")
+        write_snapshot(trial.snapshots / f"{label}.npz", snapshot(label, arm, rng))
+        events.append(
+            SnapshotTaken(t_ns=seconds * 10**9, label=label, file=f"{label}.npz", paused=True, moved=0)
+        )
+    for event in sorted(events, key=lambda event: event.t_ns):
+        trial.record(event)
     trial.console_log.write_text("[    0.000000] Linux version made up\n", encoding="utf-8")
 
 
-def _steps(arm: FakeArm) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _steps(arm: FakeArm) -> Iterator[tuple[StepBegin, StepEnd]]:
     size = BLOCKS * 2 * MIB
     kept = arm.kept_blocks * 2 * MIB
     retried = 2 * 2 * MIB  # what the driver got when it tried once more
@@ -163,10 +177,10 @@ def _steps(arm: FakeArm) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         "size_after_bytes": kept,
         "later_bytes": retried,
     }
-    curves: dict[str, list[list[float]]] = {
-        "plug": [[0, 0], [0.4, size // 2], [3, size]],
-        "inflate": [[0, 0], [0.2, 64 * MIB], [3, 120 * MIB]],
-        "unplug": [[0, 0], [0.3, size // 4], [10, size // 2], [24, size - kept], [54, size - kept + retried]],
+    curves: dict[str, list[Point]] = {
+        "plug": [(0, 0), (0.4, size // 2), (3, size)],
+        "inflate": [(0, 0), (0.2, 64 * MIB), (3, 120 * MIB)],
+        "unplug": [(0, 0), (0.3, size // 4), (10, size // 2), (24, size - kept), (54, size - kept + retried)],
     }
     plug = {"requested_bytes": size, "achieved_bytes": size, "shortfall_bytes": 0}
     rows: tuple[tuple[str, str, float, float, float | None, str, dict[str, Any]], ...] = (
@@ -195,26 +209,19 @@ def _steps(arm: FakeArm) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         ("snapshot", "snapshot after-unplug", 118, 118, None, "done", {}),
     )
     for number, (action, describe, asked, acknowledged, settled, outcome, values) in enumerate(rows):
-        common = {"step": f"s{number}", "action": action, "describe": describe}
-        more: dict[str, Any] = {"takes_memory": action in {"inflate", "unplug"}}
-        if action == "start":
-            common["workload"] = "sparse-touch"
-            more["expects"] = ["page_table"]
-        if action in curves:
-            more["curve"] = curves[action]
-        yield (
-            {"t_ns": int(asked * 1e9), **common},
-            {
-                "t_ns": int(max(settled or acknowledged, asked + curves.get(action, [[0]])[-1][0]) * 1e9),
-                **common,
-                **more,
-                "outcome": outcome,
-                "requested_ns": int(asked * 1e9),
-                "acknowledged_ns": int(acknowledged * 1e9),
-                "settled_ns": None if settled is None else int(settled * 1e9),
-                "values": values,
-            },
+        begin = StepBegin(t_ns=int(asked * 1e9), step=number, action=action, describe=describe)
+        effect = ACTIONS[action].effect if action in ACTIONS else Effect()
+        about = {"workload": "sparse-touch", "expects": ("page_table",)} if action == "start" else {}
+        ended = max(settled or acknowledged, asked + curves.get(action, [(0, 0)])[-1][0])
+        result = StepResult(
+            Outcome(outcome),
+            requested_ns=begin.t_ns,
+            acknowledged_ns=int(acknowledged * 1e9),
+            settled_ns=None if settled is None else int(settled * 1e9),
+            values=values,
+            curve=curves.get(action, []),
         )
+        yield begin, StepEnd.of(begin, int(ended * 1e9), effect, result, about)
 
 
 def _observations(trial: str, arm: FakeArm, rng: np.random.Generator) -> Iterator[Observation]:
@@ -299,6 +306,11 @@ def snapshot(label: str, arm: FakeArm, rng: np.random.Generator) -> Snapshot:
     )
 
 
+def _raw(trial: TrialWriter, t_ns: int, name: str, **given: Any) -> None:
+    """A line as no class would write it."""
+    trial.record(Unknown(t_ns=t_ns, event=name, given=given))
+
+
 def evil_run(results: Path) -> Path:
     """A run in which everything that comes from outside tries to be something else."""
     arm = FakeArm(EVIL, EVIL, EVIL, 0, 3, 2)
@@ -306,31 +318,30 @@ def evil_run(results: Path) -> Path:
     plan["trials"][0]["id"] = "t-01"
     writer = RunWriter.create(results, "evil", json.dumps(plan), {**META, "accel": EVIL, EVIL: EVIL})
     with writer.trial("t-01") as trial:
-        trial.event("trial.begin", 0, kernel_release=EVIL)
-        trial.event("step.begin", 1, step=EVIL, action=EVIL, describe=EVIL)
-        trial.event("step.end", 2, step=EVIL, action=EVIL, outcome=EVIL, values={EVIL: EVIL})
+        trial.record(TrialBegin(t_ns=0))
+        trial.record(GuestKernel(t_ns=0, kernel_release=EVIL))
+        trial.record(StepBegin(t_ns=1, step=1, action=EVIL, describe=EVIL))
+        _raw(trial, 2, "step.end", step=1, action=EVIL, outcome=EVIL, values={EVIL: EVIL})
         trial.observe(
             [
                 Observation(1, "t-01", "guest_meminfo", "PageTables", 4096.0, "bytes"),
                 Observation(2, "t-01", f"guest_process/{EVIL}", EVIL, None, EVIL, gap=EVIL),
             ]
         )
-        trial.event("snapshot", 3, label=EVIL, file=EVIL)
-        begun = {"step": "2", "action": "start", "workload": EVIL}
-        trial.event("step.end", 4, **begun, outcome="done", expects=[EVIL, {EVIL: EVIL}, "slab"])
-        trial.event("step.begin", 5, step="3", action="unplug", describe=EVIL)
-        junk = [[0, 0], [EVIL, 1], [1, float("nan")], [1, 10**400], [True, 1], [-1, 1], [1], EVIL, [2, 4096]]
-        said = {
-            "outcome": "partial",
-            "takes_memory": EVIL,
-            "curve": junk,
-            "values": {"requested_bytes": 8192},
-        }
-        trial.event("step.end", 6, step="3", action="unplug", requested_ns=5, acknowledged_ns=6, **said)
+        trial.record(SnapshotTaken(t_ns=3, label=EVIL, file=EVIL))
+        begun = {"step": 2, "action": "start", "workload": EVIL}
+        _raw(trial, 4, "step.end", **begun, outcome="done", expects=[EVIL, {EVIL: EVIL}, "slab"])
+        trial.record(StepBegin(t_ns=5, step=3, action="unplug", describe=EVIL))
+        junk = [[0, 0], [EVIL, 1], [1, None], [1, 10**400], [True, 1], [-1, 1], [1], EVIL, [2, 4096]]
+        moves = {"mechanism": "virtio-mem", "direction": "take"}
+        said = {"outcome": "partial", "curve": junk, "values": {"requested_bytes": 8192}}
+        _raw(
+            trial, 6, "step.end", step=3, action="unplug", requested_ns=5, acknowledged_ns=6, **moves, **said
+        )
         rng = np.random.default_rng(1)
         write_snapshot(trial.snapshots / "a.npz", snapshot("after-unplug", ARMS[0], rng))
-        trial.event("snapshot", 7, label=EVIL, file="a.npz")
-        trial.event("trial.end", 8, outcome=EVIL, error=EVIL * 500, hint=EVIL)
+        trial.record(SnapshotTaken(t_ns=7, label=EVIL, file="a.npz"))
+        trial.record(TrialEnd(t_ns=8, outcome=EVIL, error=EVIL * 500, hint=EVIL))
         trial.console_log.write_bytes(b"\xff\xfe\x00" + EVIL.encode() * 2000)
     writer.finish("failed", 3)
     return writer.directory

@@ -14,8 +14,11 @@ from typing import Any
 from fakes import MACHINE, FakeDomain, host_with
 from synthetic_run import META, MIB, plan_json
 
+from orchestrator.actions import ACTIONS
 from orchestrator.observation import Observation, Origin, Reading
 from orchestrator.probes import PROBES, HostView
+from orchestrator.records.events import GuestKernel, Mark, StepBegin, StepEnd, TrialBegin, TrialEnd
+from orchestrator.records.step import Outcome, StepResult
 from orchestrator.store import RunWriter, TrialWriter
 
 S = 10**9
@@ -81,20 +84,28 @@ def write_tcg_run(
 
 
 def _write(trial: TrialWriter, asked: Sequence[str], number: int, counted_kib: int) -> None:
-    trial.event("trial.begin", 1, accel="tcg")
+    trial.record(TrialBegin(t_ns=1, accel="tcg"))
     release = f"6.1{number}.5-amd64"
-    trial.event("guest.kernel", S, kernel_release=release, kernel_build="#1 SMP Debian", kernel_sha256="ab12")
+    trial.record(
+        GuestKernel(t_ns=S, kernel_release=release, kernel_build="#1 SMP Debian", kernel_sha256="ab12")
+    )
     for moment, label in enumerate(MOMENTS, start=1):
         trial.observe(_readings(trial.trial_id, moment * 10 * S, number, moment, counted_kib * moment))
-        trial.event("mark", moment * 10 * S + 1, label=label)
+        trial.record(Mark(t_ns=moment * 10 * S + 1, label=label))
     for place, action in enumerate(asked, start=4):
         t_ns = place * 10 * S
-        words = {"step": place, "action": action, "describe": f"{action} something"}
-        trial.event("step.begin", t_ns, **words)
-        times = {"requested_ns": t_ns, "acknowledged_ns": t_ns + S, "settled_ns": t_ns + (1 + number) * S}
+        begin = StepBegin(t_ns=t_ns, step=place, action=action, describe=f"{action} something")
+        trial.record(begin)
         values = {key: value * (1 + number / 8) for key, value in STEPS[action].items()}
-        trial.event("step.end", t_ns + 5 * S, **words, **times, outcome="partial", values=values)
-    trial.event("trial.end", 99 * S, outcome="completed", error="", hint="")
+        result = StepResult(
+            Outcome.PARTIAL,
+            requested_ns=t_ns,
+            acknowledged_ns=t_ns + S,
+            settled_ns=t_ns + (1 + number) * S,
+            values=values,
+        )
+        trial.record(StepEnd.of(begin, t_ns + 5 * S, ACTIONS[action].effect, result, {}))
+    trial.record(TrialEnd(t_ns=99 * S, outcome="completed", error="", hint=""))
     trial.console_log.write_text("[    0.000000] Linux version made up\n", encoding="utf-8")
 
 

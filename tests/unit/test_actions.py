@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from itertools import chain, count, pairwise, repeat
 
 import pytest
-from fakes import MACHINE, MIB, Clock, Ended, FakeDomain, FakeTrial
+from fakes import MACHINE, MIB, Clock, FakeDomain, FakeTrial
 
 from orchestrator import deadline as deadline_module
 from orchestrator.actions import ACTIONS, Action
-from orchestrator.actions.context import Outcome
 from orchestrator.actions.curve import MOST_POINTS, Curve
 from orchestrator.errors import GuestError, InfrastructureError
 from orchestrator.host.domain import Dimm, VirtioMemState
 from orchestrator.host.machine import Machine
+from orchestrator.records.events import CommandOutput, of_kind
+from orchestrator.records.step import Outcome, StepResult
 
 SECOND_NS = 10**9
 
@@ -30,16 +31,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def resized(clock: Clock, name: str, begin: int, sizes: Iterator[int], **params: object) -> Ended:
+def resized(clock: Clock, name: str, begin: int, sizes: Iterator[int], **params: object) -> StepResult:
     """Run plug or unplug on a device that holds `begin` MiB and then says `sizes` MiB, a look apart."""
     device = VirtioMemState(4 << 30, begin * MIB, begin * MIB, 2048 * MIB, 2 * MIB)
     domain = FakeDomain(clock, sizes=(size * MIB for size in sizes), device=device)
     trial = FakeTrial(domain)
     step = action(name, **params)
-    step.run(trial)
+    result = step.run(trial)
     assert domain.calls == [("request_virtio_mem", step.to)]  # type: ignore[attr-defined]  # plug and unplug have it
-    assert trial.ended is not None
-    return trial.ended
+    return result
 
 
 def test_a_plug_that_is_done_ends_at_once(clock: Clock) -> None:
@@ -64,9 +64,7 @@ def test_no_event_is_needed(clock: Clock) -> None:
     device = VirtioMemState(4 << 30, 0, 0, 2048 * MIB, 2 * MIB)
     domain = FakeDomain(clock, sizes=iter([0, 64 * MIB]), device=device, events=True)
     trial = FakeTrial(domain)
-    action("plug", to="64MiB").run(trial)
-    assert trial.ended is not None
-    assert trial.ended.outcome is Outcome.DONE
+    assert action("plug", to="64MiB").run(trial).outcome is Outcome.DONE
 
 
 def test_an_unplug_that_stops_short(clock: Clock) -> None:
@@ -166,7 +164,6 @@ def test_a_guest_that_dies_meanwhile_ends_the_step(clock: Clock) -> None:
     trial = FakeTrial(FakeDomain(clock, device=device), dies_at=1003)
     with pytest.raises(GuestError):
         action("unplug", to="0B").run(trial)
-    assert trial.ended is None
     assert clock.seconds < 1004
 
 
@@ -178,11 +175,10 @@ def test_a_machine_without_the_device(clock: Clock) -> None:
 def test_the_balloon_takes_and_gives_back(clock: Clock) -> None:
     domain = FakeDomain(clock, balloon_sizes=(size * MIB for size in (1024, 900, 768)))
     trial = FakeTrial(domain)
-    action("inflate", by="256MiB").run(trial)
-    assert trial.ended is not None
+    ended = action("inflate", by="256MiB").run(trial)
     assert domain.calls == [("request_balloon", 768 * MIB)]
-    assert trial.ended.outcome is Outcome.DONE
-    assert trial.ended.values == {
+    assert ended.outcome is Outcome.DONE
+    assert ended.values == {
         "requested_bytes": 256 * MIB,
         "achieved_bytes": 256 * MIB,
         "shortfall_bytes": 0,
@@ -190,21 +186,18 @@ def test_the_balloon_takes_and_gives_back(clock: Clock) -> None:
         "size_after_bytes": 768 * MIB,
     }
     domain.asked, domain.balloon_sizes = False, iter([768 * MIB, 1024 * MIB])
-    back = FakeTrial(domain)
-    action("deflate").run(back)
+    back = action("deflate").run(FakeTrial(domain))
     assert domain.calls[-1] == ("request_balloon", 1024 * MIB)
-    assert back.ended is not None
-    assert back.ended.outcome is Outcome.DONE
-    assert back.ended.values["achieved_bytes"] == 256 * MIB
+    assert back.outcome is Outcome.DONE
+    assert back.values["achieved_bytes"] == 256 * MIB
 
 
 def test_a_balloon_that_stops_short(clock: Clock) -> None:
     domain = FakeDomain(clock, balloon_sizes=iter([900 * MIB]))
     trial = FakeTrial(domain)
-    action("inflate", by="256MiB", settle="5s").run(trial)
-    assert trial.ended is not None
-    assert trial.ended.outcome is Outcome.PARTIAL
-    assert trial.ended.values["shortfall_bytes"] == 132 * MIB
+    ended = action("inflate", by="256MiB", settle="5s").run(trial)
+    assert ended.outcome is Outcome.PARTIAL
+    assert ended.values["shortfall_bytes"] == 132 * MIB
     assert clock.seconds == pytest.approx(1005, abs=0.5)
 
 
@@ -213,11 +206,10 @@ def test_a_balloon_counts_plugged_dimms_in(clock: Clock) -> None:
     domain = FakeDomain(clock, balloon=1280 * MIB, balloon_sizes=iter([1024 * MIB]))
     domain.plugged = (Dimm("dimm0", 0, 4 << 30, 256 * MIB),)
     trial = FakeTrial(domain)
-    action("inflate", by="256MiB", watch="5s").run(trial)
+    ended = action("inflate", by="256MiB", watch="5s").run(trial)
     assert domain.calls == [("request_balloon", 1024 * MIB)]
-    assert trial.ended is not None
-    assert trial.ended.values["later_bytes"] == 0
-    assert list(trial.ended.curve) == [(0, 0), (0, 256 * MIB)]
+    assert ended.values["later_bytes"] == 0
+    assert list(ended.curve) == [(0, 0), (0, 256 * MIB)]
 
 
 @pytest.mark.parametrize(
@@ -234,37 +226,35 @@ def test_a_balloon_counts_plugged_dimms_in(clock: Clock) -> None:
 )
 def test_what_a_trial_is_asked_for(clock: Clock, step: Action, calls: list[tuple[object, ...]]) -> None:
     trial = FakeTrial(FakeDomain(clock))
-    step.run(trial)
+    ended = step.run(trial)
     assert trial.calls == calls
-    assert trial.ended is not None
-    assert trial.ended.outcome is Outcome.DONE
-    assert trial.ended.requested_ns == 0
-    assert trial.ended.settled_ns == (2 * SECOND_NS if calls[0][0] == "start" else 0)
+    assert ended.outcome is Outcome.DONE
+    assert ended.requested_ns == 0
+    assert ended.settled_ns == (2 * SECOND_NS if calls[0][0] == "start" else 0)
     values = {"start": {"ops_per_second": 5.0}, "stop": {"mismatches": 0.0}}
-    assert trial.ended.values == values.get(str(calls[0][0]), {})
+    assert ended.values == values.get(str(calls[0][0]), {})
 
 
 def test_what_a_command_prints_is_kept_bounded_and_printable(clock: Clock) -> None:
     trial = FakeTrial(FakeDomain(clock))
     trial.printed = "\x1b[2Jhello\a\n"
     action("exec", argv=["echo"]).run(trial)
-    assert trial.events == [("output", {"text": "hello\n", "left_out_characters": 0})]
+    (kept,) = of_kind(trial.events, CommandOutput)
+    assert (kept.text, kept.left_out_characters) == ("hello\n", 0)
     trial = FakeTrial(FakeDomain(clock))
     trial.printed = "a" * 10 + "\u20ac" * (64 << 10)
     action("exec", argv=["echo"]).run(trial)
-    ((_, kept),) = trial.events
-    text = kept["text"]
-    assert isinstance(text, str)
+    (kept,) = of_kind(trial.events, CommandOutput)
+    text = kept.text
     assert (64 << 10) - 3 < len(text.encode()) <= 64 << 10
     assert set(text) == {"\u20ac"}, "the end, in whole characters"
-    assert kept["left_out_characters"] == 10 + (64 << 10) - len(text)
+    assert kept.left_out_characters == 10 + (64 << 10) - len(text)
 
 
 def test_waiting_takes_its_time(clock: Clock) -> None:
     trial = FakeTrial(FakeDomain(clock))
-    action("wait", time="90s").run(trial)
+    assert action("wait", time="90s").run(trial).outcome is Outcome.DONE
     assert clock.seconds == 1090
-    assert trial.ended is not None
 
 
 NO_DEVICE = Machine.model_validate({"memory": "1GiB"})

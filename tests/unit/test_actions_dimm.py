@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from itertools import chain, repeat
 
 import pytest
-from fakes import MIB, Clock, DimmTurn, Ended, FakeDomain, FakeTrial
+from fakes import MIB, Clock, DimmTurn, FakeDomain, FakeTrial
 
 from orchestrator import deadline as deadline_module
 from orchestrator.actions import ACTIONS, Action
-from orchestrator.actions.context import Outcome
 from orchestrator.actions.ost import in_words, is_failure, is_pending
 from orchestrator.errors import GuestError
 from orchestrator.host.domain import Dimm, DimmAnswer
 from orchestrator.host.machine import Machine
+from orchestrator.records.events import DimmAnswered, of_kind
+from orchestrator.records.step import Outcome, StepResult
 
 SECOND_NS = 10**9
 MACHINE = Machine.model_validate({"memory": "1GiB", "dimms": ["256MiB", "512MiB"]})
@@ -40,11 +41,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def unplugged(
     clock: Clock, turns: Iterator[DimmTurn], *, plugged: tuple[Dimm, ...] = (LOW, HIGH), **params: object
-) -> tuple[Ended, FakeTrial]:
+) -> tuple[StepResult, FakeTrial]:
     trial = FakeTrial(FakeDomain(clock, plugged=plugged, dimm_turns=turns), machine=MACHINE)
-    action("unplug_dimm", **params).run(trial)
-    assert trial.ended is not None
-    return trial.ended, trial
+    return action("unplug_dimm", **params).run(trial), trial
 
 
 def test_all_go_the_highest_first(clock: Clock) -> None:
@@ -74,16 +73,21 @@ def test_all_go_the_highest_first(clock: Clock) -> None:
         "ost_answers": 4,
         "ost_failures": 0,
     }
-    assert [fields["said"] for name, fields in trial.events if name == "dimm.answer"] == [
+    assert [event.said for event in of_kind(trial.events, DimmAnswered)] == [
         "ejection is in progress (pending) (0x84)",
         "success (0x00)",
         "ejection is in progress (pending) (0x84)",
         "success (0x00)",
     ]
-    assert trial.events[1] == (
-        "dimm.answer",
-        {"slot": 1, "source": 3, "status": 0, "said": "success (0x00)"},
-    )
+    assert trial.events[1].fields() == {
+        "t_ns": SECOND_NS // 2,
+        "event": "dimm.answer",
+        "step": 1,
+        "slot": 1,
+        "source": 3,
+        "status": 0,
+        "said": "success (0x00)",
+    }
 
 
 def test_one_goes_and_one_is_busy(clock: Clock) -> None:
@@ -112,7 +116,7 @@ def test_what_qemu_itself_refuses(clock: Clock) -> None:
     ended, trial = unplugged(clock, iter([([error], ())]), count=1)
     assert (ended.outcome, ended.said) == (Outcome.REFUSED, "a memory device is in use")
     assert trial.events == [
-        ("dimm.answer", {"slot": 1, "source": None, "status": None, "said": "a memory device is in use"})
+        DimmAnswered(t_ns=0, step=1, slot=1, source=None, status=None, said="a memory device is in use")
     ]
 
 
@@ -167,16 +171,13 @@ def test_a_guest_that_dies_meanwhile_ends_the_step(clock: Clock) -> None:
     trial = FakeTrial(domain, machine=MACHINE, dies_at=1003)
     with pytest.raises(GuestError):
         action("unplug_dimm").run(trial)
-    assert trial.ended is None
 
 
 def plugged(
     clock: Clock, turns: Iterator[DimmTurn], *there: Dimm, **params: object
-) -> tuple[Ended, FakeTrial]:
+) -> tuple[StepResult, FakeTrial]:
     trial = FakeTrial(FakeDomain(clock, plugged=there, dimm_turns=turns), machine=MACHINE)
-    action("plug_dimm", **params).run(trial)
-    assert trial.ended is not None
-    return trial.ended, trial
+    return action("plug_dimm", **params).run(trial), trial
 
 
 def test_a_plug_is_done_when_the_guest_has_taken_each(clock: Clock) -> None:

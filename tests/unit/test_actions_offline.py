@@ -9,14 +9,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from fakes import MACHINE, MIB, Clock, Ended, FakeDomain, FakeTrial
+from fakes import MACHINE, MIB, Clock, FakeDomain, FakeTrial
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.actions import ACTIONS, Action
-from orchestrator.actions.context import Outcome
 from orchestrator.actions.offline import read_blocks
 from orchestrator.errors import CommandError
+from orchestrator.records.step import Outcome, StepResult
 from orchestrator.units import GIB
 
 SECOND_NS = 10**9
@@ -37,12 +37,11 @@ def printed(*results: str, end: str = "all", count: int = 8) -> str:
     return "\n".join([*lines, f"end {end}\n"])
 
 
-def ended(text: str, name: str = "offline", **params: object) -> tuple[Ended, FakeTrial]:
+def ended(text: str, name: str = "offline", **params: object) -> tuple[StepResult, FakeTrial]:
     trial = FakeTrial(FakeDomain(Clock()), printed=text)
     trial.domain.clock.seconds += 7
-    action(name, **({"by": "512MiB"} if name == "offline" else {}), **params).run(trial)
-    assert trial.ended is not None
-    return trial.ended, trial
+    result = action(name, **({"by": "512MiB"} if name == "offline" else {}), **params).run(trial)
+    return result, trial
 
 
 def test_enough_went() -> None:

@@ -7,15 +7,15 @@ from itertools import chain, count, repeat
 
 import numpy as np
 import pytest
-from fakes import MACHINE, MIB, Clock, Ended, FakeDomain, FakeTrial
+from fakes import MACHINE, MIB, Clock, FakeDomain, FakeTrial
 
 from orchestrator import deadline as deadline_module
 from orchestrator.actions import ACTIONS
 from orchestrator.actions import report_free as module
-from orchestrator.actions.context import Outcome
 from orchestrator.errors import CommandError
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import PageState, Segment
+from orchestrator.records.step import Outcome, StepResult
 
 SECOND_NS = 10**9
 PAGES_PER_MIB = 256
@@ -28,7 +28,7 @@ def reported(
     *,
     balloon: int = 1024,
     **params: object,
-) -> tuple[Ended, Clock]:
+) -> tuple[StepResult, Clock]:
     """Run the step in a guest of 1 GiB with `present` MiB of it in QEMU, and `free` MiB free at first."""
     clock = Clock()
     clock.install(monkeypatch, deadline_module)
@@ -42,10 +42,9 @@ def reported(
     monkeypatch.setattr(module, "page_state", page_state)
     text = f"MemTotal: 900000 kB\nMemFree:    {free * 1024 if isinstance(free, int) else free} kB\n"
     trial = FakeTrial(FakeDomain(clock, device=None, balloon=balloon * MIB), printed=text)
-    ACTIONS["report_free"].model_validate(params).run(trial)
+    ended = ACTIONS["report_free"].model_validate(params).run(trial)
     assert trial.calls == [("execute", ["cat", "/proc/meminfo"], 60)]
-    assert trial.ended is not None
-    return trial.ended, clock
+    return ended, clock
 
 
 def test_all_that_is_free_goes(monkeypatch: pytest.MonkeyPatch) -> None:

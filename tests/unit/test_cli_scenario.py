@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import jsonschema
 import psutil
@@ -85,7 +85,7 @@ class Grow(Action):
     def describe(self) -> str:
         return f"grow to {self.to} B"
 
-    def run(self, trial: object) -> None:
+    def run(self, trial: object) -> NoReturn:
         raise NotImplementedError
 
 
@@ -97,7 +97,7 @@ class Look(Action):
     def describe(self) -> str:
         return "look [here]"
 
-    def run(self, trial: object) -> None:
+    def run(self, trial: object) -> NoReturn:
         raise NotImplementedError
 
 

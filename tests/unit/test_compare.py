@@ -22,7 +22,7 @@ from orchestrator.cli import compare as compare_module
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
 from orchestrator.stats import Verdict
-from orchestrator.store import open_run
+from orchestrator.store import SCHEMA_VERSION, open_run
 from orchestrator.summary import CATALOGUE
 from orchestrator.verdict import ArmFigures, RunFigures, TrialFigures, compare_arms, compare_runs, figures_of
 from orchestrator.verdict.likeness import VARIES
@@ -55,7 +55,7 @@ def arm(
 
 
 def run(*arms: ArmFigures, name: str = "r1", **fields: Any) -> RunFigures:
-    known: dict[str, Any] = {"scenario": "s", "schema_version": 1, "commit": "c", "facts": FACTS}
+    known: dict[str, Any] = {"scenario": "s", "schema_version": SCHEMA_VERSION, "commit": "c", "facts": FACTS}
     return RunFigures(run=name, arms=arms, **(known | fields))
 
 
@@ -182,7 +182,7 @@ def test_identical_arms_are_the_noise_floor_and_no_difference() -> None:
     [
         (run(arm("a", kernel="7.3")), "kernel", "kernel of a: 6.12 against 7.3"),
         (run(arm("a", accel="kvm")), "", "acceleration of a: tcg against kvm"),
-        (run(arm("a"), schema_version=2), "", "schema version: 1 against 2"),
+        (run(arm("a"), schema_version=0), "", "schema version: 2 against 0"),
         (run(arm("a"), scenario="t"), "", "scenario: s against t"),
         (run(arm("a", does={**DOES, "steps": "[1]"})), "steps", "steps of a: [] against [1]"),
     ],

@@ -20,6 +20,8 @@ from orchestrator.cli import main
 from orchestrator.errors import BadInputError, GuestLostError
 from orchestrator.export.junit import write_junit
 from orchestrator.plan import Plan
+from orchestrator.records.plan import PlanRecord
+from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.report.page import build_report
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.stats import Interval, difference
@@ -54,7 +56,7 @@ def run(
         metrics = {SHORTFALL: kept, ACHIEVED: 2048 * MIB - kept, NEEDED: kept}
         figures.append(TrialFigures(f"a-{number}", number, number, "", metrics))
     arm = ArmFigures("a", "6.12", accel, {"guest": "debian-13"}, tuple(figures))
-    return RunFigures(name, "nightly", 1, "c0ffee", (arm,))
+    return RunFigures(name, "nightly", SCHEMA_VERSION, "c0ffee", (arm,))
 
 
 BASE = run(100.0, name="base")
@@ -128,18 +130,22 @@ def test_what_cannot_be_compared_fails_and_says_why() -> None:
 def test_a_baseline_of_something_else_is_told_before_anything_runs() -> None:
     plan = {"scenario": "nightly", "guest": "debian-13", "arms": [{"name": "b"}, {"name": "a"}]}
     base = replace(BASE, arms=(replace(BASE.arms[0], does={"guest": '"debian-13"'}),))
-    Gate(base).must_fit(plan)
+
+    def planned(**other: object) -> PlanRecord:
+        return PlanRecord.model_validate(plan | other)
+
+    Gate(base).must_fit(planned())
     for other, why in (
         ({"scenario": "other"}, "scenario: nightly against other"),
         ({"guest": "debian-14"}, 'guest of a: "debian-13" against "debian-14"'),
         ({"arms": [{"name": "b"}]}, "no arm in common"),
     ):
         with pytest.raises(BadInputError, match=why):
-            Gate(base).must_fit(plan | other)
-    with pytest.raises(BadInputError, match="schema version: 0 against 1"):
-        Gate(replace(base, schema_version=0)).must_fit(plan)
-    Gate(base, varies=("guest",)).must_fit(plan | {"guest": "debian-14"})
-    Gate(base, force=True).must_fit(plan | {"scenario": "other"})
+            Gate(base).must_fit(planned(**other))
+    with pytest.raises(BadInputError, match="schema version: 0 against 2"):
+        Gate(replace(base, schema_version=0)).must_fit(planned())
+    Gate(base, varies=("guest",)).must_fit(planned(guest="debian-14"))
+    Gate(base, force=True).must_fit(planned(scenario="other"))
 
 
 def arm_with(figures: RunFigures, **metrics: float) -> RunFigures:
@@ -443,7 +449,7 @@ def test_exit_code_and_folder_say_what_the_gate_found(
     result = execute_plan(
         planned, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate, machinery=trials
     )
-    assert (result.exit_code, open_run(tmp_path / "second").meta["exit_code"]) == (code, code)
+    assert (result.exit_code, open_run(tmp_path / "second").meta.exit_code) == (code, code)
     assert read_outcome(tmp_path / "second") == found
 
 

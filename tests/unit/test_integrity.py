@@ -26,6 +26,7 @@ from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
 from orchestrator.guest.kernel_log import find_complaints, read_kernel_log
 from orchestrator.guest.programs import build_program
+from orchestrator.records.events import TrialEnd, read_event
 from orchestrator.report.page import build_report
 from orchestrator.run.execute import judged as exit_code_of
 from orchestrator.store import RunWriter, open_run
@@ -293,8 +294,8 @@ def run_of(
     for number, events in enumerate(trials, start=1):
         with writer.trial(f"6.12-{number:02d}") as trial:
             for second, (name, fields) in enumerate(events):
-                trial.event(name, second * S, **fields)
-            trial.event("trial.end", 99 * S, outcome=outcome, error="", hint="")
+                trial.record(read_event({"t_ns": second * S, "event": name, **fields}))
+            trial.record(TrialEnd(t_ns=99 * S, outcome=outcome, error="", hint=""))
     writer.finish("completed", 0)
     summary.refresh(writer.directory)
     return writer.directory

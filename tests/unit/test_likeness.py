@@ -11,6 +11,9 @@ import pytest
 
 from orchestrator.errors import BadInputError
 from orchestrator.host.machine import HostSetup, Machine
+from orchestrator.records.meta import RunMeta
+from orchestrator.records.plan import PlanRecord
+from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.scenario.model import Setup
 from orchestrator.store import Run
 from orchestrator.verdict import Gate, RunFigures, compare_runs, figures_of, read_baseline
@@ -22,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden"
 OLD = ("baseline-quickstart.json", "baseline-second-level.json")
 
 
-def plan_of(old: RunFigures) -> dict[str, Any]:
+def plan_of(old: RunFigures) -> PlanRecord:
     """The plan of the run of an old baseline as this version writes it: with every key that there is now."""
     plan: dict[str, Any] = {"scenario": old.scenario, "start": "warm", "arms": [], "trials": []}
     for arm in old.arms:
@@ -41,7 +44,7 @@ def plan_of(old: RunFigures) -> dict[str, Any]:
             }
         )
         plan["trials"].append({"id": arm.name, "arm": arm.name, "steps": does["steps"]})
-    return plan
+    return PlanRecord.model_validate(plan)
 
 
 def today(old: RunFigures) -> RunFigures:
@@ -81,9 +84,10 @@ def test_a_baseline_of_the_version_before_fits_a_plan_of_today(name: str) -> Non
     old = read_baseline(GOLDEN / name)
     gate, plan = Gate(old, "regression"), plan_of(old)
     gate.must_fit(plan)
-    plan["arms"][0]["machine"]["balloon"]["deflate_on_oom"] = True
+    document = json.loads(plan.to_json())
+    document["arms"][0]["machine"]["balloon"]["deflate_on_oom"] = True
     with pytest.raises(BadInputError) as refused:
-        gate.must_fit(plan)
+        gate.must_fit(PlanRecord.model_validate(document))
     key = f"machine of {old.arms[0].name}: balloon.deflate_on_oom false against true"
     assert str(refused.value).endswith(key)
 
@@ -104,8 +108,9 @@ def run(*, name: str = "r1", **meta: Any) -> RunFigures:
         "trials": [{"id": "a-01", "arm": "a", "steps": []}],
     }
     plan |= meta.pop("plan", {})
-    found = figures_of(Run(Path(name), {"schema_version": 1, **meta}, plan), [])
-    return replace(found, arms=planned_figures("", plan).arms)
+    record = PlanRecord.model_validate(plan)
+    known = RunMeta.model_validate({"schema_version": SCHEMA_VERSION, **meta})
+    return replace(figures_of(Run(Path(name), known, record), []), arms=planned_figures("", record).arms)
 
 
 META: dict[str, Any] = {

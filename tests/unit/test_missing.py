@@ -25,6 +25,7 @@ from orchestrator.cli import main
 from orchestrator.export.junit import write_junit
 from orchestrator.export.prometheus import write_prometheus
 from orchestrator.observation import NO_SECOND_LEVEL
+from orchestrator.records.events import SnapshotTaken, StepEnd, TrialEnd
 from orchestrator.report.page import build_report
 from orchestrator.store import RunWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
@@ -231,6 +232,8 @@ def test_a_table_of_moments_that_an_older_version_wrote_has_no_zero_either(tmp_p
         writer.writeheader()
         writer.writerows({**row, "second_level_bytes": "0.0"} for row in table)
     (directory / "moments_gaps.csv").unlink()
+    meta = json.loads((directory / "meta.json").read_text()) | {"schema_version": 1}
+    (directory / "meta.json").write_text(json.dumps(meta))
     for one in summary.load(open_run(directory)):
         assert [moment.second_level_bytes for moment in one.moments] == [None] * len(MOMENTS)
 
@@ -243,13 +246,15 @@ def test_a_guest_without_memory_to_take_has_no_blocks_and_not_none_of_them(
     import numpy as np
 
     directory = write_tcg_run(tmp_path, ("inflate",))
-    with RunWriter(directory, {}).trial("old-02") as trial:
-        trial.event("step.end", 1, step="1", action="start", workload="sparse-map", expects=["page_table"])
-        trial.event("step.end", 2, step="2", action="inflate", outcome="done", takes_memory=True)
+    with RunWriter(directory, open_run(directory).meta).trial("old-02") as trial:
+        trial.record(StepEnd(t_ns=1, step=1, action="start", workload="sparse-map", expects=["page_table"]))
+        trial.record(
+            StepEnd(t_ns=2, step=2, action="inflate", outcome="done", mechanism="balloon", direction="take")
+        )
         shot = snapshot("inflated", ARMS[0], np.random.default_rng(1))
         write_snapshot(trial.snapshots / "a.npz", dataclasses.replace(shot, regions=()))
-        trial.event("snapshot", 3, label="inflated", file="a.npz")
-        trial.event("trial.end", 4, outcome="completed")
+        trial.record(SnapshotTaken(t_ns=3, label="inflated", file="a.npz"))
+        trial.record(TrialEnd(t_ns=4, outcome="completed"))
     found = made(directory, capsys)
     (row,) = rows(found["snapshots.csv"])
     assert int(row["huge_ranges"]) > 0

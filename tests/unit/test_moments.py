@@ -18,6 +18,7 @@ from orchestrator.analysis.second_level import moment_rows, tree_table
 from orchestrator.cli import main
 from orchestrator.model.second_level_counts import SecondLevelCounts
 from orchestrator.observation import Observation, Origin
+from orchestrator.records.events import Mark, SnapshotTaken, TrialBegin, TrialEnd
 from orchestrator.report.page import build_report
 from orchestrator.stats import of_few
 from orchestrator.store import RunWriter, TrialWriter, open_run
@@ -35,7 +36,7 @@ EMPTIED = (1480, 1490, 1500, 1530, 1540)  # KiB, in each trial
 
 
 def write_trial(trial: TrialWriter, emptied: int) -> None:
-    trial.event("trial.begin", 0, accel="kvm")
+    trial.record(TrialBegin(t_ns=0, accel="kvm"))
 
     def read(second: int, measured: float, needed: float) -> None:
         rows = (
@@ -51,15 +52,15 @@ def write_trial(trial: TrialWriter, emptied: int) -> None:
     others = Observation(0, trial.trial_id, "host_meminfo/bare", "second_level_bytes", 100 * KIB, "bytes")
     trial.observe([others])
     read(10, 824 * KIB, 730 * KIB)
-    trial.event("mark", 11 * S, label="booted")
+    trial.record(Mark(t_ns=11 * S, label="booted"))
     read(12, (emptied + 100) * KIB, 736 * KIB)
-    trial.event("mark", 13 * S, label="emptied")
+    trial.record(Mark(t_ns=13 * S, label="emptied"))
     read(14, 9e9, 9e9)  # after the mark: another moment
     shot = snapshot("before", ARMS[0], np.random.default_rng(1))
     shot = replace(shot, notes={"second_level": COUNTS.to_json()})
     write_snapshot(trial.snapshots / "before.npz", shot)
-    trial.event("snapshot", 15 * S, label="before", of="host", file="before.npz")
-    trial.event("trial.end", 16 * S, outcome="completed")
+    trial.record(SnapshotTaken(t_ns=15 * S, label="before", of="host", file="before.npz"))
+    trial.record(TrialEnd(t_ns=16 * S, outcome="completed"))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_a_moment_has_the_last_reading_before_it_without_other_guests(directory:
 def test_a_reading_of_another_moment_does_not_stand_for_one_that_failed(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path, "r1", plan_json(ARMS[:1], repeats=1), META)
     with writer.trial(f"{ARMS[0].name}-01") as trial:
-        trial.event("trial.begin", 0, accel="kvm")
+        trial.record(TrialBegin(t_ns=0, accel="kvm"))
 
         def read(second: int, name: str, value: float | None, gap: str = "") -> None:
             row = Observation(second * S, trial.trial_id, "host_pagemap", name, value, "bytes", gap=gap)
@@ -98,12 +99,12 @@ def test_a_reading_of_another_moment_does_not_stand_for_one_that_failed(tmp_path
 
         for name, value in (("second_level_needed_bytes", 4096.0), ("present_bytes", 8192.0)):
             read(1, name, value)
-        trial.event("mark", 2 * S, label="filled")
+        trial.record(Mark(t_ns=2 * S, label="filled"))
         read(3, "host", None, "QEMU did not answer")
-        trial.event("mark", 4 * S, label="emptied")
+        trial.record(Mark(t_ns=4 * S, label="emptied"))
         read(5, "present_bytes", 1.0)
-        trial.event("mark", 6 * S, label="later")
-        trial.event("trial.end", 7 * S, outcome="completed")
+        trial.record(Mark(t_ns=6 * S, label="later"))
+        trial.record(TrialEnd(t_ns=7 * S, outcome="completed"))
     writer.finish("completed", 0)
     (one,) = summary.summarise_run(open_run(writer.directory))
     assert [moment.needed_bytes for moment in one.moments] == [4096.0, None, None]

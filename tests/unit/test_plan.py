@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ class Grow(Action):
     def describe(self) -> str:
         return f"grow to {self.to}"
 
-    def run(self, trial: object) -> None:
+    def run(self, trial: object) -> NoReturn:
         raise NotImplementedError
 
 

@@ -46,8 +46,8 @@ def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, tria
     assert sorted(path.name for path in (tmp_path / "run" / "lost").iterdir()) == sorted(
         [f"{ids[0]}.1", f"{ids[2]}.1"]
     )
-    assert run.meta["status"] == "completed"
-    assert len(run.meta["resumed_at"]) == 1
+    assert run.meta.status == "completed"
+    assert len(run.meta.resumed_at) == 1
     with pytest.raises(BadInputError, match="is whole"):
         resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
 
@@ -132,7 +132,7 @@ def test_a_nested_run_is_compared_by_its_nested_hosts(tmp_path: Path, trials: Pl
         execute_plan(
             planned, places(tmp_path), tmp_path / "run", PROGRESS, connect="nested", machinery=trials
         )
-    assert open_run(tmp_path / "run").meta["hypervisor"] == of_nested_hosts
+    assert open_run(tmp_path / "run").meta.hypervisor == of_nested_hosts
     trials.ends = {}
     assert (
         resume_run(tmp_path / "run", places(tmp_path), PROGRESS, connect="nested", machinery=trials).errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ class Grow(Action):
     def describe(self) -> str:
         return f"grow to {self.to}"
 
-    def run(self, trial: object) -> None:
+    def run(self, trial: object) -> NoReturn:
         raise NotImplementedError
 
 
@@ -52,7 +53,7 @@ class Look(Action):
     def describe(self) -> str:
         return f"look {self.label}"
 
-    def run(self, trial: object) -> None:
+    def run(self, trial: object) -> NoReturn:
         raise NotImplementedError
 
 

@@ -16,8 +16,8 @@ from orchestrator import summary
 from orchestrator.analysis.arms import view_run
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.model.second_level import device_pages, needed_bytes
+from orchestrator.records.summary import Moment
 from orchestrator.store import open_run
-from orchestrator.summary.records import Moment
 from orchestrator.units import GIB, PAGE_BYTES
 
 PAGES_OF_GIB = GIB // PAGE_BYTES

@@ -32,12 +32,13 @@ GIB = 1 << 30
 _WORKER = """
 import json, signal, subprocess, sys, time
 from pathlib import Path
+from orchestrator.records.events import TrialEnd
 from orchestrator.store import TrialWriter
 folder, outcome, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 writer = TrialWriter(folder, folder.name)
 def stop(*_):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as stopped_by_signals() does: it may come again
-    writer.event("trial.end", 1, outcome="interrupted")
+    writer.record(TrialEnd(t_ns=1, outcome="interrupted"))
     writer.close()
     sys.exit(130)
 signal.signal(signal.SIGTERM, stop)
@@ -50,7 +51,8 @@ if outcome == "leaves":  # a process that keeps its standard output open
     outcome = "completed"
 if outcome == "dies":
     sys.exit("what went wrong")
-writer.event("trial.end", 1, outcome=outcome, error="" if outcome == "completed" else "it broke", hint="look")
+error = "" if outcome == "completed" else "it broke"
+writer.record(TrialEnd(t_ns=1, outcome=outcome, error=error, hint="look"))
 writer.close()
 """
 

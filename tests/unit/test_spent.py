@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.records.events import Phase, StepBegin, StepEnd, TrialBegin
 from orchestrator.store import RunWriter, Status, open_run
 from orchestrator.summary import note_time, time_spent
 
@@ -24,12 +25,12 @@ def run_of_two(folder: Path) -> Path:
     run = RunWriter.create(folder, "r", PLAN, {"image_seconds": 0.5})
     for trial in ("a-w", "a-1"):
         with run.trial(trial) as writer:
-            writer.event("trial.begin", 0)
-            writer.event("phase", 10**9, phase="restore", seconds=1.0)
-            writer.event("phase", 4 * 10**9, phase="settings", seconds=2.0)
-            writer.event("step.begin", 5 * 10**9, step=1)
-            writer.event("step.end", 8 * 10**9, step=1, outcome="done")
-            writer.event("step.begin", 9 * 10**9, step=2)  # and never ended
+            writer.record(TrialBegin(t_ns=0))
+            writer.record(Phase(t_ns=10**9, phase="restore", seconds=1.0))
+            writer.record(Phase(t_ns=4 * 10**9, phase="settings", seconds=2.0))
+            writer.record(StepBegin(t_ns=5 * 10**9, step=1))
+            writer.record(StepEnd(t_ns=8 * 10**9, step=1, outcome="done"))
+            writer.record(StepBegin(t_ns=9 * 10**9, step=2))  # and never ended
     run.finish(Status.COMPLETED, 0)
     return run.directory
 
@@ -68,7 +69,7 @@ def test_a_run_of_two_processes_has_no_one_time(tmp_path: Path) -> None:
 def test_of_trials_side_by_side_there_is_no_rest(tmp_path: Path) -> None:
     directory = run_of_two(tmp_path)
     (directory / "time.json").write_text('{"wall_seconds": 7.0}')
-    RunWriter(directory, json.loads((directory / "meta.json").read_text())).update_meta(trials_at_once=2)
+    RunWriter(directory, open_run(directory).meta).update_meta(trials_at_once=2)
     assert time_spent(open_run(directory)) is None
 
 

@@ -17,6 +17,7 @@ from synthetic_run import ARMS, META, plan_json, write_run, write_trial
 from orchestrator.errors import BadInputError
 from orchestrator.observation import Observation, Origin
 from orchestrator.processes import started_ticks
+from orchestrator.records.events import SnapshotTaken, StepBegin, StepEnd, Unknown, of_kind
 from orchestrator.store import (
     RunWriter,
     Status,
@@ -98,10 +99,11 @@ _KILLED_WRITER = """
 import os, signal, sys
 from pathlib import Path
 from orchestrator.observation import Observation
+from orchestrator.records.events import StepBegin
 from orchestrator.store import RunWriter
 trial = RunWriter.create(Path(sys.argv[1]), "r1", '{"trials": [{"id": "t", "arm": "a"}]}', {}).trial("t")
 trial.observe(Observation(n, "t", "s", "n", 1.0, "bytes") for n in range(600))
-trial.event("step.begin", 600, step="s0")
+trial.record(StepBegin(t_ns=600, step=1))
 trial.observe([Observation(601, "t", "s", "n", 1.0, "bytes")])
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -139,7 +141,7 @@ def test_readings_reach_the_file_without_flush_once_they_are_due(
     trial.observe([observation(2)])
     assert len(read_observations(trial.directory)) == 2
     trial.observe([observation(3)])
-    trial.event("step.begin", 4)
+    trial.record(StepBegin(t_ns=4, step=1))
     assert len(read_observations(trial.directory)) == 3, "what was read before a step is there with it"
     trial.close()
 
@@ -150,7 +152,7 @@ def test_threads_lose_nothing(tmp_path: Path) -> None:
     def work(number: int) -> None:
         for row in range(200):
             trial.observe([observation(number * 1000 + row)])
-            trial.event("tick", row, thread=number)
+            trial.record(Unknown(t_ns=row, event="tick", given={"thread": number}))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -165,7 +167,7 @@ def test_threads_lose_nothing(tmp_path: Path) -> None:
 def test_events_cut_anywhere_give_the_whole_lines_before_the_cut(tmp_path: Path) -> None:
     trial = TrialWriter(tmp_path / "t-01", "t-01")
     for number in range(3):
-        trial.event("step.end", number, values={"p99_seconds": float("nan")}, describe="ö\n")
+        trial.record(StepEnd(t_ns=number, values={"p99_seconds": float("nan")}, describe="ö\n"))
     trial.close()
     path = trial.directory / "events.jsonl"
     whole = path.read_bytes()
@@ -173,7 +175,7 @@ def test_events_cut_anywhere_give_the_whole_lines_before_the_cut(tmp_path: Path)
         path.write_bytes(whole[:length])
         assert len(read_events(trial.directory)) == whole[:length].count(b"\n")
     path.write_bytes(whole)
-    assert read_events(trial.directory)[0].fields["values"] == {"p99_seconds": None}
+    assert read_events(trial.directory)[0].fields()["values"] == {"p99_seconds": None}
 
 
 def test_a_bad_line_before_the_last_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -232,9 +234,9 @@ def test_meta_says_how_far_the_run_came(tmp_path: Path) -> None:
     writer.finish("failed", 3)
     run = open_run(writer.directory)
     assert run.status is Status.FAILED
-    assert run.meta["accel"] == "kvm"
-    assert run.meta["exit_code"] == 3
-    assert run.meta["finished_at"] >= run.meta["started_at"]
+    assert run.meta.accel == "kvm"
+    assert run.meta.exit_code == 3
+    assert run.meta.finished_at >= run.meta.started_at
 
 
 def test_a_run_whose_writer_is_gone_was_killed(tmp_path: Path) -> None:
@@ -261,12 +263,12 @@ def test_a_run_whose_writer_is_gone_was_killed(tmp_path: Path) -> None:
     assert with_writer(pid=os.getpid()) is Status.RUNNING
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", True, None])
 def test_another_schema_version_is_named(tmp_path: Path, version: object) -> None:
     directory = write_run(tmp_path, trials=0)
     meta = json.loads((directory / "meta.json").read_text())
     (directory / "meta.json").write_text(json.dumps(meta | {"schema_version": version}))
-    with pytest.raises(BadInputError, match=f"schema version {version}; this program reads 1"):
+    with pytest.raises(BadInputError, match=f"schema version {version}; this program reads 1 to 2"):
         open_run(directory)
 
 
@@ -287,17 +289,17 @@ def test_runs_are_found_by_id_beginning_last_and_path(tmp_path: Path) -> None:
 def test_a_snapshot_event_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "secret.npz").write_bytes(b"x")
     directory = write_run(tmp_path, trials=0)
-    writer = RunWriter(directory, {})
+    writer = RunWriter(directory, open_run(directory).meta)
     with writer.trial("6.12-01") as trial:
         for name in ("../../../../secret.npz", str(tmp_path / "secret.npz"), "", ".."):
-            trial.event("snapshot", 1, label="x", file=name)
+            trial.record(SnapshotTaken(t_ns=1, label="x", file=name))
     (folder,) = open_run(directory).trials
-    assert [folder.snapshot_path(event) for event in folder.events] == [None] * 4
+    assert [folder.snapshot_path(event) for event in of_kind(folder.events, SnapshotTaken)] == [None] * 4
 
 
 def test_trials_come_in_the_order_of_the_plan(tmp_path: Path) -> None:
     directory = write_run(tmp_path, trials=0)
-    writer = RunWriter(directory, {})
+    writer = RunWriter(directory, open_run(directory).meta)
     for trial_id in ("zz-extra", "7.3-pt-reclaim-01", "6.12-01"):
         writer.trial(trial_id).close()
     with pytest.raises(BadInputError, match="written once"):

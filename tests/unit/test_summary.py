@@ -25,6 +25,7 @@ from synthetic_run import (
 from orchestrator import summary
 from orchestrator.model.frames import KPF_PGTABLE
 from orchestrator.observation import Observation, Origin
+from orchestrator.records.events import Mark, SnapshotTaken, StepEnd, TrialBegin
 from orchestrator.store import RunWriter, TrialWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
 from orchestrator.summary import METRICS, TrialSummary
@@ -188,7 +189,7 @@ def test_what_is_left_of_the_hosts_count_is_a_guests_or_nothing_is(
     gap = "the host's kernel does not count it"
     for source, value in (("host_meminfo/bare", others), ("host_meminfo", counted)):
         trial.observe([read(1, source, "second_level_bytes", value, gap="" if value is not None else gap)])
-    trial.event("mark", 2 * S, label="full")
+    trial.record(Mark(t_ns=2 * S, label="full"))
     trial.close()
     one = summarised(writer)
     assert one.gaps["second_level_bytes"].startswith(why)
@@ -221,7 +222,7 @@ def test_side_by_side_what_a_host_counts_for_all_guests_says_nothing_of_one(
     with writer.trial("6.12-01") as trial:
         trial.observe([read(0, "host_meminfo/bare", "second_level_bytes", 652.0)])
         trial.observe([read(1, "host_meminfo", "second_level_bytes", 2088.0)])
-        trial.event("mark", 2 * 10**9, label="full")
+        trial.record(Mark(t_ns=2 * 10**9, label="full"))
     one = summarised(writer)
     assert one.metrics.get("second_level_bytes") == bytes_found
     assert one.moments[0].second_level_bytes == bytes_found
@@ -230,7 +231,7 @@ def test_side_by_side_what_a_host_counts_for_all_guests_says_nothing_of_one(
 
 def test_what_a_trial_says_of_its_accelerator_outweighs_the_run(tmp_path: Path) -> None:
     writer, trial = begin(tmp_path, accel="kvm")
-    trial.event("trial.begin", 0, accel="tcg")
+    trial.record(TrialBegin(t_ns=0, accel="tcg"))
     trial.close()
     assert summarised(writer).metrics["accel"] == "tcg"
 
@@ -244,15 +245,22 @@ def test_without_a_snapshot_the_image_tells_the_kernel(tmp_path: Path) -> None:
 def test_the_last_unplug_counts(tmp_path: Path) -> None:
     writer, trial = begin(tmp_path)
     for number, settled in ((1, 3 * S), (2, None)):
-        trial.event(
-            "step.end",
-            number * S,
-            step=f"s{number}",
-            action="unplug",
-            outcome="timeout" if settled is None else "done",
-            requested_ns=S,
-            settled_ns=settled,
-            values={"requested_bytes": number * MIB, "achieved_bytes": 0, "shortfall_bytes": number * MIB},
+        trial.record(
+            StepEnd(
+                t_ns=number * S,
+                step=number,
+                action="unplug",
+                mechanism="virtio-mem",
+                direction="take",
+                outcome="timeout" if settled is None else "done",
+                requested_ns=S,
+                settled_ns=settled,
+                values={
+                    "requested_bytes": number * MIB,
+                    "achieved_bytes": 0,
+                    "shortfall_bytes": number * MIB,
+                },
+            )
         )
     trial.close()
     one = summarised(writer)
@@ -268,9 +276,9 @@ def test_without_loaded_the_first_snapshot_with_tables_counts(tmp_path: Path) ->
     writer, trial = begin(tmp_path)
     write_snapshot(trial.snapshots / "early.npz", snapshot("early", ARMS[1], np.random.default_rng(0)))
     (trial.snapshots / "broken.npz").write_bytes(b"PK\x03\x04 torn")
-    trial.event("snapshot", 1, label="broken", file="snapshots/broken.npz")
-    trial.event("snapshot", 2, label="early", file="snapshots/early.npz")
-    trial.event("snapshot", 3, label="gone", file="gone.npz")
+    trial.record(SnapshotTaken(t_ns=1, label="broken", file="snapshots/broken.npz"))
+    trial.record(SnapshotTaken(t_ns=2, label="early", file="snapshots/early.npz"))
+    trial.record(SnapshotTaken(t_ns=3, label="gone", file="gone.npz"))
     trial.close()
     one = summarised(writer)
     assert one.tables_snapshot == "early"
@@ -297,7 +305,7 @@ def test_deposited_tables_are_no_empty_ones(tmp_path: Path) -> None:
     writer, trial = begin(tmp_path)
     for number, one in enumerate((known, made)):
         write_snapshot(trial.snapshots / f"{number}.npz", one)
-        trial.event("snapshot", number, label=one.label, file=f"snapshots/{number}.npz")
+        trial.record(SnapshotTaken(t_ns=number, label=one.label, file=f"snapshots/{number}.npz"))
     trial.close()
     facts = look_at_snapshots(open_run(writer.directory).trials[0])
     assert facts[1].tables == facts[0].tables
@@ -309,7 +317,7 @@ def test_deposited_tables_are_no_empty_ones(tmp_path: Path) -> None:
 
 def test_a_snapshot_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
     writer, trial = begin(tmp_path)
-    trial.event("snapshot", 1, label="loaded", file="loaded.npz")
+    trial.record(SnapshotTaken(t_ns=1, label="loaded", file="loaded.npz"))
     trial.close()
     assert "loaded: its file is missing" in summarised(writer).gaps["guest_page_tables_total"]
 
@@ -317,7 +325,7 @@ def test_a_snapshot_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
 def test_saved_tables_are_used_only_while_they_cover_the_trials(tmp_path: Path) -> None:
     directory = write_run(tmp_path, trials=1, finish=None, snapshots=False)
     summary.refresh(directory)
-    with RunWriter(directory, {}).trial("7.3-pt-reclaim-01") as trial:
+    with RunWriter(directory, open_run(directory).meta).trial("7.3-pt-reclaim-01") as trial:
         write_trial(trial, ARMS[1], snapshots=False)
     assert [one.trial for one in summary.load(open_run(directory))] == ["6.12-01", "7.3-pt-reclaim-01"]
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +32,9 @@ from orchestrator.launch.start import Lab, SharedHost
 from orchestrator.observation import Reading
 from orchestrator.plan import TrialPlan
 from orchestrator.probes import HostView, Probe
+from orchestrator.records.events import Event
+from orchestrator.records.meta import RunMeta
+from orchestrator.records.plan import PlanRecord
 from orchestrator.run import sampling
 from orchestrator.run.trial import run_trial
 from orchestrator.store import SCHEMA_VERSION, Run, TrialFolder, TrialWriter, read_events, read_observations
@@ -161,13 +164,16 @@ class Stage(Guests):
         return run_trial(self.plan(*steps, **changes), lab, writer)
 
     @property
-    def events(self) -> tuple[Any, ...]:
+    def events(self) -> tuple[Event, ...]:
         return read_events(self.folder / "arm-01")
 
-    def event(self, name: str) -> Mapping[str, Any]:
+    def event(self, name: str) -> dict[str, Any]:
         (event,) = (event for event in self.events if event.name == name)
-        fields: Mapping[str, Any] = event.fields
-        return fields
+        return _said(event)
+
+
+def _said(event: Event) -> dict[str, Any]:
+    return {key: value for key, value in event.fields().items() if key not in {"t_ns", "event"}}
 
 
 @pytest.fixture
@@ -196,7 +202,7 @@ def test_a_trial_that_completes(stage: Stage) -> None:
     assert times == sorted(times)
     assert times[7] - times[6] >= 50_000_000
     assert stage.event("guest.start") == {"start": "cold", "state": ""}
-    phases = [event.fields for event in stage.events if event.name == "phase"]
+    phases = [_said(event) for event in stage.events if event.name == "phase"]
     assert [fields["phase"] for fields in phases] == ["boot", "set up", "settings"]
     assert all(fields["seconds"] >= 0 for fields in phases)
     log = stage.event("kernel.log")
@@ -215,7 +221,7 @@ def test_which_kernel_ran_is_known_without_any_snapshot(stage: Stage) -> None:
     def summarised() -> TrialSummary:
         assert stage.run(WAIT) is None
         meta = {"schema_version": SCHEMA_VERSION, "image": {"kernels": {"6.12": "6.12.1"}}}
-        run = Run(stage.folder, meta, {})
+        run = Run(stage.folder, RunMeta.model_validate(meta), PlanRecord())
         return summarise_trial(
             run, TrialFolder(stage.folder / "arm-01", PlannedTrial("arm-01", "arm", 1, {}))
         )
@@ -256,7 +262,7 @@ def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> N
     assert ["/usr/local/bin/sparse-map", str(1 << 30)] in [argv[:2] for argv in stage.shell.commands]
     (sampler,) = (argv for argv in stage.shell.commands if "sample" in argv)
     assert sampler[-2:] == ["--", "sparse-map"], "the probes watch it"
-    ends = [event.fields for event in stage.events if event.name == "step.end"]
+    ends = [_said(event) for event in stage.events if event.name == "step.end"]
     assert [end["workload"] for end in ends] == ["sparse-map", "sparse-map"]
     assert ends[0]["values"] == MAPPED
     table = read_observations(stage.folder / "arm-01")
@@ -284,7 +290,7 @@ def test_what_a_workload_finds_is_recorded_when_it_is_stopped(stage: Stage) -> N
     steps = [{"action": action, "params": {"workload": "integrity"}} for action in ("start", "stop")]
     assert stage.run(*steps) is None
     assert dict(stage.event("finding")) == {"step": 2, "workload": "integrity", **wrong}
-    ends = [event.fields for event in stage.events if event.name == "step.end"]
+    ends = [_said(event) for event in stage.events if event.name == "step.end"]
     assert [end["values"]["checked_bytes"] for end in ends] == [4096, 8192]
     table = read_observations(stage.folder / "arm-01")
     checked = table.loc[table["name"] == "checked_bytes"]
@@ -302,7 +308,7 @@ def test_a_resize_leaves_its_curve_and_what_the_guest_said(stage: Stage) -> None
     assert stage.run({"action": "offline", "params": {"by": 2 * block}}) is None
     end = stage.event("step.end")
     assert (end["outcome"], end["said"]) == ("partial", "EINTR 1")
-    assert end["curve"] == [[0, 0], [0.25, block]]
+    assert end["curve"] == ((0, 0), (0.25, block))
     assert end["settled_ns"] - end["requested_ns"] == 5_250_000_000
 
 

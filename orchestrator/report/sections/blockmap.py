@@ -21,6 +21,7 @@ from orchestrator.model.blocks import BlockMap, map_blocks
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import classify_frames
 from orchestrator.model.snapshot import Bool, Region, Snapshot
+from orchestrator.records.events import SnapshotTaken, of_kind
 from orchestrator.report.section import SECTIONS, Section, colour
 from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
@@ -140,10 +141,10 @@ class BlockMaps(Section):
 
 
 def _snapshots(trial: TrialView) -> Iterator[tuple[str, Path]]:
-    for event in trial.folder.events if trial.folder else ():
-        path = trial.folder.snapshot_path(event) if trial.folder and event.name == "snapshot" else None
+    for event in of_kind(trial.folder.events, SnapshotTaken) if trial.folder else ():
+        path = trial.folder.snapshot_path(event) if trial.folder else None
         if path is not None:
-            yield event.text("label"), path
+            yield event.label, path
 
 
 def pictures(snapshot: Snapshot) -> list[Picture]:
@@ -162,7 +163,7 @@ def in_cells(region: Region) -> Region:
 
 def _picture(label: str, region: Region, block_map: BlockMap) -> Picture:
     columns = _columns(len(block_map.counts))
-    masks = [(kind, of_kind(block_map, kind)) for kind in KINDS]
+    masks = [(kind, blocks_of(block_map, kind)) for kind in KINDS]
     shapes = tuple(Shape(kind, _path(mask, columns), int(mask.sum())) for kind, mask in masks if mask.any())
     shown, where = clean(label, 40), clean(region.name, 40)
     return Picture(
@@ -177,7 +178,7 @@ def _picture(label: str, region: Region, block_map: BlockMap) -> Picture:
     )
 
 
-def of_kind(block_map: BlockMap, kind: Kind) -> Bool:
+def blocks_of(block_map: BlockMap, kind: Kind) -> Bool:
     """Which blocks are of a kind; each block is of just one."""
     mask: Bool = np.isin(block_map.named, kind.classes)
     return mask if kind.alone is None else mask & (block_map.alone == kind.alone)

@@ -24,5 +24,5 @@ class Provenance(Section):
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
-        rows = ((clean(key, 60), clean(value, 600)) for key, value in flat(dict(analysis.run.meta)))
+        rows = ((clean(key, 60), clean(value, 600)) for key, value in flat(analysis.run.meta.facts()))
         return cls(tuple(rows), clean(analysis.run.id))

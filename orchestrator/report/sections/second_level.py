@@ -27,7 +27,7 @@ class SecondLevel(Section):
     def of(cls, analysis: RunAnalysis) -> Self | None:
         if not analysis.moments:
             return None
-        name = clean(analysis.run.meta.get("second_level") or "", 20)
+        name = clean(analysis.run.meta.second_level, 20)
         return cls(name, analysis.moments, tree_table(analysis.view))
 
     @property

@@ -41,7 +41,7 @@ class Trouble(Section):
 
 def _failed(trial: TrialView) -> Failed:
     folder = trial.folder
-    said = clean_block(folder.ended.text("console_tail")) if folder and folder.ended else ""
+    said = clean_block(folder.ended.console_tail) if folder and folder.ended else ""
     return Failed(
         id=clean(trial.summary.trial),
         outcome=trial.summary.outcome,

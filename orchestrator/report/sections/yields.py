@@ -21,9 +21,6 @@ from orchestrator.report.charts import (
 )
 from orchestrator.report.section import SECTIONS, Figure, Section, colour, seconds_note
 
-# Actions that take memory from a guest; what others move is not given back.
-TAKING: Final = frozenset({"unplug", "inflate", "unplug_dimm", "offline", "report_free"})
-
 _ROUNDED: Final = 0.0005  # seconds: a curve's times are written to the millisecond
 _NEAR: Final = 0.1  # dashed lines nearer than this share of the axis share a label
 _WIDTH_ROOM: Final = 1.05  # axis beyond the longest curve, for the step's number at its end
@@ -66,7 +63,7 @@ def _figure(panel: Panel) -> Figure:
 
 def taking_steps(arm: ArmView) -> list[StepView]:
     """Steps of the trial that stands for the arm which took memory and recorded how it came."""
-    return [step for step in arm.shown.steps if step.action in TAKING and step.curve]
+    return [step for step in arm.shown.steps if step.takes and step.curve]
 
 
 def yield_panels(arms: Sequence[ArmView]) -> list[Panel]:

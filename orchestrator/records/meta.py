@@ -1,0 +1,53 @@
+"""meta.json: when, where and with which versions a run took place, and how it ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from orchestrator.records.base import Reading, Record, Text
+
+Facts = dict[str, JsonValue]
+
+
+class WriterProcess(Record):
+    """The process that writes the folder, named so that another one with the same number is told apart."""
+
+    pid: int  # this and the next two as in `orchestrator.processes`
+    started_ticks: int
+    boot_id: str
+    hostname: str
+
+
+class RunMeta(Record):
+    """What is known of a run. Facts that no field is for are kept as well: reports show all."""
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_version: int
+    run: Text = ""
+    started_at: Text = ""
+    status: Text = ""
+    writer: WriterProcess | None = None
+    command_line: JsonValue = None
+    git_commit: Text = ""
+    host: Facts = Field(default_factory=dict)
+    versions: Facts = Field(default_factory=dict)
+    accel: Text = ""
+    accel_reason: Text = ""
+    accel_probed_at: Text = ""
+    second_level: Text = ""
+    hypervisor: Facts = Field(default_factory=dict)
+    image: Facts = Field(default_factory=dict)
+    image_seconds: Reading = None
+    boots_seconds: Reading = None
+    boots_at_once: int | None = None
+    trials_at_once: int | None = None
+    resumed_at: tuple[Text, ...] = ()
+    exit_code: int | None = None
+    finished_at: Text = ""
+
+    def facts(self) -> dict[str, Any]:
+        """All that was said, as JSON."""
+        return self.model_dump(mode="json", exclude_unset=True)
