@@ -62,7 +62,7 @@ def test_a_processs_own_fault_is_a_condition_and_no_cost() -> None:
     found = calibrate([], None)
     assert "fault_seconds" in found.missing
     words = found.conditions["minor_fault"]
-    median = re.match(r"median (\d+\.\d\d) us ", words)
+    median = re.match(r"median (\d+\.\d\d) µs ", words)
     assert median, words
     assert 0.05 < float(median[1]) < 1000  # it did fault: a write to a page that is mapped takes less
     assert "no VM exit" in words

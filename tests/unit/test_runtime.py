@@ -145,7 +145,8 @@ def test_a_process_with_another_folder_is_not_ours(
     base: Path, program: Callable[[str], Path], spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
     child = spawn(program("qemu-system-x"), "-c", "while :; do sleep 0.1; done", f"{base}/abcd1234/v")
-    assert [process.pid for process in processes_of(base / "abcd1234")] == [child.pid]
+    found = {process.pid for process in processes_of(base / "abcd1234")}
+    assert child.pid in found, "and perhaps its fork, before that is a sleep"
     assert list(processes_of(base / "abcd")) == [], "a beginning of its name is another folder"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -37,12 +39,19 @@ def subject(tmp_path: Path) -> Subject:
 
 
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def base() -> Iterator[Path]:
+    """Sockets have addresses of at most 107 characters (unix(7)): pytest's folders can be longer."""
+    with tempfile.TemporaryDirectory(prefix="o-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH of one folder; runtime folders below another, with a path that is short enough for sockets."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path))
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(base))
     monkeypatch.setattr(tools, "_SBIN", ())
     return folder
 
@@ -52,7 +61,7 @@ def write(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def test_passt_is_started_and_ends(programs: Path, subject: Subject, tmp_path: Path) -> None:
+def test_passt_is_started_and_ends(programs: Path, subject: Subject, tmp_path: Path, base: Path) -> None:
     told = tmp_path / "told"
     write(programs / "passt", _PASST.format(python=sys.executable, told=str(told)))
     finding = sandbox.passt(subject)
@@ -61,7 +70,7 @@ def test_passt_is_started_and_ends(programs: Path, subject: Subject, tmp_path: P
     while _still_runs(told.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert [path for path in tmp_path.glob("orchestrator-*/*") if path.is_dir()] == []
+    assert [path for path in base.glob("orchestrator-*/*") if path.is_dir()] == []
 
 
 def _still_runs(told: str) -> bool:

@@ -17,6 +17,7 @@ from orchestrator.analysis.arms import view_run
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.model.second_level import device_pages, needed_bytes
 from orchestrator.records.summary import Moment
+from orchestrator.stats import FEWEST
 from orchestrator.store import open_run
 from orchestrator.units import GIB, PAGE_BYTES
 
@@ -86,7 +87,7 @@ REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "second-level"
 def trials(arm: str) -> list[dict[str, Moment]]:
     """For each trial of an arm, its moments by name."""
     found = [one for one in summary.saved(open_run(REFERENCE)) if one.arm == arm]
-    assert len(found) == 3
+    assert len({one.state for one in found}) >= FEWEST, "boots"
     assert not any(one.left_out for one in found)
     return [{moment.moment: moment for moment in one.moments} for one in found]
 
@@ -98,7 +99,6 @@ def test_on_the_way_up_the_need_is_what_kvm_has(arm: str, moment: str) -> None:
         measured, needed = one[moment].second_level_bytes, one[moment].needed_bytes
         assert measured is not None
         assert needed is not None
-        assert abs(measured - needed) <= 0.05 * measured + 64 * PAGE_BYTES
         assert abs(measured - needed) <= 4 * PAGE_BYTES
 
 

@@ -196,7 +196,7 @@ def test_a_trial_that_completes(stage: Stage) -> None:
     assert stage.run(WAIT, EXEC) is None
     assert [event.name for event in stage.events] == [
         *("trial.begin", "phase", "phase", "guest.start", "guest.kernel", "phase"),
-        *("step.begin", "step.end", "step.begin", "step.end", "kernel.log", "trial.end"),
+        *("step.begin", "step.end", "step.begin", "output", "step.end", "kernel.log", "trial.end"),
     ]
     times = [event.t_ns for event in stage.events]
     assert times == sorted(times)
