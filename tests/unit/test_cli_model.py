@@ -14,8 +14,6 @@ from orchestrator.model.patterns import PATTERNS
 from orchestrator.model.policies import POLICIES
 from orchestrator.model.replacement import REPLACEMENTS
 
-pytestmark = pytest.mark.kernels
-
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "tables"
 
 

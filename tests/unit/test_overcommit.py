@@ -38,7 +38,7 @@ from orchestrator.report.overcommit import counted, rows, sentences
 from orchestrator.scenario.overcommit import load_overcommit
 from orchestrator.units import GIB
 
-pytestmark = [pytest.mark.kernels, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SHIPPED = Path(__file__).parents[2] / "scenarios" / "overcommit"
 
