@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from played import Played
@@ -17,18 +18,29 @@ from orchestrator.host.ssh import SshTarget
 REAL_CACHE = RealCache(real_caches(os.environ))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under pytest-xdist (`--dist loadgroup`), a module stays in one process, with its fixtures.
+# Modules that compile the model's kernels, a second or two for each policy.
+KERNELS = {"test_cli_model", "test_model_replay", "test_modelled", "test_overcommit"}
 
-    Modules that compile the model's kernels stay in one together, and begin, since that takes longest.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What compiles kernels comes first, since it takes longest."""
+    items.sort(key=lambda item: item.path.stem not in KERNELS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # pytest-xdist ships no types
+    """A module stays in one process, with its fixtures; those that compile kernels share them in one.
+
+    `--dist loadgroup` has no effect with pytest 9.2 and pytest-xdist 3.8: it sets a name that nobody reads.
     """
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    items.sort(key=lambda item: item.get_closest_marker("kernels") is None)
-    for item in items:
-        group = "kernels" if item.get_closest_marker("kernels") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = Path(nodeid.partition("::")[0]).stem
+            return "kernels" if module in KERNELS else module
+
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

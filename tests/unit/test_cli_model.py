@@ -13,8 +13,6 @@ from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.patterns import PATTERNS
 from orchestrator.model.policies import POLICIES, OverSnapshot, OverTrace, OverTree
 
-pytestmark = pytest.mark.kernels
-
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "tables"
 
 

@@ -28,7 +28,7 @@ from orchestrator.model.replay import Action, replay
 from orchestrator.model.trace import Event, Trace
 from orchestrator.units import PAGE_BYTES
 
-pytestmark = [pytest.mark.kernels, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 TAKERS = ["belady", "clock", "fifo", "frequency", "generations", "lru", "pressure_random"]
 NAMES = sorted([*TAKERS, "none", "empty", "empty_all_levels", "zero_page"])

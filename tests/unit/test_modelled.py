@@ -13,7 +13,7 @@ from orchestrator.model import overcommit
 from orchestrator.model.cost import CostTable
 from orchestrator.model.replay import Action
 
-pytestmark = [pytest.mark.kernels, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 AGAIN = "python tests/unit/modelled.py"
 

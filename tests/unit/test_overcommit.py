@@ -41,7 +41,7 @@ from orchestrator.scenario.model import ScenarioText
 from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
 from orchestrator.units import GIB
 
-pytestmark = [pytest.mark.kernels, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SHIPPED = Path(__file__).parents[2] / "scenarios" / "overcommit"
 

@@ -187,7 +187,10 @@ def test_samples_are_the_files_as_they_are(programs: dict[str, Path]) -> None:
         assert "\nPageTables:" in (tick.files["/proc/meminfo"] or "")
         assert tick.files["/proc/nothing"] is None
         assert set(tick.files) == set(files)
-        ((comm, pid, text),) = [one for one in tick.processes if one[0] == "guest-probe"]
+        # Of all of that name on this machine, the one that we started.
+        ((comm, pid, text),) = [
+            one for one in tick.processes if one[0] == "guest-probe" and f"\nPPid:\t{os.getpid()}\n" in one[2]
+        ]
         assert f"\nPid:\t{pid}\n" in text
         assert comm == "guest-probe"
     uptimes = [tick.uptime_ns for tick in ticks]
