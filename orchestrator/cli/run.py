@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.run import Progress, RunResult
+    from orchestrator.scenario.model import Start
 
 
 @click.command("run")
@@ -57,7 +58,9 @@ def run_command(
     available = psutil.virtual_memory().available
     scenario = open_scenario(scenario_file, guests_dir, available_bytes=available, to_run=True)
     print_warnings(kernel_warnings(scenario))
-    plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start="cold" if cold else None)
+    start: Start | None = "cold" if cold else None
+    # What the run was on is read from its plan: by reports, comparisons, and `resume`.
+    plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start=start, host=connect)
     places = Places.beside(find_guests_dir(scenario_file, guests_dir))
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)

@@ -10,12 +10,14 @@ import pytest
 from played import PROGRESS, SPEC, Played, places
 from test_execute import plan
 
+from orchestrator.cli import main
 from orchestrator.errors import (
     BadInputError,
     GuestLostError,
     GuestPanicError,
     InfrastructureError,
 )
+from orchestrator.plan import Plan
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.run.side_by_side import Ended, Task
@@ -157,3 +159,17 @@ def test_a_run_that_goes_on_is_left_alone(tmp_path: Path, trials: Played) -> Non
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "status": "running"}))
     with pytest.raises(BadInputError, match="may still be going on"):
         resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
+
+
+def test_the_host_that_a_run_was_told_is_in_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(planned: Plan, *_: object, **__: object) -> None:
+        raise BadInputError(f"planned for {planned.host}")
+
+    monkeypatch.setattr("orchestrator.run.execute_plan", stop)
+    scenario = str(ROOT / "scenarios" / "quickstart.yaml")
+    for words, host in ((["--connect", "lab"], "lab"), ([], "local")):
+        with pytest.raises(SystemExit):
+            main(["run", scenario, "--results", str(tmp_path), *words])
+        assert f"planned for {host}\n" in capsys.readouterr().err
