@@ -11,7 +11,7 @@ from orchestrator.model.frames import KPF_MMAP, KPF_NOPAGE, flag_set
 from orchestrator.model.kernel_free import KernelFree
 from orchestrator.model.room import PARTIAL
 from orchestrator.model.snapshot import U64, Bool, Evidence, Region, Snapshot
-from orchestrator.store.snapshot_file import MAX_BYTES
+from orchestrator.store.archive import MAX_BYTES
 from orchestrator.units import MIB, PAGE_BYTES, format_size
 
 _WORD_BYTES = 8

@@ -15,24 +15,16 @@ rest of it as JSON.
 
 from __future__ import annotations
 
-import re
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from orchestrator.errors import BadInputError
 from orchestrator.model.snapshot import Region, Snapshot
-from orchestrator.store.atomic import replace_file
-from orchestrator.units import GIB, format_size
+from orchestrator.store.archive import Archive, ArchiveKind
 
 SCHEMA: Final = 3
-_READS: Final = (1, 2, 3)
-MAX_BYTES: Final = 4 * GIB  # uncompressed: the flags of a guest of 2 TiB, or 400 million entries
 
 _ARRAYS: Final[dict[str, np.dtype[Any]]] = {
     "flags": np.dtype("<u8"),
@@ -54,15 +46,6 @@ _SINCE: Final = {
     "deposited_pfn": 3,
     "deposited_below": 3,
 }  # the schema that an array came with; before, a Snapshot's default stands
-_SCHEMA_DTYPE: Final = np.dtype("<i8")
-_META_DTYPE: Final = np.dtype("u1")
-# numpy.lib.format 1.0: magic, version, length of the header, the header with its fields in sorted order.
-_HEADER: Final = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '(?P<descr>[^']{1,8})', 'fortran_order': False, "
-    rb"'shape': \((?P<length>\d{1,15}),\), \} *\n",
-    re.DOTALL,
-)
-_RETAKE: Final = "take the snapshot again, or fetch the file again if it was copied here"
 
 
 class _Meta(BaseModel):
@@ -80,6 +63,15 @@ class _Meta(BaseModel):
     notes: dict[str, str]
     memmap_frames: int = 64
     deposits_read: bool = False
+
+
+_KIND: Final = ArchiveKind(
+    "a snapshot",
+    schema_name="schema",
+    reads=(1, 2, SCHEMA),
+    meta=_Meta,
+    hint="take the snapshot again, or fetch the file again if it was copied here",
+)
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -103,54 +95,20 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         deposits_read=snapshot.deposits_read,
     )
     arrays = {name: np.asarray(getattr(snapshot, name), dtype=dtype) for name, dtype in _ARRAYS.items()}
-    arrays["schema"] = np.array([SCHEMA], dtype=_SCHEMA_DTYPE)
-    arrays["meta"] = np.frombuffer(meta.model_dump_json().encode(), dtype=_META_DTYPE)
-
-    def write(fresh: Path) -> None:
-        with fresh.open("wb") as file:  # a file object: savez appends .npz to a name that lacks it
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-
-    replace_file(path, write)
+    _KIND.write(path, meta, arrays)
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """The snapshot in the file `path`.
-
-    Raises BadInputError when there is no such file, or it is truncated, damaged, of another version or
-    of another kind. Reads no pickles, and no more than MAX_BYTES.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(path, archive)
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # NotImplementedError and RuntimeError: zipfile's words for compressions and encryption it lacks.
-        raise BadInputError(f"{path}: not a snapshot, or damaged: {error}", hint=_RETAKE) from error
+    """The snapshot in the file `path`. Raises BadInputError, as `ArchiveKind.read` says."""
+    return _KIND.read(path, _snapshot)
 
 
-def _read(path: Path, archive: zipfile.ZipFile) -> Snapshot:
-    size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_BYTES:
-        raise BadInputError(
-            f"{path}: holds {format_size(size)}, more than any snapshot ({format_size(MAX_BYTES)})"
-        )
-    if "schema.npy" not in archive.namelist():
-        raise BadInputError(f"{path}: not a snapshot: it says no schema version")
-    schema = read_array(path, archive, "schema", _SCHEMA_DTYPE)
-    if len(schema) != 1 or schema[0] not in _READS:
-        raise BadInputError(
-            f"{path}: a snapshot of schema {schema.tolist()}, this program reads {_READS[0]} to {SCHEMA}",
-            hint="read it with the version of the program that wrote it",
-        )
-    try:
-        meta = _Meta.model_validate_json(read_array(path, archive, "meta", _META_DTYPE).tobytes())
-    except ValidationError as error:
-        raise BadInputError(f"{path}: its meta data are damaged", details=str(error), hint=_RETAKE) from error
+def _snapshot(archive: Archive[_Meta]) -> Snapshot:
+    meta = archive.meta
     arrays = {
-        name: read_array(path, archive, name, dtype)
+        name: archive.array(name, dtype)
         for name, dtype in _ARRAYS.items()
-        if schema[0] >= _SINCE.get(name, 1)
+        if archive.schema >= _SINCE.get(name, 1)
     }
     snapshot = Snapshot(
         **arrays,
@@ -165,25 +123,5 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Snapshot:
         memmap_frames=meta.memmap_frames,
         deposits_read=meta.deposits_read,
     )
-    faults = snapshot.faults()
-    if faults:
-        raise BadInputError(f"{path}: damaged: {faults[0]}", details="\n".join(faults), hint=_RETAKE)
+    archive.must_be_whole(snapshot.faults())
     return snapshot
-
-
-def read_array(path: Path, archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """One member, which has to be a flat array of exactly `dtype`; read-only.
-
-    numpy's own reader allocates whatever a header asks for and lets errors of Python's tokenizer through
-    when a header is damaged. The one header that numpy writes for such an array is all that is taken here.
-    """
-    try:
-        data = archive.read(f"{name}.npy")
-    except KeyError:
-        raise BadInputError(f"{path}: not a snapshot: it has no {name}") from None
-    header = _HEADER.match(data)
-    if header is None or header["descr"] != dtype.str.encode():
-        raise BadInputError(f"{path}: {name} is not a flat array of {dtype}", hint=_RETAKE)
-    if int(header["length"]) * dtype.itemsize != len(data) - header.end():
-        raise BadInputError(f"{path}: {name} is cut short, or has a false header", hint=_RETAKE)
-    return np.frombuffer(data, dtype=dtype, offset=header.end())

@@ -9,27 +9,18 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from orchestrator.errors import BadInputError
 from orchestrator.model.trace import Trace
-from orchestrator.store.atomic import replace_file
-from orchestrator.store.snapshot_file import MAX_BYTES, read_array
-from orchestrator.units import format_size
+from orchestrator.store.archive import Archive, ArchiveKind
 
-TRACE_SCHEMA: Final = 1
-_SCHEMA_DTYPE: Final = np.dtype("<i8")
-_META_DTYPE: Final = np.dtype("u1")
 _TABLE_DTYPE: Final = np.dtype("<u4")
 _KIND_DTYPE: Final = np.dtype("u1")
-_AGAIN: Final = "orchestrator model trace PATTERN -o FILE   writes one"
 
 
 class _Meta(BaseModel):
@@ -42,6 +33,15 @@ class _Meta(BaseModel):
     assumption: str
 
 
+_KIND: Final = ArchiveKind(
+    "a trace",
+    schema_name="trace_schema",
+    reads=(1,),
+    meta=_Meta,
+    hint="orchestrator model trace PATTERN -o FILE   writes one",
+)
+
+
 def write_trace(path: Path, trace: Trace) -> None:
     """Put `trace` into the file `path`, whole or not at all. Raises ValueError when it is inconsistent.
 
@@ -51,60 +51,25 @@ def write_trace(path: Path, trace: Trace) -> None:
         raise ValueError(f"trace {trace.name!r}: {'; '.join(faults)}")
     meta = _Meta(name=trace.name, tables=trace.tables, assumption=trace.assumption)
     arrays: dict[str, NDArray[Any]] = {
-        "trace_schema": np.array([TRACE_SCHEMA], dtype=_SCHEMA_DTYPE),
-        "meta": np.frombuffer(meta.model_dump_json().encode(), dtype=_META_DTYPE),
         "table": np.asarray(trace.table, dtype=_TABLE_DTYPE),
         "kind": np.asarray(trace.kind, dtype=_KIND_DTYPE),
     }
-
-    def write(fresh: Path) -> None:
-        with fresh.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-
-    replace_file(path, write)
+    _KIND.write(path, meta, arrays)
 
 
 def is_trace(path: Path) -> bool:
     """Whether the file is a trace, of whatever version."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "trace_schema.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
+    return _KIND.is_one(path)
 
 
 def read_trace(path: Path) -> Trace:
-    """The trace in the file `path`. Raises BadInputError when it is none, damaged or of another version."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(path, archive)
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise BadInputError(f"{path}: not a trace, or damaged: {error}", hint=_AGAIN) from error
+    """The trace in the file `path`. Raises BadInputError, as `ArchiveKind.read` says."""
+    return _KIND.read(path, _trace)
 
 
-def _read(path: Path, archive: zipfile.ZipFile) -> Trace:
-    size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_BYTES:
-        raise BadInputError(
-            f"{path}: holds {format_size(size)}, more than a trace may ({format_size(MAX_BYTES)})"
-        )
-    if "trace_schema.npy" not in archive.namelist():
-        raise BadInputError(f"{path}: not a trace: it says no schema version", hint=_AGAIN)
-    schema = read_array(path, archive, "trace_schema", _SCHEMA_DTYPE).tolist()
-    if schema != [TRACE_SCHEMA]:
-        raise BadInputError(
-            f"{path}: a trace of schema {schema}, this program reads {TRACE_SCHEMA}", hint=_AGAIN
-        )
-    try:
-        meta = _Meta.model_validate_json(read_array(path, archive, "meta", _META_DTYPE).tobytes())
-    except ValidationError as error:
-        raise BadInputError(f"{path}: its meta data are damaged", hint=_AGAIN) from error
-    table = read_array(path, archive, "table", _TABLE_DTYPE)
-    trace = Trace(
-        meta.name, meta.tables, table, read_array(path, archive, "kind", _KIND_DTYPE), meta.assumption
-    )
-    if faults := trace.faults():
-        raise BadInputError(f"{path}: damaged: {faults[0]}", hint=_AGAIN)
+def _trace(archive: Archive[_Meta]) -> Trace:
+    meta = archive.meta
+    table, kind = archive.array("table", _TABLE_DTYPE), archive.array("kind", _KIND_DTYPE)
+    trace = Trace(meta.name, meta.tables, table, kind, meta.assumption)
+    archive.must_be_whole(trace.faults())
     return trace

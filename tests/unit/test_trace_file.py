@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def test_there_and_back(trace: Trace, tmp_path: Path) -> None:
 
 
 def test_another_version(trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_file, "TRACE_SCHEMA", 2)
+    monkeypatch.setattr(trace_file, "_KIND", replace(trace_file._KIND, reads=(2,)))
     write_trace(tmp_path / "t.npz", trace)
     monkeypatch.undo()
     with pytest.raises(BadInputError, match=r"a trace of schema \[2\], this program reads 1"):
