@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.events import Event, StepBegin, StepEnd, of_kind
-from orchestrator.store import Run, TrialFolder
+from orchestrator.store import UNFINISHED, Run, TrialFolder
 from orchestrator.summary import METRIC, TrialSummary
 from orchestrator.verdict.figures import of_boots
 
@@ -187,7 +187,7 @@ def _step(number: int, begin: StepBegin, end: StepEnd | None) -> StepView:
         name=str(begin.step),
         action=begin.action,
         describe=begin.describe or begin.action,
-        outcome=end.outcome if end else "unfinished",
+        outcome=end.outcome if end else UNFINISHED,
         began=begin.t_ns / _NANOSECONDS,
         requested=_seconds(end.requested_ns) if end else None,
         acknowledged=_seconds(end.acknowledged_ns) if end else None,

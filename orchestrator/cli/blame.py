@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.blame_view import json_of, show
-from orchestrator.cli.model_input import trial_hint
+from orchestrator.cli.model_input import no_such_trial
 from orchestrator.cli.options import json_option, results_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import BadInputError
@@ -164,9 +164,7 @@ def _of_run(
     run = find_run(target, results)
     trials = [trial for trial in run.trials if trial_id in {None, trial.id}]
     if not trials:
-        there = trial_hint(run, trial_id)
-        what = f"no trial is called {trial_id!r}" if trial_id else f"{run.id} has no trials"
-        raise BadInputError(what, hint=there)
+        raise no_such_trial(run, trial_id)
     for trial in trials:
         path = _snapshot_path(trial, label)
         if path is None:

@@ -141,11 +141,17 @@ def read_touches(asked: Asked) -> Touches:
     return Touches(read_trace(path))
 
 
-def trial_hint(run: Run, wanted: str | None) -> str:
-    """Which trials a run has, or which of them was meant."""
+def no_such_trial(run: Run, wanted: str | None) -> BadInputError:
+    """That a run has no such trial, or none whose files were kept; and which ones it has."""
     if not run.trials:
-        return "only the summaries of its trials were kept"
-    return suggest(wanted or "", [one.id for one in run.trials])
+        return BadInputError(
+            f"{run.id}: only the tables of its trials were kept, and no snapshot",
+            hint=f"orchestrator show {run.directory}   says what the tables have",
+        )
+    return BadInputError(
+        f"{run.id} has no trial {wanted or ''}".rstrip(),
+        hint=suggest(wanted or "", [one.id for one in run.trials]),
+    )
 
 
 def trial_of(asked: Asked) -> TrialFolder:
@@ -155,9 +161,7 @@ def trial_of(asked: Asked) -> TrialFolder:
     run = find_run(asked.target, asked.results)
     trial = next((one for one in run.trials if asked.trial in {None, one.id}), None)
     if trial is None:
-        raise BadInputError(
-            f"{run.id} has no trial {asked.trial or ''}".rstrip(), hint=trial_hint(run, asked.trial)
-        )
+        raise no_such_trial(run, asked.trial)
     return trial
 
 

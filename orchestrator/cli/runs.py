@@ -191,7 +191,7 @@ def print_arm_table(analysis: RunAnalysis) -> None:
             label = f"  {row.label}{' (predicted)' * row.predicted}{' †' * emulated}"
             cells = (escape(cell.text) if cell.text else "[dim]-[/]" for cell in row.cells)
             table.add_row(escape(label), *cells)
-    out.print(table, soft_wrap=False)
+    print_table(table)
     if marked:
         out.print(f"[dim]† {NOT_COMPARABLE}[/]")
 

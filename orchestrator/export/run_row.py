@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.analysis.text import clean, percent
-from orchestrator.store import Run
+from orchestrator.store import UNFINISHED, Run
 from orchestrator.summary import TrialSummary
 
 
@@ -45,16 +45,18 @@ class RunRow(Document):
 
 
 def run_row(run: Run, summaries: Iterable[TrialSummary]) -> dict[str, Any]:
-    """The fields of a RunRow."""
+    """The fields of a RunRow. Of a folder of which only the tables are kept, trials are those in them."""
+    kept = list(summaries)
+    done = run.done if run.trials else sum(one.outcome != UNFINISHED for one in kept)
     return {
         "run": run.id,
         "scenario": run.scenario,
         "started_at": run.meta.started_at,
         "status": run.status.value,
         "exit_code": run.meta.exit_code,
-        "trials_done": run.done,
+        "trials_done": done,
         "trials_planned": len(run.planned),
-        "headline": _headline(summaries),
+        "headline": _headline(kept),
     }
 
 

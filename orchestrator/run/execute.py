@@ -25,12 +25,12 @@ from orchestrator.plan import Plan, PlannedStep, Trial, TrialPlan
 from orchestrator.run.machinery import Machinery, RealMachinery
 from orchestrator.run.meta import command_line, guest_facts, provenance
 from orchestrator.run.side_by_side import Ended, SideBySide, Task
-from orchestrator.store import RunWriter, Status, layout, open_run
+from orchestrator.store import UNFINISHED, RunWriter, Status, layout, open_run
 from orchestrator.summary import saved, summarise_trial, write_summaries
 from orchestrator.verdict import Gate, write_outcome
 
 # Outcomes that say nothing of the guest's kernel: a trial with one of them is done again by `resume`.
-AGAIN = frozenset({"unfinished", "unknown", "interrupted", "failed", "lost"})
+AGAIN = frozenset({UNFINISHED, "unknown", "interrupted", "failed", "lost"})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from orchestrator.records.events import Event
 from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.store.layout import Status, checked_id
 from orchestrator.store.reader import (
+    UNFINISHED,
     PlannedTrial,
     Run,
     TrialFolder,
@@ -17,6 +18,7 @@ from orchestrator.store.writer import RunWriter, TrialWriter, write_table
 
 __all__ = [
     "SCHEMA_VERSION",
+    "UNFINISHED",
     "Event",
     "PlannedTrial",
     "Run",

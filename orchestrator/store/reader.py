@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Part = TypeVar("Part", bound=Record)
+
+
+UNFINISHED: Final = "unfinished"
+"""The outcome of a trial or step that did not end."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class TrialFolder:
     @property
     def outcome(self) -> str:
         """`trial.end`'s outcome, or `unfinished`."""
-        return (self.ended.outcome or "unknown") if self.ended else "unfinished"
+        return (self.ended.outcome or "unknown") if self.ended else UNFINISHED
 
     def snapshot_path(self, event: SnapshotTaken) -> Path | None:
         """The file of a snapshot, if it is there. Never one outside of this trial."""

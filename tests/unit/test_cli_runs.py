@@ -192,3 +192,19 @@ def test_a_name_that_means_no_run_is_bad_input(
     assert out == ""
     assert "error:" in err
     assert "next:" in err
+
+
+def test_of_kept_tables_the_trials_are_those_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    reference = Path(__file__).parents[2] / "results" / "reference"
+    rows = as_json(capsys, "list", "--results", reference)["runs"]
+    assert rows
+    assert all(row["trials_done"] == row["trials_planned"] > 0 for row in rows)
+    code, _, err = typed(capsys, "blame", reference / "pmd")
+    assert code == 2
+    assert "pmd: only the tables of its trials were kept" in err
+    assert f"orchestrator show {reference / 'pmd'}" in err
+
+
+def test_no_line_ends_in_blanks(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = typed(capsys, "show", results / "20260101-whole")
+    assert [line for line in out.splitlines() if line != line.rstrip()] == []
