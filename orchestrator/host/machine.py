@@ -15,9 +15,12 @@ MOST_DIMMS = 256  # QEMU's ACPI_MAX_RAM_SLOTS (hw/acpi/memory_hotplug.h of QEMU)
 
 
 class Frozen(BaseModel):
-    """Base of all models that cross module borders: immutable, and unknown keys are errors."""
+    """Base of all models that cross module borders: immutable, and unknown keys are errors.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The docstring below a field describes it, in the JSON schema as well.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class VirtioMem(Frozen):
@@ -37,6 +40,7 @@ class Balloon(Frozen):
     """The virtio-balloon device (virtio spec 1.2, 5.5)."""
 
     free_page_reporting: bool = True
+    """Whether the guest reports pages that it has no use for, so that QEMU gives them back to the host."""
     deflate_on_oom: bool = False
     """Whether an inflated balloon gives pages back before the guest's OOM killer takes a process."""
 
@@ -45,11 +49,15 @@ class Machine(Frozen):
     """A guest's devices. Sizes are bytes."""
 
     vcpus: Annotated[int, Field(ge=1, le=256)] = 2
+    """Virtual CPUs."""
     memory: Size
+    """Bytes of RAM that the guest boots with, without what virtio-mem and DIMMs add."""
     virtio_mem: VirtioMem | None = None
+    """The virtio-mem device; without it the guest has none."""
     dimms: Annotated[tuple[Size, ...], Field(max_length=MOST_DIMMS)] = ()
     """Sizes of the pc-dimm devices that can be plugged; the guest boots with none of them."""
     balloon: Balloon = Balloon()
+    """The balloon, which every guest has."""
 
     @property
     def maximum_memory(self) -> int:

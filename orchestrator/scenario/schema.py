@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
-from collections.abc import Iterator
 from copy import deepcopy
-from itertools import pairwise
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic import TypeAdapter
 
 from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.registry import Registry
@@ -23,11 +17,11 @@ Schema: TypeAlias = dict[str, Any]
 
 def scenario_schema(actions: Registry[type[Action]] = ACTIONS) -> Schema:
     """A JSON schema (draft 2020-12) of a scenario with every action's parameters."""
-    schema = _of(ScenarioText)
+    schema = ScenarioText.model_json_schema()
     definitions: Schema = schema["$defs"]
     properties: Schema = {}
     for name, action in actions:
-        own = _of(action)
+        own = action.model_json_schema()
         definitions |= own.pop("$defs", {})
         definitions[f"action.{name}"] = own
         reference = {"$ref": f"#/$defs/action.{name}"}
@@ -37,7 +31,7 @@ def scenario_schema(actions: Registry[type[Action]] = ACTIONS) -> Schema:
     definitions["Step"] = {
         "type": "object",
         "description": "One action and its parameters, and the arms that have it.",
-        "properties": _of(StepText)["properties"] | properties,
+        "properties": StepText.model_json_schema()["properties"] | properties,
         "additionalProperties": False,
         # One action, with or without arms beside it.
         "if": {"required": [IN]},
@@ -52,42 +46,6 @@ def scenario_schema(actions: Registry[type[Action]] = ACTIONS) -> Schema:
         definitions["ArmText"]["properties"][key] |= _overriding(definitions, name)
     _tidy(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-class _WithAttributeDocs(GenerateJsonSchema):
-    """Describes each property by the docstring below its attribute."""
-
-    def model_schema(self, schema: Any) -> JsonSchemaValue:  # pydantic_core's ModelSchema
-        described = super().model_schema(schema)
-        for base in reversed(schema["cls"].__mro__):
-            if issubclass(base, BaseModel) and base is not BaseModel:
-                for attribute, text in _attribute_docs(base):
-                    field = base.model_fields.get(attribute)
-                    name = (field and field.alias) or attribute
-                    if name in described.get("properties", {}):
-                        described["properties"][name]["description"] = text
-        return described
-
-
-def _of(model: type[BaseModel]) -> Schema:
-    return model.model_json_schema(schema_generator=_WithAttributeDocs)
-
-
-def _attribute_docs(cls: type) -> Iterator[tuple[str, str]]:
-    try:
-        source = textwrap.dedent(inspect.getsource(cls))
-    except (OSError, TypeError):  # no source at hand: no descriptions
-        return
-    body = cast("ast.ClassDef", ast.parse(source).body[0]).body
-    for statement, following in pairwise(body):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-            and isinstance(following.value.value, str)
-        ):
-            yield statement.target.id, inspect.cleandoc(following.value.value)
 
 
 def _overriding(definitions: Schema, name: str) -> Schema:

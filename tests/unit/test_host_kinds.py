@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,39 +73,3 @@ def test_no_kind_of_host_is_told_by_its_name() -> None:
         for path in PACKAGE.rglob("*.py")
     }
     assert {path: found for path, found in by_name.items() if found} == {}
-
-
-_BOX = """
-from orchestrator.host_kinds.base import HOST_KINDS
-from orchestrator.host_kinds.local import Local
-
-@HOST_KINDS.register("box")
-class Box(Local):
-    pattern = form = "box"
-    is_guest = True
-"""
-_PLANNED = """
-import sys
-from pathlib import Path
-import orchestrator.host_kinds
-orchestrator.host_kinds.__path__.append(sys.argv[1])
-from orchestrator.host_kinds import host_kind, is_guest
-from orchestrator.plan import make_plan
-from orchestrator.scenario import load_scenario
-plan = make_plan(load_scenario(Path(sys.argv[2]), kernels_of=lambda _: ["6.12"]))
-heavy = {"pandas", "lxml", "libvirt", "paramiko"} & {*sys.modules}
-print(plan.host, type(host_kind(plan.host)).__name__, is_guest(plan.host), sorted(heavy))
-"""
-
-
-def test_a_kind_is_one_file(tmp_path: Path) -> None:
-    (tmp_path / "kinds").mkdir()
-    (tmp_path / "kinds" / "box.py").write_text(_BOX)
-    scenario = tmp_path / "x.yaml"
-    scenario.write_text(
-        "version: 1\nname: x\nguest: debian-13\nhost: box\nmachine: {memory: 1GiB}\n"
-        "arms: {a: }\nsteps:\n  - wait: {time: 1s}\n"
-    )
-    argv = [sys.executable, "-c", _PLANNED, str(tmp_path / "kinds"), str(scenario)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("box Box True []\n", "")

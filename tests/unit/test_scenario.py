@@ -18,6 +18,7 @@ from orchestrator.host.machine import Machine
 from orchestrator.registry import Registry
 from orchestrator.scenario import Scenario, guest_overhead_bytes, load_scenario
 from orchestrator.scenario.checks import unfit
+from orchestrator.scenario.schema import scenario_schema
 from orchestrator.units import GIB, MIB, Size, parse_size, write_size
 
 BZIMAGE = b"\0" * 0x1FE + b"\x55\xaa" + b"\xeb\x6a" + b"HdrS" + b"\0" * 0x200
@@ -338,3 +339,13 @@ def test_what_check_fits_proposes_does_fit(tmp_path: Path) -> None:
     assert check_fits(fitting, available) == []
     tight = load(tmp_path, good_but("size: 2GiB", f"size: {write_size(room - GIB + 2 * MIB)}"))
     assert check_fits(tight, available) != []
+
+
+def test_the_schema_describes_every_key() -> None:
+    schema = scenario_schema()
+    models = {"": schema, **schema["$defs"]}
+    keys = {
+        f"{name}.{key}": one for name, model in models.items() for key, one in model["properties"].items()
+    }
+    assert {"ArmText.kernel", "Machine.memory", "action.unplug.to", "Step.unplug", "Step.in"} <= keys.keys()
+    assert [name for name, key in keys.items() if not key.get("description")] == []
