@@ -28,7 +28,7 @@ class Balloon(Probe):
         Series("available", "bytes", "the guest's MemTotal, as its balloon driver says"),
         Series("usable", "bytes", "the guest's MemAvailable, as its balloon driver says"),
         Series("rss", "bytes", "resident memory of the QEMU process, as libvirt says"),
-        Series("disk_caches", "bytes", "the guest's Cached and Buffers, as its balloon driver says"),
+        Series("disk_caches", "bytes", "the guest's page cache, as its balloon driver says"),
     )
 
     def from_host(self, host: HostView) -> Iterator[Reading]:
