@@ -87,6 +87,11 @@ class Series:
         return fnmatchcase(name, self.name)
 
     @property
+    def chart(self) -> Chart | None:
+        """Where it is drawn; None where it is not."""
+        return self.line.chart if self.line else None
+
+    @property
     def metrics(self) -> tuple[Metric, ...]:
         """Its headline metrics."""
         predicted = self.origin is Origin.PREDICTED

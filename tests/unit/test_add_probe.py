@@ -171,8 +171,8 @@ def test_every_probe_declares_series_and_every_moment_is_filled_by_one() -> None
 def test_lines_of_a_chart_have_one_unit() -> None:
     units: dict[str, set[str]] = {}
     for one in declared_series():
-        if one.series.line:
-            units.setdefault(one.series.line.chart.name, set()).add(one.series.unit)
+        if one.series.chart:
+            units.setdefault(one.series.chart.name, set()).add(one.series.unit)
     assert set(map(len, units.values())) == {1}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from orchestrator.probes import DeclaredSeries, declared_series
 from orchestrator.report.over_time import OverTime
@@ -20,7 +20,6 @@ def _section(declared: Chart, lines: tuple[DeclaredSeries, ...]) -> type[OverTim
     return Charted
 
 
-_DRAWN: Final = [one for one in declared_series() if one.series.line]
-for _chart in dict.fromkeys(one.series.line.chart for one in _DRAWN if one.series.line):
-    _lines = tuple(one for one in _DRAWN if one.series.line and one.series.line.chart == _chart)
+for _chart in dict.fromkeys(one.series.chart for one in declared_series() if one.series.chart):
+    _lines = tuple(one for one in declared_series() if one.series.chart == _chart)
     SECTIONS.register(_chart.name)(_section(_chart, _lines))
