@@ -1,55 +1,27 @@
-"""The headline metrics: their units, which way is better, and how finely they can be known."""
+"""The headline metrics: those that probes declare with a series, and all others."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from orchestrator.metric import Metric
+from orchestrator.probes import declared_series
 from orchestrator.units import PAGE_BYTES, PMD_BYTES
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric of summary.csv.
-
-    `unit` is `bytes`, `count`, `seconds`, `1/s`, or empty for a word. `better` is empty where neither way is.
-    `resolution` is one unit of what is counted: spreads below it say nothing. Of a metric `by_block` it is
-    the smallest that there is: that of an arm follows from what it unplugs by (summary.resolution).
-    `given` metrics are what was asked for, or how much was looked at, not what came of it. A `worst` metric
-    counts what must not be: it stands for an arm with its largest value in any trial, also one that is in no
-    average. One that a restore `shifts` is not the same in guests that start from saved memory as in those
-    that boot (results/reference/boots).
-    """
-
-    name: str
-    unit: Literal["bytes", "count", "seconds", "1/s", ""]
-    better: Literal["lower", "higher", ""] = ""
-    resolution: float = 0.0
-    given: bool = False
-    predicted: bool = False
-    by_block: bool = False
-    worst: bool = False
-    shifts: bool = False
-
-    @property
-    def timed(self) -> bool:
-        """Whether it means nothing where guests take each other's processor time."""
-        return self.unit in {"seconds", "1/s"}
-
 
 _POLL_SECONDS: Final = 0.25  # POLL_SECONDS of orchestrator/actions/settle.py
 
+# The columns of summary.csv in their order; a name by itself is that of a series, which its probe declares.
 # When an unplug settled is known to the time between two looks.
-CATALOGUE: Final = (
-    Metric("guest_page_table_bytes_peak", "bytes", "lower", PAGE_BYTES, shifts=True),
-    Metric("guest_page_table_bytes_end", "bytes", "lower", PAGE_BYTES, shifts=True),
+_COLUMNS: Final[tuple[Metric | str, ...]] = (
+    "guest_page_table_bytes_peak",
+    "guest_page_table_bytes_end",
     Metric("guest_page_tables_empty", "count", "lower", 1),
     Metric("guest_page_tables_total", "count", "lower", 1, shifts=True),
     Metric("guest_memmap_bytes", "bytes", "lower", PAGE_BYTES),
-    Metric("host_page_table_bytes", "bytes", "lower", PAGE_BYTES, shifts=True),
-    Metric("host_rss_bytes", "bytes", "lower", PAGE_BYTES, shifts=True),
-    Metric("second_level_bytes", "bytes", "lower", PAGE_BYTES),
-    Metric("second_level_needed_bytes", "bytes", "", PAGE_BYTES, predicted=True),
+    "host_page_table_bytes",
+    "host_rss_bytes",
+    "second_level_bytes",
+    "second_level_needed_bytes",
     Metric("unplug_requested_bytes", "bytes", given=True),
     Metric("unplug_achieved_bytes", "bytes", "higher", PMD_BYTES, by_block=True),
     Metric("unplug_shortfall_bytes", "bytes", "lower", PMD_BYTES, by_block=True),
@@ -71,9 +43,18 @@ CATALOGUE: Final = (
     Metric("integrity_mismatches", "count", "lower", 1, worst=True),
     Metric("integrity_stuck_threads", "count", "lower", 1, worst=True),
     Metric("kernel_log_complaints", "count", "lower", 1, worst=True),
-    Metric("accel", ""),
 )
+_LAST: Final = Metric("accel", "")
 
+
+def _catalogue() -> tuple[Metric, ...]:
+    """All metrics; those of series that have no place of their own stand behind the others."""
+    of_series = {metric.name: metric for one in declared_series() for metric in one.series.metrics}
+    placed = [of_series.pop(one) if isinstance(one, str) else one for one in _COLUMNS]
+    return (*placed, *of_series.values(), _LAST)
+
+
+CATALOGUE: Final = _catalogue()
 METRICS: Final = tuple(metric.name for metric in CATALOGUE)
 METRIC: Final = {metric.name: metric for metric in CATALOGUE}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -43,11 +43,13 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a probe returns: an observation before the trial's clock and name are put on it."""
+    """What a probe returns: an observation before the trial's clock and name are put on it.
+
+    Its unit and origin are those of the series that the probe declares under this name.
+    """
 
     name: str
     value: float | None
-    unit: str
-    source: str = ""  # appended to the probe's name where one probe reads several objects
-    origin: Origin = Origin.MEASURED
-    gap: str = ""
+    source: str = field(default="", kw_only=True)
+    """Appended to the probe's name where one probe reads several objects."""
+    gap: str = field(default="", kw_only=True)

@@ -35,3 +35,9 @@ def seconds_axis(largest: float) -> Axis:
 def time_axis(longest: float) -> Axis:
     """Seconds, or minutes when there are many."""
     return Axis("min", 60) if longest > _LONG_SECONDS else Axis("s", 1)
+
+
+def axis_of(largest: float, unit: str) -> Axis:
+    """The axis of values in `unit`, as a series has it."""
+    known = {"bytes": bytes_axis, "seconds": seconds_axis}
+    return known[unit](largest) if unit in known else Axis("" if unit == "count" else unit, 1)

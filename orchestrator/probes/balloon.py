@@ -1,24 +1,42 @@
 """The balloon (QMP query-balloon, and libvirt's statistics of it)."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from orchestrator.observation import Reading
 from orchestrator.probes.base import PROBES, HostView, Probe
+from orchestrator.series import Chart, Line, Series
 from orchestrator.units import KIB
 
-# virDomainMemoryStatTags: these are KiB; the others are counters or times.
-_KIB = ("unused", "available", "usable", "rss", "disk_caches")
+_CHART = Chart("balloon", "Balloon", "Memory that the balloon leaves to the guest.", order=110)
+_NOT_YET = "the guest's balloon driver has not said yet"
 
 
 @PROBES.register("balloon")
 class Balloon(Probe):
     """`actual` is what the balloon leaves of the boot memory; the rest is what the guest's driver says."""
 
+    # Of virDomainMemoryStatTags, those that are KiB; the others are counters or times.
+    series: ClassVar = (
+        Series(
+            "actual",
+            "bytes",
+            "what the balloon leaves of the boot memory",
+            line=Line(_CHART, "left to the guest"),
+        ),
+        Series("unused", "bytes", "the guest's MemFree, as its balloon driver says"),
+        Series("available", "bytes", "the guest's MemTotal, as its balloon driver says"),
+        Series("usable", "bytes", "the guest's MemAvailable, as its balloon driver says"),
+        Series("rss", "bytes", "resident memory of the QEMU process, as libvirt says"),
+        Series("disk_caches", "bytes", "the guest's page cache, as its balloon driver says"),
+    )
+
     def from_host(self, host: HostView) -> Iterator[Reading]:
-        yield Reading("actual", host.domain.balloon_bytes(), "bytes")
+        actual, *rest = self.series
+        yield Reading(actual.name, host.domain.balloon_bytes())
         statistics = host.domain.balloon_statistics()
-        for name in _KIB:
+        for name in (one.name for one in rest):
             if name in statistics:
-                yield Reading(name, statistics[name] * KIB, "bytes")
+                yield Reading(name, statistics[name] * KIB)
             else:
-                yield Reading(name, None, "bytes", gap="the guest's balloon driver has not said yet")
+                yield Reading(name, None, gap=_NOT_YET)

@@ -1,24 +1,29 @@
-"""The shape of a probe: which files of the guest it wants, or what it reads on the host."""
+"""The shape of a probe: its series, and which files of the guest it wants or what it reads on the host.
+
+`validate` asks for the series, too: a probe imports nothing heavy before it reads something.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from orchestrator.guest.sampler import Tick
-from orchestrator.host.domain import Dimm, Domain
-from orchestrator.host.machine import Machine
-from orchestrator.host.qemu_process import Segment, ram_segments
-from orchestrator.host.shell import HostShell
-from orchestrator.model.second_level import device_pages
-from orchestrator.observation import Reading
+from orchestrator.observation import Observation, Reading
 from orchestrator.registry import Registry
+from orchestrator.series import Series
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from orchestrator.guest.sampler import Tick
+    from orchestrator.host.domain import Dimm, Domain
+    from orchestrator.host.machine import Machine
+    from orchestrator.host.qemu_process import Segment
+    from orchestrator.host.shell import HostShell
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,15 @@ class HostView:
     @cached_property
     def devices(self) -> NDArray[np.int64]:
         """Pages at which the guest finds devices; as `device_pages` gives them."""
+        from orchestrator.model.second_level import device_pages
+
         return device_pages(*self.domain.pci_memory())
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """Where the guest's RAM lies in QEMU: changes only when a DIMM comes or goes."""
+        from orchestrator.host.qemu_process import ram_segments
+
         dimms = self.domain.dimms() if self.machine.dimms else ()
         if dimms not in self._segments:
             self._segments.clear()
@@ -52,6 +61,9 @@ class HostView:
 
 class Probe:
     """Reads something at every sample. What cannot be read is a Reading with a gap, never left out."""
+
+    series: ClassVar[tuple[Series, ...]] = ()
+    """All that it reads: the first that covers a reading's name says what the reading is."""
 
     guest_files: ClassVar[tuple[str, ...]] = ()
     """Files of the guest that the sampler brings along for `from_guest`."""
@@ -68,6 +80,28 @@ class Probe:
         """Readings from the host. May raise InfrastructureError or OSError: that becomes the gap."""
         yield from ()
 
+    @classmethod
+    def series_of(cls, name: str) -> Series | None:
+        """The series to which readings of that name belong."""
+        return next((one for one in cls.series if one.covers(name)), None)
+
+    @classmethod
+    def observe(cls, source: str, t_ns: int, trial: str, readings: Iterable[Reading]) -> list[Observation]:
+        """Readings as observations of a trial, `source` being the probe's name. Raises LookupError for a
+        reading of no series that it declares."""
+        return [_observed(cls.series_of(one.name), source, t_ns, trial, one) for one in readings]
+
+
+@dataclass(frozen=True)
+class DeclaredSeries:
+    """A series, and the name of its probe: the `source` of its observations."""
+
+    source: str
+    series: Series
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.series.name}"
+
 
 _COUNT = re.compile(r"[0-9]{1,20}")
 
@@ -77,3 +111,23 @@ PROBES: Registry[type[Probe]] = Registry("probe", "orchestrator.probes")
 def is_count(text: str) -> bool:
     """Whether a guest's text is a plain u64: it could be anything."""
     return _COUNT.fullmatch(text) is not None
+
+
+def declared_series() -> tuple[DeclaredSeries, ...]:
+    """The series of all probes, by the names of these, and of one probe as it declares them."""
+    return tuple(DeclaredSeries(source, one) for source, probe in PROBES for one in probe.series)
+
+
+def _observed(series: Series | None, source: str, t_ns: int, trial: str, reading: Reading) -> Observation:
+    if series is None:
+        raise LookupError(f"{source} declares no series {reading.name!r}")
+    return Observation(
+        t_ns=t_ns,
+        trial=trial,
+        source=f"{source}/{reading.source}" if reading.source else source,
+        name=reading.name,
+        value=None if reading.value is None else float(reading.value),
+        unit=series.unit,
+        origin=series.origin,
+        gap=reading.gap,
+    )

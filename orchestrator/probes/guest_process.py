@@ -1,13 +1,19 @@
 """Page tables and memory of the workloads' processes in the guest (/proc/PID/status)."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-from orchestrator.guest.sampler import Tick
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
 from orchestrator.observation import Reading
 from orchestrator.probes.base import PROBES, Probe
 from orchestrator.procfs import kib_lines
+from orchestrator.series import Series
 
-_WANTED = ("VmPTE", "VmRSS", "VmSize", "VmLck", "VmPin")
+if TYPE_CHECKING:
+    from orchestrator.guest.sampler import Tick
+
+_GAP = "its /proc/PID/status has no such line"  # a zombie's has none
 
 
 @PROBES.register("guest_process")
@@ -15,12 +21,19 @@ class GuestProcess(Probe):
     """VmPTE counts tables of all levels (mm_pgtables_bytes(), include/linux/mm.h), and those that are
     deposited for huge pages."""
 
+    series: ClassVar = (
+        Series(
+            "VmPTE", "bytes", "page tables of the process, of all levels, and those deposited for huge pages"
+        ),
+        Series("VmRSS", "bytes", "resident memory of the process"),
+        Series("VmSize", "bytes", "address space of the process"),
+        Series("VmLck", "bytes", "locked memory of the process"),
+        Series("VmPin", "bytes", "pinned memory of the process"),
+    )
+
     def from_guest(self, tick: Tick) -> Iterator[Reading]:
         for comm, pid, text in tick.processes:
             values = kib_lines(text)
-            for name in _WANTED:
-                if name in values:
-                    yield Reading(name, values[name], "bytes", source=f"{comm}:{pid}")
-                else:
-                    gap = "its /proc/PID/status has no such line"  # a zombie's has none
-                    yield Reading(name, None, "bytes", source=f"{comm}:{pid}", gap=gap)
+            for name in (one.name for one in self.series):
+                gap = "" if name in values else _GAP
+                yield Reading(name, values.get(name), source=f"{comm}:{pid}", gap=gap)

@@ -1,26 +1,18 @@
 """The guest's /proc/vmstat: memory-map size, and the counters of THP, compaction and ballooning."""
 
-from collections.abc import Iterator
-from typing import ClassVar
+from __future__ import annotations
 
-from orchestrator.guest.sampler import Tick
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
 from orchestrator.observation import Reading
 from orchestrator.probes.base import PROBES, Probe, is_count
+from orchestrator.series import Series
+
+if TYPE_CHECKING:
+    from orchestrator.guest.sampler import Tick
 
 _PATH = "/proc/vmstat"
-# mm/vmstat.c vmstat_text: some hundred lines, most of them about things that no metric is made of.
-_WANTED = (
-    "nr_free_pages",
-    "nr_page_table_pages",
-    "nr_memmap",
-    "thp_",
-    "compact_",
-    "balloon_",
-    "pgmigrate_",
-    "pgsteal_",
-    "pgfault",
-    "oom_kill",
-)
 
 
 @PROBES.register("guest_vmstat")
@@ -28,13 +20,27 @@ class GuestVmstat(Probe):
     """Counters as the kernel names them; pages stay pages."""
 
     guest_files: ClassVar = (_PATH,)
+    # mm/vmstat.c vmstat_text: some hundred lines, most of them about things that no metric is made of.
+    series: ClassVar = (
+        Series("vmstat", "count", "stands for all of the file where the guest has none"),
+        Series("nr_free_pages*", "count", "free pages"),
+        Series("nr_page_table_pages", "count", "pages of page tables"),
+        Series("nr_memmap*", "count", "pages of struct pages (kernels from 6.11); `guest_memmap_bytes`"),
+        Series("thp_*", "count", "events of transparent huge pages (transhuge.rst)"),
+        Series("compact_*", "count", "events of compaction"),
+        Series("balloon_*", "count", "pages that the balloon took, gave back or migrated"),
+        Series("pgmigrate_*", "count", "pages that were migrated, or failed to be"),
+        Series("pgsteal_*", "count", "pages that were reclaimed"),
+        Series("pgfault*", "count", "page faults"),
+        Series("oom_kill", "count", "processes that the OOM killer ended"),
+    )
 
     def from_guest(self, tick: Tick) -> Iterator[Reading]:
         text = tick.files.get(_PATH)
         if text is None:
-            yield Reading("vmstat", None, "count", gap=f"the guest has no {_PATH}")
+            yield Reading("vmstat", None, gap=f"the guest has no {_PATH}")
             return
         for line in text.splitlines():
             name, _, value = line.partition(" ")
-            if name.startswith(_WANTED) and is_count(value):
-                yield Reading(name, int(value), "count")
+            if self.series_of(name) and is_count(value):
+                yield Reading(name, int(value))

@@ -1,20 +1,34 @@
 """The host's /proc/meminfo, in which KVM's second-level tables are counted."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator.host.shell import HostShell
 from orchestrator.observation import NO_SECOND_LEVEL, Reading
 from orchestrator.probes.base import PROBES, HostView, Probe
 from orchestrator.procfs import kib_lines
+from orchestrator.series import Chart, Headline, Line, Series
 from orchestrator.units import PAGE_BYTES
+
+if TYPE_CHECKING:
+    from orchestrator.host.shell import HostShell
 
 MEMINFO, VMSTAT = "/proc/meminfo", "/proc/vmstat"
 SECOND_LEVEL = "SecPageTables"
 SECOND_LEVEL_BYTES = "second_level_bytes"
 _NOT_COUNTED = "the host's kernel does not count it"
-_WANTED = (SECOND_LEVEL, "PageTables", "MemAvailable", "MemFree")
 _IOMMU = re.compile(r"^nr_iommu_pages ([0-9]{1,18})$", re.MULTILINE)
+SECOND_LEVEL_CHART = Chart(
+    "second-level-time",
+    "Second-level tables over time",
+    "Solid is what KVM has, of all levels (SecPageTables of the host without IOMMU tables); dashed is "
+    "what is needed to map what QEMU has of the guest, predicted from its page map. Between them are "
+    "tables that map nothing.",
+    order=90,
+    needs_moments=True,
+)
 
 
 @PROBES.register("host_meminfo")
@@ -26,24 +40,43 @@ class HostMeminfo(Probe):
     kernel's 0 is not a measurement of it.
     """
 
+    series: ClassVar = (
+        Series(SECOND_LEVEL, "bytes", "KVM's and the IOMMU's tables, of the whole host (since 6.1)"),
+        Series("PageTables", "bytes", "page tables of all processes of the host"),
+        Series("MemAvailable", "bytes", "what the host could give to processes without swapping"),
+        Series("MemFree", "bytes", "free memory of the host"),
+        Series(
+            SECOND_LEVEL_BYTES,
+            "bytes",
+            "SecPageTables without IOMMU tables: those of KVM for all guests, of all levels. The metric is "
+            "without that of `host_meminfo/bare`, read before the guest was started (a nested host has no "
+            "other guests); it is empty under TCG, where all that the host counts is of other guests, and "
+            "where nothing above 0 is left",
+            headlines=(Headline("second_level_bytes", "last", "lower", PAGE_BYTES),),
+            line=Line(SECOND_LEVEL_CHART, "measured"),
+            moment="second_level_bytes",
+            of_all_guests=True,
+        ),
+    )
+
     def from_host(self, host: HostView) -> Iterator[Reading]:
         for reading in self.from_bare_host(host.shell):
             if reading.name == SECOND_LEVEL_BYTES and host.accel == "tcg":
-                yield Reading(reading.name, None, reading.unit, gap=NO_SECOND_LEVEL)
+                yield Reading(reading.name, None, gap=NO_SECOND_LEVEL)
             else:
                 yield reading
 
     def from_bare_host(self, shell: HostShell) -> Iterator[Reading]:
         files = shell.texts(MEMINFO, VMSTAT)
         values = kib_lines(files[MEMINFO])
-        for name in _WANTED:
+        for name in (one.name for one in self.series if one.name != SECOND_LEVEL_BYTES):
             if name in values:
-                yield Reading(name, values[name], "bytes")
+                yield Reading(name, values[name])
             else:
-                yield Reading(name, None, "bytes", gap=_NOT_COUNTED)
+                yield Reading(name, None, gap=_NOT_COUNTED)
         if SECOND_LEVEL in values:
             iommu = _IOMMU.search(files.get(VMSTAT, ""))
             bytes_of_iommu = int(iommu[1]) * PAGE_BYTES if iommu else 0
-            yield Reading(SECOND_LEVEL_BYTES, values[SECOND_LEVEL] - bytes_of_iommu, "bytes")
+            yield Reading(SECOND_LEVEL_BYTES, values[SECOND_LEVEL] - bytes_of_iommu)
         else:
-            yield Reading(SECOND_LEVEL_BYTES, None, "bytes", gap=_NOT_COUNTED)
+            yield Reading(SECOND_LEVEL_BYTES, None, gap=_NOT_COUNTED)

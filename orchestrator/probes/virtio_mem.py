@@ -1,18 +1,38 @@
 """The virtio-mem device as QEMU sees it (QMP query-memory-devices)."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from orchestrator.observation import Reading
 from orchestrator.probes.base import PROBES, HostView, Probe
+from orchestrator.series import Chart, Line, Series
+
+_CHART = Chart(
+    "virtio-mem",
+    "Resizable memory",
+    "Size of the virtio-mem device: solid is what is plugged, dashed what the host asks for. Where they "
+    "stay apart, the guest could not give the rest back.",
+    order=100,
+)
 
 
 @PROBES.register("virtio_mem")
 class VirtioMem(Probe):
     """Plugged and requested size. virtio-mem says nothing when it stops short: this shows it."""
 
+    series: ClassVar = (
+        Series("size", "bytes", "what is plugged of the device", line=Line(_CHART, "plugged")),
+        Series(
+            "requested_size",
+            "bytes",
+            "what the host asks the device to have plugged",
+            line=Line(_CHART, "asked for", dashed=True),
+        ),
+    )
+
     def from_host(self, host: HostView) -> Iterator[Reading]:
         state = host.domain.virtio_mem()
         if state is None:
             return
-        yield Reading("size", state.size, "bytes")
-        yield Reading("requested_size", state.requested, "bytes")
+        yield Reading("size", state.size)
+        yield Reading("requested_size", state.requested)

@@ -81,7 +81,7 @@ def _value(point: Point) -> float:
 
 def tick(axis: Axis) -> str:
     """Vega expression that writes a tick with its unit, and nought without."""
-    return f"datum.value ? datum.label + ' {axis.unit}' : '0'"
+    return f"datum.value ? datum.label + ' {axis.unit}' : '0'" if axis.unit else "datum.label"
 
 
 def finished(chart: Any, height: int) -> Spec:

@@ -8,22 +8,14 @@ from typing import Any, ClassVar, Final, Self
 
 from orchestrator.analysis.arms import ArmView, Point, StepView, TrialView, series
 from orchestrator.analysis.run import RunAnalysis
-from orchestrator.analysis.scale import Axis, bytes_axis, time_axis
+from orchestrator.analysis.scale import Axis, axis_of, time_axis
 from orchestrator.analysis.text import clean, quantity
+from orchestrator.probes import DeclaredSeries
 from orchestrator.report.charts import PANEL_HEIGHT, Panel, Spec, arm_colour, downsample, finished, tick
-from orchestrator.report.section import SECTIONS, Figure, Section, colour, seconds_note
+from orchestrator.report.section import Figure, Section, colour, seconds_note
+from orchestrator.series import Chart
 
 _MARKER_GAP: Final = 0.045  # step numbers nearer than this share of the axis stand together
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What one line of a chart shows: an observation's source and name."""
-
-    source: str
-    name: str
-    label: str
-    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,15 +23,17 @@ class _Line:
     label: str
     dashed: bool
     trial: str
+    unit: str
     points: Sequence[Point]
 
 
 @dataclass(frozen=True)
 class OverTime(Section):
-    """A section of such charts: it says which readings. `steps` explain the numbers of all panels."""
+    """A section of such charts, as probes declare it. `steps` explain the numbers of all panels."""
 
-    lead: ClassVar[str]
-    readings: ClassVar[tuple[Reading, ...]]
+    fragment: ClassVar = "over-time"
+    chart: ClassVar[Chart]
+    series: ClassVar[tuple[DeclaredSeries, ...]]
 
     figures: tuple[Figure, ...]
     steps: tuple[StepView, ...]
@@ -47,12 +41,19 @@ class OverTime(Section):
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
-        panels = time_panels(analysis.arms, cls.readings, cls.title)
+        if cls.chart.needs_moments and not analysis.moments:
+            return None
+        panels = time_panels(analysis.arms, cls.series, cls.title)
         if not panels:
             return None
         key = _legend_trial(analysis.arms)
         figures = tuple(cls._figure(number, panel) for number, panel in enumerate(panels))
         return cls(figures, key.steps if key else (), seconds_note(analysis))
+
+    @property
+    def lead(self) -> str:
+        """What is drawn, in words."""
+        return self.chart.lead
 
     def charts(self) -> Iterable[Figure]:
         return self.figures
@@ -61,9 +62,8 @@ class OverTime(Section):
     def _figure(cls, number: int, panel: Panel) -> Figure:
         trials = len(panel.arm.trials)
         note = f"{trials} trials, steps of {clean(panel.arm.shown.summary.trial, 40)}" if trials > 1 else ""
-        name = next(name for name, kind in SECTIONS if kind is cls)
         return Figure(
-            f"chart-{name}-{number}",
+            f"chart-{cls.chart.name}-{number}",
             panel.spec,
             panel.alt,
             title=clean(panel.arm.name, 60),
@@ -72,16 +72,17 @@ class OverTime(Section):
         )
 
 
-def time_panels(arms: Sequence[ArmView], readings: Sequence[Reading], what: str) -> list[Panel]:
-    """Bytes over time from the first step on: a panel for each arm that has such readings."""
-    lines = {arm.index: list(_lines(arm, readings)) for arm in arms}
+def time_panels(arms: Sequence[ArmView], drawn: Sequence[DeclaredSeries], what: str) -> list[Panel]:
+    """Series of one unit over time from the first step on: a panel for each arm that has such readings."""
+    (unit,) = {one.series.unit for one in drawn}
+    lines = {arm.index: list(_lines(arm, drawn)) for arm in arms}
     points = [point for arm in arms for line in lines[arm.index] for point in line.points]
     if not points:
         return []
     ends = [end for arm in arms for end in _ends(arm.shown)]
     longest = max(1.0, *(time for time, _ in points), *ends)
     largest = max(value for _, value in points)
-    axes = time_axis(longest), bytes_axis(largest)
+    axes = time_axis(longest), axis_of(largest, unit)
     return [
         Panel(
             arm,
@@ -93,14 +94,14 @@ def time_panels(arms: Sequence[ArmView], readings: Sequence[Reading], what: str)
     ]
 
 
-def _lines(arm: ArmView, readings: Sequence[Reading]) -> Iterator[_Line]:
+def _lines(arm: ArmView, drawn: Sequence[DeclaredSeries]) -> Iterator[_Line]:
     for trial in arm.trials:
         if trial.frame is None:
             continue
-        for reading in readings:
-            points = _since(trial.origin, series(trial.frame, reading.source, reading.name))
-            if points:
-                yield _Line(reading.label, reading.dashed, trial.summary.trial, downsample(points))
+        for one in drawn:
+            points = _since(trial.origin, series(trial.frame, one.source, one.series.name))
+            if points and (line := one.series.line):
+                yield _Line(line.label, line.dashed, trial.summary.trial, one.series.unit, downsample(points))
 
 
 def _since(origin: float, points: Sequence[Point]) -> list[Point]:
@@ -142,7 +143,7 @@ def _time_spec(
             "dash": line.dashed,
             "label": line.label,
             "at": f"{t:,.1f} s",
-            "size": quantity(v, "bytes"),
+            "size": quantity(v, line.unit),
         }
         for line in lines
         for t, v in line.points
@@ -233,7 +234,7 @@ def _time_alt(arm: ArmView, lines: Sequence[_Line], what: str) -> str:
     parts = []
     for line in lines[:6]:
         values = [value for _, value in line.points]
-        first, last, peak = (quantity(value, "bytes") for value in (values[0], values[-1], max(values)))
+        first, last, peak = (quantity(value, line.unit) for value in (values[0], values[-1], max(values)))
         parts.append(f"{line.label}: from {first} to {last}, at the most {peak}")
     return clean(f"{what} over time, {arm.name}. {'; '.join(parts)}.", 600)
 

@@ -21,6 +21,11 @@ class _Placed:
     name: str
     it: Section
 
+    @property
+    def template(self) -> str:
+        """What shows it."""
+        return f"sections/{self.it.fragment or self.name}.html.j2"
+
 
 def build_report(analysis: RunAnalysis) -> Path:
     """Write `report.html` of a run folder from what is in it, and nothing else; its path.

@@ -30,11 +30,12 @@ class Section(ABC):
     """A frozen dataclass; its fields are what its fragment shows of `it`.
 
     It is registered under the name that is its anchor, and its fragment is
-    `templates/sections/<name>.html.j2`. Sections stand in the page by `order`.
+    `templates/sections/<name>.html.j2`, or that of `fragment`. Sections stand in the page by `order`.
     """
 
     order: ClassVar[int]
     title: ClassVar[str]
+    fragment: ClassVar[str] = ""
 
     @classmethod
     @abstractmethod

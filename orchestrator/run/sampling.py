@@ -90,7 +90,7 @@ class Sampling:
                 self._quiet = Deadline(SILENCE_SECONDS)
                 last_ns = _later(tick, last_ns)
                 for name, probe in self._probes:
-                    self._keep(name, probe.from_guest(tick))
+                    self._keep(self._observed(name, probe, probe.from_guest(tick)))
                 self._rounds[0] += 1
         except (OrchestratorError, OSError, EOFError) as error:
             reason = str(error) or type(error).__name__
@@ -98,7 +98,7 @@ class Sampling:
             reason = f"internal error: {error!r}"
         if not self._stop.is_set():
             self._lost = reason
-            self._keep("sampler", [Reading("guest", None, "", gap=reason)])
+            self._keep(self._missing("sampler", "guest", reason))
 
     def _host_side(self) -> None:
         try:
@@ -117,28 +117,22 @@ class Sampling:
                 except (OrchestratorError, OSError, ValueError, KeyError, TypeError) as error:
                     if self._stop.is_set():
                         return
-                    readings = [Reading("host", None, "", gap=str(error) or type(error).__name__)]
-                self._keep(name, readings)
+                    self._keep(self._missing(name, "host", str(error) or type(error).__name__))
+                else:
+                    self._keep(self._observed(name, probe, readings))
             self._rounds[1] += 1
             # What was missed is not made up for.
             next_at = max(next_at + self._every, time.monotonic())
             self._stop.wait(next_at - time.monotonic())
 
-    def _keep(self, probe: str, readings: Iterable[Reading]) -> None:
-        t_ns = self._now_ns()
-        rows = [
-            Observation(
-                t_ns=t_ns,
-                trial=self._writer.trial_id,
-                source=f"{probe}/{reading.source}" if reading.source else probe,
-                name=reading.name,
-                value=None if reading.value is None else float(reading.value),
-                unit=reading.unit,
-                origin=reading.origin,
-                gap=reading.gap,
-            )
-            for reading in readings
-        ]
+    def _missing(self, source: str, name: str, reason: str) -> list[Observation]:
+        """That a whole side or probe could not be read: it cannot say which readings it owed."""
+        return [Observation(self._now_ns(), self._writer.trial_id, source, name, None, "", gap=reason)]
+
+    def _observed(self, source: str, probe: Probe, readings: Iterable[Reading]) -> list[Observation]:
+        return probe.observe(source, self._now_ns(), self._writer.trial_id, readings)
+
+    def _keep(self, rows: list[Observation]) -> None:
         if rows:
             self._writer.observe(rows)
 

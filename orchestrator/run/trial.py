@@ -317,10 +317,7 @@ def _kernel_logs_at_end(guest: Guest, writer: TrialWriter, now_ns: Callable[[], 
 def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -> None:
     """What the host's counters say before the guest is there: others are compared with that."""
     for name, probe in PROBES:
-        writer.observe(
-            Observation(0, plan.id, f"{name}/bare", one.name, one.value, one.unit, one.origin, one.gap)
-            for one in probe().from_bare_host(shell)
-        )
+        writer.observe(probe.observe(f"{name}/bare", 0, plan.id, probe().from_bare_host(shell)))
 
 
 def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:

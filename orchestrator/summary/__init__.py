@@ -3,7 +3,8 @@
 A metric that cannot be had is missing, and `TrialSummary.gaps` says why: no cell is ever invented.
 """
 
-from orchestrator.headline import CATALOGUE, METRIC, METRICS, Metric
+from orchestrator.headline import CATALOGUE, METRIC, METRICS
+from orchestrator.metric import Metric
 from orchestrator.records.summary import PolicyResult, TrialSummary
 from orchestrator.summary.files import load, refresh, saved, write_summaries
 from orchestrator.summary.metrics import summarise_run, summarise_trial

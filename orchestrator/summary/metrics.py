@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.headline import CATALOGUE, METRICS
 from orchestrator.host_kinds import is_shared
+from orchestrator.probes import declared_series
 from orchestrator.records.events import Event, GuestKernel, GuestStart, StepEnd, TrialBegin, of_kind
 from orchestrator.records.step import Mechanism, Outcome
 from orchestrator.records.summary import TrialSummary, Value
@@ -21,23 +22,7 @@ from orchestrator.units import PAGE_BYTES
 if TYPE_CHECKING:
     import pandas as pd
 
-Choice = Callable[[Sequence[float]], float]
-
 _IGNORED: Final = "times are ignored: trials may run side by side"
-
-
-def _last(values: Sequence[float]) -> float:
-    return values[-1]
-
-
-# metric: the observation's source and name, and which of its values counts
-_CHOSEN: Final[tuple[tuple[str, str, str, Choice], ...]] = (
-    ("guest_page_table_bytes_peak", "guest_meminfo", "PageTables", max),
-    ("guest_page_table_bytes_end", "guest_meminfo", "PageTables", _last),
-    ("host_page_table_bytes", "host_qemu", "VmPTE", max),
-    ("host_rss_bytes", "host_qemu", "VmRSS", _last),
-    ("second_level_needed_bytes", "host_pagemap", "second_level_needed_bytes", _last),
-)
 
 
 @dataclass
@@ -78,7 +63,8 @@ class _Readings:
     def of_other_guests(self) -> float | None:
         """Second-level tables of other guests of the host; a host of our own making has no others, and None
         where they were not read."""
-        place = ("host_meminfo/bare", "second_level_bytes")
+        of_all = next(one for one in declared_series() if one.series.of_all_guests)
+        place = (f"{of_all.source}/bare", of_all.series.name)
         found = self.values(*place)
         if place in self._series:
             return found[0] if found else None
@@ -171,11 +157,12 @@ def _planned_release(run: Run, trial: TrialFolder) -> str:
 
 def _from_observations(found: _Findings, readings: _Readings, share: GuestShare) -> None:
     _memmap(found, readings)
-    for metric, source, name, choose in _CHOSEN:
-        found.put(metric, _chosen(choose, readings.values(source, name)), readings.why_missing(source, name))
-    place = ("host_meminfo", "second_level_bytes")
-    counted = _chosen(_last, readings.values(*place))
-    found.put("second_level_bytes", *share.take(counted, readings.why_missing(*place)))
+    for one in declared_series():
+        for headline in one.series.headlines:
+            figure = headline.of(readings.values(one.source, one.series.name))
+            gap = readings.why_missing(one.source, one.series.name)
+            of_guest = share.take(figure, gap) if one.series.of_all_guests else (figure, gap)
+            found.put(headline.metric, *of_guest)
 
 
 def _memmap(found: _Findings, readings: _Readings) -> None:
@@ -289,7 +276,3 @@ def _resizes(ends: Sequence[StepEnd]) -> list[StepEnd]:
 def _last_workload_value(ends: Sequence[StepEnd], key: str) -> float | None:
     starts = (end for end in reversed(ends) if end.action == "start")
     return next((value for end in starts if (value := end.value(key)) is not None), None)
-
-
-def _chosen(choose: Choice, values: Sequence[float]) -> float | None:
-    return choose(values) if values else None

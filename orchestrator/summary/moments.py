@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from math import isnan
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.probes import DeclaredSeries, declared_series
 from orchestrator.records.events import Mark, of_kind
 from orchestrator.records.summary import Moment, MomentGap
 from orchestrator.store import TrialFolder
@@ -14,18 +16,8 @@ from orchestrator.summary.second_level import GuestShare
 if TYPE_CHECKING:
     import pandas as pd
 
-_SECOND_LEVEL: Final = "second_level_bytes"
-# field of a Moment: the observation's source and name
-_READINGS: Final = {
-    _SECOND_LEVEL: ("host_meminfo", "second_level_bytes"),
-    "needed_bytes": ("host_pagemap", "second_level_needed_bytes"),
-    "pages_4k": ("host_kvm", "pages_4k"),
-    "pages_2m": ("host_kvm", "pages_2m"),
-    "small_ranges": ("host_pagemap", "small_ranges"),
-    "huge_ranges": ("host_pagemap", "huge_ranges"),
-    "host_page_table_bytes": ("host_qemu", "VmPTE"),
-    "present_bytes": ("host_pagemap", "present_bytes"),
-}
+_FIELDS: Final = [one.name for one in fields(Moment) if one.name not in {"moment", "seconds"}]
+_FILLED_BY: Final = {one.series.moment: one for one in declared_series() if one.series.moment}
 
 # (nanoseconds, value or NaN, why there is none)
 _Row = tuple[int, float, str]
@@ -41,26 +33,27 @@ def moments_of(
     marks = of_kind(trial.events, Mark)
     if not marks:
         return (), ()
-    series = {field: _series(frame, *place) for field, place in _READINGS.items()}
+    series = {field: _series(frame, _FILLED_BY[field]) for field in _FIELDS}
     moments, gaps = [], []
     for mark in marks:
         label = mark.label
         values: dict[str, float | None] = {}
         for field, rows in series.items():
             value, reason = _at(rows, mark.t_ns)
-            if field == _SECOND_LEVEL:
+            if _FILLED_BY[field].series.of_all_guests:
                 value, reason = share.take(value, reason)
             values[field] = value
             if value is None:
-                gaps.append(MomentGap(label, field, reason or f"no probe read {'/'.join(_READINGS[field])}"))
+                gaps.append(MomentGap(label, field, reason or f"no probe read {_FILLED_BY[field]}"))
         moments.append(Moment(moment=label, seconds=mark.t_ns / 1e9, **values))
     return tuple(moments), tuple(gaps)
 
 
-def _series(frame: pd.DataFrame, source: str, name: str) -> Sequence[_Row]:
+def _series(frame: pd.DataFrame, one: DeclaredSeries) -> Sequence[_Row]:
     # A probe that fails as a whole says so under the name of `host` (orchestrator.run.sampling): what it had
     # read before that is of another moment.
-    rows = frame[(frame["source"] == source) & frame["name"].isin([name, "host"])].sort_values("t_ns")
+    named = frame["name"].isin([one.series.name, "host"])
+    rows = frame[(frame["source"] == one.source) & named].sort_values("t_ns")
     return list(
         zip(rows["t_ns"].astype(int), rows["value"].astype(float), rows["gap"].astype(str), strict=True)
     )

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pydantic import TypeAdapter
 
 from orchestrator.errors import BadInputError
-from orchestrator.headline import Metric
 from orchestrator.host.machine import Machine
+from orchestrator.metric import Metric
 from orchestrator.plan import PlannedStep
 
 _RESOLVED = {"resolved": True}  # sizes in a plan are numbers of bytes

@@ -135,4 +135,4 @@ def _readings(trial: str, t_ns: int, number: int, moment: int, counted_kib: int)
     )
     yield needed
     for source, one in host_readings(counted_kib):
-        yield Observation(t_ns, trial, source, one.name, one.value, one.unit, one.origin, one.gap)
+        yield from PROBES[source].observe(source, t_ns, trial, [one])

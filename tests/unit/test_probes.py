@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest.sampler import Tick
+from orchestrator.host import qemu_process
 from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import PageState, Segment
-from orchestrator.observation import NO_SECOND_LEVEL, Observation, Origin, Reading
+from orchestrator.observation import NO_SECOND_LEVEL, Origin, Reading
 from orchestrator.probes import PROBES, HostView
-from orchestrator.probes import host_pagemap as pagemap_module
 from orchestrator.probes.base import is_count
 from orchestrator.procfs import kib_lines
 
@@ -29,11 +30,18 @@ STATUS += "VmPTE:\t     104 kB\nThreads:\t6\n"
 
 
 def guest(name: str, tick: Tick) -> list[Reading]:
-    return list(PROBES[name]().from_guest(tick))
+    return declared(name, PROBES[name]().from_guest(tick))
 
 
 def host(name: str, domain: FakeDomain, accel: str = "kvm") -> list[Reading]:
-    return list(PROBES[name]().from_host(HostView(domain, MACHINE, accel)))
+    return declared(name, PROBES[name]().from_host(HostView(domain, MACHINE, accel)))
+
+
+def declared(name: str, readings: Iterable[Reading]) -> list[Reading]:
+    """The readings; all are of series that the probe declares."""
+    found = list(readings)
+    PROBES[name].observe(name, 0, "t", found)
+    return found
 
 
 def values(readings: list[Reading]) -> dict[str, float | None]:
@@ -52,7 +60,8 @@ def test_meminfo(kernel: str, tables: int) -> None:
     assert found["Active(anon)"] == 1388 * 1024
     assert found["MemTotal"] == 984456 * 1024
     assert "HugePages_Total" not in found, "a count is not bytes"
-    assert {reading.unit for reading in readings} == {"bytes"}
+    observed = PROBES["guest_meminfo"].observe("guest_meminfo", 0, "t", readings)
+    assert {one.unit for one in observed} == {"bytes"}
     assert len(found) == sum(line.endswith(" kB") for line in text.splitlines())
 
 
@@ -111,8 +120,8 @@ def test_what_a_guest_says_never_breaks_a_probe(text: str, uptime_ns: int) -> No
         for reading in probe().from_guest(tick):
             assert reading.name.isprintable()
             assert len(reading.name) <= 64
-            value = None if reading.value is None else float(reading.value)
-            Observation(0, "t", name, reading.name, value, reading.unit, gap=reading.gap)
+            (observed,) = probe.observe(name, 0, "t", [reading])
+            assert observed.unit in {"bytes", "count", "seconds"}
 
 
 @pytest.mark.parametrize(
@@ -253,7 +262,7 @@ def test_what_the_second_level_needs_is_predicted(monkeypatch: pytest.MonkeyPatc
         zero[5000] = True
         return PageState(present | zero, ~(present | zero), zero)
 
-    monkeypatch.setattr(pagemap_module, "page_state", page_state)
+    monkeypatch.setattr(qemu_process, "page_state", page_state)
     readings = host("host_pagemap", FakeDomain(device=None))
     found = {reading.name: reading for reading in readings}
     assert found["present_bytes"].value == 3 * 4096
@@ -262,8 +271,9 @@ def test_what_the_second_level_needs_is_predicted(monkeypatch: pytest.MonkeyPatc
     # 1 MiB..1 GiB: two tables at the last level, and one at each of the three above. For the chipset: PCI
     # configuration space, IOAPIC, local APIC and firmware one each, and a table above for each of two GiB.
     assert found["second_level_needed_bytes"].value == (5 + 4 + 2) * 4096
-    assert found["second_level_needed_bytes"].origin is Origin.PREDICTED
-    assert found["present_bytes"].origin is Origin.MEASURED
+    observed = {one.name: one for one in PROBES["host_pagemap"].observe("host_pagemap", 0, "t", readings)}
+    assert observed["second_level_needed_bytes"].origin is Origin.PREDICTED
+    assert observed["present_bytes"].origin is Origin.MEASURED
 
 
 def test_where_zero_pages_cannot_be_told_nothing_is_said_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +283,7 @@ def test_where_zero_pages_cannot_be_told_nothing_is_said_of_them(monkeypatch: py
         present = np.ones(segment.size // 4096, dtype=bool)
         return PageState(present, ~present, None)
 
-    monkeypatch.setattr(pagemap_module, "page_state", page_state)
+    monkeypatch.setattr(qemu_process, "page_state", page_state)
     found = {reading.name: reading for reading in host("host_pagemap", FakeDomain(device=None))}
     for name in ("present_bytes", "zero_page_bytes", "second_level_needed_bytes"):
         assert found[name].value is None

@@ -20,6 +20,7 @@ from orchestrator.observation import Reading
 from orchestrator.probes import HostView, Probe
 from orchestrator.run import sampling as module
 from orchestrator.run.sampling import Sampling
+from orchestrator.series import Series
 from orchestrator.store import TrialWriter, read_observations
 
 TICK = b"#tick 5000000000\n#file /proc/meminfo 21\nPageTables:    100 kB\n#end\n"
@@ -30,19 +31,22 @@ class Steady(Probe):
     """Says 1, and the guest's page tables."""
 
     guest_files = ("/proc/meminfo",)
+    series = (Series("length", "count", "of the file"), Series("one", "count", "always 1"))
 
     def from_guest(self, tick: Any) -> Iterator[Reading]:
-        yield Reading("length", len(tick.files["/proc/meminfo"] or ""), "count", source="a/b")
+        yield Reading("length", len(tick.files["/proc/meminfo"] or ""), source="a/b")
 
     def from_host(self, host: HostView) -> Iterator[Reading]:
-        yield Reading("one", 1, "count")
+        yield Reading("one", 1)
 
 
 class Failing(Probe):
     """What it reads is not there."""
 
+    series = (Series("half", "count", "always 1"),)
+
     def from_host(self, host: HostView) -> Iterator[Reading]:
-        yield Reading("half", 1, "count")
+        yield Reading("half", 1)
         raise InfrastructureError("libvirt refused")
 
 

@@ -37,6 +37,7 @@ from orchestrator.records.meta import RunMeta
 from orchestrator.records.plan import PlanRecord
 from orchestrator.run import sampling
 from orchestrator.run.trial import run_trial
+from orchestrator.series import Series
 from orchestrator.store import SCHEMA_VERSION, Run, TrialFolder, TrialWriter, read_events, read_observations
 from orchestrator.store.reader import PlannedTrial
 from orchestrator.summary import TrialSummary, summarise_trial
@@ -59,8 +60,10 @@ MAPPED = {
 class One(Probe):
     """Reads 1 on the host."""
 
+    series = (Series("one", "count", "always 1"),)
+
     def from_host(self, host: HostView) -> Iterator[Reading]:
-        yield Reading("one", 1, "count")
+        yield Reading("one", 1)
 
 
 class Watching:
