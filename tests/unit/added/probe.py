@@ -15,7 +15,7 @@ from orchestrator.series import Series
 class LoadAverage(Probe):
     """`/proc/loadavg` of the guest, over the last minute."""
 
-    series: ClassVar = (Series("load", "", "processes that run or wait to, over the last minute"),)
+    series: ClassVar = (Series("load", "count", "processes that run or wait to, over the last minute"),)
     guest_files: ClassVar = ("/proc/loadavg",)
 
     def from_guest(self, tick: Tick) -> Iterator[Reading]:
