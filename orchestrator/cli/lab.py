@@ -79,9 +79,9 @@ def up_command(*, kernel: str | None, memory: int | None, guests_dir: Path | Non
 @json_option
 def status_command(*, as_json: bool) -> None:
     """Say whether the lab is up, and where. Exit code 2 if it is not."""
-    from orchestrator.host.labs import the_lab
+    from orchestrator.host.labs import running_lab
 
-    _tell(the_lab(), as_json=as_json)
+    _tell(running_lab(), as_json=as_json)
 
 
 @lab_command.command("shell", context_settings={"ignore_unknown_options": True})
@@ -89,9 +89,9 @@ def status_command(*, as_json: bool) -> None:
 @click.pass_context
 def shell_command(ctx: click.Context, command: tuple[str, ...]) -> None:
     """Open a shell in the lab, or run a command there; its exit code is that of the command."""
-    from orchestrator.host.labs import the_lab
+    from orchestrator.host.labs import running_lab
 
-    lab = the_lab()
+    lab = running_lab()
     argv = lab.target(Path(lab.folder)).argv(*command)
     if not command and sys.stdin.isatty():
         argv[argv.index("-T")] = "-t"
@@ -102,9 +102,9 @@ def shell_command(ctx: click.Context, command: tuple[str, ...]) -> None:
 @lab_command.command("down")
 def down_command() -> None:
     """End the lab. What was written in it is gone."""
-    from orchestrator.host.labs import end_lab, the_lab
+    from orchestrator.host.labs import end_lab, running_lab
 
-    end_lab(the_lab())
+    end_lab(running_lab())
     out.print("the lab is down")
 
 
@@ -116,14 +116,14 @@ def keep_command(*, kernel: str | None, memory: int | None, guests_dir: Path) ->
     """Start it and stay: what `lab up` leaves behind."""
     from orchestrator.cli.progress import PlainProgress
     from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
-    from orchestrator.launch.places import Places
+    from orchestrator.launch.places import ProjectPaths
     from orchestrator.run.labs import keep, lab_host
 
     chosen = str(Path(kernel).resolve()) if kernel and "/" in kernel else kernel or NESTED_KERNEL
     wanted = NESTED_MACHINE.model_copy(update={"memory": memory} if memory else {})
     with (
         stop_at_signals("ending the lab"),
-        lab_host(Places.beside(guests_dir), chosen, wanted, PlainProgress()) as guest,
+        lab_host(ProjectPaths.beside(guests_dir), chosen, wanted, PlainProgress()) as guest,
     ):
         keep(guest)
 

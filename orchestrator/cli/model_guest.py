@@ -15,7 +15,7 @@ from orchestrator.units import PAGE_BYTES, format_size
 
 if TYPE_CHECKING:
     from orchestrator.model.guest_tables import GuestTables
-    from orchestrator.model.policies import Verdict
+    from orchestrator.model.policies import PolicyEffect
 
 
 @click.command("guest")
@@ -59,7 +59,7 @@ def guest_command(
     print_table(table)
 
 
-def _as_json(pattern: str, guest: GuestTables, verdicts: list[Verdict]) -> dict[str, Any]:
+def _as_json(pattern: str, guest: GuestTables, verdicts: list[PolicyEffect]) -> dict[str, Any]:
     return {
         "pattern": pattern,
         "table_bytes": guest.table_bytes,

@@ -50,7 +50,7 @@ def run_command(
     import psutil
 
     from orchestrator.plan import make_plan
-    from orchestrator.run import Places, execute_plan, new_run_id
+    from orchestrator.run import ProjectPaths, execute_plan, new_run_id
     from orchestrator.scenario import kernel_warnings
 
     gate = gate_of(words)
@@ -58,7 +58,7 @@ def run_command(
     scenario = open_scenario(scenario_file, guests_dir, available_bytes=available, to_run=True)
     print_warnings(kernel_warnings(scenario))
     plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start="cold" if cold else None)
-    places = Places.beside(find_guests_dir(scenario_file, guests_dir))
+    places = ProjectPaths.beside(find_guests_dir(scenario_file, guests_dir))
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
     seconds = _typical_trial_seconds(results, plan.scenario_sha256)
@@ -94,12 +94,12 @@ def resume_command(
     Lost is a trial that did not end, was interrupted, or failed without its guest being at fault; what
     there is of it is kept in the run's folder `lost`. RUN is an id, the beginning of one, `last`, or a path.
     """
-    from orchestrator.run import Places, resume_run
+    from orchestrator.run import ProjectPaths, resume_run
     from orchestrator.store import find_run
 
     gate = gate_of(words)
     run = find_run(run_name, results)
-    places = Places.beside(find_guests_dir(Path(run.plan.scenario_path), guests_dir))
+    places = ProjectPaths.beside(find_guests_dir(Path(run.plan.scenario_path), guests_dir))
     _carry_out(
         ctx,
         run.directory,

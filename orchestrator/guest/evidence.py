@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, walk
+from orchestrator.guest.kernel_tables import NotFoundError, ReadFrames, VmcoreInfo, walk
 from orchestrator.model.entries import ACCESSED, DIRTY, PFN_MASK, PFN_SHIFT, PRESENT, PSE, USER
 from orchestrator.model.frame_class import MOVABLE, FrameClass
 from orchestrator.model.frames import (
@@ -53,7 +53,7 @@ class RawEvidence:
     could be read of them, and describes frames from `first` (n,) on.
     """
 
-    layout: Layout
+    layout: VmcoreInfo
     root: U64
     vmalloc: tuple[I64, I64]  # virtual page numbers and frames
     tables: I64
@@ -63,7 +63,7 @@ class RawEvidence:
     struct_pages: U32
 
 
-def read_evidence(read: ReadFrames, layout: Layout, flags: U64) -> RawEvidence:
+def read_evidence(read: ReadFrames, layout: VmcoreInfo, flags: U64) -> RawEvidence:
     """Read what evidence is made from. Raises NotFoundError when the kernel's tables make no sense."""
     mappings = walk(read, layout)
     per_frame = PAGE_BYTES // layout.page_bytes

@@ -27,8 +27,17 @@ from orchestrator.host.libvirt_host import LibvirtHost, open_host
 from orchestrator.host.ssh import own_target
 from orchestrator.launch.host_facts import host_facts
 from orchestrator.launch.host_settings import apply_host_settings
-from orchestrator.launch.places import Places
-from orchestrator.launch.start import Begin, Bootable, Lab, PlannedTrial, Starts, guest_spec, install, quieten
+from orchestrator.launch.places import ProjectPaths
+from orchestrator.launch.start import (
+    Bootable,
+    GuestLaunch,
+    LaunchSpec,
+    Starts,
+    TrialEnvironment,
+    guest_spec,
+    install,
+    quieten,
+)
 from orchestrator.records.events import GuestStart
 
 NAME = "guest"  # of the trial's guest on its host
@@ -46,19 +55,19 @@ class NestedHosts(Starts):
     accel: str
 
     @classmethod
-    def of(cls, places: Places, keys: SshKeys, note: Callable[[str], None]) -> Self:
+    def of(cls, places: ProjectPaths, keys: SshKeys, note: Callable[[str], None]) -> Self:
         """As guests/kvm-host.yaml has them. Builds the image if it is not there."""
         definition = load_definition(places.guests / f"{KVM_HOST}.yaml")
         image = ensure_image(definition, keys, places.cache, progress=note)
         # Seen from outside it is a guest like any other.
         return cls(image, definition, choose("auto", image.kernel_to_try(NESTED_KERNEL), places.cache).name)
 
-    def guest(self, begin: Begin) -> Guest:
+    def guest(self, begin: GuestLaunch) -> Guest:
         guest, host = self._cold(begin) if begin.plan.start == "cold" else self._warm(begin)
         begin.lab.learn({**host_facts(host), "host_kernel_asked": begin.plan.host_kernel})
         return guest
 
-    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+    def spec(self, plan: LaunchSpec, lab: TrialEnvironment) -> GuestSpec:
         """That of the host, with all that the guest in it is made of."""
         host = Bootable(self.definition.name, plan.host_kernel, plan.host_machine, boot=plan.boot)
         spec = guest_spec(host, replace(lab, image=self.image, definition=self.definition, accel=self.accel))
@@ -72,7 +81,7 @@ class NestedHosts(Starts):
             ),
         )
 
-    def make(self, begin: Begin, state: SavedState) -> None:
+    def make(self, begin: GuestLaunch, state: SavedState) -> None:
         """Boot a host and a guest in it, and save the host."""
         scratch = begin.lab.runtime / "state"
         with ExitStack() as stack:
@@ -91,7 +100,7 @@ class NestedHosts(Starts):
             begin.save(outer, state)
             shutil.copyfile(begin.writer.host_console_log, state.console_log)
 
-    def _cold(self, begin: Begin) -> tuple[Guest, LibvirtHost]:
+    def _cold(self, begin: GuestLaunch) -> tuple[Guest, LibvirtHost]:
         scratch = begin.scratch / "host"
         begin.scratch.mkdir(mode=0o711, parents=True)
         outer = self._boot(begin, scratch, scratch / "disk.qcow2", begin.stack)
@@ -102,14 +111,14 @@ class NestedHosts(Starts):
         begin.writer.record(GuestStart(t_ns=begin.now_ns(), start="cold", state=""))
         return replace(guest, host=outer), host
 
-    def _warm(self, begin: Begin) -> tuple[Guest, LibvirtHost]:
+    def _warm(self, begin: GuestLaunch) -> tuple[Guest, LibvirtHost]:
         return begin.from_state(
             self.spec(begin.plan, begin.lab),
             make=lambda state: self.make(begin, state),
             restore=lambda state: _restore(begin, state),
         )
 
-    def _boot(self, begin: Begin, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
+    def _boot(self, begin: GuestLaunch, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
         plan, lab = begin.plan, begin.lab
         lab.progress.step("boot the host", 0, len(plan.steps))
         outer = stack.enter_context(
@@ -134,7 +143,7 @@ class NestedHosts(Starts):
         return outer
 
 
-def _connect(begin: Begin, outer: Guest, scratch: Path, stack: ExitStack) -> LibvirtHost:
+def _connect(begin: GuestLaunch, outer: Guest, scratch: Path, stack: ExitStack) -> LibvirtHost:
     """The libvirt of a nested host, with what the trial sets there."""
     target = own_target(outer.shell.port, outer.keys.client, outer.shell.known_hosts, scratch)
     with outer.telling():
@@ -145,7 +154,7 @@ def _connect(begin: Begin, outer: Guest, scratch: Path, stack: ExitStack) -> Lib
     return host
 
 
-def _restore(begin: Begin, state: SavedState) -> tuple[Guest, LibvirtHost]:
+def _restore(begin: GuestLaunch, state: SavedState) -> tuple[Guest, LibvirtHost]:
     lab, scratch = begin.lab, begin.scratch
     outer = begin.stack.enter_context(
         lab.guests.restored(

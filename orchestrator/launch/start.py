@@ -26,7 +26,7 @@ from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import HostSetup, Machine
 from orchestrator.launch.guests import Guests, QemuGuests
 from orchestrator.launch.host_settings import apply_host_settings
-from orchestrator.launch.places import PLAYBOOK, Places
+from orchestrator.launch.places import PLAYBOOK, ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.records.events import GuestStart, Phase
 from orchestrator.store import TrialWriter
@@ -37,7 +37,7 @@ QUIET_SECONDS = 120.0
 Started = TypeVar("Started")
 
 
-class PlannedTrial(Protocol):
+class LaunchSpec(Protocol):
     """What a trial's plan says of its guest, and of the host if that is a guest as well."""
 
     @property
@@ -92,20 +92,20 @@ class Starts(ABC):
     """Whether a trial's host is there only in the trial: nothing can be read of it before."""
 
     @abstractmethod
-    def guest(self, begin: Begin) -> Guest:
+    def guest(self, begin: GuestLaunch) -> Guest:
         """The trial's guest, which has booted and been set up. Raises GuestError and InfrastructureError."""
 
     @abstractmethod
-    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+    def spec(self, plan: LaunchSpec, lab: TrialEnvironment) -> GuestSpec:
         """What decides which saved state the trial starts from."""
 
     @abstractmethod
-    def make(self, begin: Begin, state: SavedState) -> None:
+    def make(self, begin: GuestLaunch, state: SavedState) -> None:
         """Make that state."""
 
 
 @dataclass(frozen=True)
-class Lab:
+class TrialEnvironment:
     """What trials of a run share. `programs` are installed in every guest of the run: name -> file.
 
     `host` is where this process starts guests, `accel` what guests of trials run under.
@@ -114,7 +114,7 @@ class Lab:
     host: LibvirtHost
     image: Image
     keys: SshKeys
-    places: Places
+    places: ProjectPaths
     accel: str
     definition: GuestDefinition
     runtime: Path
@@ -138,11 +138,11 @@ def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int]) -> Iterator
 
 
 @dataclass(frozen=True)
-class Begin:
+class GuestLaunch:
     """What it takes to begin a trial. What is started goes on `stack`."""
 
-    plan: PlannedTrial
-    lab: Lab
+    plan: LaunchSpec
+    lab: TrialEnvironment
     writer: TrialWriter
     scratch: Path
     now_ns: Callable[[], int]
@@ -277,12 +277,12 @@ class Bootable:
     boot: int = 1
 
     @classmethod
-    def of(cls, plan: PlannedTrial) -> Bootable:
+    def of(cls, plan: LaunchSpec) -> Bootable:
         """The guest of a trial."""
         return cls(plan.guest, plan.kernel, plan.machine, plan.kernel_args, plan.boot)
 
 
-def guest_spec(wanted: Bootable, lab: Lab) -> GuestSpec:
+def guest_spec(wanted: Bootable, lab: TrialEnvironment) -> GuestSpec:
     """What a guest is, before anything is set that arms may differ in."""
     boot = lab.image.boot_files(wanted.kernel)
     nowhere = DomainFiles(
@@ -309,7 +309,7 @@ def guest_spec(wanted: Bootable, lab: Lab) -> GuestSpec:
     )
 
 
-def install(guest: Guest, lab: Lab, scratch: Path) -> None:
+def install(guest: Guest, lab: TrialEnvironment, scratch: Path) -> None:
     """Run the playbook, which installs the programs. `scratch` is a folder to be made."""
     scratch.mkdir(parents=True)
     archive = scratch / "programs.tar"
@@ -330,18 +330,18 @@ def _for_the_guest(member: tarfile.TarInfo) -> tarfile.TarInfo:
 class SharedHost(Starts):
     """Guests of trials that are this host's own: on it come those of one trial after another, or at once."""
 
-    def guest(self, begin: Begin) -> Guest:
+    def guest(self, begin: GuestLaunch) -> Guest:
         begin.stack.enter_context(apply_host_settings(begin.lab.host.shell, begin.plan.host_setup))
         return begin.warm() if starts_warm(begin.plan, begin.lab) else begin.cold()
 
-    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+    def spec(self, plan: LaunchSpec, lab: TrialEnvironment) -> GuestSpec:
         return guest_spec(Bootable.of(plan), lab)
 
-    def make(self, begin: Begin, state: SavedState) -> None:
+    def make(self, begin: GuestLaunch, state: SavedState) -> None:
         begin.make(self.spec(begin.plan, begin.lab), state)
 
 
-def starts_warm(plan: PlannedTrial, lab: Lab) -> bool:
+def starts_warm(plan: LaunchSpec, lab: TrialEnvironment) -> bool:
     """Whether a trial starts from a saved state."""
     # The names of other people's domains on a libvirt that is shared would clash with that of a state.
     return plan.start == "warm" and lab.host.embedded

@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.model.blocks import BlockMap
 from orchestrator.model.frame_class import MOVABLE, UNMOVABLE, FrameClass
-from orchestrator.model.room import Room
+from orchestrator.model.room import MigrationTargets
 from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
 from orchestrator.model.tables import TOP_LEVEL, Tables, TableState
 
@@ -36,7 +36,7 @@ def table_kind_name(kind: int) -> str:
 
 
 @dataclass(frozen=True)
-class ClassShare:
+class ClassCount:
     """One class of frames, over the plugged blocks of a region.
 
     `named` counts each block once: the sum over all classes is the number of plugged blocks.
@@ -56,7 +56,7 @@ class ClassShare:
 
 
 @dataclass(frozen=True)
-class TableShare:
+class TableCount:
     """Page tables of one level and state, over the plugged blocks of a region."""
 
     kind: str
@@ -74,10 +74,10 @@ class RegionBlame:
 
     block_map: BlockMap
     table_kinds: I64
-    room: Room
+    room: MigrationTargets
 
     @cached_property
-    def classes(self) -> tuple[ClassShare, ...]:
+    def classes(self) -> tuple[ClassCount, ...]:
         """Every class that is in a plugged block, those that hold blocks first, most blocks first."""
         plugged, counts = self.block_map.plugged, self.block_map.counts
         named, alone = self.block_map.named, self.block_map.alone
@@ -88,7 +88,7 @@ class RegionBlame:
             if frame_class is FrameClass.ABSENT or not (inside.any() or names):
                 continue
             shares.append(
-                ClassShare(
+                ClassCount(
                     frame_class,
                     frames=int(counts[inside, frame_class].sum()),
                     blocks=int(inside.sum()),
@@ -100,7 +100,7 @@ class RegionBlame:
         return tuple(sorted(shares, key=lambda share: (not share.holds, -share.blocks)))
 
     @cached_property
-    def tables(self) -> tuple[TableShare, ...]:
+    def tables(self) -> tuple[TableCount, ...]:
         """Page tables by level and state, most blocks first."""
         plugged, only = self.block_map.plugged, self.block_map.page_table_only
         kinds_in_block = (self.table_kinds > 0).sum(axis=1)
@@ -109,7 +109,7 @@ class RegionBlame:
             inside = plugged & (self.table_kinds[:, kind] > 0)
             if inside.any():
                 shares.append(
-                    TableShare(
+                    TableCount(
                         table_kind_name(kind),
                         tables=int(self.table_kinds[inside, kind].sum()),
                         blocks=int(inside.sum()),
@@ -162,7 +162,7 @@ class RegionBlame:
         return int(whole.sum())
 
     @property
-    def best(self) -> ClassShare | None:
+    def best(self) -> ClassCount | None:
         """The single class that, gone, frees most blocks; None if no class does."""
         holders = [share for share in self.classes if share.frees]
         return max(holders, key=lambda share: share.frees) if holders else None
@@ -217,7 +217,7 @@ class RegionBlame:
 def blame(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> RegionBlame:
     """Blame for one map of blocks. `frames` is a FrameClass per frame, `tables` what is known of tables."""
     kinds = _table_kinds(snapshot, block_map, frames, tables)
-    return RegionBlame(block_map, kinds, Room.of(snapshot, block_map.region, frames))
+    return RegionBlame(block_map, kinds, MigrationTargets.of(snapshot, block_map.region, frames))
 
 
 def _table_kinds(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> I64:

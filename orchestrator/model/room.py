@@ -18,7 +18,7 @@ PARTIAL = "partial"
 
 
 @dataclass(frozen=True)
-class Room:
+class MigrationTargets:
     """Free frames of the whole guest, and what is taken at once.
 
     `frames` are those that an ordinary allocation gets; None where that is not known. `isolated` frames are

@@ -11,7 +11,7 @@ _KIB = ("unused", "available", "usable", "rss", "disk_caches")
 
 
 @PROBES.register("balloon")
-class Balloon(Probe):
+class BalloonProbe(Probe):
     """`actual` is what the balloon leaves of the boot memory; the rest is what the guest's driver says."""
 
     def from_host(self, host: HostView) -> Iterator[Reading]:

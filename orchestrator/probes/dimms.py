@@ -7,7 +7,7 @@ from orchestrator.probes.base import PROBES, HostView, Probe
 
 
 @PROBES.register("dimms")
-class Dimms(Probe):
+class DimmProbe(Probe):
     """How many are plugged, and their bytes; nothing for a machine that never has any."""
 
     def from_host(self, host: HostView) -> Iterator[Reading]:

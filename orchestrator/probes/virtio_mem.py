@@ -7,7 +7,7 @@ from orchestrator.probes.base import PROBES, HostView, Probe
 
 
 @PROBES.register("virtio_mem")
-class VirtioMem(Probe):
+class VirtioMemProbe(Probe):
     """Plugged and requested size. virtio-mem says nothing when it stops short: this shows it."""
 
     def from_host(self, host: HostView) -> Iterator[Reading]:

@@ -8,26 +8,26 @@ from pathlib import Path
 
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.states import ensure_state
-from orchestrator.launch.start import Begin, Lab
-from orchestrator.plan import TrialPlan
+from orchestrator.launch.start import GuestLaunch, TrialEnvironment
+from orchestrator.plan import TrialSpec
 from orchestrator.store import TrialWriter
 
 
 @contextmanager
-def begun(
-    plan: TrialPlan, lab: Lab, writer: TrialWriter, scratch: Path, now_ns: Callable[[], int]
+def launched_guest(
+    plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter, scratch: Path, now_ns: Callable[[], int]
 ) -> Iterator[Guest]:
     """A guest as the plan asks for it. It is ended at the end."""
     with ExitStack() as stack:
-        yield lab.starts.guest(Begin(plan, lab, writer, scratch, now_ns, stack))
+        yield lab.starts.guest(GuestLaunch(plan, lab, writer, scratch, now_ns, stack))
 
 
 def save_boot(
-    plan: TrialPlan, lab: Lab, writer: TrialWriter, scratch: Path, now_ns: Callable[[], int]
+    plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter, scratch: Path, now_ns: Callable[[], int]
 ) -> None:
     """Have the saved state that a trial starts from in the cache; boots a guest if it is not there."""
     with ExitStack() as stack:
-        begin = Begin(plan, lab, writer, scratch, now_ns, stack)
+        begin = GuestLaunch(plan, lab, writer, scratch, now_ns, stack)
         ensure_state(
             lab.places.cache,
             lab.starts.spec(plan, lab),

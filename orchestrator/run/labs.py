@@ -24,9 +24,9 @@ from orchestrator.host.machine import Machine
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host.ssh import own_target
 from orchestrator.launch.host_facts import host_facts
-from orchestrator.launch.places import Places
+from orchestrator.launch.places import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.launch.start import Bootable, Lab, SharedHost, guest_spec, install, quieten
+from orchestrator.launch.start import Bootable, SharedHost, TrialEnvironment, guest_spec, install, quieten
 from orchestrator.processes import boot_id, started_ticks
 from orchestrator.run.programs import guest_programs
 from orchestrator.store.atomic import replace_text
@@ -36,7 +36,7 @@ _LOOK_SECONDS = 1.0
 
 
 @contextmanager
-def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) -> Iterator[Guest]:
+def lab_host(places: ProjectPaths, kernel: str, machine: Machine, progress: Progress) -> Iterator[Guest]:
     """Start a nested host, from its saved state if there is one, and tell of it in its runtime folder."""
     with ExitStack() as stack:
         runtime = stack.enter_context(runtime_folder(Path("lab")))
@@ -46,7 +46,9 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
         accel = choose("auto", image.kernel_to_try(definition.default_kernel), places.cache).name
         host = stack.enter_context(open_host(None, runtime, places.cache))
         programs = guest_programs({}, places)
-        lab = Lab(host, image, keys, places, accel, definition, runtime, progress, programs, SharedHost())
+        lab = TrialEnvironment(
+            host, image, keys, places, accel, definition, runtime, progress, programs, SharedHost()
+        )
         wanted = Bootable(definition.name, kernel, machine)
 
         def make(state: SavedState) -> None:

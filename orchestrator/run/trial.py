@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from orchestrator.actions import Action
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
 from orchestrator.guest.boot import Guest
@@ -24,9 +24,9 @@ from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
-from orchestrator.launch.start import Lab, phase
+from orchestrator.launch.start import TrialEnvironment, phase
 from orchestrator.observation import Observation
-from orchestrator.plan import TrialPlan
+from orchestrator.plan import TrialSpec
 from orchestrator.probes import PROBES, HostView
 from orchestrator.records.events import (
     Event,
@@ -40,8 +40,8 @@ from orchestrator.records.events import (
     TrialEnd,
     WorkloadFinding,
 )
-from orchestrator.records.step import Outcome, StepResult
-from orchestrator.run.begin import begun, save_boot
+from orchestrator.records.step import StepOutcome, StepResult
+from orchestrator.run.begin import launched_guest, save_boot
 from orchestrator.run.programs import planned_workloads
 from orchestrator.run.sampling import Sampling
 from orchestrator.store import TrialWriter
@@ -59,11 +59,11 @@ class TrialTimeoutError(GuestError):
 
 
 @dataclass
-class LiveTrial(TrialContext):
+class RunningTrial(StepContext):
     """The running trial: the real side of the seam."""
 
-    plan: TrialPlan
-    lab: Lab
+    plan: TrialSpec
+    lab: TrialEnvironment
     writer: TrialWriter
     guest: Guest
     sampling: Sampling
@@ -173,7 +173,7 @@ def _within(deadline: Deadline) -> None:
         raise TrialTimeoutError(f"the trial took longer than its deadline of {deadline.seconds:.0f} s")
 
 
-def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
+def run_trial(plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter) -> OrchestratorError | None:
     """Run a trial to its end. Returns what went wrong, having recorded it, or None.
 
     KeyboardInterrupt is recorded and raised again.
@@ -181,16 +181,16 @@ def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorErr
     return _recorded(plan, lab, writer, _run)
 
 
-def run_boot(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
+def run_boot(plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter) -> OrchestratorError | None:
     """Boot the guest that a trial starts from, and save it. As `run_trial`."""
     return _recorded(plan, lab, writer, _boot)
 
 
 def _recorded(
-    plan: TrialPlan,
-    lab: Lab,
+    plan: TrialSpec,
+    lab: TrialEnvironment,
     writer: TrialWriter,
-    run: Callable[[TrialPlan, Lab, TrialWriter, int], None],
+    run: Callable[[TrialSpec, TrialEnvironment, TrialWriter, int], None],
 ) -> OrchestratorError | None:
     began_ns = time.monotonic_ns()
     error: OrchestratorError | None = None
@@ -222,11 +222,11 @@ def _recorded(
     return error
 
 
-def _boot(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
+def _boot(plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter, began_ns: int) -> None:
     save_boot(plan, lab, writer, lab.runtime / plan.id[:24], lambda: time.monotonic_ns() - began_ns)
 
 
-def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
+def _run(plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter, began_ns: int) -> None:
     progress = lab.progress
 
     def now_ns() -> int:
@@ -240,7 +240,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
         _observe_bare_host(plan, lab.host.shell, writer)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        guest = stack.enter_context(begun(plan, lab, writer, scratch, now_ns))
+        guest = stack.enter_context(launched_guest(plan, lab, writer, scratch, now_ns))
         with guest.telling(), _kernel_logs_at_end(guest, writer, now_ns):
             progress.step("set up", 0, len(plan.steps))
             with phase(writer, "settings", now_ns):
@@ -261,7 +261,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
             if guest.host:
                 level = second_level(guest.domain.qemu.shell)
                 of_host = stack.enter_context(SnapshotTaker(guest.host, plan.host_machine, level))
-            trial = LiveTrial(
+            trial = RunningTrial(
                 plan, lab, writer, guest, sampling, snapshots, of_host, deadline, began_ns, workloads
             )
             for number, step in enumerate(plan.steps, start=1):
@@ -274,7 +274,7 @@ def _kernel(shell: GuestShell) -> tuple[str, str]:
     return release, build
 
 
-def _kernel_sha256(plan: TrialPlan, lab: Lab) -> str:
+def _kernel_sha256(plan: TrialSpec, lab: TrialEnvironment) -> str:
     """Of the file that is booted: two builds can say the same of themselves.
 
     With KBUILD_BUILD_TIMESTAMP and KBUILD_BUILD_VERSION set, as reproducible builds have them, not even
@@ -314,7 +314,7 @@ def _kernel_logs_at_end(guest: Guest, writer: TrialWriter, now_ns: Callable[[], 
     observe()
 
 
-def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -> None:
+def _observe_bare_host(plan: TrialSpec, shell: HostShell, writer: TrialWriter) -> None:
     """What the host's counters say before the guest is there: others are compared with that."""
     for name, probe in PROBES:
         writer.observe(
@@ -323,7 +323,7 @@ def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -
         )
 
 
-def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
+def _run_step(trial: RunningTrial, number: int, name: str, action: Action) -> None:
     trial.number, trial.facts = number, {}
     describe = action.describe()
     began = time.monotonic()
@@ -334,7 +334,7 @@ def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
     try:
         result = action.run(trial)
     except OrchestratorError:
-        failed = StepResult(Outcome.FAILED)
+        failed = StepResult(StepOutcome.FAILED)
         trial.record(StepEnd.of(begin, trial.now_ns(), action.effect, failed, trial.facts))
         raise
     trial.record(StepEnd.of(begin, trial.now_ns(), action.effect, result, trial.facts))

@@ -4,7 +4,7 @@ from orchestrator.records.events import Event
 from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.store.layout import Status, checked_id
 from orchestrator.store.reader import (
-    PlannedTrial,
+    ListedTrial,
     Run,
     TrialFolder,
     find_run,

@@ -20,7 +20,7 @@ from orchestrator.errors import BadInputError, GuestLostError, InfrastructureErr
 from orchestrator.guest.console import mirrored
 from orchestrator.host import labs
 from orchestrator.host import shell as shell_module
-from orchestrator.host.elsewhere import end_elsewhere, left_elsewhere, noted
+from orchestrator.host.elsewhere import end_remote, noted, remote_leftovers
 from orchestrator.host.machine import HostSetup
 from orchestrator.host.runtime import runtime_base
 from orchestrator.host.shell import HostLostError, HostShell, remote_shell
@@ -301,15 +301,15 @@ def test_a_guest_elsewhere_is_noted_while_it_runs_and_can_be_ended(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     folder = Path("/var/tmp/orchestrator-guest-abcdefgh")
     with noted(tmp_path, target, "r1-a-01", folder):
-        (left,) = left_elsewhere(tmp_path)
-    assert left_elsewhere(tmp_path) == []
-    end_elsewhere(left)
+        (left,) = remote_leftovers(tmp_path)
+    assert remote_leftovers(tmp_path) == []
+    end_remote(left)
     assert (tmp_path / "said").read_text().splitlines() == [
         "virsh -q -c qemu:///system destroy r1-a-01",
         f"rm -rf --one-file-system {folder}",
     ]
     with pytest.raises(InfrastructureError, match="no folder of ours"):
-        end_elsewhere(replace(left, folder="/var/tmp/orchestrator-guest-x/../../home"))
+        end_remote(replace(left, folder="/var/tmp/orchestrator-guest-x/../../home"))
 
 
 def test_a_guest_behind_a_broken_connection_is_ended_by_another_or_told(

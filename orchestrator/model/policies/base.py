@@ -126,7 +126,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PolicyEffect:
     """What a policy would have done to a snapshot. Every figure in it is modelled, none measured."""
 
     policy: str
@@ -164,7 +164,7 @@ class OverSnapshot(Policy):
 
     question = "snapshot"
 
-    def apply(self, state: WithTables, *, seed: int = 0, budget_tables: int | None = None) -> Verdict:
+    def apply(self, state: WithTables, *, seed: int = 0, budget_tables: int | None = None) -> PolicyEffect:
         """Run the policy. `budget_tables` bounds how many tables it picks (None: no bound).
 
         The same state, seed and budget give the same verdict.
@@ -172,7 +172,7 @@ class OverSnapshot(Policy):
         if budget_tables is not None and budget_tables < 0:
             raise ValueError(f"a budget of {budget_tables} tables is less than none")
         choice = self.choose(state, np.random.default_rng(seed), budget_tables)
-        return Verdict(self.name, state.tables, choice.freed, choice.to_move)
+        return PolicyEffect(self.name, state.tables, choice.freed, choice.to_move)
 
     @abstractmethod
     def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:

@@ -10,10 +10,10 @@ from orchestrator.model.compiled import NOBODY
 from orchestrator.model.jit import inlined, njit
 from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.snapshot import I64, U8, U32
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 
 _WORD_BITS = 6
-_LET_GO = int(Event.LET_GO)
+_LET_GO = int(TouchKind.LET_GO)
 _LEVELS = 6  # 64**6 keys
 
 

@@ -24,9 +24,9 @@ from orchestrator.model.policies.base import (
 from orchestrator.model.second_level_tree import SecondLevelTree
 from orchestrator.model.snapshot import Bool
 from orchestrator.model.tables import TableState
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 
-_READ_ZERO, _TOUCH = int(Event.READ_ZERO), int(Event.TOUCH)
+_READ_ZERO, _TOUCH = int(TouchKind.READ_ZERO), int(TouchKind.TOUCH)
 
 
 @inlined

@@ -19,7 +19,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean
 from orchestrator.report.charts import Spec, finished
 from orchestrator.report.section import SECTIONS, Figure, Section
-from orchestrator.stats import Difference, Verdict
+from orchestrator.stats import Difference, Significance
 from orchestrator.summary import METRIC
 from orchestrator.verdict import Comparison, PairOfArms
 
@@ -186,7 +186,7 @@ def _values(metric: str, label: str, found: Difference) -> dict[str, Any]:
         "at": round(100 * relative, 4),
         **ends,
         "said": said,
-        "filled": said if found.verdict is Verdict.DIFFERENT else "hollow",
+        "filled": said if found.verdict is Significance.DIFFERENT else "hollow",
         "text": f"{text} ({relative:+.1%})",
         "interval": interval or "too few boots",
         "verdict": found.verdict.value,
@@ -194,7 +194,7 @@ def _values(metric: str, label: str, found: Difference) -> dict[str, Any]:
 
 
 def _said(metric: str, found: Difference) -> str:
-    if found.verdict is not Verdict.DIFFERENT:
+    if found.verdict is not Significance.DIFFERENT:
         return UNSAID
     better = METRIC[metric].better
     if not better:
