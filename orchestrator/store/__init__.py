@@ -18,7 +18,7 @@ from orchestrator.store.writer import RunWriter, TrialWriter, write_table
 __all__ = [
     "SCHEMA_VERSION",
     "Event",
-    "PlannedTrial",
+    "ListedTrial",
     "Run",
     "RunWriter",
     "Status",
