@@ -64,14 +64,16 @@ class NestedHosts(Starts):
 
     def guest(self, begin: GuestLaunch) -> Guest:
         guest, host = self._cold(begin) if begin.plan.start == "cold" else self._warm(begin)
-        begin.lab.learn({**host_facts(host), "host_kernel_asked": begin.plan.host_kernel})
+        begin.environment.learn({**host_facts(host), "host_kernel_asked": begin.plan.host_kernel})
         return guest
 
-    def spec(self, plan: LaunchSpec, lab: TrialEnvironment) -> GuestSpec:
+    def spec(self, plan: LaunchSpec, environment: TrialEnvironment) -> GuestSpec:
         """That of the host, with all that the guest in it is made of."""
         host = Bootable(self.definition.name, plan.host_kernel, plan.host_machine, boot=plan.boot)
-        spec = guest_spec(host, replace(lab, image=self.image, definition=self.definition, accel=self.accel))
-        inner = guest_spec(Bootable.of(plan), lab)
+        spec = guest_spec(
+            host, replace(environment, image=self.image, definition=self.definition, accel=self.accel)
+        )
+        inner = guest_spec(Bootable.of(plan), environment)
         return replace(
             spec,
             installed=(
@@ -83,7 +85,7 @@ class NestedHosts(Starts):
 
     def make(self, begin: GuestLaunch, state: SavedState) -> None:
         """Boot a host and a guest in it, and save the host."""
-        scratch = begin.lab.runtime / "state"
+        scratch = begin.environment.runtime / "state"
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, scratch, ignore_errors=True)
             scratch.mkdir(mode=0o711)
@@ -113,22 +115,22 @@ class NestedHosts(Starts):
 
     def _warm(self, begin: GuestLaunch) -> tuple[Guest, LibvirtHost]:
         return begin.from_state(
-            self.spec(begin.plan, begin.lab),
+            self.spec(begin.plan, begin.environment),
             make=lambda state: self.make(begin, state),
             restore=lambda state: _restore(begin, state),
         )
 
     def _boot(self, begin: GuestLaunch, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
-        plan, lab = begin.plan, begin.lab
-        lab.progress.step("boot the host", 0, len(plan.steps))
+        plan, environment = begin.plan, begin.environment
+        environment.progress.step("boot the host", 0, len(plan.steps))
         outer = stack.enter_context(
-            lab.guests.booted(
-                lab.host,
+            environment.guests.booted(
+                environment.host,
                 self.image,
                 self.image.boot_files(plan.host_kernel),
                 plan.host_machine,
-                lab.keys,
-                name=f"host-{lab.runtime.name}",
+                environment.keys,
+                name=f"host-{environment.runtime.name}",
                 accel=self.accel,
                 definition=self.definition,
                 scratch=scratch,
@@ -139,7 +141,7 @@ class NestedHosts(Starts):
         )
         with outer.telling():
             quieten(outer)
-            install(outer, lab, scratch / "s")
+            install(outer, environment, scratch / "s")
         return outer
 
 
@@ -148,19 +150,19 @@ def _connect(begin: GuestLaunch, outer: Guest, scratch: Path, stack: ExitStack) 
     target = own_target(outer.shell.port, outer.keys.client, outer.shell.known_hosts, scratch)
     with outer.telling():
         host = stack.enter_context(
-            open_host(replace(target, ours=True), begin.lab.runtime, begin.lab.places.cache)
+            open_host(replace(target, ours=True), begin.environment.runtime, begin.environment.places.cache)
         )
         stack.enter_context(apply_host_settings(host.shell, begin.plan.host_setup))
     return host
 
 
 def _restore(begin: GuestLaunch, state: SavedState) -> tuple[Guest, LibvirtHost]:
-    lab, scratch = begin.lab, begin.scratch
+    environment, scratch = begin.environment, begin.scratch
     outer = begin.stack.enter_context(
-        lab.guests.restored(
-            lab.host,
+        environment.guests.restored(
+            environment.host,
             state,
-            lab.keys,
+            environment.keys,
             scratch=scratch,
             console_log=begin.writer.host_console_log,
         )
@@ -171,6 +173,8 @@ def _restore(begin: GuestLaunch, state: SavedState) -> tuple[Guest, LibvirtHost]
     with outer.telling():
         log = begin.writer.console_log
         guest = begin.stack.enter_context(
-            lab.guests.adopted(host, NAME, lab.keys, scratch=scratch / "guest", console_log=log)
+            environment.guests.adopted(
+                host, NAME, environment.keys, scratch=scratch / "guest", console_log=log
+            )
         )
     return replace(guest, host=outer), host

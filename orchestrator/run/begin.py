@@ -15,21 +15,29 @@ from orchestrator.store import TrialWriter
 
 @contextmanager
 def launched_guest(
-    plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter, scratch: Path, now_ns: Callable[[], int]
+    plan: TrialSpec,
+    environment: TrialEnvironment,
+    writer: TrialWriter,
+    scratch: Path,
+    now_ns: Callable[[], int],
 ) -> Iterator[Guest]:
     """A guest as the plan asks for it. It is ended at the end."""
     with ExitStack() as stack:
-        yield lab.starts.guest(GuestLaunch(plan, lab, writer, scratch, now_ns, stack))
+        yield environment.starts.guest(GuestLaunch(plan, environment, writer, scratch, now_ns, stack))
 
 
 def save_boot(
-    plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter, scratch: Path, now_ns: Callable[[], int]
+    plan: TrialSpec,
+    environment: TrialEnvironment,
+    writer: TrialWriter,
+    scratch: Path,
+    now_ns: Callable[[], int],
 ) -> None:
     """Have the saved state that a trial starts from in the cache; boots a guest if it is not there."""
     with ExitStack() as stack:
-        begin = GuestLaunch(plan, lab, writer, scratch, now_ns, stack)
+        begin = GuestLaunch(plan, environment, writer, scratch, now_ns, stack)
         ensure_state(
-            lab.places.cache,
-            lab.starts.spec(plan, lab),
-            make=lambda state: lab.starts.make(begin, state),
+            environment.places.cache,
+            environment.starts.spec(plan, environment),
+            make=lambda state: environment.starts.make(begin, state),
         )

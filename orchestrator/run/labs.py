@@ -46,7 +46,7 @@ def lab_host(places: ProjectPaths, kernel: str, machine: Machine, progress: Prog
         accel = choose("auto", image.kernel_to_try(definition.default_kernel), places.cache).name
         host = stack.enter_context(open_host(None, runtime, places.cache))
         programs = guest_programs({}, places)
-        lab = TrialEnvironment(
+        environment = TrialEnvironment(
             host, image, keys, places, accel, definition, runtime, progress, programs, SharedHost()
         )
         wanted = Bootable(definition.name, kernel, machine)
@@ -57,7 +57,7 @@ def lab_host(places: ProjectPaths, kernel: str, machine: Machine, progress: Prog
             with ExitStack() as making:
                 making.callback(shutil.rmtree, scratch, ignore_errors=True)
                 guest = making.enter_context(
-                    lab.guests.booted(
+                    environment.guests.booted(
                         host,
                         image,
                         image.boot_files(kernel),
@@ -71,7 +71,7 @@ def lab_host(places: ProjectPaths, kernel: str, machine: Machine, progress: Prog
                     )
                 )
                 with guest.telling():
-                    install(guest, lab, scratch / "s")
+                    install(guest, environment, scratch / "s")
                     quieten(guest)
                     progress.note("saving it")
                     guest.shell.close()
@@ -82,10 +82,10 @@ def lab_host(places: ProjectPaths, kernel: str, machine: Machine, progress: Prog
             progress.note("restoring it")
             log = runtime / "console.log"
             return stack.enter_context(
-                lab.guests.restored(host, state, keys, scratch=runtime / "guest", console_log=log)
+                environment.guests.restored(host, state, keys, scratch=runtime / "guest", console_log=log)
             )
 
-        guest = start_from_state(places.cache, guest_spec(wanted, lab), make=make, restore=restore)
+        guest = start_from_state(places.cache, guest_spec(wanted, environment), make=make, restore=restore)
         with guest.telling():
             guest.shell.run(["date", "-s", f"@{time.time():.3f}"], seconds=_SECONDS)
         target = own_target(guest.shell.port, keys.client, guest.shell.known_hosts, runtime)

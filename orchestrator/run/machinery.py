@@ -58,7 +58,7 @@ class Machinery(ABC):
 
     @abstractmethod
     def run_trial(
-        self, plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter
+        self, plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter
     ) -> OrchestratorError | None:
         """Run a trial in this process, as `orchestrator.run.trial.run_trial`."""
 
@@ -69,7 +69,7 @@ class Machinery(ABC):
         places: ProjectPaths,
         progress: Progress,
         connect: str | None,
-        lab: TrialEnvironment,
+        environment: TrialEnvironment,
     ) -> ParallelRunner:
         """What runs trials and boots side by side."""
 
@@ -98,9 +98,9 @@ class RealMachinery(Machinery):
         return find_state(cache, spec) is not None
 
     def run_trial(
-        self, plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter
+        self, plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter
     ) -> OrchestratorError | None:
-        return run_trial(plan, lab, writer)
+        return run_trial(plan, environment, writer)
 
     def workers(
         self,
@@ -108,6 +108,8 @@ class RealMachinery(Machinery):
         places: ProjectPaths,
         progress: Progress,
         connect: str | None,
-        lab: TrialEnvironment,
+        environment: TrialEnvironment,
     ) -> ParallelRunner:
-        return ParallelRunner(run_dir, places, progress, connect, Budget.of(lab.host.shell), learn=lab.learn)
+        return ParallelRunner(
+            run_dir, places, progress, connect, Budget.of(environment.host.shell), learn=environment.learn
+        )

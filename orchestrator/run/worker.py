@@ -68,8 +68,8 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
                 return ExitCode.INTERRUPTED
             runtime = stack.enter_context(machinery.runtime(run_dir))
             # What the run itself found out need not be said again.
-            lab = replace(job.lab(stack, runtime, lambda _: None), learn=progress.learn)
-            (run_boot if boot else machinery.run_trial)(plan.trial(trial_id), lab, writer)
+            environment = replace(job.environment(stack, runtime, lambda _: None), learn=progress.learn)
+            (run_boot if boot else machinery.run_trial)(plan.trial(trial_id), environment, writer)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except OrchestratorError as error:

@@ -35,7 +35,7 @@ class PlayedStarts(Starts):
     def guest(self, begin: GuestLaunch) -> Guest:
         raise AssertionError("its trials are played")
 
-    def spec(self, plan: LaunchSpec, lab: TrialEnvironment) -> GuestSpec:
+    def spec(self, plan: LaunchSpec, environment: TrialEnvironment) -> GuestSpec:
         return GuestSpec(**{**vars(SPEC), "boot": plan.boot})
 
     def make(self, begin: GuestLaunch, state: SavedState) -> None:
@@ -107,10 +107,10 @@ class Played(Machinery):
         return spec.boot in self.states
 
     def run_trial(
-        self, plan: TrialSpec, lab: TrialEnvironment, writer: TrialWriter
+        self, plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter
     ) -> OrchestratorError | None:
         self.ran.append(plan.id)
-        lab.learn(self.learned)
+        environment.learn(self.learned)
         error = self.ends.get(plan.id)
         writer.record(TrialBegin(t_ns=0))
         if error is not None and not isinstance(error, OrchestratorError):

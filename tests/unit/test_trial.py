@@ -147,7 +147,7 @@ class Stage(Guests):
         programs = {source.stem: source for source in (ROOT / "guests" / "programs").iterdir()}
         unused: Any = None  # keys and the definition: the stand-in for guests needs neither
         runtime = self.folder / "runtime"
-        lab = TrialEnvironment(
+        environment = TrialEnvironment(
             host,
             image,
             unused,
@@ -161,7 +161,7 @@ class Stage(Guests):
             guests=self,
         )
         writer = TrialWriter(self.folder / "arm-01", "arm-01")
-        return run_trial(self.plan(*steps, **changes), lab, writer)
+        return run_trial(self.plan(*steps, **changes), environment, writer)
 
     @property
     def events(self) -> tuple[Event, ...]:
