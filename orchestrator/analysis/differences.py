@@ -73,7 +73,9 @@ def heading(comparison: Comparison, pair: PairOfArms) -> str:
 def verdict_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
     """What may be said of the two arms, and what may not."""
     found = pair.metrics
-    named = {verdict: [name for name in found if found[name].verdict is verdict] for verdict in Significance}
+    named = {
+        verdict: [name for name in found if found[name].significance is verdict] for verdict in Significance
+    }
     said = []
     if not found:
         said.append("No metric has a reading in both.")
@@ -89,9 +91,11 @@ def verdict_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
             f"Different (chance of even one false alarm among {counted(pair.tested, 'metric')}: at most "
             f"{comparison.level:.0%}): {_list(named[Significance.DIFFERENT])}."
         )
-    if pair.lost and pair.lost_counts and pair.lost.verdict is not Significance.SAME:
+    if pair.lost and pair.lost_counts and pair.lost.significance is not Significance.SAME:
         counts = pair.lost_counts
-        than = "more than chance" if pair.lost.verdict is Significance.DIFFERENT else "no more than chance"
+        than = (
+            "more than chance" if pair.lost.significance is Significance.DIFFERENT else "no more than chance"
+        )
         said.append(
             f"Trials of {counts.second} of {counted(counts.of_second, 'boot')} were lost, timed out or "
             f"did not settle, against {counts.first} of {counts.of_first}: {than}."
@@ -167,7 +171,7 @@ def _lost_as_json(pair: PairOfArms) -> dict[str, Any] | None:
         "boots_tried": counts.of_second,
         "p": pair.lost.p,
         "p_adjusted": pair.lost.p_adjusted,
-        "verdict": pair.lost.verdict.value,
+        "verdict": pair.lost.significance.value,
     }
 
 
@@ -188,7 +192,7 @@ def _difference_as_json(name: str, pair: PairOfArms, one: Difference) -> dict[st
         "p": one.p,
         "p_adjusted": one.p_adjusted,
         "detectable": one.detectable,
-        "verdict": one.verdict.value,
+        "verdict": one.significance.value,
     }
 
 
@@ -205,8 +209,8 @@ def _row(comparison: Comparison, pair: PairOfArms, metric: str, label: str) -> D
         interval=interval,
         relative="" if found.relative is None else f"{found.relative:+.1%}",
         detectable="" if found.detectable is None else quantity(found.detectable, unit),
-        verdict=found.verdict.value,
-        sign=_SIGNS.get(found.verdict, ""),
+        verdict=found.significance.value,
+        sign=_SIGNS.get(found.significance, ""),
         noise="" if floor is None else quantity(floor, unit),
         predicted=METRIC[metric].predicted,
     )

@@ -44,7 +44,7 @@ class MigrationTargets:
         free = kernel.free if PARTIAL in snapshot.notes else buddy - isolated
         return cls(max(free - (kernel.kept or 0), 0) + on_lists, isolated, taken_with)
 
-    def lacking(self, block_map: BlockMap) -> Bool:
+    def without_target(self, block_map: BlockMap) -> Bool:
         """Blocks of movable memory that is more than is free outside of them, shape (blocks,).
 
         A block that fits by itself is one of them where it is tried together with others, and these do not.

@@ -84,7 +84,7 @@ class Difference:
     paired: bool
     estimate: float
     relative: float | None
-    verdict: Significance
+    significance: Significance
     interval: Interval | None = None
     effect: float | None = None
     p: float | None = None
@@ -104,14 +104,14 @@ def differences(
     must be of one length.
     """
     found = {name: _described(sample) for name, sample in samples.items()}
-    tested = [name for name, one in found.items() if one.verdict is Significance.NONE_DETECTED]
+    tested = [name for name, one in found.items() if one.significance is Significance.NONE_DETECTED]
     if not tested:
         return found
     raw = np.array([_p(samples[name]) for name in tested])
     for name, p, adjusted in zip(tested, raw, tests.holm(raw), strict=True):
         found[name] = replace(
             found[name],
-            verdict=Significance.DIFFERENT if adjusted <= level else Significance.NONE_DETECTED,
+            significance=Significance.DIFFERENT if adjusted <= level else Significance.NONE_DETECTED,
             p=float(p),
             p_adjusted=float(adjusted),
         )
@@ -156,7 +156,7 @@ def _described(sample: Sample | LostCounts) -> Difference:
         paired=sample.paired,
         estimate=0.0 if same else estimate,
         relative=(0.0 if same else estimate) / abs(base) if base else None,
-        verdict=to_test if sample.enough else Significance.TOO_FEW,
+        significance=to_test if sample.enough else Significance.TOO_FEW,
     )
 
 
@@ -172,7 +172,7 @@ def _of_counts(counts: LostCounts) -> Difference:
         paired=False,
         estimate=shares[1] - shares[0],
         relative=None,
-        verdict=Significance.SAME if counts.same or not n else Significance.NONE_DETECTED,
+        significance=Significance.SAME if counts.same or not n else Significance.NONE_DETECTED,
     )
 
 

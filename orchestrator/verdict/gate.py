@@ -191,7 +191,7 @@ def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: fl
         high=one.interval.high if one.interval else None,
         before=before,
         after=after,
-        reason=few if one.verdict is Significance.TOO_FEW else "",
+        reason=few if one.significance is Significance.TOO_FEW else "",
     )
 
 
@@ -211,7 +211,7 @@ def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
     word: Word = "none"
     if not pair.second.trials and arm.trials:
         word = "regression"  # however few they are: there is nothing good to set against it
-    elif found.verdict is Significance.DIFFERENT:
+    elif found.significance is Significance.DIFFERENT:
         word = "regression" if found.estimate > 0 else "improvement"
     return Change(
         arm=arm.name,
@@ -226,9 +226,9 @@ def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
 
 
 def _word(metric: str, one: Difference, tolerated: float) -> Word:
-    if one.verdict is Significance.TOO_FEW:
+    if one.significance is Significance.TOO_FEW:
         return "undecided"
-    if one.verdict is not Significance.DIFFERENT:
+    if one.significance is not Significance.DIFFERENT:
         return "none"
     better = METRIC[metric].better
     if not better:

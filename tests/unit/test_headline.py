@@ -12,7 +12,9 @@ def test_which_metrics_a_restore_shifts_is_what_the_nested_design_found() -> Non
     run = reference("boots")
     compared = run.nested_metrics
     found = {
-        name for name in compared if run.difference(name, "cold", "warm").verdict is Significance.DIFFERENT
+        name
+        for name in compared
+        if run.difference(name, "cold", "warm").significance is Significance.DIFFERENT
     }
     declared = {metric.name for metric in CATALOGUE if metric.shifts}
     assert declared & set(compared) == found

@@ -83,8 +83,8 @@ def test_the_first_screen_has_the_intervals_that_compare_has(many: tuple[Path, h
     directory, page = many
     run = open_run(directory)
     (pair,) = compare_arms(figures_of(run, summary.load(run))).pairs
-    assert pair.metrics[END].verdict is Significance.DIFFERENT
-    assert pair.metrics[GOT].verdict is Significance.NONE_DETECTED
+    assert pair.metrics[END].significance is Significance.DIFFERENT
+    assert pair.metrics[GOT].significance is Significance.NONE_DETECTED
     (row,) = rows(page.get_element_by_id("answer"))
     assert row[1].endswith("no difference detected")
     assert row[2].endswith("more than chance")

@@ -74,7 +74,7 @@ def test_one_dimm_more_in_every_trial_is_no_proof() -> None:
             for name, described, less in (("a", first, 0), ("b", second, by))
         )
         figures = RunFigures(run="r", scenario="s", schema_version=1, commit="", arms=arms)
-        return compare_arms(figures).pairs[0].metrics[ACHIEVED.name].verdict
+        return compare_arms(figures).pairs[0].metrics[ACHIEVED.name].significance
 
     blocks, dimms = does({"virtio_mem": SMALL}, UNPLUG), does({"dimms": [128 * MIB] * 4}, UNPLUG_DIMM)
     assert verdict(blocks, blocks, 128 * MIB) is Significance.DIFFERENT, "64 blocks"

@@ -151,7 +151,7 @@ def effects_spec(pair: PairOfArms) -> Spec | None:
 def effects_alt(pair: PairOfArms) -> str:
     """The same in words."""
     said = "; ".join(
-        f"{label} {text}{f' ({interval})' if interval else ''}, {pair.metrics[metric].verdict.value}"
+        f"{label} {text}{f' ({interval})' if interval else ''}, {pair.metrics[metric].significance.value}"
         for metric, label in _drawn(pair)
         for text, interval in (with_sign(pair.metrics[metric], METRIC[metric].unit),)
     )
@@ -186,15 +186,15 @@ def _values(metric: str, label: str, found: Difference) -> dict[str, Any]:
         "at": round(100 * relative, 4),
         **ends,
         "said": said,
-        "filled": said if found.verdict is Significance.DIFFERENT else "hollow",
+        "filled": said if found.significance is Significance.DIFFERENT else "hollow",
         "text": f"{text} ({relative:+.1%})",
         "interval": interval or "too few boots",
-        "verdict": found.verdict.value,
+        "verdict": found.significance.value,
     }
 
 
 def _said(metric: str, found: Difference) -> str:
-    if found.verdict is not Significance.DIFFERENT:
+    if found.significance is not Significance.DIFFERENT:
         return UNSAID
     better = METRIC[metric].better
     if not better:
