@@ -20,7 +20,7 @@ class SettleTimeouts:
 
     within: float
     """At the most."""
-    quiet: float = math.inf
+    unchanged_for: float = math.inf
     """Without a change, until it counts as settled."""
     watch: float = 0.0
     """On and on after that, for what comes late."""
@@ -117,10 +117,10 @@ def settle(
         wait(min(POLL_SECONDS, deadline.remaining))
         trial.check()
 
-    deadline, quiet = Deadline(patience.within), Deadline(patience.quiet)
+    deadline, quiet = Deadline(patience.within), Deadline(patience.unchanged_for)
     while True:
         if eye.moved():
-            quiet = Deadline(patience.quiet)
+            quiet = Deadline(patience.unchanged_for)
         if arrived() or answered() or quiet.expired or deadline.expired:
             break
         pause(deadline)

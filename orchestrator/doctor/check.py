@@ -74,7 +74,7 @@ class Subject:
     guests_dir: Path
     results: Path
     connect: str | None
-    probe_again: bool = False
+    recheck_kvm: bool = False
     host_named: Callable[[str], HostKind] = host_kind
 
     @cached_property
@@ -87,7 +87,7 @@ class Subject:
         """What a real kernel showed, or None when there is no kernel or no QEMU to show it with."""
         if self.probe_kernel is None or shutil.which(QEMU) is None:
             return None
-        return choose("auto", self.probe_kernel, self.cache, again=self.probe_again)
+        return choose("auto", self.probe_kernel, self.cache, again=self.recheck_kvm)
 
     @cached_property
     def connection(self) -> Connection:

@@ -53,7 +53,7 @@ class RawEvidence:
     could be read of them, and describes frames from `first` (n,) on.
     """
 
-    layout: VmcoreInfo
+    vmcoreinfo: VmcoreInfo
     root: U64
     vmalloc: tuple[I64, I64]  # virtual page numbers and frames
     tables: I64
@@ -101,7 +101,7 @@ def memory_map(raw: RawEvidence | None, frames: int) -> MemoryMap:
     if raw is None:
         return MemoryMap(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), PAGE_BYTES // 64)
     inside = raw.memmap < frames
-    return MemoryMap(raw.memmap[inside], raw.describes[inside], PAGE_BYTES // raw.layout.page_bytes)
+    return MemoryMap(raw.memmap[inside], raw.describes[inside], PAGE_BYTES // raw.vmcoreinfo.page_bytes)
 
 
 def _process_roots(read: ReadFrames, raw: RawEvidence, flags: U64) -> I64:
@@ -121,7 +121,7 @@ def _process_roots(read: ReadFrames, raw: RawEvidence, flags: U64) -> I64:
     differs = (contents[:, _KERNEL_HALF] ^ kernel) & ~np.uint64(ACCESSED | DIRTY)
     is_root = ~(differs[:, used] != 0).any(axis=1)
     roots: I64 = found[is_root]
-    if raw.layout.levels < 5:
+    if raw.vmcoreinfo.levels < 5:
         return roots
     links = contents[is_root][:, _USER_HALF]
     links = links[(links & np.uint64(PRESENT)) != 0]
@@ -187,7 +187,7 @@ def find_deposits(raw: RawEvidence | None, flags: U64, tables: I64, entries: U64
     is_table[tables] = True
     below = np.full(len(flags), -1, dtype=np.int64)
     owner = tables
-    at = pages.index(pages.lru_prev[tables] + np.uint64(raw.layout.lru))
+    at = pages.index(pages.lru_prev[tables] + np.uint64(raw.vmcoreinfo.lru))
     while len(at):
         fresh = (at >= 0) & is_table[at]
         fresh[fresh] = below[at[fresh]] < 0
@@ -235,7 +235,7 @@ class _StructPages:
 
     @classmethod
     def of(cls, raw: RawEvidence, frames: int) -> _StructPages:
-        layout = raw.layout
+        layout = raw.vmcoreinfo
         words = raw.struct_pages.reshape(-1, layout.page_bytes // 4)
         per_frame = PAGE_BYTES // layout.page_bytes
         pfn = (raw.first[:, None] + np.arange(per_frame)).ravel()

@@ -39,7 +39,7 @@ class CachedKvmCheck(BaseModel):
     qemu_version: str
 
     @property
-    def probe(self) -> KvmCheck:
+    def check(self) -> KvmCheck:
         """What was found."""
         return KvmCheck(self.outcome, self.trouble, self.seconds)
 

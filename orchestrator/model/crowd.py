@@ -190,7 +190,7 @@ class GuestPopulation:
         mixed = mixed[np.argsort(key[mixed], kind="stable")]
         key, ids = key[mixed], np.concatenate(table)[mixed].astype(np.uint32)
         kind = np.concatenate(kinds)[ids]
-        kind[key % 2 == 0] = TouchKind.LET_GO
+        kind[key % 2 == 0] = TouchKind.UNMAPPED
         total = number * len(self.guests)
         return SampledTables(
             Trace("guests on a host", total, ids, kind),

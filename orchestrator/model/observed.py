@@ -96,10 +96,10 @@ def read_series(
         gone = np.flatnonzero(filled & ~is_there)
         emptied = at[(one.state == TableState.EMPTY) & (filled[at] | made)]
         for happened_to, event in (
-            (gone, TouchKind.LET_GO),
+            (gone, TouchKind.UNMAPPED),
             (at[touched & ~zero_only], TouchKind.TOUCH),
             (at[touched & zero_only], TouchKind.READ_ZERO),
-            (emptied, TouchKind.LET_GO),
+            (emptied, TouchKind.UNMAPPED),
         ):
             ids.append(numbers[happened_to])
             kinds.append(np.full(len(happened_to), event, dtype=np.uint8))

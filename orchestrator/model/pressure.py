@@ -33,7 +33,7 @@ SLACK_BYTES: Final = 0.5
 # Where a table is. Zapped: freed while it mapped the zero page, which its guest may read again.
 _ABSENT, _HERE, _MOVED, _ZAPPED = range(4)
 # numba takes plain integers only.
-_LET_GO, _TOUCH = int(TouchKind.LET_GO), int(TouchKind.TOUCH)
+_LET_GO, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
 # Sums, in bytes, of tables that are here, moved, zapped, in use wherever they are, and of these with data.
 _HELD, _AWAY, _LACKING, _USED, _DATA = range(5)
 _TOUCHES, _COLD, _BACK, _REBUILT, _FREED, _TAKEN = range(6)

@@ -49,7 +49,7 @@ _GOES_TO: Final = {
     EvictionAction.SWAP: _SWAPPED,
 }
 # numba takes plain integers only.
-_LET_GO, _TOUCH = int(TouchKind.LET_GO), int(TouchKind.TOUCH)
+_LET_GO, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
 _NOTHING = int(Frees.NOTHING)
 _CHILD_SHIFT: Final = 9  # 512 tables hang below one PMD table
 

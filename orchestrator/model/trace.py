@@ -15,7 +15,7 @@ MAX_TABLES = 1 << 31  # 4 PiB of address space; ids are int32 in the kernels
 class TouchKind(IntEnum):
     """What happens to a table."""
 
-    LET_GO = 0  # everything in it is unmapped, as by madvise(MADV_DONTNEED) over its range
+    UNMAPPED = 0  # everything in it is unmapped, as by madvise(MADV_DONTNEED) over its range
     READ_ZERO = 1  # a read of memory never written: the zero page goes in, unless something is there
     TOUCH = 2  # memory is mapped in it, or what is mapped is used
 

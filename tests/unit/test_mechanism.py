@@ -135,7 +135,7 @@ def test_the_replay_of_empty_frees_what_the_count_of_entries_does(
 ) -> None:
     heap = TableHeap()
     for event, number in touches:
-        if event is not TouchKind.LET_GO:
+        if event is not TouchKind.UNMAPPED:
             assert heap.touch(number, number, zero=event is TouchKind.READ_ZERO) is Touched.SERVED
             continue
         heap.let_go(number, number)

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 TAKERS = ["belady", "clock", "fifo", "frequency", "generations", "lru", "pressure_random"]
 NAMES = sorted([*TAKERS, "none", "empty", "empty_all_levels", "zero_page"])
-GO, ZERO, TOUCH = TouchKind.LET_GO, TouchKind.READ_ZERO, TouchKind.TOUCH
+GO, ZERO, TOUCH = TouchKind.UNMAPPED, TouchKind.READ_ZERO, TouchKind.TOUCH
 
 
 def trace_of(*events: tuple[int, TouchKind], tables: int = 2048) -> Trace:

@@ -173,7 +173,7 @@ def tables_of(events: Sequence[Sequence[tuple[int, TouchKind]]], number: int) ->
     """One guest with `number` tables of one byte each; `events` by tick, those that let go first."""
     flat = [event for tick in events for event in tick]
     ends = np.cumsum([0, *(len(tick) for tick in events)], dtype=np.int64)
-    gone = np.array([sum(kind is TouchKind.LET_GO for _, kind in tick) for tick in events], dtype=np.int64)
+    gone = np.array([sum(kind is TouchKind.UNMAPPED for _, kind in tick) for tick in events], dtype=np.int64)
     ids = np.array([table for table, _ in flat], dtype=np.uint32)
     kinds = np.array([kind for _, kind in flat], dtype=np.uint8)
     trace = Trace("made up", number, ids, kinds)
@@ -197,7 +197,7 @@ def play(
 
 ZERO = [(table, TouchKind.READ_ZERO) for table in range(4)]
 USED = [(table, TouchKind.TOUCH) for table in range(4, 20)]
-GONE = [(table, TouchKind.LET_GO) for table in range(16, 20)]
+GONE = [(table, TouchKind.UNMAPPED) for table in range(16, 20)]
 
 
 @pytest.mark.parametrize("name", OverTrace.names())

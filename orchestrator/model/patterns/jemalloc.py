@@ -51,7 +51,7 @@ class Jemalloc(Pattern):
         parts = [
             (np.flatnonzero(~only_read), TouchKind.TOUCH),
             (np.flatnonzero(only_read), TouchKind.READ_ZERO),
-            (empty, TouchKind.LET_GO),
+            (empty, TouchKind.UNMAPPED),
         ]
         if len(left):
             picked = left[zipf_touches(rng, len(left), self.touches)]

@@ -53,5 +53,5 @@ class Phases(Pattern):
                 (ids, TouchKind.TOUCH),
                 (ids[zipf_touches(rng, len(ids), self.touches)], TouchKind.TOUCH),
             ]
-            parts.append((ids[rng.random(len(ids)) < self.let_go], TouchKind.LET_GO))
+            parts.append((ids[rng.random(len(ids)) < self.let_go], TouchKind.UNMAPPED))
         return joined("phases", tables, parts, "each part touched once in order, then by Zipf, in its turn")

@@ -60,7 +60,10 @@ class RedisChurn(Pattern):
         layout = self.layout(rng)
         tables = len(layout.number)
         used = np.flatnonzero(layout.pages > 0)
-        parts = [(np.arange(tables), TouchKind.TOUCH), (np.flatnonzero(layout.pages == 0), TouchKind.LET_GO)]
+        parts = [
+            (np.arange(tables), TouchKind.TOUCH),
+            (np.flatnonzero(layout.pages == 0), TouchKind.UNMAPPED),
+        ]
         if len(used):
             parts.append((used[zipf_touches(rng, len(used), self.touches)], TouchKind.TOUCH))
         return joined("redis_churn", tables, parts, "written once, deleted, then used by Zipf")

@@ -34,5 +34,5 @@ class Sparse(Pattern):
     def trace(self, rng: np.random.Generator) -> Trace:
         tables = tables_of(self.span)
         gone = np.flatnonzero(rng.random(tables) < self.let_go)
-        parts = [(np.arange(tables), TouchKind.TOUCH), (gone, TouchKind.LET_GO)]
+        parts = [(np.arange(tables), TouchKind.TOUCH), (gone, TouchKind.UNMAPPED)]
         return joined("sparse", tables, parts, "touched once in the order of addresses")

@@ -13,7 +13,7 @@ from orchestrator.model.snapshot import I64, U8, U32
 from orchestrator.model.trace import TouchKind, Trace
 
 _WORD_BITS = 6
-_LET_GO = int(TouchKind.LET_GO)
+_LET_GO = int(TouchKind.UNMAPPED)
 _LEVELS = 6  # 64**6 keys
 
 
