@@ -18,7 +18,7 @@ from orchestrator.cli.output import out, print_error, print_json
 from orchestrator.errors import ExitCode, InfrastructureError
 
 if TYPE_CHECKING:
-    from orchestrator.host.elsewhere import RemoteGuest
+    from orchestrator.host.remote_leftovers import RemoteGuest
     from orchestrator.host.runtime import Leftover
 
 
@@ -51,7 +51,7 @@ def clean_command(
     from orchestrator.guest.cache import cache_dir
     from orchestrator.guest.image import unfinished_builds
     from orchestrator.guest.states import unfinished_states
-    from orchestrator.host.elsewhere import remote_leftovers
+    from orchestrator.host.remote_leftovers import remote_leftovers
     from orchestrator.host.runtime import leftovers
 
     found = leftovers()
@@ -98,7 +98,7 @@ def clean_command(
 
 def _remove(folder: Path) -> list[InfrastructureError]:
     """Remove what a runtime folder stands for, here and elsewhere; what could not be."""
-    from orchestrator.host.elsewhere import end_remote, remote_leftovers
+    from orchestrator.host.remote_leftovers import end_remote, remote_leftovers
     from orchestrator.host.runtime import remove
 
     errors = []

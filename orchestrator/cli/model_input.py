@@ -17,12 +17,15 @@ from orchestrator.suggestion import suggest
 from orchestrator.units import PAGE_BYTES, format_size, parse_size
 
 if TYPE_CHECKING:
-    from orchestrator.model.observed import SnapshotPair
+    from orchestrator.model.snapshot_trace import SnapshotPair
     from orchestrator.model.trace import Trace
     from orchestrator.store import Run, TrialFolder
 
 ACTIONS = ("drop", "migrate", "compress", "swap")
-READINGS = ("possible", "certain")  # orchestrator.model.observed.TouchBound, which is not needed for --help
+READINGS = (
+    "possible",
+    "certain",
+)  # orchestrator.model.snapshot_trace.TouchBound, which is not needed for --help
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ def snapshots_of(trial: TrialFolder) -> tuple[str, list[tuple[str, Path]]]:
 def _of_snapshots(trial: TrialFolder, touches: str | None) -> Touches:
     import numpy as np
 
-    from orchestrator.model.observed import TouchBound, read_series
+    from orchestrator.model.snapshot_trace import TouchBound, read_series
     from orchestrator.model.tables import decode_tables
     from orchestrator.store.snapshot_file import read_snapshot
 

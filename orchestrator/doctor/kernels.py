@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.doctor.check import CheckResult, Level, Subject
 from orchestrator.guest.image import find_image, list_images
-from orchestrator.host.kernel_faults import known_bugs
+from orchestrator.host.kernel_bugs import known_bugs
 
 _FIX = "boot a kernel with the fix; contents are checked by: orchestrator run scenarios/integrity.yaml"
 

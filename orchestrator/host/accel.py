@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from orchestrator.host import kept
+from orchestrator.host import kvm_cache
 from orchestrator.host.kvm import (
     KvmCheck,
     KvmState,
@@ -94,11 +94,11 @@ def choose(
 
 def _verdict(
     kernel: KernelFile, cache: Path, shell: HostShell, *, again: bool, stopped: Callable[[], bool]
-) -> tuple[kept.CachedKvmCheck, bool]:
+) -> tuple[kvm_cache.CachedKvmCheck, bool]:
     """The verdict, and whether it is one that was kept."""
     holds_for = identity(shell)
-    key = kept.cache_key(holds_for, kernel.path) if holds_for else ""
-    found = kept.read(cache, key) if key and not again else None
+    key = kvm_cache.cache_key(holds_for, kernel.path) if holds_for else ""
+    found = kvm_cache.read(cache, key) if key and not again else None
     if found:
         return found, True
     probe = check_kvm(shell, shell.place(kernel.path, kernel.place), stopped)
@@ -106,12 +106,12 @@ def _verdict(
         raise _StoppedError
     verdict = _made(shell, holds_for.get("boot_id", ""), probe)
     if key:
-        kept.save(cache, key, verdict)
+        kvm_cache.save(cache, key, verdict)
     return verdict, False
 
 
-def _made(shell: HostShell, boot: str, probe: KvmCheck) -> kept.CachedKvmCheck:
-    return kept.CachedKvmCheck(
+def _made(shell: HostShell, boot: str, probe: KvmCheck) -> kvm_cache.CachedKvmCheck:
+    return kvm_cache.CachedKvmCheck(
         host=shell.name,
         boot_id=boot,
         outcome=probe.outcome,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from orchestrator.host.accel import Acceleration, KernelFile
     from orchestrator.host.libvirt_host import LibvirtHost
     from orchestrator.host.ssh import SshTarget
-    from orchestrator.launch.places import ProjectPaths
-    from orchestrator.launch.start import Starts
+    from orchestrator.launch.environment import Starts
+    from orchestrator.launch.paths import ProjectPaths
 
 LOCAL = "local"  # where a scenario names no host
 

@@ -25,10 +25,7 @@ from orchestrator.host.accel import choose
 from orchestrator.host.kvm_host import KVM_HOST, NESTED_KERNEL
 from orchestrator.host.libvirt_host import LibvirtHost, open_host
 from orchestrator.host.ssh import own_target
-from orchestrator.launch.host_facts import host_facts
-from orchestrator.launch.host_settings import apply_host_settings
-from orchestrator.launch.places import ProjectPaths
-from orchestrator.launch.start import (
+from orchestrator.launch.environment import (
     Bootable,
     GuestLaunch,
     LaunchSpec,
@@ -38,6 +35,9 @@ from orchestrator.launch.start import (
     install,
     quieten,
 )
+from orchestrator.launch.host_facts import host_facts
+from orchestrator.launch.host_settings import apply_host_settings
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.records.events import GuestStart
 
 NAME = "guest"  # of the trial's guest on its host

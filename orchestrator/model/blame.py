@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.model.blocks import BlockMap
 from orchestrator.model.frame_class import MOVABLE, UNMOVABLE, FrameClass
-from orchestrator.model.room import MigrationTargets
+from orchestrator.model.migration_target import MigrationTargets
 from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
 from orchestrator.model.tables import TOP_LEVEL, Tables, TableState
 

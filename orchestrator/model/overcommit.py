@@ -1,7 +1,7 @@
 """How many guests fit a host, when page tables are reclaimed and when they are not. Pure and seeded.
 
 Guests come one after the other; the memory that each uses grows and shrinks by phases, and page tables
-with it (orchestrator.model.crowd). Counted are
+with it (orchestrator.model.guest_population). Counted are
 
 - the guest's *own* last-level tables, in guest memory. A table serves `entries_per_table` used pages. When
   use falls to a share k of its peak, each page stays with probability k, independently: of tables with m
@@ -25,7 +25,7 @@ import numpy as np
 
 from orchestrator.model.cost import Added, CostRange, CostTable
 from orchestrator.model.counts import ReplayCounts
-from orchestrator.model.crowd import GuestClass, GuestPopulation, LoadPhase
+from orchestrator.model.guest_population import GuestClass, GuestPopulation, LoadPhase
 from orchestrator.model.policies import Frees, OverTrace
 from orchestrator.model.pressure import COUNTERS, F64, SLACK_BYTES, Pressure, Reclaim, named
 from orchestrator.model.replay import EvictionAction

@@ -18,13 +18,13 @@ from orchestrator.host.accel import Acceleration
 from orchestrator.host.machine import HostSetup
 from orchestrator.host_kinds import HostKind, Site
 from orchestrator.interrupts import deferred
-from orchestrator.launch.places import ProjectPaths
+from orchestrator.launch.environment import TrialEnvironment, starts_warm
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.launch.start import TrialEnvironment, starts_warm
 from orchestrator.plan import Plan, PlannedStep, PlannedTrial, TrialSpec
 from orchestrator.run.machinery import Machinery, RealMachinery
 from orchestrator.run.meta import command_line, guest_facts, provenance
-from orchestrator.run.side_by_side import Ended, ParallelRunner, TrialTask
+from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 from orchestrator.store import RunWriter, Status, layout, open_run
 from orchestrator.summary import saved, summarise_trial, write_summaries
 from orchestrator.verdict import Gate, write_outcome

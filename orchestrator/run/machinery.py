@@ -14,13 +14,13 @@ from orchestrator.guest.keys import SshKeys, ensure_keys
 from orchestrator.guest.states import GuestSpec, find_state
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host_kinds import HostKind, host_kind
-from orchestrator.launch.places import ProjectPaths
+from orchestrator.launch.environment import TrialEnvironment
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.launch.start import TrialEnvironment
 from orchestrator.plan import PlannedStep, TrialSpec
 from orchestrator.run.budget import Budget
+from orchestrator.run.parallel import ParallelRunner
 from orchestrator.run.programs import guest_programs, planned_workloads
-from orchestrator.run.side_by_side import ParallelRunner
 from orchestrator.run.trial import run_trial
 from orchestrator.store import TrialWriter
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.guest.programs import build_program
-from orchestrator.launch.places import GUEST_PROBE, ProjectPaths
+from orchestrator.launch.paths import GUEST_PROBE, ProjectPaths
 from orchestrator.plan import PlannedStep
 from orchestrator.workloads import WorkloadDriver, load_workload
 

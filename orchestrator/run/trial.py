@@ -24,7 +24,7 @@ from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
-from orchestrator.launch.start import TrialEnvironment, phase
+from orchestrator.launch.environment import TrialEnvironment, phase
 from orchestrator.observation import Observation
 from orchestrator.plan import TrialSpec
 from orchestrator.probes import PROBES, HostView
@@ -41,7 +41,7 @@ from orchestrator.records.events import (
     WorkloadFinding,
 )
 from orchestrator.records.step import StepOutcome, StepResult
-from orchestrator.run.begin import launched_guest, save_boot
+from orchestrator.run.guest_launch import launched_guest, save_boot
 from orchestrator.run.programs import planned_workloads
 from orchestrator.run.sampling import Sampling
 from orchestrator.store import TrialWriter

@@ -21,7 +21,7 @@ from pathlib import Path
 from orchestrator.errors import ExitCode, OrchestratorError
 from orchestrator.host.runtime import kill_guests
 from orchestrator.interrupts import stopped_by_signals
-from orchestrator.launch.places import ProjectPaths
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import Plan
 from orchestrator.records.events import TrialEnd
 from orchestrator.run.execute import Job

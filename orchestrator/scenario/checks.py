@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import BadInputError
 from orchestrator.host.bzimage import bzimage_release, not_a_bzimage
-from orchestrator.host.kernel_faults import known_bugs
+from orchestrator.host.kernel_bugs import known_bugs
 from orchestrator.host.machine import MEMORY_BLOCK_BYTES, Machine, VirtioMem
 from orchestrator.scenario.model import Scenario, Step
 from orchestrator.units import MIB, PMD_BYTES, format_size, write_size

@@ -17,12 +17,12 @@ from orchestrator.host_kinds import HostKind, Site
 from orchestrator.host_kinds.base import OpenHost
 from orchestrator.host_kinds.local import Local
 from orchestrator.host_kinds.nested import Nested
-from orchestrator.launch.places import ProjectPaths
-from orchestrator.launch.start import GuestLaunch, LaunchSpec, Starts, TrialEnvironment
+from orchestrator.launch.environment import GuestLaunch, LaunchSpec, Starts, TrialEnvironment
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import PlannedStep, TrialSpec
 from orchestrator.records.events import TrialBegin, TrialEnd
 from orchestrator.run.machinery import Machinery
-from orchestrator.run.side_by_side import Ended, TrialTask
+from orchestrator.run.parallel import Ended, TrialTask
 from orchestrator.store import TrialWriter
 
 ROOT = Path(__file__).parents[2]

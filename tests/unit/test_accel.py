@@ -22,7 +22,7 @@ from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import BootTimeoutError, GuestLostError
 from orchestrator.guest import boot
 from orchestrator.guest.console import Console
-from orchestrator.host import accel, kept, kvm
+from orchestrator.host import accel, kvm, kvm_cache
 from orchestrator.host.accel import Acceleration, KernelFile, chosen_meanwhile, second_level
 from orchestrator.host.kvm import KvmCheck, KvmState, loaded, shadow_paging
 from orchestrator.host.shell import HostShell
@@ -317,13 +317,13 @@ def test_a_guest_that_prints_nothing_drops_the_verdict_that_kvm_works(machine: P
 def test_a_verdict_that_kvm_fails_is_no_guest_s_to_drop(machine: Path) -> None:
     qemu(machine, _INTERNAL_ERROR)
     choose("auto", machine)
-    assert not kept.forget_working(machine / "cache", HostShell())
+    assert not kvm_cache.forget_working(machine / "cache", HostShell())
     assert choose("auto", machine).kept
 
     def lost(*_: object, **__: object) -> object:
         raise GuestLostError("the host is lost")
 
-    assert not kept.forget_working(machine / "cache", HostShell(lost))
+    assert not kvm_cache.forget_working(machine / "cache", HostShell(lost))
 
 
 def test_the_probe_goes_on_beside_other_work(machine: Path) -> None:

@@ -15,7 +15,7 @@ from lxml import etree
 from orchestrator.errors import BadInputError
 from orchestrator.guest import boot
 from orchestrator.host.shell import HostShell
-from orchestrator.launch.places import ProjectPaths
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run import execute, programs
 from orchestrator.run.machinery import RealMachinery

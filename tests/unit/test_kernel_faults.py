@@ -13,7 +13,7 @@ from orchestrator.cli import main
 from orchestrator.doctor import kernels
 from orchestrator.doctor.check import Level, Subject
 from orchestrator.host.bzimage import bzimage_release
-from orchestrator.host.kernel_faults import FAULTS, known_bugs
+from orchestrator.host.kernel_bugs import FAULTS, known_bugs
 
 CVE = "CVE-2026-74674"
 

@@ -15,8 +15,8 @@ from orchestrator.model.blocks import map_blocks, map_memory
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import KPF_BUDDY, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB, KPF_SWAPBACKED
 from orchestrator.model.kernel_free import KernelFree
+from orchestrator.model.migration_target import PARTIAL
 from orchestrator.model.policies import StateView
-from orchestrator.model.room import PARTIAL
 from orchestrator.model.snapshot import Evidence, Region
 
 FREE, SLAB, OFFLINE = bits(KPF_BUDDY), bits(KPF_SLAB), bits(KPF_OFFLINE)

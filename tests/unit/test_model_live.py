@@ -15,9 +15,9 @@ import pytest
 from modelled import extrapolate
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.observed import TouchBound, read_series
 from orchestrator.model.policies import OverSnapshot, StateView
 from orchestrator.model.replay import replay
+from orchestrator.model.snapshot_trace import TouchBound, read_series
 from orchestrator.model.tables import LAST_LEVEL, Tables, TableState
 from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import GIB

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import SWAPPED, USER_DATA, USER_UNACCESSED, Guest, entry
 
-from orchestrator.model.observed import SnapshotPair, SnapshotTrace, TouchBound, read_series
 from orchestrator.model.replay import replay
+from orchestrator.model.snapshot_trace import SnapshotPair, SnapshotTrace, TouchBound, read_series
 from orchestrator.model.tables import LAST_LEVEL, Tables, TableState, decode_tables
 from orchestrator.model.trace import TouchKind
 from orchestrator.units import GIB

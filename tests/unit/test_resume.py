@@ -18,7 +18,7 @@ from orchestrator.errors import (
 )
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
-from orchestrator.run.side_by_side import Ended, TrialTask
+from orchestrator.run.parallel import Ended, TrialTask
 from orchestrator.store import Run, TrialFolder, open_run
 from orchestrator.summary import TrialSummary, summarise_trial
 

@@ -20,11 +20,11 @@ from test_execute import plan as steps_plan
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.host.shell import HostShell
-from orchestrator.launch.places import ProjectPaths
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import TrialSpec
 from orchestrator.run import worker
 from orchestrator.run.budget import Budget
-from orchestrator.run.side_by_side import Ended, ParallelRunner, TrialTask
+from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 
 ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
@@ -178,7 +178,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_side_by_side import Watching, plan, workers
-from orchestrator.run.side_by_side import TOGETHER, TrialTask
+from orchestrator.run.parallel import TOGETHER, TrialTask
 folder = Path(sys.argv[2])
 made = workers(folder, Watching(), {"a": ("completed", 60.0)})
 alone = made.argv

@@ -26,9 +26,9 @@ from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
 from orchestrator.guest.setup import SETTINGS
 from orchestrator.host.shell import HostShell
+from orchestrator.launch.environment import SharedHost, TrialEnvironment
 from orchestrator.launch.guests import Guests
-from orchestrator.launch.places import ProjectPaths
-from orchestrator.launch.start import SharedHost, TrialEnvironment
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.observation import Reading
 from orchestrator.plan import TrialSpec
 from orchestrator.probes import HostView, Probe

@@ -18,15 +18,22 @@ from orchestrator.guest.keys import ensure_keys
 from orchestrator.guest.states import SavedState, start_from_state
 from orchestrator.host.accel import choose
 from orchestrator.host.kvm_host import KVM_HOST
-from orchestrator.host.labs import LAB_FILE, RunningLab
+from orchestrator.host.lab import LAB_FILE, RunningLab
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.machine import Machine
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host.ssh import own_target
+from orchestrator.launch.environment import (
+    Bootable,
+    SharedHost,
+    TrialEnvironment,
+    guest_spec,
+    install,
+    quieten,
+)
 from orchestrator.launch.host_facts import host_facts
-from orchestrator.launch.places import ProjectPaths
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.launch.start import Bootable, SharedHost, TrialEnvironment, guest_spec, install, quieten
 from orchestrator.processes import boot_id, started_ticks
 from orchestrator.run.programs import guest_programs
 from orchestrator.store.atomic import replace_text

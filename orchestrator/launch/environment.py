@@ -26,7 +26,7 @@ from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import HostSetup, Machine
 from orchestrator.launch.guests import Guests, QemuGuests
 from orchestrator.launch.host_settings import apply_host_settings
-from orchestrator.launch.places import PLAYBOOK, ProjectPaths
+from orchestrator.launch.paths import PLAYBOOK, ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.records.events import GuestStart, Phase
 from orchestrator.store import TrialWriter

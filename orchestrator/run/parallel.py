@@ -22,7 +22,7 @@ from typing import IO
 
 from orchestrator.errors import InfrastructureError, OrchestratorError
 from orchestrator.interrupts import deferred
-from orchestrator.launch.places import ProjectPaths
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.plan import TrialSpec
 from orchestrator.records.events import TrialEnd, of_kind

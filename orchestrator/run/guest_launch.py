@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.states import ensure_state
-from orchestrator.launch.start import GuestLaunch, TrialEnvironment
+from orchestrator.launch.environment import GuestLaunch, TrialEnvironment
 from orchestrator.plan import TrialSpec
 from orchestrator.store import TrialWriter
 
