@@ -228,8 +228,8 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
     print_table(_class_table(region))
     if region.no_migration_target:
         out.print(
-            f"{region.no_migration_target:,} hold movable memory that has nowhere to go, or were not tried for "
-            "lack of room: memory elsewhere is full."
+            f"{region.no_migration_target:,} hold movable memory that has nowhere to go, or were not tried "
+            "for lack of room: memory elsewhere is full."
         )
     out.print(
         f"{region.unexplained:,} hold nothing that would keep them: unexplained, if they were asked for "
@@ -245,8 +245,8 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
         )
     if region.pinned_by_memmap:
         out.print(
-            f"{region.pinned_by_memmap:,} hold nothing but struct pages of other memory that stays, and go with "
-            "it."
+            f"{region.pinned_by_memmap:,} hold nothing but struct pages of other memory that stays, and go "
+            "with it."
         )
     best = region.best_class
     if best:

@@ -25,7 +25,7 @@ ACTIONS = ("drop", "migrate", "compress", "swap")
 READINGS = (
     "possible",
     "certain",
-)  # orchestrator.model.snapshot_trace.TouchBound, which is not needed for --help
+)  # model.snapshot_trace.TouchBound, which is not needed for --help
 
 
 @dataclass(frozen=True)
