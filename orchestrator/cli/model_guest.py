@@ -42,7 +42,7 @@ def guest_command(
     from orchestrator.model.policies import OverSnapshot
 
     with err.status("writing out tables"):  # 26 million tables take some ten seconds
-        guest = build_tables(pattern_of(pattern, settings).layout(np.random.default_rng(seed)))
+        guest = build_tables(pattern_of(pattern, settings).guest_mappings(np.random.default_rng(seed)))
         verdicts = [policy.apply(guest, seed=seed, budget_tables=pick) for policy in OverSnapshot.every()]
     if as_json:
         print_json(_as_json(pattern, guest, verdicts))

@@ -74,7 +74,7 @@ def first_seed(name: str) -> list[dict[str, Any]]:
 
 def guest_named(name: str) -> GuestTables:
     """A made-up guest with its parameters as shipped."""
-    return build_tables(pattern_named(name, {}).layout(np.random.default_rng(0)))
+    return build_tables(pattern_named(name, {}).guest_mappings(np.random.default_rng(0)))
 
 
 def sizes_of(name: str, guest: GuestTables) -> dict[str, Any]:

@@ -29,7 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def built(name: str, levels: int = 4, **parameters: object) -> GuestTables:
-    layout = pattern_named(name, parameters).layout(np.random.default_rng(0))
+    layout = pattern_named(name, parameters).guest_mappings(np.random.default_rng(0))
     return build_tables(layout, levels=levels)
 
 
@@ -141,7 +141,7 @@ def test_entries_are_counted_as_they_were_written() -> None:
 @settings(max_examples=30)
 def test_patterns_keep_what_they_promise(name: str, seed: int) -> None:
     pattern = pattern_named(name, SMALL[name])
-    layout = pattern.layout(np.random.default_rng(seed))
+    layout = pattern.guest_mappings(np.random.default_rng(seed))
     trace = pattern.trace(np.random.default_rng(seed))
     assert trace.faults() == []
     assert (np.diff(layout.number) > 0).all()

@@ -28,7 +28,7 @@ class Pattern(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     @abstractmethod
-    def layout(self, rng: np.random.Generator) -> GuestMappings:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         """What is mapped at the end."""
 
     @abstractmethod

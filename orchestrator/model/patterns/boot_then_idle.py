@@ -29,7 +29,7 @@ class BootThenIdle(Pattern):
     rounds: Count = 100
     """How often the working set is gone through, in any order."""
 
-    def layout(self, rng: np.random.Generator) -> GuestMappings:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         pages = full_pages(self.size)
         plain = plain_layout(np.arange(len(pages), dtype=np.int64), pages)
         idle = (rng.random(len(pages)) >= self.stays).astype(np.int32)

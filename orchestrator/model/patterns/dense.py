@@ -27,7 +27,7 @@ class Dense(Pattern):
     sweeps: Count = 3
     """How often it is read through."""
 
-    def layout(self, rng: np.random.Generator) -> GuestMappings:  # noqa: ARG002  # no chance in it
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:  # noqa: ARG002  # no chance in it
         pages = full_pages(self.size)
         return plain_layout(np.arange(len(pages), dtype=np.int64), pages)
 

@@ -36,14 +36,14 @@ class Jemalloc(Pattern):
     touches: Count = 1_000_000
     """Touches of what is left, Zipf with exponent 1."""
 
-    def layout(self, rng: np.random.Generator) -> GuestMappings:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         tables = tables_of(self.span)
         pages = np.minimum(rng.poisson(self.pages, tables), ENTRIES_PER_TABLE).astype(np.int16)
         zero = np.where(rng.random(tables) < self.zero, pages, 0).astype(np.int16)
         return plain_layout(np.arange(tables, dtype=np.int64), pages, zero)
 
     def trace(self, rng: np.random.Generator) -> Trace:
-        layout = self.layout(rng)
+        layout = self.guest_mappings(rng)
         tables = len(layout.number)
         only_read = layout.zero_page > 0
         empty = np.flatnonzero(layout.pages == 0)

@@ -26,7 +26,7 @@ class ManyMappings(Pattern):
     files: Share = 0.5
     """Share of the mappings whose pages are page cache."""
 
-    def layout(self, rng: np.random.Generator) -> GuestMappings:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         plain = plain_layout(
             np.arange(self.mappings, dtype=np.int64) * self.apart,
             np.full(self.mappings, self.pages, dtype=np.int16),

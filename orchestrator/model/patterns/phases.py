@@ -33,7 +33,7 @@ class Phases(Pattern):
     touches: Count = 100_000
     """Touches in a turn, Zipf with exponent 1."""
 
-    def layout(self, rng: np.random.Generator) -> GuestMappings:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         tables = tables_of(self.size)
         turn = np.arange(tables) * self.phases // tables
         left = (turn == self.phases - 1) | (rng.random(tables) >= self.let_go)

@@ -40,7 +40,7 @@ class RedisChurn(Pattern):
     touches: Count = 1_000_000
     """Touches of tables in use, Zipf with exponent 1."""
 
-    def layout(self, rng: np.random.Generator) -> GuestMappings:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         tables = tables_of(self.span)
         resident = self.resident // PAGE_BYTES
         scattered = round(resident * self.survivors)
@@ -57,7 +57,7 @@ class RedisChurn(Pattern):
         return plain_layout(np.arange(tables, dtype=np.int64), pages, zero)
 
     def trace(self, rng: np.random.Generator) -> Trace:
-        layout = self.layout(rng)
+        layout = self.guest_mappings(rng)
         tables = len(layout.number)
         used = np.flatnonzero(layout.pages > 0)
         parts = [

@@ -26,7 +26,7 @@ class Sparse(Pattern):
     let_go: Share = 1.0
     """Share of the touched pages that are given back."""
 
-    def layout(self, rng: np.random.Generator) -> GuestMappings:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         tables = tables_of(self.span)
         kept = rng.random(tables) >= self.let_go
         return plain_layout(np.arange(tables, dtype=np.int64), kept.astype(np.int16))
