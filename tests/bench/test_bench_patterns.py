@@ -46,7 +46,7 @@ def test_build_and_classify(benchmark: BenchmarkFixture, size: str) -> None:
     pattern = pattern_named("dense", {"size": size})
     build_tables(
         pattern_named("dense", {"size": "2MiB"}).guest_mappings(np.random.default_rng(0))
-    )  # compiles
+    )  # compiled
 
     def build() -> GuestTables:
         guest = build_tables(pattern.guest_mappings(np.random.default_rng(0)))
