@@ -90,7 +90,7 @@ def compare_command(
             status.update(f"replaying {name}")
             for action in actions:
                 # Where nobody is taken, it makes no difference what becomes of whom is.
-                same = found.get((name, actions[0])) if not policy.takes_in_use else None
+                same = found.get((name, actions[0])) if not policy.evicts_in_use else None
                 found[name, action] = same or replay(
                     read.trace,
                     name,

@@ -94,7 +94,7 @@ class OvercommitResult:
 
     policy: str
     action: EvictionAction
-    takes_in_use: bool  # whether the action is used at all
+    evicts_in_use: bool  # whether the action is used at all
     fit: CostRange
     killed: CostRange
     table_bytes_peak: CostRange
@@ -135,9 +135,9 @@ def _answer(
 ) -> OvercommitResult:
     chosen = OverTrace.named(policy)
     ratio = costs["compressed_ratio"]
-    compresses = chosen.takes_in_use and action is EvictionAction.COMPRESS
+    compresses = chosen.evicts_in_use and action is EvictionAction.COMPRESS
     room = float("inf")
-    if chosen.takes_in_use:
+    if chosen.evicts_in_use:
         room = {EvictionAction.SWAP: host.swap_bytes, EvictionAction.MIGRATE: host.other_node_bytes}.get(
             action, room
         )
@@ -149,7 +149,7 @@ def _answer(
     return OvercommitResult(
         policy,
         action,
-        chosen.takes_in_use,
+        chosen.evicts_in_use,
         fit=spread(lambda one: CostRange.exactly(one.fit)),
         killed=spread(lambda one: CostRange.exactly(one.course.killed)),
         table_bytes_peak=spread(lambda one: CostRange.exactly(float(one.course.table_bytes.max()))),
@@ -191,7 +191,7 @@ def _spread(
 def simulate(crowd: GuestPopulation, host: HostMemory, reclaim: Reclaim, most: int | None = None) -> Timeline:
     """What happens when the first `most` guests come (all of them if None)."""
     frees = reclaim.policy.frees
-    plays_second = reclaim.action is EvictionAction.DROP and reclaim.policy.takes_in_use
+    plays_second = reclaim.action is EvictionAction.DROP and reclaim.policy.evicts_in_use
     pressure = Pressure(crowd.second_level_tables if plays_second else crowd.own_tables, reclaim, crowd.seed)
     mapped = crowd.mapped_bytes(frees_empty=frees is not Frees.NOTHING)
     own = crowd.own_bytes(frees_empty=frees is not Frees.NOTHING)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.model.compiled import NOBODY
+from orchestrator.model.compiled import NO_VICTIM
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined, njit
 from orchestrator.model.policies import Frees, OverTrace
@@ -61,7 +61,7 @@ class Reclaim:
 
     policy: OverTrace
     action: EvictionAction
-    left_behind: float  # share of its size that a moved table still takes here, compressed
+    kept_with_data: float  # share of its size that a moved table still takes here, compressed
     room_bytes: float  # for tables that are moved
 
 
@@ -82,7 +82,7 @@ class Pressure:
     @property
     def held_bytes(self) -> float:
         """Memory that tables take here, with what moved ones leave behind."""
-        return float(self._sums[_HELD] + self._reclaim.left_behind * self._sums[_AWAY])
+        return float(self._sums[_HELD] + self._reclaim.kept_with_data * self._sums[_AWAY])
 
     @property
     def kept_share(self) -> float:
@@ -127,7 +127,7 @@ class Pressure:
         limits = np.array(
             [
                 budget_bytes + SLACK_BYTES,
-                self._reclaim.left_behind,
+                self._reclaim.kept_with_data,
                 self._reclaim.room_bytes - self._heaviest,
                 1 - LEAST_KEPT,
                 self._heaviest,
@@ -204,7 +204,7 @@ def _relieve(  # noqa: PLR0917  # numba has no keyword-only arguments
         if sums[_AWAY] > most:
             return
         gone = victim(state, now)
-        if gone == NOBODY:
+        if gone == NO_VICTIM:
             return
         if content[gone] == _TOUCH:
             counts[_TAKEN] += 1
@@ -224,7 +224,7 @@ def _freeable(now: int, limits: Any, arrays: Any, state: Any, victim: Any) -> I6
     number = 0
     while sums[_HELD] + limits[_LEFT] * sums[_AWAY] > limits[_BUDGET]:
         gone = victim(state, now)
-        if gone == NOBODY:
+        if gone == NO_VICTIM:
             break
         if content[gone] != _TOUCH:
             _free(gone, arrays)

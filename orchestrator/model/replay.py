@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.compiled import NOBODY
+from orchestrator.model.compiled import NO_VICTIM
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined, njit
 from orchestrator.model.policies import Frees, OverTrace
@@ -93,7 +93,7 @@ def replay(
     chosen = OverTrace.named(policy)
     budget_tables = budget_bytes // PAGE_BYTES
     room = trace.tables
-    if action is EvictionAction.MIGRATE and other_nodes_bytes is not None and chosen.takes_in_use:
+    if action is EvictionAction.MIGRATE and other_nodes_bytes is not None and chosen.evicts_in_use:
         room = min(room, other_nodes_bytes // PAGE_BYTES)
     all_levels = chosen.frees is Frees.ALL_LEVELS
     functions = chosen.functions_over(trace)
@@ -213,12 +213,12 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
             counts[_UPPER] += upper_there[upper] == 0
             upper_there[upper] = 1
         if here >= budget:
-            gone = NOBODY
+            gone = NO_VICTIM
             if away < room:
                 gone = victim(state, now)
             else:
                 counts[_NOT_MOVED] += 1
-            if gone != NOBODY:
+            if gone != NO_VICTIM:
                 here -= 1
                 if place[gone] >> _CONTENT_SHIFT == _TOUCH:
                     taken += 1

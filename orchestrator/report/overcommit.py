@@ -51,7 +51,7 @@ class Row:
 
 def name_of(answer: OvercommitResult) -> str:
     """`lru, swap`; without the action where the policy takes no table in use."""
-    return f"{answer.policy}, {answer.action}" if answer.takes_in_use else answer.policy
+    return f"{answer.policy}, {answer.action}" if answer.evicts_in_use else answer.policy
 
 
 def rows(answers: Sequence[OvercommitResult]) -> list[Row]:

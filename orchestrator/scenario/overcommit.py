@@ -146,7 +146,7 @@ class OvercommitText(Frozen):
     def choices(self) -> Iterator[tuple[str, EvictionAction]]:
         """Each policy with each action, and those that take no table in use once."""
         for name in self.policies:
-            matter = self.actions if OverTrace.named(name).takes_in_use else self.actions[:1]
+            matter = self.actions if OverTrace.named(name).evicts_in_use else self.actions[:1]
             yield from ((name, action) for action in matter)
 
 

@@ -115,7 +115,7 @@ class Played:
         """As in the tables of the page: the action only where the policy takes tables in use."""
         return (
             f"`{self.policy}`, {self.action}"
-            if OverTrace.named(self.policy).takes_in_use
+            if OverTrace.named(self.policy).evicts_in_use
             else f"`{self.policy}`"
         )
 

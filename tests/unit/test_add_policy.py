@@ -30,7 +30,7 @@ from orchestrator.model.policies.base import Choice, OverSnapshot, OverTrace, Ov
 class EveryOther(OverSnapshot, OverTrace, OverTree, name="every_other"):
     """Frees every other table."""
 
-    takes_in_use = False
+    evicts_in_use = False
     functions = TAKES_NONE
 
     def choose(self, state, rng, budget_tables):

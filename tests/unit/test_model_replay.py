@@ -21,7 +21,7 @@ from other_simulator import (
 from reference_replay import Generations, keeper_of, reference_replay
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.compiled import NOBODY
+from orchestrator.model.compiled import NO_VICTIM
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.policies import Frees, OverTrace
 from orchestrator.model.replay import EvictionAction, replay
@@ -48,7 +48,7 @@ def run(trace: Trace, policy: str, tables: int, **options: object) -> ReplayCoun
 def test_all_policies_register_themselves() -> None:
     assert OverTrace.names() == NAMES
     for policy in OverTrace.every():
-        assert policy.takes_in_use == (policy.name in TAKERS)
+        assert policy.evicts_in_use == (policy.name in TAKERS)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -291,7 +291,7 @@ def test_pressure_visits_owners_in_turn_and_takes_an_eighth_of_each_list() -> No
     functions.forgotten(state, next(table for table in range(80) if table not in taken))
     rest = [functions.victim(state, 0) for _ in range(74)]
     assert len({*taken, *rest}) == 87
-    assert functions.victim(state, 0) == NOBODY
+    assert functions.victim(state, 0) == NO_VICTIM
 
 
 def test_a_trace_with_owners_that_fit_it() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cli import main
 from orchestrator.errors import FileProblemsError
-from orchestrator.model.compiled import NOBODY, ignore, ignore_gone
+from orchestrator.model.compiled import NO_VICTIM, ignore, ignore_forgotten
 from orchestrator.model.cost import CostRange, CostTable
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined
@@ -214,7 +214,7 @@ def test_the_policy_itself_says_which_tables_go(name: str) -> None:
     }.get(name, (4, 10, 2))
     assert (counts.freed, counts.swapped_out) == (freed, moved)
     assert pressure.held_bytes == 100 * left
-    assert policy.takes_in_use == (moved > 0), "its declaration holds"
+    assert policy.evicts_in_use == (moved > 0), "its declaration holds"
 
 
 def test_order_is_the_policys() -> None:
@@ -233,17 +233,17 @@ def test_order_is_the_policys() -> None:
 @inlined
 def _only_the_sixth(state: Any, now: int) -> int:
     if state[0]:
-        return NOBODY
+        return NO_VICTIM
     state[0] = 1
     return 5
 
 
 def test_a_policy_that_names_one_table_takes_one() -> None:
-    functions = Functions(ignore, ignore, _only_the_sixth, ignore_gone)
+    functions = Functions(ignore, ignore, _only_the_sixth, ignore_forgotten)
     one = SimpleNamespace(
         name="sixth",
         frees=Frees.EMPTY,
-        takes_in_use=True,
+        evicts_in_use=True,
         functions_over=lambda trace: functions,
         state=lambda trace, budget_tables, seed: np.zeros(1, dtype=np.int64),
     )
@@ -332,7 +332,7 @@ def told(*kills_fit_p99: tuple[float, float, float]) -> str:
         replace(
             any_one,
             policy="abcd"[at],
-            takes_in_use=False,
+            evicts_in_use=False,
             killed=CostRange.exactly(killed),
             fit=CostRange.exactly(fit),
             added=replace(any_one.added, p99=CostRange.exactly(p99)),

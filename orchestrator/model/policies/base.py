@@ -191,7 +191,7 @@ class Frees(IntEnum):
 class Functions:
     """What the engine calls, compiled; `now` is the index of the event.
 
-    `victim` takes the table that it names out of the state, or says NOBODY.
+    `victim` takes the table that it names out of the state, or says NO_VICTIM.
     """
 
     touched: Callable[[Any, int, int], None]
@@ -212,7 +212,7 @@ class OverTrace(Policy):
     question = "trace"
     frees: ClassVar[Frees] = Frees.EMPTY
     # Whether its victims may be in use: if none is, it does not matter what would be done with one that is.
-    takes_in_use: ClassVar[bool] = True
+    evicts_in_use: ClassVar[bool] = True
     functions: ClassVar[Functions]
 
     @abstractmethod

@@ -57,7 +57,7 @@ class ZeroPage(OverSnapshot, OverTrace, OverTree, name="zero_page"):
     Over a trace, those that are empty at once, and the others under pressure.
     """
 
-    takes_in_use = False
+    evicts_in_use = False
     functions = Functions(_touched, _admitted, _victim, _forgotten)
 
     def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:
