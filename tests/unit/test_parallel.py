@@ -177,7 +177,7 @@ _RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_side_by_side import Watching, plan, workers
+from test_parallel import Watching, plan, workers
 from orchestrator.run.parallel import TOGETHER, TrialTask
 folder = Path(sys.argv[2])
 made = workers(folder, Watching(), {"a": ("completed", 60.0)})
