@@ -58,7 +58,7 @@ class PlannedArm(Arm):
     differs: dict[str, str]
 
 
-class Trial(Frozen):
+class PlannedTrial(Frozen):
     """One execution of one arm.
 
     `repeat`, `order` and `boot` count from 1; `order` is the place in the whole run, `boot` says from which
@@ -77,7 +77,7 @@ class Trial(Frozen):
     steps: tuple[PlannedStep, ...]
 
 
-class TrialPlan(Frozen):
+class TrialSpec(Frozen):
     """Everything that it takes to execute one trial, here or on another machine."""
 
     scenario: str
@@ -108,7 +108,7 @@ class TrialPlan(Frozen):
         return self.model_dump_json(indent=2)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> TrialPlan:
+    def from_json(cls, text: str | bytes) -> TrialSpec:
         """Read back what `to_json` wrote. Raises BadInputError."""
         try:
             return cls.model_validate_json(text, context=_RESOLVED)
@@ -137,10 +137,10 @@ class Plan(Frozen):
     repeats: int
     boots: int = 1
     arms: tuple[PlannedArm, ...]
-    trials: tuple[Trial, ...]
+    trials: tuple[PlannedTrial, ...]
     expect: tuple[Expectation, ...] = ()
 
-    def trial(self, trial_id: str) -> TrialPlan:
+    def trial(self, trial_id: str) -> TrialSpec:
         """A trial with all that it needs. Raises BadInputError when there is no such trial."""
         for trial in self.trials:
             if trial.id == trial_id:
@@ -149,7 +149,7 @@ class Plan(Frozen):
             ids = [trial.id for trial in self.trials]
             raise BadInputError(f"no trial is called {trial_id!r}", hint=suggest(trial_id, ids))
         arm = next(arm for arm in self.arms if arm.name == trial.arm)
-        return TrialPlan(
+        return TrialSpec(
             scenario=self.scenario,
             id=trial.id,
             arm=arm.name,
@@ -219,7 +219,7 @@ def make_plan(
         for arm in shuffled([arm.name for arm in scenario.arms], seed, repeat)
     ]
     trials = tuple(
-        Trial(
+        PlannedTrial(
             id=f"{arm}-{repeat:02d}" if repeat > 0 else f"{arm}-warm-up-{1 - repeat:02d}",
             arm=arm,
             repeat=repeat,

@@ -40,7 +40,7 @@ def started_ticks(pid: int) -> int | None:
     return None if fields[_STATE] in {"Z", "X"} else int(fields[_START])
 
 
-def lives(pid: int, ticks: int, boot: str) -> bool:
+def is_alive(pid: int, ticks: int, boot: str) -> bool:
     """Whether the process that began `ticks` after the boot `boot` still runs."""
     return boot == boot_id() and started_ticks(pid) == ticks
 

@@ -32,7 +32,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from orchestrator.errors import FileProblemsError, Problem
-from orchestrator.yamlwords import Location, dotted, explain, printable
+from orchestrator.yaml_messages import Location, dotted, explain, printable
 
 MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 32

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
-from orchestrator.actions.context import TrialContext
-from orchestrator.actions.settle import Patience, move
+from orchestrator.actions.context import StepContext
+from orchestrator.actions.settle import SettleTimeouts, move
 from orchestrator.host.machine import Machine
 from orchestrator.records.step import Direction, Effect, Mechanism, StepResult
 from orchestrator.units import PAGE_BYTES, Duration, Size, format_size, write_size
 
 
-def _leave(trial: TrialContext, less: int, sign: int, patience: Patience) -> StepResult:
+def _leave(trial: StepContext, less: int, sign: int, patience: SettleTimeouts) -> StepResult:
     """Ask the balloon to leave the guest all but `less` bytes."""
     domain = trial.domain
     # QEMU counts plugged DIMMs in, virtio-mem not (get_current_ram_size(), hw/virtio/virtio-balloon.c).
@@ -59,8 +59,8 @@ class Inflate(Action):
     def describe(self) -> str:
         return f"inflate the balloon by {format_size(self.by)}"
 
-    def run(self, trial: TrialContext) -> StepResult:
-        return _leave(trial, self.by, -1, Patience(self.within, self.settle, self.watch))
+    def run(self, trial: StepContext) -> StepResult:
+        return _leave(trial, self.by, -1, SettleTimeouts(self.within, self.settle, self.watch))
 
 
 @ACTIONS.register("deflate")
@@ -77,5 +77,5 @@ class Deflate(Action):
     def describe(self) -> str:
         return "deflate the balloon"
 
-    def run(self, trial: TrialContext) -> StepResult:
-        return _leave(trial, 0, 1, Patience(self.within, self.settle))
+    def run(self, trial: StepContext) -> StepResult:
+        return _leave(trial, 0, 1, SettleTimeouts(self.within, self.settle))

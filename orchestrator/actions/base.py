@@ -12,7 +12,7 @@ from orchestrator.records.step import Effect, StepResult
 from orchestrator.registry import Registry
 
 if TYPE_CHECKING:
-    from orchestrator.actions.context import TrialContext
+    from orchestrator.actions.context import StepContext
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Action(Frozen, ABC):
         """The step in a few words, as shown while it runs: `unplug to 0 B`."""
 
     @abstractmethod
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         """Carry it out; returns how it went. Raises GuestError when the guest failed."""
 
 

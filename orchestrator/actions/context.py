@@ -11,7 +11,7 @@ from orchestrator.host.machine import Machine
 from orchestrator.records.events import Event
 
 
-class TrialContext(ABC):
+class StepContext(ABC):
     """A running trial, as an action sees it."""
 
     @property

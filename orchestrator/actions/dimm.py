@@ -18,12 +18,12 @@ from pydantic import Field
 
 from orchestrator.actions import ost
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
-from orchestrator.actions.context import TrialContext
-from orchestrator.actions.settle import Patience, Settled, settle
+from orchestrator.actions.context import StepContext
+from orchestrator.actions.settle import Settled, SettleTimeouts, settle
 from orchestrator.host.domain import Dimm, DimmAnswer
 from orchestrator.host.machine import MOST_DIMMS, Machine
 from orchestrator.records.events import DimmAnswered
-from orchestrator.records.step import Direction, Effect, Mechanism, Outcome, StepResult
+from orchestrator.records.step import Direction, Effect, Mechanism, StepOutcome, StepResult
 from orchestrator.units import Duration
 
 # A guest can answer as often as it likes; Linux does so twice for each request.
@@ -36,7 +36,7 @@ Count = Annotated[int, Field(ge=1, le=MOST_DIMMS)]
 class _Answers:
     """What is said of some DIMMs while a step waits for it."""
 
-    trial: TrialContext
+    trial: StepContext
     dimms: Sequence[Dimm]
     counts: Callable[[DimmAnswer], bool]
     first_ns: int | None = None
@@ -87,7 +87,7 @@ class _Answers:
             came.outcome,
             requested_ns=requested_ns,
             acknowledged_ns=min(signs, default=None),
-            settled_ns=None if came.outcome is Outcome.TIMEOUT else max(ends, default=None),
+            settled_ns=None if came.outcome is StepOutcome.TIMEOUT else max(ends, default=None),
             values={
                 **came.values,
                 **values,
@@ -130,7 +130,7 @@ class PlugDimm(_DimmAction):
     def describe(self) -> str:
         return f"plug {_dimms(self.count)}"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         domain = trial.domain
         domain.dimm_answers()  # what was said of earlier requests
         plugged = domain.dimms()
@@ -157,7 +157,7 @@ class PlugDimm(_DimmAction):
             before=before,
             sign=1,
             requested_ns=requested_ns,
-            patience=Patience(self.within),
+            patience=SettleTimeouts(self.within),
             wait=domain.wait_memory_event,
             answered=lambda: len(answers.taken | answers.refused) == len(added),
         )
@@ -187,7 +187,7 @@ class UnplugDimm(_DimmAction):
         # Sums of DIMMs of several sizes differ by no less than what all sizes are multiples of.
         return math.gcd(*machine.dimms) or None
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         domain = trial.domain
         domain.dimm_answers()  # what was said of earlier requests
         plugged = domain.dimms()
@@ -215,7 +215,7 @@ class UnplugDimm(_DimmAction):
             before=before,
             sign=-1,
             requested_ns=requested_ns,
-            patience=Patience(self.within, watch=self.watch),
+            patience=SettleTimeouts(self.within, watch=self.watch),
             wait=domain.wait_memory_event,
             answered=answered,
         )

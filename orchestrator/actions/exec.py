@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
 from orchestrator.printable import printable
 from orchestrator.records.events import CommandOutput
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.records.step import StepOutcome, StepResult
 from orchestrator.units import Duration
 
 KEPT_BYTES = 64 << 10  # of what it printed; as of a console, the end says how it came out
@@ -29,7 +29,7 @@ class Exec(Action):
     def describe(self) -> str:
         return f"exec {' '.join(self.argv)}"[:60]
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
         text = printable(trial.execute(self.argv, Deadline(self.within)))
         kept = text.encode()[-KEPT_BYTES:].decode(errors="ignore")
@@ -38,4 +38,4 @@ class Exec(Action):
                 t_ns=trial.now_ns(), step=trial.step, text=kept, left_out_characters=len(text) - len(kept)
             )
         )
-        return StepResult(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())
+        return StepResult(StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())

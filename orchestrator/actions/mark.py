@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import TrialContext
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.actions.context import StepContext
+from orchestrator.records.step import StepOutcome, StepResult
 
 
 @ACTIONS.register("mark")
@@ -21,6 +21,6 @@ class Mark(Action):
     def describe(self) -> str:
         return f"mark {self.moment}"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         trial.mark(self.moment)
-        return StepResult(Outcome.DONE)
+        return StepResult(StepOutcome.DONE)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import StepContext
 from orchestrator.actions.curve import Curve
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError
 from orchestrator.host.machine import MEMORY_BLOCK_BYTES, Machine
-from orchestrator.records.step import Direction, Effect, Mechanism, Outcome, StepResult
+from orchestrator.records.step import Direction, Effect, Mechanism, StepOutcome, StepResult
 from orchestrator.units import GIB, Duration, Size, format_size, write_size
 
 _PROGRAM = "/usr/local/bin/memory-blocks"
@@ -90,17 +90,17 @@ def _result(blocks: Blocks, requested_ns: int, wanted: int, **values: float) -> 
     results = Counter(block.result for block in blocks.tried)
     failed = {result: count for result, count in results.items() if result != "OK"}
     if achieved >= wanted:
-        outcome = Outcome.DONE
+        outcome = StepOutcome.DONE
     elif blocks.end == "time":
-        outcome = Outcome.TIMEOUT
+        outcome = StepOutcome.TIMEOUT
     else:
-        outcome = Outcome.PARTIAL if achieved else Outcome.REFUSED
+        outcome = StepOutcome.PARTIAL if achieved else StepOutcome.REFUSED
     times = [requested_ns + round(block.seconds * 1e9) for block in blocks.tried]
     return StepResult(
         outcome,
         requested_ns=requested_ns,
         acknowledged_ns=times[0] if times else None,
-        settled_ns=times[-1] if times and outcome is not Outcome.TIMEOUT else None,
+        settled_ns=times[-1] if times and outcome is not StepOutcome.TIMEOUT else None,
         values={
             "requested_bytes": wanted,
             "achieved_bytes": achieved,
@@ -154,7 +154,7 @@ class Offline(Action):
     def unplugs_by(self, machine: Machine) -> int | None:  # noqa: ARG002  # the same for every machine
         return MEMORY_BLOCK_BYTES
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
         argv = [_PROGRAM, "offline", str(self.by), _ms(self.per_block), _ms(self.within), self.order]
         text = trial.execute(argv, Deadline(self.within + _ANSWER_SECONDS))
@@ -181,7 +181,7 @@ class Online(Action):
     def describe(self) -> str:
         return "bring memory blocks online"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
         argv = [_PROGRAM, "online", _ms(self.within)]
         blocks = read_blocks(trial.execute(argv, Deadline(self.within + _ANSWER_SECONDS)))

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
-from orchestrator.actions.context import TrialContext
-from orchestrator.actions.settle import Patience, settle
+from orchestrator.actions.context import StepContext
+from orchestrator.actions.settle import SettleTimeouts, settle
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError
 from orchestrator.host.machine import Machine
@@ -58,7 +58,7 @@ class ReportFree(Action):
     def describe(self) -> str:
         return "let the guest report free pages"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         domain = trial.domain
         segments = ram_segments(domain, trial.machine)
 
@@ -80,7 +80,7 @@ class ReportFree(Action):
             before=before,
             sign=-1,
             requested_ns=requested_ns,
-            patience=Patience(self.within, self.settle, self.watch),
+            patience=SettleTimeouts(self.within, self.settle, self.watch),
             wait=trial.sleep,
             grain=PMD_BYTES,
             estimated=True,
@@ -95,7 +95,7 @@ class ReportFree(Action):
         )
 
 
-def _free_bytes(trial: TrialContext) -> int:
+def _free_bytes(trial: StepContext) -> int:
     text = trial.execute(["cat", "/proc/meminfo"], Deadline(_READ_SECONDS))
     free = kib_lines(text).get("MemFree")
     if free is None:

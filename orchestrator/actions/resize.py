@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import ClassVar
 
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
-from orchestrator.actions.context import TrialContext
-from orchestrator.actions.settle import Patience, move
+from orchestrator.actions.context import StepContext
+from orchestrator.actions.settle import SettleTimeouts, move
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import Domain
 from orchestrator.host.machine import Machine
-from orchestrator.records.step import Direction, Effect, Mechanism, Outcome, StepResult, Target
+from orchestrator.records.step import Direction, Effect, Mechanism, StepOutcome, StepResult, Target
 from orchestrator.units import Duration, Size, format_size, write_size
 
 
@@ -50,17 +50,17 @@ class _Resize(Action):
                 f"the next one below is {write_size(nearest)}",
             )
 
-    def patience(self) -> Patience:
+    def patience(self) -> SettleTimeouts:
         """How long to watch it."""
-        return Patience(self.within, self.settle)
+        return SettleTimeouts(self.within, self.settle)
 
     def describe(self) -> str:
         return f"{self.verb} to {format_size(self.to)}"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         return self._resize(trial, trial.domain)
 
-    def _resize(self, trial: TrialContext, domain: Domain) -> StepResult:
+    def _resize(self, trial: StepContext, domain: Domain) -> StepResult:
         if domain.virtio_mem() is None:
             raise InfrastructureError("the guest has no virtio-mem device")
 
@@ -105,9 +105,9 @@ class Unplug(_Shrinking):
     watch: Duration = 0.0
     """How long to go on watching after that: the driver tries again after 50 s, and ever more seldom."""
 
-    def patience(self) -> Patience:
+    def patience(self) -> SettleTimeouts:
         """How long to watch it."""
-        return Patience(self.within, self.settle, self.watch)
+        return SettleTimeouts(self.within, self.settle, self.watch)
 
     def unplugs_by(self, machine: Machine) -> int | None:
         return machine.virtio_mem.block if machine.virtio_mem else None
@@ -125,10 +125,10 @@ class _HostResize(_Resize):
     def describe(self) -> str:
         return f"{self.verb} the host to {format_size(self.to)}"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         domain = trial.host_domain
         if domain is None:
-            return StepResult(Outcome.REFUSED, said=NO_GUEST_OF_OURS)
+            return StepResult(StepOutcome.REFUSED, said=NO_GUEST_OF_OURS)
         return self._resize(trial, domain)
 
 

@@ -6,21 +6,21 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import StepContext
 from orchestrator.actions.curve import Curve
 from orchestrator.deadline import Deadline
-from orchestrator.records.step import Outcome, Point, StepResult
+from orchestrator.records.step import Point, StepOutcome, StepResult
 
 POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Patience:
+class SettleTimeouts:
     """How long to look at a size that is to move, in seconds."""
 
     within: float
     """At the most."""
-    quiet: float = math.inf
+    unchanged_for: float = math.inf
     """Without a change, until it counts as settled."""
     watch: float = 0.0
     """On and on after that, for what comes late."""
@@ -35,7 +35,7 @@ class Settled:
     was not), `curve` all of it.
     """
 
-    outcome: Outcome
+    outcome: StepOutcome
     requested: int
     achieved: int
     before: int
@@ -59,10 +59,10 @@ class Settled:
         }
 
 
-class _Eye:
+class _ChangeWatcher:
     """Looks at a size, and remembers when it moved by at least `grain` bytes."""
 
-    def __init__(self, trial: TrialContext, read: Callable[[], int], before: int, grain: int) -> None:
+    def __init__(self, trial: StepContext, read: Callable[[], int], before: int, grain: int) -> None:
         self._trial, self._read, self._grain = trial, read, grain
         self.size = before
         self.first_ns: int | None = None
@@ -81,14 +81,14 @@ class _Eye:
 
 
 def settle(
-    trial: TrialContext,
+    trial: StepContext,
     read: Callable[[], int],
     wanted: int,
     *,
     before: int,
     sign: int,
     requested_ns: int,
-    patience: Patience,
+    patience: SettleTimeouts,
     wait: Callable[[float], object],
     grain: int = 1,
     estimated: bool = False,
@@ -104,7 +104,7 @@ def settle(
     "Settled" is not "for ever": virtio-mem tries again after 50 s and then ever more seldom
     (drivers/virtio/virtio_mem.c, VIRTIO_MEM_RETRY_TIMER_MIN_MS); `patience.watch` goes on looking.
     """
-    eye = _Eye(trial, read, before, grain)
+    eye = _ChangeWatcher(trial, read, before, grain)
     direction = 1 if wanted >= before else -1
 
     def reached() -> bool:
@@ -117,10 +117,10 @@ def settle(
         wait(min(POLL_SECONDS, deadline.remaining))
         trial.check()
 
-    deadline, quiet = Deadline(patience.within), Deadline(patience.quiet)
+    deadline, quiet = Deadline(patience.within), Deadline(patience.unchanged_for)
     while True:
         if eye.moved():
-            quiet = Deadline(patience.quiet)
+            quiet = Deadline(patience.unchanged_for)
         if arrived() or answered() or quiet.expired or deadline.expired:
             break
         pause(deadline)
@@ -129,7 +129,7 @@ def settle(
         over=answered() or quiet.expired,
         came=(eye.size - before) * direction > 0,
     )
-    if outcome is Outcome.DONE and eye.first_ns is None:  # it was there already
+    if outcome is StepOutcome.DONE and eye.first_ns is None:  # it was there already
         eye.first_ns = eye.last_ns = trial.now_ns()
     after, acknowledged_ns, changed_ns = eye.size, eye.first_ns, eye.last_ns
     watch = Deadline(patience.watch)
@@ -146,28 +146,28 @@ def settle(
         before=before,
         after=after,
         acknowledged_ns=acknowledged_ns,
-        settled_ns=None if outcome is Outcome.TIMEOUT else changed_ns,
+        settled_ns=None if outcome is StepOutcome.TIMEOUT else changed_ns,
         later=sign * (eye.size - after) if patience.watch else None,
         curve=curve.points,
     )
 
 
-def _outcome(*, reached: bool, over: bool, came: bool) -> Outcome:
+def _outcome(*, reached: bool, over: bool, came: bool) -> StepOutcome:
     if reached:
-        return Outcome.DONE
+        return StepOutcome.DONE
     if not over:
-        return Outcome.TIMEOUT
-    return Outcome.PARTIAL if came else Outcome.REFUSED
+        return StepOutcome.TIMEOUT
+    return StepOutcome.PARTIAL if came else StepOutcome.REFUSED
 
 
 def move(
-    trial: TrialContext,
+    trial: StepContext,
     request: Callable[[], object],
     read: Callable[[], int],
     wanted: int,
     *,
     sign: int,
-    patience: Patience,
+    patience: SettleTimeouts,
     wait: Callable[[float], object],
 ) -> StepResult:
     """Ask for a size and watch it settle; returns how that went."""

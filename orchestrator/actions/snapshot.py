@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import StepContext
 from orchestrator.actions.resize import NO_GUEST_OF_OURS
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.records.step import StepOutcome, StepResult
 
 
 @ACTIONS.register("snapshot")
@@ -24,9 +24,9 @@ class TakeSnapshot(Action):
     def describe(self) -> str:
         return f"snapshot {self.label}" if self.of == "guest" else f"snapshot {self.label} of the host"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
         if self.of == "host" and trial.host_domain is None:
-            return StepResult(Outcome.REFUSED, said=NO_GUEST_OF_OURS)
+            return StepResult(StepOutcome.REFUSED, said=NO_GUEST_OF_OURS)
         trial.snapshot(self.label, of_host=self.of == "host")
-        return StepResult(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())
+        return StepResult(StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())

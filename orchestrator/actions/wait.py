@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import TrialContext
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.actions.context import StepContext
+from orchestrator.records.step import StepOutcome, StepResult
 from orchestrator.units import Duration, format_duration
 
 
@@ -18,6 +18,6 @@ class Wait(Action):
     def describe(self) -> str:
         return f"wait {format_duration(self.time)}"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         trial.sleep(self.time)
-        return StepResult(Outcome.DONE)
+        return StepResult(StepOutcome.DONE)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.records.step import StepOutcome, StepResult
 from orchestrator.units import Duration
 
 WorkloadName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -29,10 +29,12 @@ class Start(Action):
     def describe(self) -> str:
         return f"start {self.workload}"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
         measured = trial.start_workload(self.workload, self.set, Deadline(self.within))
-        return StepResult(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured)
+        return StepResult(
+            StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured
+        )
 
 
 @ACTIONS.register("stop")
@@ -47,7 +49,9 @@ class Stop(Action):
     def describe(self) -> str:
         return f"stop {self.workload}"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
         measured = trial.stop_workload(self.workload, Deadline(self.within))
-        return StepResult(Outcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured)
+        return StepResult(
+            StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured
+        )

@@ -10,12 +10,12 @@ from typing import Any, Final
 from orchestrator.analysis.arm_table import ROWS
 from orchestrator.analysis.scale import bytes_axis, seconds_axis
 from orchestrator.analysis.text import clean, counted, quantity, signed
-from orchestrator.stats import FEWEST, Difference, Verdict
+from orchestrator.stats import FEWEST, Difference, Significance
 from orchestrator.summary import METRIC
 from orchestrator.verdict import Comparison, PairOfArms
 
 _MOST_NAMED: Final = 6  # metrics in one sentence
-_SIGNS: Final = {Verdict.DIFFERENT: "*", Verdict.SAME: "="}
+_SIGNS: Final = {Significance.DIFFERENT: "*", Significance.SAME: "="}
 
 
 @dataclass(frozen=True)
@@ -73,36 +73,41 @@ def heading(comparison: Comparison, pair: PairOfArms) -> str:
 def verdict_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
     """What may be said of the two arms, and what may not."""
     found = pair.metrics
-    named = {verdict: [name for name in found if found[name].verdict is verdict] for verdict in Verdict}
+    named = {
+        verdict: [name for name in found if found[name].significance is verdict] for verdict in Significance
+    }
     said = []
     if not found:
         said.append("No metric has a reading in both.")
-    few = named[Verdict.TOO_FEW]
+    few = named[Significance.TOO_FEW]
     if few:
         n = min(found[name].n for name in few)
         said.append(
             f"{pair.of_boots}: {counted(n, 'boot')} to compare, too few to distinguish a difference from "
             f"chance, so there are no intervals. At least {FEWEST} boots needed (`repeats`, `boots`)."
         )
-    if named[Verdict.DIFFERENT]:
+    if named[Significance.DIFFERENT]:
         said.append(
             f"Different (chance of even one false alarm among {counted(pair.tested, 'metric')}: at most "
-            f"{comparison.level:.0%}): {_list(named[Verdict.DIFFERENT])}."
+            f"{comparison.level:.0%}): {_list(named[Significance.DIFFERENT])}."
         )
-    if pair.lost and pair.lost_counts and pair.lost.verdict is not Verdict.SAME:
+    if pair.lost and pair.lost_counts and pair.lost.significance is not Significance.SAME:
         counts = pair.lost_counts
-        than = "more than chance" if pair.lost.verdict is Verdict.DIFFERENT else "no more than chance"
+        than = (
+            "more than chance" if pair.lost.significance is Significance.DIFFERENT else "no more than chance"
+        )
         said.append(
             f"Trials of {counts.second} of {counted(counts.of_second, 'boot')} were lost, timed out or "
             f"did not settle, against {counts.first} of {counts.of_first}: {than}."
         )
-    if named[Verdict.NONE_DETECTED]:
+    if named[Significance.NONE_DETECTED]:
         parts = [
-            f"{_label(name)}{_would_have_been(name, found[name])}" for name in named[Verdict.NONE_DETECTED]
+            f"{_label(name)}{_would_have_been(name, found[name])}"
+            for name in named[Significance.NONE_DETECTED]
         ]
         said.append(f"No difference detected in {limited(parts)}.")
-    if named[Verdict.SAME]:
-        said.append(f"The same in all trials: {_list(named[Verdict.SAME])}.")
+    if named[Significance.SAME]:
+        said.append(f"The same in all trials: {_list(named[Significance.SAME])}.")
     return said
 
 
@@ -166,7 +171,7 @@ def _lost_as_json(pair: PairOfArms) -> dict[str, Any] | None:
         "boots_tried": counts.of_second,
         "p": pair.lost.p,
         "p_adjusted": pair.lost.p_adjusted,
-        "verdict": pair.lost.verdict.value,
+        "verdict": pair.lost.significance.value,
     }
 
 
@@ -187,7 +192,7 @@ def _difference_as_json(name: str, pair: PairOfArms, one: Difference) -> dict[st
         "p": one.p,
         "p_adjusted": one.p_adjusted,
         "detectable": one.detectable,
-        "verdict": one.verdict.value,
+        "verdict": one.significance.value,
     }
 
 
@@ -204,8 +209,8 @@ def _row(comparison: Comparison, pair: PairOfArms, metric: str, label: str) -> D
         interval=interval,
         relative="" if found.relative is None else f"{found.relative:+.1%}",
         detectable="" if found.detectable is None else quantity(found.detectable, unit),
-        verdict=found.verdict.value,
-        sign=_SIGNS.get(found.verdict, ""),
+        verdict=found.significance.value,
+        sign=_SIGNS.get(found.significance, ""),
         noise="" if floor is None else quantity(floor, unit),
         predicted=METRIC[metric].predicted,
     )

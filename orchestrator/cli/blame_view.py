@@ -114,22 +114,22 @@ def _free_line(state: StateView) -> str:
 
 def _region_json(region: RegionBlame, base_pfn: int) -> dict[str, Any]:
     block_map = region.block_map
-    best = region.best
+    best = region.best_class
     return {
         "region": block_map.region.name,
         "start_pfn": _first_pfn(block_map.region, base_pfn),
         "block_bytes": block_map.region.block_pages * PAGE_BYTES,
         "blocks": block_map.region.blocks,
         "blocks_plugged": int(block_map.plugged.sum()),
-        "blocks_held": region.held,
-        "blocks_together": region.together,
-        "blocks_following": region.following,
-        "blocks_no_room": region.no_room,
+        "blocks_held": region.pinned,
+        "blocks_together": region.pinned_by_several,
+        "blocks_following": region.pinned_by_memmap,
+        "blocks_no_room": region.no_migration_target,
         "blocks_free": region.free,
         "blocks_unknown": region.unknown,
         "blocks_unexplained": region.unexplained,
-        "blocks_without_any_flag": region.blank,
-        "frees_most": {"class": best.frame_class.name.lower(), "blocks": best.frees} if best else None,
+        "blocks_without_any_flag": region.without_flags,
+        "frees_most": {"class": best.frame_class.name.lower(), "blocks": best.freeable} if best else None,
         "held_blocks": [
             {
                 "block": index,
@@ -157,7 +157,7 @@ def _each_block(region: RegionBlame) -> Iterator[tuple[int, str, bool, dict[str,
 
     block_map = region.block_map
     names = [frame_class.name.lower() for frame_class in FrameClass]
-    named, alone = block_map.named, block_map.alone
+    named, alone = block_map.attributed_to, block_map.sole_blocker
     for index in np.flatnonzero(block_map.plugged).tolist():
         counts, kinds = block_map.counts[index], region.table_kinds[index]
         yield (
@@ -220,16 +220,16 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
     plugged = int(block_map.plugged.sum())
     out.print(
         f"{escape(clean(block_map.region.name, 60))}: {plugged:,} of {block_map.region.blocks:,} blocks of "
-        f"{format_size(size)} are the guest's ({format_size(plugged * size)}); {region.held:,} hold what "
+        f"{format_size(size)} are the guest's ({format_size(plugged * size)}); {region.pinned:,} hold what "
         "cannot move"
     )
     if not plugged:
         return
     print_table(_class_table(region))
-    if region.no_room:
+    if region.no_migration_target:
         out.print(
-            f"{region.no_room:,} hold movable memory that has nowhere to go, or were not tried for lack of "
-            "room: memory elsewhere is full."
+            f"{region.no_migration_target:,} hold movable memory that has nowhere to go, or were not tried "
+            "for lack of room: memory elsewhere is full."
         )
     out.print(
         f"{region.unexplained:,} hold nothing that would keep them: unexplained, if they were asked for "
@@ -241,21 +241,23 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
         out.print(
             f"{region.unknown:,} hold frames without any flag, and nothing seen that cannot move: kernel "
             "memory, or free on a per-CPU list; a dump does not say which "
-            f"({region.blank:,} have nothing but such)."
+            f"({region.without_flags:,} have nothing but such)."
         )
-    if region.following:
+    if region.pinned_by_memmap:
         out.print(
-            f"{region.following:,} hold nothing but struct pages of other memory that stays, and go with it."
+            f"{region.pinned_by_memmap:,} hold nothing but struct pages of other memory that stays, and go "
+            "with it."
         )
-    best = region.best
+    best = region.best_class
     if best:
         out.print(
-            f"[bold]Without {_words(best.frame_class.name)} alone, {best.frees:,} of {region.held:,} would "
-            f"come free; no other single class frees more.[/] {region.together:,} are held by several."
+            f"[bold]Without {_words(best.frame_class.name)} alone, {best.freeable:,} of {region.pinned:,} "
+            "would come free; no other single class frees more.[/] "
+            f"{region.pinned_by_several:,} are held by several."
         )
-    if region.doubtful:
+    if region.undecided:
         out.print(
-            f"{region.doubtful:,} hold one such class, and frames without any flag: whether they would come "
+            f"{region.undecided:,} hold one such class, and frames without any flag: whether they would come "
             "free without it is not known."
         )
     if list_blocks:
@@ -273,8 +275,8 @@ def _class_table(region: RegionBlame) -> Table:
     for column in ("blocks", "alone", "frees", "frames"):
         table.add_column(column, justify="right")
     for share in region.classes:
-        style = "" if share.holds else "[dim]"
-        held = (f"{share.alone:,}", f"{share.frees:,}") if share.holds else ("", "")
+        style = "" if share.pins else "[dim]"
+        held = (f"{share.sole_blocker:,}", f"{share.freeable:,}") if share.pins else ("", "")
         cells = (_words(share.frame_class.name), f"{share.blocks:,}", *held, f"{share.frames:,}")
         table.add_row(*(f"{style}{cell}" for cell in cells))
         for kind in region.tables if share.frame_class.name == "PAGE_TABLE" else ():

@@ -18,7 +18,7 @@ from orchestrator.cli.output import out, print_error, print_json
 from orchestrator.errors import ExitCode, InfrastructureError
 
 if TYPE_CHECKING:
-    from orchestrator.host.elsewhere import Elsewhere
+    from orchestrator.host.remote_leftovers import RemoteGuest
     from orchestrator.host.runtime import Leftover
 
 
@@ -51,11 +51,11 @@ def clean_command(
     from orchestrator.guest.cache import cache_dir
     from orchestrator.guest.image import unfinished_builds
     from orchestrator.guest.states import unfinished_states
-    from orchestrator.host.elsewhere import left_elsewhere
+    from orchestrator.host.remote_leftovers import remote_leftovers
     from orchestrator.host.runtime import leftovers
 
     found = leftovers()
-    elsewhere = {leftover.folder: left_elsewhere(leftover.folder) for leftover in found}
+    elsewhere = {leftover.folder: remote_leftovers(leftover.folder) for leftover in found}
     builds = [*unfinished_builds(cache_dir()), *unfinished_states(cache_dir())]
     runs = old_runs(results, older_than) if older_than is not None else []
     errors: list[InfrastructureError] = []
@@ -98,14 +98,14 @@ def clean_command(
 
 def _remove(folder: Path) -> list[InfrastructureError]:
     """Remove what a runtime folder stands for, here and elsewhere; what could not be."""
-    from orchestrator.host.elsewhere import end_elsewhere, left_elsewhere
+    from orchestrator.host.remote_leftovers import end_remote, remote_leftovers
     from orchestrator.host.runtime import remove
 
     errors = []
     # A host elsewhere may be gone for good, which shall not keep this folder for ever: it is told, once.
-    for guest in left_elsewhere(folder):
+    for guest in remote_leftovers(folder):
         try:
-            end_elsewhere(guest)
+            end_remote(guest)
         except InfrastructureError as error:
             errors.append(error)
     try:
@@ -139,7 +139,7 @@ def old_runs(results: Path, age: timedelta) -> list[Path]:
 
 def _print(
     found: list[Leftover],
-    elsewhere: Mapping[Path, list[Elsewhere]],
+    elsewhere: Mapping[Path, list[RemoteGuest]],
     builds: list[Path],
     runs: list[Path],
     *,

@@ -26,7 +26,7 @@ from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.interrupts import deferred
 
 if TYPE_CHECKING:
-    from orchestrator.host.labs import RunningLab
+    from orchestrator.host.lab import RunningLab
 
 UP_SECONDS = 1800.0
 _LOG_LINES = 15
@@ -57,7 +57,7 @@ def up_command(*, kernel: str | None, memory: int | None, guests_dir: Path | Non
     from orchestrator.guest.cache import cache_dir
     from orchestrator.guest.definition import load_definition
     from orchestrator.host.kvm_host import KVM_HOST
-    from orchestrator.host.labs import find_lab
+    from orchestrator.host.lab import find_lab
 
     lab = find_lab()
     if lab is None:
@@ -79,9 +79,9 @@ def up_command(*, kernel: str | None, memory: int | None, guests_dir: Path | Non
 @json_option
 def status_command(*, as_json: bool) -> None:
     """Say whether the lab is up, and where. Exit code 2 if it is not."""
-    from orchestrator.host.labs import the_lab
+    from orchestrator.host.lab import running_lab
 
-    _tell(the_lab(), as_json=as_json)
+    _tell(running_lab(), as_json=as_json)
 
 
 @lab_command.command("shell", context_settings={"ignore_unknown_options": True})
@@ -89,9 +89,9 @@ def status_command(*, as_json: bool) -> None:
 @click.pass_context
 def shell_command(ctx: click.Context, command: tuple[str, ...]) -> None:
     """Open a shell in the lab, or run a command there; its exit code is that of the command."""
-    from orchestrator.host.labs import the_lab
+    from orchestrator.host.lab import running_lab
 
-    lab = the_lab()
+    lab = running_lab()
     argv = lab.target(Path(lab.folder)).argv(*command)
     if not command and sys.stdin.isatty():
         argv[argv.index("-T")] = "-t"
@@ -102,9 +102,9 @@ def shell_command(ctx: click.Context, command: tuple[str, ...]) -> None:
 @lab_command.command("down")
 def down_command() -> None:
     """End the lab. What was written in it is gone."""
-    from orchestrator.host.labs import end_lab, the_lab
+    from orchestrator.host.lab import end_lab, running_lab
 
-    end_lab(the_lab())
+    end_lab(running_lab())
     out.print("the lab is down")
 
 
@@ -116,14 +116,14 @@ def keep_command(*, kernel: str | None, memory: int | None, guests_dir: Path) ->
     """Start it and stay: what `lab up` leaves behind."""
     from orchestrator.cli.progress import PlainProgress
     from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
-    from orchestrator.launch.places import Places
-    from orchestrator.run.labs import keep, lab_host
+    from orchestrator.launch.paths import ProjectPaths
+    from orchestrator.run.lab import keep, lab_host
 
     chosen = str(Path(kernel).resolve()) if kernel and "/" in kernel else kernel or NESTED_KERNEL
     wanted = NESTED_MACHINE.model_copy(update={"memory": memory} if memory else {})
     with (
         stop_at_signals("ending the lab"),
-        lab_host(Places.beside(guests_dir), chosen, wanted, PlainProgress()) as guest,
+        lab_host(ProjectPaths.beside(guests_dir), chosen, wanted, PlainProgress()) as guest,
     ):
         keep(guest)
 
@@ -166,7 +166,7 @@ def _only_one(path: Path) -> Iterator[int]:
 
 
 def _when_up(keeper: subprocess.Popen[bytes], log: Path) -> RunningLab:
-    from orchestrator.host.labs import find_lab
+    from orchestrator.host.lab import find_lab
 
     deadline, told = Deadline(UP_SECONDS), 0
     while not deadline.expired:

@@ -27,7 +27,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.units import PAGE_BYTES, format_size
 
 if TYPE_CHECKING:
-    from orchestrator.model.cost import CostTable, Interval
+    from orchestrator.model.cost import CostRange, CostTable
     from orchestrator.model.counts import ReplayCounts
     from orchestrator.summary import PolicyResult
 
@@ -73,7 +73,7 @@ def compare_command(
     What reclaim adds to a touch, on average, goes from the lowest of its costs to the highest.
     """
     from orchestrator.model.policies import OverTrace
-    from orchestrator.model.replay import Action, replay
+    from orchestrator.model.replay import EvictionAction, replay
 
     costs = costs_of(costs_file)
     asked = Asked(target, results, trial, touches)
@@ -90,9 +90,14 @@ def compare_command(
             status.update(f"replaying {name}")
             for action in actions:
                 # Where nobody is taken, it makes no difference what becomes of whom is.
-                same = found.get((name, actions[0])) if not policy.takes_in_use else None
+                same = found.get((name, actions[0])) if not policy.evicts_in_use else None
                 found[name, action] = same or replay(
-                    read.trace, name, budget, action=Action(action), seed=seed, other_nodes_bytes=other_node
+                    read.trace,
+                    name,
+                    budget,
+                    action=EvictionAction(action),
+                    seed=seed,
+                    other_nodes_bytes=other_node,
                 )
     ours = sorted(
         OverTrace.names(),
@@ -193,11 +198,11 @@ def _over_snapshots(asked: Asked, seed: int, pick: int | None) -> Iterator[Polic
         yield from counterfactuals(state, map_memory(state.snapshot, classes=state.frames), seed, pick)
 
 
-def _takes(one: PolicyResult, costs: CostTable) -> Interval:
+def _takes(one: PolicyResult, costs: CostTable) -> CostRange:
     return costs.reclaiming(one.tables_freed, one.tables_to_move)
 
 
-def _range(value: Interval, scale: float) -> str:
+def _range(value: CostRange, scale: float) -> str:
     """Two digits that count; costs are not known to more."""
     low, high = (f"{float(f'{end * scale:.2g}'):,.10g}" for end in (value.low, value.high))
     if value.high * scale < 0.001:

@@ -19,7 +19,7 @@ from orchestrator.units import format_size
 
 if TYPE_CHECKING:
     from orchestrator.model.cost import CostTable
-    from orchestrator.model.overcommit import Answer
+    from orchestrator.model.overcommit import OvercommitResult
     from orchestrator.scenario.overcommit import OvercommitText
 
 
@@ -56,7 +56,7 @@ def overcommit_command(
     if page is not None:
         may_write(page, is_page, "a page of `model overcommit`", force=force)
     choices = list(asked.choices)
-    found: list[Answer] = []
+    found: list[OvercommitResult] = []
     for number, choice in enumerate(choices, 1):
         err.print(f"[dim]{number} of {len(choices)}: {escape(', '.join(choice))}[/]")
         found += answers(asked.question, [choice], costs, seeds=asked.seeds)
@@ -90,7 +90,7 @@ def _read(file: Path) -> OvercommitText:
     return load_overcommit(file)
 
 
-def _table(found: list[Answer]) -> Table:
+def _table(found: list[OvercommitResult]) -> Table:
     from orchestrator.analysis.text import seconds
     from orchestrator.report.overcommit import counted, name_of, ranged
 
@@ -106,7 +106,7 @@ def _table(found: list[Answer]) -> Table:
     return table
 
 
-def _as_json(found: list[Answer], costs: CostTable) -> dict[str, Any]:
+def _as_json(found: list[OvercommitResult], costs: CostTable) -> dict[str, Any]:
     keys = ("policy", "action", "fit", "killed", "table_bytes_peak", "tables_kept_least", "added")
     return {
         "origin": "modelled",

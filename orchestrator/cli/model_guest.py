@@ -15,7 +15,7 @@ from orchestrator.units import PAGE_BYTES, format_size
 
 if TYPE_CHECKING:
     from orchestrator.model.guest_tables import GuestTables
-    from orchestrator.model.policies import Verdict
+    from orchestrator.model.policies import PolicyEffect
 
 
 @click.command("guest")
@@ -42,7 +42,7 @@ def guest_command(
     from orchestrator.model.policies import OverSnapshot
 
     with err.status("writing out tables"):  # 26 million tables take some ten seconds
-        guest = build_tables(pattern_of(pattern, settings).layout(np.random.default_rng(seed)))
+        guest = build_tables(pattern_of(pattern, settings).guest_mappings(np.random.default_rng(seed)))
         verdicts = [policy.apply(guest, seed=seed, budget_tables=pick) for policy in OverSnapshot.every()]
     if as_json:
         print_json(_as_json(pattern, guest, verdicts))
@@ -59,7 +59,7 @@ def guest_command(
     print_table(table)
 
 
-def _as_json(pattern: str, guest: GuestTables, verdicts: list[Verdict]) -> dict[str, Any]:
+def _as_json(pattern: str, guest: GuestTables, verdicts: list[PolicyEffect]) -> dict[str, Any]:
     return {
         "pattern": pattern,
         "table_bytes": guest.table_bytes,

@@ -17,12 +17,15 @@ from orchestrator.suggestion import suggest
 from orchestrator.units import PAGE_BYTES, format_size, parse_size
 
 if TYPE_CHECKING:
-    from orchestrator.model.observed import Step
+    from orchestrator.model.snapshot_trace import SnapshotPair
     from orchestrator.model.trace import Trace
     from orchestrator.store import Run, TrialFolder
 
 ACTIONS = ("drop", "migrate", "compress", "swap")
-READINGS = ("possible", "certain")  # orchestrator.model.observed.Reading, which is not needed for --help
+READINGS = (
+    "possible",
+    "certain",
+)  # model.snapshot_trace.TouchBound, which is not needed for --help
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Touches:
     """A trace; and of a run, its steps by the label of the snapshot that ends each."""
 
     trace: Trace
-    steps: tuple[tuple[str, Step], ...] = ()
+    steps: tuple[tuple[str, SnapshotPair], ...] = ()
     idle: tuple[int, ...] = ()  # tables by for how many snapshots they were not touched for certain
 
     def about(self, budget: int) -> dict[str, Any]:
@@ -189,12 +192,12 @@ def snapshots_of(trial: TrialFolder) -> tuple[str, list[tuple[str, Path]]]:
 def _of_snapshots(trial: TrialFolder, touches: str | None) -> Touches:
     import numpy as np
 
-    from orchestrator.model.observed import Reading, read_series
+    from orchestrator.model.snapshot_trace import TouchBound, read_series
     from orchestrator.model.tables import decode_tables
     from orchestrator.store.snapshot_file import read_snapshot
 
     owner, found = snapshots_of(trial)
     tables = [decode_tables(read_snapshot(path)) for _, path in found]
-    series = read_series(f"{trial.id}, {owner}", tables, Reading(touches or Reading.POSSIBLE))
+    series = read_series(f"{trial.id}, {owner}", tables, TouchBound(touches or TouchBound.POSSIBLE))
     steps = tuple((label, step) for (label, _), step in zip(found, series.steps, strict=True))
     return Touches(series.trace, steps, tuple(np.bincount(series.idle, minlength=len(found)).tolist()))

@@ -65,7 +65,7 @@ def replay_command(
     orchestrator model trace redis_churn -o churn.npz --set span=64GiB --set resident=8GiB
     orchestrator model replay churn.npz --policy lru --budget 16MiB
     """
-    from orchestrator.model.replay import Action, replay
+    from orchestrator.model.replay import EvictionAction, replay
 
     costs = costs_of(costs_file)
     read = read_touches(Asked(target, results, trial, touches))
@@ -73,7 +73,7 @@ def replay_command(
         read.trace,
         policy,
         budget,
-        action=Action(action),
+        action=EvictionAction(action),
         seed=seed,
         freeze_touches=freeze_touches,
         other_nodes_bytes=other_node,

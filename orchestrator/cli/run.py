@@ -51,7 +51,7 @@ def run_command(
     import psutil
 
     from orchestrator.plan import make_plan
-    from orchestrator.run import Places, execute_plan, new_run_id
+    from orchestrator.run import ProjectPaths, execute_plan, new_run_id
     from orchestrator.scenario import kernel_warnings
 
     gate = gate_of(words)
@@ -61,7 +61,7 @@ def run_command(
     start: Start | None = "cold" if cold else None
     # What the run was on is read from its plan: by reports, comparisons, and `resume`.
     plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start=start, host=connect)
-    places = Places.beside(find_guests_dir(scenario_file, guests_dir))
+    places = ProjectPaths.beside(find_guests_dir(scenario_file, guests_dir))
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
     seconds = _typical_trial_seconds(results, plan.scenario_sha256)
@@ -97,12 +97,12 @@ def resume_command(
     Lost is a trial that did not end, was interrupted, or failed without its guest being at fault; what
     there is of it is kept in the run's folder `lost`. RUN is an id, the beginning of one, `last`, or a path.
     """
-    from orchestrator.run import Places, resume_run
+    from orchestrator.run import ProjectPaths, resume_run
     from orchestrator.store import find_run
 
     gate = gate_of(words)
     run = find_run(run_name, results)
-    places = Places.beside(find_guests_dir(Path(run.plan.scenario_path), guests_dir))
+    places = ProjectPaths.beside(find_guests_dir(Path(run.plan.scenario_path), guests_dir))
     _carry_out(
         ctx,
         run.directory,

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.guest.image import Image, find_image, list_images
-from orchestrator.host.accel import Acceleration, Kernel, choose
+from orchestrator.host.accel import Acceleration, KernelFile, choose
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host_kinds import LOCAL, HostKind, host_kind
 
@@ -30,7 +30,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What a check found, and what to type (or do) about it.
 
     `word` is the finding for programs, where there is one: `kvm`, `EPT`, ...
@@ -74,11 +74,11 @@ class Subject:
     guests_dir: Path
     results: Path
     connect: str | None
-    probe_again: bool = False
+    recheck_kvm: bool = False
     host_named: Callable[[str], HostKind] = host_kind
 
     @cached_property
-    def probe_kernel(self) -> Kernel | None:
+    def probe_kernel(self) -> KernelFile | None:
         """The default kernel of a cached image, or None when there is no image."""
         return kernel_to_try(self.cache)
 
@@ -87,7 +87,7 @@ class Subject:
         """What a real kernel showed, or None when there is no kernel or no QEMU to show it with."""
         if self.probe_kernel is None or shutil.which(QEMU) is None:
             return None
-        return choose("auto", self.probe_kernel, self.cache, again=self.probe_again)
+        return choose("auto", self.probe_kernel, self.cache, again=self.recheck_kvm)
 
     @cached_property
     def connection(self) -> Connection:
@@ -102,7 +102,7 @@ class Subject:
         return Connection(uri, versions["libvirt"], versions["qemu"], time.monotonic() - began)
 
 
-def kernel_to_try(cache: Path) -> Kernel | None:
+def kernel_to_try(cache: Path) -> KernelFile | None:
     """The default kernel of a cached image, or None when there is no image."""
     for entry in list_images(cache):
         image: Image | None = find_image(Path(str(entry["folder"])), str(entry["key"]))

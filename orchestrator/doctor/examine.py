@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from orchestrator.doctor import hypervisor, kernels, machine, remote, sandbox, tools
-from orchestrator.doctor.check import Check, Finding, Level, Subject
+from orchestrator.doctor.check import Check, CheckResult, Level, Subject
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host_kinds import host_kind
@@ -15,7 +15,7 @@ from orchestrator.host_kinds import host_kind
 ACCELERATION = "acceleration"
 SECOND_LEVEL = "second level"
 
-CHECKS: tuple[tuple[str, Callable[[Subject], Finding]], ...] = (
+CHECKS: tuple[tuple[str, Callable[[Subject], CheckResult]], ...] = (
     ("QEMU", tools.qemu),
     ("libvirt module", hypervisor.binding),
     ("libvirt", hypervisor.driver),
@@ -73,11 +73,11 @@ def examine_host(cache: Path, host: str, *, probe_again: bool = False) -> list[C
         return [reached, *(Check(name, one.level, one.found, one.fix, one.word) for name, one in findings)]
 
 
-def _look(name: str, look: Callable[[Subject], Finding], subject: Subject) -> Check:
+def _look(name: str, look: Callable[[Subject], CheckResult], subject: Subject) -> Check:
     try:
         finding = look(subject)
     # A machine can be broken in ways that nobody thought of; the other checks may say how.
     except Exception as error:  # noqa: BLE001
         said = f"could not be checked: {type(error).__name__}: {error}"
-        finding = Finding(Level.BAD, said[:400], "please report it, with this line")
+        finding = CheckResult(Level.BAD, said[:400], "please report it, with this line")
     return Check(name, finding.level, finding.found, finding.fix, finding.word)

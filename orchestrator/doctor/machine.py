@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.doctor.check import Finding, Level, Subject
+from orchestrator.doctor.check import CheckResult, Level, Subject
 from orchestrator.host.cpu import cpu_model
 from orchestrator.host.runtime import leftovers
 from orchestrator.processes import send_signal, started_ticks
@@ -29,61 +29,63 @@ _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
 
 
-def cpu(_subject: Subject) -> Finding:
+def cpu(_subject: Subject) -> CheckResult:
     """Model and number of logical CPUs."""
-    return Finding(Level.OK, f"{os.cpu_count()} x {cpu_model()}")
+    return CheckResult(Level.OK, f"{os.cpu_count()} x {cpu_model()}")
 
 
-def memory(_subject: Subject) -> Finding:
+def memory(_subject: Subject) -> CheckResult:
     """MemAvailable against what a small guest needs."""
     available = psutil.virtual_memory().available
     found = f"{format_size(available)} available"
     if available < MEMORY_BAD_BYTES:
-        return Finding(Level.BAD, found, f"end something: a guest needs {format_size(MEMORY_BAD_BYTES)}")
+        return CheckResult(Level.BAD, found, f"end something: a guest needs {format_size(MEMORY_BAD_BYTES)}")
     if available < MEMORY_NOTE_BYTES:
-        return Finding(Level.NOTE, f"{found}: enough for one small guest")
-    return Finding(Level.OK, found)
+        return CheckResult(Level.NOTE, f"{found}: enough for one small guest")
+    return CheckResult(Level.OK, found)
 
 
-def disk(place: str, folder: Callable[[Subject], Path]) -> Callable[[Subject], Finding]:
+def disk(place: str, folder: Callable[[Subject], Path]) -> Callable[[Subject], CheckResult]:
     """A check of the free space where `folder` is or will be; `place` says how to choose another."""
     return partial(_disk, place, folder)
 
 
-def _disk(place: str, folder: Callable[[Subject], Path], subject: Subject) -> Finding:
+def _disk(place: str, folder: Callable[[Subject], Path], subject: Subject) -> CheckResult:
     wanted = folder(subject).absolute()
     there = next(path for path in (wanted, *wanted.parents) if path.is_dir())
     free = psutil.disk_usage(str(there)).free
     found = f"{format_size(free)} free for {wanted}"
     if not os.access(there, os.W_OK | os.X_OK):  # faccessat(2) says so of what is mounted read-only, too
-        return Finding(Level.BAD, f"{there} cannot be written", f"choose another: {place}")
+        return CheckResult(Level.BAD, f"{there} cannot be written", f"choose another: {place}")
     if free < DISK_BAD_BYTES:
-        return Finding(
+        return CheckResult(
             Level.BAD, found, f"free {format_size(DISK_BAD_BYTES)} there, or choose another: {place}"
         )
-    return Finding(Level.OK, found)
+    return CheckResult(Level.OK, found)
 
 
-def rights(_subject: Subject) -> Finding:
+def rights(_subject: Subject) -> CheckResult:
     """Who we are, and whether KVM's device would open."""
     who = "root" if os.geteuid() == 0 else f"user {_user_name()}"
     device = Path("/dev/kvm")
     if not device.exists():
-        return Finding(Level.OK, f"{who}; there is no /dev/kvm")
+        return CheckResult(Level.OK, f"{who}; there is no /dev/kvm")
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except PermissionError:
-        return Finding(
+        return CheckResult(
             Level.NOTE,
             f"{who}; /dev/kvm is not yours to open",
             f"sudo adduser {_user_name()} kvm   and log in again",
         )
     except OSError as error:
-        return Finding(Level.NOTE, f"{who}; /dev/kvm does not open: {error.strerror}", "dmesg | grep -i kvm")
-    return Finding(Level.OK, f"{who}; /dev/kvm opens")
+        return CheckResult(
+            Level.NOTE, f"{who}; /dev/kvm does not open: {error.strerror}", "dmesg | grep -i kvm"
+        )
+    return CheckResult(Level.OK, f"{who}; /dev/kvm opens")
 
 
-def guest_memory(_subject: Subject) -> Finding:
+def guest_memory(_subject: Subject) -> CheckResult:
     """Whether the memory of a QEMU of ours could be read, tried on a process that is ours as it would be.
 
     Yama lets a process read its descendants; libvirt detaches QEMU, so QEMU is none.
@@ -95,12 +97,12 @@ def guest_memory(_subject: Subject) -> Finding:
                     pass
             except PermissionError:
                 scope = _YAMA.read_text().strip() if _YAMA.exists() else "absent"
-                return Finding(
+                return CheckResult(
                     Level.BAD,
                     f"/proc/PID/{name} of QEMU does not open: {loss} (yama ptrace_scope: {scope})",
                     "sudo sysctl kernel.yama.ptrace_scope=0   (or run as root)",
                 )
-    return Finding(Level.OK, "/proc/PID/mem and pagemap of a detached process open")
+    return CheckResult(Level.OK, "/proc/PID/mem and pagemap of a detached process open")
 
 
 @contextmanager
@@ -117,23 +119,23 @@ def _detached_process() -> Iterator[int]:
             send_signal(pid, began, signal.SIGKILL)
 
 
-def huge_pages(_subject: Subject) -> Finding:
+def huge_pages(_subject: Subject) -> CheckResult:
     """The host's THP mode, which decides how many second-level tables guest memory needs."""
     try:
         modes = _THP.read_text().split()
     except FileNotFoundError:
-        return Finding(Level.OK, "not in this kernel")
+        return CheckResult(Level.OK, "not in this kernel")
     mode = next((mode.strip("[]") for mode in modes if mode.startswith("[")), None)
-    return Finding(Level.OK, mode) if mode else Finding(Level.UNKNOWN, f"{_THP} names no mode")
+    return CheckResult(Level.OK, mode) if mode else CheckResult(Level.UNKNOWN, f"{_THP} names no mode")
 
 
-def killed_runs(_subject: Subject) -> Finding:
+def killed_runs(_subject: Subject) -> CheckResult:
     """What killed runs left behind."""
     found = leftovers()
     if not found:
-        return Finding(Level.OK, "nothing was left behind")
+        return CheckResult(Level.OK, "nothing was left behind")
     processes = sum(len(leftover.processes) for leftover in found)
-    return Finding(
+    return CheckResult(
         Level.NOTE,
         f"killed runs: {len(found)}; still running from them: {processes} processes",
         "orchestrator clean",

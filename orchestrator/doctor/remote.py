@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.doctor import kernels
-from orchestrator.doctor.check import Finding, Level, kernel_to_try
+from orchestrator.doctor.check import CheckResult, Level, kernel_to_try
 from orchestrator.doctor.hypervisor import NO_IMAGE, no_second_level
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.accel import choose, second_level
@@ -32,18 +32,18 @@ class RemoteSubject:
     probe_again: bool = False
 
 
-def libvirt(subject: RemoteSubject) -> Finding:
+def libvirt(subject: RemoteSubject) -> CheckResult:
     """The library there, and the QEMU that it runs."""
     versions = subject.host.versions
     found = f"libvirt {versions['libvirt']} runs QEMU {versions['qemu']}"
     number = tuple(int(part) for part in versions["qemu"].split(".")[:2])
     if number < QEMU_MINIMUM:
         wanted = ".".join(map(str, QEMU_MINIMUM))
-        return Finding(Level.BAD, f"{found}: too old", f"install QEMU {wanted} or later there")
-    return Finding(Level.OK, found)
+        return CheckResult(Level.BAD, f"{found}: too old", f"install QEMU {wanted} or later there")
+    return CheckResult(Level.OK, found)
 
 
-def programs(subject: RemoteSubject) -> Finding:
+def programs(subject: RemoteSubject) -> CheckResult:
     """What guests are set up with there."""
     needed = ("qemu-system-x86_64", "qemu-img", "passt", "zstd", "setpriv")
     found = subject.host.shell.run(
@@ -52,35 +52,35 @@ def programs(subject: RemoteSubject) -> Finding:
     ).split()
     if found:
         packages = "apt-get install qemu-system-x86 qemu-utils passt zstd util-linux"
-        return Finding(Level.BAD, f"missing: {', '.join(found)}", f"there: {packages}")
-    return Finding(Level.OK, ", ".join(needed))
+        return CheckResult(Level.BAD, f"missing: {', '.join(found)}", f"there: {packages}")
+    return CheckResult(Level.OK, ", ".join(needed))
 
 
-def rights(subject: RemoteSubject) -> Finding:
+def rights(subject: RemoteSubject) -> CheckResult:
     """Whether QEMU's page map can be read there."""
     uid = subject.host.shell.run(["id", "-u"], seconds=_SECONDS).strip()
-    return Finding(Level.OK, "root") if uid == "0" else Finding(Level.BAD, f"user {uid}", _ROOT)
+    return CheckResult(Level.OK, "root") if uid == "0" else CheckResult(Level.BAD, f"user {uid}", _ROOT)
 
 
-def acceleration(subject: RemoteSubject) -> Finding:
+def acceleration(subject: RemoteSubject) -> CheckResult:
     """KVM, believed once a real kernel has printed under it there."""
     kernel = kernel_to_try(subject.cache)
     if kernel is None:
         fix = "orchestrator image build"
-        return Finding(Level.UNKNOWN, NO_IMAGE, fix, word="unknown")
+        return CheckResult(Level.UNKNOWN, NO_IMAGE, fix, word="unknown")
     chosen = choose("auto", kernel, subject.cache, subject.host.shell, again=subject.probe_again)
-    return Finding(Level.OK if chosen.name == "kvm" else Level.NOTE, chosen.told, word=chosen.name)
+    return CheckResult(Level.OK if chosen.name == "kvm" else Level.NOTE, chosen.told, word=chosen.name)
 
 
-def translation(subject: RemoteSubject) -> Finding:
+def translation(subject: RemoteSubject) -> CheckResult:
     """EPT or NPT, as the host's KVM has it."""
     level = second_level(subject.host.shell)
     if level == "none":
         return no_second_level(subject.host.shell)
-    return Finding(Level.OK, level, word=level)
+    return CheckResult(Level.OK, level, word=level)
 
 
-def counters(subject: RemoteSubject) -> Finding:
+def counters(subject: RemoteSubject) -> CheckResult:
     """What the kernel there counts of second-level tables."""
     shell = subject.host.shell
     missing = []
@@ -90,30 +90,30 @@ def counters(subject: RemoteSubject) -> Finding:
         missing.append("KVM's debugfs (mount -t debugfs debugfs /sys/kernel/debug)")
     kernel = shell.text("/proc/sys/kernel/osrelease").strip()
     if missing:
-        return Finding(Level.NOTE, f"Linux {kernel} lacks {' and '.join(missing)}")
-    return Finding(Level.OK, f"Linux {kernel} counts second-level tables")
+        return CheckResult(Level.NOTE, f"Linux {kernel} lacks {' and '.join(missing)}")
+    return CheckResult(Level.OK, f"Linux {kernel} counts second-level tables")
 
 
-def kernel(subject: RemoteSubject) -> Finding:
+def kernel(subject: RemoteSubject) -> CheckResult:
     """What is known to be wrong with the kernel there, by its release alone."""
     return kernels.judged(subject.host.shell.text("/proc/sys/kernel/osrelease").strip(), None)
 
 
-def memory(subject: RemoteSubject) -> Finding:
+def memory(subject: RemoteSubject) -> CheckResult:
     """MemAvailable there."""
     available = kib_lines(subject.host.shell.text(_MEMINFO)).get("MemAvailable", 0)
     level = Level.BAD if available < MEMORY_BAD_BYTES else Level.OK
     wanted = f"free some: a guest needs {format_size(MEMORY_BAD_BYTES)}"
-    return Finding(level, f"{format_size(available)} available", wanted if level is Level.BAD else "")
+    return CheckResult(level, f"{format_size(available)} available", wanted if level is Level.BAD else "")
 
 
-def huge_pages(subject: RemoteSubject) -> Finding:
+def huge_pages(subject: RemoteSubject) -> CheckResult:
     """Transparent huge pages there."""
     found = subject.host.shell.texts(_THP).get(_THP, "").strip()
-    return Finding(Level.OK, found or "the kernel has none")
+    return CheckResult(Level.OK, found or "the kernel has none")
 
 
-CHECKS: tuple[tuple[str, Callable[[RemoteSubject], Finding]], ...] = (
+CHECKS: tuple[tuple[str, Callable[[RemoteSubject], CheckResult]], ...] = (
     ("libvirt", libvirt),
     ("programs", programs),
     ("rights", rights),
@@ -126,9 +126,9 @@ CHECKS: tuple[tuple[str, Callable[[RemoteSubject], Finding]], ...] = (
 )
 
 
-def looked_at(look: Callable[[RemoteSubject], Finding], subject: RemoteSubject) -> Finding:
+def looked_at(look: Callable[[RemoteSubject], CheckResult], subject: RemoteSubject) -> CheckResult:
     """A finding; what kept it from being made is one, too."""
     try:
         return look(subject)
     except (InfrastructureError, OSError) as error:
-        return Finding(Level.BAD, f"could not be checked: {error}", "ssh there and look")
+        return CheckResult(Level.BAD, f"could not be checked: {error}", "ssh there and look")

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from orchestrator.doctor.check import BOOTSTRAP, QEMU, Finding, Level, Subject
+from orchestrator.doctor.check import BOOTSTRAP, QEMU, CheckResult, Level, Subject
 
 # As in ./bootstrap: 7.2 emulates nested SVM wrongly and lacks the virtio-mem fixes.
 QEMU_MINIMUM = (8, 2)
@@ -23,22 +23,22 @@ _QEMU_VERSION = re.compile(r"version (\d+)\.(\d+)(\.\d+)?")
 _SBIN = ("/usr/sbin", "/sbin")
 
 
-def qemu(_subject: Subject) -> Finding:
+def qemu(_subject: Subject) -> CheckResult:
     """The emulator, and whether it is new enough."""
     if shutil.which(QEMU) is None:
-        return Finding(Level.BAD, f"{QEMU} is not installed", BOOTSTRAP)
+        return CheckResult(Level.BAD, f"{QEMU} is not installed", BOOTSTRAP)
     said = _first_line([QEMU, "--version"])
     version = _QEMU_VERSION.search(said)
     if version is None:
-        return Finding(Level.BAD, f"{QEMU} does not say its version: {said}", BOOTSTRAP)
+        return CheckResult(Level.BAD, f"{QEMU} does not say its version: {said}", BOOTSTRAP)
     number = version[0].removeprefix("version ")
     if (int(version[1]), int(version[2])) < QEMU_MINIMUM:
         wanted = ".".join(map(str, QEMU_MINIMUM))
-        return Finding(Level.BAD, f"{number}: too old, {wanted} or later is needed", BOOTSTRAP)
-    return Finding(Level.OK, number)
+        return CheckResult(Level.BAD, f"{number}: too old, {wanted} or later is needed", BOOTSTRAP)
+    return CheckResult(Level.OK, number)
 
 
-def tool(program: str, version_argv: tuple[str, ...] = ()) -> Callable[[Subject], Finding]:
+def tool(program: str, version_argv: tuple[str, ...] = ()) -> Callable[[Subject], CheckResult]:
     """A check that `program` is there; found is its version where it tells one, else its path."""
     return partial(_tool, program, version_argv)
 
@@ -48,18 +48,18 @@ def find_program(program: str) -> str | None:
     return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN)))
 
 
-def _tool(program: str, version_argv: tuple[str, ...], _subject: Subject) -> Finding:
+def _tool(program: str, version_argv: tuple[str, ...], _subject: Subject) -> CheckResult:
     path = find_program(program)
     if path is None:
-        return Finding(Level.BAD, f"{program} is not installed", BOOTSTRAP)
+        return CheckResult(Level.BAD, f"{program} is not installed", BOOTSTRAP)
     said = _first_line([path, *version_argv]) if version_argv else ""
-    return Finding(Level.OK, said or path)
+    return CheckResult(Level.OK, said or path)
 
 
-def compiler(_subject: Subject) -> Finding:
+def compiler(_subject: Subject) -> CheckResult:
     """gcc with a static libc, shown by linking a program: guests' own libc may be another."""
     if shutil.which("gcc") is None:
-        return Finding(Level.BAD, "gcc is not installed", BOOTSTRAP)
+        return CheckResult(Level.BAD, "gcc is not installed", BOOTSTRAP)
     with tempfile.TemporaryDirectory(prefix="orchestrator-doctor-") as scratch:
         done = subprocess.run(
             ["gcc", "-static", "-x", "c", "-o", f"{scratch}/program", "-"],
@@ -71,21 +71,21 @@ def compiler(_subject: Subject) -> Finding:
         )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["gcc failed"])[-1]
-        return Finding(Level.BAD, f"cannot link a static program: {last[:200]}", BOOTSTRAP)
-    return Finding(Level.OK, f"gcc {_first_line(['gcc', '-dumpfullversion'])}, links statically")
+        return CheckResult(Level.BAD, f"cannot link a static program: {last[:200]}", BOOTSTRAP)
+    return CheckResult(Level.OK, f"gcc {_first_line(['gcc', '-dumpfullversion'])}, links statically")
 
 
-def ansible(_subject: Subject) -> Finding:
+def ansible(_subject: Subject) -> CheckResult:
     """ansible-playbook, beside our interpreter or on PATH: where the guests' set-up looks for it."""
     places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     path = shutil.which("ansible-playbook", path=places)
     if path is None:
-        return Finding(Level.BAD, "ansible-playbook is not installed", BOOTSTRAP)
+        return CheckResult(Level.BAD, "ansible-playbook is not installed", BOOTSTRAP)
     # Asking the program itself takes a second.
     try:
-        return Finding(Level.OK, f"ansible-core {metadata.version('ansible-core')}")
+        return CheckResult(Level.OK, f"ansible-core {metadata.version('ansible-core')}")
     except metadata.PackageNotFoundError:
-        return Finding(Level.OK, path)
+        return CheckResult(Level.OK, path)
 
 
 def _first_line(argv: list[str]) -> str:

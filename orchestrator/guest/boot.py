@@ -25,11 +25,11 @@ from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
 from orchestrator.guest.states import SavedState, hash_files
 from orchestrator.host.domain_xml import DomainFiles, RunFiles, domain_xml
-from orchestrator.host.elsewhere import noted
-from orchestrator.host.kept import drop_works
+from orchestrator.host.kvm_cache import forget_working
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import Machine
+from orchestrator.host.remote_leftovers import noted
 from orchestrator.host.shell import HostLostError, HostShell
 from orchestrator.printable import printable
 
@@ -170,7 +170,7 @@ def _doubting(host: LibvirtHost, accel: str, console: Console) -> Iterator[None]
     except InfrastructureError as error:
         # What had been brought of it counts: a host that is lost shows no more.
         silent = console.path.stat().st_size == before
-        if accel == "kvm" and silent and drop_works(host.cache, host.shell):
+        if accel == "kvm" and silent and forget_working(host.cache, host.shell):
             error.details = f"{error.details}\n{_DOUBT}".strip()
         raise
 

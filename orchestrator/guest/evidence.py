@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, walk
+from orchestrator.guest.kernel_tables import NotFoundError, ReadFrames, VmcoreInfo, walk
 from orchestrator.model.entries import ACCESSED, DIRTY, PFN_MASK, PFN_SHIFT, PRESENT, PSE, USER
 from orchestrator.model.frame_class import MOVABLE, FrameClass
 from orchestrator.model.frames import (
@@ -53,7 +53,7 @@ class RawEvidence:
     could be read of them, and describes frames from `first` (n,) on.
     """
 
-    layout: Layout
+    vmcoreinfo: VmcoreInfo
     root: U64
     vmalloc: tuple[I64, I64]  # virtual page numbers and frames
     tables: I64
@@ -63,7 +63,7 @@ class RawEvidence:
     struct_pages: U32
 
 
-def read_evidence(read: ReadFrames, layout: Layout, flags: U64) -> RawEvidence:
+def read_evidence(read: ReadFrames, layout: VmcoreInfo, flags: U64) -> RawEvidence:
     """Read what evidence is made from. Raises NotFoundError when the kernel's tables make no sense."""
     mappings = walk(read, layout)
     per_frame = PAGE_BYTES // layout.page_bytes
@@ -101,7 +101,7 @@ def memory_map(raw: RawEvidence | None, frames: int) -> MemoryMap:
     if raw is None:
         return MemoryMap(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), PAGE_BYTES // 64)
     inside = raw.memmap < frames
-    return MemoryMap(raw.memmap[inside], raw.describes[inside], PAGE_BYTES // raw.layout.page_bytes)
+    return MemoryMap(raw.memmap[inside], raw.describes[inside], PAGE_BYTES // raw.vmcoreinfo.page_bytes)
 
 
 def _process_roots(read: ReadFrames, raw: RawEvidence, flags: U64) -> I64:
@@ -121,7 +121,7 @@ def _process_roots(read: ReadFrames, raw: RawEvidence, flags: U64) -> I64:
     differs = (contents[:, _KERNEL_HALF] ^ kernel) & ~np.uint64(ACCESSED | DIRTY)
     is_root = ~(differs[:, used] != 0).any(axis=1)
     roots: I64 = found[is_root]
-    if raw.layout.levels < 5:
+    if raw.vmcoreinfo.levels < 5:
         return roots
     links = contents[is_root][:, _USER_HALF]
     links = links[(links & np.uint64(PRESENT)) != 0]
@@ -187,7 +187,7 @@ def find_deposits(raw: RawEvidence | None, flags: U64, tables: I64, entries: U64
     is_table[tables] = True
     below = np.full(len(flags), -1, dtype=np.int64)
     owner = tables
-    at = pages.index(pages.lru_prev[tables] + np.uint64(raw.layout.lru))
+    at = pages.index(pages.lru_prev[tables] + np.uint64(raw.vmcoreinfo.lru))
     while len(at):
         fresh = (at >= 0) & is_table[at]
         fresh[fresh] = below[at[fresh]] < 0
@@ -235,7 +235,7 @@ class _StructPages:
 
     @classmethod
     def of(cls, raw: RawEvidence, frames: int) -> _StructPages:
-        layout = raw.layout
+        layout = raw.vmcoreinfo
         words = raw.struct_pages.reshape(-1, layout.page_bytes // 4)
         per_frame = PAGE_BYTES // layout.page_bytes
         pfn = (raw.first[:, None] + np.arange(per_frame)).ravel()

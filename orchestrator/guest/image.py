@@ -15,7 +15,7 @@ from orchestrator.guest.build import build_image, recipe
 from orchestrator.guest.cache import is_locked, locked
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.keys import SshKeys
-from orchestrator.host.accel import Kernel
+from orchestrator.host.accel import KernelFile
 from orchestrator.suggestion import suggest
 
 _UNFINISHED = ".building-"
@@ -66,10 +66,10 @@ class Image:
             kernel=boot / f"vmlinuz-{release}", initrd=boot / f"initrd.img-{release}", release=release
         )
 
-    def kernel_to_try(self, kernel: str) -> Kernel:
+    def kernel_to_try(self, kernel: str) -> KernelFile:
         """A kernel of the image, to try KVM with."""
         path = self.boot_files(kernel).kernel
-        return Kernel(path, f"{self.folder.name}/boot/{path.name}")
+        return KernelFile(path, f"{self.folder.name}/boot/{path.name}")
 
 
 def image_key(definition: GuestDefinition, keys: SshKeys) -> str:

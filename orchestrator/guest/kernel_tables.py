@@ -36,7 +36,7 @@ class NotFoundError(Exception):
 
 
 @dataclass(frozen=True)
-class Layout:
+class VmcoreInfo:
     """Where a guest's kernel keeps things. Addresses are virtual, sizes and offsets bytes."""
 
     root_pfn: int  # of swapper_pg_dir
@@ -53,7 +53,7 @@ class Layout:
         return address % (1 << (self.levels * _INDEX_BITS + PFN_SHIFT)) >> PFN_SHIFT
 
 
-def parse_layout(vmcoreinfo: bytes) -> Layout:
+def parse_vmcoreinfo(vmcoreinfo: bytes) -> VmcoreInfo:
     """The layout that VMCOREINFO tells. Raises NotFoundError with what is missing in it."""
     said: dict[str, int] = {}
     for kind, name, text in _LINE.findall(vmcoreinfo):
@@ -71,7 +71,7 @@ def parse_layout(vmcoreinfo: bytes) -> Layout:
         raise NotFoundError(f"VMCOREINFO has no {names[0]}")
 
     root = value("SYMBOL(swapper_pg_dir)") - _KERNEL_TEXT + value("NUMBER(phys_base)")
-    layout = Layout(
+    layout = VmcoreInfo(
         root_pfn=root // PAGE_BYTES,
         levels=5 if said.get("NUMBER(pgtable_l5_enabled)") else 4,
         vmalloc=value("NUMBER(VMALLOC_START)"),
@@ -116,14 +116,14 @@ class Mappings:
         keep = vpn[order] < end
         return vpn[order][keep], pfn[order][keep]
 
-    def vmalloc(self, layout: Layout) -> tuple[I64, I64]:
+    def vmalloc(self, layout: VmcoreInfo) -> tuple[I64, I64]:
         """Pages of vmalloc and module space, as `between`."""
         first = self.between(layout.page_number(layout.vmalloc), layout.page_number(layout.vmemmap))
         second = self.between(layout.page_number(_MODULES), layout.page_number(_MODULES_END))
         return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
 
 
-def walk(read: ReadFrames, layout: Layout) -> Mappings:
+def walk(read: ReadFrames, layout: VmcoreInfo) -> Mappings:
     """Follow the kernel's page tables from their root. Raises NotFoundError when they make no sense."""
     frame = np.array([layout.root_pfn], dtype=np.int64)
     vpn = np.zeros(1, dtype=np.int64)

@@ -46,7 +46,7 @@ _USES = (
 
 
 @dataclass(frozen=True)
-class Owners:
+class PageOwners:
     """Answers of page_owner: chunks of 2**order frames from `pfn` on, and the stacks that asked for them."""
 
     stacks: tuple[str, ...]
@@ -75,7 +75,7 @@ class Owners:
         return ", ".join(f"{name} {count}" for name, count in frames.most_common(_NAMED))
 
 
-def read_owners(stream: Stream) -> Owners:
+def read_owners(stream: Stream) -> PageOwners:
     """The answer to `owners`. Raises StreamError."""
     stacks: list[str] = []
     while True:
@@ -96,7 +96,7 @@ def read_owners(stream: Stream) -> Owners:
         stream.exactly(1)
         records = records[(records["order"] <= _MOST_ORDER) & (records["pfn"] < 1 << 40)]
         pfn, order, stack = (records[name].astype(np.int64) for name in ("pfn", "order", "stack"))
-        return Owners(tuple(stacks), pfn, order, stack, cut=words[2] != "0")
+        return PageOwners(tuple(stacks), pfn, order, stack, cut=words[2] != "0")
 
 
 def _use(stack: str) -> Evidence:

@@ -27,7 +27,7 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Result:
+class CommandResult:
     """What a command in the guest left: its exit code and bounded output."""
 
     code: int
@@ -98,7 +98,9 @@ class GuestShell:
             raise GuestLostError("the guest does not answer on ssh", details=str(error)) from error
         return channel
 
-    def run(self, argv: list[str], *, seconds: float, stdin: bytes = b"", check: bool = True) -> Result:
+    def run(
+        self, argv: list[str], *, seconds: float, stdin: bytes = b"", check: bool = True
+    ) -> CommandResult:
         """Run a command to its end.
 
         Raises GuestLostError when the connection fails or `seconds` are over, CommandError when
@@ -125,7 +127,9 @@ def close(what: Any) -> None:  # paramiko.Channel, fabric.Connection
         what.close()
 
 
-def _drain(channel: Any, argv: list[str], stdin: bytes, deadline: Deadline) -> Result:  # paramiko.Channel
+def _drain(
+    channel: Any, argv: list[str], stdin: bytes, deadline: Deadline
+) -> CommandResult:  # paramiko.Channel
     import paramiko
 
     channel.settimeout(deadline.remaining)
@@ -142,7 +146,7 @@ def _drain(channel: Any, argv: list[str], stdin: bytes, deadline: Deadline) -> R
                 raise CommandError(f"in the guest, {argv[0]!r} printed more than {MAX_OUTPUT_BYTES} bytes")
             # exit_status arrives after the last byte of output; eof after both.
             if channel.exit_status_ready() and channel.eof_received and not _has_more(channel):
-                return Result(channel.recv_exit_status(), bytes(stdout), bytes(stderr))
+                return CommandResult(channel.recv_exit_status(), bytes(stdout), bytes(stderr))
             if closed and not busy:
                 raise GuestLostError("the guest closed the ssh connection", details=shlex.join(argv)[:200])
             if deadline.expired:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from orchestrator.errors import GuestError, GuestLostError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.evidence import RawEvidence, find_deposits, find_evidence, memory_map, read_evidence
-from orchestrator.guest.kernel_tables import Layout, NotFoundError, ReadFrames, parse_layout
-from orchestrator.guest.page_owner import MOST_ASKED, Owners, read_owners
+from orchestrator.guest.kernel_tables import NotFoundError, ReadFrames, VmcoreInfo, parse_vmcoreinfo
+from orchestrator.guest.page_owner import MOST_ASKED, PageOwners, read_owners
 from orchestrator.guest.sampler import PROGRAM
 from orchestrator.guest.shell import close
 from orchestrator.guest.stream import Stream, StreamError, number
@@ -112,7 +112,7 @@ class _Probe:
         (has_owner,) = map(number, self._words("#page_owner", 1))
         return cpu, bool(has_owner)
 
-    def owners(self, pfns: NDArray[np.uint64]) -> Owners:
+    def owners(self, pfns: NDArray[np.uint64]) -> PageOwners:
         """Who allocated these frames (sorted)."""
         self._channel.sendall(f"owners {len(pfns)}\n".encode() + pfns.tobytes())
         owners = read_owners(self._stream)
@@ -345,7 +345,7 @@ def _read_outside(
     return _Outside(tables, contents, len(wanted) - len(tables), raw, why_not, stopped_seconds, second_level)
 
 
-def _layout(read: ReadFrames, place: str) -> tuple[Layout | None, str]:
+def _layout(read: ReadFrames, place: str) -> tuple[VmcoreInfo | None, str]:
     """What VMCOREINFO says, which lies at the physical address that the guest names; or why not."""
     found = _NOTE_PLACE.fullmatch(place.strip())
     if not found:
@@ -357,7 +357,7 @@ def _layout(read: ReadFrames, place: str) -> tuple[Layout | None, str]:
     if len(frames) != len(wanted):
         return None, "not read: QEMU has no page where the guest says that VMCOREINFO is"
     try:
-        return parse_layout(contents.tobytes()[address % PAGE_BYTES :][:size]), ""
+        return parse_vmcoreinfo(contents.tobytes()[address % PAGE_BYTES :][:size]), ""
     except NotFoundError as reason:
         return None, f"not read: {reason}"
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from orchestrator.host import kept
+from orchestrator.host import kvm_cache
 from orchestrator.host.kvm import (
-    Outcome,
-    Probe,
+    KvmCheck,
+    KvmState,
+    check_kvm,
     identity,
-    probe_kvm,
     qemu_version,
     second_level,
     shadow_paging,
@@ -23,14 +23,14 @@ from orchestrator.host.kvm import (
 )
 from orchestrator.host.shell import HostShell
 
-__all__ = ["Acceleration", "Kernel", "choose", "chosen_meanwhile", "second_level"]
+__all__ = ["Acceleration", "KernelFile", "choose", "chosen_meanwhile", "second_level"]
 
 PROBE_AGAIN = "orchestrator doctor --probe-again"
 _TIME = "%Y-%m-%d %H:%M UTC"
 
 
 @dataclass(frozen=True)
-class Kernel:
+class KernelFile:
     """The kernel to try KVM with: a file of this machine, and the name that a copy elsewhere goes by."""
 
     path: Path
@@ -65,7 +65,7 @@ class _StoppedError(Exception):
 
 def choose(
     wanted: str,
-    kernel: Kernel,
+    kernel: KernelFile,
     cache: Path,
     shell: HostShell | None = None,
     *,
@@ -83,7 +83,7 @@ def choose(
     if trouble:
         return Acceleration("tcg", f"software emulation: {trouble}", "none")
     verdict, is_kept = _verdict(kernel, cache, shell, again=again, stopped=stopped)
-    if verdict.outcome is not Outcome.WORKS:
+    if verdict.outcome is not KvmState.WORKS:
         reason = f"software emulation: {verdict.trouble}"
         return Acceleration("tcg", reason, "none", verdict.probed_at, is_kept)
     level = second_level(shell)
@@ -93,25 +93,25 @@ def choose(
 
 
 def _verdict(
-    kernel: Kernel, cache: Path, shell: HostShell, *, again: bool, stopped: Callable[[], bool]
-) -> tuple[kept.Verdict, bool]:
+    kernel: KernelFile, cache: Path, shell: HostShell, *, again: bool, stopped: Callable[[], bool]
+) -> tuple[kvm_cache.CachedKvmCheck, bool]:
     """The verdict, and whether it is one that was kept."""
     holds_for = identity(shell)
-    key = kept.verdict_key(holds_for, kernel.path) if holds_for else ""
-    found = kept.read(cache, key) if key and not again else None
+    key = kvm_cache.cache_key(holds_for, kernel.path) if holds_for else ""
+    found = kvm_cache.read(cache, key) if key and not again else None
     if found:
         return found, True
-    probe = probe_kvm(shell, shell.place(kernel.path, kernel.place), stopped)
+    probe = check_kvm(shell, shell.place(kernel.path, kernel.place), stopped)
     if probe is None:
         raise _StoppedError
     verdict = _made(shell, holds_for.get("boot_id", ""), probe)
     if key:
-        kept.keep(cache, key, verdict)
+        kvm_cache.save(cache, key, verdict)
     return verdict, False
 
 
-def _made(shell: HostShell, boot: str, probe: Probe) -> kept.Verdict:
-    return kept.Verdict(
+def _made(shell: HostShell, boot: str, probe: KvmCheck) -> kvm_cache.CachedKvmCheck:
+    return kvm_cache.CachedKvmCheck(
         host=shell.name,
         boot_id=boot,
         outcome=probe.outcome,
@@ -123,7 +123,7 @@ def _made(shell: HostShell, boot: str, probe: Probe) -> kept.Verdict:
 
 
 @contextmanager
-def chosen_meanwhile(wanted: str, kernel: Kernel, cache: Path) -> Iterator[Callable[[], Acceleration]]:
+def chosen_meanwhile(wanted: str, kernel: KernelFile, cache: Path) -> Iterator[Callable[[], Acceleration]]:
     """`choose` for this machine, while the caller does something else. What it gives waits for the outcome.
 
     Where the block ends before, so does the probe.

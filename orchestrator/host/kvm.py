@@ -35,7 +35,7 @@ _STOPPED = "(KVM internal error|KVM: unknown exit|KVM: entry failed|kvm run fail
 _MOST_SAID = 200
 
 
-class Outcome(StrEnum):
+class KvmState(StrEnum):
     """What became of a kernel under KVM: it printed, its guest failed, or it did neither in time."""
 
     WORKS = "works"
@@ -44,10 +44,10 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Probe:
+class KvmCheck:
     """What a probe found. `trouble` is one line for people, empty where KVM works; `seconds` it took."""
 
-    outcome: Outcome
+    outcome: KvmState
     trouble: str
     seconds: float
 
@@ -81,7 +81,7 @@ def shadow_paging(shell: HostShell) -> str:
     return f"this KVM ({' and '.join(vendors or modules)}) has no EPT or NPT: shadow paging{cpu}"
 
 
-def probe_kvm(shell: HostShell, kernel: Path, stopped: Callable[[], bool] = lambda: False) -> Probe | None:
+def check_kvm(shell: HostShell, kernel: Path, stopped: Callable[[], bool] = lambda: False) -> KvmCheck | None:
     """Boot `kernel`, a file there, under KVM until it has printed, for up to KVM_PROBE_SECONDS.
 
     Four times as long in a nested host. None if it was stopped before it was clear.
@@ -103,17 +103,17 @@ def probe_kvm(shell: HostShell, kernel: Path, stopped: Callable[[], bool] = lamb
     if how == "stopped":
         return None
     if how == "wanted":
-        return Probe(Outcome.WORKS, "", seconds)
+        return KvmCheck(KvmState.WORKS, "", seconds)
     what = shadow_paging(shell)
     hint = f"; {what}" if what else ""
     if how == "time":
         said = _last_line(str(found["out"]))
         printed = f"got no further than '{said}'" if said else "printed nothing"
         trouble = f"a stock kernel {printed} under KVM in {seconds:.0f} s{hint}"
-        return Probe(Outcome.HANGS, trouble, seconds)
+        return KvmCheck(KvmState.HANGS, trouble, seconds)
     why = _first_line(str(found["err"]), _STOPPED) or "QEMU ended"
     trouble = f"/dev/kvm opens but cannot run a stock kernel, which failed after {seconds:.1f} s: {why}{hint}"
-    return Probe(Outcome.FAILS, trouble, seconds)
+    return KvmCheck(KvmState.FAILS, trouble, seconds)
 
 
 def unusable(shell: HostShell) -> str:

@@ -30,7 +30,7 @@ import psutil
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
 from orchestrator.interrupts import deferred
-from orchestrator.processes import boot_id, lives, send_signal, started_ticks
+from orchestrator.processes import boot_id, is_alive, send_signal, started_ticks
 
 # What a run starts. Nothing else is ever ended, even if our path stands on its command line.
 _QEMU = "qemu-system-"
@@ -46,7 +46,7 @@ _mine: set[Path] = set()
 
 
 @dataclass(frozen=True)
-class Owner:
+class RunProcess:
     """The process that made a runtime folder, named as in `orchestrator.processes`."""
 
     pid: int
@@ -57,7 +57,7 @@ class Owner:
     @property
     def alive(self) -> bool:
         """Whether that very process still runs."""
-        return lives(self.pid, self.started_ticks, self.boot_id)
+        return is_alive(self.pid, self.started_ticks, self.boot_id)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Leftover:
     """A runtime folder whose owner is gone, and the processes that still run from it."""
 
     folder: Path
-    owner: Owner | None
+    owner: RunProcess | None
     processes: tuple[Process, ...]
 
 
@@ -93,7 +93,7 @@ def runtime_folder(run_dir: Path) -> Iterator[Path]:
     """A new runtime folder; at the end its processes are ended and it is removed."""
     base = runtime_base()
     folder = base / secrets.token_hex(4)
-    owner = Owner(os.getpid(), started_ticks(os.getpid()) or 0, boot_id(), str(run_dir))
+    owner = RunProcess(os.getpid(), started_ticks(os.getpid()) or 0, boot_id(), str(run_dir))
     _make_base(base)
     try:
         folder.mkdir(mode=0o711)  # if it is there, it is another run's and stays
@@ -199,9 +199,9 @@ def _wait(processes: Sequence[Process], seconds: float) -> None:
     )
 
 
-def _read_owner(folder: Path) -> Owner | None:
+def _read_owner(folder: Path) -> RunProcess | None:
     try:
-        return Owner(**json.loads((folder / OWNER).read_text()))
+        return RunProcess(**json.loads((folder / OWNER).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

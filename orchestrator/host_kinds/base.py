@@ -15,11 +15,11 @@ from orchestrator.registry import Registry
 
 if TYPE_CHECKING:
     from orchestrator.guest.keys import SshKeys
-    from orchestrator.host.accel import Acceleration, Kernel
+    from orchestrator.host.accel import Acceleration, KernelFile
     from orchestrator.host.libvirt_host import LibvirtHost
     from orchestrator.host.ssh import SshTarget
-    from orchestrator.launch.places import Places
-    from orchestrator.launch.start import Starts
+    from orchestrator.launch.environment import Starts
+    from orchestrator.launch.paths import ProjectPaths
 
 LOCAL = "local"  # where a scenario names no host
 
@@ -32,9 +32,9 @@ class Site:
     """
 
     accel: str
-    kernel: Kernel
+    kernel: KernelFile
     runtime: Path
-    places: Places
+    places: ProjectPaths
     keys: SshKeys
     note: Callable[[str], None]
 

@@ -27,6 +27,6 @@ class Lab(Libvirt):
         return True
 
     def address(self, runtime: Path) -> SshTarget:
-        from orchestrator.host.labs import the_lab
+        from orchestrator.host.lab import running_lab
 
-        return the_lab().target(runtime)
+        return running_lab().target(runtime)

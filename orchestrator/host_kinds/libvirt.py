@@ -37,8 +37,8 @@ class Libvirt(HostKind):
     @contextmanager
     def open(self, site: Site) -> Iterator[OpenHost]:
         from orchestrator.host.accel import choose
+        from orchestrator.launch.environment import SharedHost
         from orchestrator.launch.host_facts import host_facts
-        from orchestrator.launch.start import SharedHost
 
         cache = site.places.cache
         # It has to be reached before it can be asked.

@@ -25,8 +25,8 @@ class Local(HostKind):
     @contextmanager
     def open(self, site: Site) -> Iterator[OpenHost]:
         from orchestrator.host.accel import chosen_meanwhile
+        from orchestrator.launch.environment import SharedHost
         from orchestrator.launch.host_facts import host_facts
-        from orchestrator.launch.start import SharedHost
 
         cache = site.places.cache
         with ExitStack() as stack:

@@ -25,10 +25,19 @@ from orchestrator.host.accel import choose
 from orchestrator.host.kvm_host import KVM_HOST, NESTED_KERNEL
 from orchestrator.host.libvirt_host import LibvirtHost, open_host
 from orchestrator.host.ssh import own_target
+from orchestrator.launch.environment import (
+    Bootable,
+    GuestLaunch,
+    LaunchSpec,
+    Starts,
+    TrialEnvironment,
+    guest_spec,
+    install,
+    quieten,
+)
 from orchestrator.launch.host_facts import host_facts
 from orchestrator.launch.host_settings import apply_host_settings
-from orchestrator.launch.places import Places
-from orchestrator.launch.start import Begin, Bootable, Lab, PlannedTrial, Starts, guest_spec, install, quieten
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.records.events import GuestStart
 
 NAME = "guest"  # of the trial's guest on its host
@@ -46,23 +55,25 @@ class NestedHosts(Starts):
     accel: str
 
     @classmethod
-    def of(cls, places: Places, keys: SshKeys, note: Callable[[str], None]) -> Self:
+    def of(cls, places: ProjectPaths, keys: SshKeys, note: Callable[[str], None]) -> Self:
         """As guests/kvm-host.yaml has them. Builds the image if it is not there."""
         definition = load_definition(places.guests / f"{KVM_HOST}.yaml")
         image = ensure_image(definition, keys, places.cache, progress=note)
         # Seen from outside it is a guest like any other.
         return cls(image, definition, choose("auto", image.kernel_to_try(NESTED_KERNEL), places.cache).name)
 
-    def guest(self, begin: Begin) -> Guest:
+    def guest(self, begin: GuestLaunch) -> Guest:
         guest, host = self._cold(begin) if begin.plan.start == "cold" else self._warm(begin)
-        begin.lab.learn({**host_facts(host), "host_kernel_asked": begin.plan.host_kernel})
+        begin.environment.learn({**host_facts(host), "host_kernel_asked": begin.plan.host_kernel})
         return guest
 
-    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+    def spec(self, plan: LaunchSpec, environment: TrialEnvironment) -> GuestSpec:
         """That of the host, with all that the guest in it is made of."""
         host = Bootable(self.definition.name, plan.host_kernel, plan.host_machine, boot=plan.boot)
-        spec = guest_spec(host, replace(lab, image=self.image, definition=self.definition, accel=self.accel))
-        inner = guest_spec(Bootable.of(plan), lab)
+        spec = guest_spec(
+            host, replace(environment, image=self.image, definition=self.definition, accel=self.accel)
+        )
+        inner = guest_spec(Bootable.of(plan), environment)
         return replace(
             spec,
             installed=(
@@ -72,9 +83,9 @@ class NestedHosts(Starts):
             ),
         )
 
-    def make(self, begin: Begin, state: SavedState) -> None:
+    def make(self, begin: GuestLaunch, state: SavedState) -> None:
         """Boot a host and a guest in it, and save the host."""
-        scratch = begin.lab.runtime / "state"
+        scratch = begin.environment.runtime / "state"
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, scratch, ignore_errors=True)
             scratch.mkdir(mode=0o711)
@@ -91,7 +102,7 @@ class NestedHosts(Starts):
             begin.save(outer, state)
             shutil.copyfile(begin.writer.host_console_log, state.console_log)
 
-    def _cold(self, begin: Begin) -> tuple[Guest, LibvirtHost]:
+    def _cold(self, begin: GuestLaunch) -> tuple[Guest, LibvirtHost]:
         scratch = begin.scratch / "host"
         begin.scratch.mkdir(mode=0o711, parents=True)
         outer = self._boot(begin, scratch, scratch / "disk.qcow2", begin.stack)
@@ -102,24 +113,24 @@ class NestedHosts(Starts):
         begin.writer.record(GuestStart(t_ns=begin.now_ns(), start="cold", state=""))
         return replace(guest, host=outer), host
 
-    def _warm(self, begin: Begin) -> tuple[Guest, LibvirtHost]:
+    def _warm(self, begin: GuestLaunch) -> tuple[Guest, LibvirtHost]:
         return begin.from_state(
-            self.spec(begin.plan, begin.lab),
+            self.spec(begin.plan, begin.environment),
             make=lambda state: self.make(begin, state),
             restore=lambda state: _restore(begin, state),
         )
 
-    def _boot(self, begin: Begin, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
-        plan, lab = begin.plan, begin.lab
-        lab.progress.step("boot the host", 0, len(plan.steps))
+    def _boot(self, begin: GuestLaunch, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
+        plan, environment = begin.plan, begin.environment
+        environment.progress.step("boot the host", 0, len(plan.steps))
         outer = stack.enter_context(
-            lab.guests.booted(
-                lab.host,
+            environment.guests.booted(
+                environment.host,
                 self.image,
                 self.image.boot_files(plan.host_kernel),
                 plan.host_machine,
-                lab.keys,
-                name=f"host-{lab.runtime.name}",
+                environment.keys,
+                name=f"host-{environment.runtime.name}",
                 accel=self.accel,
                 definition=self.definition,
                 scratch=scratch,
@@ -130,28 +141,28 @@ class NestedHosts(Starts):
         )
         with outer.telling():
             quieten(outer)
-            install(outer, lab, scratch / "s")
+            install(outer, environment, scratch / "s")
         return outer
 
 
-def _connect(begin: Begin, outer: Guest, scratch: Path, stack: ExitStack) -> LibvirtHost:
+def _connect(begin: GuestLaunch, outer: Guest, scratch: Path, stack: ExitStack) -> LibvirtHost:
     """The libvirt of a nested host, with what the trial sets there."""
     target = own_target(outer.shell.port, outer.keys.client, outer.shell.known_hosts, scratch)
     with outer.telling():
         host = stack.enter_context(
-            open_host(replace(target, ours=True), begin.lab.runtime, begin.lab.places.cache)
+            open_host(replace(target, ours=True), begin.environment.runtime, begin.environment.places.cache)
         )
         stack.enter_context(apply_host_settings(host.shell, begin.plan.host_setup))
     return host
 
 
-def _restore(begin: Begin, state: SavedState) -> tuple[Guest, LibvirtHost]:
-    lab, scratch = begin.lab, begin.scratch
+def _restore(begin: GuestLaunch, state: SavedState) -> tuple[Guest, LibvirtHost]:
+    environment, scratch = begin.environment, begin.scratch
     outer = begin.stack.enter_context(
-        lab.guests.restored(
-            lab.host,
+        environment.guests.restored(
+            environment.host,
             state,
-            lab.keys,
+            environment.keys,
             scratch=scratch,
             console_log=begin.writer.host_console_log,
         )
@@ -162,6 +173,8 @@ def _restore(begin: Begin, state: SavedState) -> tuple[Guest, LibvirtHost]:
     with outer.telling():
         log = begin.writer.console_log
         guest = begin.stack.enter_context(
-            lab.guests.adopted(host, NAME, lab.keys, scratch=scratch / "guest", console_log=log)
+            environment.guests.adopted(
+                host, NAME, environment.keys, scratch=scratch / "guest", console_log=log
+            )
         )
     return replace(guest, host=outer), host

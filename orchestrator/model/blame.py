@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.model.blocks import BlockMap
 from orchestrator.model.frame_class import MOVABLE, UNMOVABLE, FrameClass
-from orchestrator.model.room import Room
+from orchestrator.model.migration_target import MigrationTargets
 from orchestrator.model.snapshot import I64, U8, Bool, Snapshot
 from orchestrator.model.tables import TOP_LEVEL, Tables, TableState
 
@@ -36,7 +36,7 @@ def table_kind_name(kind: int) -> str:
 
 
 @dataclass(frozen=True)
-class ClassShare:
+class ClassCount:
     """One class of frames, over the plugged blocks of a region.
 
     `named` counts each block once: the sum over all classes is the number of plugged blocks.
@@ -45,18 +45,18 @@ class ClassShare:
     frame_class: FrameClass
     frames: int
     blocks: int  # that have at least one such frame
-    alone: int  # where this class is all that cannot be moved
-    frees: int  # that would come free without this class, and struct pages that go with them
-    named: int  # that are named after it
+    sole_blocker: int  # where this class is all that cannot be moved
+    freeable: int  # that would come free without this class, and struct pages that go with them
+    attributed: int  # that are named after it
 
     @property
-    def holds(self) -> bool:
+    def pins(self) -> bool:
         """Whether frames of this class can keep a block."""
         return self.frame_class in UNMOVABLE
 
 
 @dataclass(frozen=True)
-class TableShare:
+class TableCount:
     """Page tables of one level and state, over the plugged blocks of a region."""
 
     kind: str
@@ -74,13 +74,13 @@ class RegionBlame:
 
     block_map: BlockMap
     table_kinds: I64
-    room: Room
+    room: MigrationTargets
 
     @cached_property
-    def classes(self) -> tuple[ClassShare, ...]:
+    def classes(self) -> tuple[ClassCount, ...]:
         """Every class that is in a plugged block, those that hold blocks first, most blocks first."""
         plugged, counts = self.block_map.plugged, self.block_map.counts
-        named, alone = self.block_map.named, self.block_map.alone
+        named, alone = self.block_map.attributed_to, self.block_map.sole_blocker
         shares = []
         for frame_class in FrameClass:
             inside = plugged & (counts[:, frame_class] > 0)
@@ -88,19 +88,19 @@ class RegionBlame:
             if frame_class is FrameClass.ABSENT or not (inside.any() or names):
                 continue
             shares.append(
-                ClassShare(
+                ClassCount(
                     frame_class,
                     frames=int(counts[inside, frame_class].sum()),
                     blocks=int(inside.sum()),
-                    alone=int((inside & alone).sum()) if frame_class in UNMOVABLE else 0,
-                    frees=self._frees(frame_class) if frame_class in UNMOVABLE else 0,
-                    named=names,
+                    sole_blocker=int((inside & alone).sum()) if frame_class in UNMOVABLE else 0,
+                    freeable=self._frees(frame_class) if frame_class in UNMOVABLE else 0,
+                    attributed=names,
                 )
             )
-        return tuple(sorted(shares, key=lambda share: (not share.holds, -share.blocks)))
+        return tuple(sorted(shares, key=lambda share: (not share.pins, -share.blocks)))
 
     @cached_property
-    def tables(self) -> tuple[TableShare, ...]:
+    def tables(self) -> tuple[TableCount, ...]:
         """Page tables by level and state, most blocks first."""
         plugged, only = self.block_map.plugged, self.block_map.page_table_only
         kinds_in_block = (self.table_kinds > 0).sum(axis=1)
@@ -109,7 +109,7 @@ class RegionBlame:
             inside = plugged & (self.table_kinds[:, kind] > 0)
             if inside.any():
                 shares.append(
-                    TableShare(
+                    TableCount(
                         table_kind_name(kind),
                         tables=int(self.table_kinds[inside, kind].sum()),
                         blocks=int(inside.sum()),
@@ -119,31 +119,31 @@ class RegionBlame:
         return tuple(sorted(shares, key=lambda share: -share.blocks))
 
     @property
-    def held(self) -> int:
+    def pinned(self) -> int:
         """Plugged blocks with at least one frame that cannot be moved."""
         return int((self.block_map.plugged & self.block_map.pinned).sum())
 
     @property
-    def together(self) -> int:
+    def pinned_by_several(self) -> int:
         """Held blocks with several classes that cannot be moved: no single one, gone, frees them."""
-        return int((self.block_map.plugged & self.block_map.together).sum())
+        return int((self.block_map.plugged & self.block_map.pinned_by_several).sum())
 
     @property
-    def no_room(self) -> int:
+    def no_migration_target(self) -> int:
         """Blocks that stay because memory elsewhere is full: movable frames have nowhere to go.
 
         Of a device, where one such block is met, free ones count and those that would fit, too: virtio-mem
         gives the whole attempt up when it finds no memory to move pages to (-ENOMEM in virtio_mem_run_wq(),
         drivers/virtio/virtio_mem.c), and does not come to them.
         """
-        lacking = int(self.room.lacking(self.block_map).sum())
+        lacking = int(self.room.without_target(self.block_map).sum())
         of_device = self.block_map.region.plugged_bytes > 0
         return self._movable_only + self.free if lacking and of_device else lacking
 
     @property
     def unexplained(self) -> int:
         """Plugged blocks that nothing seen here holds: movable frames with room elsewhere, or free ones."""
-        return self._movable_only + self.free - self.no_room
+        return self._movable_only + self.free - self.no_migration_target
 
     @property
     def free(self) -> int:
@@ -151,31 +151,35 @@ class RegionBlame:
         return int(self.block_map.free.sum())
 
     @property
-    def doubtful(self) -> int:
+    def undecided(self) -> int:
         """Held blocks with one class that cannot be moved, and frames of which nothing is known."""
-        return self.held - self.together - int((self.block_map.plugged & self.block_map.alone).sum())
+        return (
+            self.pinned
+            - self.pinned_by_several
+            - int((self.block_map.plugged & self.block_map.sole_blocker).sum())
+        )
 
     @property
-    def blank(self) -> int:
+    def without_flags(self) -> int:
         """Blocks of which nothing at all is known: no frame has a flag."""
         whole = self.block_map.frames_of(FrameClass.UNKNOWN) == self.block_map.region.block_pages
         return int(whole.sum())
 
     @property
-    def best(self) -> ClassShare | None:
+    def best_class(self) -> ClassCount | None:
         """The single class that, gone, frees most blocks; None if no class does."""
-        holders = [share for share in self.classes if share.frees]
-        return max(holders, key=lambda share: share.frees) if holders else None
+        holders = [share for share in self.classes if share.freeable]
+        return max(holders, key=lambda share: share.freeable) if holders else None
 
     @property
-    def following(self) -> int:
+    def pinned_by_memmap(self) -> int:
         """Blocks held by nothing but struct pages of memory that something else holds."""
-        return int((self.block_map.plugged & self.block_map.following).sum())
+        return int((self.block_map.plugged & self.block_map.pinned_by_memmap).sum())
 
     @property
-    def fills(self) -> FrameClass | None:
+    def fills_guest(self) -> FrameClass | None:
         """The movable class that most of the memory without room elsewhere is; None where there is room."""
-        if not self.no_room:
+        if not self.no_migration_target:
             return None
         stays = self.block_map.plugged & self.block_map.movable_only
         return max(MOVABLE, key=lambda one: int(self.block_map.frames_of(one)[stays].sum()))
@@ -193,7 +197,7 @@ class RegionBlame:
         """
         block_map = self.block_map
         inside = block_map.plugged & (block_map.frames_of(*classes) > 0)
-        if self.fills in classes:
+        if self.fills_guest in classes:
             inside |= block_map.movable_only | block_map.free
         memmap = block_map.memmap
         if memmap is not None:
@@ -201,7 +205,7 @@ class RegionBlame:
             holding[memmap.lies_in[inside]] = True
             follows = np.zeros(len(inside), dtype=np.bool_)
             follows[memmap.block[holding[memmap.describes]]] = True
-            inside |= block_map.plugged & block_map.following & follows
+            inside |= block_map.plugged & block_map.pinned_by_memmap & follows
         return int(inside.sum())
 
     def _frees(self, frame_class: FrameClass) -> int:
@@ -217,7 +221,7 @@ class RegionBlame:
 def blame(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> RegionBlame:
     """Blame for one map of blocks. `frames` is a FrameClass per frame, `tables` what is known of tables."""
     kinds = _table_kinds(snapshot, block_map, frames, tables)
-    return RegionBlame(block_map, kinds, Room.of(snapshot, block_map.region, frames))
+    return RegionBlame(block_map, kinds, MigrationTargets.of(snapshot, block_map.region, frames))
 
 
 def _table_kinds(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Tables) -> I64:

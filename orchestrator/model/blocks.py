@@ -95,24 +95,24 @@ class BlockMap:
         return self.frames_of(FrameClass.SLAB) > 0
 
     @property
-    def holds_other(self) -> Bool:
+    def has_other(self) -> Bool:
         """At least one frame is unmovable and neither page table nor slab."""
         return self.frames_of(*_OTHER_UNMOVABLE) > 0
 
     @property
     def page_table_only(self) -> Bool:
         """Page tables are all that cannot be moved."""
-        return self.page_table & ~self.slab & ~self.holds_other & ~self._doubtful
+        return self.page_table & ~self.slab & ~self.has_other & ~self._undecided
 
     @property
     def other(self) -> Bool:
         """Pinned, and by neither a page table nor slab."""
-        return self.holds_other & ~self.page_table & ~self.slab
+        return self.has_other & ~self.page_table & ~self.slab
 
     @property
     def movable_only(self) -> Bool:
         """Plugged and in use, with nothing that could not be moved."""
-        return ~self.pinned & ~self._doubtful & (self.frames_of(*MOVABLE) > 0)
+        return ~self.pinned & ~self._undecided & (self.frames_of(*MOVABLE) > 0)
 
     @property
     def free(self) -> Bool:
@@ -122,26 +122,26 @@ class BlockMap:
     @property
     def unknown(self) -> Bool:
         """Plugged with nothing seen that cannot be moved, and with a frame that may be such."""
-        return self.plugged & ~self.pinned & self._doubtful
+        return self.plugged & ~self.pinned & self._undecided
 
     @property
-    def _doubtful(self) -> Bool:
+    def _undecided(self) -> Bool:
         return self.frames_of(FrameClass.UNKNOWN) > 0
 
     @property
-    def alone(self) -> Bool:
+    def sole_blocker(self) -> Bool:
         """One class is all that cannot be moved: without it, the block would come free."""
         one: Bool = (self.counts[:, UNMOVABLE] > 0).sum(axis=1) == 1
-        return one & ~self._doubtful
+        return one & ~self._undecided
 
     @property
-    def together(self) -> Bool:
+    def pinned_by_several(self) -> Bool:
         """Several classes cannot be moved: no single one, gone, frees the block."""
         several: Bool = (self.counts[:, UNMOVABLE] > 0).sum(axis=1) > 1
         return several
 
     @property
-    def named(self) -> U8:
+    def attributed_to(self) -> U8:
         """The FrameClass that each block is named after.
 
         The first of UNMOVABLE that is in it; else UNKNOWN where a frame of it is; else the movable class
@@ -188,11 +188,11 @@ class BlockMap:
         return self._without_memmap(counts)
 
     @property
-    def following(self) -> Bool:
+    def pinned_by_memmap(self) -> Bool:
         """Held by struct pages alone, of memory that something else holds: they stay because that stays."""
         if self.memmap is None:
             return np.zeros(len(self.counts), dtype=np.bool_)
-        only = self.alone & (self.frames_of(FrameClass.MEMMAP) > 0)
+        only = self.sole_blocker & (self.frames_of(FrameClass.MEMMAP) > 0)
         held = np.zeros(int(self.memmap.lies_in.max(initial=0)) + 1, dtype=np.bool_)
         held[self.memmap.lies_in[self.plugged & self.pinned & ~only]] = True
         found = np.zeros(len(self.counts), dtype=np.bool_)

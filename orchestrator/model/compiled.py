@@ -10,7 +10,7 @@ from orchestrator.model.jit import inlined
 from orchestrator.model.policies.base import Functions
 from orchestrator.model.snapshot import U64
 
-NOBODY = -1  # a victim that there is not
+NO_VICTIM = -1  # a victim that there is not
 
 
 @inlined
@@ -19,18 +19,18 @@ def ignore(state: Any, table: int, now: int) -> None:
 
 
 @inlined
-def ignore_gone(state: Any, table: int) -> None:
+def ignore_forgotten(state: Any, table: int) -> None:
     """Takes no notice of a table that goes by itself."""
 
 
 @inlined
-def nobody(state: Any, now: int) -> int:
+def no_victim(state: Any, now: int) -> int:
     """Leaves every table where it is."""
-    return NOBODY
+    return NO_VICTIM
 
 
 # Of a policy that takes none in use, whatever the budget; it keeps no state.
-TAKES_NONE = Functions(ignore, ignore, nobody, ignore_gone)
+TAKES_NONE = Functions(ignore, ignore, no_victim, ignore_forgotten)
 
 
 # A queue of tables in the order of their coming: a ring of ids and, by table, the place of its entry in
@@ -70,7 +70,7 @@ def push(queue: Any, table: int) -> None:
 
 @inlined
 def pop(queue: Any) -> int:
-    """Take the first one, or NOBODY."""
+    """Take the first one, or NO_VICTIM."""
     ring, place, ends = queue
     mask = len(ring) - 1
     while ends[_TAIL] < ends[_HEAD]:
@@ -80,7 +80,7 @@ def pop(queue: Any) -> int:
         if place[table] == at:
             place[table] = _OUT
             return int(table)
-    return NOBODY
+    return NO_VICTIM
 
 
 @inlined

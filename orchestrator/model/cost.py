@@ -1,7 +1,7 @@
 """What an event of a replay costs: every constant has a unit, a range and a source, and the range is kept.
 
 Two pictures of the same replay differ by how sure one can be of a price, so a price is never one number:
-every figure that comes out of here is an `Interval`.
+every figure that comes out of here is an `CostRange`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.model.counts import ReplayCounts
 
 
-class Unit(StrEnum):
+class CostUnit(StrEnum):
     """What a cost is counted in."""
 
     SECONDS = "s"
@@ -27,7 +27,7 @@ class Unit(StrEnum):
 
 
 @dataclass(frozen=True)
-class Interval:
+class CostRange:
     """A quantity that is known to lie from `low` to `high`, most likely at `typical`."""
 
     low: float
@@ -43,16 +43,16 @@ class Interval:
             )
 
     @classmethod
-    def exactly(cls, value: float) -> Interval:
+    def exactly(cls, value: float) -> CostRange:
         """A quantity without doubt."""
         return cls(value, value, value)
 
-    def __add__(self, other: Interval) -> Interval:
-        return Interval(self.low + other.low, self.typical + other.typical, self.high + other.high)
+    def __add__(self, other: CostRange) -> CostRange:
+        return CostRange(self.low + other.low, self.typical + other.typical, self.high + other.high)
 
-    def __mul__(self, factor: Interval | float) -> Interval:
-        by = factor if isinstance(factor, Interval) else Interval.exactly(factor)
-        return Interval(self.low * by.low, self.typical * by.typical, self.high * by.high)
+    def __mul__(self, factor: CostRange | float) -> CostRange:
+        by = factor if isinstance(factor, CostRange) else CostRange.exactly(factor)
+        return CostRange(self.low * by.low, self.typical * by.typical, self.high * by.high)
 
     def __iter__(self) -> Iterator[float]:
         return iter((self.low, self.typical, self.high))
@@ -64,18 +64,18 @@ class Cost:
 
     name: str
     what: str
-    unit: Unit
-    value: Interval
+    unit: CostUnit
+    value: CostRange
     source: str
 
 
-def _cost(name: str, what: str, value: tuple[float, float, float], source: str, unit: Unit) -> Cost:
-    return Cost(name, what, unit, Interval(*value), source)
+def _cost(name: str, what: str, value: tuple[float, float, float], source: str, unit: CostUnit) -> Cost:
+    return Cost(name, what, unit, CostRange(*value), source)
 
 
 _ESTIMATE: Final = "estimate: nothing measured at hand, and so a wide range"
 _US: Final = 1e-6
-_S = Unit.SECONDS
+_S = CostUnit.SECONDS
 
 # Times are of one 4 KiB table (or of what the name says) on a server of these years.
 SHIPPED: Final = (
@@ -93,7 +93,7 @@ SHIPPED: Final = (
         "pages that fault in again under a dropped table, of the 512 that it can map",
         (1, 64, 512),
         "one for a table used for one page (sparse), 512 for a dense one (Intel SDM vol. 3A, 4.5)",
-        Unit.PER_TABLE,
+        CostUnit.PER_TABLE,
     ),
     _cost(
         "free_seconds",
@@ -137,7 +137,7 @@ SHIPPED: Final = (
         "size of a compressed table, as a share of 4 KiB",
         (0.016, 0.45, 0.51),
         "measured (results/reference/tables): lz4, median and 5 % to 95 % of 700 tables of 6.12 guests",
-        Unit.RATIO,
+        CostUnit.RATIO,
     ),
     _cost(
         "swap_out_seconds",
@@ -171,10 +171,10 @@ class Added:
     takes is paid by the touch that needed the room, as direct reclaim has it.
     """
 
-    total: Interval
-    mean: Interval
-    p50: Interval
-    p99: Interval
+    total: CostRange
+    mean: CostRange
+    p50: CostRange
+    p99: CostRange
 
 
 @dataclass(frozen=True)
@@ -205,15 +205,15 @@ class CostTable:
             )
         return CostTable({**self.costs, **measured})
 
-    def __getitem__(self, name: str) -> Interval:
+    def __getitem__(self, name: str) -> CostRange:
         return self.costs[name].value
 
     @property
-    def rebuild_seconds(self) -> Interval:
+    def rebuild_seconds(self) -> CostRange:
         """Bringing back all that was used under a dropped second-level table."""
         return self["fault_seconds"] * self["faults_per_table"]
 
-    def reclaiming(self, freed: int, moved: int) -> Interval:
+    def reclaiming(self, freed: int, moved: int) -> CostRange:
         """Seconds that freeing and moving so many tables takes, one after the other."""
         return self["free_seconds"] * freed + self["migrate_seconds"] * moved
 
@@ -234,14 +234,14 @@ class CostTable:
             (counts.remote_hits, self["remote_walk_seconds"]),
             (counts.retries, self["retry_seconds"]),
         )
-        total = Interval.exactly(0)
+        total = CostRange.exactly(0)
         for number, price in (*came, *evicting, *other):
             total += price * number
         # Evictions are spread evenly over the touches that had to make room: every miss.
-        reclaim = Interval.exactly(0)
+        reclaim = CostRange.exactly(0)
         for number, price in evicting:
             reclaim += price * (number / counts.misses if counts.misses else 0)
-        classes = [(counts.hits - counts.remote_hits, Interval.exactly(0)), other[0]]
+        classes = [(counts.hits - counts.remote_hits, CostRange.exactly(0)), other[0]]
         classes += [(counts.cold_misses, reclaim)]
         classes += [(number, price + reclaim) for number, price in came]
         return Added(
@@ -252,15 +252,15 @@ class CostTable:
         )
 
 
-def _percentile(classes: list[tuple[int, Interval]], share: float) -> Interval:
+def _percentile(classes: list[tuple[int, CostRange]], share: float) -> CostRange:
     """The value that `share` of all events do not exceed, at each end of the ranges by itself."""
     number = np.array([count for count, _ in classes], dtype=np.float64)
     if not number.sum():
-        return Interval.exactly(0)
+        return CostRange.exactly(0)
     ends = []
     for end in range(3):
         value = np.array([tuple(price)[end] for _, price in classes])
         order = np.argsort(value, kind="stable")
         reached = np.cumsum(number[order]) / number.sum()
         ends.append(float(value[order][np.searchsorted(reached, share - 1e-12)]))
-    return Interval(*ends)
+    return CostRange(*ends)

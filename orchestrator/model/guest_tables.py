@@ -23,7 +23,7 @@ _PRESENT, _ZERO_PAGE, _ACCESSED, _PAGE_CACHE = 1, 2, 4, 8
 
 
 @dataclass(frozen=True)
-class Layout:
+class GuestMappings:
     """Where the entries of one address space are: per leaf table, each of shape (tables,).
 
     `number` (ascending) is the address divided by what such a table maps. `pages` of its entries are
@@ -67,7 +67,7 @@ class GuestTables:
         return np.bincount(self.tables.level, minlength=TOP_LEVEL + 1).astype(np.int64)
 
 
-def build_tables(layout: Layout, *, levels: int = 4, seed: int = 0) -> GuestTables:
+def build_tables(layout: GuestMappings, *, levels: int = 4, seed: int = 0) -> GuestTables:
     """Write out every entry of `layout`, count them, and put the tables above on top.
 
     `levels` is 4 or 5. The same arguments give the same tables.

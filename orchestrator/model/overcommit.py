@@ -1,7 +1,7 @@
 """How many guests fit a host, when page tables are reclaimed and when they are not. Pure and seeded.
 
 Guests come one after the other; the memory that each uses grows and shrinks by phases, and page tables
-with it (orchestrator.model.crowd). Counted are
+with it (orchestrator.model.guest_population). Counted are
 
 - the guest's *own* last-level tables, in guest memory. A table serves `entries_per_table` used pages. When
   use falls to a share k of its peak, each page stays with probability k, independently: of tables with m
@@ -23,21 +23,21 @@ from functools import partial
 
 import numpy as np
 
-from orchestrator.model.cost import Added, CostTable, Interval
+from orchestrator.model.cost import Added, CostRange, CostTable
 from orchestrator.model.counts import ReplayCounts
-from orchestrator.model.crowd import Crowd, GuestClass, Phase
+from orchestrator.model.guest_population import GuestClass, GuestPopulation, LoadPhase
 from orchestrator.model.policies import Frees, OverTrace
 from orchestrator.model.pressure import COUNTERS, F64, SLACK_BYTES, Pressure, Reclaim, named
-from orchestrator.model.replay import Action
+from orchestrator.model.replay import EvictionAction
 from orchestrator.model.snapshot import I64
 
 __all__ = [
-    "Answer",
-    "Course",
     "GuestClass",
     "HostMemory",
-    "Phase",
-    "Question",
+    "LoadPhase",
+    "OvercommitResult",
+    "OvercommitSetting",
+    "Timeline",
     "answers",
 ]
 
@@ -56,7 +56,7 @@ class HostMemory:
 
 
 @dataclass(frozen=True)
-class Question:
+class OvercommitSetting:
     """What is asked: these guests on this host, one every `arrive_seconds`, for `seconds` in all."""
 
     host: HostMemory
@@ -67,7 +67,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Course:
+class Timeline:
     """One simulated course of events. The series have one value per tick."""
 
     seconds: F64
@@ -79,41 +79,45 @@ class Course:
     killed: int
     came: int
 
-    def worst(self, action: Action) -> ReplayCounts:
+    def worst(self, action: EvictionAction) -> ReplayCounts:
         """Events of the ticks in which fewest tables were left. None where none were taken at all."""
         ticks = np.argsort(self.kept_share, kind="stable")[: max(1, round(WORST_TICKS * len(self.seconds)))]
         return named(self.counts[ticks[self.kept_share[ticks] < 1]].sum(axis=0), action)
 
 
 @dataclass(frozen=True)
-class Answer:
+class OvercommitResult:
     """The answer for one policy and action. Every figure is modelled.
 
     Typical is the median over seeds at typical costs; the range is over all seeds and the range of costs.
     """
 
     policy: str
-    action: Action
-    takes_in_use: bool  # whether the action is used at all
-    fit: Interval
-    killed: Interval
-    table_bytes_peak: Interval
-    tables_kept_least: Interval
+    action: EvictionAction
+    evicts_in_use: bool  # whether the action is used at all
+    fit: CostRange
+    killed: CostRange
+    table_bytes_peak: CostRange
+    tables_kept_least: CostRange
     """Share of the tables that could be taken, which were left when it was worst."""
     added: Added
-    course: Course
+    course: Timeline
     """Of the first seed, with typical costs."""
 
 
 def answers(
-    question: Question, choices: Sequence[tuple[str, Action]], costs: CostTable, *, seeds: int
-) -> Iterator[Answer]:
+    question: OvercommitSetting,
+    choices: Sequence[tuple[str, EvictionAction]],
+    costs: CostTable,
+    *,
+    seeds: int,
+) -> Iterator[OvercommitResult]:
     """One answer for each policy and action, in that order. The same arguments give the same answers.
 
     Raises BadInputError for an unknown policy.
     """
     crowds = [
-        Crowd.of(
+        GuestPopulation.of(
             question.guests,
             arrive_seconds=question.arrive_seconds,
             seconds=question.seconds,
@@ -127,27 +131,29 @@ def answers(
 
 
 def _answer(
-    host: HostMemory, crowds: Sequence[Crowd], policy: str, action: Action, costs: CostTable
-) -> Answer:
+    host: HostMemory, crowds: Sequence[GuestPopulation], policy: str, action: EvictionAction, costs: CostTable
+) -> OvercommitResult:
     chosen = OverTrace.named(policy)
     ratio = costs["compressed_ratio"]
-    compresses = chosen.takes_in_use and action is Action.COMPRESS
+    compresses = chosen.evicts_in_use and action is EvictionAction.COMPRESS
     room = float("inf")
-    if chosen.takes_in_use:
-        room = {Action.SWAP: host.swap_bytes, Action.MIGRATE: host.other_node_bytes}.get(action, room)
+    if chosen.evicts_in_use:
+        room = {EvictionAction.SWAP: host.swap_bytes, EvictionAction.MIGRATE: host.other_node_bytes}.get(
+            action, room
+        )
     likely = Reclaim(chosen, action, ratio.typical if compresses else 0.0, room)
     ways = [Reclaim(chosen, action, end, room) for end in (ratio.low, ratio.high)] if compresses else []
-    typical = [_Outcome.of(crowd, host, likely, costs) for crowd in crowds]
-    all_of_them = typical + [_Outcome.of(crowd, host, way, costs) for way in ways for crowd in crowds]
+    typical = [_SeedResult.of(crowd, host, likely, costs) for crowd in crowds]
+    all_of_them = typical + [_SeedResult.of(crowd, host, way, costs) for way in ways for crowd in crowds]
     spread = partial(_spread, typical, all_of_them)
-    return Answer(
+    return OvercommitResult(
         policy,
         action,
-        chosen.takes_in_use,
-        fit=spread(lambda one: Interval.exactly(one.fit)),
-        killed=spread(lambda one: Interval.exactly(one.course.killed)),
-        table_bytes_peak=spread(lambda one: Interval.exactly(float(one.course.table_bytes.max()))),
-        tables_kept_least=spread(lambda one: Interval.exactly(float(one.course.kept_share.min()))),
+        chosen.evicts_in_use,
+        fit=spread(lambda one: CostRange.exactly(one.fit)),
+        killed=spread(lambda one: CostRange.exactly(one.course.killed)),
+        table_bytes_peak=spread(lambda one: CostRange.exactly(float(one.course.table_bytes.max()))),
+        tables_kept_least=spread(lambda one: CostRange.exactly(float(one.course.kept_share.min()))),
         added=Added(
             spread(lambda one: one.added.total),
             spread(lambda one: one.added.mean),
@@ -159,33 +165,33 @@ def _answer(
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class _SeedResult:
     """Of one seed and one way."""
 
-    course: Course
+    course: Timeline
     fit: int
     added: Added
 
     @classmethod
-    def of(cls, crowd: Crowd, host: HostMemory, reclaim: Reclaim, costs: CostTable) -> _Outcome:
+    def of(cls, crowd: GuestPopulation, host: HostMemory, reclaim: Reclaim, costs: CostTable) -> _SeedResult:
         course = simulate(crowd, host, reclaim)
         return cls(course, _fit(crowd, host, reclaim, course), costs.added(course.worst(reclaim.action)))
 
 
 def _spread(
-    typical: Sequence[_Outcome], every: Sequence[_Outcome], value: Callable[[_Outcome], Interval]
-) -> Interval:
-    return Interval(
+    typical: Sequence[_SeedResult], every: Sequence[_SeedResult], value: Callable[[_SeedResult], CostRange]
+) -> CostRange:
+    return CostRange(
         min(value(one).low for one in every),
         float(np.median([value(one).typical for one in typical])),
         max(value(one).high for one in every),
     )
 
 
-def simulate(crowd: Crowd, host: HostMemory, reclaim: Reclaim, most: int | None = None) -> Course:
+def simulate(crowd: GuestPopulation, host: HostMemory, reclaim: Reclaim, most: int | None = None) -> Timeline:
     """What happens when the first `most` guests come (all of them if None)."""
     frees = reclaim.policy.frees
-    plays_second = reclaim.action is Action.DROP and reclaim.policy.takes_in_use
+    plays_second = reclaim.action is EvictionAction.DROP and reclaim.policy.evicts_in_use
     pressure = Pressure(crowd.second_level_tables if plays_second else crowd.own_tables, reclaim, crowd.seed)
     mapped = crowd.mapped_bytes(frees_empty=frees is not Frees.NOTHING)
     own = crowd.own_bytes(frees_empty=frees is not Frees.NOTHING)
@@ -212,10 +218,10 @@ def simulate(crowd: Crowd, host: HostMemory, reclaim: Reclaim, most: int | None 
         tables = float(fixed[at, alive].sum()) + pressure.held_bytes
         series[:, at] = data, tables, int(np.sum(crowd.arrived[at] & alive)), pressure.kept_share
     data_bytes, table_bytes, there, kept = series
-    return Course(crowd.seconds, data_bytes, table_bytes, there, kept, counts, killed, came)
+    return Timeline(crowd.seconds, data_bytes, table_bytes, there, kept, counts, killed, came)
 
 
-def _fit(crowd: Crowd, host: HostMemory, reclaim: Reclaim, course: Course) -> int:
+def _fit(crowd: GuestPopulation, host: HostMemory, reclaim: Reclaim, course: Timeline) -> int:
     """How many of the guests can come before one is killed: more guests never need less memory.
 
     When all come, the first is killed at a time when so many had come, and as many are one too many.

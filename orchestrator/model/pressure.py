@@ -15,13 +15,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.model.compiled import NOBODY
+from orchestrator.model.compiled import NO_VICTIM
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined, njit
 from orchestrator.model.policies import Frees, OverTrace
-from orchestrator.model.replay import Action
+from orchestrator.model.replay import EvictionAction
 from orchestrator.model.snapshot import I64, U8, U32, Bool
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 
 F64 = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ SLACK_BYTES: Final = 0.5
 # Where a table is. Zapped: freed while it mapped the zero page, which its guest may read again.
 _ABSENT, _HERE, _MOVED, _ZAPPED = range(4)
 # numba takes plain integers only.
-_LET_GO, _TOUCH = int(Event.LET_GO), int(Event.TOUCH)
+_LET_GO, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
 # Sums, in bytes, of tables that are here, moved, zapped, in use wherever they are, and of these with data.
 _HELD, _AWAY, _LACKING, _USED, _DATA = range(5)
 _TOUCHES, _COLD, _BACK, _REBUILT, _FREED, _TAKEN = range(6)
@@ -41,7 +41,7 @@ COUNTERS: Final = 6
 
 
 @dataclass(frozen=True)
-class Population:
+class SampledTables:
     """Tables of all guests and what happens to them, tick by tick, as long as no guest is killed.
 
     Events of tick t are `first[t]` (ticks + 1,) and following in `trace`: those before `touches[t]` (ticks,)
@@ -60,15 +60,15 @@ class Reclaim:
     """Which policy says what is taken, and what becomes of that."""
 
     policy: OverTrace
-    action: Action
-    left_behind: float  # share of its size that a moved table still takes here, compressed
+    action: EvictionAction
+    kept_with_data: float  # share of its size that a moved table still takes here, compressed
     room_bytes: float  # for tables that are moved
 
 
 class Pressure:
     """The tables of a host, as they are after the ticks that were played so far."""
 
-    def __init__(self, tables: Population, reclaim: Reclaim, seed: int) -> None:
+    def __init__(self, tables: SampledTables, reclaim: Reclaim, seed: int) -> None:
         self._tables = tables
         self._reclaim = reclaim
         size = tables.trace.tables
@@ -82,7 +82,7 @@ class Pressure:
     @property
     def held_bytes(self) -> float:
         """Memory that tables take here, with what moved ones leave behind."""
-        return float(self._sums[_HELD] + self._reclaim.left_behind * self._sums[_AWAY])
+        return float(self._sums[_HELD] + self._reclaim.kept_with_data * self._sums[_AWAY])
 
     @property
     def kept_share(self) -> float:
@@ -127,7 +127,7 @@ class Pressure:
         limits = np.array(
             [
                 budget_bytes + SLACK_BYTES,
-                self._reclaim.left_behind,
+                self._reclaim.kept_with_data,
                 self._reclaim.room_bytes - self._heaviest,
                 1 - LEAST_KEPT,
                 self._heaviest,
@@ -144,7 +144,7 @@ class Pressure:
             self._tables.owner,
             alive,
             frees,
-            self._reclaim.action is Action.MIGRATE,
+            self._reclaim.action is EvictionAction.MIGRATE,
             limits,
             arrays,
             self._state,
@@ -165,14 +165,14 @@ class Pressure:
         return counts
 
 
-def named(counts: I64, action: Action) -> ReplayCounts:
+def named(counts: I64, action: EvictionAction) -> ReplayCounts:
     """What `step` counted (COUNTERS,), by name. What freeing without pressure took is not among it."""
     touches, cold, back, rebuilt, freed, taken = (int(one) for one in counts)
     came = {
-        Action.DROP: ReplayCounts(dropped=taken, rebuilt=rebuilt + back),
-        Action.MIGRATE: ReplayCounts(migrated=taken, rebuilt=rebuilt, remote_hits=back),
-        Action.COMPRESS: ReplayCounts(compressed=taken, rebuilt=rebuilt, decompressed=back),
-        Action.SWAP: ReplayCounts(swapped_out=taken, rebuilt=rebuilt, swapped_in=back),
+        EvictionAction.DROP: ReplayCounts(dropped=taken, rebuilt=rebuilt + back),
+        EvictionAction.MIGRATE: ReplayCounts(migrated=taken, rebuilt=rebuilt, remote_hits=back),
+        EvictionAction.COMPRESS: ReplayCounts(compressed=taken, rebuilt=rebuilt, decompressed=back),
+        EvictionAction.SWAP: ReplayCounts(swapped_out=taken, rebuilt=rebuilt, swapped_in=back),
     }[action]
     one = replace(came, touches=touches, cold_misses=cold, freed=freed)
     return replace(one, hits=one.touches - one.misses)
@@ -204,7 +204,7 @@ def _relieve(  # noqa: PLR0917  # numba has no keyword-only arguments
         if sums[_AWAY] > most:
             return
         gone = victim(state, now)
-        if gone == NOBODY:
+        if gone == NO_VICTIM:
             return
         if content[gone] == _TOUCH:
             counts[_TAKEN] += 1
@@ -224,7 +224,7 @@ def _freeable(now: int, limits: Any, arrays: Any, state: Any, victim: Any) -> I6
     number = 0
     while sums[_HELD] + limits[_LEFT] * sums[_AWAY] > limits[_BUDGET]:
         gone = victim(state, now)
-        if gone == NOBODY:
+        if gone == NO_VICTIM:
             break
         if content[gone] != _TOUCH:
             _free(gone, arrays)

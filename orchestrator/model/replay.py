@@ -4,10 +4,10 @@ One compiled loop over dense ids. The budget is of last-level tables in the memo
 PMD tables above them are counted, not budgeted.
 
 Of each table two things are known. Its *place*: never made, here, gone, on another node, compressed or
-swapped. And its *content*: what memory its range maps, an Event. Events set the content, wherever the table
-is; a policy and its action change the place alone. So a dropped table keeps its content (the memory below is
-still mapped by its owner, and faults find it again) until that memory is unmapped, and a range of which
-everything is unmapped is empty, whether its table was there at the time or not.
+swapped. And its *content*: what memory its range maps, a TouchKind. Touches set the content, wherever the
+table is; a policy and its action change the place alone. So a dropped table keeps its content (the memory
+below is still mapped by its owner, and faults find it again) until that memory is unmapped, and a range of
+which everything is unmapped is empty, whether its table was there at the time or not.
 tests/unit/reference_replay.py says the same in plain Python.
 """
 
@@ -20,16 +20,16 @@ from typing import Any, Final
 import numpy as np
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.compiled import NOBODY
+from orchestrator.model.compiled import NO_VICTIM
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined, njit
 from orchestrator.model.policies import Frees, OverTrace
 from orchestrator.model.snapshot import I64, U8, U32
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.units import PAGE_BYTES
 
 
-class Action(StrEnum):
+class EvictionAction(StrEnum):
     """What becomes of a table with valid entries that a policy takes."""
 
     DROP = "drop"  # second level: faults build it again from the host's own tables
@@ -41,15 +41,15 @@ class Action(StrEnum):
 # Where a table is (low bits), and what is in it (above).
 _NEVER, _HERE, _GONE, _REMOTE, _COMPRESSED, _SWAPPED = range(6)
 _PLACE_MASK: Final = 7
-_CONTENT_SHIFT: Final = 3  # the last Event that counts: LET_GO stands for empty
+_CONTENT_SHIFT: Final = 3  # the last TouchKind that counts: LET_GO stands for empty
 _GOES_TO: Final = {
-    Action.DROP: _GONE,
-    Action.MIGRATE: _REMOTE,
-    Action.COMPRESS: _COMPRESSED,
-    Action.SWAP: _SWAPPED,
+    EvictionAction.DROP: _GONE,
+    EvictionAction.MIGRATE: _REMOTE,
+    EvictionAction.COMPRESS: _COMPRESSED,
+    EvictionAction.SWAP: _SWAPPED,
 }
 # numba takes plain integers only.
-_LET_GO, _TOUCH = int(Event.LET_GO), int(Event.TOUCH)
+_LET_GO, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
 _NOTHING = int(Frees.NOTHING)
 _CHILD_SHIFT: Final = 9  # 512 tables hang below one PMD table
 
@@ -67,7 +67,7 @@ def replay(
     policy: str,
     budget_bytes: int,
     *,
-    action: Action = Action.DROP,
+    action: EvictionAction = EvictionAction.DROP,
     seed: int = 0,
     freeze_touches: int = 0,
     other_nodes_bytes: int | None = None,
@@ -93,7 +93,7 @@ def replay(
     chosen = OverTrace.named(policy)
     budget_tables = budget_bytes // PAGE_BYTES
     room = trace.tables
-    if action is Action.MIGRATE and other_nodes_bytes is not None and chosen.takes_in_use:
+    if action is EvictionAction.MIGRATE and other_nodes_bytes is not None and chosen.evicts_in_use:
         room = min(room, other_nodes_bytes // PAGE_BYTES)
     all_levels = chosen.frees is Frees.ALL_LEVELS
     functions = chosen.functions_over(trace)
@@ -119,10 +119,10 @@ def replay(
     )
     found = {name: value for name, value in zip(_COUNTERS, counts.tolist(), strict=True) if name}
     by_action = {
-        Action.DROP: "dropped",
-        Action.MIGRATE: "migrated",
-        Action.COMPRESS: "compressed",
-        Action.SWAP: "swapped_out",
+        EvictionAction.DROP: "dropped",
+        EvictionAction.MIGRATE: "migrated",
+        EvictionAction.COMPRESS: "compressed",
+        EvictionAction.SWAP: "swapped_out",
     }
     found[by_action[action]] = found.pop("taken")
     one = ReplayCounts(touches=trace.touches, **found)
@@ -213,12 +213,12 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
             counts[_UPPER] += upper_there[upper] == 0
             upper_there[upper] = 1
         if here >= budget:
-            gone = NOBODY
+            gone = NO_VICTIM
             if away < room:
                 gone = victim(state, now)
             else:
                 counts[_NOT_MOVED] += 1
-            if gone != NOBODY:
+            if gone != NO_VICTIM:
                 here -= 1
                 if place[gone] >> _CONTENT_SHIFT == _TOUCH:
                     taken += 1

@@ -12,17 +12,17 @@ from orchestrator.model.snapshot import I64, U8, U32, Bool
 MAX_TABLES = 1 << 31  # 4 PiB of address space; ids are int32 in the kernels
 
 
-class Event(IntEnum):
+class TouchKind(IntEnum):
     """What happens to a table."""
 
-    LET_GO = 0  # everything in it is unmapped, as by madvise(MADV_DONTNEED) over its range
+    UNMAPPED = 0  # everything in it is unmapped, as by madvise(MADV_DONTNEED) over its range
     READ_ZERO = 1  # a read of memory never written: the zero page goes in, unless something is there
     TOUCH = 2  # memory is mapped in it, or what is mapped is used
 
 
 @dataclass(frozen=True)
 class Trace:
-    """`table[i]` (n,) is the table that event `kind[i]` (n,; an Event) happens to; ids are 0..tables-1.
+    """`table[i]` (n,) is the table that event `kind[i]` (n,; a TouchKind) happens to; ids are 0..tables-1.
 
     Tables with ids that differ in the last nine bits only hang below one PMD table, as they do when an
     id is an address divided by 2 MiB. `name` and `assumption` say where it comes from. `owner` (tables,) is
@@ -60,8 +60,8 @@ class Trace:
             found.append(f"{self.table.shape} tables for {self.kind.shape} kinds of events")
         if len(self.table) and int(self.table.max()) >= self.tables:
             found.append(f"an event of table {int(self.table.max())}, of {self.tables}")
-        if len(self.kind) and int(self.kind.max()) > max(Event):
-            found.append(f"an event of kind {int(self.kind.max())}: there are {len(Event)}")
+        if len(self.kind) and int(self.kind.max()) > max(TouchKind):
+            found.append(f"an event of kind {int(self.kind.max())}: there are {len(TouchKind)}")
         if self.owner is not None and (len(self.owner) != self.tables or np.any(self.owner < 0)):
             found.append(f"{len(self.owner)} owners of {self.tables} tables, or one with a number below 0")
         return found

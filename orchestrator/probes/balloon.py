@@ -13,7 +13,7 @@ _NOT_YET = "the guest's balloon driver has not said yet"
 
 
 @PROBES.register("balloon")
-class Balloon(Probe):
+class BalloonProbe(Probe):
     """`actual` is what the balloon leaves of the boot memory; the rest is what the guest's driver says."""
 
     # Of virDomainMemoryStatTags, those that are KiB; the others are counters or times.

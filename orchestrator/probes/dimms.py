@@ -9,7 +9,7 @@ from orchestrator.series import Series
 
 
 @PROBES.register("dimms")
-class Dimms(Probe):
+class DimmProbe(Probe):
     """How many are plugged, and their bytes; nothing for a machine that never has any."""
 
     series: ClassVar = (

@@ -17,7 +17,7 @@ _CHART = Chart(
 
 
 @PROBES.register("virtio_mem")
-class VirtioMem(Probe):
+class VirtioMemProbe(Probe):
     """Plugged and requested size. virtio-mem says nothing when it stops short: this shows it."""
 
     series: ClassVar = (

@@ -62,7 +62,7 @@ ConsoleTail: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 8000))]
 UtsName: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 64))]
 """As long as __NEW_UTS_LEN allows (include/uapi/linux/utsname.h)."""
 Texts: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_texts)]
-Reading: TypeAlias = Annotated[Number | None, BeforeValidator(number)]
+OptionalNumber: TypeAlias = Annotated[Number | None, BeforeValidator(number)]
 """A number; None for what is none."""
 Values: TypeAlias = Annotated[Mapping[str, Number | None], BeforeValidator(_values)]
 """Numbers by name; None for what is none."""

@@ -11,8 +11,8 @@ from orchestrator.records.base import (
     ConsoleTail,
     Curve,
     Details,
+    OptionalNumber,
     OutputText,
-    Reading,
     Record,
     Text,
     Texts,
@@ -52,7 +52,7 @@ class Phase(Event):
 
     event: Literal["phase"] = "phase"
     phase: Text
-    seconds: Reading = None
+    seconds: OptionalNumber = None
 
 
 class GuestStart(Event):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from orchestrator.records.base import Reading, Record, Text
+from orchestrator.records.base import OptionalNumber, Record, Text
 
 Facts = dict[str, JsonValue]
 
@@ -40,8 +40,8 @@ class RunMeta(Record):
     second_level: Text = ""
     hypervisor: Facts = Field(default_factory=dict)
     image: Facts = Field(default_factory=dict)
-    image_seconds: Reading = None
-    boots_seconds: Reading = None
+    image_seconds: OptionalNumber = None
+    boots_seconds: OptionalNumber = None
     boots_at_once: int | None = None
     trials_at_once: int | None = None
     resumed_at: tuple[Text, ...] = ()

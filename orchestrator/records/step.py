@@ -11,7 +11,7 @@ Point: TypeAlias = tuple[float, int]
 """Seconds since the request, and the bytes that had moved by then; negative: the other way."""
 
 
-class Outcome(StrEnum):
+class StepOutcome(StrEnum):
     """How a step ended."""
 
     DONE = "done"
@@ -67,7 +67,7 @@ class StepResult:
     `curve` is what moved, against time; `said` what the guest gave as its reason for stopping short.
     """
 
-    outcome: Outcome
+    outcome: StepOutcome
     requested_ns: int | None = None
     acknowledged_ns: int | None = None
     settled_ns: int | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from orchestrator.errors import BadInputError
-from orchestrator.records.step import Direction, Effect, Mechanism, Outcome, Target
+from orchestrator.records.step import Direction, Effect, Mechanism, StepOutcome, Target
 from orchestrator.units import PAGE_BYTES
 
 SCHEMA_VERSION: Final = 2
@@ -99,7 +99,7 @@ def _summary_row_1_to_2(row: Row) -> Row:
     left_out = ""
     if row["outcome"] != "completed":
         left_out = f"did not complete: {row['outcome']}"
-    elif row.get("unplug_outcome") == Outcome.TIMEOUT:  # as far as its columns tell
+    elif row.get("unplug_outcome") == StepOutcome.TIMEOUT:  # as far as its columns tell
         left_out = "had not settled: unplug"
     empty = dict.fromkeys(("start", "state", "kernel_build", "kernel_sha256"), "")
     return {**empty, "left_out": left_out, **row}

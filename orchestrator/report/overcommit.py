@@ -10,8 +10,8 @@ from typing import Any
 
 from orchestrator.analysis.scale import bytes_axis, time_axis
 from orchestrator.analysis.text import clean, seconds, size
-from orchestrator.model.cost import CostTable, Interval, Unit
-from orchestrator.model.overcommit import Answer, GuestClass, Question
+from orchestrator.model.cost import CostRange, CostTable, CostUnit
+from orchestrator.model.overcommit import GuestClass, OvercommitResult, OvercommitSetting
 from orchestrator.report.charts import ARM_COLOURS, PANEL_HEIGHT, finished, tick
 from orchestrator.report.frame import fill, scripts
 from orchestrator.scenario.overcommit import OvercommitText
@@ -49,12 +49,12 @@ class Row:
     p99: str
 
 
-def name_of(answer: Answer) -> str:
+def name_of(answer: OvercommitResult) -> str:
     """`lru, swap`; without the action where the policy takes no table in use."""
-    return f"{answer.policy}, {answer.action}" if answer.takes_in_use else answer.policy
+    return f"{answer.policy}, {answer.action}" if answer.evicts_in_use else answer.policy
 
 
-def rows(answers: Sequence[Answer]) -> list[Row]:
+def rows(answers: Sequence[OvercommitResult]) -> list[Row]:
     """The table's lines, in the order of the answers."""
     return [
         Row(
@@ -71,20 +71,20 @@ def rows(answers: Sequence[Answer]) -> list[Row]:
     ]
 
 
-def counted(value: Interval) -> str:
+def counted(value: CostRange) -> str:
     """Whole things: `29 (28-30)`. The median of an even number of runs may lie between: `0.5 (0-1)`."""
     exact = value.low == value.high
     return f"{value.typical:g}" if exact else f"{value.typical:g} ({value.low:.0f}-{value.high:.0f})"
 
 
-def ranged(value: Interval, write: Callable[[float], str]) -> str:
+def ranged(value: CostRange, write: Callable[[float], str]) -> str:
     """A value and its range, unless it is without doubt."""
     if value.low == value.high:
         return write(value.typical) if value.typical else "0"
     return f"{write(value.typical)} ({write(value.low)} to {write(value.high)})"
 
 
-def sentences(answers: Sequence[Answer]) -> Iterator[str]:
+def sentences(answers: Sequence[OvercommitResult]) -> Iterator[str]:
     """What it comes to, in words."""
     first = answers[0]
     yield (
@@ -117,12 +117,12 @@ def sentences(answers: Sequence[Answer]) -> Iterator[str]:
         yield f"Ranges of kills and of guests that fit overlap between {', and between '.join(close)}."
 
 
-def _undominated(answers: Sequence[Answer]) -> list[list[Answer]]:
+def _undominated(answers: Sequence[OvercommitResult]) -> list[list[OvercommitResult]]:
     """Those that no other is as good as in all and better than in something, by latency; equal ones together.
 
     Compared are kills (the median and the most of them), guests that fit, and p99 to two digits.
     """
-    groups: dict[tuple[float, ...], list[Answer]] = {}
+    groups: dict[tuple[float, ...], list[OvercommitResult]] = {}
     for one in answers:
         p99 = float(f"{one.added.p99.typical:.1e}")
         key = (p99, one.killed.typical, one.killed.high, -one.fit.typical)
@@ -137,11 +137,11 @@ def _undominated(answers: Sequence[Answer]) -> list[list[Answer]]:
     ]
 
 
-def _names(group: Sequence[Answer]) -> str:
+def _names(group: Sequence[OvercommitResult]) -> str:
     return " or ".join(name_of(one) for one in group)
 
 
-def _described(group: Sequence[Answer]) -> str:
+def _described(group: Sequence[OvercommitResult]) -> str:
     one = group[0]
     added = f"{ranged(one.added.p99, seconds)} longer at p99" if one.added.p99.high else "no longer"
     return (
@@ -150,7 +150,7 @@ def _described(group: Sequence[Answer]) -> str:
     )
 
 
-def _overlap(one: Interval, two: Interval) -> bool:
+def _overlap(one: CostRange, two: CostRange) -> bool:
     return one.low <= two.high and two.low <= one.high
 
 
@@ -160,7 +160,9 @@ def is_page(path: Path) -> bool:
         return b": overcommit</title>" in file.read(1 << 16)
 
 
-def write_page(path: Path, asked: OvercommitText, answers: Sequence[Answer], costs: CostTable) -> None:
+def write_page(
+    path: Path, asked: OvercommitText, answers: Sequence[OvercommitResult], costs: CostTable
+) -> None:
     """Write the page; it opens without a network, and needs no other file."""
     question = asked.question
     specs: dict[str, Any] = {"chart-guests": _guests_spec(answers)}
@@ -208,12 +210,12 @@ def write_page(path: Path, asked: OvercommitText, answers: Sequence[Answer], cos
     replace_text(path, text)
 
 
-def cost_words(unit: Unit, value: Interval) -> str:
+def cost_words(unit: CostUnit, value: CostRange) -> str:
     """A cost with its range, in its unit."""
-    return ranged(value, seconds if unit is Unit.SECONDS else lambda number: f"{number:.3g}")
+    return ranged(value, seconds if unit is CostUnit.SECONDS else lambda number: f"{number:.3g}")
 
 
-def _host_words(question: Question) -> str:
+def _host_words(question: OvercommitSetting) -> str:
     host = question.host
     parts = [f"{size(host.memory_bytes)} of memory, {size(host.reserved_bytes)} of it reserved"]
     parts += [f"{size(host.swap_bytes)} of swap for tables"] if host.swap_bytes else []
@@ -231,7 +233,7 @@ def _class_words(guest: GuestClass) -> tuple[str, str]:
     )
 
 
-def _guests_spec(answers: Sequence[Answer]) -> Any:
+def _guests_spec(answers: Sequence[OvercommitResult]) -> Any:
     import altair as alt
 
     data = alt.InlineData(
@@ -265,7 +267,7 @@ def _guests_spec(answers: Sequence[Answer]) -> Any:
     return finished(alt.layer(ranges, points, words), 2 * _BAR * len(answers))
 
 
-def _latency_spec(answers: Sequence[Answer]) -> Any:
+def _latency_spec(answers: Sequence[OvercommitResult]) -> Any:
     import altair as alt
 
     shown = [one for one in answers if one.added.p99.high > 0]
@@ -310,7 +312,7 @@ def _latency_spec(answers: Sequence[Answer]) -> Any:
     return finished(alt.layer(ranges, points), 2 * _BAR * len(shown))
 
 
-def _course_spec(question: Question, answer: Answer) -> Any:
+def _course_spec(question: OvercommitSetting, answer: OvercommitResult) -> Any:
     import altair as alt
 
     course = answer.course

@@ -1,7 +1,7 @@
 """Executes a plan: boots guests, runs steps, samples, and writes the run folder as it goes."""
 
-from orchestrator.launch.places import Places
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.run.execute import RunResult, execute_plan, new_run_id, resume_run
 
-__all__ = ["Places", "Progress", "RunResult", "execute_plan", "new_run_id", "resume_run"]
+__all__ = ["Progress", "ProjectPaths", "RunResult", "execute_plan", "new_run_id", "resume_run"]

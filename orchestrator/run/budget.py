@@ -10,7 +10,7 @@ import psutil
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.host_kinds import is_guest
-from orchestrator.plan import TrialPlan
+from orchestrator.plan import TrialSpec
 from orchestrator.procfs import kib_lines, processors
 from orchestrator.scenario.checks import guest_overhead_bytes
 
@@ -31,7 +31,7 @@ class Budget:
         memory = kib_lines(shell.text("/proc/meminfo"))
         return cls(memory.get("MemAvailable", 0), processors(shell.text("/proc/cpuinfo")))
 
-    def take(self, plan: TrialPlan, cores: int | None = None) -> bool:
+    def take(self, plan: TrialSpec, cores: int | None = None) -> bool:
         """Take what a trial needs, if it is there: `cores`, by default one for each vCPU."""
         machine = _machine(plan)
         cores = machine.vcpus if cores is None else cores
@@ -42,7 +42,7 @@ class Budget:
         self.running += 1
         return True
 
-    def give_back(self, plan: TrialPlan, cores: int | None = None) -> None:
+    def give_back(self, plan: TrialSpec, cores: int | None = None) -> None:
         """What `take` took."""
         machine = _machine(plan)
         self.memory_bytes += _bytes(machine)
@@ -50,7 +50,7 @@ class Budget:
         self.running -= 1
 
 
-def _machine(plan: TrialPlan) -> Machine:
+def _machine(plan: TrialSpec) -> Machine:
     """What takes this machine's memory: the guest, or the host that it runs in."""
     return plan.host_machine if is_guest(plan.host) else plan.machine
 

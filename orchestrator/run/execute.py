@@ -18,13 +18,13 @@ from orchestrator.host.accel import Acceleration
 from orchestrator.host.machine import HostSetup
 from orchestrator.host_kinds import HostKind, Site
 from orchestrator.interrupts import deferred
-from orchestrator.launch.places import Places
+from orchestrator.launch.environment import TrialEnvironment, starts_warm
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.launch.start import Lab, starts_warm
-from orchestrator.plan import Plan, PlannedStep, Trial, TrialPlan
+from orchestrator.plan import Plan, PlannedStep, PlannedTrial, TrialSpec
 from orchestrator.run.machinery import Machinery, RealMachinery
 from orchestrator.run.meta import command_line, guest_facts, provenance
-from orchestrator.run.side_by_side import Ended, SideBySide, Task
+from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 from orchestrator.store import UNFINISHED, RunWriter, Status, layout, open_run
 from orchestrator.summary import saved, summarise_trial, write_summaries
 from orchestrator.verdict import Gate, write_outcome
@@ -50,7 +50,7 @@ def new_run_id(scenario: str) -> str:
 
 def execute_plan(
     plan: Plan,
-    places: Places,
+    places: ProjectPaths,
     run_dir: Path,
     progress: Progress,
     *,
@@ -72,7 +72,7 @@ def execute_plan(
 
 def resume_run(
     run_dir: Path,
-    places: Places,
+    places: ProjectPaths,
     progress: Progress,
     *,
     connect: str | None = None,
@@ -120,10 +120,10 @@ class Job:
     """What is to be run: all trials of a plan, or some. `meta` is what the others of them ran on, if any."""
 
     plan: Plan
-    trials: tuple[Trial, ...]
+    trials: tuple[PlannedTrial, ...]
     definition: GuestDefinition
     programs: Mapping[str, Path]
-    places: Places
+    places: ProjectPaths
     progress: Progress
     connect: str | None
     gate: Gate | None
@@ -135,7 +135,7 @@ class Job:
     def of(
         cls,
         plan: Plan,
-        places: Places,
+        places: ProjectPaths,
         progress: Progress,
         connect: str | None,
         gate: Gate | None,
@@ -176,11 +176,13 @@ class Job:
         errors: list[tuple[str, OrchestratorError]] = []
         with ExitStack() as stack:
             runtime = stack.enter_context(self.machinery.runtime(run.directory))
-            lab = self.lab(stack, runtime, lambda facts: self._learn(run, facts))
-            self._save_boots(run, lab)
+            environment = self.environment(stack, runtime, lambda facts: self._learn(run, facts))
+            self._save_boots(run, environment)
             running = {trial.id for trial in self.trials}
             try:
-                for ended in self._side_by_side(run, lab) if self._at_once else self._in_turn(run, lab):
+                for ended in (
+                    self._side_by_side(run, environment) if self._at_once else self._in_turn(run, environment)
+                ):
                     if ended.error:
                         errors.append((ended.name, ended.error))
                     running.discard(ended.name)
@@ -190,7 +192,9 @@ class Job:
                 self._summarise(run, running)
         return errors
 
-    def lab(self, stack: ExitStack, runtime: Path, learn: Callable[[Mapping[str, object]], None]) -> Lab:
+    def environment(
+        self, stack: ExitStack, runtime: Path, learn: Callable[[Mapping[str, object]], None]
+    ) -> TrialEnvironment:
         """What trials share: a host, an image, keys. `learn` is told what is found of the host."""
         plan, places, progress = self.plan, self.places, self.progress
         keys = self.machinery.keys(places.cache)
@@ -204,7 +208,7 @@ class Job:
         _must_be_kvm_if_asked(plan, acceleration)
         progress.note(acceleration.told)
         learn({**opened.facts, **guest_facts(acceleration, image)})
-        return Lab(
+        return TrialEnvironment(
             opened.libvirt,
             image,
             keys,
@@ -228,48 +232,50 @@ class Job:
         _must_be_alike(self.meta, facts)
         run.update_meta(**facts)
 
-    def _in_turn(self, run: RunWriter, lab: Lab) -> Iterator[Ended]:
+    def _in_turn(self, run: RunWriter, environment: TrialEnvironment) -> Iterator[Ended]:
         for number, trial in enumerate(self.trials, start=1):
             began = time.monotonic()
             self.progress.trial(trial.id, number, len(self.trials))
-            error = self.machinery.run_trial(self.plan.trial(trial.id), lab, run.trial(trial.id))
+            error = self.machinery.run_trial(self.plan.trial(trial.id), environment, run.trial(trial.id))
             yield Ended(trial.id, _outcome(error), error, time.monotonic() - began)
 
-    def _save_boots(self, run: RunWriter, lab: Lab) -> None:
+    def _save_boots(self, run: RunWriter, environment: TrialEnvironment) -> None:
         """Boot and save, side by side, the guests that trials start from and the cache has not.
 
         One that fails is not the end: its trial tries again, and says in its own folder what failed.
         """
-        missing: dict[str, TrialPlan] = {}
-        for plan in self._plans(lab):
-            if starts_warm(plan, lab):
-                spec = lab.starts.spec(plan, lab)
-                if not self.machinery.has_state(lab.places.cache, spec):
+        missing: dict[str, TrialSpec] = {}
+        for plan in self._plans(environment):
+            if starts_warm(plan, environment):
+                spec = environment.starts.spec(plan, environment)
+                if not self.machinery.has_state(environment.places.cache, spec):
                     missing.setdefault(f"{spec.guest}-{spec.key}", plan)
         if len(missing) < 2:  # nothing to do side by side: the trial makes it
             return
         began = time.monotonic()
-        workers = self._workers(run, lab)
+        workers = self._workers(run, environment)
         self.progress.note(f"booting and saving {len(missing)} guests, for trials to start from")
         for name in missing:  # what a resumed run had tried
             shutil.rmtree(run.directory / layout.BOOTS / name, ignore_errors=True)
-        for ended in workers.run([Task(plan, name) for name, plan in missing.items()]):
+        for ended in workers.run([TrialTask(plan, name) for name, plan in missing.items()]):
             said = f"not saved: {ended.error.brief}" if ended.error else "saved"
             self.progress.note(f"{ended.name}: {said} after {ended.seconds:.0f} s")
         run.update_meta(boots_seconds=round(time.monotonic() - began, 3), boots_at_once=workers.most_at_once)
 
-    def _plans(self, lab: Lab) -> list[TrialPlan]:
+    def _plans(self, environment: TrialEnvironment) -> list[TrialSpec]:
         # What was found out about KVM holds for all: a trial that finds it otherwise fails, unmixed.
-        return [self.plan.trial(trial.id).model_copy(update={"accel": lab.accel}) for trial in self.trials]
+        return [
+            self.plan.trial(trial.id).model_copy(update={"accel": environment.accel}) for trial in self.trials
+        ]
 
-    def _workers(self, run: RunWriter, lab: Lab) -> SideBySide:
-        return self.machinery.workers(run.directory, self.places, self.progress, self.connect, lab)
+    def _workers(self, run: RunWriter, environment: TrialEnvironment) -> ParallelRunner:
+        return self.machinery.workers(run.directory, self.places, self.progress, self.connect, environment)
 
-    def _side_by_side(self, run: RunWriter, lab: Lab) -> Iterator[Ended]:
-        workers = self._workers(run, lab)
+    def _side_by_side(self, run: RunWriter, environment: TrialEnvironment) -> Iterator[Ended]:
+        workers = self._workers(run, environment)
         most = self.meta.get("trials_at_once")
         most = most if isinstance(most, int) else 0
-        for ended in workers.run([Task(plan) for plan in self._plans(lab)]):
+        for ended in workers.run([TrialTask(plan) for plan in self._plans(environment)]):
             most = max(most, workers.most_at_once)
             # Before the trial is summed up: figures of its host depend on it.
             run.update_meta(trials_at_once=most)

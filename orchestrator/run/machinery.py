@@ -14,13 +14,13 @@ from orchestrator.guest.keys import SshKeys, ensure_keys
 from orchestrator.guest.states import GuestSpec, find_state
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host_kinds import HostKind, host_kind
-from orchestrator.launch.places import Places
+from orchestrator.launch.environment import TrialEnvironment
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.launch.start import Lab
-from orchestrator.plan import PlannedStep, TrialPlan
+from orchestrator.plan import PlannedStep, TrialSpec
 from orchestrator.run.budget import Budget
+from orchestrator.run.parallel import ParallelRunner
 from orchestrator.run.programs import guest_programs, planned_workloads
-from orchestrator.run.side_by_side import SideBySide
 from orchestrator.run.trial import run_trial
 from orchestrator.store import TrialWriter
 
@@ -31,7 +31,7 @@ class Machinery(ABC):
     """What a run asks of the world. Raises OrchestratorError."""
 
     @abstractmethod
-    def programs(self, steps: Sequence[PlannedStep], places: Places) -> dict[str, Path]:
+    def programs(self, steps: Sequence[PlannedStep], places: ProjectPaths) -> dict[str, Path]:
         """What the steps need in their guests: name -> file. Raises BadInputError for a bad workload."""
 
     @abstractmethod
@@ -57,20 +57,27 @@ class Machinery(ABC):
         """Whether the saved state is there."""
 
     @abstractmethod
-    def run_trial(self, plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
+    def run_trial(
+        self, plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter
+    ) -> OrchestratorError | None:
         """Run a trial in this process, as `orchestrator.run.trial.run_trial`."""
 
     @abstractmethod
     def workers(
-        self, run_dir: Path, places: Places, progress: Progress, connect: str | None, lab: Lab
-    ) -> SideBySide:
+        self,
+        run_dir: Path,
+        places: ProjectPaths,
+        progress: Progress,
+        connect: str | None,
+        environment: TrialEnvironment,
+    ) -> ParallelRunner:
         """What runs trials and boots side by side."""
 
 
 class RealMachinery(Machinery):
     """Real guests on real hosts."""
 
-    def programs(self, steps: Sequence[PlannedStep], places: Places) -> dict[str, Path]:
+    def programs(self, steps: Sequence[PlannedStep], places: ProjectPaths) -> dict[str, Path]:
         return guest_programs(planned_workloads(steps, places), places)
 
     def runtime(self, run_dir: Path) -> AbstractContextManager[Path]:
@@ -90,10 +97,19 @@ class RealMachinery(Machinery):
     def has_state(self, cache: Path, spec: GuestSpec) -> bool:
         return find_state(cache, spec) is not None
 
-    def run_trial(self, plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
-        return run_trial(plan, lab, writer)
+    def run_trial(
+        self, plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter
+    ) -> OrchestratorError | None:
+        return run_trial(plan, environment, writer)
 
     def workers(
-        self, run_dir: Path, places: Places, progress: Progress, connect: str | None, lab: Lab
-    ) -> SideBySide:
-        return SideBySide(run_dir, places, progress, connect, Budget.of(lab.host.shell), learn=lab.learn)
+        self,
+        run_dir: Path,
+        places: ProjectPaths,
+        progress: Progress,
+        connect: str | None,
+        environment: TrialEnvironment,
+    ) -> ParallelRunner:
+        return ParallelRunner(
+            run_dir, places, progress, connect, Budget.of(environment.host.shell), learn=environment.learn
+        )

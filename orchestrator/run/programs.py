@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.guest.programs import build_program
-from orchestrator.launch.places import GUEST_PROBE, Places
+from orchestrator.launch.paths import GUEST_PROBE, ProjectPaths
 from orchestrator.plan import PlannedStep
 from orchestrator.workloads import WorkloadDriver, load_workload
 
 
-def planned_workloads(steps: Iterable[PlannedStep], places: Places) -> dict[str, WorkloadDriver]:
+def planned_workloads(steps: Iterable[PlannedStep], places: ProjectPaths) -> dict[str, WorkloadDriver]:
     """The workloads that steps name, with their settings. Raises BadInputError for a bad one."""
     found: dict[str, WorkloadDriver] = {}
     for step in steps:
@@ -23,7 +23,7 @@ def planned_workloads(steps: Iterable[PlannedStep], places: Places) -> dict[str,
     return found
 
 
-def guest_programs(workloads: Mapping[str, WorkloadDriver], places: Places) -> dict[str, Path]:
+def guest_programs(workloads: Mapping[str, WorkloadDriver], places: ProjectPaths) -> dict[str, Path]:
     """What is to be installed in a guest, compiled where it is C: name -> program. Compiles nothing twice."""
     folder = (places.guests / GUEST_PROBE).parent
     programs = {source.stem: build_program(source, places.cache) for source in sorted(folder.glob("*.c"))}

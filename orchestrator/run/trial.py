@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from orchestrator.actions import Action
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
 from orchestrator.guest.boot import Guest
@@ -24,9 +24,9 @@ from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
-from orchestrator.launch.start import Lab, phase
+from orchestrator.launch.environment import TrialEnvironment, phase
 from orchestrator.observation import Observation
-from orchestrator.plan import TrialPlan
+from orchestrator.plan import TrialSpec
 from orchestrator.probes import PROBES, HostView
 from orchestrator.records.events import (
     Event,
@@ -40,8 +40,8 @@ from orchestrator.records.events import (
     TrialEnd,
     WorkloadFinding,
 )
-from orchestrator.records.step import Outcome, StepResult
-from orchestrator.run.begin import begun, save_boot
+from orchestrator.records.step import StepOutcome, StepResult
+from orchestrator.run.guest_launch import launched_guest, save_boot
 from orchestrator.run.programs import planned_workloads
 from orchestrator.run.sampling import Sampling
 from orchestrator.store import TrialWriter
@@ -59,11 +59,11 @@ class TrialTimeoutError(GuestError):
 
 
 @dataclass
-class LiveTrial(TrialContext):
+class RunningTrial(StepContext):
     """The running trial: the real side of the seam."""
 
-    plan: TrialPlan
-    lab: Lab
+    plan: TrialSpec
+    environment: TrialEnvironment
     writer: TrialWriter
     guest: Guest
     sampling: Sampling
@@ -115,7 +115,7 @@ class LiveTrial(TrialContext):
     def start_workload(
         self, name: str, settings: Mapping[str, object], deadline: Deadline
     ) -> dict[str, float]:
-        driver = load_workload(self.lab.places.workloads / name, settings)
+        driver = load_workload(self.environment.places.workloads / name, settings)
         self.facts = {"workload": name, "expects": list(driver.expects)}
         measured = driver.start(
             self.guest.shell, seed=self.plan.seed, deadline=deadline.sooner(self.deadline.remaining)
@@ -173,31 +173,33 @@ def _within(deadline: Deadline) -> None:
         raise TrialTimeoutError(f"the trial took longer than its deadline of {deadline.seconds:.0f} s")
 
 
-def run_trial(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
+def run_trial(
+    plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter
+) -> OrchestratorError | None:
     """Run a trial to its end. Returns what went wrong, having recorded it, or None.
 
     KeyboardInterrupt is recorded and raised again.
     """
-    return _recorded(plan, lab, writer, _run)
+    return _recorded(plan, environment, writer, _run)
 
 
-def run_boot(plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
+def run_boot(plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter) -> OrchestratorError | None:
     """Boot the guest that a trial starts from, and save it. As `run_trial`."""
-    return _recorded(plan, lab, writer, _boot)
+    return _recorded(plan, environment, writer, _boot)
 
 
 def _recorded(
-    plan: TrialPlan,
-    lab: Lab,
+    plan: TrialSpec,
+    environment: TrialEnvironment,
     writer: TrialWriter,
-    run: Callable[[TrialPlan, Lab, TrialWriter, int], None],
+    run: Callable[[TrialSpec, TrialEnvironment, TrialWriter, int], None],
 ) -> OrchestratorError | None:
     began_ns = time.monotonic_ns()
     error: OrchestratorError | None = None
     outcome = "interrupted"
     try:
-        writer.record(TrialBegin(t_ns=0, arm=plan.arm, accel=lab.accel))
-        run(plan, lab, writer, began_ns)
+        writer.record(TrialBegin(t_ns=0, arm=plan.arm, accel=environment.accel))
+        run(plan, environment, writer, began_ns)
         outcome = "completed"
     except GuestError as failure:
         error, outcome = failure, failure.outcome
@@ -222,25 +224,29 @@ def _recorded(
     return error
 
 
-def _boot(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
-    save_boot(plan, lab, writer, lab.runtime / plan.id[:24], lambda: time.monotonic_ns() - began_ns)
+def _boot(plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter, began_ns: int) -> None:
+    save_boot(
+        plan, environment, writer, environment.runtime / plan.id[:24], lambda: time.monotonic_ns() - began_ns
+    )
 
 
-def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
-    progress = lab.progress
+def _run(plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter, began_ns: int) -> None:
+    progress = environment.progress
 
     def now_ns() -> int:
         return time.monotonic_ns() - began_ns
 
-    scratch = lab.runtime / plan.id[:24]
-    workloads = planned_workloads(plan.steps, lab.places)
-    booted = _kernel_sha256(plan, lab)  # before the boot: a file of the user's may be built anew meanwhile
-    if not lab.starts.own_host:
-        lab.host.wait_for_ends()  # else what the guest before had would count as other guests'
-        _observe_bare_host(plan, lab.host.shell, writer)
+    scratch = environment.runtime / plan.id[:24]
+    workloads = planned_workloads(plan.steps, environment.places)
+    booted = _kernel_sha256(
+        plan, environment
+    )  # before the boot: a file of the user's may be built anew meanwhile
+    if not environment.starts.own_host:
+        environment.host.wait_for_ends()  # else what the guest before had would count as other guests'
+        _observe_bare_host(plan, environment.host.shell, writer)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        guest = stack.enter_context(begun(plan, lab, writer, scratch, now_ns))
+        guest = stack.enter_context(launched_guest(plan, environment, writer, scratch, now_ns))
         with guest.telling(), _kernel_logs_at_end(guest, writer, now_ns):
             progress.step("set up", 0, len(plan.steps))
             with phase(writer, "settings", now_ns):
@@ -251,7 +257,7 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
                         t_ns=now_ns(), kernel_sha256=booted, kernel_release=release, kernel_build=build
                     )
                 )
-            view = HostView(guest.domain, plan.machine, lab.accel)
+            view = HostView(guest.domain, plan.machine, environment.accel)
             sampling = Sampling(writer, now_ns, guest.shell, view, plan.sample_every_seconds)
             deadline = Deadline(plan.deadline_seconds)
             watched = sorted({name for driver in workloads.values() for name in driver.processes})
@@ -261,8 +267,8 @@ def _run(plan: TrialPlan, lab: Lab, writer: TrialWriter, began_ns: int) -> None:
             if guest.host:
                 level = second_level(guest.domain.qemu.shell)
                 of_host = stack.enter_context(SnapshotTaker(guest.host, plan.host_machine, level))
-            trial = LiveTrial(
-                plan, lab, writer, guest, sampling, snapshots, of_host, deadline, began_ns, workloads
+            trial = RunningTrial(
+                plan, environment, writer, guest, sampling, snapshots, of_host, deadline, began_ns, workloads
             )
             for number, step in enumerate(plan.steps, start=1):
                 _run_step(trial, number, step.action, step.load())
@@ -274,13 +280,13 @@ def _kernel(shell: GuestShell) -> tuple[str, str]:
     return release, build
 
 
-def _kernel_sha256(plan: TrialPlan, lab: Lab) -> str:
+def _kernel_sha256(plan: TrialSpec, environment: TrialEnvironment) -> str:
     """Of the file that is booted: two builds can say the same of themselves.
 
     With KBUILD_BUILD_TIMESTAMP and KBUILD_BUILD_VERSION set, as reproducible builds have them, not even
     `uname -v` differs.
     """
-    kernel = lab.image.boot_files(plan.kernel).kernel
+    kernel = environment.image.boot_files(plan.kernel).kernel
     try:
         with kernel.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -314,28 +320,28 @@ def _kernel_logs_at_end(guest: Guest, writer: TrialWriter, now_ns: Callable[[], 
     observe()
 
 
-def _observe_bare_host(plan: TrialPlan, shell: HostShell, writer: TrialWriter) -> None:
+def _observe_bare_host(plan: TrialSpec, shell: HostShell, writer: TrialWriter) -> None:
     """What the host's counters say before the guest is there: others are compared with that."""
     for name, probe in PROBES:
         writer.observe(probe.observe(f"{name}/bare", 0, plan.id, probe().from_bare_host(shell)))
 
 
-def _run_step(trial: LiveTrial, number: int, name: str, action: Action) -> None:
+def _run_step(trial: RunningTrial, number: int, name: str, action: Action) -> None:
     trial.number, trial.facts = number, {}
     describe = action.describe()
     began = time.monotonic()
-    trial.lab.progress.step(describe, number, len(trial.plan.steps))
+    trial.environment.progress.step(describe, number, len(trial.plan.steps))
     begin = StepBegin(t_ns=trial.now_ns(), step=number, action=name, describe=describe)
     trial.record(begin)
     trial.check()
     try:
         result = action.run(trial)
     except OrchestratorError:
-        failed = StepResult(Outcome.FAILED)
+        failed = StepResult(StepOutcome.FAILED)
         trial.record(StepEnd.of(begin, trial.now_ns(), action.effect, failed, trial.facts))
         raise
     trial.record(StepEnd.of(begin, trial.now_ns(), action.effect, result, trial.facts))
-    trial.lab.progress.step_done(describe, result.outcome, time.monotonic() - began)
+    trial.environment.progress.step_done(describe, result.outcome, time.monotonic() - began)
 
 
 def _unit(key: str) -> str:

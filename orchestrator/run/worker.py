@@ -21,7 +21,7 @@ from pathlib import Path
 from orchestrator.errors import ExitCode, OrchestratorError
 from orchestrator.host.runtime import kill_guests
 from orchestrator.interrupts import stopped_by_signals
-from orchestrator.launch.places import Places
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import Plan
 from orchestrator.records.events import TrialEnd
 from orchestrator.run.execute import Job
@@ -59,7 +59,7 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
     accel, connect, parent, boot = words[3], words[4], int(words[5]), words[6]
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes()).model_copy(update={"accel": accel})
     progress, machinery = _Telling(), machinery or RealMachinery()
-    job = Job.of(plan, Places.beside(guests), progress, connect or None, None, machinery=machinery)
+    job = Job.of(plan, ProjectPaths.beside(guests), progress, connect or None, None, machinery=machinery)
     name = boot or trial_id
     writer = TrialWriter(run_dir / (layout.BOOTS if boot else layout.TRIALS) / name, name)
     try:
@@ -68,8 +68,8 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
                 return ExitCode.INTERRUPTED
             runtime = stack.enter_context(machinery.runtime(run_dir))
             # What the run itself found out need not be said again.
-            lab = replace(job.lab(stack, runtime, lambda _: None), learn=progress.learn)
-            (run_boot if boot else machinery.run_trial)(plan.trial(trial_id), lab, writer)
+            environment = replace(job.environment(stack, runtime, lambda _: None), learn=progress.learn)
+            (run_boot if boot else machinery.run_trial)(plan.trial(trial_id), environment, writer)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except OrchestratorError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import BadInputError
 from orchestrator.host.bzimage import bzimage_release, not_a_bzimage
-from orchestrator.host.kernel_faults import known_faults
+from orchestrator.host.kernel_bugs import known_bugs
 from orchestrator.host.machine import MEMORY_BLOCK_BYTES, Machine, VirtioMem
 from orchestrator.scenario.model import Scenario, Step
 from orchestrator.units import MIB, PMD_BYTES, format_size, write_size
@@ -24,7 +24,7 @@ PAGE_TABLE_SHARE = 256
 
 
 @dataclass(frozen=True)
-class Fault:
+class FieldProblem:
     """What is wrong at a path of the scenario, and what would be right."""
 
     path: Location
@@ -32,11 +32,13 @@ class Fault:
     right: str
 
 
-def machine_faults(machine: Machine) -> Iterator[Fault]:
+def machine_problems(machine: Machine) -> Iterator[FieldProblem]:
     """Impossible sizes."""
     if machine.memory < MINIMUM_MEMORY_BYTES:
         wrong = f"machine.memory is {write_size(machine.memory)}, too little to boot"
-        yield Fault(("machine", "memory"), wrong, f"it should be at least {write_size(MINIMUM_MEMORY_BYTES)}")
+        yield FieldProblem(
+            ("machine", "memory"), wrong, f"it should be at least {write_size(MINIMUM_MEMORY_BYTES)}"
+        )
     elif machine.memory % PMD_BYTES:
         yield _not_a_multiple(("memory",), machine.memory, PMD_BYTES)
     if machine.virtio_mem is not None:
@@ -46,31 +48,31 @@ def machine_faults(machine: Machine) -> Iterator[Fault]:
             yield _not_a_multiple(("dimms", number), size, MEMORY_BLOCK_BYTES)
 
 
-def _virtio_mem_faults(device: VirtioMem) -> Iterator[Fault]:
+def _virtio_mem_faults(device: VirtioMem) -> Iterator[FieldProblem]:
     if device.block < PMD_BYTES or device.block.bit_count() != 1:
         above = max(PMD_BYTES, 1 << max(device.block - 1, 0).bit_length())
         wrong = f"machine.virtio_mem.block is {write_size(device.block)}"
         right = f"it should be a power of two of at least 2MiB, such as {write_size(above)}"
-        yield Fault(("machine", "virtio_mem", "block"), wrong, right)
+        yield FieldProblem(("machine", "virtio_mem", "block"), wrong, right)
     elif device.size == 0:
         wrong = "machine.virtio_mem.size is 0B"
-        yield Fault(("machine", "virtio_mem", "size"), wrong, "it should be at least one block")
+        yield FieldProblem(("machine", "virtio_mem", "size"), wrong, "it should be at least one block")
     elif device.size % device.block:
         yield _not_a_multiple(("virtio_mem", "size"), device.size, device.block)
     elif device.plugged > device.size:
         wrong = f"machine.virtio_mem.plugged is {write_size(device.plugged)}, more than its size"
-        yield Fault(("machine", "virtio_mem", "plugged"), wrong, f"at most {write_size(device.size)}")
+        yield FieldProblem(("machine", "virtio_mem", "plugged"), wrong, f"at most {write_size(device.size)}")
     elif device.plugged % device.block:
         yield _not_a_multiple(("virtio_mem", "plugged"), device.plugged, device.block)
 
 
-def _not_a_multiple(key: Location, size: int, unit: int) -> Fault:
+def _not_a_multiple(key: Location, size: int, unit: int) -> FieldProblem:
     above = max(unit, -(-size // unit) * unit)
     path: Location = ("machine", *key)
     near = f"{write_size(above - unit)} or {write_size(above)}" if above > unit else write_size(above)
     what = "not a multiple of" if size else "where it takes at least"
     wrong = f"{dotted(path)} is {write_size(size)}, {what} {write_size(unit)}"
-    return Fault(path, wrong, f"it should be {near}")
+    return FieldProblem(path, wrong, f"it should be {near}")
 
 
 def guest_overhead_bytes(machine: Machine) -> int:
@@ -78,7 +80,7 @@ def guest_overhead_bytes(machine: Machine) -> int:
     return QEMU_OVERHEAD_BYTES + machine.maximum_memory // PAGE_TABLE_SHARE
 
 
-def unfit(machines: Mapping[str, Machine], available_bytes: int) -> tuple[str, Fault] | None:
+def unfit(machines: Mapping[str, Machine], available_bytes: int) -> tuple[str, FieldProblem] | None:
     """The largest arm, if fully plugged it does not fit the host's free memory, and what would fit.
 
     Where trials run side by side, as many do as there is room for, so it is one guest that has to fit.
@@ -103,10 +105,10 @@ def unfit(machines: Mapping[str, Machine], available_bytes: int) -> tuple[str, F
         if room >= MINIMUM_MEMORY_BYTES
         else "free memory on this host"
     )
-    return largest, Fault(("machine", "memory"), wrong, right)
+    return largest, FieldProblem(("machine", "memory"), wrong, right)
 
 
-def label_faults(steps: Mapping[int, Step], arms: Collection[str]) -> Iterator[Fault]:
+def label_faults(steps: Mapping[int, Step], arms: Collection[str]) -> Iterator[FieldProblem]:
     """A fault for each snapshot that is called like an earlier one of an arm that has both.
 
     Tables could not tell them apart; two in different arms have the same column.
@@ -121,11 +123,11 @@ def label_faults(steps: Mapping[int, Step], arms: Collection[str]) -> Iterator[F
         if both:
             where = "" if len(both) == len(arms) else f" (in {', '.join(both)})"
             wrong, right = f"a second snapshot is called {label!r}{where}", "give each its own label"
-            yield Fault(("steps", number, step.name, "label"), wrong, right)
+            yield FieldProblem(("steps", number, step.name, "label"), wrong, right)
         taken.update(step.arms)
 
 
-def workload_faults(steps: Mapping[int, Step], workloads: Path) -> Iterator[Fault]:
+def workload_faults(steps: Mapping[int, Step], workloads: Path) -> Iterator[FieldProblem]:
     """A fault for each step that names a workload that is not in the folder, or sets it wrongly."""
     for number, step in steps.items():
         name = getattr(step.action, "workload", None)
@@ -135,12 +137,12 @@ def workload_faults(steps: Mapping[int, Step], workloads: Path) -> Iterator[Faul
         try:
             load_workload(workloads / name)
         except BadInputError as error:
-            yield Fault(("steps", number, step.name, "workload"), error.brief, error.hint)
+            yield FieldProblem(("steps", number, step.name, "workload"), error.brief, error.hint)
             continue
         try:
             load_workload(workloads / name, settings)
         except BadInputError as error:
-            yield Fault(("steps", number, step.name, "set"), error.brief, error.hint)
+            yield FieldProblem(("steps", number, step.name, "set"), error.brief, error.hint)
 
 
 def kernel_file_fault(written: str, path: Path) -> tuple[str, str] | None:
@@ -160,5 +162,5 @@ def kernel_warnings(scenario: Scenario) -> list[str]:
     return [
         f"{path}: {warning}"
         for path in dict.fromkeys(paths)
-        for warning in known_faults(bzimage_release(Path(path)))
+        for warning in known_bugs(bzimage_release(Path(path)))
     ]

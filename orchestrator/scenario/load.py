@@ -24,7 +24,7 @@ from orchestrator.registry import Registry
 from orchestrator.scenario.checks import (
     kernel_file_fault,
     label_faults,
-    machine_faults,
+    machine_problems,
     unfit,
     workload_faults,
 )
@@ -106,7 +106,7 @@ class _Loader:
         host_kernels = {name: self._host_kernel(view) for name, view in views.items()}
         machines = {name: machine for name, view in views.items() if (machine := self._machine(view))}
         for name, machine in machines.items():
-            for fault in machine_faults(machine):
+            for fault in machine_problems(machine):
                 self._problems.append(views[name].problem(fault.path, fault.wrong, fault.right))
         self._check_steps(steps, machines)
         for fault in (
@@ -148,7 +148,7 @@ class _Loader:
         return takes_our_memory(LOCAL if host is None else host.content)
 
     def _check_room(self, views: dict[str, YamlFile], machines: dict[str, Machine], available: int) -> None:
-        sound = {name: machine for name, machine in machines.items() if not any(machine_faults(machine))}
+        sound = {name: machine for name, machine in machines.items() if not any(machine_problems(machine))}
         found = unfit(sound, available)
         if found:
             name, fault = found
@@ -346,7 +346,7 @@ class _Loader:
 
     def _check_steps(self, steps: dict[int, Step], machines: dict[str, Machine]) -> None:
         """What the steps ask of the machine of each arm that has them; a fault of some only says of which."""
-        sound = {arm: machine for arm, machine in machines.items() if not any(machine_faults(machine))}
+        sound = {arm: machine for arm, machine in machines.items() if not any(machine_problems(machine))}
         for index, step in steps.items():
             found: dict[FieldProblem, list[str]] = {}
             asked = [arm for arm in step.arms if arm in sound]

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen
-from orchestrator.model.overcommit import GuestClass, HostMemory, Phase, Question
+from orchestrator.model.overcommit import GuestClass, HostMemory, LoadPhase, OvercommitSetting
 from orchestrator.model.policies import OverTrace
-from orchestrator.model.replay import Action
+from orchestrator.model.replay import EvictionAction
 from orchestrator.units import ENTRIES_PER_TABLE, Duration, Size
 from orchestrator.yamlfile import load_yaml_model
 
@@ -93,7 +93,7 @@ class OvercommitText(Frozen):
     lasts: Annotated[Duration, Field(gt=0)]
     tick: Annotated[Duration, Field(gt=0)] = Field(default="15s", validate_default=True)
     policies: Annotated[list[Annotated[str, AfterValidator(_known_policy)]], Field(min_length=1)]
-    actions: Annotated[list[Action], Field(min_length=1)]
+    actions: Annotated[list[EvictionAction], Field(min_length=1)]
     """What becomes of tables in use that a policy takes."""
     seeds: Annotated[int, Field(ge=1, le=100)] = 8
 
@@ -119,16 +119,16 @@ class OvercommitText(Frozen):
         return tick
 
     @property
-    def question(self) -> Question:
+    def question(self) -> OvercommitSetting:
         """What the model is asked."""
-        return Question(
+        return OvercommitSetting(
             HostMemory(self.host.memory, self.host.reserved, self.host.swap, self.host.other_node),
             tuple(
                 GuestClass(
                     name,
                     one.size,
                     one.at_most,
-                    tuple(Phase(phase.after, phase.used) for phase in one.phases),
+                    tuple(LoadPhase(phase.after, phase.used) for phase in one.phases),
                     one.entries_per_table,
                     one.huge,
                     one.skew,
@@ -143,10 +143,10 @@ class OvercommitText(Frozen):
         )
 
     @property
-    def choices(self) -> Iterator[tuple[str, Action]]:
+    def choices(self) -> Iterator[tuple[str, EvictionAction]]:
         """Each policy with each action, and those that take no table in use once."""
         for name in self.policies:
-            matter = self.actions if OverTrace.named(name).takes_in_use else self.actions[:1]
+            matter = self.actions if OverTrace.named(name).evicts_in_use else self.actions[:1]
             yield from ((name, action) for action in matter)
 
 

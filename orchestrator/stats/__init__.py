@@ -3,10 +3,10 @@
 from orchestrator.stats.boots import FEWEST, averaged, connected
 from orchestrator.stats.difference import (
     LEVEL,
-    Counts,
     Difference,
+    LostCounts,
     Sample,
-    Verdict,
+    Significance,
     differences,
 )
 from orchestrator.stats.interval import CONFIDENCE, Interval, of_few
@@ -17,11 +17,11 @@ __all__ = [
     "FEWEST",
     "LEVEL",
     "POWER",
-    "Counts",
     "Difference",
     "Interval",
+    "LostCounts",
     "Sample",
-    "Verdict",
+    "Significance",
     "averaged",
     "connected",
     "differences",

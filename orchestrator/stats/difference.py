@@ -17,7 +17,7 @@ from orchestrator.stats.tests import Estimate, Floats
 LEVEL: Final = 0.05  # chance of even one false "different" among the metrics of two arms
 
 
-class Verdict(StrEnum):
+class Significance(StrEnum):
     """What may be said of a difference."""
 
     DIFFERENT = "different"
@@ -56,7 +56,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Counts:
+class LostCounts:
     """How many boots of each arm ended in a way, of how many that were tried."""
 
     first: int
@@ -84,7 +84,7 @@ class Difference:
     paired: bool
     estimate: float
     relative: float | None
-    verdict: Verdict
+    significance: Significance
     interval: Interval | None = None
     effect: float | None = None
     p: float | None = None
@@ -94,7 +94,7 @@ class Difference:
 
 
 def differences(
-    samples: Mapping[str, Sample | Counts], *, level: float = LEVEL, seed: int = 1
+    samples: Mapping[str, Sample | LostCounts], *, level: float = LEVEL, seed: int = 1
 ) -> dict[str, Difference]:
     """Compare two arms in several metrics, of which at most a share `level` of experiments calls any
     different that is not.
@@ -104,14 +104,14 @@ def differences(
     must be of one length.
     """
     found = {name: _described(sample) for name, sample in samples.items()}
-    tested = [name for name, one in found.items() if one.verdict is Verdict.NONE_DETECTED]
+    tested = [name for name, one in found.items() if one.significance is Significance.NONE_DETECTED]
     if not tested:
         return found
     raw = np.array([_p(samples[name]) for name in tested])
     for name, p, adjusted in zip(tested, raw, tests.holm(raw), strict=True):
         found[name] = replace(
             found[name],
-            verdict=Verdict.DIFFERENT if adjusted <= level else Verdict.NONE_DETECTED,
+            significance=Significance.DIFFERENT if adjusted <= level else Significance.NONE_DETECTED,
             p=float(p),
             p_adjusted=float(adjusted),
         )
@@ -122,8 +122,8 @@ def differences(
     return found
 
 
-def _p(sample: Sample | Counts) -> float:
-    if isinstance(sample, Counts):
+def _p(sample: Sample | LostCounts) -> float:
+    if isinstance(sample, LostCounts):
         return tests.p_of_counts(sample.first, sample.of_first, sample.second, sample.of_second)
     return float(tests.p_values(_estimate(sample)))
 
@@ -140,27 +140,27 @@ def _with_size(found: Difference, sample: Sample, level: float, seed: int) -> Di
     )
 
 
-def _described(sample: Sample | Counts) -> Difference:
+def _described(sample: Sample | LostCounts) -> Difference:
     """What holds without a test. NONE_DETECTED stands for one that is to be tested."""
-    if isinstance(sample, Counts):
+    if isinstance(sample, LostCounts):
         return _of_counts(sample)
     first, second = sample.means
     base = float(first.mean())
     estimate = float((second - first).mean()) if sample.paired else float(second.mean()) - base
     alike = sample.paired and sample.first == sample.second
     same = alike or len({*sample.first, *sample.second}) == 1
-    to_test = Verdict.SAME if same else Verdict.NONE_DETECTED
+    to_test = Significance.SAME if same else Significance.NONE_DETECTED
     return Difference(
         n=min(len(first), len(second)),
         trials=min(len(sample.first), len(sample.second)),
         paired=sample.paired,
         estimate=0.0 if same else estimate,
         relative=(0.0 if same else estimate) / abs(base) if base else None,
-        verdict=to_test if sample.enough else Verdict.TOO_FEW,
+        significance=to_test if sample.enough else Significance.TOO_FEW,
     )
 
 
-def _of_counts(counts: Counts) -> Difference:
+def _of_counts(counts: LostCounts) -> Difference:
     n = min(counts.of_first, counts.of_second)
     shares = [
         part / whole if whole else 0.0
@@ -172,7 +172,7 @@ def _of_counts(counts: Counts) -> Difference:
         paired=False,
         estimate=shares[1] - shares[0],
         relative=None,
-        verdict=Verdict.SAME if counts.same or not n else Verdict.NONE_DETECTED,
+        significance=Significance.SAME if counts.same or not n else Significance.NONE_DETECTED,
     )
 
 

@@ -5,7 +5,7 @@ from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.store.layout import Status, checked_id
 from orchestrator.store.reader import (
     UNFINISHED,
-    PlannedTrial,
+    ListedTrial,
     Run,
     TrialFolder,
     find_run,
@@ -20,7 +20,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "UNFINISHED",
     "Event",
-    "PlannedTrial",
+    "ListedTrial",
     "Run",
     "RunWriter",
     "Status",

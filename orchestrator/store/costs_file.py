@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.cost import SHIPPED, Cost, Interval
+from orchestrator.model.cost import SHIPPED, Cost, CostRange
 from orchestrator.store.atomic import replace_text
 
 VERSION: Final = 1
@@ -53,7 +53,7 @@ class CostsFile(_Strict):
                     hint=f"there are: {', '.join(f'{cost} ({unit})' for cost, unit in _UNITS.items())}",
                 )
             source = f"measured on {self.measured_at}, {one.samples:,} samples: {one.how}"
-            value = Interval(one.low, one.typical, one.high)
+            value = CostRange(one.low, one.typical, one.high)
             found[name] = Cost(name, _WHAT[name], _UNITS[name], value, source)
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from orchestrator.processes import boot_id, lives, started_ticks
+from orchestrator.processes import boot_id, is_alive, started_ticks
 from orchestrator.records.meta import RunMeta, WriterProcess
 from orchestrator.store.layout import Status
 
@@ -33,7 +33,7 @@ def status_of(meta: RunMeta) -> Status:
 
 def _alive(writer: WriterProcess) -> bool:
     here = writer.hostname == socket.gethostname()
-    return here and lives(writer.pid, writer.started_ticks, writer.boot_id)
+    return here and is_alive(writer.pid, writer.started_ticks, writer.boot_id)
 
 
 def _gone(writer: WriterProcess) -> Status:

@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.errors import BadInputError
 from orchestrator.model.frames import KPF_MMAP, KPF_NOPAGE, flag_set
 from orchestrator.model.kernel_free import KernelFree
-from orchestrator.model.room import PARTIAL
+from orchestrator.model.migration_target import PARTIAL
 from orchestrator.model.snapshot import U64, Bool, Evidence, Region, Snapshot
 from orchestrator.store.archive import MAX_BYTES
 from orchestrator.units import MIB, PAGE_BYTES, format_size

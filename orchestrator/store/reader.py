@@ -35,7 +35,7 @@ UNFINISHED: Final = "unfinished"
 
 
 @dataclass(frozen=True)
-class PlannedTrial:
+class ListedTrial:
     """A trial as plan.json lists it. `differs` are the settings in which its arm differs."""
 
     id: str
@@ -51,7 +51,7 @@ class TrialFolder:
     """`trials/<id>/` of a trial that has begun; `schema_version` is that of its run."""
 
     directory: Path
-    planned: PlannedTrial
+    planned: ListedTrial
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -119,7 +119,7 @@ class Run:
         return tuple(arm.name for arm in self.plan.arms)
 
     @cached_property
-    def planned(self) -> tuple[PlannedTrial, ...]:
+    def planned(self) -> tuple[ListedTrial, ...]:
         """Every trial of the plan that counts, in its order: all but the warm-ups."""
         return tuple(trial for trial in planned_trials(self.plan) if not trial.warm_up)
 
@@ -138,7 +138,7 @@ class Run:
         root = self.directory / layout.TRIALS
         there = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
         known = {trial.id: trial for trial in planned_trials(self.plan)}
-        others = {name: PlannedTrial(name, name, 0, {}) for name in sorted(there - set(known))}
+        others = {name: ListedTrial(name, name, 0, {}) for name in sorted(there - set(known))}
         version = self.meta.schema_version
         return tuple(
             TrialFolder(root / name, trial, version)
@@ -247,11 +247,11 @@ def read_events(trial_directory: Path, schema_version: int = SCHEMA_VERSION) -> 
     return tuple(events)
 
 
-def planned_trials(plan: PlanRecord) -> tuple[PlannedTrial, ...]:
+def planned_trials(plan: PlanRecord) -> tuple[ListedTrial, ...]:
     """The trials that plan.json lists, each with that in which its arm differs."""
     differs = {arm.name: arm.differs for arm in plan.arms}
     return tuple(
-        PlannedTrial(
+        ListedTrial(
             id=trial.id,
             arm=trial.arm,
             repeat=trial.repeat,

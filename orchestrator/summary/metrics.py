@@ -10,7 +10,7 @@ from orchestrator.headline import CATALOGUE, METRICS
 from orchestrator.host_kinds import is_shared
 from orchestrator.probes import declared_series
 from orchestrator.records.events import Event, GuestKernel, GuestStart, StepEnd, TrialBegin, of_kind
-from orchestrator.records.step import Mechanism, Outcome
+from orchestrator.records.step import Mechanism, StepOutcome
 from orchestrator.records.summary import TrialSummary, Value
 from orchestrator.store import Run, TrialFolder
 from orchestrator.summary.integrity import findings_of, integrity_of
@@ -139,7 +139,7 @@ def _left_out(trial: TrialFolder) -> str:
     if trial.outcome != "completed":
         return f"did not complete: {trial.outcome}"
     ends = of_kind(trial.events, StepEnd)
-    moving = next((end for end in ends if end.outcome == Outcome.TIMEOUT), None)
+    moving = next((end for end in ends if end.outcome == StepOutcome.TIMEOUT), None)
     return f"had not settled: {moving.describe or moving.action}" if moving else ""
 
 

@@ -164,9 +164,9 @@ def blame_rows(label: str, region: RegionBlame) -> Iterator[BlameResult]:
             table="",
             frames=share.frames,
             blocks=share.blocks,
-            alone=share.alone,
-            frees=share.frees,
-            named=share.named,
+            alone=share.sole_blocker,
+            frees=share.freeable,
+            named=share.attributed,
         )
     for kind in region.tables:
         yield BlameResult(
@@ -204,10 +204,10 @@ def _result(
         after=injected.after,
         block_bytes=block_bytes,
         blocks_plugged=_summed(int(region.block_map.plugged.sum()) for region in regions),
-        blocks_held=_summed(region.held for region in regions),
-        blocks_together=_summed(region.together for region in regions),
-        blocks_following=_summed(region.following for region in regions),
-        blocks_no_room=_summed(region.no_room for region in regions),
+        blocks_held=_summed(region.pinned for region in regions),
+        blocks_together=_summed(region.pinned_by_several for region in regions),
+        blocks_following=_summed(region.pinned_by_memmap for region in regions),
+        blocks_no_room=_summed(region.no_migration_target for region in regions),
         blocks_unexplained=_summed(region.unexplained for region in regions),
         blocks_expected=_expected(regions, injected.expected) if injected.expected else None,
         huge_ranges=supply.ranges,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestrator.errors import BadInputError
-from orchestrator.stats import LEVEL, Counts, Difference, Sample, averaged, connected, differences
+from orchestrator.stats import LEVEL, Difference, LostCounts, Sample, averaged, connected, differences
 from orchestrator.suggestion import suggest
 from orchestrator.summary import CATALOGUE, resolution_of
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures
@@ -34,7 +34,7 @@ class PairOfArms:
     missing: dict[str, str]
     pairs: tuple[tuple[TrialFigures, TrialFigures], ...] = ()
     lost: Difference | None = None
-    lost_counts: Counts | None = None
+    lost_counts: LostCounts | None = None
 
     @property
     def tested(self) -> int:
@@ -169,7 +169,7 @@ def noise_floor(run: RunFigures, seed: int = 1) -> dict[str, float]:
 
 def _pair(first: ArmFigures, second: ArmFigures, level: float, seed: int, *, same_run: bool) -> PairOfArms:
     trials, pairing = _paired(first, second, same_run=same_run)
-    samples: dict[str, Sample | Counts] = {}
+    samples: dict[str, Sample | LostCounts] = {}
     missing: dict[str, str] = {}
     for metric in CATALOGUE:
         if not metric.unit or metric.given:
@@ -214,8 +214,8 @@ def units_of(pairs: Sequence[tuple[TrialFigures, TrialFigures]]) -> tuple[int, .
     return connected([(one.boot, other.boot) for one, other in pairs])
 
 
-def _lost(first: ArmFigures, second: ArmFigures) -> Counts:
-    return Counts(
+def _lost(first: ArmFigures, second: ArmFigures) -> LostCounts:
+    return LostCounts(
         len(first.lost_boots), len(first.tried_boots), len(second.lost_boots), len(second.tried_boots)
     )
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator.errors import BadInputError
 from orchestrator.headline import CATALOGUE, METRIC
 from orchestrator.records.plan import PlanRecord
-from orchestrator.stats import FEWEST, LEVEL, Difference, Verdict
+from orchestrator.stats import FEWEST, LEVEL, Difference, Significance
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
 from orchestrator.verdict.comparison import LOST, PairOfArms, compare_runs
@@ -191,7 +191,7 @@ def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: fl
         high=one.interval.high if one.interval else None,
         before=before,
         after=after,
-        reason=few if one.verdict is Verdict.TOO_FEW else "",
+        reason=few if one.significance is Significance.TOO_FEW else "",
     )
 
 
@@ -211,7 +211,7 @@ def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
     word: Word = "none"
     if not pair.second.trials and arm.trials:
         word = "regression"  # however few they are: there is nothing good to set against it
-    elif found.verdict is Verdict.DIFFERENT:
+    elif found.significance is Significance.DIFFERENT:
         word = "regression" if found.estimate > 0 else "improvement"
     return Change(
         arm=arm.name,
@@ -226,9 +226,9 @@ def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
 
 
 def _word(metric: str, one: Difference, tolerated: float) -> Word:
-    if one.verdict is Verdict.TOO_FEW:
+    if one.significance is Significance.TOO_FEW:
         return "undecided"
-    if one.verdict is not Verdict.DIFFERENT:
+    if one.significance is not Significance.DIFFERENT:
         return "none"
     better = METRIC[metric].better
     if not better:

@@ -25,7 +25,7 @@ FRAME_CLASSES = tuple(frame_class.name.lower() for frame_class in (*UNMOVABLE, *
 
 
 @dataclass(frozen=True)
-class Ending:
+class WorkloadResult:
     """What a workload says when it is stopped: figures by name with unit, and findings.
 
     A finding is something that must not be, one mapping of texts each: `kind`, `text`, and what else there is
@@ -70,7 +70,7 @@ class WorkloadDriver(Frozen, ABC):
         """Bring it to its steady state and leave it there. Returns what it measured, by name with unit."""
 
     @abstractmethod
-    def stop(self, shell: GuestShell, *, deadline: Deadline) -> Ending:
+    def stop(self, shell: GuestShell, *, deadline: Deadline) -> WorkloadResult:
         """End it; its memory is the guest's again when this returns."""
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError
 from orchestrator.guest.shell import GuestShell
-from orchestrator.workloads.base import DRIVERS, Ending
+from orchestrator.workloads.base import DRIVERS, WorkloadResult
 from orchestrator.workloads.holder import Holder
 from orchestrator.workloads.program import checked_figures
 
@@ -37,7 +37,7 @@ class Integrity(Holder):
         shell.run(["rm", "-f", RESULT], seconds=deadline.remaining)
         return super().start(shell, seed=seed, deadline=deadline)
 
-    def stop(self, shell: GuestShell, *, deadline: Deadline) -> Ending:
+    def stop(self, shell: GuestShell, *, deadline: Deadline) -> WorkloadResult:
         super().stop(shell, deadline=deadline)
         read = shell.run(["cat", RESULT], seconds=deadline.remaining, check=False)
         if read.code != 0:
@@ -51,7 +51,7 @@ class Integrity(Holder):
             raise CommandError(f"{self.name} left no result: {error}", details=read.text[:500]) from None
 
 
-def parse_result(text: str) -> Ending:
+def parse_result(text: str) -> WorkloadResult:
     """What the program found. Raises ValueError when that is not such a line of JSON."""
     try:
         answer = json.loads(text)
@@ -62,7 +62,7 @@ def parse_result(text: str) -> Ending:
     findings = answer.get("findings")
     if not isinstance(findings, list) or len(findings) > _MOST_FINDINGS:
         raise ValueError(f"it has no list of at most {_MOST_FINDINGS} findings")
-    return Ending(checked_figures(answer.get("figures"), _FIGURES), tuple(map(_finding, findings)))
+    return WorkloadResult(checked_figures(answer.get("figures"), _FIGURES), tuple(map(_finding, findings)))
 
 
 def _finding(found: object) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, CommandTimeoutError
 from orchestrator.guest.shell import GuestShell
-from orchestrator.workloads.base import Ending, WorkloadDriver
+from orchestrator.workloads.base import WorkloadDriver, WorkloadResult
 
 _MAX_FIGURES = 32
 _FIGURE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -56,12 +56,12 @@ class ProgramDriver(WorkloadDriver):
         except ValueError as error:
             raise CommandError(f"{self.name} printed no result: {error}", details=text[:500]) from None
 
-    def stop(self, shell: GuestShell, *, deadline: Deadline) -> Ending:
+    def stop(self, shell: GuestShell, *, deadline: Deadline) -> WorkloadResult:
         shell.run(["pkill", "-x", self.name], seconds=deadline.remaining, check=False)
         while shell.run(["pgrep", "-x", self.name], seconds=deadline.remaining, check=False).code == 0:
             if deadline.expired:
                 raise CommandTimeoutError(f"{self.name} did not end")
-        return Ending()
+        return WorkloadResult()
 
 
 def parse_report(text: str, figures: tuple[str, ...]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, CommandTimeoutError
 from orchestrator.guest.shell import GuestShell
 from orchestrator.units import Size
-from orchestrator.workloads.base import DRIVERS, Ending, WorkloadDriver
+from orchestrator.workloads.base import DRIVERS, WorkloadDriver, WorkloadResult
 from orchestrator.workloads.malloc_conf import MallocConf, malloc_conf_text
 
 CONFIGURATION = "/etc/redis/workload.conf"  # written by playbooks/guest.yaml
@@ -56,12 +56,12 @@ class Redis(WorkloadDriver):
         deleted = self._number(shell, delete, deadline)
         return {**measured, "keys_stored": stored, "keys_deleted": deleted}
 
-    def stop(self, shell: GuestShell, *, deadline: Deadline) -> Ending:
+    def stop(self, shell: GuestShell, *, deadline: Deadline) -> WorkloadResult:
         shell.run(["redis-cli", "SHUTDOWN", "NOSAVE"], seconds=deadline.remaining, check=False)
         while shell.run(["pidof", "redis-server"], seconds=deadline.remaining, check=False).code == 0:
             if deadline.expired:
                 raise CommandTimeoutError("redis-server did not end")
-        return Ending()
+        return WorkloadResult()
 
     def _wait_until_up(self, shell: GuestShell, deadline: Deadline) -> None:
         while "PONG" not in shell.run(["redis-cli", "PING"], seconds=deadline.remaining, check=False).text:

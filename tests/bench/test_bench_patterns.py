@@ -27,7 +27,7 @@ import numpy as np
 from orchestrator.model.guest_tables import build_tables
 from orchestrator.model.patterns import pattern_named
 from orchestrator.model.policies import OverSnapshot
-layout = pattern_named("dense", {"size": sys.argv[1]}).layout(np.random.default_rng(0))
+layout = pattern_named("dense", {"size": sys.argv[1]}).guest_mappings(np.random.default_rng(0))
 OverSnapshot.named("empty").apply(build_tables(layout))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) * 1024)
@@ -44,10 +44,12 @@ def peak_bytes(size: str) -> int:
 def test_build_and_classify(benchmark: BenchmarkFixture, size: str) -> None:
     """Linear in the size: compare the four. 600 GiB in under 3 s of CPU time and 2 GiB."""
     pattern = pattern_named("dense", {"size": size})
-    build_tables(pattern_named("dense", {"size": "2MiB"}).layout(np.random.default_rng(0)))  # compiles
+    build_tables(
+        pattern_named("dense", {"size": "2MiB"}).guest_mappings(np.random.default_rng(0))
+    )  # compiled
 
     def build() -> GuestTables:
-        guest = build_tables(pattern.layout(np.random.default_rng(0)))
+        guest = build_tables(pattern.guest_mappings(np.random.default_rng(0)))
         OverSnapshot.named("empty").apply(guest)
         return guest
 
@@ -65,5 +67,7 @@ def test_build_and_classify(benchmark: BenchmarkFixture, size: str) -> None:
 def test_redis_of_600_gib(benchmark: BenchmarkFixture) -> None:
     """26 million tables: 13 billion slots."""
     pattern = pattern_named("redis_churn", {})
-    guest = benchmark.pedantic(lambda: build_tables(pattern.layout(np.random.default_rng(0))), rounds=1)
+    guest = benchmark.pedantic(
+        lambda: build_tables(pattern.guest_mappings(np.random.default_rng(0))), rounds=1
+    )
     assert guest.table_bytes > 100 * GIB

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from driver import ROOT, Finished, Orchestrator
 
-from orchestrator.host.kvm import Outcome, probe_kvm, unusable
+from orchestrator.host.kvm import KvmState, check_kvm, unusable
 from orchestrator.host.shell import HostShell
 from orchestrator.model.blocks import map_blocks
 from orchestrator.model.frame_class import FrameClass
@@ -146,8 +146,8 @@ def test_meta_tells_where_the_figures_come_from(quickstart: Quickstart) -> None:
         if one["key"] == meta["image"]["key"]
     ]
     kernel = Path(image["folder"]) / "boot" / f"vmlinuz-{meta['image']['kernels']['6.12']}"
-    tried = None if unusable(HostShell()) else probe_kvm(HostShell(), kernel)
-    assert meta["accel"] == ("kvm" if tried and tried.outcome is Outcome.WORKS else "tcg")
+    tried = None if unusable(HostShell()) else check_kvm(HostShell(), kernel)
+    assert meta["accel"] == ("kvm" if tried and tried.outcome is KvmState.WORKS else "tcg")
     assert meta["hypervisor"]["qemu"]
     assert meta["status"] == "completed"
 

@@ -9,14 +9,14 @@ from types import ModuleType
 
 import pytest
 
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
-from orchestrator.guest.shell import GuestShell, Result
+from orchestrator.guest.shell import CommandResult, GuestShell
 from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, VirtioMemState
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
-from orchestrator.plan import TrialPlan
+from orchestrator.plan import TrialSpec
 from orchestrator.records.events import Event
 
 MIB = 1 << 20
@@ -151,7 +151,7 @@ class FakeDomain(Domain):
         return self.addresses(guest_physical)
 
 
-class FakeTrial(TrialContext):
+class FakeTrial(StepContext):
     """A running trial that notes what its actions ask of it. `printed` is what is executed says."""
 
     def __init__(
@@ -268,7 +268,9 @@ class FakeShell(GuestShell):
         self.channel = channel or FakeChannel()
         self.commands: list[list[str]] = []
 
-    def run(self, argv: list[str], *, seconds: float, stdin: bytes = b"", check: bool = True) -> Result:
+    def run(
+        self, argv: list[str], *, seconds: float, stdin: bytes = b"", check: bool = True
+    ) -> CommandResult:
         self.commands.append(argv)
         line = " ".join(argv)
         found = [begin for begin in self._answers if line.startswith(begin)]
@@ -281,14 +283,14 @@ class FakeShell(GuestShell):
         stdout = answer.encode() if isinstance(answer, str) else answer if isinstance(answer, bytes) else b""
         if check and code:
             raise CommandError(f"{argv[0]} ended with code {code}")
-        return Result(code, stdout, b"")
+        return CommandResult(code, stdout, b"")
 
     def stream(self, argv: list[str]) -> FakeChannel:
         self.commands.append(argv)
         return self.channel
 
 
-def trial_plan(trial_id: str, **changes: object) -> TrialPlan:
+def trial_plan(trial_id: str, **changes: object) -> TrialSpec:
     """A plan with no steps for a guest of 1 GiB."""
     fields = {
         "scenario": "s",
@@ -307,4 +309,4 @@ def trial_plan(trial_id: str, **changes: object) -> TrialPlan:
         "sample_every_seconds": 1.0,
         "deadline_seconds": 60.0,
     }
-    return TrialPlan.model_validate({**fields, **changes}, context={"resolved": True})
+    return TrialSpec.model_validate({**fields, **changes}, context={"resolved": True})

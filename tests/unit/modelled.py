@@ -23,12 +23,12 @@ import pandas as pd
 from orchestrator.analysis.arms import view_run
 from orchestrator.analysis.foretold import Foretold, foretold
 from orchestrator.analysis.text import seconds
-from orchestrator.model.cost import SHIPPED, CostTable, Interval
+from orchestrator.model.cost import SHIPPED, CostRange, CostTable
 from orchestrator.model.guest_tables import GuestTables, build_tables
-from orchestrator.model.overcommit import Answer, answers
+from orchestrator.model.overcommit import OvercommitResult, answers
 from orchestrator.model.patterns import pattern_named
 from orchestrator.model.policies import OverSnapshot, OverTrace
-from orchestrator.model.replay import Action
+from orchestrator.model.replay import EvictionAction
 from orchestrator.model.tables import LAST_LEVEL
 from orchestrator.report.overcommit import cost_words, counted, ranged
 from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
@@ -41,11 +41,11 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
 
 # What is said again of each file, of one seed.
-FIRST_SEED: Mapping[str, tuple[tuple[str, Action], ...]] = {
-    "sparse": (("none", Action.DROP), ("lru", Action.DROP), ("lru", Action.COMPRESS)),
-    "dense": (("empty", Action.DROP), ("pressure_random", Action.MIGRATE)),
-    "idle": (("empty_all_levels", Action.SWAP), ("zero_page", Action.SWAP)),
-    "order": (("generations", Action.SWAP), ("belady", Action.SWAP)),
+FIRST_SEED: Mapping[str, tuple[tuple[str, EvictionAction], ...]] = {
+    "sparse": (("none", EvictionAction.DROP), ("lru", EvictionAction.DROP), ("lru", EvictionAction.COMPRESS)),
+    "dense": (("empty", EvictionAction.DROP), ("pressure_random", EvictionAction.MIGRATE)),
+    "idle": (("empty_all_levels", EvictionAction.SWAP), ("zero_page", EvictionAction.SWAP)),
+    "order": (("generations", EvictionAction.SWAP), ("belady", EvictionAction.SWAP)),
 }
 _LONGEST_TITLE = 40  # of a group of metrics
 _KEYS = ("policy", "action", "fit", "killed", "table_bytes_peak", "tables_kept_least", "added")
@@ -58,7 +58,7 @@ def scenario(name: str) -> OvercommitText:
     return load_overcommit(ROOT / "scenarios" / "overcommit" / f"{name}.yaml")
 
 
-def as_json(answer: Answer) -> dict[str, Any]:
+def as_json(answer: OvercommitResult) -> dict[str, Any]:
     """An answer as `model overcommit --json` has it."""
     found: dict[str, Any] = json.loads(json.dumps({key: asdict(answer)[key] for key in _KEYS}))
     return found
@@ -74,7 +74,7 @@ def first_seed(name: str) -> list[dict[str, Any]]:
 
 def guest_named(name: str) -> GuestTables:
     """A made-up guest with its parameters as shipped."""
-    return build_tables(pattern_named(name, {}).layout(np.random.default_rng(0)))
+    return build_tables(pattern_named(name, {}).guest_mappings(np.random.default_rng(0)))
 
 
 def sizes_of(name: str, guest: GuestTables) -> dict[str, Any]:
@@ -104,26 +104,26 @@ class Played:
     policy: str
     action: str
     came: int
-    fit: Interval
-    killed: Interval
-    tables: Interval
-    mean: Interval
-    p99: Interval
+    fit: CostRange
+    killed: CostRange
+    tables: CostRange
+    mean: CostRange
+    p99: CostRange
 
     @property
     def name(self) -> str:
         """As in the tables of the page: the action only where the policy takes tables in use."""
         return (
             f"`{self.policy}`, {self.action}"
-            if OverTrace.named(self.policy).takes_in_use
+            if OverTrace.named(self.policy).evicts_in_use
             else f"`{self.policy}`"
         )
 
     @property
-    def alive(self) -> Interval:
+    def alive(self) -> CostRange:
         """Guests that are not killed when all come."""
         killed = self.killed
-        return Interval(self.came - killed.high, self.came - killed.typical, self.came - killed.low)
+        return CostRange(self.came - killed.high, self.came - killed.typical, self.came - killed.low)
 
 
 def overcommit(name: str) -> list[Played]:
@@ -134,11 +134,11 @@ def overcommit(name: str) -> list[Played]:
             one["policy"],
             one["action"],
             came,
-            Interval(**one["fit"]),
-            Interval(**one["killed"]),
-            Interval(**one["table_bytes_peak"]),
-            Interval(**one["added"]["mean"]),
-            Interval(**one["added"]["p99"]),
+            CostRange(**one["fit"]),
+            CostRange(**one["killed"]),
+            CostRange(**one["table_bytes_peak"]),
+            CostRange(**one["added"]["mean"]),
+            CostRange(**one["added"]["p99"]),
         )
         for one in committed(f"overcommit/{name}")["answers"]
     ]
@@ -152,7 +152,7 @@ def played(name: str, policy: str, action: str = "") -> Played:
     return found
 
 
-def span(values: list[Interval]) -> str:
+def span(values: list[CostRange]) -> str:
     """From the least to the most of any of them, in whole things: `29 to 30`."""
     low, high = (f"{end:g}" for end in (min(one.low for one in values), max(one.high for one in values)))
     return low if low == high else f"{low} to {high}"
@@ -231,7 +231,7 @@ def compared(name: str, group: str) -> str:
 FILTERS: Mapping[str, Callable[..., str]] = {
     "counted": counted,
     "seconds": lambda value: ranged(value, seconds),
-    "size": lambda value: format_size(value.typical if isinstance(value, Interval) else value),
+    "size": lambda value: format_size(value.typical if isinstance(value, CostRange) else value),
     "gib": lambda value: f"{value / GIB:,.1f} GiB",
     "span": span,
     "apart": lambda share: f"{100 * abs(share):.2g} %",

@@ -8,7 +8,7 @@ import libcachesim
 import numpy as np
 
 from orchestrator.model.snapshot import U32
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 
 TABLES = 300_000  # of a dense guest of 586 GiB
 TOUCHES = 5_000_000
@@ -27,7 +27,7 @@ _RECORD = np.dtype([("time", "<u4"), ("id", "<u8"), ("size", "<u4"), ("next", "<
 
 def touches_only(name: str, tables: int, table: U32) -> Trace:
     """A trace in which nothing is let go."""
-    return Trace(name, tables, table, np.full(len(table), Event.TOUCH, dtype=np.uint8))
+    return Trace(name, tables, table, np.full(len(table), TouchKind.TOUCH, dtype=np.uint8))
 
 
 def shared_trace(pattern: str, touches: int = TOUCHES, tables: int = TABLES, seed: int = 7) -> Trace:

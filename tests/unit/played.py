@@ -12,17 +12,17 @@ from typing import Any
 from orchestrator.errors import OrchestratorError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.states import GuestSpec, SavedState
-from orchestrator.host.accel import Acceleration, Kernel
+from orchestrator.host.accel import Acceleration, KernelFile
 from orchestrator.host_kinds import HostKind, Site
 from orchestrator.host_kinds.base import OpenHost
 from orchestrator.host_kinds.local import Local
 from orchestrator.host_kinds.nested import Nested
-from orchestrator.launch.places import Places
-from orchestrator.launch.start import Begin, Lab, PlannedTrial, Starts
-from orchestrator.plan import PlannedStep, TrialPlan
+from orchestrator.launch.environment import GuestLaunch, LaunchSpec, Starts, TrialEnvironment
+from orchestrator.launch.paths import ProjectPaths
+from orchestrator.plan import PlannedStep, TrialSpec
 from orchestrator.records.events import TrialBegin, TrialEnd
 from orchestrator.run.machinery import Machinery
-from orchestrator.run.side_by_side import Ended, Task
+from orchestrator.run.parallel import Ended, TrialTask
 from orchestrator.store import TrialWriter
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +32,13 @@ SPEC = GuestSpec("debian-13", "i", "6.12", "k", "<domain/>", (), "tcg", "a CPU",
 class PlayedStarts(Starts):
     """Saved states by the boot that they are of; there are no guests."""
 
-    def guest(self, begin: Begin) -> Guest:
+    def guest(self, begin: GuestLaunch) -> Guest:
         raise AssertionError("its trials are played")
 
-    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+    def spec(self, plan: LaunchSpec, environment: TrialEnvironment) -> GuestSpec:
         return GuestSpec(**{**vars(SPEC), "boot": plan.boot})
 
-    def make(self, begin: Begin, state: SavedState) -> None:
+    def make(self, begin: GuestLaunch, state: SavedState) -> None:
         raise AssertionError("its trials are played")
 
 
@@ -74,11 +74,11 @@ class Played(Machinery):
     host_facts: dict[str, object] = field(default_factory=lambda: {"hypervisor": {"qemu": "10.0.2"}})
     learned: dict[str, object] = field(default_factory=dict)
     states: set[int] = field(default_factory=set)  # boots of which the cache has one
-    side_by_side: Callable[[Sequence[Task]], Iterator[Ended]] | None = None
+    side_by_side: Callable[[Sequence[TrialTask]], Iterator[Ended]] | None = None
     kernel: Path | None = None
     hosts: Callable[[str], HostKind] | None = None
 
-    def programs(self, steps: Sequence[PlannedStep], places: Places) -> dict[str, Path]:
+    def programs(self, steps: Sequence[PlannedStep], places: ProjectPaths) -> dict[str, Path]:
         return {}
 
     def runtime(self, run_dir: Path) -> AbstractContextManager[Path]:
@@ -90,7 +90,7 @@ class Played(Machinery):
 
     def image(self, *_: object) -> Any:
         return SimpleNamespace(
-            kernel_to_try=lambda name: Kernel(self.kernel or Path(name), name),
+            kernel_to_try=lambda name: KernelFile(self.kernel or Path(name), name),
             key="k",
             releases={},
             packages={},
@@ -106,9 +106,11 @@ class Played(Machinery):
     def has_state(self, cache: Path, spec: GuestSpec) -> bool:
         return spec.boot in self.states
 
-    def run_trial(self, plan: TrialPlan, lab: Lab, writer: TrialWriter) -> OrchestratorError | None:
+    def run_trial(
+        self, plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter
+    ) -> OrchestratorError | None:
         self.ran.append(plan.id)
-        lab.learn(self.learned)
+        environment.learn(self.learned)
         error = self.ends.get(plan.id)
         writer.record(TrialBegin(t_ns=0))
         if error is not None and not isinstance(error, OrchestratorError):
@@ -126,5 +128,5 @@ class Played(Machinery):
 PROGRESS: Any = SimpleNamespace(note=lambda *_: None, trial=lambda *_: None, trial_done=lambda *_: None)
 
 
-def places(folder: Path) -> Places:
-    return Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", folder / "cache")
+def places(folder: Path) -> ProjectPaths:
+    return ProjectPaths(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", folder / "cache")

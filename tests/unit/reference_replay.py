@@ -206,7 +206,7 @@ class Reference:
     ) -> None:
         self.policy, self.budget, self.action = policy, budget, action
         self.freeze, self.room = freeze, room
-        self.takes_in_use = policy not in {"none", "empty", "empty_all_levels", "zero_page"}
+        self.evicts_in_use = policy not in {"none", "empty", "empty_all_levels", "zero_page"}
         self.keeper = keeper_of(policy, events, seed)
         self.tables: Tables = {}
         self.upper: set[int] = set()
@@ -260,7 +260,7 @@ class Reference:
 
     def make_room(self, now: int) -> None:
         full = self.action == "migrate" and self.room is not None and len(self.at(REMOTE)) >= self.room
-        if full and self.takes_in_use:
+        if full and self.evicts_in_use:
             self.count["not_moved"] += 1
             return
         gone = self.keeper.victim(self.at(HERE), now)

@@ -28,7 +28,7 @@ from orchestrator.records.events import (
     TrialEnd,
     Unknown,
 )
-from orchestrator.records.step import Effect, Outcome, Point, StepResult
+from orchestrator.records.step import Effect, Point, StepOutcome, StepResult
 from orchestrator.store import RunWriter, TrialWriter
 from orchestrator.store.snapshot_file import write_snapshot
 
@@ -214,7 +214,7 @@ def _steps(arm: FakeArm) -> Iterator[tuple[StepBegin, StepEnd]]:
         about = {"workload": "sparse-touch", "expects": ("page_table",)} if action == "start" else {}
         ended = max(settled or acknowledged, asked + curves.get(action, [(0, 0)])[-1][0])
         result = StepResult(
-            Outcome(outcome),
+            StepOutcome(outcome),
             requested_ns=begin.t_ns,
             acknowledged_ns=int(acknowledged * 1e9),
             settled_ns=None if settled is None else int(settled * 1e9),

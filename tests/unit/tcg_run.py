@@ -18,7 +18,7 @@ from orchestrator.actions import ACTIONS
 from orchestrator.observation import Observation, Origin, Reading
 from orchestrator.probes import PROBES, HostView
 from orchestrator.records.events import GuestKernel, Mark, StepBegin, StepEnd, TrialBegin, TrialEnd
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.records.step import StepOutcome, StepResult
 from orchestrator.store import RunWriter, TrialWriter
 
 S = 10**9
@@ -98,7 +98,7 @@ def _write(trial: TrialWriter, asked: Sequence[str], number: int, counted_kib: i
         trial.record(begin)
         values = {key: value * (1 + number / 8) for key, value in STEPS[action].items()}
         result = StepResult(
-            Outcome.PARTIAL,
+            StepOutcome.PARTIAL,
             requested_ns=t_ns,
             acknowledged_ns=t_ns + S,
             settled_ns=t_ns + (1 + number) * S,

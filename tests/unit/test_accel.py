@@ -22,9 +22,9 @@ from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import BootTimeoutError, GuestLostError
 from orchestrator.guest import boot
 from orchestrator.guest.console import Console
-from orchestrator.host import accel, kept, kvm
-from orchestrator.host.accel import Acceleration, Kernel, chosen_meanwhile, second_level
-from orchestrator.host.kvm import Outcome, Probe, loaded, shadow_paging
+from orchestrator.host import accel, kvm, kvm_cache
+from orchestrator.host.accel import Acceleration, KernelFile, chosen_meanwhile, second_level
+from orchestrator.host.kvm import KvmCheck, KvmState, loaded, shadow_paging
 from orchestrator.host.shell import HostShell
 from orchestrator.host_kinds.local import Local
 from orchestrator.run import execute
@@ -68,11 +68,11 @@ def starts(machine: Path) -> int:
 
 
 def choose(wanted: str, machine: Path, **words: Any) -> Acceleration:
-    return accel.choose(wanted, Kernel(machine / "vmlinuz", "boot/vmlinuz"), machine / "cache", **words)
+    return accel.choose(wanted, KernelFile(machine / "vmlinuz", "boot/vmlinuz"), machine / "cache", **words)
 
 
-def probe(machine: Path) -> Probe:
-    found = kvm.probe_kvm(HostShell(), machine / "vmlinuz")
+def probe(machine: Path) -> KvmCheck:
+    found = kvm.check_kvm(HostShell(), machine / "vmlinuz")
     assert found is not None
     return found
 
@@ -104,7 +104,7 @@ def test_a_kernel_that_prints_is_believed(machine: Path) -> None:
 
 def test_a_kernel_that_prints_and_ends_at_once_is_believed(machine: Path) -> None:
     qemu(machine, _WORKS)
-    assert (probe(machine).outcome, probe(machine).trouble) == (Outcome.WORKS, "")
+    assert (probe(machine).outcome, probe(machine).trouble) == (KvmState.WORKS, "")
 
 
 @pytest.mark.parametrize("then", ["echo more >&2\nexit 134\n", _STAY])
@@ -122,7 +122,7 @@ def test_a_kvm_that_stops_its_guest_fails_at_once_and_says_why(machine: Path, th
 def test_a_qemu_that_aborts_says_why(machine: Path) -> None:
     qemu(machine, "echo 'kvm_buf_set_msrs: Assertion failed.' >&2\necho more >&2\nexit 134\n")
     found = probe(machine)
-    assert found.outcome is Outcome.FAILS
+    assert found.outcome is KvmState.FAILS
     assert found.trouble.endswith(" s: kvm_buf_set_msrs: Assertion failed.")
 
 
@@ -133,7 +133,7 @@ def test_a_qemu_that_dies_without_a_word(machine: Path) -> None:
 
 def test_a_kernel_that_panics_early_is_not_believed(machine: Path) -> None:
     qemu(machine, _BANNER + "echo 'Kernel panic - not syncing'\n")
-    assert (probe(machine).outcome, probe(machine).trouble[-10:]) == (Outcome.FAILS, "QEMU ended")
+    assert (probe(machine).outcome, probe(machine).trouble[-10:]) == (KvmState.FAILS, "QEMU ended")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_kernel_that_hangs_is_not_believed(
     qemu(machine, script + 'echo $$ >"$0.pid"\n' + _STAY)
     began = time.monotonic()
     found = probe(machine)
-    assert (found.outcome, found.trouble[: len(said)]) == (Outcome.HANGS, said)
+    assert (found.outcome, found.trouble[: len(said)]) == (KvmState.HANGS, said)
     assert time.monotonic() - began < 15
     pid = (machine / "bin" / f"{kvm.QEMU}.pid").read_text().strip()
     assert not Path(f"/proc/{pid}").exists(), "it is not left running"
@@ -158,8 +158,8 @@ def test_a_kernel_that_hangs_is_not_believed(
 
 def test_a_qemu_does_not_outlive_us(machine: Path) -> None:
     qemu(machine, 'echo $$ >"$0.part" && mv "$0.part" "$0.pid"\n' + _STAY)
-    script = "from pathlib import Path; from orchestrator.host.kvm import probe_kvm\n"
-    script += "from orchestrator.host.shell import HostShell; probe_kvm(HostShell(), Path('vmlinuz'))"
+    script = "from pathlib import Path; from orchestrator.host.kvm import check_kvm\n"
+    script += "from orchestrator.host.shell import HostShell; check_kvm(HostShell(), Path('vmlinuz'))"
     note = machine / "bin" / f"{kvm.QEMU}.pid"
     with subprocess.Popen([sys.executable, "-c", script]) as orchestrator:
         assert wait_for(lambda: note.exists() or None, Deadline(10), every=0.02)
@@ -317,18 +317,18 @@ def test_a_guest_that_prints_nothing_drops_the_verdict_that_kvm_works(machine: P
 def test_a_verdict_that_kvm_fails_is_no_guest_s_to_drop(machine: Path) -> None:
     qemu(machine, _INTERNAL_ERROR)
     choose("auto", machine)
-    assert not kept.drop_works(machine / "cache", HostShell())
+    assert not kvm_cache.forget_working(machine / "cache", HostShell())
     assert choose("auto", machine).kept
 
     def lost(*_: object, **__: object) -> object:
         raise GuestLostError("the host is lost")
 
-    assert not kept.drop_works(machine / "cache", HostShell(lost))
+    assert not kvm_cache.forget_working(machine / "cache", HostShell(lost))
 
 
 def test_the_probe_goes_on_beside_other_work(machine: Path) -> None:
     qemu(machine, 'until [ -e "$0.go" ]; do sleep 0.02; done\n' + _WORKS)
-    with chosen_meanwhile("auto", Kernel(machine / "vmlinuz", "x"), machine / "cache") as chosen:
+    with chosen_meanwhile("auto", KernelFile(machine / "vmlinuz", "x"), machine / "cache") as chosen:
         assert wait_for(lambda: starts(machine) or None, Deadline(10), every=0.02)
         (machine / "bin" / f"{kvm.QEMU}.go").touch()  # what comes of the work
         assert chosen().name == "kvm"
@@ -340,7 +340,7 @@ def test_the_probe_ends_with_the_work_beside_it(machine: Path) -> None:
     began = time.monotonic()
 
     def interrupted() -> None:
-        with chosen_meanwhile("auto", Kernel(machine / "vmlinuz", "x"), machine / "cache"):
+        with chosen_meanwhile("auto", KernelFile(machine / "vmlinuz", "x"), machine / "cache"):
             assert wait_for(lambda: (note.exists() and note.read_text()) or None, Deadline(10), every=0.02)
             raise KeyboardInterrupt
 
@@ -477,7 +477,7 @@ def test_a_nested_host_has_four_times_as_long(ours: bool, seconds: float) -> Non
     shell = HostShell(call)
     target: Any = SimpleNamespace(name="h", ours=ours)
     shell.target = target
-    kvm.probe_kvm(shell, Path("vmlinuz"))
+    kvm.check_kvm(shell, Path("vmlinuz"))
     assert asked == [seconds]
 
 

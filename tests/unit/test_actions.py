@@ -15,7 +15,7 @@ from orchestrator.errors import GuestError, InfrastructureError
 from orchestrator.host.domain import Dimm, VirtioMemState
 from orchestrator.host.machine import Machine
 from orchestrator.records.events import CommandOutput, of_kind
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.records.step import StepOutcome, StepResult
 
 SECOND_NS = 10**9
 
@@ -44,7 +44,7 @@ def resized(clock: Clock, name: str, begin: int, sizes: Iterator[int], **params:
 
 def test_a_plug_that_is_done_ends_at_once(clock: Clock) -> None:
     ended = resized(clock, "plug", 0, iter([0, 512, 1024, 1536]), to="1536MiB")
-    assert ended.outcome is Outcome.DONE
+    assert ended.outcome is StepOutcome.DONE
     assert ended.values == {
         "requested_bytes": 1536 * MIB,
         "achieved_bytes": 1536 * MIB,
@@ -64,12 +64,12 @@ def test_no_event_is_needed(clock: Clock) -> None:
     device = VirtioMemState(4 << 30, 0, 0, 2048 * MIB, 2 * MIB)
     domain = FakeDomain(clock, sizes=iter([0, 64 * MIB]), device=device, events=True)
     trial = FakeTrial(domain)
-    assert action("plug", to="64MiB").run(trial).outcome is Outcome.DONE
+    assert action("plug", to="64MiB").run(trial).outcome is StepOutcome.DONE
 
 
 def test_an_unplug_that_stops_short(clock: Clock) -> None:
     ended = resized(clock, "unplug", 1536, iter([1536, 1000, 600, 426]), to="0B", settle="15s")
-    assert ended.outcome is Outcome.PARTIAL
+    assert ended.outcome is StepOutcome.PARTIAL
     assert ended.values["requested_bytes"] == 1536 * MIB
     assert ended.values["achieved_bytes"] == 1110 * MIB
     assert ended.values["shortfall_bytes"] == 426 * MIB
@@ -81,7 +81,7 @@ def test_what_the_driver_gives_later_is_in_the_curve_and_apart(clock: Clock) -> 
     # Short after 0.5 s; the retry after some 50 s brings more.
     sizes = chain([1536, 600, 426], repeat(426, 200), repeat(400))
     ended = resized(clock, "unplug", 1536, sizes, to="0B", settle="15s", watch="60s")
-    assert ended.outcome is Outcome.PARTIAL
+    assert ended.outcome is StepOutcome.PARTIAL
     assert ended.values["achieved_bytes"] == 1110 * MIB, "as without watching"
     assert ended.values["size_after_bytes"] == 426 * MIB
     assert ended.values["later_bytes"] == 26 * MIB
@@ -93,10 +93,12 @@ def test_what_the_driver_gives_later_is_in_the_curve_and_apart(clock: Clock) -> 
 
 def test_watching_a_refusal_and_watching_in_vain(clock: Clock) -> None:
     ended = resized(clock, "unplug", 1536, repeat(1536), to="0B", settle="15s", watch="30s")
-    assert (ended.outcome, ended.values["later_bytes"]) == (Outcome.REFUSED, 0)
+    assert (ended.outcome, ended.values["later_bytes"]) == (StepOutcome.REFUSED, 0)
     assert list(ended.curve) == [(0, 0)]
     late = resized(clock, "unplug", 1536, chain(repeat(1536, 100), repeat(0)), to="0B", watch="1h")
-    assert (late.outcome, late.values["later_bytes"]) == (Outcome.REFUSED, 1536 * MIB), "settled is settled"
+    assert (late.outcome, late.values["later_bytes"]) == (StepOutcome.REFUSED, 1536 * MIB), (
+        "settled is settled"
+    )
     assert clock.seconds < 1100, "all is there: nothing to wait for"
 
 
@@ -122,14 +124,14 @@ def test_every_change_starts_the_quiet_anew(clock: Clock) -> None:
     # 10 s without a change, then one, then quiet for good.
     sizes = chain(repeat(1000, 40), repeat(900))
     ended = resized(clock, "unplug", 1000, sizes, to="0B", settle="12s")
-    assert ended.outcome is Outcome.PARTIAL
+    assert ended.outcome is StepOutcome.PARTIAL
     assert ended.settled_ns == 10 * SECOND_NS
     assert clock.seconds == pytest.approx(1022, abs=0.3)
 
 
 def test_an_unplug_that_never_moves_is_refused(clock: Clock) -> None:
     ended = resized(clock, "unplug", 1536, repeat(1536), to="0B", settle="15s")
-    assert ended.outcome is Outcome.REFUSED
+    assert ended.outcome is StepOutcome.REFUSED
     assert ended.acknowledged_ns is None
     assert ended.settled_ns is None, "what never moved has no time at which it settled"
     assert ended.values["achieved_bytes"] == 0
@@ -137,7 +139,7 @@ def test_an_unplug_that_never_moves_is_refused(clock: Clock) -> None:
 
 def test_an_unplug_that_still_moves_when_its_time_is_over(clock: Clock) -> None:
     ended = resized(clock, "unplug", 1536, (1536 - look * 2 for look in count()), to="0B", within="20s")
-    assert ended.outcome is Outcome.TIMEOUT
+    assert ended.outcome is StepOutcome.TIMEOUT
     assert ended.settled_ns is None
     assert ended.acknowledged_ns == SECOND_NS // 4
     assert clock.seconds == pytest.approx(1020, abs=0.01)
@@ -146,16 +148,16 @@ def test_an_unplug_that_still_moves_when_its_time_is_over(clock: Clock) -> None:
 
 def test_a_move_that_is_over_before_the_first_look_is_seen(clock: Clock) -> None:
     done = resized(clock, "plug", 0, repeat(1536), to="1536MiB")
-    assert (done.outcome, done.acknowledged_ns, done.settled_ns) == (Outcome.DONE, 0, 0)
+    assert (done.outcome, done.acknowledged_ns, done.settled_ns) == (StepOutcome.DONE, 0, 0)
     short = resized(clock, "unplug", 1536, repeat(426), to="0B")
-    assert short.outcome is Outcome.PARTIAL
+    assert short.outcome is StepOutcome.PARTIAL
     assert short.acknowledged_ns is not None, "it moved"
     assert short.settled_ns == short.acknowledged_ns
 
 
 def test_what_is_there_already_is_done(clock: Clock) -> None:
     ended = resized(clock, "plug", 512, repeat(512), to="512MiB")
-    assert (ended.outcome, ended.acknowledged_ns, ended.settled_ns) == (Outcome.DONE, 0, 0)
+    assert (ended.outcome, ended.acknowledged_ns, ended.settled_ns) == (StepOutcome.DONE, 0, 0)
     assert ended.values["requested_bytes"] == 0
 
 
@@ -177,7 +179,7 @@ def test_the_balloon_takes_and_gives_back(clock: Clock) -> None:
     trial = FakeTrial(domain)
     ended = action("inflate", by="256MiB").run(trial)
     assert domain.calls == [("request_balloon", 768 * MIB)]
-    assert ended.outcome is Outcome.DONE
+    assert ended.outcome is StepOutcome.DONE
     assert ended.values == {
         "requested_bytes": 256 * MIB,
         "achieved_bytes": 256 * MIB,
@@ -188,7 +190,7 @@ def test_the_balloon_takes_and_gives_back(clock: Clock) -> None:
     domain.asked, domain.balloon_sizes = False, iter([768 * MIB, 1024 * MIB])
     back = action("deflate").run(FakeTrial(domain))
     assert domain.calls[-1] == ("request_balloon", 1024 * MIB)
-    assert back.outcome is Outcome.DONE
+    assert back.outcome is StepOutcome.DONE
     assert back.values["achieved_bytes"] == 256 * MIB
 
 
@@ -196,7 +198,7 @@ def test_a_balloon_that_stops_short(clock: Clock) -> None:
     domain = FakeDomain(clock, balloon_sizes=iter([900 * MIB]))
     trial = FakeTrial(domain)
     ended = action("inflate", by="256MiB", settle="5s").run(trial)
-    assert ended.outcome is Outcome.PARTIAL
+    assert ended.outcome is StepOutcome.PARTIAL
     assert ended.values["shortfall_bytes"] == 132 * MIB
     assert clock.seconds == pytest.approx(1005, abs=0.5)
 
@@ -228,7 +230,7 @@ def test_what_a_trial_is_asked_for(clock: Clock, step: Action, calls: list[tuple
     trial = FakeTrial(FakeDomain(clock))
     ended = step.run(trial)
     assert trial.calls == calls
-    assert ended.outcome is Outcome.DONE
+    assert ended.outcome is StepOutcome.DONE
     assert ended.requested_ns == 0
     assert ended.settled_ns == (2 * SECOND_NS if calls[0][0] == "start" else 0)
     values = {"start": {"ops_per_second": 5.0}, "stop": {"mismatches": 0.0}}
@@ -253,7 +255,7 @@ def test_what_a_command_prints_is_kept_bounded_and_printable(clock: Clock) -> No
 
 def test_waiting_takes_its_time(clock: Clock) -> None:
     trial = FakeTrial(FakeDomain(clock))
-    assert action("wait", time="90s").run(trial).outcome is Outcome.DONE
+    assert action("wait", time="90s").run(trial).outcome is StepOutcome.DONE
     assert clock.seconds == 1090
 
 

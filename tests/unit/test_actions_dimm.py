@@ -15,7 +15,7 @@ from orchestrator.errors import GuestError
 from orchestrator.host.domain import Dimm, DimmAnswer
 from orchestrator.host.machine import Machine
 from orchestrator.records.events import DimmAnswered, of_kind
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.records.step import StepOutcome, StepResult
 
 SECOND_NS = 10**9
 MACHINE = Machine.model_validate({"memory": "1GiB", "dimms": ["256MiB", "512MiB"]})
@@ -57,7 +57,7 @@ def test_all_go_the_highest_first(clock: Clock) -> None:
     )
     ended, trial = unplugged(clock, turns)
     assert trial.domain.calls == [("request_dimm_removal", "dimm1"), ("request_dimm_removal", "dimm0")]
-    assert ended.outcome is Outcome.DONE
+    assert ended.outcome is StepOutcome.DONE
     assert ended.acknowledged_ns == SECOND_NS // 4, "the first answer, although nothing had moved"
     assert ended.settled_ns == 3 * SECOND_NS // 4
     assert list(ended.curve) == [(0, 0), (0.5, 512 * MIB), (0.75, 768 * MIB)]
@@ -93,7 +93,7 @@ def test_all_go_the_highest_first(clock: Clock) -> None:
 def test_one_goes_and_one_is_busy(clock: Clock) -> None:
     turns = iter([([ost(1, PENDING), ost(1, BUSY)], ()), ([ost(0, PENDING), ost(0, 0)], ["dimm0"])])
     ended, _ = unplugged(clock, turns, within="60s")
-    assert ended.outcome is Outcome.PARTIAL
+    assert ended.outcome is StepOutcome.PARTIAL
     assert ended.values["achieved_bytes"] == 256 * MIB
     assert ended.values["shortfall_bytes"] == 512 * MIB
     assert ended.values["ost_failures"] == 1
@@ -104,7 +104,7 @@ def test_one_goes_and_one_is_busy(clock: Clock) -> None:
 
 def test_a_refusal_is_an_end(clock: Clock) -> None:
     ended, _ = unplugged(clock, iter([([ost(1, BUSY)], ()), ([ost(0, 1)], ())]))
-    assert ended.outcome is Outcome.REFUSED
+    assert ended.outcome is StepOutcome.REFUSED
     assert (ended.acknowledged_ns, ended.settled_ns) == (0, SECOND_NS // 4)
     assert list(ended.curve) == [(0, 0)]
     assert ended.said == "non-specific failure (0x01)"
@@ -114,7 +114,7 @@ def test_a_refusal_is_an_end(clock: Clock) -> None:
 def test_what_qemu_itself_refuses(clock: Clock) -> None:
     error = DimmAnswer("dimm1", None, None, None, "a memory device is in use")
     ended, trial = unplugged(clock, iter([([error], ())]), count=1)
-    assert (ended.outcome, ended.said) == (Outcome.REFUSED, "a memory device is in use")
+    assert (ended.outcome, ended.said) == (StepOutcome.REFUSED, "a memory device is in use")
     assert trial.events == [
         DimmAnswered(t_ns=0, step=1, slot=1, source=None, status=None, said="a memory device is in use")
     ]
@@ -122,7 +122,7 @@ def test_what_qemu_itself_refuses(clock: Clock) -> None:
 
 def test_a_guest_that_never_comes_to_an_end(clock: Clock) -> None:
     ended, _ = unplugged(clock, chain([([ost(1, PENDING)], ())], repeat(NOTHING)), within="20s")
-    assert ended.outcome is Outcome.TIMEOUT
+    assert ended.outcome is StepOutcome.TIMEOUT
     assert (ended.acknowledged_ns, ended.settled_ns) == (0, None)
     assert (ended.values["achieved_bytes"], ended.said) == (0, "")
     assert clock.seconds == pytest.approx(1020, abs=0.01)
@@ -130,7 +130,7 @@ def test_a_guest_that_never_comes_to_an_end(clock: Clock) -> None:
 
 def test_a_guest_without_acpi_says_nothing(clock: Clock) -> None:
     ended, _ = unplugged(clock, repeat(NOTHING), within="20s")
-    assert (ended.outcome, ended.acknowledged_ns) == (Outcome.TIMEOUT, None)
+    assert (ended.outcome, ended.acknowledged_ns) == (StepOutcome.TIMEOUT, None)
 
 
 def test_what_comes_after_the_time_is_over_is_watched_for(clock: Clock) -> None:
@@ -138,7 +138,7 @@ def test_what_comes_after_the_time_is_over_is_watched_for(clock: Clock) -> None:
         [([ost(1, PENDING)], ())], repeat(NOTHING, 100), [([ost(1, 0)], ["dimm1"])], repeat(NOTHING)
     )
     ended, _ = unplugged(clock, turns, within="20s", watch="30s")
-    assert (ended.outcome, ended.settled_ns) == (Outcome.TIMEOUT, None)
+    assert (ended.outcome, ended.settled_ns) == (StepOutcome.TIMEOUT, None)
     assert ended.values["achieved_bytes"] == 0
     assert ended.values["later_bytes"] == 512 * MIB
     assert ended.curve[-1] == (25.25, 512 * MIB)
@@ -147,22 +147,22 @@ def test_what_comes_after_the_time_is_over_is_watched_for(clock: Clock) -> None:
 def test_only_so_many(clock: Clock) -> None:
     ended, trial = unplugged(clock, iter([([ost(1, 0)], ["dimm1"])]), count=1)
     assert trial.domain.calls == [("request_dimm_removal", "dimm1")]
-    assert (ended.outcome, ended.values["requested_bytes"]) == (Outcome.DONE, 512 * MIB)
+    assert (ended.outcome, ended.values["requested_bytes"]) == (StepOutcome.DONE, 512 * MIB)
     none, _ = unplugged(clock, iter([]), plugged=())
-    assert (none.outcome, none.values["requested_bytes"]) == (Outcome.DONE, 0)
+    assert (none.outcome, none.values["requested_bytes"]) == (StepOutcome.DONE, 0)
 
 
 def test_answers_that_are_about_something_else_do_not_count(clock: Clock) -> None:
     other = [ost(7, BUSY), ost(1, BUSY, source=0x200), ost(1, 0, source=1), DimmAnswer("x", None, None, None)]
     ended, trial = unplugged(clock, iter([(other, ())]), within="5s")
-    assert (ended.outcome, ended.values["ost_answers"]) == (Outcome.TIMEOUT, 0)
+    assert (ended.outcome, ended.values["ost_answers"]) == (StepOutcome.TIMEOUT, 0)
     assert trial.events == []
 
 
 def test_a_guest_that_answers_without_end_is_cut_short(clock: Clock) -> None:
     turns = repeat((([ost(1, PENDING)] * 1000), ()))
     ended, trial = unplugged(clock, turns, within="10s")
-    assert ended.outcome is Outcome.TIMEOUT
+    assert ended.outcome is StepOutcome.TIMEOUT
     assert len(trial.events) == 20 * 256
 
 
@@ -184,7 +184,7 @@ def test_a_plug_is_done_when_the_guest_has_taken_each(clock: Clock) -> None:
     turns = iter([NOTHING, ([ost(0, 0, source=1)], ()), ([ost(1, 0, source=0x200)], ())])
     ended, trial = plugged(clock, turns)
     assert trial.domain.calls == [("attach_dimm", 256 * MIB), ("attach_dimm", 512 * MIB)]
-    assert ended.outcome is Outcome.DONE
+    assert ended.outcome is StepOutcome.DONE
     assert (ended.acknowledged_ns, ended.settled_ns) == (SECOND_NS // 4, SECOND_NS // 2)
     assert list(ended.curve) == [(0, 0), (0.25, 256 * MIB), (0.5, 768 * MIB)]
     assert (ended.values["dimms_plugged"], ended.values["ost_failures"]) == (2, 0)
@@ -193,20 +193,20 @@ def test_a_plug_is_done_when_the_guest_has_taken_each(clock: Clock) -> None:
 def test_a_plug_that_the_guest_refuses(clock: Clock) -> None:
     turns = iter([([ost(0, 0, source=1), ost(1, 0x81, source=0x200)], ())])
     ended, _ = plugged(clock, turns)
-    assert (ended.outcome, ended.said) == (Outcome.PARTIAL, "device driver load failure (0x81)")
+    assert (ended.outcome, ended.said) == (StepOutcome.PARTIAL, "device driver load failure (0x81)")
     assert ended.values["shortfall_bytes"] == 512 * MIB
     ended, _ = plugged(clock, repeat(NOTHING), within="9s")
-    assert (ended.outcome, ended.values["achieved_bytes"]) == (Outcome.TIMEOUT, 0)
+    assert (ended.outcome, ended.values["achieved_bytes"]) == (StepOutcome.TIMEOUT, 0)
 
 
 def test_only_what_is_missing_is_plugged(clock: Clock) -> None:
     ended, trial = plugged(clock, iter([([ost(1, 0, source=1)], ())]), Dimm("dimm0", 0, 4 << 30, 512 * MIB))
     assert trial.domain.calls == [("attach_dimm", 256 * MIB)]
-    assert (ended.outcome, ended.values["size_after_bytes"]) == (Outcome.DONE, 768 * MIB)
+    assert (ended.outcome, ended.values["size_after_bytes"]) == (StepOutcome.DONE, 768 * MIB)
     _, trial = plugged(clock, iter([([ost(0, 0, source=1)], ())]), count=1)
     assert trial.domain.calls == [("attach_dimm", 256 * MIB)], "in the order of the scenario"
     ended, trial = plugged(clock, iter([]), LOW, HIGH)
-    assert (trial.domain.calls, ended.outcome) == ([], Outcome.DONE)
+    assert (trial.domain.calls, ended.outcome) == ([], StepOutcome.DONE)
 
 
 @pytest.mark.parametrize(

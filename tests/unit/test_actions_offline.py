@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from orchestrator.actions import ACTIONS, Action
 from orchestrator.actions.offline import read_blocks
 from orchestrator.errors import CommandError
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.records.step import StepOutcome, StepResult
 from orchestrator.units import GIB
 
 SECOND_NS = 10**9
@@ -48,7 +48,7 @@ def test_enough_went() -> None:
     came, trial = ended(printed("OK", "EBUSY", "OK", "EINTR", "OK", "OK", end="enough"), within="90s")
     argv = ["/usr/local/bin/memory-blocks", "offline", str(512 * MIB), "5000", "90000", "highest"]
     assert trial.calls == [("execute", argv, 150)]
-    assert came.outcome is Outcome.DONE
+    assert came.outcome is StepOutcome.DONE
     assert came.values == {
         "requested_bytes": 512 * MIB,
         "achieved_bytes": 512 * MIB,
@@ -70,33 +70,33 @@ def test_enough_went() -> None:
 @pytest.mark.parametrize(
     ("text", "outcome", "achieved", "said"),
     [
-        (printed("OK", *["EBUSY"] * 7), Outcome.PARTIAL, BLOCK, "EBUSY 7"),
-        (printed(*["EBUSY"] * 8), Outcome.REFUSED, 0, "EBUSY 8"),
-        (printed(count=0), Outcome.REFUSED, 0, ""),
-        (printed("OK", "EINTR", end="time"), Outcome.TIMEOUT, BLOCK, "EINTR 1"),
-        (printed("EINVAL", "ENOMEM"), Outcome.REFUSED, 0, "EINVAL 1, ENOMEM 1"),
+        (printed("OK", *["EBUSY"] * 7), StepOutcome.PARTIAL, BLOCK, "EBUSY 7"),
+        (printed(*["EBUSY"] * 8), StepOutcome.REFUSED, 0, "EBUSY 8"),
+        (printed(count=0), StepOutcome.REFUSED, 0, ""),
+        (printed("OK", "EINTR", end="time"), StepOutcome.TIMEOUT, BLOCK, "EINTR 1"),
+        (printed("EINVAL", "ENOMEM"), StepOutcome.REFUSED, 0, "EINVAL 1, ENOMEM 1"),
     ],
 )
-def test_too_little_went(text: str, outcome: Outcome, achieved: int, said: str) -> None:
+def test_too_little_went(text: str, outcome: StepOutcome, achieved: int, said: str) -> None:
     came, _ = ended(text, order="lowest")
     assert (came.outcome, came.values["achieved_bytes"], came.said) == (outcome, achieved, said)
     assert came.values["shortfall_bytes"] == 512 * MIB - achieved
-    assert (came.settled_ns is None) == (outcome is Outcome.TIMEOUT or said == "")
+    assert (came.settled_ns is None) == (outcome is StepOutcome.TIMEOUT or said == "")
 
 
 def test_larger_blocks_than_asked_for_are_no_shortfall() -> None:
     came, _ = ended(f"blocks {2 * GIB} 3\n2 1.000 OK {2 * GIB}\nend enough\n")
-    assert (came.outcome, came.values["achieved_bytes"]) == (Outcome.DONE, 2 * GIB)
+    assert (came.outcome, came.values["achieved_bytes"]) == (StepOutcome.DONE, 2 * GIB)
     assert came.values["shortfall_bytes"] == 0
 
 
 def test_all_come_back() -> None:
     came, trial = ended(printed("OK", "OK", count=2), "online")
     assert trial.calls == [("execute", ["/usr/local/bin/memory-blocks", "online", "120000"], 180)]
-    assert (came.outcome, came.values["requested_bytes"]) == (Outcome.DONE, 2 * BLOCK)
+    assert (came.outcome, came.values["requested_bytes"]) == (StepOutcome.DONE, 2 * BLOCK)
     short, _ = ended(printed("OK", "EINVAL", count=2), "online")
-    assert (short.outcome, short.values["shortfall_bytes"]) == (Outcome.PARTIAL, BLOCK)
-    assert ended(printed(count=0), "online")[0].outcome is Outcome.DONE, "nothing was offline"
+    assert (short.outcome, short.values["shortfall_bytes"]) == (StepOutcome.PARTIAL, BLOCK)
+    assert ended(printed(count=0), "online")[0].outcome is StepOutcome.DONE, "nothing was offline"
 
 
 HEAD = f"blocks {BLOCK} 8"

@@ -15,7 +15,7 @@ from orchestrator.actions import report_free as module
 from orchestrator.errors import CommandError
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import PageState, Segment
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.records.step import StepOutcome, StepResult
 
 SECOND_NS = 10**9
 PAGES_PER_MIB = 256
@@ -50,7 +50,7 @@ def reported(
 def test_all_that_is_free_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     # 424 MiB are used; the other 376 that are present could go.
     ended, clock = reported(monkeypatch, chain([800, 800, 600], repeat(424)))
-    assert ended.outcome is Outcome.DONE
+    assert ended.outcome is StepOutcome.DONE
     assert ended.values == {
         "requested_bytes": 376 * MIB,
         "achieved_bytes": 376 * MIB,
@@ -66,13 +66,13 @@ def test_all_that_is_free_goes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_more_may_come_than_was_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     ended, _ = reported(monkeypatch, chain([800, 424], repeat(400)), watch="5s")
-    assert (ended.outcome, ended.values["shortfall_bytes"]) == (Outcome.DONE, -24 * MIB)
+    assert (ended.outcome, ended.values["shortfall_bytes"]) == (StepOutcome.DONE, -24 * MIB)
     assert (ended.curve[-1][1], ended.values["later_bytes"]) == (400 * MIB, 0)
 
 
 def test_what_lies_free_in_small_pieces_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     ended, clock = reported(monkeypatch, chain([800], repeat(500)), settle="5s", watch="10s")
-    assert ended.outcome is Outcome.PARTIAL
+    assert ended.outcome is StepOutcome.PARTIAL
     assert ended.values["shortfall_bytes"] == 76 * MIB
     assert ended.values["later_bytes"] == 0
     assert clock.seconds == pytest.approx(1015, abs=0.3)
@@ -80,31 +80,31 @@ def test_what_lies_free_in_small_pieces_stays(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_was_reported_before_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ended, _ = reported(monkeypatch, repeat(424))
-    assert (ended.outcome, ended.values["requested_bytes"]) == (Outcome.DONE, 0)
+    assert (ended.outcome, ended.values["requested_bytes"]) == (StepOutcome.DONE, 0)
     fewer, _ = reported(monkeypatch, repeat(300))
     assert fewer.values["requested_bytes"] == 0, "used pages that were never touched: no less than nothing"
 
 
 def test_no_more_can_go_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     ended, _ = reported(monkeypatch, repeat(800), 10, balloon=200)
-    assert (ended.outcome, ended.values["requested_bytes"]) == (Outcome.REFUSED, 10 * MIB)
+    assert (ended.outcome, ended.values["requested_bytes"]) == (StepOutcome.REFUSED, 10 * MIB)
 
 
 def test_a_few_pages_that_come_and_go_are_no_movement(monkeypatch: pytest.MonkeyPatch) -> None:
     ended, clock = reported(monkeypatch, chain([800], (799 + turn % 2 for turn in count())), settle="5s")
-    assert (ended.outcome, ended.acknowledged_ns) == (Outcome.REFUSED, None)
+    assert (ended.outcome, ended.acknowledged_ns) == (StepOutcome.REFUSED, None)
     assert clock.seconds == pytest.approx(1005, abs=0.3)
 
 
 def test_a_guest_that_takes_memory_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     ended, _ = reported(monkeypatch, chain([800], repeat(900)))
-    assert (ended.outcome, ended.values["achieved_bytes"]) == (Outcome.REFUSED, -100 * MIB)
+    assert (ended.outcome, ended.values["achieved_bytes"]) == (StepOutcome.REFUSED, -100 * MIB)
 
 
 def test_a_guest_that_frees_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = (900 - turn % 200 * 2 for turn in count())
     ended, _ = reported(monkeypatch, sizes, within="20s")
-    assert (ended.outcome, ended.settled_ns) == (Outcome.TIMEOUT, None)
+    assert (ended.outcome, ended.settled_ns) == (StepOutcome.TIMEOUT, None)
 
 
 @pytest.mark.parametrize("free", ["many", "-1", "9" * 30])

@@ -21,7 +21,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import compare as compare_module
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
-from orchestrator.stats import Verdict
+from orchestrator.stats import Significance
 from orchestrator.store import SCHEMA_VERSION, open_run
 from orchestrator.summary import CATALOGUE
 from orchestrator.verdict import ArmFigures, RunFigures, TrialFigures, compare_arms, compare_runs, figures_of
@@ -66,9 +66,9 @@ def test_trials_of_one_state_are_pairs_and_a_planted_difference_is_found() -> No
         ("a", "c", "state"),
     ]
     planted = found.pairs[0].metrics
-    assert (planted[TABLES].verdict, planted[TABLES].estimate) == (Verdict.DIFFERENT, -8 * MIB)
-    assert planted[RATE].verdict is Verdict.NONE_DETECTED
-    assert found.pairs[1].metrics[TABLES].verdict is Verdict.SAME
+    assert (planted[TABLES].significance, planted[TABLES].estimate) == (Significance.DIFFERENT, -8 * MIB)
+    assert planted[RATE].significance is Significance.NONE_DETECTED
+    assert found.pairs[1].metrics[TABLES].significance is Significance.SAME
     assert "blocks_pinned" in found.pairs[0].missing
     assert set(found.pairs[0].metrics) | set(found.pairs[0].missing) == {
         metric.name for metric in CATALOGUE if metric.unit and not metric.given
@@ -94,8 +94,8 @@ def test_trials_of_one_boot_are_one_and_the_words_say_so() -> None:
     found = compare_arms(run(one, other))
     (pair,) = found.pairs
     assert (pair.pairing, pair.units) == ("state", 1)
-    assert {(each.verdict, each.n, each.trials) for each in pair.metrics.values()} == {
-        (Verdict.TOO_FEW, 1, 6)
+    assert {(each.significance, each.n, each.trials) for each in pair.metrics.values()} == {
+        (Significance.TOO_FEW, 1, 6)
     }
     assert heading(found, pair) == "b against a: 6 pairs of trials of 1 boot, each two from the same boot"
     assert verdict_sentences(found, pair)[0].startswith("6 trials of 1 boot of each arm: 1 boot to compare")
@@ -160,7 +160,7 @@ def test_a_lost_trial_takes_its_partner_out_of_the_pairs() -> None:
 def test_few_boots_get_a_warning_and_no_interval() -> None:
     found = compare_arms(run(arm("a", trials=4), arm("b", 8 * MIB, trials=4)))
     (pair,) = found.pairs
-    assert {one.verdict for one in pair.metrics.values()} == {Verdict.TOO_FEW}
+    assert {one.significance for one in pair.metrics.values()} == {Significance.TOO_FEW}
     said = verdict_sentences(found, pair)[0]
     assert said.startswith("4 trials of 4 boots of each arm: 4 boots to compare, too few to distinguish")
     assert "At least 5 boots needed" in said
@@ -172,7 +172,7 @@ def test_identical_arms_are_the_noise_floor_and_no_difference() -> None:
     assert set(found.noise) == {RATE, TABLES}
     assert found.noise[TABLES] == 0
     assert 0 < found.noise[RATE] < 30  # of pairs; the repeats themselves differ by hundreds
-    assert Verdict.DIFFERENT not in {one.verdict for one in found.pairs[0].metrics.values()}
+    assert Significance.DIFFERENT not in {one.significance for one in found.pairs[0].metrics.values()}
     assert not compare_arms(run(arm("a"), arm("b", does={**DOES, "steps": "[1]"}))).noise
     assert not compare_arms(run(arm("a"), arm("b", kernel="7.3"))).noise
 

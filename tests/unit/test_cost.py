@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.cost import SHIPPED, Cost, CostTable, Interval, Unit
+from orchestrator.model.cost import SHIPPED, Cost, CostRange, CostTable, CostUnit
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.store.costs_file import CostsFile, Measured, read_costs, write_costs
 
@@ -25,7 +25,7 @@ COUNTS = ReplayCounts(touches=1000, hits=900, cold_misses=50, swapped_in=50, swa
 )
 def test_a_range_ascends_from_nought(ends: tuple[float, float, float]) -> None:
     with pytest.raises(BadInputError, match="range"):
-        Interval(*ends)
+        CostRange(*ends)
 
 
 def test_every_cost_has_a_unit_a_range_and_a_source() -> None:
@@ -33,7 +33,7 @@ def test_every_cost_has_a_unit_a_range_and_a_source() -> None:
     for cost in SHIPPED:
         assert cost.source
         assert cost.what
-        assert (cost.unit is Unit.SECONDS) == cost.name.endswith("_seconds")
+        assert (cost.unit is CostUnit.SECONDS) == cost.name.endswith("_seconds")
 
 
 def test_what_was_measured_here_lies_in_the_shipped_ranges() -> None:
@@ -58,7 +58,7 @@ def test_swapping_costs_what_its_events_do() -> None:
     expected = 50 * table["swap_in_seconds"].typical + 80 * table["swap_out_seconds"].typical
     assert added.total.typical == pytest.approx(expected)
     assert added.mean.typical == pytest.approx(expected / 1000)
-    assert added.p50 == Interval.exactly(0)  # nine of ten touches met their table
+    assert added.p50 == CostRange.exactly(0)  # nine of ten touches met their table
     # One in twenty waits for the disk, and for its share of making room.
     share = 80 / 100 * table["swap_out_seconds"].typical
     assert added.p99.typical == pytest.approx(table["swap_in_seconds"].typical + share)
@@ -66,7 +66,7 @@ def test_swapping_costs_what_its_events_do() -> None:
 
 def test_no_touch_costs_nothing() -> None:
     added = CostTable.shipped().added(ReplayCounts())
-    assert added.total == added.p99 == Interval.exactly(0)
+    assert added.total == added.p99 == CostRange.exactly(0)
 
 
 @given(
@@ -86,7 +86,7 @@ def test_no_touch_costs_nothing() -> None:
 def test_prices_scale_and_stay_in_order(counts: ReplayCounts, factor: float) -> None:
     table = CostTable.shipped()
     scaled = {
-        name: replace(cost, value=cost.value * factor) if cost.unit is Unit.SECONDS else cost
+        name: replace(cost, value=cost.value * factor) if cost.unit is CostUnit.SECONDS else cost
         for name, cost in table.costs.items()
     }
     once, other = table.added(counts), CostTable(scaled).added(counts)
@@ -100,8 +100,8 @@ def test_a_table_lacks_nothing_and_has_nothing_else() -> None:
     with pytest.raises(BadInputError, match="costs without compress_seconds"):
         CostTable({name: cost for name, cost in shipped.costs.items() if name != "compress_seconds"})
     with pytest.raises(BadInputError, match="no cost is called 'tea'"):
-        shipped.with_measured({"tea": Cost("tea", "", Unit.SECONDS, Interval.exactly(1), "")})
-    ratio = replace(shipped.costs["compressed_ratio"], value=Interval(0.5, 0.9, 1.1))
+        shipped.with_measured({"tea": Cost("tea", "", CostUnit.SECONDS, CostRange.exactly(1), "")})
+    ratio = replace(shipped.costs["compressed_ratio"], value=CostRange(0.5, 0.9, 1.1))
     with pytest.raises(BadInputError, match=r"compressed_ratio up to 1\.1"):
         shipped.with_measured({"compressed_ratio": ratio})
 
@@ -119,7 +119,7 @@ def measured(**changes: object) -> CostsFile:
 def test_measured_costs_take_the_place_of_shipped_ones(tmp_path: Path) -> None:
     write_costs(tmp_path / "costs.json", measured())
     table = CostTable.shipped().with_measured(read_costs(tmp_path / "costs.json").as_costs())
-    assert table["compress_seconds"] == Interval(1e-6, 2e-6, 3e-6)
+    assert table["compress_seconds"] == CostRange(1e-6, 2e-6, 3e-6)
     assert table.costs["compress_seconds"].source.startswith("measured on 2026-01-01")
     assert table["swap_in_seconds"] == CostTable.shipped()["swap_in_seconds"]
 

@@ -19,9 +19,9 @@ from orchestrator.host.domain import QemuProcess
 from orchestrator.host.qemu_process import Segment, page_state, status_bytes
 from orchestrator.model.blame import table_kind_name
 from orchestrator.model.frames import KPF_ANON, KPF_BUDDY, KPF_HUGE, KPF_LRU, KPF_PGTABLE, KPF_THP
-from orchestrator.model.observed import read_series
 from orchestrator.model.policies import OverSnapshot, StateView
 from orchestrator.model.snapshot import Region, Snapshot
+from orchestrator.model.snapshot_trace import read_series
 from orchestrator.model.tables import LAST_LEVEL, UNKNOWN_LEVEL, TableState
 from orchestrator.summary.snapshots import blame_regions
 

@@ -18,10 +18,10 @@ from orchestrator import doctor
 from orchestrator.cli import main
 from orchestrator.cli.output import out
 from orchestrator.doctor import Check, Level, check, examine, hypervisor, machine, tools
-from orchestrator.doctor.check import BOOTSTRAP, Finding, Subject
+from orchestrator.doctor.check import BOOTSTRAP, CheckResult, Subject
 from orchestrator.doctor.examine import CHECKS
 from orchestrator.errors import InfrastructureError
-from orchestrator.host.accel import Acceleration, Kernel
+from orchestrator.host.accel import Acceleration, KernelFile
 from orchestrator.host_kinds.libvirt import Libvirt
 from orchestrator.host_kinds.local import Local
 from orchestrator.units import GIB
@@ -217,7 +217,7 @@ def test_a_kvm_without_a_second_level_is_named(subject: Subject, monkeypatch: py
     monkeypatch.setattr(hypervisor, "shadow_paging", lambda _: "this KVM is PVM")
     for chosen in (KVM, TCG):
         finding = hypervisor.second_level(with_acceleration(replace(subject), chosen))
-        assert finding == Finding(
+        assert finding == CheckResult(
             Level.NOTE, "none: second_level_bytes will be a gap; this KVM is PVM", word="none"
         )
 
@@ -273,7 +273,7 @@ def test_the_default_kernel_of_a_cached_image_is_probed(
     (folder / "boot" / "vmlinuz-9.1").touch()
     asked: list[tuple[str, Path, Path, bool]] = []
 
-    def choose(wanted: str, kernel: Kernel, cache: Path, *, again: bool) -> Acceleration:
+    def choose(wanted: str, kernel: KernelFile, cache: Path, *, again: bool) -> Acceleration:
         asked.append((wanted, kernel.path, cache, again))
         return KVM
 
@@ -355,10 +355,10 @@ def test_memory_that_may_not_be_read_is_red(subject: Subject, monkeypatch: pytes
 def test_a_check_that_breaks_is_a_red_line_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(_: Subject) -> Finding:
+    def breaks(_: Subject) -> CheckResult:
         raise ZeroDivisionError("no such luck")
 
-    table = (("broken", breaks), ("sound", lambda _: Finding(Level.OK, "fine")))
+    table = (("broken", breaks), ("sound", lambda _: CheckResult(Level.OK, "fine")))
     monkeypatch.setattr(sys.modules["orchestrator.doctor.examine"], "CHECKS", table)  # hidden by the function
     broken, sound = examine(tmp_path, tmp_path, tmp_path, None)
     assert broken.level is Level.BAD

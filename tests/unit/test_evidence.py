@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from synthetic import ANON, bits
 
 from orchestrator.guest.evidence import find_evidence, memory_map, read_evidence
-from orchestrator.guest.kernel_tables import Layout, NotFoundError, parse_layout, walk
+from orchestrator.guest.kernel_tables import NotFoundError, VmcoreInfo, parse_vmcoreinfo, walk
 from orchestrator.model.frames import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_PGTABLE, KPF_RESERVED
 from orchestrator.model.snapshot import I64, U64, Evidence
 
 FRAMES = 4096  # 16 MiB
 VMEMMAP, VMALLOC = 0xFFC9_D54C_8000_0000, 0xFF58_9077_8000_0000
-LAYOUT = Layout(
+LAYOUT = VmcoreInfo(
     root_pfn=1, levels=5, vmalloc=VMALLOC, vmemmap=VMEMMAP, page_bytes=64, lru=8, mapcount=48, refcount=52
 )
 MODULES = 0xFFFF_FFFF_C000_0000
@@ -44,7 +44,7 @@ KERNELOFFSET=1c200000
 class Memory:
     """A guest's frames by number. Tables are taken from frame 1 on, struct pages from frame 64 on."""
 
-    def __init__(self, layout: Layout = LAYOUT) -> None:
+    def __init__(self, layout: VmcoreInfo = LAYOUT) -> None:
         self.layout = layout
         self.frames: dict[int, bytearray] = {1: bytearray(4096)}
         self.flags = np.zeros(FRAMES, dtype=np.uint64)
@@ -119,9 +119,9 @@ def memory(request: pytest.FixtureRequest) -> Memory:
 
 
 def test_what_vmcoreinfo_says() -> None:
-    assert parse_layout(VMCOREINFO) == replace(LAYOUT, root_pfn=(0x1EE22000 - 398458880) // 4096)
+    assert parse_vmcoreinfo(VMCOREINFO) == replace(LAYOUT, root_pfn=(0x1EE22000 - 398458880) // 4096)
     four = VMCOREINFO.replace(b"l5_enabled)=1", b"l5_enabled)=0")
-    assert parse_layout(four).levels == 4
+    assert parse_vmcoreinfo(four).levels == 4
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_what_vmcoreinfo_says() -> None:
 def test_a_vmcoreinfo_that_cannot_be(change: tuple[bytes, bytes], why: str) -> None:
     assert change[0] in VMCOREINFO
     with pytest.raises(NotFoundError, match=why):
-        parse_layout(VMCOREINFO.replace(*change))
+        parse_vmcoreinfo(VMCOREINFO.replace(*change))
 
 
 @given(st.binary(max_size=300))
 def test_junk_is_no_vmcoreinfo(junk: bytes) -> None:
     with pytest.raises(NotFoundError):
-        parse_layout(junk)
+        parse_vmcoreinfo(junk)
 
 
 def test_a_kernel_without_anything_special(memory: Memory) -> None:

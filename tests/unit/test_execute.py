@@ -15,7 +15,7 @@ from lxml import etree
 from orchestrator.errors import BadInputError
 from orchestrator.guest import boot
 from orchestrator.host.shell import HostShell
-from orchestrator.launch.places import Places
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run import execute, programs
 from orchestrator.run.machinery import RealMachinery
@@ -59,7 +59,7 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
         "  - start: {workload: redis}\n    in: a\n"
         "  - start: {workload: sparse-map, set: {spam: 1}}\n    in: b\n"
     )
-    places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", tmp_path / "cache")
+    places = ProjectPaths(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", tmp_path / "cache")
     nobody: Any = None
     with pytest.raises(BadInputError, match="'sparse-map' cannot be set so: spam"):
         execute.execute_plan(plan(steps), places, tmp_path / "run", nobody)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from reference import reference
 
-from orchestrator.stats import Verdict
+from orchestrator.stats import Significance
 from orchestrator.summary import CATALOGUE
 
 
 def test_which_metrics_a_restore_shifts_is_what_the_nested_design_found() -> None:
     run = reference("boots")
     compared = run.nested_metrics
-    found = {name for name in compared if run.difference(name, "cold", "warm").verdict is Verdict.DIFFERENT}
+    found = {
+        name
+        for name in compared
+        if run.difference(name, "cold", "warm").significance is Significance.DIFFERENT
+    }
     declared = {metric.name for metric in CATALOGUE if metric.shifts}
     assert declared & set(compared) == found
     assert declared <= set(compared), "what the reference run does not have, it does not decide"

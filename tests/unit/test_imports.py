@@ -30,7 +30,7 @@ def edges(imports: Mapping[str, Set[str]]) -> Iterator[tuple[str, str]]:
 
 
 def test_no_modules_import_each_other(imports: dict[str, set[str]]) -> None:
-    in_a_function = ("orchestrator.cli.lab", "orchestrator.run.labs")
+    in_a_function = ("orchestrator.cli.lab", "orchestrator.run.lab")
     for_types_only = ("orchestrator.actions.base", "orchestrator.actions.context")
     assert {in_a_function, for_types_only} <= set(edges(imports))
     assert circle(imports) == []

@@ -30,7 +30,7 @@ from orchestrator.records.events import TrialEnd, read_event
 from orchestrator.report.page import build_report
 from orchestrator.run.execute import judged as exit_code_of
 from orchestrator.store import RunWriter, open_run
-from orchestrator.workloads import Ending, load_workload
+from orchestrator.workloads import WorkloadResult, load_workload
 from orchestrator.workloads.integrity import RESULT, parse_result
 
 WORKLOAD = Path(__file__).parents[2] / "workloads" / "integrity"
@@ -146,7 +146,7 @@ def result(**changes: object) -> str:
     return json.dumps({"figures": FIGURES, "injected_address": "0x0", "findings": [WRONG], **changes})
 
 
-def stopped(answer: Answer) -> Ending:
+def stopped(answer: Answer) -> WorkloadResult:
     shell = FakeShell({"pkill": "", "pgrep": 1, f"cat {RESULT}": answer})
     ending = load_workload(WORKLOAD).stop(shell, deadline=Deadline(60))
     assert [argv[0] for argv in shell.commands] == ["pkill", "pgrep", "cat"], "read once it has ended"
@@ -154,7 +154,7 @@ def stopped(answer: Answer) -> Ending:
 
 
 def test_what_it_found_comes_when_it_is_stopped() -> None:
-    assert stopped(result()) == Ending(FIGURES, (WRONG,))
+    assert stopped(result()) == WorkloadResult(FIGURES, (WRONG,))
 
 
 def test_what_one_before_left_is_not_taken_for_what_this_one_finds() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.interrupts import deferred, stopped_by_signals
-from orchestrator.processes import boot_id, lives, started_ticks
+from orchestrator.processes import boot_id, is_alive, started_ticks
 
 
 def come() -> None:
@@ -140,9 +140,9 @@ def test_a_main_thread_that_waits_for_a_hung_qemu_is_freed(tmp_path: Path) -> No
 def test_a_process_is_known_by_its_start_and_boot() -> None:
     began = started_ticks(os.getpid())
     assert began is not None
-    assert lives(os.getpid(), began, boot_id())
-    assert not lives(os.getpid(), began - 1, boot_id())
-    assert not lives(os.getpid(), began, "another")
+    assert is_alive(os.getpid(), began, boot_id())
+    assert not is_alive(os.getpid(), began - 1, boot_id())
+    assert not is_alive(os.getpid(), began, "another")
     assert started_ticks((1 << 22) + 1) is None
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from orchestrator.cli import lab
 from orchestrator.errors import BadInputError, InfrastructureError
-from orchestrator.host import labs
+from orchestrator.host import lab as host_lab
 from orchestrator.processes import boot_id
 
-GONE = labs.RunningLab(
+GONE = host_lab.RunningLab(
     pid=(1 << 22) - 1,
     started_ticks=1,
     boot_id=boot_id(),
@@ -58,13 +58,13 @@ def test_two_that_are_started_at_once_do_not_both_come_up(
 
 
 def test_one_that_has_just_ended_has_ended() -> None:
-    labs.end_lab(GONE)
+    host_lab.end_lab(GONE)
 
 
 def test_a_folder_of_somebody_else_has_no_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path))
-    assert labs.find_lab() is None
+    assert host_lab.find_lab() is None
     (tmp_path / f"orchestrator-{os.geteuid() + 1}").mkdir()
     monkeypatch.setattr("os.getuid", lambda: os.geteuid() + 1)
     with pytest.raises(InfrastructureError, match="somebody else"):
-        labs.find_lab()
+        host_lab.find_lab()

@@ -11,7 +11,7 @@ from synthetic import USER_DATA, USER_ZERO, Guest, entry
 
 from orchestrator.model.policies import OverSnapshot, StateView
 from orchestrator.model.replay import replay
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.units import PAGE_BYTES
 
 
@@ -126,15 +126,17 @@ def test_no_table_is_both_freed_and_mapped_and_no_page_is_lost(steps: list[tuple
         assert not {id(one) for one in listed} & {id(one) for one in heap.freed}
 
 
-TOUCHES = st.tuples(st.sampled_from(list(Event)), st.integers(0, 5))
+TOUCHES = st.tuples(st.sampled_from(list(TouchKind)), st.integers(0, 5))
 
 
 @given(st.lists(TOUCHES, max_size=60))
-def test_the_replay_of_empty_frees_what_the_count_of_entries_does(touches: list[tuple[Event, int]]) -> None:
+def test_the_replay_of_empty_frees_what_the_count_of_entries_does(
+    touches: list[tuple[TouchKind, int]],
+) -> None:
     heap = TableHeap()
     for event, number in touches:
-        if event is not Event.LET_GO:
-            assert heap.touch(number, number, zero=event is Event.READ_ZERO) is Touched.SERVED
+        if event is not TouchKind.UNMAPPED:
+            assert heap.touch(number, number, zero=event is TouchKind.READ_ZERO) is Touched.SERVED
             continue
         heap.let_go(number, number)
         table = heap.parent.get(number)

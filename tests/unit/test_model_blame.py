@@ -15,8 +15,8 @@ from orchestrator.model.blocks import map_blocks, map_memory
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.model.frames import KPF_BUDDY, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB, KPF_SWAPBACKED
 from orchestrator.model.kernel_free import KernelFree
+from orchestrator.model.migration_target import PARTIAL
 from orchestrator.model.policies import StateView
-from orchestrator.model.room import PARTIAL
 from orchestrator.model.snapshot import Evidence, Region
 
 FREE, SLAB, OFFLINE = bits(KPF_BUDDY), bits(KPF_SLAB), bits(KPF_OFFLINE)
@@ -52,7 +52,7 @@ def blamed(
 
 def shares(found: RegionBlame) -> dict[str, tuple[int, int, int, int]]:
     return {
-        share.frame_class.name: (share.frames, share.blocks, share.alone, share.named)
+        share.frame_class.name: (share.frames, share.blocks, share.sole_blocker, share.attributed)
         for share in found.classes
     }
 
@@ -67,10 +67,10 @@ def test_each_class_with_others_and_alone() -> None:
         "FREE": (18, 7, 0, 1),
         "ANONYMOUS": (2, 2, 0, 1),
     }
-    assert sum(share.named for share in found.classes) == 7, "each plugged block is named once"
-    assert (found.held, found.together) == (5, 1)
-    assert found.best is not None
-    assert (found.best.frame_class, found.best.alone) == (FrameClass.PAGE_TABLE, 2)
+    assert sum(share.attributed for share in found.classes) == 7, "each plugged block is named once"
+    assert (found.pinned, found.pinned_by_several) == (5, 1)
+    assert found.best_class is not None
+    assert (found.best_class.frame_class, found.best_class.sole_blocker) == (FrameClass.PAGE_TABLE, 2)
     assert [(share.kind, share.tables, share.blocks, share.alone) for share in found.tables] == [
         ("not read", 4, 3, 2)
     ]
@@ -78,8 +78,8 @@ def test_each_class_with_others_and_alone() -> None:
 
 def test_nothing_to_blame() -> None:
     found = blamed((OFFLINE,) * 4)
-    assert (found.classes, found.tables, found.best) == ((), (), None)
-    assert (found.held, found.together, found.unexplained) == (0, 0, 0)
+    assert (found.classes, found.tables, found.best_class) == ((), (), None)
+    assert (found.pinned, found.pinned_by_several, found.unexplained) == (0, 0, 0)
 
 
 A, S, OUT = (ANON,), (SLAB,), (OFFLINE,)
@@ -112,9 +112,9 @@ def test_movable_memory_stays_for_lack_of_room_or_unexplained(
         kernel = None if kept is None else KernelFree(10**6, kept)
         found = blamed(*blocks, elsewhere=elsewhere, device=of_device, kernel=kernel)
         plugged = int(found.block_map.plugged.sum())
-        assert found.no_room == no_room, of_device
-        assert found.unexplained == plugged - found.held - no_room
-        assert (found.fills is None) == (no_room == 0)
+        assert found.no_migration_target == no_room, of_device
+        assert found.unexplained == plugged - found.pinned - no_room
+        assert (found.fills_guest is None) == (no_room == 0)
 
 
 @pytest.mark.parametrize(
@@ -130,18 +130,22 @@ def test_movable_memory_stays_for_lack_of_room_or_unexplained(
 )
 def test_room_as_the_kernel_counts_it(kernel: KernelFree | None, partial: bool, no_room: int) -> None:
     notes = {PARTIAL: "a part"} if partial else {}
-    assert blamed(A * 4, A * 4, (), S, device=True, kernel=kernel, notes=notes).no_room == no_room
+    assert blamed(A * 4, A * 4, (), S, device=True, kernel=kernel, notes=notes).no_migration_target == no_room
 
 
 def test_free_frames_that_are_isolated_are_no_room() -> None:
     """In the middle of an attempt the block that is emptied has free frames; nobody else gets those."""
     blocks = (A * 4, A * 4, S * 4, S * 4, A + (FREE,) * 3, S * 4)
     isolated = blamed(*blocks, kernel=KernelFree(0, 0))
-    assert isolated.block_map.movable_only.sum() == isolated.no_room == 3
+    assert isolated.block_map.movable_only.sum() == isolated.no_migration_target == 3
     counted = blamed(*blocks, kernel=KernelFree(3, 0))
-    assert counted.no_room == 3, "four to move, three free; and one with nothing free but beside it"
+    assert counted.no_migration_target == 3, (
+        "four to move, three free; and one with nothing free but beside it"
+    )
     fits = blamed(*blocks, S + (FREE,) * 3, kernel=KernelFree(3, 0))
-    assert fits.no_room == 2, "of six free frames three are isolated: one frame has room, four have not"
+    assert fits.no_migration_target == 2, (
+        "of six free frames three are isolated: one frame has room, four have not"
+    )
 
 
 @given(st.lists(st.lists(st.sampled_from([FREE, ANON, SLAB, 0]), min_size=4, max_size=4), max_size=6))
@@ -151,7 +155,7 @@ def test_a_whole_guest_with_a_free_block_is_not_full(blocks: list[list[int]]) ->
     snapshot = guest.snapshot()
     state = StateView.of(replace(snapshot, regions=(map_memory(snapshot, 4).region,)))
     found = blame(state.snapshot, state.blocks[0], state.frames, state.tables)
-    assert (found.no_room, found.free > 0) == (0, True)
+    assert (found.no_migration_target, found.free > 0) == (0, True)
 
 
 def test_what_fills_the_guest_accounts_for_what_stays_for_lack_of_room() -> None:
@@ -161,7 +165,7 @@ def test_what_fills_the_guest_accounts_for_what_stays_for_lack_of_room() -> None
         blamed(*blocks, elsewhere=elsewhere, device=True, kernel=KernelFree(10**6, 8))
         for elsewhere in (ANON, FREE)
     )
-    assert (full.fills, roomy.fills) == (FrameClass.SHMEM, None)
+    assert (full.fills_guest, roomy.fills_guest) == (FrameClass.SHMEM, None)
     assert full.having([FrameClass.SHMEM]) == 4
     assert roomy.having([FrameClass.SHMEM]) == 3
     assert full.having([FrameClass.ANONYMOUS]) == 1
@@ -181,10 +185,10 @@ def test_frames_of_which_nothing_is_known_hold_nothing_and_free_nothing() -> Non
         "UNKNOWN": (6, 3, 0, 2),
         "ANONYMOUS": (1, 1, 0, 0),
     }
-    assert (found.held, found.unknown, found.blank, found.unexplained) == (2, 2, 1, 1)
-    assert (found.together, found.doubtful, found.no_room) == (0, 1, 0)
-    assert found.best is not None
-    assert (found.best.frame_class, found.best.frees) == (FrameClass.SLAB, 1)
+    assert (found.pinned, found.unknown, found.without_flags, found.unexplained) == (2, 2, 1, 1)
+    assert (found.pinned_by_several, found.undecided, found.no_migration_target) == (0, 1, 0)
+    assert found.best_class is not None
+    assert (found.best_class.frame_class, found.best_class.freeable) == (FrameClass.SLAB, 1)
     assert found.block_map.totals().blocks_unknown == 2
     assert huge_supply(map_memory(snapshot, 4)).freeable == 1
 
@@ -232,13 +236,15 @@ def test_the_books_balance(seed: int, block_pages: int) -> None:
     blocks = map_blocks(snapshot, region, state.frames)
     found = blame(snapshot, blocks, state.frames, state.tables)
     plugged = int(blocks.plugged.sum())
-    assert sum(share.named for share in found.classes) == plugged
-    assert found.held + found.no_room + found.unexplained + found.unknown == plugged
-    assert found.together + sum(share.alone for share in found.classes) == found.held
-    assert all(share.frees == share.alone for share in found.classes), "there is no memory map to go with it"
+    assert sum(share.attributed for share in found.classes) == plugged
+    assert found.pinned + found.no_migration_target + found.unexplained + found.unknown == plugged
+    assert found.pinned_by_several + sum(share.sole_blocker for share in found.classes) == found.pinned
+    assert all(share.freeable == share.sole_blocker for share in found.classes), (
+        "there is no memory map to go with it"
+    )
     tables = next(share for share in found.classes if share.frame_class == FrameClass.PAGE_TABLE)
     assert sum(share.tables for share in found.tables) == tables.frames
-    assert sum(share.alone for share in found.tables) <= tables.alone
+    assert sum(share.alone for share in found.tables) <= tables.sole_blocker
 
 
 def with_memmap() -> RegionBlame:
@@ -267,10 +273,12 @@ def with_memmap() -> RegionBlame:
 
 def test_struct_pages_stay_because_what_they_describe_stays() -> None:
     found = with_memmap()
-    assert (found.held, found.following) == (3, 1)
+    assert (found.pinned, found.pinned_by_memmap) == (3, 1)
     assert found.having([FrameClass.PAGE_TABLE]) == 2, "and block 0, which waits for it"
     assert found.having([FrameClass.PINNED]) == 0
-    assert {share.frame_class.name: (share.alone, share.frees) for share in found.classes if share.holds} == {
+    assert {
+        share.frame_class.name: (share.sole_blocker, share.freeable) for share in found.classes if share.pins
+    } == {
         "MEMMAP": (1, 1),
         "PAGE_TABLE": (1, 1),  # block 0 still describes what slab holds
         "SLAB": (1, 1),

@@ -58,8 +58,8 @@ def block_map(*blocks: tuple[int, ...], plugged: int = 0, start: int = 6) -> Blo
 )
 def test_what_a_block_is_named_after(frames: tuple[int, ...], named: FrameClass, alone: bool) -> None:
     blocks = block_map(frames)
-    assert blocks.named.tolist() == [named]
-    assert blocks.alone.tolist() == [alone]
+    assert blocks.attributed_to.tolist() == [named]
+    assert blocks.sole_blocker.tolist() == [alone]
 
 
 def test_all_of_memory_as_one_region() -> None:

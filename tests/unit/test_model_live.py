@@ -15,9 +15,9 @@ import pytest
 from modelled import extrapolate
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.observed import Reading, read_series
 from orchestrator.model.policies import OverSnapshot, StateView
 from orchestrator.model.replay import replay
+from orchestrator.model.snapshot_trace import TouchBound, read_series
 from orchestrator.model.tables import LAST_LEVEL, Tables, TableState
 from orchestrator.store.snapshot_file import read_snapshot
 from orchestrator.units import GIB
@@ -65,7 +65,7 @@ def test_the_same_seen_twice_has_no_certain_touch() -> None:
     one = state("6.12")
     in_use = (one.tables.level == LAST_LEVEL) & ~one.tables.kernel & (one.tables.state != TableState.EMPTY)
     accessed = int((in_use & (one.tables.accessed > 0)).sum())
-    for reading, touched in ((Reading.CERTAIN, 0), (Reading.POSSIBLE, accessed)):
+    for reading, touched in ((TouchBound.CERTAIN, 0), (TouchBound.POSSIBLE, accessed)):
         series = read_series("twice", [one.tables, one.tables], reading)
         assert (series.steps[1].at_least, series.steps[1].at_most) == (0, accessed)
         assert (series.steps[1].made, series.steps[1].let_go) == (0, 0)

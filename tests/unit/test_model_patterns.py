@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from modelled import committed, sizes_of
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.guest_tables import GuestTables, Layout, build_tables
+from orchestrator.model.guest_tables import GuestMappings, GuestTables, build_tables
 from orchestrator.model.patterns import PATTERNS, pattern_named
 from orchestrator.model.policies import OverSnapshot
 from orchestrator.model.tables import TableState, needed_tables
@@ -29,7 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def built(name: str, levels: int = 4, **parameters: object) -> GuestTables:
-    layout = pattern_named(name, parameters).layout(np.random.default_rng(0))
+    layout = pattern_named(name, parameters).guest_mappings(np.random.default_rng(0))
     return build_tables(layout, levels=levels)
 
 
@@ -87,7 +87,7 @@ def test_a_redis_of_600_gib_has_100_gib_of_tables() -> None:
 def test_huge_leaves_stand_higher_up(leaf_level: int, levels: int) -> None:
     one = np.array([512], dtype=np.int16)
     none = np.zeros(1, dtype=np.int16)
-    layout = Layout(np.array([3], dtype=np.int64), one, none, none, np.zeros(1, np.int32), leaf_level)
+    layout = GuestMappings(np.array([3], dtype=np.int64), one, none, none, np.zeros(1, np.int32), leaf_level)
     guest = build_tables(layout, levels=levels)
     expected = [0 if not leaf_level <= at <= levels else 1 for at in range(6)]
     if leaf_level == 2:  # each huge page has a last-level table all the same; hugetlb's have none
@@ -104,7 +104,9 @@ def test_huge_pages_of_files_have_no_table() -> None:
     """Three huge pages in one table, one of them of a file; and one in the next, behind it."""
     pages, files = np.array([3, 1], dtype=np.int16), np.array([1, 0], dtype=np.int16)
     none = np.zeros(2, dtype=np.int16)
-    guest = build_tables(Layout(np.array([0, 1]), pages, none, files, np.zeros(2, np.int32), leaf_level=2))
+    guest = build_tables(
+        GuestMappings(np.array([0, 1]), pages, none, files, np.zeros(2, np.int32), leaf_level=2)
+    )
     tables = guest.tables
     deposited = tables.state == TableState.DEPOSITED
     assert tables.parent[deposited].tolist() == [0, 0, 1]
@@ -120,7 +122,7 @@ def test_entries_are_counted_as_they_were_written() -> None:
     zero = np.array([0, 5, 2, 0], dtype=np.int16)
     cache = np.array([0, 0, 10, 7], dtype=np.int16)
     age = np.array([0, 0, 3, 0], dtype=np.int32)
-    guest = build_tables(Layout(np.array([0, 1, 600, 10**6]), pages, zero, cache, age), seed=9)
+    guest = build_tables(GuestMappings(np.array([0, 1, 600, 10**6]), pages, zero, cache, age), seed=9)
     leaf = guest.tables.level == 1
     assert guest.tables.present[leaf].tolist() == pages.tolist()
     assert guest.tables.zero_page[leaf].tolist() == zero.tolist()
@@ -138,7 +140,7 @@ def test_entries_are_counted_as_they_were_written() -> None:
 @settings(max_examples=30)
 def test_patterns_keep_what_they_promise(name: str, seed: int) -> None:
     pattern = pattern_named(name, SMALL[name])
-    layout = pattern.layout(np.random.default_rng(seed))
+    layout = pattern.guest_mappings(np.random.default_rng(seed))
     trace = pattern.trace(np.random.default_rng(seed))
     assert trace.faults() == []
     assert (np.diff(layout.number) > 0).all()

@@ -9,7 +9,7 @@ from test_model_tables import address_spaces
 
 from orchestrator.errors import BadInputError
 from orchestrator.model.frames import KPF_BUDDY, KPF_LRU, KPF_SLAB, KPF_UPTODATE
-from orchestrator.model.policies import POLICIES, OverSnapshot, StateView, Verdict
+from orchestrator.model.policies import POLICIES, OverSnapshot, PolicyEffect, StateView
 from orchestrator.model.policies.migrate import compaction_victims
 from orchestrator.model.snapshot import Region
 from orchestrator.model.tables import UNKNOWN_LEVEL, TableState
@@ -295,7 +295,7 @@ def test_no_policy_frees_what_is_in_use(
     guest, truth = case
     region = Region("vm0", 0, 2048, 4, 0)
     state = StateView.of(guest.snapshot((region,)))
-    verdict: Verdict = OverSnapshot.named(name).apply(state, seed=seed, budget_tables=budget)
+    verdict: PolicyEffect = OverSnapshot.named(name).apply(state, seed=seed, budget_tables=budget)
     tables, freed = state.tables, verdict.freed
     gone = set(tables.pfn[freed].tolist())
     if name in LAST_LEVEL_ONLY:

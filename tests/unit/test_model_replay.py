@@ -21,21 +21,21 @@ from other_simulator import (
 from reference_replay import Generations, keeper_of, reference_replay
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.compiled import NOBODY
+from orchestrator.model.compiled import NO_VICTIM
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.policies import Frees, OverTrace
-from orchestrator.model.replay import Action, replay
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.replay import EvictionAction, replay
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.units import PAGE_BYTES
 
 pytestmark = pytest.mark.slow
 
 TAKERS = ["belady", "clock", "fifo", "frequency", "generations", "lru", "pressure_random"]
 NAMES = sorted([*TAKERS, "none", "empty", "empty_all_levels", "zero_page"])
-GO, ZERO, TOUCH = Event.LET_GO, Event.READ_ZERO, Event.TOUCH
+GO, ZERO, TOUCH = TouchKind.UNMAPPED, TouchKind.READ_ZERO, TouchKind.TOUCH
 
 
-def trace_of(*events: tuple[int, Event], tables: int = 2048) -> Trace:
+def trace_of(*events: tuple[int, TouchKind], tables: int = 2048) -> Trace:
     """A trace of (table, event) pairs."""
     table = np.array([one for one, _ in events], dtype=np.uint32)
     return Trace("by hand", tables, table, np.array([kind for _, kind in events], dtype=np.uint8))
@@ -48,7 +48,7 @@ def run(trace: Trace, policy: str, tables: int, **options: object) -> ReplayCoun
 def test_all_policies_register_themselves() -> None:
     assert OverTrace.names() == NAMES
     for policy in OverTrace.every():
-        assert policy.takes_in_use == (policy.name in TAKERS)
+        assert policy.evicts_in_use == (policy.name in TAKERS)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -77,15 +77,17 @@ def test_what_goes_by_itself() -> None:
 @pytest.mark.parametrize(
     ("action", "took", "brings_back"),
     [
-        (Action.DROP, "dropped", "rebuilt"),
-        (Action.MIGRATE, "migrated", "remote_hits"),
-        (Action.COMPRESS, "compressed", "decompressed"),
-        (Action.SWAP, "swapped_out", "swapped_in"),
+        (EvictionAction.DROP, "dropped", "rebuilt"),
+        (EvictionAction.MIGRATE, "migrated", "remote_hits"),
+        (EvictionAction.COMPRESS, "compressed", "decompressed"),
+        (EvictionAction.SWAP, "swapped_out", "swapped_in"),
     ],
 )
-def test_an_action_is_undone_by_its_own_kind_of_event(action: Action, took: str, brings_back: str) -> None:
+def test_an_action_is_undone_by_its_own_kind_of_event(
+    action: EvictionAction, took: str, brings_back: str
+) -> None:
     counts = run(trace_of((0, TOUCH), (1, TOUCH), (0, TOUCH)), "fifo", 1, action=action)
-    moved = action is Action.MIGRATE
+    moved = action is EvictionAction.MIGRATE
     assert getattr(counts, took) == (1 if moved else 2)
     assert getattr(counts, brings_back) == 1
     assert (counts.hits, counts.misses) == ((1, 2) if moved else (0, 3))
@@ -93,7 +95,7 @@ def test_an_action_is_undone_by_its_own_kind_of_event(action: Action, took: str,
 
 def test_the_zero_page_is_freed_whatever_the_action() -> None:
     trace = trace_of((0, ZERO), (1, TOUCH), (2, TOUCH), (0, ZERO))
-    counts = run(trace, "zero_page", 1, action=Action.SWAP)
+    counts = run(trace, "zero_page", 1, action=EvictionAction.SWAP)
     assert (counts.freed, counts.swapped_out, counts.rebuilt) == (1, 0, 1)
     assert counts.over_budget == 2
     # Written to meanwhile, it is in use.
@@ -107,7 +109,7 @@ def test_a_touch_of_a_frozen_table_retries_and_is_served() -> None:
     assert (frozen.retries, frozen.hits + frozen.misses) == (1, 3)
     # So does one of a table on its way to another node. The first that is served ends it.
     trace = trace_of((0, TOUCH), (1, TOUCH), (0, TOUCH), (0, TOUCH))
-    moved = run(trace, "fifo", 1, freeze_touches=9, action=Action.MIGRATE)
+    moved = run(trace, "fifo", 1, freeze_touches=9, action=EvictionAction.MIGRATE)
     assert (moved.retries, moved.remote_hits) == (1, 2)
     trace = trace_of((0, TOUCH), (1, TOUCH), (0, TOUCH), (0, GO), (0, TOUCH))
     assert run(trace, "fifo", 1, freeze_touches=9).retries == 1
@@ -137,9 +139,11 @@ def traces(draw: st.DrawFn) -> Trace:
     return trace_of(*((table * apart, kind) for table, kind in events), tables=tables * apart)
 
 
-@given(traces(), budgets, st.sampled_from(list(Action)), st.integers(0, 3), st.integers(0, 45))
+@given(traces(), budgets, st.sampled_from(list(EvictionAction)), st.integers(0, 3), st.integers(0, 45))
 @settings(max_examples=200)
-def test_the_same_as_in_plain_python(trace: Trace, budget: int, action: Action, seed: int, room: int) -> None:
+def test_the_same_as_in_plain_python(
+    trace: Trace, budget: int, action: EvictionAction, seed: int, room: int
+) -> None:
     events = list(zip(trace.table.tolist(), trace.kind.tolist(), strict=True))
     for name in NAMES:
         expected = reference_replay(events, name, budget, action=action, seed=seed, room=room)
@@ -171,9 +175,11 @@ def test_there_are_up_to_four_generations(monkeypatch: pytest.MonkeyPatch) -> No
     assert set(numbers) == {4}
 
 
-@given(traces(), budgets, st.sampled_from(list(Action)), st.integers(0, 3))
+@given(traces(), budgets, st.sampled_from(list(EvictionAction)), st.integers(0, 3))
 @settings(max_examples=50)
-def test_nothing_is_lost_and_the_budget_holds(trace: Trace, budget: int, action: Action, seed: int) -> None:
+def test_nothing_is_lost_and_the_budget_holds(
+    trace: Trace, budget: int, action: EvictionAction, seed: int
+) -> None:
     counts = {name: run(trace, name, budget, action=action, seed=seed) for name in NAMES}
     for name, one in counts.items():
         assert one.touches == one.hits + one.misses == int((trace.kind > 0).sum())
@@ -185,7 +191,7 @@ def test_nothing_is_lost_and_the_budget_holds(trace: Trace, budget: int, action:
         if name in TAKERS:
             assert one.peak_tables <= budget
             assert one.over_budget == 0
-            if action is not Action.MIGRATE:  # there, who was taken costs no miss
+            if action is not EvictionAction.MIGRATE:  # there, who was taken costs no miss
                 assert counts["belady"].misses <= one.misses
         else:
             assert one.evicted == 0
@@ -196,7 +202,7 @@ def test_nothing_is_lost_and_the_budget_holds(trace: Trace, budget: int, action:
 @settings(max_examples=100)
 def test_other_nodes_never_get_more_than_they_have_room_for(trace: Trace, budget: int, room: int) -> None:
     for name in NAMES:
-        one = run(trace, name, budget, action=Action.MIGRATE, other_nodes_bytes=room * PAGE_BYTES)
+        one = run(trace, name, budget, action=EvictionAction.MIGRATE, other_nodes_bytes=room * PAGE_BYTES)
         assert one.touches == one.hits + one.misses == int((trace.kind > 0).sum())
         assert one.cold_misses == int(trace.seen().sum())
         # Tables are conserved: each that came is here, there, or was freed; none was lost for want of room.
@@ -211,24 +217,24 @@ def test_other_nodes_never_get_more_than_they_have_room_for(trace: Trace, budget
         else:
             assert (one.migrated, one.not_moved) == (0, 0)
         if room >= trace.tables:
-            assert one == run(trace, name, budget, action=Action.MIGRATE)
+            assert one == run(trace, name, budget, action=EvictionAction.MIGRATE)
             assert one.not_moved == 0
 
 
 def test_what_finds_no_room_stays() -> None:
     """Two tables at a time, room for one more elsewhere: of five, two could not be moved."""
     trace = trace_of(*((table, TOUCH) for table in range(5)))
-    counts = run(trace, "fifo", 2, action=Action.MIGRATE, other_nodes_bytes=PAGE_BYTES)
+    counts = run(trace, "fifo", 2, action=EvictionAction.MIGRATE, other_nodes_bytes=PAGE_BYTES)
     assert (counts.migrated, counts.not_moved, counts.over_budget) == (1, 2, 2)
     assert (counts.end_tables, counts.peak_tables) == (4, 4)
     # What goes by itself over there makes room again.
     trace = trace_of((0, TOUCH), (1, TOUCH), (2, TOUCH), (3, TOUCH), (0, GO), (4, TOUCH))
-    counts = run(trace, "fifo", 2, action=Action.MIGRATE, other_nodes_bytes=PAGE_BYTES)
+    counts = run(trace, "fifo", 2, action=EvictionAction.MIGRATE, other_nodes_bytes=PAGE_BYTES)
     assert (counts.migrated, counts.not_moved, counts.freed) == (2, 1, 1)
     # Other actions need no other node.
     assert run(trace, "fifo", 2, other_nodes_bytes=0) == run(trace, "fifo", 2)
     with pytest.raises(BadInputError, match="0 or more would be right"):
-        run(trace, "fifo", 2, action=Action.MIGRATE, other_nodes_bytes=-1)
+        run(trace, "fifo", 2, action=EvictionAction.MIGRATE, other_nodes_bytes=-1)
 
 
 @pytest.mark.parametrize(
@@ -253,10 +259,10 @@ def test_a_trace_that_is_none() -> None:
     assert OverTrace.named("none").frees is Frees.NOTHING
 
 
-@given(traces(), budgets, st.sampled_from(list(Action)), st.integers(0, 3), st.integers(1, 5))
+@given(traces(), budgets, st.sampled_from(list(EvictionAction)), st.integers(0, 3), st.integers(1, 5))
 @settings(max_examples=50)
 def test_lists_of_several_owners_lose_nothing(
-    trace: Trace, budget: int, action: Action, seed: int, owners: int
+    trace: Trace, budget: int, action: EvictionAction, seed: int, owners: int
 ) -> None:
     """As one list, but for whom chance picks: with one owner, and with tables of several, taken in turn."""
     owned = replace(trace, owner=np.arange(trace.tables) % owners)
@@ -285,7 +291,7 @@ def test_pressure_visits_owners_in_turn_and_takes_an_eighth_of_each_list() -> No
     functions.forgotten(state, next(table for table in range(80) if table not in taken))
     rest = [functions.victim(state, 0) for _ in range(74)]
     assert len({*taken, *rest}) == 87
-    assert functions.victim(state, 0) == NOBODY
+    assert functions.victim(state, 0) == NO_VICTIM
 
 
 def test_a_trace_with_owners_that_fit_it() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.model import overcommit
 from orchestrator.model.cost import CostTable
-from orchestrator.model.replay import Action
+from orchestrator.model.replay import EvictionAction
 
 pytestmark = pytest.mark.slow
 
@@ -57,9 +57,9 @@ def flat(answer: dict[str, Any]) -> dict[str, Any]:
 def test_a_model_that_changes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A twentieth of the time is the worst: of a tenth, latency would be another."""
     monkeypatch.setattr(overcommit, "WORST_TICKS", 0.1)
-    (made,) = [one for one in modelled.first_seed("sparse") if one["action"] == Action.COMPRESS]
+    (made,) = [one for one in modelled.first_seed("sparse") if one["action"] == EvictionAction.COMPRESS]
     committed = modelled.committed("overcommit/sparse")["first_seed"]
-    (before,) = [one for one in committed if one["action"] == Action.COMPRESS]
+    (before,) = [one for one in committed if one["action"] == EvictionAction.COMPRESS]
     assert flat(made) != pytest.approx(flat(before))
 
 

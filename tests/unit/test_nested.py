@@ -46,13 +46,13 @@ def test_the_console_of_a_host_that_does_not_come_up_is_kept(tmp_path: Path, sta
 
     hosts = WithoutSpec(**parts)
     progress = SimpleNamespace(step=lambda *_: None)
-    lab = SimpleNamespace(
+    environment = SimpleNamespace(
         starts=hosts, host=None, keys=None, runtime=tmp_path, progress=progress, guests=Panics()
     )
     with ExitStack() as stack:
         begin: Any = SimpleNamespace(
             plan=SimpleNamespace(start=start, steps=(), host_kernel="7.3", host_machine=None),
-            lab=lab,
+            environment=environment,
             writer=SimpleNamespace(host_console_log=tmp_path / "host-console.log"),
             scratch=tmp_path / "scratch",
             stack=stack,

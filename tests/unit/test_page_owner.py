@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from orchestrator.guest.page_owner import Owners, read_owners
+from orchestrator.guest.page_owner import PageOwners, read_owners
 from orchestrator.guest.stream import Stream, StreamError
 from orchestrator.model.snapshot import Evidence
 
@@ -40,7 +40,7 @@ def said(stacks: list[str], records: list[tuple[int, int, int]], *, cut: bool = 
     return b"".join(parts) + b"#owners %d %d\n%b\n" % (len(packed), cut, packed)
 
 
-def owners(raw: bytes) -> Owners:
+def owners(raw: bytes) -> PageOwners:
     return read_owners(Stream(io.BytesIO(raw).read))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.actions.base import Action
 from orchestrator.errors import BadInputError
-from orchestrator.plan import Plan, TrialPlan, make_plan
+from orchestrator.plan import Plan, TrialSpec, make_plan
 from orchestrator.registry import Registry
 from orchestrator.scenario import Scenario, load_scenario
 from orchestrator.units import Duration, Size, write_size
@@ -90,7 +90,7 @@ def test_a_plan_and_its_trials_are_read_back_exactly(
     assert Plan.from_json(text).to_json() == text
     for planned in plan.trials:
         trial = plan.trial(planned.id)
-        assert TrialPlan.from_json(trial.to_json()) == trial
+        assert TrialSpec.from_json(trial.to_json()) == trial
         first, second = (step.load(ACTIONS) for step in trial.steps)
         assert isinstance(first, Grow)
         assert isinstance(second, Grow)
@@ -284,7 +284,7 @@ def test_what_is_no_plan_is_bad_input(text: str) -> None:
     with pytest.raises(BadInputError):
         Plan.from_json(text)
     with pytest.raises(BadInputError):
-        TrialPlan.from_json(text)
+        TrialSpec.from_json(text)
 
 
 def test_a_trial_or_an_action_that_is_not_there_is_bad_input() -> None:

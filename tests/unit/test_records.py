@@ -12,7 +12,7 @@ from synthetic_run import EVIL
 from orchestrator.actions import ACTIONS
 from orchestrator.analysis.arms import steps_of
 from orchestrator.errors import BadInputError
-from orchestrator.plan import Plan, PlannedArm, Trial
+from orchestrator.plan import Plan, PlannedArm, PlannedTrial
 from orchestrator.records.base import MOST_POINTS
 from orchestrator.records.events import (
     NAMES,
@@ -25,7 +25,7 @@ from orchestrator.records.events import (
     read_event,
 )
 from orchestrator.records.plan import ArmRecord, PlanRecord, TrialRecord
-from orchestrator.records.step import Direction, Effect, Mechanism, Outcome, StepResult, Target
+from orchestrator.records.step import Direction, Effect, Mechanism, StepOutcome, StepResult, Target
 from orchestrator.records.versions import SCHEMA_VERSION, migrated_line, migrated_tables
 from orchestrator.store import TrialWriter, read_events
 
@@ -100,7 +100,7 @@ def test_what_a_guest_makes_up_is_bounded() -> None:
 def test_what_a_step_does_to_memory_is_a_fact_of_its_end() -> None:
     begin = StepBegin(t_ns=1, step=1, action="host_unplug", describe="unplug the host to 1 GiB")
     result = StepResult(
-        Outcome.DONE, requested_ns=2, values={"requested_bytes": 8}, curve=[(0.0, 0), (1.0, 8)]
+        StepOutcome.DONE, requested_ns=2, values={"requested_bytes": 8}, curve=[(0.0, 0), (1.0, 8)]
     )
     event = StepEnd.of(begin, 9, TAKE, result, {})
     assert (event.takes, event.takes_memory, event.resizes_guest) == (True, True, False)
@@ -141,5 +141,5 @@ def test_tables_of_version_1_are_read_as_those_of_today() -> None:
 def test_the_plan_is_written_and_read_by_one_class() -> None:
     """Else a key that the plan has would be lost on the way to the disk."""
     assert list(PlanRecord.model_fields) == list(Plan.model_fields)
-    assert list(TrialRecord.model_fields) == list(Trial.model_fields)
+    assert list(TrialRecord.model_fields) == list(PlannedTrial.model_fields)
     assert list(ArmRecord.model_fields) == list(PlannedArm.model_fields)

@@ -14,7 +14,7 @@ from orchestrator import summary
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.page import build_report
 from orchestrator.report.sections.differences import effects_spec
-from orchestrator.stats import Difference, Verdict
+from orchestrator.stats import Difference, Significance
 from orchestrator.stats.interval import Interval
 from orchestrator.store import open_run
 from orchestrator.verdict import ArmFigures, PairOfArms, compare_arms, figures_of
@@ -83,8 +83,8 @@ def test_the_first_screen_has_the_intervals_that_compare_has(many: tuple[Path, h
     directory, page = many
     run = open_run(directory)
     (pair,) = compare_arms(figures_of(run, summary.load(run))).pairs
-    assert pair.metrics[END].verdict is Verdict.DIFFERENT
-    assert pair.metrics[GOT].verdict is Verdict.NONE_DETECTED
+    assert pair.metrics[END].significance is Significance.DIFFERENT
+    assert pair.metrics[GOT].significance is Significance.NONE_DETECTED
     (row,) = rows(page.get_element_by_id("answer"))
     assert row[1].endswith("no difference detected")
     assert row[2].endswith("more than chance")
@@ -143,7 +143,7 @@ def pair_with(**metrics: Difference) -> PairOfArms:
 
 
 def different(estimate: float, relative: float | None, low: float, high: float) -> Difference:
-    return Difference(6, True, estimate, relative, Verdict.DIFFERENT, Interval(low, high))
+    return Difference(6, True, estimate, relative, Significance.DIFFERENT, Interval(low, high))
 
 
 def test_better_and_worse_follow_the_metric() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.stats import FEWEST, Verdict
+from orchestrator.stats import FEWEST, Significance
 from orchestrator.summary import CATALOGUE, METRIC, resolution_of
 from orchestrator.units import GIB, MIB
 from orchestrator.verdict import ArmFigures, RunFigures, TrialFigures, compare_arms
@@ -57,7 +57,7 @@ def test_one_dimm_more_in_every_trial_is_no_proof() -> None:
     Of five pairs, t is then the root of 5, and p 0.09.
     """
 
-    def verdict(first: dict[str, str], second: dict[str, str], by: int) -> Verdict:
+    def verdict(first: dict[str, str], second: dict[str, str], by: int) -> Significance:
         arms = tuple(
             ArmFigures(
                 name,
@@ -74,10 +74,10 @@ def test_one_dimm_more_in_every_trial_is_no_proof() -> None:
             for name, described, less in (("a", first, 0), ("b", second, by))
         )
         figures = RunFigures(run="r", scenario="s", schema_version=1, commit="", arms=arms)
-        return compare_arms(figures).pairs[0].metrics[ACHIEVED.name].verdict
+        return compare_arms(figures).pairs[0].metrics[ACHIEVED.name].significance
 
     blocks, dimms = does({"virtio_mem": SMALL}, UNPLUG), does({"dimms": [128 * MIB] * 4}, UNPLUG_DIMM)
-    assert verdict(blocks, blocks, 128 * MIB) is Verdict.DIFFERENT, "64 blocks"
-    assert verdict(dimms, dimms, 128 * MIB) is Verdict.NONE_DETECTED, "one DIMM"
-    assert verdict(blocks, dimms, 128 * MIB) is Verdict.NONE_DETECTED, "the coarser of the two decides"
-    assert verdict(dimms, dimms, 1024 * MIB) is Verdict.DIFFERENT
+    assert verdict(blocks, blocks, 128 * MIB) is Significance.DIFFERENT, "64 blocks"
+    assert verdict(dimms, dimms, 128 * MIB) is Significance.NONE_DETECTED, "one DIMM"
+    assert verdict(blocks, dimms, 128 * MIB) is Significance.NONE_DETECTED, "the coarser of the two decides"
+    assert verdict(dimms, dimms, 1024 * MIB) is Significance.DIFFERENT

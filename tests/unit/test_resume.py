@@ -20,7 +20,7 @@ from orchestrator.errors import (
 from orchestrator.plan import Plan
 from orchestrator.run import execute
 from orchestrator.run.execute import execute_plan, resume_run
-from orchestrator.run.side_by_side import Ended, Task
+from orchestrator.run.parallel import Ended, TrialTask
 from orchestrator.store import Run, TrialFolder, open_run
 from orchestrator.summary import TrialSummary, summarise_trial
 
@@ -57,7 +57,7 @@ def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, tria
 def test_what_sets_a_host_that_trials_share_runs_in_turn(tmp_path: Path, trials: Played) -> None:
     started: list[str] = []
 
-    def side_by_side(tasks: Sequence[Task]) -> Iterator[Ended]:
+    def side_by_side(tasks: Sequence[TrialTask]) -> Iterator[Ended]:
         started.extend(one.name for one in tasks)
         yield from ()
 
@@ -77,7 +77,7 @@ def test_boots_that_the_cache_lacks_are_made_first_each_once(tmp_path: Path, tri
     trials.embedded = True  # they start warm
     trials.states = {1}
 
-    def side_by_side(tasks: Sequence[Task]) -> Iterator[Ended]:
+    def side_by_side(tasks: Sequence[TrialTask]) -> Iterator[Ended]:
         assert trials.ran == [], "boots come first"
         for task in tasks:
             made.append(task.boot)

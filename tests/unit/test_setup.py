@@ -18,7 +18,7 @@ import pytest
 from orchestrator.errors import InfrastructureError, SetupError
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.setup import apply_playbook, apply_settings, setting_words
-from orchestrator.guest.shell import Result
+from orchestrator.guest.shell import CommandResult
 from orchestrator.scenario.model import Setup
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
@@ -243,7 +243,7 @@ def test_the_clock_is_set(guest_sys: Sys) -> None:
 
 
 def test_what_the_guest_refused_is_told() -> None:
-    shell: Any = SimpleNamespace(run=lambda argv, **_: Result(1, b"", b"cannot stat /proc/sys/vm/x\n"))
+    shell: Any = SimpleNamespace(run=lambda argv, **_: CommandResult(1, b"", b"cannot stat /proc/sys/vm/x\n"))
     with pytest.raises(SetupError) as error:
         apply_settings(shell, {"sysctl": {"vm.x": 1}}, clock=False)
     assert error.value.details == "cannot stat /proc/sys/vm/x"

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, CommandTimeoutError, GuestError, GuestLostError
 from orchestrator.guest import shell as module
-from orchestrator.guest.shell import GuestShell, Result, _drain
+from orchestrator.guest.shell import CommandResult, GuestShell, _drain
 
 
 class Channel:
@@ -83,7 +83,7 @@ def breaks(channel: Channel) -> None:
     channel.closed = True
 
 
-def drain(channel: Channel, stdin: bytes = b"", seconds: float = 5) -> Result:
+def drain(channel: Channel, stdin: bytes = b"", seconds: float = 5) -> CommandResult:
     return _drain(channel, ["cmd"], stdin, Deadline(seconds))
 
 
@@ -91,13 +91,13 @@ def test_both_outputs_are_read_to_the_end() -> None:
     big = bytes(range(256)) * 1000
     channel = Channel(prints(big, b"warning\n"), prints(b"tail"), ends(3))
     result = drain(channel, b"input")
-    assert result == Result(3, big + b"tail", b"warning\n")
+    assert result == CommandResult(3, big + b"tail", b"warning\n")
     assert (channel.sent, channel.input_ended) == (b"input", True)
 
 
 def test_an_end_that_comes_between_two_looks_is_an_end() -> None:
     """Exit status, end of file and close may all arrive after we saw that there was no end yet."""
-    assert drain(Channel(ends(0))) == Result(0, b"", b"")
+    assert drain(Channel(ends(0))) == CommandResult(0, b"", b"")
 
 
 def test_output_that_comes_with_the_end_is_kept() -> None:

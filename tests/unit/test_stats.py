@@ -12,10 +12,10 @@ from orchestrator.stats import (
     FEWEST,
     LEVEL,
     POWER,
-    Counts,
     Difference,
+    LostCounts,
     Sample,
-    Verdict,
+    Significance,
     averaged,
     connected,
     differences,
@@ -106,7 +106,7 @@ def test_boots_that_differ_raise_no_false_alarm(boots: tuple[int, ...], ratio: f
     one = Sample((1.0,) * 8, (2.0,) * 8, paired, boots=(boots, boots))
     assert one.enough is (len(set(boots)) >= FEWEST)
     if not one.enough:  # nothing is said, so nothing that is false
-        assert differences({"x": one})["x"].verdict is Verdict.TOO_FEW
+        assert differences({"x": one})["x"].significance is Significance.TOO_FEW
         return
     rng = np.random.default_rng([len(set(boots)), int(100 * ratio)])
     # Pairs of trials of a run are of boots of their own, too, be they of one arm or of two.
@@ -204,12 +204,14 @@ def test_losses_share_the_level_with_the_metrics() -> None:
         f"m{i}": Sample(tuple(rng.normal(0, 1, 6)), tuple(rng.normal(0, 1, 6)), paired=False)
         for i in range(3)
     }
-    lost = differences({**noisy, "lost": Counts(0, 8, 8, 8)})["lost"]
-    assert lost.verdict is Verdict.DIFFERENT
+    lost = differences({**noisy, "lost": LostCounts(0, 8, 8, 8)})["lost"]
+    assert lost.significance is Significance.DIFFERENT
     assert lost.p_adjusted == pytest.approx(4 * significance.p_of_counts(0, 8, 8, 8))
-    assert differences({"lost": Counts(0, 8, 1, 8)})["lost"].verdict is Verdict.NONE_DETECTED
-    assert {differences({"lost": Counts(n, 8, n, 8)})["lost"].verdict for n in (0, 8)} == {Verdict.SAME}
-    assert differences({**noisy, "lost": Counts(0, 8, 0, 8)})["m0"].p_adjusted == pytest.approx(
+    assert differences({"lost": LostCounts(0, 8, 1, 8)})["lost"].significance is Significance.NONE_DETECTED
+    assert {differences({"lost": LostCounts(n, 8, n, 8)})["lost"].significance for n in (0, 8)} == {
+        Significance.SAME
+    }
+    assert differences({**noisy, "lost": LostCounts(0, 8, 0, 8)})["m0"].p_adjusted == pytest.approx(
         differences(noisy)["m0"].p_adjusted
     )
 
@@ -235,7 +237,7 @@ def test_a_planted_difference_is_found_and_the_others_are_not() -> None:
     }
     samples = {name: Sample(tuple(first[name]), tuple(second[name]), paired=True) for name in first}
     found = differences(samples, seed=7)
-    assert [name for name, one in found.items() if one.verdict is Verdict.DIFFERENT] == ["m3"]
+    assert [name for name, one in found.items() if one.significance is Significance.DIFFERENT] == ["m3"]
     planted = found["m3"]
     assert planted.interval is not None
     assert planted.interval.low < 12 < planted.interval.high
@@ -243,7 +245,7 @@ def test_a_planted_difference_is_found_and_the_others_are_not() -> None:
     assert planted.detectable < 12
     # Not paired, the spread between trials hides it; and it is said that it could not have been seen.
     apart = differences({name: Sample(s.first, s.second, paired=False) for name, s in samples.items()})["m3"]
-    assert apart.verdict is Verdict.NONE_DETECTED
+    assert apart.significance is Significance.NONE_DETECTED
     assert apart.detectable is not None
     assert apart.detectable > 12
 
@@ -285,7 +287,7 @@ def only(
 
 def test_few_boots_get_no_interval() -> None:
     found = only([1.0, 2.0, 3.0, 4.0], [100.0, 101.0, 99.0, 104.0])
-    assert (found.verdict, found.n) == (Verdict.TOO_FEW, 4)
+    assert (found.significance, found.n) == (Significance.TOO_FEW, 4)
     assert found.estimate == 98.5
     assert (found.interval, found.p, found.detectable, found.effect) == (None,) * 4
 
@@ -293,21 +295,21 @@ def test_few_boots_get_no_interval() -> None:
 @pytest.mark.parametrize("paired", [True, False])
 def test_what_is_always_the_same_is_said_to_be(paired: bool) -> None:
     found = only([60.0] * 6, [60.0] * 6, paired=paired, resolution=1)
-    assert (found.verdict, found.estimate, found.interval) == (Verdict.SAME, 0.0, None)
+    assert (found.significance, found.estimate, found.interval) == (Significance.SAME, 0.0, None)
     varied = only([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0], paired=paired)
-    assert varied.verdict is (Verdict.SAME if paired else Verdict.NONE_DETECTED)
+    assert varied.significance is (Significance.SAME if paired else Significance.NONE_DETECTED)
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_without_any_spread_the_resolution_stands_in_for_it(paired: bool) -> None:
     far = only([25_611.0] * 6, [112.0] * 6, paired=paired, resolution=1)
-    assert far.verdict is Verdict.DIFFERENT
+    assert far.significance is Significance.DIFFERENT
     assert far.interval is not None
     assert far.interval.low == far.interval.high == far.estimate == -25_499
     assert far.effect is None
-    assert only([60.0] * 6, [200.0] * 6, paired=paired, resolution=1).verdict is Verdict.DIFFERENT
+    assert only([60.0] * 6, [200.0] * 6, paired=paired, resolution=1).significance is Significance.DIFFERENT
     near = only([60.0] * 6, [61.0] * 6, paired=paired, resolution=1)
-    assert near.verdict is Verdict.NONE_DETECTED
+    assert near.significance is Significance.NONE_DETECTED
     assert near.detectable is not None
     assert near.detectable > 1
 

@@ -26,11 +26,11 @@ from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import Console
 from orchestrator.guest.setup import SETTINGS
 from orchestrator.host.shell import HostShell
+from orchestrator.launch.environment import SharedHost, TrialEnvironment
 from orchestrator.launch.guests import Guests
-from orchestrator.launch.places import Places
-from orchestrator.launch.start import Lab, SharedHost
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.observation import Reading
-from orchestrator.plan import TrialPlan
+from orchestrator.plan import TrialSpec
 from orchestrator.probes import HostView, Probe
 from orchestrator.records.events import Event
 from orchestrator.records.meta import RunMeta
@@ -39,7 +39,7 @@ from orchestrator.run import sampling
 from orchestrator.run.trial import run_trial
 from orchestrator.series import Series
 from orchestrator.store import SCHEMA_VERSION, Run, TrialFolder, TrialWriter, read_events, read_observations
-from orchestrator.store.reader import PlannedTrial
+from orchestrator.store.reader import ListedTrial
 from orchestrator.summary import TrialSummary, summarise_trial
 
 ROOT = Path(__file__).parents[2]
@@ -138,11 +138,11 @@ class Stage(Guests):
             assert all(member.mode == 0o755 for member in tar)
             self.installed = set(tar.getnames())
 
-    def plan(self, *steps: object, **changes: object) -> TrialPlan:
+    def plan(self, *steps: object, **changes: object) -> TrialSpec:
         return trial_plan("arm-01", steps=steps, sample_every_seconds=0.01, **changes)
 
     def run(self, *steps: object, **changes: object) -> OrchestratorError | None:
-        places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", self.folder / "cache")
+        places = ProjectPaths(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", self.folder / "cache")
         image: Any = SimpleNamespace(boot_files=lambda kernel: SimpleNamespace(kernel=self.kernel))
         host: Any = SimpleNamespace(
             embedded=True, shell=self.host_shell, wait_for_ends=lambda: self.calls.append("wait")
@@ -150,7 +150,7 @@ class Stage(Guests):
         programs = {source.stem: source for source in (ROOT / "guests" / "programs").iterdir()}
         unused: Any = None  # keys and the definition: the stand-in for guests needs neither
         runtime = self.folder / "runtime"
-        lab = Lab(
+        environment = TrialEnvironment(
             host,
             image,
             unused,
@@ -164,7 +164,7 @@ class Stage(Guests):
             guests=self,
         )
         writer = TrialWriter(self.folder / "arm-01", "arm-01")
-        return run_trial(self.plan(*steps, **changes), lab, writer)
+        return run_trial(self.plan(*steps, **changes), environment, writer)
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -225,9 +225,7 @@ def test_which_kernel_ran_is_known_without_any_snapshot(stage: Stage) -> None:
         assert stage.run(WAIT) is None
         meta = {"schema_version": SCHEMA_VERSION, "image": {"kernels": {"6.12": "6.12.1"}}}
         run = Run(stage.folder, RunMeta.model_validate(meta), PlanRecord())
-        return summarise_trial(
-            run, TrialFolder(stage.folder / "arm-01", PlannedTrial("arm-01", "arm", 1, {}))
-        )
+        return summarise_trial(run, TrialFolder(stage.folder / "arm-01", ListedTrial("arm-01", "arm", 1, {})))
 
     first = summarised()
     assert first.kernel_release == "7.3.0-rc1+"

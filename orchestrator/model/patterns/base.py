@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.guest_tables import Layout
+from orchestrator.model.guest_tables import GuestMappings
 from orchestrator.model.snapshot import I16, I64, U32
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.registry import Registry
 from orchestrator.suggestion import suggest
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES, PMD_BYTES, Size
@@ -28,7 +28,7 @@ class Pattern(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     @abstractmethod
-    def layout(self, rng: np.random.Generator) -> Layout:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         """What is mapped at the end."""
 
     @abstractmethod
@@ -55,10 +55,10 @@ def pattern_named(name: str, parameters: Mapping[str, Any]) -> Pattern:
     return PATTERNS[name].of(parameters)
 
 
-def plain_layout(number: I64, pages: I16, zero_page: I16 | None = None) -> Layout:
+def plain_layout(number: I64, pages: I16, zero_page: I16 | None = None) -> GuestMappings:
     """Anonymous memory, all of it accessed lately."""
     none = np.zeros(len(number), dtype=np.int16)
-    return Layout(
+    return GuestMappings(
         number, pages, none if zero_page is None else zero_page, none, np.zeros(len(number), np.int32)
     )
 
@@ -84,7 +84,7 @@ def zipf_touches(rng: np.random.Generator, tables: int, touches: int, exponent: 
     return picked
 
 
-def joined(name: str, tables: int, parts: list[tuple[Any, Event]], assumption: str) -> Trace:
+def joined(name: str, tables: int, parts: list[tuple[Any, TouchKind]], assumption: str) -> Trace:
     """A trace of several stretches, each of one kind of event."""
     table = np.concatenate([np.asarray(ids, dtype=np.uint32) for ids, _ in parts])
     kind = np.concatenate([np.full(len(ids), event, dtype=np.uint8) for ids, event in parts])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.model.guest_tables import Layout
+from orchestrator.model.guest_tables import GuestMappings
 from orchestrator.model.patterns.base import (
     PATTERNS,
     Count,
@@ -15,7 +15,7 @@ from orchestrator.model.patterns.base import (
     joined,
     plain_layout,
 )
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 
 
 @PATTERNS.register("boot_then_idle")
@@ -29,15 +29,15 @@ class BootThenIdle(Pattern):
     rounds: Count = 100
     """How often the working set is gone through, in any order."""
 
-    def layout(self, rng: np.random.Generator) -> Layout:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         pages = full_pages(self.size)
         plain = plain_layout(np.arange(len(pages), dtype=np.int64), pages)
         idle = (rng.random(len(pages)) >= self.stays).astype(np.int32)
-        return Layout(plain.number, plain.pages, plain.zero_page, plain.page_cache, idle * self.rounds)
+        return GuestMappings(plain.number, plain.pages, plain.zero_page, plain.page_cache, idle * self.rounds)
 
     def trace(self, rng: np.random.Generator) -> Trace:
         tables = len(full_pages(self.size))
         working = rng.permutation(tables)[: max(1, round(tables * self.stays))]
         rest = np.concatenate([rng.permutation(working) for _ in range(self.rounds)])
-        parts = [(np.arange(tables), Event.TOUCH), (rest, Event.TOUCH)]
+        parts = [(np.arange(tables), TouchKind.TOUCH), (rest, TouchKind.TOUCH)]
         return joined("boot_then_idle", tables, parts, "one touch of each table at boot")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.model.guest_tables import Layout
+from orchestrator.model.guest_tables import GuestMappings
 from orchestrator.model.patterns.base import (
     PATTERNS,
     Count,
@@ -15,7 +15,7 @@ from orchestrator.model.patterns.base import (
     plain_layout,
     tables_of,
 )
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 
 
 @PATTERNS.register("dense")
@@ -27,11 +27,11 @@ class Dense(Pattern):
     sweeps: Count = 3
     """How often it is read through."""
 
-    def layout(self, rng: np.random.Generator) -> Layout:  # noqa: ARG002  # no chance in it
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:  # noqa: ARG002  # no chance in it
         pages = full_pages(self.size)
         return plain_layout(np.arange(len(pages), dtype=np.int64), pages)
 
     def trace(self, rng: np.random.Generator) -> Trace:  # noqa: ARG002  # no chance in it
         tables = tables_of(self.size)
         sweep = np.tile(np.arange(tables, dtype=np.uint32), self.sweeps)
-        return joined("dense", tables, [(sweep, Event.TOUCH)], "one touch of each table a sweep")
+        return joined("dense", tables, [(sweep, TouchKind.TOUCH)], "one touch of each table a sweep")

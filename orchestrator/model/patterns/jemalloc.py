@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from orchestrator.model.guest_tables import Layout
+from orchestrator.model.guest_tables import GuestMappings
 from orchestrator.model.patterns.base import (
     PATTERNS,
     Count,
@@ -19,7 +19,7 @@ from orchestrator.model.patterns.base import (
     tables_of,
     zipf_touches,
 )
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.units import ENTRIES_PER_TABLE
 
 
@@ -36,25 +36,25 @@ class Jemalloc(Pattern):
     touches: Count = 1_000_000
     """Touches of what is left, Zipf with exponent 1."""
 
-    def layout(self, rng: np.random.Generator) -> Layout:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         tables = tables_of(self.span)
         pages = np.minimum(rng.poisson(self.pages, tables), ENTRIES_PER_TABLE).astype(np.int16)
         zero = np.where(rng.random(tables) < self.zero, pages, 0).astype(np.int16)
         return plain_layout(np.arange(tables, dtype=np.int64), pages, zero)
 
     def trace(self, rng: np.random.Generator) -> Trace:
-        layout = self.layout(rng)
+        layout = self.guest_mappings(rng)
         tables = len(layout.number)
         only_read = layout.zero_page > 0
         empty = np.flatnonzero(layout.pages == 0)
         left = np.flatnonzero(layout.pages > 0)
         parts = [
-            (np.flatnonzero(~only_read), Event.TOUCH),
-            (np.flatnonzero(only_read), Event.READ_ZERO),
-            (empty, Event.LET_GO),
+            (np.flatnonzero(~only_read), TouchKind.TOUCH),
+            (np.flatnonzero(only_read), TouchKind.READ_ZERO),
+            (empty, TouchKind.UNMAPPED),
         ]
         if len(left):
             picked = left[zipf_touches(rng, len(left), self.touches)]
             picked = picked[~only_read[picked]]
-            parts.append((picked, Event.TOUCH))
+            parts.append((picked, TouchKind.TOUCH))
         return joined("jemalloc", tables, parts, "all touched once, most emptied, the rest touched by Zipf")

@@ -7,9 +7,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from orchestrator.model.guest_tables import Layout
+from orchestrator.model.guest_tables import GuestMappings
 from orchestrator.model.patterns.base import PATTERNS, Count, Pattern, Share, joined, plain_layout
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.units import ENTRIES_PER_TABLE
 
 
@@ -26,16 +26,16 @@ class ManyMappings(Pattern):
     files: Share = 0.5
     """Share of the mappings whose pages are page cache."""
 
-    def layout(self, rng: np.random.Generator) -> Layout:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         plain = plain_layout(
             np.arange(self.mappings, dtype=np.int64) * self.apart,
             np.full(self.mappings, self.pages, dtype=np.int16),
         )
         cached = np.where(rng.random(self.mappings) < self.files, self.pages, 0).astype(np.int16)
-        return Layout(plain.number, plain.pages, plain.zero_page, cached, plain.age)
+        return GuestMappings(plain.number, plain.pages, plain.zero_page, cached, plain.age)
 
     def trace(self, rng: np.random.Generator) -> Trace:
         tables = self.mappings * self.apart
         where = np.arange(self.mappings) * self.apart
-        parts = [(where, Event.TOUCH), (rng.permutation(where), Event.TOUCH)]
+        parts = [(where, TouchKind.TOUCH), (rng.permutation(where), TouchKind.TOUCH)]
         return joined("many_mappings", tables, parts, "each touched twice, the second time in any order")

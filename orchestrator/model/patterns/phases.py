@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.model.guest_tables import Layout
+from orchestrator.model.guest_tables import GuestMappings
 from orchestrator.model.patterns.base import (
     PATTERNS,
     Count,
@@ -16,7 +16,7 @@ from orchestrator.model.patterns.base import (
     tables_of,
     zipf_touches,
 )
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.units import ENTRIES_PER_TABLE
 
 
@@ -33,7 +33,7 @@ class Phases(Pattern):
     touches: Count = 100_000
     """Touches in a turn, Zipf with exponent 1."""
 
-    def layout(self, rng: np.random.Generator) -> Layout:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         tables = tables_of(self.size)
         turn = np.arange(tables) * self.phases // tables
         left = (turn == self.phases - 1) | (rng.random(tables) >= self.let_go)
@@ -41,7 +41,7 @@ class Phases(Pattern):
             np.arange(tables, dtype=np.int64), np.where(left, ENTRIES_PER_TABLE, 0).astype(np.int16)
         )
         age = (self.phases - 1 - turn).astype(np.int32)
-        return Layout(plain.number, plain.pages, plain.zero_page, plain.page_cache, age)
+        return GuestMappings(plain.number, plain.pages, plain.zero_page, plain.page_cache, age)
 
     def trace(self, rng: np.random.Generator) -> Trace:
         tables = tables_of(self.size)
@@ -49,6 +49,9 @@ class Phases(Pattern):
         for ids in np.array_split(np.arange(tables), self.phases):
             if not len(ids):
                 continue
-            parts += [(ids, Event.TOUCH), (ids[zipf_touches(rng, len(ids), self.touches)], Event.TOUCH)]
-            parts.append((ids[rng.random(len(ids)) < self.let_go], Event.LET_GO))
+            parts += [
+                (ids, TouchKind.TOUCH),
+                (ids[zipf_touches(rng, len(ids), self.touches)], TouchKind.TOUCH),
+            ]
+            parts.append((ids[rng.random(len(ids)) < self.let_go], TouchKind.UNMAPPED))
         return joined("phases", tables, parts, "each part touched once in order, then by Zipf, in its turn")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.model.guest_tables import Layout
+from orchestrator.model.guest_tables import GuestMappings
 from orchestrator.model.patterns.base import (
     PATTERNS,
     Count,
@@ -16,7 +16,7 @@ from orchestrator.model.patterns.base import (
     tables_of,
     zipf_touches,
 )
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
 
@@ -40,7 +40,7 @@ class RedisChurn(Pattern):
     touches: Count = 1_000_000
     """Touches of tables in use, Zipf with exponent 1."""
 
-    def layout(self, rng: np.random.Generator) -> Layout:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         tables = tables_of(self.span)
         resident = self.resident // PAGE_BYTES
         scattered = round(resident * self.survivors)
@@ -57,10 +57,13 @@ class RedisChurn(Pattern):
         return plain_layout(np.arange(tables, dtype=np.int64), pages, zero)
 
     def trace(self, rng: np.random.Generator) -> Trace:
-        layout = self.layout(rng)
+        layout = self.guest_mappings(rng)
         tables = len(layout.number)
         used = np.flatnonzero(layout.pages > 0)
-        parts = [(np.arange(tables), Event.TOUCH), (np.flatnonzero(layout.pages == 0), Event.LET_GO)]
+        parts = [
+            (np.arange(tables), TouchKind.TOUCH),
+            (np.flatnonzero(layout.pages == 0), TouchKind.UNMAPPED),
+        ]
         if len(used):
-            parts.append((used[zipf_touches(rng, len(used), self.touches)], Event.TOUCH))
+            parts.append((used[zipf_touches(rng, len(used), self.touches)], TouchKind.TOUCH))
         return joined("redis_churn", tables, parts, "written once, deleted, then used by Zipf")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.model.guest_tables import Layout
+from orchestrator.model.guest_tables import GuestMappings
 from orchestrator.model.patterns.base import (
     PATTERNS,
     MappedSize,
@@ -14,7 +14,7 @@ from orchestrator.model.patterns.base import (
     plain_layout,
     tables_of,
 )
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 
 
 @PATTERNS.register("sparse")
@@ -26,7 +26,7 @@ class Sparse(Pattern):
     let_go: Share = 1.0
     """Share of the touched pages that are given back."""
 
-    def layout(self, rng: np.random.Generator) -> Layout:
+    def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:
         tables = tables_of(self.span)
         kept = rng.random(tables) >= self.let_go
         return plain_layout(np.arange(tables, dtype=np.int64), kept.astype(np.int16))
@@ -34,5 +34,5 @@ class Sparse(Pattern):
     def trace(self, rng: np.random.Generator) -> Trace:
         tables = tables_of(self.span)
         gone = np.flatnonzero(rng.random(tables) < self.let_go)
-        parts = [(np.arange(tables), Event.TOUCH), (gone, Event.LET_GO)]
+        parts = [(np.arange(tables), TouchKind.TOUCH), (gone, TouchKind.UNMAPPED)]
         return joined("sparse", tables, parts, "touched once in the order of addresses")

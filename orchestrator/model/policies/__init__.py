@@ -10,8 +10,8 @@ from orchestrator.model.policies.base import (
     OverTrace,
     OverTree,
     Policy,
+    PolicyEffect,
     StateView,
-    Verdict,
 )
 
 __all__ = [
@@ -24,6 +24,6 @@ __all__ = [
     "OverTrace",
     "OverTree",
     "Policy",
+    "PolicyEffect",
     "StateView",
-    "Verdict",
 ]

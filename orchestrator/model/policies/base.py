@@ -126,7 +126,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PolicyEffect:
     """What a policy would have done to a snapshot. Every figure in it is modelled, none measured."""
 
     policy: str
@@ -164,7 +164,7 @@ class OverSnapshot(Policy):
 
     question = "snapshot"
 
-    def apply(self, state: WithTables, *, seed: int = 0, budget_tables: int | None = None) -> Verdict:
+    def apply(self, state: WithTables, *, seed: int = 0, budget_tables: int | None = None) -> PolicyEffect:
         """Run the policy. `budget_tables` bounds how many tables it picks (None: no bound).
 
         The same state, seed and budget give the same verdict.
@@ -172,7 +172,7 @@ class OverSnapshot(Policy):
         if budget_tables is not None and budget_tables < 0:
             raise ValueError(f"a budget of {budget_tables} tables is less than none")
         choice = self.choose(state, np.random.default_rng(seed), budget_tables)
-        return Verdict(self.name, state.tables, choice.freed, choice.to_move)
+        return PolicyEffect(self.name, state.tables, choice.freed, choice.to_move)
 
     @abstractmethod
     def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:
@@ -191,7 +191,7 @@ class Frees(IntEnum):
 class Functions:
     """What the engine calls, compiled; `now` is the index of the event.
 
-    `victim` takes the table that it names out of the state, or says NOBODY.
+    `victim` takes the table that it names out of the state, or says NO_VICTIM.
     """
 
     touched: Callable[[Any, int, int], None]
@@ -212,7 +212,7 @@ class OverTrace(Policy):
     question = "trace"
     frees: ClassVar[Frees] = Frees.EMPTY
     # Whether its victims may be in use: if none is, it does not matter what would be done with one that is.
-    takes_in_use: ClassVar[bool] = True
+    evicts_in_use: ClassVar[bool] = True
     functions: ClassVar[Functions]
 
     @abstractmethod

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.model.compiled import NOBODY
+from orchestrator.model.compiled import NO_VICTIM
 from orchestrator.model.jit import inlined, njit
 from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.snapshot import I64, U8, U32
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 
 _WORD_BITS = 6
-_LET_GO = int(Event.LET_GO)
+_LET_GO = int(TouchKind.UNMAPPED)
 _LEVELS = 6  # 64**6 keys
 
 
@@ -71,7 +71,7 @@ def _highest(words: Any, start: Any) -> int:
     for level in range(_LEVELS - 1, -1, -1):
         word = words[start[level] + key]
         if word == 0:
-            return NOBODY
+            return NO_VICTIM
         key = (key << _WORD_BITS) | _highest_bit(word)
     return key
 
@@ -95,8 +95,8 @@ def _admitted(state: Any, table: int, now: int) -> None:
 def _victim(state: Any, now: int) -> int:
     upcoming, _, words, start, trace = state
     key = _highest(words, start)
-    if key == NOBODY:
-        return NOBODY
+    if key == NO_VICTIM:
+        return NO_VICTIM
     _drop(words, start, key)
     events = len(upcoming)
     return int(trace[key if key < events else key - events])

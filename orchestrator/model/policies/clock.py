@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.model.compiled import NOBODY, leave, new_queue, pop, push
+from orchestrator.model.compiled import NO_VICTIM, leave, new_queue, pop, push
 from orchestrator.model.jit import inlined
 from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
@@ -27,7 +27,7 @@ def _admitted(state: Any, table: int, now: int) -> None:
 def _victim(state: Any, now: int) -> int:
     while True:
         table = pop(state[0])
-        if table == NOBODY or state[1][table] == 0:
+        if table == NO_VICTIM or state[1][table] == 0:
             return table
         state[1][table] = 0
         push(state[0], table)

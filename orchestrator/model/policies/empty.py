@@ -32,7 +32,7 @@ class Empty(OverSnapshot, OverTrace, OverTree, name="empty"):
     """Frees last-level tables without any entry."""
 
     frees = Frees.EMPTY
-    takes_in_use = False
+    evicts_in_use = False
     functions = TAKES_NONE
 
     def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:

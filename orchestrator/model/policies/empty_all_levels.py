@@ -26,7 +26,7 @@ class EmptyAllLevels(OverSnapshot, OverTrace, OverTree, name="empty_all_levels")
     """Frees tables without any entry, of all levels, and those that only pointed at them."""
 
     frees = Frees.ALL_LEVELS
-    takes_in_use = False
+    evicts_in_use = False
     functions = TAKES_NONE
 
     def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.model.compiled import NOBODY, append_node, first_node, new_nodes, unlink_node
+from orchestrator.model.compiled import NO_VICTIM, append_node, first_node, new_nodes, unlink_node
 from orchestrator.model.jit import inlined
 from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
@@ -38,7 +38,7 @@ def _victim(nodes: Any, now: int) -> int:
             nodes[len(nodes) - 1, _COUNT] = count
             unlink_node(nodes, table)
             return int(table)
-    return NOBODY
+    return NO_VICTIM
 
 
 @inlined

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.model.compiled import NOBODY, append_node, first_node, new_nodes, next_node, unlink_node
+from orchestrator.model.compiled import NO_VICTIM, append_node, first_node, new_nodes, next_node, unlink_node
 from orchestrator.model.jit import inlined
 from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
@@ -75,7 +75,7 @@ def _victim(nodes: Any, now: int) -> int:
         else:
             nodes[facts, _OLDEST] += 1  # try_to_inc_min_seq()
             drained += 1
-    return NOBODY
+    return NO_VICTIM
 
 
 @inlined

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.model.compiled import NOBODY
+from orchestrator.model.compiled import NO_VICTIM
 from orchestrator.model.jit import inlined
 from orchestrator.model.policies.base import Functions, OverTrace, OverTree
 from orchestrator.model.second_level_tree import SecondLevelTree
@@ -31,7 +31,7 @@ def _victim(state: Any, now: int) -> int:
             oldest[0] = at + 1
             return int(table)
     oldest[0] = now
-    return NOBODY
+    return NO_VICTIM
 
 
 @inlined

@@ -15,7 +15,7 @@ class DoNothing(OverSnapshot, OverTrace, name="none"):
     """Keeps every table, the empty ones as well."""
 
     frees = Frees.NOTHING
-    takes_in_use = False
+    evicts_in_use = False
     functions = TAKES_NONE
 
     def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from orchestrator.model.compiled import NOBODY, ignore, random_below, random_state
+from orchestrator.model.compiled import NO_VICTIM, ignore, random_below, random_state
 from orchestrator.model.jit import inlined
 from orchestrator.model.policies.base import (
     Choice,
@@ -56,7 +56,7 @@ def _forgotten(state: Any, table: int) -> None:
 @inlined
 def _victim(state: Any, now: int) -> int:
     if state[2][0] == 0:
-        return NOBODY
+        return NO_VICTIM
     table = int(state[0][random_below(state[3], state[2][0])])
     _forgotten(state, table)
     return table
@@ -98,7 +98,7 @@ def _victim_of(state: Any, now: int) -> int:
         of = (of + 1) % len(count)
         turn[_VISITED] = of
         turn[_LEFT] = (count[of] >> _VISIT_SHIFT) + 1
-    return NOBODY
+    return NO_VICTIM
 
 
 _OF_OWNERS: Final = Functions(ignore, _admitted_of, _victim_of, _forgotten_of)

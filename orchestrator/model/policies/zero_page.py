@@ -24,9 +24,9 @@ from orchestrator.model.policies.base import (
 from orchestrator.model.second_level_tree import SecondLevelTree
 from orchestrator.model.snapshot import Bool
 from orchestrator.model.tables import TableState
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 
-_READ_ZERO, _TOUCH = int(Event.READ_ZERO), int(Event.TOUCH)
+_READ_ZERO, _TOUCH = int(TouchKind.READ_ZERO), int(TouchKind.TOUCH)
 
 
 @inlined
@@ -57,7 +57,7 @@ class ZeroPage(OverSnapshot, OverTrace, OverTree, name="zero_page"):
     Over a trace, those that are empty at once, and the others under pressure.
     """
 
-    takes_in_use = False
+    evicts_in_use = False
     functions = Functions(_touched, _admitted, _victim, _forgotten)
 
     def choose(self, state: WithTables, rng: np.random.Generator, budget_tables: int | None) -> Choice:

@@ -180,8 +180,8 @@ def _picture(label: str, region: Region, block_map: BlockMap) -> Picture:
 
 def blocks_of(block_map: BlockMap, kind: Kind) -> Bool:
     """Which blocks are of a kind; each block is of just one."""
-    mask: Bool = np.isin(block_map.named, kind.classes)
-    return mask if kind.alone is None else mask & (block_map.alone == kind.alone)
+    mask: Bool = np.isin(block_map.attributed_to, kind.classes)
+    return mask if kind.alone is None else mask & (block_map.sole_blocker == kind.alone)
 
 
 def _caption(block_map: BlockMap) -> str:

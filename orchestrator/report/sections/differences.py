@@ -19,7 +19,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean
 from orchestrator.report.charts import Spec, finished
 from orchestrator.report.section import SECTIONS, Figure, Section
-from orchestrator.stats import Difference, Verdict
+from orchestrator.stats import Difference, Significance
 from orchestrator.summary import METRIC
 from orchestrator.verdict import Comparison, PairOfArms
 
@@ -151,7 +151,7 @@ def effects_spec(pair: PairOfArms) -> Spec | None:
 def effects_alt(pair: PairOfArms) -> str:
     """The same in words."""
     said = "; ".join(
-        f"{label} {text}{f' ({interval})' if interval else ''}, {pair.metrics[metric].verdict.value}"
+        f"{label} {text}{f' ({interval})' if interval else ''}, {pair.metrics[metric].significance.value}"
         for metric, label in _drawn(pair)
         for text, interval in (with_sign(pair.metrics[metric], METRIC[metric].unit),)
     )
@@ -186,15 +186,15 @@ def _values(metric: str, label: str, found: Difference) -> dict[str, Any]:
         "at": round(100 * relative, 4),
         **ends,
         "said": said,
-        "filled": said if found.verdict is Verdict.DIFFERENT else "hollow",
+        "filled": said if found.significance is Significance.DIFFERENT else "hollow",
         "text": f"{text} ({relative:+.1%})",
         "interval": interval or "too few boots",
-        "verdict": found.verdict.value,
+        "verdict": found.significance.value,
     }
 
 
 def _said(metric: str, found: Difference) -> str:
-    if found.verdict is not Verdict.DIFFERENT:
+    if found.significance is not Significance.DIFFERENT:
         return UNSAID
     better = METRIC[metric].better
     if not better:

@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.actions.base import ACTIONS, Action
-from orchestrator.actions.context import TrialContext
+from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
-from orchestrator.records.step import Outcome, StepResult
+from orchestrator.records.step import StepOutcome, StepResult
 
 
 @ACTIONS.register("added")
@@ -22,6 +22,6 @@ class Touch(Action):
     def describe(self) -> str:
         return f"touch {self.path}"
 
-    def run(self, trial: TrialContext) -> StepResult:
+    def run(self, trial: StepContext) -> StepResult:
         trial.execute(["touch", self.path], Deadline(60.0))
-        return StepResult(Outcome.DONE)
+        return StepResult(StepOutcome.DONE)

@@ -17,7 +17,7 @@ _SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class RemoteGuest:
     """A guest on another host: its domain, and the folder with its files."""
 
     script: str
@@ -41,13 +41,13 @@ def noted(runtime: Path, target: SshTarget, domain: str, folder: Path) -> Iterat
     the error says what may still be there.
     """
     note = runtime / f"{_PREFIX}{domain}.json"
-    what = Elsewhere(str(target.script), target.address, target.port, target.user, domain, str(folder))
+    what = RemoteGuest(str(target.script), target.address, target.port, target.user, domain, str(folder))
     note.write_text(json.dumps(asdict(what)))
     try:
         yield
     except GuestLostError as error:
         try:
-            end_elsewhere(what)
+            end_remote(what)
         except InfrastructureError as left:
             error.details = f"{error.details}\n{left.brief}; {left.hint}".strip()
         raise
@@ -55,18 +55,18 @@ def noted(runtime: Path, target: SshTarget, domain: str, folder: Path) -> Iterat
         note.unlink(missing_ok=True)
 
 
-def left_elsewhere(runtime: Path) -> list[Elsewhere]:
+def remote_leftovers(runtime: Path) -> list[RemoteGuest]:
     """What a runtime folder has notes of."""
     found = []
     for note in sorted(runtime.glob(f"{_PREFIX}*.json")):
         try:
-            found.append(Elsewhere(**json.loads(note.read_text())))
+            found.append(RemoteGuest(**json.loads(note.read_text())))
         except (OSError, ValueError, TypeError):
             continue
     return found
 
 
-def end_elsewhere(left: Elsewhere) -> None:
+def end_remote(left: RemoteGuest) -> None:
     """End the guest there, and remove its folder. Raises InfrastructureError."""
     if not left.folder.startswith("/var/tmp/orchestrator-guest-") or ".." in left.folder:  # noqa: S108  # not ours
         raise InfrastructureError(f"{left.folder} on {left.target.name} is no folder of ours")
@@ -75,7 +75,7 @@ def end_elsewhere(left: Elsewhere) -> None:
     _run(left, ["rm", "-rf", "--one-file-system", left.folder], check=True)
 
 
-def _run(left: Elsewhere, command: list[str], *, check: bool) -> None:
+def _run(left: RemoteGuest, command: list[str], *, check: bool) -> None:
     argv, said = left.target.argv(*command), ""
     try:
         done = subprocess.run(

@@ -11,9 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from orchestrator.model.pressure import F64, Population
+from orchestrator.model.pressure import F64, SampledTables
 from orchestrator.model.snapshot import I64, U8, Bool
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.units import ENTRIES_PER_TABLE
 
 # A guest's phases begin up to this share of their length late, as its seed has it.
@@ -26,7 +26,7 @@ _TOUCHES = 1_500_000
 
 
 @dataclass(frozen=True)
-class Phase:
+class LoadPhase:
     """From `seconds` after its arrival on, a guest uses `used` (0..1) of its size as data."""
 
     seconds: float
@@ -40,7 +40,7 @@ class GuestClass:
     name: str
     size_bytes: int
     at_most: int
-    phases: tuple[Phase, ...]
+    phases: tuple[LoadPhase, ...]
     entries_per_table: float
     huge_share: float = 0.0  # of its data that is mapped by 2 MiB, at both levels
     skew: float = 0.8  # exponent of the Zipf law by which its tables are touched
@@ -49,7 +49,7 @@ class GuestClass:
 
 
 @dataclass(frozen=True)
-class Crowd:
+class GuestPopulation:
     """All guests in the order of their coming. Series are of shape (ticks, guests), in bytes.
 
     They are of guests that nothing was done to. `own_used_bytes` of last-level tables map something,
@@ -77,7 +77,7 @@ class Crowd:
         seconds: float,
         tick_seconds: float,
         seed: int,
-    ) -> Crowd:
+    ) -> GuestPopulation:
         """A crowd by chance; the same arguments give the same one."""
         rng = np.random.default_rng(seed)
         kinds = np.repeat(np.arange(len(classes)), [one.at_most for one in classes])
@@ -133,7 +133,7 @@ class Crowd:
         return self.upper_used_bytes if frees_empty else self.upper_peak_bytes
 
     @cached_property
-    def own_tables(self) -> Population:
+    def own_tables(self) -> SampledTables:
         """The guests' own last-level tables, as they come, are touched and go."""
         rng = np.random.default_rng([self.seed, 1])
         number = self._tables_of_each
@@ -146,17 +146,17 @@ class Crowd:
             empty = _empty_share(self.data_bytes[:, at], peak[:, at], guest.entries_per_table)
             in_use.append(came & (lot >= empty[:, None]))
             zero = rng.permutation(number) < round(guest.zero_share * number)
-            kinds.append(np.where(zero, Event.READ_ZERO, Event.TOUCH).astype(np.uint8))
+            kinds.append(np.where(zero, TouchKind.READ_ZERO, TouchKind.TOUCH).astype(np.uint8))
         return self._population(in_use, kinds, self.own_peak_bytes, rng)
 
     @cached_property
-    def second_level_tables(self) -> Population:
+    def second_level_tables(self) -> SampledTables:
         """Second-level tables. A guest's memory goes in whole 2 MiB, so that none is left half empty."""
         rng = np.random.default_rng([self.seed, 2])
         number = self._tables_of_each
         mapped = self.mapped_bytes(frees_empty=True)
         in_use = [_grown(mapped[:, at], number) for at in range(len(self.guests))]
-        kinds = [np.full(number, Event.TOUCH, dtype=np.uint8)] * len(self.guests)
+        kinds = [np.full(number, TouchKind.TOUCH, dtype=np.uint8)] * len(self.guests)
         return self._population(in_use, kinds, mapped, rng)
 
     @property
@@ -165,7 +165,7 @@ class Crowd:
 
     def _population(
         self, in_use: list[Bool], kinds: list[U8], real_bytes: F64, rng: np.random.Generator
-    ) -> Population:
+    ) -> SampledTables:
         ticks, number = len(self.seconds), self._tables_of_each
         each = min(max(_TOUCHES // (ticks * len(self.guests)), 1), number)
         when, order, table = [], [], []
@@ -190,9 +190,9 @@ class Crowd:
         mixed = mixed[np.argsort(key[mixed], kind="stable")]
         key, ids = key[mixed], np.concatenate(table)[mixed].astype(np.uint32)
         kind = np.concatenate(kinds)[ids]
-        kind[key % 2 == 0] = Event.LET_GO
+        kind[key % 2 == 0] = TouchKind.UNMAPPED
         total = number * len(self.guests)
-        return Population(
+        return SampledTables(
             Trace("guests on a host", total, ids, kind),
             first=np.searchsorted(key, 2 * np.arange(ticks + 1)),
             touches=np.searchsorted(key, 2 * np.arange(ticks) + 1),

@@ -15,7 +15,7 @@ from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.runtime import must_be_ours, runtime_base
 from orchestrator.host.ssh import SshTarget, own_target
-from orchestrator.processes import lives, send_signal
+from orchestrator.processes import is_alive, send_signal
 
 LAB_FILE = "lab.json"
 
@@ -55,12 +55,12 @@ def find_lab() -> RunningLab | None:
             lab = RunningLab(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             continue
-        if lives(lab.pid, lab.started_ticks, lab.boot_id):
+        if is_alive(lab.pid, lab.started_ticks, lab.boot_id):
             return lab
     return None
 
 
-def the_lab() -> RunningLab:
+def running_lab() -> RunningLab:
     """The lab that runs. Raises BadInputError when there is none."""
     lab = find_lab()
     if lab is None:
@@ -72,7 +72,9 @@ def end_lab(lab: RunningLab, seconds: float = 60.0) -> None:
     """End a lab, by a signal to the process that keeps it. Raises InfrastructureError."""
     send_signal(lab.pid, lab.started_ticks, signal.SIGTERM)
     ended = wait_for(
-        lambda: None if lives(lab.pid, lab.started_ticks, lab.boot_id) else True, Deadline(seconds), every=0.1
+        lambda: None if is_alive(lab.pid, lab.started_ticks, lab.boot_id) else True,
+        Deadline(seconds),
+        every=0.1,
     )
     if not ended:
         raise InfrastructureError(

@@ -18,15 +18,22 @@ from orchestrator.guest.keys import ensure_keys
 from orchestrator.guest.states import SavedState, start_from_state
 from orchestrator.host.accel import choose
 from orchestrator.host.kvm_host import KVM_HOST
-from orchestrator.host.labs import LAB_FILE, RunningLab
+from orchestrator.host.lab import LAB_FILE, RunningLab
 from orchestrator.host.libvirt_host import open_host
 from orchestrator.host.machine import Machine
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host.ssh import own_target
+from orchestrator.launch.environment import (
+    Bootable,
+    SharedHost,
+    TrialEnvironment,
+    guest_spec,
+    install,
+    quieten,
+)
 from orchestrator.launch.host_facts import host_facts
-from orchestrator.launch.places import Places
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.launch.start import Bootable, Lab, SharedHost, guest_spec, install, quieten
 from orchestrator.processes import boot_id, started_ticks
 from orchestrator.run.programs import guest_programs
 from orchestrator.store.atomic import replace_text
@@ -36,7 +43,7 @@ _LOOK_SECONDS = 1.0
 
 
 @contextmanager
-def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) -> Iterator[Guest]:
+def lab_host(places: ProjectPaths, kernel: str, machine: Machine, progress: Progress) -> Iterator[Guest]:
     """Start a nested host, from its saved state if there is one, and tell of it in its runtime folder."""
     with ExitStack() as stack:
         runtime = stack.enter_context(runtime_folder(Path("lab")))
@@ -46,7 +53,9 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
         accel = choose("auto", image.kernel_to_try(definition.default_kernel), places.cache).name
         host = stack.enter_context(open_host(None, runtime, places.cache))
         programs = guest_programs({}, places)
-        lab = Lab(host, image, keys, places, accel, definition, runtime, progress, programs, SharedHost())
+        environment = TrialEnvironment(
+            host, image, keys, places, accel, definition, runtime, progress, programs, SharedHost()
+        )
         wanted = Bootable(definition.name, kernel, machine)
 
         def make(state: SavedState) -> None:
@@ -55,7 +64,7 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
             with ExitStack() as making:
                 making.callback(shutil.rmtree, scratch, ignore_errors=True)
                 guest = making.enter_context(
-                    lab.guests.booted(
+                    environment.guests.booted(
                         host,
                         image,
                         image.boot_files(kernel),
@@ -69,7 +78,7 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
                     )
                 )
                 with guest.telling():
-                    install(guest, lab, scratch / "s")
+                    install(guest, environment, scratch / "s")
                     quieten(guest)
                     progress.note("saving it")
                     guest.shell.close()
@@ -80,10 +89,10 @@ def lab_host(places: Places, kernel: str, machine: Machine, progress: Progress) 
             progress.note("restoring it")
             log = runtime / "console.log"
             return stack.enter_context(
-                lab.guests.restored(host, state, keys, scratch=runtime / "guest", console_log=log)
+                environment.guests.restored(host, state, keys, scratch=runtime / "guest", console_log=log)
             )
 
-        guest = start_from_state(places.cache, guest_spec(wanted, lab), make=make, restore=restore)
+        guest = start_from_state(places.cache, guest_spec(wanted, environment), make=make, restore=restore)
         with guest.telling():
             guest.shell.run(["date", "-s", f"@{time.time():.3f}"], seconds=_SECONDS)
         target = own_target(guest.shell.port, keys.client, guest.shell.known_hosts, runtime)

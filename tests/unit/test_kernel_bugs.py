@@ -13,7 +13,7 @@ from orchestrator.cli import main
 from orchestrator.doctor import kernels
 from orchestrator.doctor.check import Level, Subject
 from orchestrator.host.bzimage import bzimage_release
-from orchestrator.host.kernel_faults import FAULTS, known_faults
+from orchestrator.host.kernel_bugs import FAULTS, known_bugs
 
 CVE = "CVE-2026-74674"
 
@@ -32,7 +32,7 @@ CVE = "CVE-2026-74674"
     ],
 )
 def test_releases_in_the_range(release: str) -> None:
-    (warning,) = known_faults(release)
+    (warning,) = known_bugs(release)
     assert warning.startswith(f"Linux {release} is in the range of {CVE} (7.0 to before 7.1.9), unless ")
     assert "backported" in warning
     assert "4c640eb4181c" in warning
@@ -56,7 +56,7 @@ def test_releases_in_the_range(release: str) -> None:
     ],
 )
 def test_releases_out_of_the_range(release: str) -> None:
-    assert known_faults(release) == []
+    assert known_bugs(release) == []
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_releases_out_of_the_range(release: str) -> None:
     ],
 )
 def test_a_kernel_without_it_cannot_have_it(config: str | None, concerned: bool) -> None:
-    assert bool(known_faults("7.1.5", config)) is concerned
+    assert bool(known_bugs("7.1.5", config)) is concerned
     assert FAULTS[0].name == CVE
 
 

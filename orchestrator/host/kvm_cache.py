@@ -19,46 +19,46 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.errors import InfrastructureError
-from orchestrator.host.kvm import Outcome, Probe, boot_id
+from orchestrator.host.kvm import KvmCheck, KvmState, boot_id
 from orchestrator.host.shell import HostShell
 
 _FOLDER = "kvm"
 
 
-class Verdict(BaseModel):
+class CachedKvmCheck(BaseModel):
     """A verdict as it is kept. `probed_at` is UTC, for people."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str
     boot_id: str
-    outcome: Outcome
+    outcome: KvmState
     trouble: str
     seconds: float
     probed_at: str
     qemu_version: str
 
     @property
-    def probe(self) -> Probe:
+    def check(self) -> KvmCheck:
         """What was found."""
-        return Probe(self.outcome, self.trouble, self.seconds)
+        return KvmCheck(self.outcome, self.trouble, self.seconds)
 
 
-def verdict_key(identity: Mapping[str, str], kernel: Path) -> str:
+def cache_key(identity: Mapping[str, str], kernel: Path) -> str:
     """Of a host, as `kvm.identity` has it, and a kernel of this machine."""
     parts = {**identity, "kernel": hashlib.sha256(kernel.read_bytes()).hexdigest()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def read(cache: Path, key: str) -> Verdict | None:
+def read(cache: Path, key: str) -> CachedKvmCheck | None:
     """The verdict that is kept, if there is one."""
     try:
-        return Verdict.model_validate_json((cache / _FOLDER / f"{key}.json").read_bytes())
+        return CachedKvmCheck.model_validate_json((cache / _FOLDER / f"{key}.json").read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def keep(cache: Path, key: str, verdict: Verdict) -> None:
+def save(cache: Path, key: str, verdict: CachedKvmCheck) -> None:
     """Keep it, and drop those of other boots of the host. A cache that cannot be written to keeps nothing."""
     folder = cache / _FOLDER
     with suppress(OSError):
@@ -73,18 +73,18 @@ def keep(cache: Path, key: str, verdict: Verdict) -> None:
         os.replace(part, folder / f"{key}.json")  # noqa: PTH105  # a name of tempfile's
 
 
-def drop_works(cache: Path, shell: HostShell) -> bool:
+def forget_working(cache: Path, shell: HostShell) -> bool:
     """Drop what is kept of a host whose KVM was found to work in this boot. Whether there was anything."""
     dropped = False
     with suppress(OSError, InfrastructureError):  # a host that is lost cannot say
         boot = boot_id(shell)
         for path, verdict in _all(cache):
-            if verdict.boot_id == boot and verdict.outcome is Outcome.WORKS:
+            if verdict.boot_id == boot and verdict.outcome is KvmState.WORKS:
                 path.unlink(missing_ok=True)
                 dropped = True
     return dropped
 
 
-def _all(cache: Path) -> list[tuple[Path, Verdict]]:
+def _all(cache: Path) -> list[tuple[Path, CachedKvmCheck]]:
     found = [(path, read(cache, path.stem)) for path in sorted((cache / _FOLDER).glob("*.json"))]
     return [(path, verdict) for path, verdict in found if verdict]

@@ -20,11 +20,11 @@ from test_execute import plan as steps_plan
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.host.shell import HostShell
-from orchestrator.launch.places import Places
-from orchestrator.plan import TrialPlan
+from orchestrator.launch.paths import ProjectPaths
+from orchestrator.plan import TrialSpec
 from orchestrator.run import worker
 from orchestrator.run.budget import Budget
-from orchestrator.run.side_by_side import Ended, SideBySide, Task
+from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 
 ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
@@ -74,7 +74,7 @@ class Watching:
         return lambda *_: None
 
 
-def plan(trial_id: str, memory: int = GIB, vcpus: int = 1, **more: object) -> TrialPlan:
+def plan(trial_id: str, memory: int = GIB, vcpus: int = 1, **more: object) -> TrialSpec:
     return trial_plan(trial_id, machine={"memory": memory, "vcpus": vcpus}, **more)
 
 
@@ -99,11 +99,13 @@ def test_of_a_nested_host_it_is_the_host_that_counts() -> None:
 
 def workers(
     run_dir: Path, watching: Any, outcomes: dict[str, tuple[str, float]], cores: int = 2
-) -> SideBySide:
-    places = Places(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", run_dir / "cache")
-    made = SideBySide(run_dir, places, watching, None, Budget(64 * GIB, cores), learn=watching.learned.append)
+) -> ParallelRunner:
+    places = ProjectPaths(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", run_dir / "cache")
+    made = ParallelRunner(
+        run_dir, places, watching, None, Budget(64 * GIB, cores), learn=watching.learned.append
+    )
 
-    def argv(task: Task) -> list[str]:
+    def argv(task: TrialTask) -> list[str]:
         outcome, seconds = outcomes[task.name]
         return [sys.executable, "-c", _WORKER, str(run_dir / task.folder), outcome, str(seconds)]
 
@@ -115,7 +117,7 @@ def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> 
     watching = Watching()
     outcomes = {"a": ("completed", 0.5), "b": ("panic", 0.0), "c": ("dies", 0.0), "d": ("completed", 0.0)}
     made = workers(tmp_path, watching, outcomes)
-    ended = {one.name: one for one in made.run([Task(plan(name)) for name in outcomes])}
+    ended = {one.name: one for one in made.run([TrialTask(plan(name)) for name in outcomes])}
     assert {name: one.outcome for name, one in ended.items()} == {
         "a": "completed",
         "b": "panic",
@@ -136,7 +138,9 @@ def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> 
 def test_a_worker_whose_output_somebody_keeps_open_ends_and_others_follow(tmp_path: Path) -> None:
     outcomes = {"a": ("leaves", 0.0), "b": ("leaves", 0.0), "c": ("completed", 0.0)}
     made = workers(tmp_path, Watching(), outcomes, cores=1)
-    assert [one.outcome for one in made.run([Task(plan(name)) for name in outcomes])] == ["completed"] * 3
+    assert [one.outcome for one in made.run([TrialTask(plan(name)) for name in outcomes])] == [
+        "completed"
+    ] * 3
     assert made.most_at_once == 1
 
 
@@ -144,7 +148,7 @@ def test_boots_run_one_to_a_core_and_write_beside_the_trials(tmp_path: Path) -> 
     watching = Watching()
     outcomes = {"guest-k.1": ("completed", 0.3), "guest-k.2": ("panic", 0.0)}
     made = workers(tmp_path, watching, outcomes)
-    tasks = [Task(plan(f"t{boot[-1]}", vcpus=2), boot) for boot in outcomes]
+    tasks = [TrialTask(plan(f"t{boot[-1]}", vcpus=2), boot) for boot in outcomes]
     assert {one.name: one.outcome for one in made.run(tasks)} == {
         "guest-k.1": "completed",
         "guest-k.2": "panic",
@@ -173,13 +177,13 @@ _RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_side_by_side import Watching, plan, workers
-from orchestrator.run.side_by_side import TOGETHER, Task
+from test_parallel import Watching, plan, workers
+from orchestrator.run.parallel import TOGETHER, TrialTask
 folder = Path(sys.argv[2])
 made = workers(folder, Watching(), {"a": ("completed", 60.0)})
 alone = made.argv
 made.argv = lambda task: [*TOGETHER, *alone(task)]
-list(made.run([Task(plan("a"))]))
+list(made.run([TrialTask(plan("a"))]))
 """
 
 
@@ -215,7 +219,7 @@ def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> Non
     ended: list[Ended] = []
 
     def interrupt_after_the_first() -> None:
-        for one in made.run([Task(plan("a")), Task(plan("b"))]):
+        for one in made.run([TrialTask(plan("a")), TrialTask(plan("b"))]):
             ended.append(one)
             while not (tmp_path / "trials" / "b" / "events.jsonl").exists():
                 time.sleep(0.01)

@@ -11,11 +11,11 @@ import numpy as np
 from orchestrator.errors import BadInputError
 from orchestrator.model.snapshot import I16, I32, I64, U8, Bool
 from orchestrator.model.tables import LAST_LEVEL, Tables, TableState
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.units import ENTRIES_PER_TABLE
 
 
-class Reading(StrEnum):
+class TouchBound(StrEnum):
     """How to read an accessed bit that was set before, too: it may have been set again, or be old."""
 
     CERTAIN = "certain"  # no touch, unless something in the table changed
@@ -29,7 +29,7 @@ ASSUMPTION = (
 
 
 @dataclass(frozen=True)
-class Step:
+class SnapshotPair:
     """What happened to last-level tables of user space from one snapshot to the next.
 
     Of the first snapshot: since the guest began. `at_least` tables were touched for certain: made, or with
@@ -46,12 +46,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Series:
+class SnapshotTrace:
     """Touches of one trial. `idle` (shape: last-level user tables of the last snapshot that are not empty):
     for how many snapshots each has not been touched for certain; it cannot have been idle for longer."""
 
     trace: Trace
-    steps: tuple[Step, ...]
+    steps: tuple[SnapshotPair, ...]
     idle: I32
 
 
@@ -66,7 +66,9 @@ class _Seen:
     accessed: I16
 
 
-def read_series(name: str, snapshots: Sequence[Tables], reading: Reading = Reading.POSSIBLE) -> Series:
+def read_series(
+    name: str, snapshots: Sequence[Tables], reading: TouchBound = TouchBound.POSSIBLE
+) -> SnapshotTrace:
     """Touches of user space's last-level tables as far as a series of snapshots tells them.
 
     A table that was not there before was made (a touch, or a read of the zero page); one that is empty or
@@ -87,22 +89,22 @@ def read_series(name: str, snapshots: Sequence[Tables], reading: Reading = Readi
         made = ~there[at]
         certain = made | (one.entries > entries[at]) | (one.accessed > accessed[at])
         possible = certain | (one.accessed > 0)
-        touched = possible if reading is Reading.POSSIBLE else certain
+        touched = possible if reading is TouchBound.POSSIBLE else certain
         zero_only = one.state == TableState.ZERO_ONLY
         is_there = np.zeros(known, dtype=np.bool_)
         is_there[at] = True
         gone = np.flatnonzero(filled & ~is_there)
         emptied = at[(one.state == TableState.EMPTY) & (filled[at] | made)]
         for happened_to, event in (
-            (gone, Event.LET_GO),
-            (at[touched & ~zero_only], Event.TOUCH),
-            (at[touched & zero_only], Event.READ_ZERO),
-            (emptied, Event.LET_GO),
+            (gone, TouchKind.UNMAPPED),
+            (at[touched & ~zero_only], TouchKind.TOUCH),
+            (at[touched & zero_only], TouchKind.READ_ZERO),
+            (emptied, TouchKind.UNMAPPED),
         ):
             ids.append(numbers[happened_to])
             kinds.append(np.full(len(happened_to), event, dtype=np.uint8))
         let_go = len(gone) + len(emptied)
-        steps.append(Step(len(at), int(made.sum()), int(certain.sum()), int(possible.sum()), let_go))
+        steps.append(SnapshotPair(len(at), int(made.sum()), int(certain.sum()), int(possible.sum()), let_go))
         there, filled = is_there, is_there.copy()
         filled[at[one.state == TableState.EMPTY]] = False
         entries[at], accessed[at] = one.entries, one.accessed
@@ -119,7 +121,7 @@ def read_series(name: str, snapshots: Sequence[Tables], reading: Reading = Readi
         f"{ASSUMPTION} ({reading})",
         owner=np.unique(root, return_inverse=True)[1].reshape(-1),
     )
-    return Series(trace, tuple(steps), (len(seen) - 1 - touched_at[filled]).astype(np.int32))
+    return SnapshotTrace(trace, tuple(steps), (len(seen) - 1 - touched_at[filled]).astype(np.int32))
 
 
 def _with_keys(name: str, snapshots: Sequence[Tables]) -> tuple[list[_Seen], I64]:

@@ -26,7 +26,7 @@ from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import HostSetup, Machine
 from orchestrator.launch.guests import Guests, QemuGuests
 from orchestrator.launch.host_settings import apply_host_settings
-from orchestrator.launch.places import PLAYBOOK, Places
+from orchestrator.launch.paths import PLAYBOOK, ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.records.events import GuestStart, Phase
 from orchestrator.store import TrialWriter
@@ -37,7 +37,7 @@ QUIET_SECONDS = 120.0
 Started = TypeVar("Started")
 
 
-class PlannedTrial(Protocol):
+class LaunchSpec(Protocol):
     """What a trial's plan says of its guest, and of the host if that is a guest as well."""
 
     @property
@@ -92,20 +92,20 @@ class Starts(ABC):
     """Whether a trial's host is there only in the trial: nothing can be read of it before."""
 
     @abstractmethod
-    def guest(self, begin: Begin) -> Guest:
+    def guest(self, begin: GuestLaunch) -> Guest:
         """The trial's guest, which has booted and been set up. Raises GuestError and InfrastructureError."""
 
     @abstractmethod
-    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
+    def spec(self, plan: LaunchSpec, environment: TrialEnvironment) -> GuestSpec:
         """What decides which saved state the trial starts from."""
 
     @abstractmethod
-    def make(self, begin: Begin, state: SavedState) -> None:
+    def make(self, begin: GuestLaunch, state: SavedState) -> None:
         """Make that state."""
 
 
 @dataclass(frozen=True)
-class Lab:
+class TrialEnvironment:
     """What trials of a run share. `programs` are installed in every guest of the run: name -> file.
 
     `host` is where this process starts guests, `accel` what guests of trials run under.
@@ -114,7 +114,7 @@ class Lab:
     host: LibvirtHost
     image: Image
     keys: SshKeys
-    places: Places
+    places: ProjectPaths
     accel: str
     definition: GuestDefinition
     runtime: Path
@@ -138,11 +138,11 @@ def phase(writer: TrialWriter, name: str, now_ns: Callable[[], int]) -> Iterator
 
 
 @dataclass(frozen=True)
-class Begin:
+class GuestLaunch:
     """What it takes to begin a trial. What is started goes on `stack`."""
 
-    plan: PlannedTrial
-    lab: Lab
+    plan: LaunchSpec
+    environment: TrialEnvironment
     writer: TrialWriter
     scratch: Path
     now_ns: Callable[[], int]
@@ -150,24 +150,24 @@ class Begin:
 
     def cold(self) -> Guest:
         """A guest that is booted and set up now, on the host of the run."""
-        name = f"{self.lab.runtime.name}-{self.plan.id}"[:40]
+        name = f"{self.environment.runtime.name}-{self.plan.id}"[:40]
         guest = self.stack.enter_context(
-            self.set_up(self.lab.host, name, self.scratch, self.writer.console_log)
+            self.set_up(self.environment.host, name, self.scratch, self.writer.console_log)
         )
         self.writer.record(GuestStart(t_ns=self.now_ns(), start="cold", state=""))
         return guest
 
     def warm(self) -> Guest:
         """A guest that goes on from its saved state, which is made if it is not there."""
-        spec = guest_spec(Bootable.of(self.plan), self.lab)
+        spec = guest_spec(Bootable.of(self.plan), self.environment)
         return self.from_state(
             spec,
             make=lambda state: self.make(spec, state),
             restore=lambda state: self.stack.enter_context(
-                self.lab.guests.restored(
-                    self.lab.host,
+                self.environment.guests.restored(
+                    self.environment.host,
                     state,
-                    self.lab.keys,
+                    self.environment.keys,
                     scratch=self.scratch,
                     console_log=self.writer.console_log,
                 )
@@ -192,30 +192,30 @@ class Begin:
         def restoring(state: SavedState) -> Started:
             nonlocal boot
             boot = state.boot_name
-            self.lab.progress.step("restore", 0, len(self.plan.steps))
+            self.environment.progress.step("restore", 0, len(self.plan.steps))
             with phase(self.writer, "restore", self.now_ns):
                 return restore(state)
 
-        started = start_from_state(self.lab.places.cache, spec, make=making, restore=restoring)
+        started = start_from_state(self.environment.places.cache, spec, make=making, restore=restoring)
         self.writer.record(GuestStart(t_ns=self.now_ns(), start="warm", state=boot, made=bool(made)))
         return started
 
     def make(self, spec: GuestSpec, state: SavedState) -> None:
         """Boot and set up a guest, and save it."""
-        scratch = self.lab.runtime / "state"
+        scratch = self.environment.runtime / "state"
         # The console is the trial's meanwhile: a guest that does not come up is seen there.
         console_log = self.writer.console_log
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, scratch, ignore_errors=True)
             guest = stack.enter_context(
-                self.set_up(self.lab.host, f"state-{spec.key}", scratch, console_log, disk=state.disk)
+                self.set_up(self.environment.host, f"state-{spec.key}", scratch, console_log, disk=state.disk)
             )
             self.save(guest, state)
         shutil.copyfile(console_log, state.console_log)
 
     def save(self, guest: Guest, state: SavedState) -> None:
         """Save a guest of this machine once it is quiet; it ends with that."""
-        self.lab.progress.step("save", 0, len(self.plan.steps))
+        self.environment.progress.step("save", 0, len(self.plan.steps))
         with phase(self.writer, "save", self.now_ns), guest.telling():
             quieten(guest)
             guest.shell.close()  # else the guest would wait for its end
@@ -233,20 +233,20 @@ class Begin:
         keep: bool = False,
     ) -> Iterator[Guest]:
         """A guest that has booted and has what the playbook gives it."""
-        plan, lab = self.plan, self.lab
-        lab.progress.step("boot", 0, len(plan.steps))
+        plan, environment = self.plan, self.environment
+        environment.progress.step("boot", 0, len(plan.steps))
         with ExitStack() as stack:
             with phase(self.writer, "boot", self.now_ns):
                 guest = stack.enter_context(
-                    lab.guests.booted(
+                    environment.guests.booted(
                         host,
-                        lab.image,
-                        lab.image.boot_files(plan.kernel),
+                        environment.image,
+                        environment.image.boot_files(plan.kernel),
                         plan.machine,
-                        lab.keys,
+                        environment.keys,
                         name=name,
-                        accel=lab.accel,
-                        definition=lab.definition,
+                        accel=environment.accel,
+                        definition=environment.definition,
                         scratch=scratch,
                         console_log=console_log,
                         disk=disk,
@@ -254,9 +254,9 @@ class Begin:
                         keep=keep,
                     )
                 )
-            lab.progress.step("set up", 0, len(plan.steps))
+            environment.progress.step("set up", 0, len(plan.steps))
             with phase(self.writer, "set up", self.now_ns), guest.telling():
-                install(guest, lab, scratch / "s")
+                install(guest, environment, scratch / "s")
             yield guest
 
 
@@ -277,47 +277,49 @@ class Bootable:
     boot: int = 1
 
     @classmethod
-    def of(cls, plan: PlannedTrial) -> Bootable:
+    def of(cls, plan: LaunchSpec) -> Bootable:
         """The guest of a trial."""
         return cls(plan.guest, plan.kernel, plan.machine, plan.kernel_args, plan.boot)
 
 
-def guest_spec(wanted: Bootable, lab: Lab) -> GuestSpec:
+def guest_spec(wanted: Bootable, environment: TrialEnvironment) -> GuestSpec:
     """What a guest is, before anything is set that arms may differ in."""
-    boot = lab.image.boot_files(wanted.kernel)
+    boot = environment.image.boot_files(wanted.kernel)
     nowhere = DomainFiles(
         disk=Path("/disk"),
         console_log=Path("/console"),
         ssh_port=1,
         kernel=boot.kernel,
         initrd=boot.initrd,
-        command_line=f"{lab.definition.command_line} {wanted.kernel_args}".rstrip(),
+        command_line=f"{environment.definition.command_line} {wanted.kernel_args}".rstrip(),
     )
-    installed = {name: hash_files([file]) for name, file in lab.programs.items()}
-    installed[PLAYBOOK] = hash_files([lab.places.playbooks / PLAYBOOK])
+    installed = {name: hash_files([file]) for name, file in environment.programs.items()}
+    installed[PLAYBOOK] = hash_files([environment.places.playbooks / PLAYBOOK])
     return GuestSpec(
         guest=wanted.guest,
-        image=lab.image.key,
+        image=environment.image.key,
         release=boot.release,
         kernel=hash_files([boot.kernel, *([boot.initrd] if boot.initrd else [])]),
-        domain=domain_xml("state", wanted.machine, nowhere, accel=lab.accel, guest_address=GUEST_ADDRESS),
+        domain=domain_xml(
+            "state", wanted.machine, nowhere, accel=environment.accel, guest_address=GUEST_ADDRESS
+        ),
         installed=tuple(sorted(installed.items())),
-        accel=lab.accel,
+        accel=environment.accel,
         cpu=cpu_model(),
-        versions=tuple(sorted(lab.host.versions.items())),
+        versions=tuple(sorted(environment.host.versions.items())),
         boot=wanted.boot,
     )
 
 
-def install(guest: Guest, lab: Lab, scratch: Path) -> None:
+def install(guest: Guest, environment: TrialEnvironment, scratch: Path) -> None:
     """Run the playbook, which installs the programs. `scratch` is a folder to be made."""
     scratch.mkdir(parents=True)
     archive = scratch / "programs.tar"
     with tarfile.open(archive, "w") as tar:
-        for name, program in lab.programs.items():
+        for name, program in environment.programs.items():
             tar.add(program, name, filter=_for_the_guest)
-    playbook, variables = lab.places.playbooks / PLAYBOOK, {"programs": str(archive)}
-    lab.guests.apply_playbook(playbook, variables, guest, scratch / "a", check=guest.must_live)
+    playbook, variables = environment.places.playbooks / PLAYBOOK, {"programs": str(archive)}
+    environment.guests.apply_playbook(playbook, variables, guest, scratch / "a", check=guest.must_live)
 
 
 def _for_the_guest(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -330,18 +332,18 @@ def _for_the_guest(member: tarfile.TarInfo) -> tarfile.TarInfo:
 class SharedHost(Starts):
     """Guests of trials that are this host's own: on it come those of one trial after another, or at once."""
 
-    def guest(self, begin: Begin) -> Guest:
-        begin.stack.enter_context(apply_host_settings(begin.lab.host.shell, begin.plan.host_setup))
-        return begin.warm() if starts_warm(begin.plan, begin.lab) else begin.cold()
+    def guest(self, begin: GuestLaunch) -> Guest:
+        begin.stack.enter_context(apply_host_settings(begin.environment.host.shell, begin.plan.host_setup))
+        return begin.warm() if starts_warm(begin.plan, begin.environment) else begin.cold()
 
-    def spec(self, plan: PlannedTrial, lab: Lab) -> GuestSpec:
-        return guest_spec(Bootable.of(plan), lab)
+    def spec(self, plan: LaunchSpec, environment: TrialEnvironment) -> GuestSpec:
+        return guest_spec(Bootable.of(plan), environment)
 
-    def make(self, begin: Begin, state: SavedState) -> None:
-        begin.make(self.spec(begin.plan, begin.lab), state)
+    def make(self, begin: GuestLaunch, state: SavedState) -> None:
+        begin.make(self.spec(begin.plan, begin.environment), state)
 
 
-def starts_warm(plan: PlannedTrial, lab: Lab) -> bool:
+def starts_warm(plan: LaunchSpec, environment: TrialEnvironment) -> bool:
     """Whether a trial starts from a saved state."""
     # The names of other people's domains on a libvirt that is shared would clash with that of a state.
-    return plan.start == "warm" and lab.host.embedded
+    return plan.start == "warm" and environment.host.embedded

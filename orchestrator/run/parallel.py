@@ -22,9 +22,9 @@ from typing import IO
 
 from orchestrator.errors import InfrastructureError, OrchestratorError
 from orchestrator.interrupts import deferred
-from orchestrator.launch.places import Places
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.plan import TrialPlan
+from orchestrator.plan import TrialSpec
 from orchestrator.records.events import TrialEnd, of_kind
 from orchestrator.run.budget import Budget
 from orchestrator.store import layout, read_events
@@ -47,10 +47,10 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrialTask:
     """A trial, or the boot that it starts from: that is saved as `boot`, and the trial does not run."""
 
-    plan: TrialPlan
+    plan: TrialSpec
     boot: str = ""
 
     @property
@@ -71,20 +71,20 @@ class Task:
 
 @dataclass
 class _Worker:
-    task: Task
+    task: TrialTask
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     began: float = field(default_factory=time.monotonic)
     have: bytes = b""
 
 
-class SideBySide:
+class ParallelRunner:
     """Runs trials in workers, as many at once as the budget has room for."""
 
     def __init__(
         self,
         run_dir: Path,
-        places: Places,
+        places: ProjectPaths,
         progress: Progress,
         connect: str | None,
         budget: Budget,
@@ -101,7 +101,7 @@ class SideBySide:
         self._selector = selectors.DefaultSelector()
         self.most_at_once = 0
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Ended]:
+    def run(self, tasks: Sequence[TrialTask]) -> Iterator[Ended]:
         """Run them all; gives each as it ends. Ends what runs when the caller is interrupted."""
         waiting = list(tasks)
         workers: list[_Worker] = []
@@ -122,7 +122,7 @@ class SideBySide:
                 self._end(workers)
             self._selector.close()
 
-    def argv(self, task: Task) -> list[str]:
+    def argv(self, task: TrialTask) -> list[str]:
         """The command that is a worker."""
         words = (
             str(self._run_dir),
@@ -135,7 +135,7 @@ class SideBySide:
         )
         return [*TOGETHER, sys.executable, "-m", "orchestrator.run.worker", *words]
 
-    def _start(self, task: Task) -> _Worker:
+    def _start(self, task: TrialTask) -> _Worker:
         log = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the worker has ended
         process = subprocess.Popen(
             self.argv(task),

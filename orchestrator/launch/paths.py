@@ -12,7 +12,7 @@ GUEST_PROBE = Path("programs") / "guest-probe.c"
 
 
 @dataclass(frozen=True)
-class Places:
+class ProjectPaths:
     """Folders that a run reads from, and the cache that it may write to."""
 
     guests: Path
@@ -21,7 +21,7 @@ class Places:
     cache: Path
 
     @classmethod
-    def beside(cls, guests: Path) -> Places:
+    def beside(cls, guests: Path) -> ProjectPaths:
         """The usual layout: all beside the folder of guest definitions."""
         root = guests.resolve().parent
         return cls(root / "guests", root / "workloads", root / "playbooks", cache_dir())

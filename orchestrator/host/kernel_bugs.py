@@ -14,7 +14,7 @@ _RELEASE = re.compile(
 
 
 @dataclass(frozen=True)
-class KernelFault:
+class KernelBug:
     """A fault of upstream releases from `first` up to, not including, `fixed`.
 
     `option` is the configuration without which a kernel does not have it.
@@ -37,7 +37,7 @@ class KernelFault:
         candidate = found["rc"] is not None and version == (*self.fixed[:1], self.fixed[1] + 1, 0)
         return self.first <= version < self.fixed or candidate
 
-    def said_of(self, release: str) -> str:
+    def warning_for(self, release: str) -> str:
         """A warning in a sentence. Distributions fix kernels without moving them out of the range."""
         between = f"{_words(self.first)} to before {_words(self.fixed)}"
         return (
@@ -47,7 +47,7 @@ class KernelFault:
 
 
 FAULTS: Final = (
-    KernelFault(
+    KernelBug(
         "CVE-2026-74674",
         first=(7, 0, 0),
         fixed=(7, 1, 9),
@@ -60,9 +60,9 @@ FAULTS: Final = (
 )
 
 
-def known_faults(release: str, config: str | None = None) -> list[str]:
+def known_bugs(release: str, config: str | None = None) -> list[str]:
     """A warning for each fault that a kernel may have. `config` is its .config, if it can be had."""
-    return [fault.said_of(release) for fault in FAULTS if fault.concerns(release, config)]
+    return [fault.warning_for(release) for fault in FAULTS if fault.concerns(release, config)]
 
 
 def _words(version: Version) -> str:

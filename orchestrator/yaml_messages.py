@@ -20,7 +20,7 @@ _SHOULD = re.compile(r"(Input|String|List|Tuple|Set|Dictionary|Value|Number) sho
 
 
 @dataclass(frozen=True)
-class Fault:
+class YamlProblem:
     """What is wrong with the value at a path, or with the key itself (`at_key`)."""
 
     path: Location
@@ -58,13 +58,13 @@ def explain(
     exists: Callable[[Location], bool],
     text_at: Callable[[Location], str],
     at: Location = (),
-) -> list[Fault]:
+) -> list[YamlProblem]:
     """The faults of a value that stands at path `at` and was validated as a `model`.
 
     `exists` says whether the file has a value at a path, `text_at` how a scalar there was written.
     Faults of several branches of one union become one.
     """
-    faults: dict[tuple[Location, str], Fault] = {}
+    faults: dict[tuple[Location, str], YamlProblem] = {}
     for details in error.errors(include_url=False):
         path = at
         for part in details["loc"]:  # without what pydantic adds for the branch of a union
@@ -81,23 +81,23 @@ def explain(
 
 def _fault(
     details: ErrorDetails, model: type[BaseModel], path: Location, text_at: Callable[[Location], str]
-) -> Fault:
+) -> YamlProblem:
     kind, loc, value = details["type"], details["loc"], details["input"]
     if kind == "missing":
-        return Fault(path, f"{dotted(path)} has no key {loc[-1]!r}", f"add `{loc[-1]}: ...`")
+        return YamlProblem(path, f"{dotted(path)} has no key {loc[-1]!r}", f"add `{loc[-1]}: ...`")
     if kind == "extra_forbidden":
         key = str(loc[-1])
         wrong = f"unknown key {key!r} in {dotted(path[:-1])}"
-        return Fault(path, wrong, suggest(key, _keys_at(model, loc[:-1])), at_key=True)
+        return YamlProblem(path, wrong, suggest(key, _keys_at(model, loc[:-1])), at_key=True)
     is_key = bool(loc) and loc[-1] == "[key]"
     if kind in ("value_error", "assertion_error"):
         reason = str(details.get("ctx", {}).get("error", details["msg"]))
         wrong, _, right = reason.partition("; ")
-        return Fault(path, f"{dotted(path)}: {wrong}", right, at_key=is_key)
+        return YamlProblem(path, f"{dotted(path)}: {wrong}", right, at_key=is_key)
     if is_key:
         wrong = f"{dotted(path[:-1])}: bad name {str(value)!r}"
-        return Fault(path, wrong, _should(details["msg"]), at_key=True)
-    return Fault(path, f"{dotted(path)} is {shown(value)}", _right(details, model, path, text_at))
+        return YamlProblem(path, wrong, _should(details["msg"]), at_key=True)
+    return YamlProblem(path, f"{dotted(path)} is {shown(value)}", _right(details, model, path, text_at))
 
 
 def _right(

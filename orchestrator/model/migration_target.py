@@ -18,7 +18,7 @@ PARTIAL = "partial"
 
 
 @dataclass(frozen=True)
-class Room:
+class MigrationTargets:
     """Free frames of the whole guest, and what is taken at once.
 
     `frames` are those that an ordinary allocation gets; None where that is not known. `isolated` frames are
@@ -44,7 +44,7 @@ class Room:
         free = kernel.free if PARTIAL in snapshot.notes else buddy - isolated
         return cls(max(free - (kernel.kept or 0), 0) + on_lists, isolated, taken_with)
 
-    def lacking(self, block_map: BlockMap) -> Bool:
+    def without_target(self, block_map: BlockMap) -> Bool:
         """Blocks of movable memory that is more than is free outside of them, shape (blocks,).
 
         A block that fits by itself is one of them where it is tried together with others, and these do not.

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import SWAPPED, USER_DATA, USER_UNACCESSED, Guest, entry
 
-from orchestrator.model.observed import Reading, Series, Step, read_series
 from orchestrator.model.replay import replay
+from orchestrator.model.snapshot_trace import SnapshotPair, SnapshotTrace, TouchBound, read_series
 from orchestrator.model.tables import LAST_LEVEL, Tables, TableState, decode_tables
-from orchestrator.model.trace import Event
+from orchestrator.model.trace import TouchKind
 from orchestrator.units import GIB
 
 # Frames of three PMD tables and of last-level tables below them; the top two levels are always there.
@@ -42,11 +42,11 @@ def pages(number: int, flags: int = USER_DATA) -> dict[int, int]:
     return {slot: entry(DATA[slot], flags) for slot in range(number)}
 
 
-def series(*snapshots: Leaves, reading: Reading = Reading.POSSIBLE) -> Series:
+def series(*snapshots: Leaves, reading: TouchBound = TouchBound.POSSIBLE) -> SnapshotTrace:
     return read_series("made up", [tables(leaves) for leaves in snapshots], reading)
 
 
-def step(before: Leaves, after: Leaves) -> Step:
+def step(before: Leaves, after: Leaves) -> SnapshotPair:
     return series(before, after).steps[1]
 
 
@@ -104,22 +104,22 @@ leaves = st.dictionaries(
 @settings(max_examples=60, deadline=None)  # each example builds up to four guests
 @given(st.lists(leaves, min_size=1, max_size=4))
 def test_whatever_comes_the_bounds_and_the_tables_hold(snapshots: list[Leaves]) -> None:
-    found = {reading: series(*snapshots, reading=reading) for reading in Reading}
+    found = {reading: series(*snapshots, reading=reading) for reading in TouchBound}
     last = tables(snapshots[-1])
     there = (last.level == LAST_LEVEL) & ~last.kernel
     for reading, one in found.items():
         assert one.trace.faults() == []
         for step in one.steps:
             assert 0 <= step.made <= step.at_least <= step.at_most <= step.tables
-        touched = sum(step.at_least if reading is Reading.CERTAIN else step.at_most for step in one.steps)
+        touched = sum(step.at_least if reading is TouchBound.CERTAIN else step.at_most for step in one.steps)
         assert one.trace.touches == touched
         # Whoever frees empty tables is left with those of the last snapshot that are not empty.
         kept = int((there & (last.state != TableState.EMPTY)).sum())
         assert replay(one.trace, "empty", GIB).end_tables == kept == len(one.idle)
         assert ((one.idle >= 0) & (one.idle < len(snapshots))).all()
     # What is certain is possible.
-    certain, possible = (found[reading].trace for reading in Reading)
+    certain, possible = (found[reading].trace for reading in TouchBound)
     assert certain.tables == possible.tables
-    for event in Event:
+    for event in TouchKind:
         assert (certain.kind == event).sum() <= (possible.kind == event).sum()
     assert replay(certain, "none", GIB).cold_misses == replay(possible, "none", GIB).cold_misses
