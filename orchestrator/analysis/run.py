@@ -97,7 +97,7 @@ class RunAnalysis:
 
     @cached_property
     def findings(self) -> tuple[FindingRow, ...]:
-        """What must not be: the first of all trials, the bad ones first."""
+        """Integrity findings: the first of all trials, the bad ones first."""
         return tuple(finding_rows(self.view))
 
     @cached_property

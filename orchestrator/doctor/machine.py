@@ -131,7 +131,7 @@ def killed_runs(_subject: Subject) -> Finding:
     """What killed runs left behind."""
     found = leftovers()
     if not found:
-        return Finding(Level.OK, "nothing was left behind")
+        return Finding(Level.OK, "nothing to clean")
     processes = sum(len(leftover.processes) for leftover in found)
     return Finding(
         Level.NOTE,

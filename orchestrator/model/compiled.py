@@ -29,7 +29,7 @@ def nobody(state: Any, now: int) -> int:
     return NOBODY
 
 
-# Of a policy that takes none in use, whatever the budget; it keeps no state.
+# Of a policy that evicts none in use, whatever the budget; it keeps no state.
 TAKES_NONE = Functions(ignore, ignore, nobody, ignore_gone)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Choice = Callable[[Sequence[float]], float]
 
-_IGNORED: Final = "times are ignored: trials may run side by side"
+_IGNORED: Final = "times are ignored: trials may run in parallel"
 
 
 def _last(values: Sequence[float]) -> float:

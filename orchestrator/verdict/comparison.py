@@ -247,5 +247,5 @@ def _why_missing(first: ArmFigures, second: ArmFigures, metric: str) -> str:
             return f"no trial of {arm.name} counts"
         if not arm.values(metric):
             why = arm.gaps.get(metric, "")
-            return f"no reading in {arm.name}" + (f": {why}" if why else "")
+            return f"not measured in {arm.name}" + (f": {why}" if why else "")
     return "no pair of trials has a reading in both"

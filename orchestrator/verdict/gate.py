@@ -220,8 +220,8 @@ def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
         estimate=found.estimate,
         before=counts.first,
         after=counts.second,
-        reason=f"trials of {counts.second} of {counts.of_second} boots were lost, timed out or did not "
-        f"settle, {counts.first} of {counts.of_first} before",
+        reason=f"trials of {counts.second} of {counts.of_second} boots failed (lost, timed out or not "
+        f"settled), {counts.first} of {counts.of_first} before",
     )
 
 

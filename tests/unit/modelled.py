@@ -121,7 +121,7 @@ class Played:
 
     @property
     def alive(self) -> Interval:
-        """Guests that are not killed when all come."""
+        """Guests that are not killed when all start."""
         killed = self.killed
         return Interval(self.came - killed.high, self.came - killed.typical, self.came - killed.low)
 

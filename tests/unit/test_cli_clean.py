@@ -54,7 +54,7 @@ def test_old_runs_go(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_an_age_no_run_goes(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--results", str(results)) == 0
-    assert "nothing was left behind" in capsys.readouterr().out
+    assert "nothing to clean" in capsys.readouterr().out
     assert (results / "old").exists()
 
 

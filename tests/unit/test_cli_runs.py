@@ -165,7 +165,7 @@ def test_show_says_what_was_injected_and_found(results: Path, capsys: pytest.Cap
         "6.12-01: injected sparse-touch; of 213 blocks still plugged: page tables is in 203 and names 203; "
         "0 are unexplained."
     ) in said
-    assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would come free without" in said
+    assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would be free without" in said
     assert as_json(capsys, "show", "20260102-killed", "--results", results)["confusion"] == []
 
 

@@ -10,7 +10,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.section import SECTIONS, Section
 
 
-@SECTIONS.register("foretold")
+@SECTIONS.register("model-check")
 @dataclass(frozen=True)
 class Predictions(Section):
     """Every two arms of which one's model says what the other's kernel did."""

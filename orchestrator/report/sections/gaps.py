@@ -10,7 +10,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.section import SECTIONS, Section
 
 
-@SECTIONS.register("gaps")
+@SECTIONS.register("not-measured")
 @dataclass(frozen=True)
 class Gaps(Section):
     """Readings and metrics, each reason once."""

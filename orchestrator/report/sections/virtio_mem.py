@@ -22,5 +22,5 @@ class VirtioMem(OverTime):
     )
     readings: ClassVar = (
         Reading("virtio_mem", "size", "plugged"),
-        Reading("virtio_mem", "requested_size", "asked for", dashed=True),
+        Reading("virtio_mem", "requested_size", "requested", dashed=True),
     )
