@@ -23,7 +23,7 @@ ROWS: Final = (
         (
             ("guest_page_table_bytes_peak", "peak of the samples"),
             ("guest_page_table_bytes_end", "at the end"),
-            ("guest_page_tables_total", "page tables in the snapshot"),
+            ("guest_page_tables_total", "count in the snapshot"),
             ("guest_page_tables_empty", "of these, empty"),
             ("guest_memmap_bytes", "memmap"),
         ),

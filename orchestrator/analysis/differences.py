@@ -253,7 +253,7 @@ def limited(parts: Sequence[str]) -> str:
 
 
 def _label(metric: str) -> str:
-    return next(f"{title.lower()} {label}" for title, rows in ROWS for name, label in rows if name == metric)
+    return next(f"{title.lower()}: {label}" for title, rows in ROWS for name, label in rows if name == metric)
 
 
 def marked(groups: Sequence[DifferenceGroup]) -> Iterator[str]:

@@ -178,7 +178,11 @@ def _of_run(
     trials = [trial for trial in run.trials if trial_id in {None, trial.id}]
     if not trials:
         there = trial_hint(run, trial_id)
-        what = f"no trial is called {trial_id!r}" if trial_id else f"{run.id} has no trials"
+        what = (
+            f"no trial is called {trial_id!r}"
+            if trial_id
+            else f"{run.id} has no trial folders, and so no snapshots"
+        )
         raise BadInputError(what, hint=there)
     for trial in trials:
         path = _snapshot_path(trial, label)

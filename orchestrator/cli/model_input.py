@@ -144,7 +144,7 @@ def read_touches(asked: Asked) -> Touches:
 def trial_hint(run: Run, wanted: str | None) -> str:
     """Which trials a run has, or which of them was meant."""
     if not run.trials:
-        return "only the summaries of its trials were kept"
+        return "only the summaries of its trials were kept; show and report read these"
     return suggest(wanted or "", [one.id for one in run.trials])
 
 
