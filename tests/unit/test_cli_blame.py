@@ -52,7 +52,7 @@ def test_a_plain_dump(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "4 of 4 blocks of 2 MiB are plugged (8 MiB); 2 are pinned" in said
     assert "1 have nothing unmovable: unexplained if they were requested (1 in all are free)." in said
     assert "1 have frames without a flag and no known unmovable frame" in said
-    assert "(1 have nothing but such)" in said
+    assert "(1 have no other frames)" in said
     assert "Without page tables, 1 of 2 pinned blocks would be free" in said
     assert "full" not in said
     assert "other kernel memory" not in said

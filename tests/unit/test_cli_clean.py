@@ -61,7 +61,7 @@ def test_without_an_age_no_run_goes(results: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("age", ["30", "1w", "-1d", "d"])
 def test_an_age_that_is_none(results: Path, capsys: pytest.CaptureFixture[str], age: str) -> None:
     assert call("--older-than", age, "--results", str(results)) == 2
-    assert "write it as in `30d`" in capsys.readouterr().err
+    assert "such as `30d`" in capsys.readouterr().err
 
 
 def test_guests_elsewhere_are_listed_before_they_are_ended(

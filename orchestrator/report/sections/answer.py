@@ -13,6 +13,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean, counted
 from orchestrator.errors import BadInputError
 from orchestrator.report.section import SECTIONS, Section
+from orchestrator.stats import Verdict
 from orchestrator.verdict import Comparison, PairOfArms, Verdicts
 
 # What a reader asks first: how much was unplugged, and how many page tables are left.
@@ -129,7 +130,9 @@ def _rows(comparison: Comparison, pair: PairOfArms) -> dict[str, DifferenceRow]:
 def _first_cell(row: DifferenceRow | None) -> FirstCell:
     if row is None:
         return FirstCell("", "")
-    return FirstCell(row.difference, ", ".join(part for part in (row.interval, row.significance) if part))
+    few = row.significance == differences.SIGNIFICANCE[Verdict.TOO_FEW]  # a sentence below says so, once
+    parts = (row.interval, "" if few else row.significance)
+    return FirstCell(row.difference, ", ".join(filter(None, parts)))
 
 
 def _warnings(comparison: Comparison, pairs: Sequence[PairOfArms]) -> Iterator[str]:
