@@ -77,7 +77,7 @@ def write_reports(analysis: RunAnalysis) -> dict[str, str]:
 
 
 def _print_attribution(analysis: RunAnalysis) -> None:
-    from orchestrator.analysis.confusion import attribution_rows, confusion_sentence
+    from orchestrator.analysis.attribution import attribution_rows, confusion_sentence
 
     for row in analysis.confusion:
         out.print(escape(confusion_sentence(row)))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from orchestrator.analysis.arms import TrialView
+from orchestrator.analysis.attribution import Attribution, Confusion
 from orchestrator.analysis.conditions import Condition
-from orchestrator.analysis.confusion import Attribution, Confusion
-from orchestrator.analysis.foretold import Foretold
+from orchestrator.analysis.model_check import Foretold
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.export.run_row import Document, RunRow, run_row
 from orchestrator.records.summary import (

@@ -11,8 +11,8 @@ from orchestrator.errors import BadInputError
 from orchestrator.stats import LEVEL, Counts, Difference, Sample, averaged, connected, differences
 from orchestrator.suggestion import suggest
 from orchestrator.summary import CATALOGUE, resolution_of
+from orchestrator.verdict.comparability import accel_differs, alike, refuse, refuse_unlike
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures
-from orchestrator.verdict.likeness import accel_differs, alike, refuse, refuse_unlike
 
 # Names the difference in how many boots had a trial that was lost, timed out or did not settle.
 LOST = "trials_lost"

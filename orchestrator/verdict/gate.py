@@ -16,9 +16,9 @@ from orchestrator.records.plan import PlanRecord
 from orchestrator.stats import FEWEST, LEVEL, Difference, Verdict
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
+from orchestrator.verdict.comparability import refuse_unlike
 from orchestrator.verdict.comparison import LOST, PairOfArms, compare_runs
 from orchestrator.verdict.figures import ArmFigures, RunFigures, planned_figures
-from orchestrator.verdict.likeness import refuse_unlike
 
 FORMAT: Final = 1
 

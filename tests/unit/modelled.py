@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis.arms import view_run
-from orchestrator.analysis.foretold import Foretold, foretold
+from orchestrator.analysis.model_check import Foretold, foretold
 from orchestrator.analysis.text import seconds
 from orchestrator.model.cost import SHIPPED, CostTable, Interval
 from orchestrator.model.guest_tables import GuestTables, build_tables

@@ -25,7 +25,7 @@ from orchestrator.stats import Verdict
 from orchestrator.store import SCHEMA_VERSION, open_run
 from orchestrator.summary import CATALOGUE
 from orchestrator.verdict import ArmFigures, RunFigures, TrialFigures, compare_arms, compare_runs, figures_of
-from orchestrator.verdict.likeness import VARIES
+from orchestrator.verdict.comparability import VARIES
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]

@@ -210,7 +210,7 @@ def test_a_kept_verdict_says_that_it_is_one(subject: Subject) -> None:
             "cached result of 2026-11-29 12:50 UTC; to check again: orchestrator doctor --recheck-kvm"
             in found
         )
-        assert "kept" not in hypervisor.acceleration(with_acceleration(replace(subject), one)).found
+        assert "cached" not in hypervisor.acceleration(with_acceleration(replace(subject), one)).found
 
 
 def test_a_kvm_without_a_second_level_is_named(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,8 @@ from lxml import html
 from synthetic_run import ARMS, evil_run, write_run
 
 from orchestrator import summary
-from orchestrator.analysis.answer import answer
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, steps_of, view_run
-from orchestrator.analysis.confusion import (
+from orchestrator.analysis.attribution import (
     Confusion,
     attributions,
     confusion,
@@ -24,7 +23,8 @@ from orchestrator.analysis.confusion import (
     confusion_columns,
     confusion_rows,
 )
-from orchestrator.analysis.holders import frees_most, holder_table
+from orchestrator.analysis.conclusions import answer
+from orchestrator.analysis.pinning import frees_most, holder_table
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.errors import BadInputError
 from orchestrator.model.policies import OverSnapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from orchestrator.analysis.holders import HolderTable, holder_table
+from orchestrator.analysis.pinning import HolderTable, holder_table
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.section import SECTIONS, Section
 

@@ -12,7 +12,7 @@ from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
-from orchestrator.analysis.foretold import Foretold, foretold
+from orchestrator.analysis.model_check import Foretold, foretold
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.page import build_report
 from orchestrator.stats import FEWEST

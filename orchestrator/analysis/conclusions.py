@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from orchestrator.analysis.arm_table import about_same
 from orchestrator.analysis.arms import ArmView, RunView
 from orchestrator.analysis.findings import finding_sentences
-from orchestrator.analysis.holders import Holder, frees_most
+from orchestrator.analysis.pinning import Holder, frees_most
 from orchestrator.analysis.second_level import most_kept
 from orchestrator.analysis.text import class_words, clean, count, percent, size
 from orchestrator.store import Status

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from orchestrator.analysis.confusion import (
+from orchestrator.analysis.attribution import (
     AttributionRow,
     ConfusionRow,
     attribution_rows,
