@@ -1,4 +1,4 @@
-"""The yield curve of a step: how much memory had moved, against the time since that was asked for."""
+"""The resize curve of a step: how much memory had moved, against the time since that was asked for."""
 
 from __future__ import annotations
 

@@ -21,41 +21,41 @@ ROWS: Final = (
     (
         "Guest page tables",
         (
-            ("guest_page_table_bytes_peak", "largest sample"),
+            ("guest_page_table_bytes_peak", "peak of the samples"),
             ("guest_page_table_bytes_end", "at the end"),
-            ("guest_page_tables_total", "table pages read"),
+            ("guest_page_tables_total", "count in the snapshot"),
             ("guest_page_tables_empty", "of these, empty"),
-            ("guest_memmap_bytes", "struct pages"),
+            ("guest_memmap_bytes", "memmap"),
         ),
     ),
     (
         "Hot-unplug",
         (
-            ("unplug_requested_bytes", "asked for"),
-            ("unplug_achieved_bytes", "given back"),
-            ("unplug_shortfall_bytes", "kept"),
-            ("unplug_seconds", "time to settle"),
+            ("unplug_requested_bytes", "requested"),
+            ("unplug_achieved_bytes", "unplugged"),
+            ("unplug_shortfall_bytes", "shortfall"),
+            ("unplug_seconds", "settled after"),
             ("unplug_outcome", "outcome"),
         ),
     ),
     (
-        "Blocks that stayed",
+        "Blocks still plugged",
         (
             ("blocks_plugged", "plugged before"),
             ("blocks_plugged_after", "still plugged after"),
-            ("blocks_pinned", "hold what cannot move"),
-            ("blocks_pinned_page_table", "hold a page table"),
-            ("blocks_pinned_page_table_only", "hold page tables only"),
-            ("blocks_pinned_slab", "hold slab"),
-            ("blocks_pinned_other", "hold something else"),
+            ("blocks_pinned", "pinned"),
+            ("blocks_pinned_page_table", "contain a page table"),
+            ("blocks_pinned_page_table_only", "page tables are the sole blocker"),
+            ("blocks_pinned_slab", "contain slab"),
+            ("blocks_pinned_other", "pinned by other memory only"),
             ("blocks_unexplained", "unexplained"),
         ),
     ),
     (
         "Balloon",
         (
-            ("balloon_requested_bytes", "asked for"),
-            ("balloon_achieved_bytes", "given back"),
+            ("balloon_requested_bytes", "requested"),
+            ("balloon_achieved_bytes", "inflated"),
         ),
     ),
     (
@@ -70,10 +70,10 @@ ROWS: Final = (
     (
         "Integrity",
         (
-            ("integrity_checked_bytes", "contents checked"),
+            ("integrity_checked_bytes", "bytes checked"),
             ("integrity_mismatches", "pages with wrong contents"),
-            ("integrity_stuck_threads", "threads that stood still"),
-            ("kernel_log_complaints", "complaints of the kernel"),
+            ("integrity_stuck_threads", "stuck threads"),
+            ("kernel_log_complaints", "kernel log errors"),
         ),
     ),
     (
@@ -88,8 +88,8 @@ ROWS: Final = (
 # From here on two arms differ for a reader; below, they are called about the same.
 SAME_SHARE: Final = 0.05
 
-# What stands beside a metric that a restore shifts.
-RESTORED: Final = "restored guests: not as in booted ones"
+# The note of a metric that a restore shifts.
+RESTORED: Final = "measured in restored guests; booted ones differ"
 
 
 @dataclass(frozen=True)
@@ -242,4 +242,4 @@ def _spread(arm: ArmView, metric: str, unit: str) -> str:
 
 def _reason(arm: ArmView, metric: str) -> str:
     reasons = (trial.summary.gaps.get(metric) for trial in arm.trials)
-    return clean(next((reason for reason in reasons if reason), "no reading"))
+    return clean(next((reason for reason in reasons if reason), "not measured"))

@@ -111,7 +111,7 @@ class ArmView:
     def numbers(self, metric: str) -> list[float]:
         """A metric in each trial that has it and counts; where none counts, in the one that is shown.
 
-        What must not be is read in all trials.
+        Integrity metrics are read in all trials.
         """
         return [value for _, value in self._read(metric)]
 

@@ -15,12 +15,19 @@ from orchestrator.summary import METRIC
 from orchestrator.verdict import Comparison, PairOfArms
 
 _MOST_NAMED: Final = 6  # metrics in one sentence
+# What people read; JSON has the values of `Significance`.
+SIGNIFICANCE: Final = {
+    Significance.DIFFERENT: "significant",
+    Significance.NONE_DETECTED: "not significant",
+    Significance.SAME: "identical in all trials",
+    Significance.TOO_FEW: "too few boots",
+}
 _SIGNS: Final = {Significance.DIFFERENT: "*", Significance.SAME: "="}
 
 
 @dataclass(frozen=True)
 class DifferenceRow:
-    """A metric of two arms. `sign` is `*` for different, `=` for the same in all trials, else empty."""
+    """A metric of two arms. `sign` is `*` for significant, `=` for identical in all trials, else empty."""
 
     metric: str
     label: str
@@ -30,7 +37,7 @@ class DifferenceRow:
     interval: str
     relative: str
     detectable: str
-    verdict: str
+    significance: str
     sign: str
     noise: str
     predicted: bool
@@ -63,56 +70,53 @@ def heading(comparison: Comparison, pair: PairOfArms) -> str:
         one, other = f"{one} of {clean(comparison.base, 60)}", f"{other} of {clean(comparison.other, 60)}"
     pairs, boots = counted(len(pair.pairs), "pair"), counted(pair.units, "boot")
     how = {
-        "state": f"{pairs} of trials of {boots}, each two from the same boot",
-        "repeat": f"{pairs} of trials of {boots} of each, each two with one seed",
+        "state": f"{pairs} of trials of {boots}, paired by boot",
+        "repeat": f"{pairs} of trials of {boots} of each arm, paired by seed",
         "none": f"{pair.of_boots}, not paired",
     }[pair.pairing]
     return f"{other} against {one}: {how}"
 
 
-def verdict_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
-    """What may be said of the two arms, and what may not."""
+def significance_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
+    """What differs significantly between two arms, and what does not."""
     found = pair.metrics
     named = {
         verdict: [name for name in found if found[name].significance is verdict] for verdict in Significance
     }
-    said = []
+    sentences = []
     if not found:
-        said.append("No metric has a reading in both.")
+        sentences.append("No metric was measured in both.")
     few = named[Significance.TOO_FEW]
     if few:
         n = min(found[name].n for name in few)
-        said.append(
-            f"{pair.of_boots}: {counted(n, 'boot')} to compare, too few to distinguish a difference from "
-            f"chance, so there are no intervals. At least {FEWEST} boots needed (`repeats`, `boots`)."
+        sentences.append(
+            f"{pair.of_boots}: {counted(n, 'boot')} to compare, too few for intervals. "
+            f"At least {FEWEST} boots needed (`repeats`, `boots`)."
         )
     if named[Significance.DIFFERENT]:
-        said.append(
-            f"Different (chance of even one false alarm among {counted(pair.tested, 'metric')}: at most "
+        sentences.append(
+            f"Significant (family-wise error rate over {counted(pair.tested, 'metric')}: at most "
             f"{comparison.level:.0%}): {_list(named[Significance.DIFFERENT])}."
         )
     if pair.lost and pair.lost_counts and pair.lost.significance is not Significance.SAME:
         counts = pair.lost_counts
-        than = (
-            "more than chance" if pair.lost.significance is Significance.DIFFERENT else "no more than chance"
-        )
-        said.append(
-            f"Trials of {counts.second} of {counted(counts.of_second, 'boot')} were lost, timed out or "
-            f"did not settle, against {counts.first} of {counts.of_first}: {than}."
+        than = SIGNIFICANCE[pair.lost.significance]
+        sentences.append(
+            f"Trials of {counts.second} of {counted(counts.of_second, 'boot')} failed (lost, timed out or "
+            f"not settled), against {counts.first} of {counts.of_first}: {than}."
         )
     if named[Significance.NONE_DETECTED]:
         parts = [
-            f"{_label(name)}{_would_have_been(name, found[name])}"
-            for name in named[Significance.NONE_DETECTED]
+            f"{_label(name)}{_detectable(name, found[name])}" for name in named[Significance.NONE_DETECTED]
         ]
-        said.append(f"No difference detected in {limited(parts)}.")
+        sentences.append(f"Not significant: {limited(parts)}.")
     if named[Significance.SAME]:
-        said.append(f"The same in all trials: {_list(named[Significance.SAME])}.")
-    return said
+        sentences.append(f"Identical in all trials: {_list(named[Significance.SAME])}.")
+    return sentences
 
 
 def missing_sentences(pair: PairOfArms) -> list[str]:
-    """Which metrics are not compared, and why; those of one reason in one sentence."""
+    """Metrics that are not compared, with the reason; those of one reason in one sentence."""
     by_reason: dict[str, list[str]] = {}
     for _, rows in ROWS:
         for metric, _ in rows:
@@ -121,9 +125,9 @@ def missing_sentences(pair: PairOfArms) -> list[str]:
     return [f"Not compared: {_list(metrics)}: {clean(why, 200)}." for why, metrics in by_reason.items()]
 
 
-def left_out_sentences(left_out: Sequence[tuple[str, str]]) -> list[str]:
-    """Trials that are in no average, and why."""
-    return [f"{clean(trial, 80)} is in no average: it {clean(why, 200)}" for trial, why in left_out]
+def excluded_sentences(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """Trials that are excluded from averages, and the reason."""
+    return [f"{clean(trial, 80)} is excluded: it {clean(why, 200)}" for trial, why in left_out]
 
 
 def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
@@ -209,7 +213,7 @@ def _row(comparison: Comparison, pair: PairOfArms, metric: str, label: str) -> D
         interval=interval,
         relative="" if found.relative is None else f"{found.relative:+.1%}",
         detectable="" if found.detectable is None else quantity(found.detectable, unit),
-        verdict=found.significance.value,
+        significance=SIGNIFICANCE[found.significance],
         sign=_SIGNS.get(found.significance, ""),
         noise="" if floor is None else quantity(floor, unit),
         predicted=METRIC[metric].predicted,
@@ -235,10 +239,10 @@ def _scale(largest: float, unit: str) -> tuple[float, str]:
     return 1.0, {"1/s": "/s"}.get(unit, "")
 
 
-def _would_have_been(metric: str, found: Difference) -> str:
+def _detectable(metric: str, found: Difference) -> str:
     if found.detectable is None:
         return ""
-    return f" (about {quantity(found.detectable, METRIC[metric].unit)} or more would have been)"
+    return f" (detectable from about {quantity(found.detectable, METRIC[metric].unit)})"
 
 
 def _list(metrics: Sequence[str]) -> str:
@@ -253,13 +257,13 @@ def limited(parts: Sequence[str]) -> str:
 
 
 def _label(metric: str) -> str:
-    return next(f"{title.lower()} {label}" for title, rows in ROWS for name, label in rows if name == metric)
+    return next(f"{title.lower()}: {label}" for title, rows in ROWS for name, label in rows if name == metric)
 
 
 def marked(groups: Sequence[DifferenceGroup]) -> Iterator[str]:
     """What the signs in these rows mean."""
     signs = {row.sign for group in groups for row in group.rows}
     if "*" in signs:
-        yield "* different"
+        yield "* significant"
     if "=" in signs:
-        yield "= the same in all trials"
+        yield "= identical in all trials"

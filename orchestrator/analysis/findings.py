@@ -1,4 +1,4 @@
-"""What must not be, for people: contents that changed, threads that stood still, complaints of kernels."""
+"""Integrity findings for people: wrong contents, stuck threads, kernel log errors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _MOST_ROWS: Final = 100
 _WORDS: Final = {
     "mismatch": "wrong contents",
     "fault": "no memory",
-    "stuck": "stood still",
-    "kernel-log": "kernel complaint",
+    "stuck": "stuck thread",
+    "kernel-log": "kernel log error",
     "stall": "stall",
 }
 
 
 @dataclass(frozen=True)
 class FindingRow:
-    """A line of the table. `bad` is what must not be; a stall may be the host's doing."""
+    """A line of the table. `bad` is all but a stall, which a slow host may cause."""
 
     trial: str
     kind: str
@@ -52,7 +52,7 @@ def findings_left(view: RunView) -> int:
 
 
 def finding_sentences(view: RunView) -> Iterator[str]:
-    """Which arms had what must not be, and where it was seen first."""
+    """Which arms have integrity findings, and the first of each."""
     seen = [(arm, _counts(arm.typical)) for arm in view.arms]
     for arm, counts in seen:
         if counts:
@@ -64,9 +64,9 @@ def finding_sentences(view: RunView) -> Iterator[str]:
 
 def _counts(worst: Callable[[str], float | None]) -> list[str]:
     words = (
-        ("integrity_mismatches", "page did not hold", "pages did not hold", "what was written"),
-        ("integrity_stuck_threads", "thread", "threads", "stood still"),
-        ("kernel_log_complaints", "complaint is", "complaints are", "in the kernel's log"),
+        ("integrity_mismatches", "page has", "pages have", "wrong contents"),
+        ("integrity_stuck_threads", "thread is", "threads are", "stuck"),
+        ("kernel_log_complaints", "error is", "errors are", "in the kernel log"),
     )
     return [
         f"{count(value)} {one if value == 1 else many} {what}"

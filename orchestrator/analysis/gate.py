@@ -1,4 +1,4 @@
-"""What a baseline says of a run, in words."""
+"""The comparison of a run with a baseline, in sentences."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def change_in_words(change: Change) -> str:
     return f"{text}: {clean(change.reason, 200)}" if change.reason else text
 
 
-def outcome_sentences(outcome: Outcome) -> list[str]:
+def gate_sentences(outcome: Outcome) -> list[str]:
     """What the gate found, the worst first."""
-    said = []
+    sentences = []
     if outcome.refused:
-        said.append(
+        sentences.append(
             f"Not comparable with the baseline {clean(outcome.baseline)}: {clean(outcome.refused, 600)}."
         )
-    said += [f"Compared by force although it differs: {clean(why, 300)}." for why in outcome.forced]
-    said += [f"Beside that: {clean(note, 300)}." for note in outcome.notes]
+    sentences += [f"Compared although not comparable (--force): {clean(why, 300)}." for why in outcome.forced]
+    sentences += [f"Note: {clean(note, 300)}." for note in outcome.notes]
     for word, title in (
         ("regression", "Regression"),
         ("change", "Change"),
@@ -45,17 +45,17 @@ def outcome_sentences(outcome: Outcome) -> list[str]:
         ("improvement", "Improvement"),
     ):
         found = (one for one in outcome.changes if one.word == word)
-        said += [f"{title}: {change_in_words(one)}." for one in found]
-    said += _undecided(outcome)
+        sentences += [f"{title}: {change_in_words(one)}." for one in found]
+    sentences += _undecided(outcome)
     same = sum(one.word == "none" and one.metric != LOST for one in outcome.changes)
     if same and not outcome.refused:
-        said.append(
-            f"{same} metrics differ from the baseline {clean(outcome.baseline)} by no more than chance."
+        sentences.append(
+            f"{same} metrics do not differ significantly from the baseline {clean(outcome.baseline)}."
         )
-    return said
+    return sentences
 
 
-def verdict_line(outcome: Outcome) -> tuple[str, str]:
+def gate_line(outcome: Outcome) -> tuple[str, str]:
     """The verdict in a line, and how it is to look: `good`, `poor` (it was not decided) or `bad`."""
     against = clean(outcome.baseline)
     if outcome.refused:
@@ -67,31 +67,31 @@ def verdict_line(outcome: Outcome) -> tuple[str, str]:
     if not outcome.passed:
         return (
             "bad",
-            f"baseline: not kept ({len(outcome.failing)} of {_held(outcome)} metrics, {against})",
+            f"baseline: failed ({len(outcome.failing)} of {_compared(outcome)} metrics, {against})",
         )
     worse = sum(one.word == "regression" for one in outcome.changes)
     if worse:
         return "poor", f"baseline: {worse} regressions, which do not fail the run ({against})"
-    return "good", f"baseline: kept ({against})"
+    return "good", f"baseline: passed ({against})"
 
 
-def next_words(outcome: Outcome, run: str) -> Iterator[str]:
-    """What to type next, for who is not content with the verdict."""
+def next_commands(outcome: Outcome, run: str) -> Iterator[str]:
+    """Commands that show more, or accept or decide the result."""
     if outcome.refused:
-        yield f"orchestrator compare {outcome.source} {run} --varies KEY   where that is the question"
+        yield f"orchestrator compare {outcome.source} {run} --varies KEY   where KEY is what you compare"
         return
     more = "".join(f" --varies {key}" for key in outcome.varies)
-    more += f" --level {outcome.level:g}" if outcome.level != LEVEL else ""
+    more += f" --alpha {outcome.level:g}" if outcome.level != LEVEL else ""
     more += " --force" if outcome.forced else ""
     yield f"orchestrator compare {outcome.source} {run}{more}   has every metric"
     if not outcome.passed and (outcome.failing or not outcome.undecided_arms):
-        yield f"orchestrator baseline {run} -o {outcome.source}   if that is how it shall be from now on"
+        yield f"orchestrator baseline {run} -o {outcome.source}   to accept this run as the new baseline"
     elif not outcome.passed:
         yield f"run both again with `repeats` and `boots` of at least {FEWEST}   for a gate to decide"
 
 
-def _held(outcome: Outcome) -> int:
-    """How many metrics were held against the baseline; lost trials are one where they fail."""
+def _compared(outcome: Outcome) -> int:
+    """How many metrics were compared with the baseline; lost trials are one where they fail."""
     return sum(one.metric != LOST or one in outcome.failing for one in outcome.changes)
 
 

@@ -94,7 +94,7 @@ def _supply(arm: ArmView, policies: tuple[str, ...]) -> list[SupplyRow]:
 
 def _deposited(result: SnapshotResult) -> Cell:
     if result.page_tables_deposited is None:
-        why = "the guest's struct pages were not read, or the run is of an older version"
+        why = "the guest's memmap was not read, or the run is of an older version"
         return Cell("", why_missing=why)
     return Cell(count(result.page_tables_deposited))
 
@@ -123,7 +123,7 @@ def _free_ranges(trial: TrialView) -> Cell:
 
 def _change(trial: TrialView, name: str) -> Cell:
     if trial.frame is None:
-        return Cell("", why_missing="only the summaries of this run are kept")
+        return Cell("", why_missing="only the summaries of this run were kept")
     points = series(trial.frame, _SOURCE, name)
     if len(points) < 2:
         often = "read only once" if points else "never read"

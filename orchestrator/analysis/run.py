@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from orchestrator.analysis.answer import answer
 from orchestrator.analysis.arm_table import Group, comparison
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
+from orchestrator.analysis.attribution import Attribution, Confusion, attributions, confusion
+from orchestrator.analysis.conclusions import answer
 from orchestrator.analysis.conditions import Conditions, conditions_of
-from orchestrator.analysis.confusion import Attribution, Confusion, attributions, confusion
 from orchestrator.analysis.findings import FindingRow, finding_rows
-from orchestrator.analysis.foretold import Foretold, foretold
+from orchestrator.analysis.model_check import Foretold, foretold
 from orchestrator.analysis.second_level import MomentRow, moment_rows
 from orchestrator.store import Run, open_run
 from orchestrator.summary import TimeSpent, TrialSummary, load, time_spent
@@ -97,7 +97,7 @@ class RunAnalysis:
 
     @cached_property
     def findings(self) -> tuple[FindingRow, ...]:
-        """What must not be: the first of all trials, the bad ones first."""
+        """Integrity findings: the first of all trials, the bad ones first."""
         return tuple(finding_rows(self.view))
 
     @cached_property

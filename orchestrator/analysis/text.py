@@ -61,25 +61,25 @@ def rate(value: float) -> str:
 
 
 _CLASS_WORDS: Final = {
-    "absent": "not online",
-    "offline": "taken by the host",
-    "cpu_list": "free, on a per-CPU list",
+    "absent": "not present",
+    "offline": "unplugged or in the balloon",
+    "cpu_list": "free, on a PCP list",
     "page_cache": "page cache",
     "anonymous": "anonymous memory",
     "shmem": "tmpfs",
     "hugetlb": "hugetlb pages",
     "mlocked": "mlocked memory",
-    "pinned": "pinned memory",
+    "pinned": "DMA-pinned memory",
     "page_table": "page tables",
     "second_level": "second-level tables",
     "kernel_stack": "kernel stacks",
-    "memmap": "struct pages",
+    "memmap": "memmap",
     "network": "network buffers",
     "kernel": "other kernel memory",
     "reserved": "reserved memory",
     "zero_page": "zero pages",
     "hwpoison": "poisoned memory",
-    "unknown": "no flag: not known",
+    "unknown": "unknown (no page flag)",
 }
 
 

@@ -1,4 +1,4 @@
-"""`baseline`: keep the figures of a run, for later ones to be held against."""
+"""`baseline`: keep the figures of a run, for later ones to be compared with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestrator.errors import BadInputError
 @results_option
 @json_option
 def baseline_command(*, run_name: str, output: Path, results: Path, as_json: bool) -> None:
-    """Write the figures of RUN to a file that later runs are held against.
+    """Write the figures of RUN to a file that later runs are compared with.
 
     Take a run that is as it should be, of at least five boots of each arm: of fewer, no difference can be
     distinguished from chance, however many trials start from them. The file needs the run's folder no

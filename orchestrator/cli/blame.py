@@ -1,4 +1,4 @@
-"""`blame`: what holds each block that stayed, and what would have freed it."""
+"""`blame`: what pins each block still plugged, and what would free it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from orchestrator.cli.blame_view import json_of, show
 from orchestrator.cli.model_input import no_such_trial
-from orchestrator.cli.options import json_option, results_option
+from orchestrator.cli.options import Renamed, json_option, results_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import BadInputError
 from orchestrator.units import PAGE_BYTES, PMD_BYTES, format_size, parse_size
@@ -32,7 +32,7 @@ def _block(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
     if size < PAGE_BYTES or size.bit_count() != 1:
-        raise click.BadParameter(f"{text} is no power of two of at least 4KiB")
+        raise click.BadParameter(f"{text} is not a power of two of at least 4KiB")
     return size
 
 
@@ -42,7 +42,7 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
     except ValueError:
         pfn = -1
     if not 0 <= pfn <= _MOST_FRAMES:
-        raise click.BadParameter(f"{text!r} is no frame number, such as 1048576 or 0x100000")
+        raise click.BadParameter(f"{text!r} is not a frame number, such as 1048576 or 0x100000")
     return pfn
 
 
@@ -52,9 +52,22 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
 @click.option(
     "--snapshot", "label", metavar="LABEL", help="A snapshot of the run; else the last after an unplug."
 )
-@click.option("--block", metavar="SIZE", callback=_block, help="Size of a block; else the device's, or 2MiB.")
 @click.option(
-    "--memory", "all_memory", is_flag=True, help="Look at all of the guest's memory, not only at its devices."
+    "--block-size",
+    "--block",
+    "block",
+    cls=Renamed,
+    metavar="SIZE",
+    callback=_block,
+    help="Size of a block; else the device's, or 2MiB.",
+)
+@click.option(
+    "--all-memory",
+    "--memory",
+    "all_memory",
+    cls=Renamed,
+    is_flag=True,
+    help="Read all of the guest's memory as blocks, not only its devices.",
 )
 @click.option(
     "--base-pfn", metavar="N", callback=_frame, default="0", help="First frame of a partial dump; 0x is hex."
@@ -68,7 +81,7 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
 @click.option(
     "--meminfo", type=click.Path(path_type=Path), help="Copy of /proc/meminfo; else as for --kpagecount."
 )
-@click.option("--blocks", "list_blocks", is_flag=True, help="List every block (with --json they are there).")
+@click.option("--blocks", "list_blocks", is_flag=True, help="List every plugged block (--json has them).")
 @results_option
 @json_option
 def blame_command(
@@ -85,7 +98,7 @@ def blame_command(
     results: Path,
     as_json: bool,
 ) -> None:
-    """Say what pins each block of memory still plugged, and what would have freed it.
+    """Say what pins each block of memory still plugged, and what would free it.
 
     \b
     RUN    a run folder, the beginning of its name, or `last`
@@ -94,7 +107,7 @@ def blame_command(
     \b
     orchestrator blame last
     orchestrator blame results/RUN/trials/TRIAL/snapshots/08-unplugged.npz --json
-    dd if=/proc/kpageflags of=flags bs=1M; orchestrator blame flags --block 2MiB
+    dd if=/proc/kpageflags of=flags bs=1M; orchestrator blame flags --block-size 2MiB
     orchestrator blame /proc/kpageflags
     """
     from orchestrator.model.policies import StateView
@@ -105,9 +118,9 @@ def blame_command(
     path = Path(target)
     if path.is_file():
         if trial_id or label:
-            raise BadInputError("--trial and --snapshot choose from a run, and this is a file")
+            raise BadInputError("--trial and --snapshot select from a run, but this is a file")
     elif path.suffix in {".npz", ".bin"} and not path.exists():
-        raise BadInputError(f"{path}: there is no such file")
+        raise BadInputError(f"{path}: no such file")
     if path.is_file() and not _is_snapshot(path):
         dump = read_raw_flags(
             path,
@@ -121,7 +134,7 @@ def blame_command(
         for option, given in (("base-pfn", base_pfn), ("kpagecount", counts), ("meminfo", meminfo)):
             if given:
                 raise BadInputError(
-                    f"--{option} is for a plain copy of /proc/kpageflags, and {target} is none"
+                    f"--{option} is for a plain copy of /proc/kpageflags, which {target} is not"
                 )
         chosen = (
             iter([(path.name, read_snapshot(path))])
@@ -187,7 +200,7 @@ def _snapshot_path(trial: TrialFolder, label: str | None) -> Path | None:
 
 
 def _with_blocks(snapshot: Snapshot, block: int | None, *, all_memory: bool) -> Snapshot:
-    """The snapshot with the regions and blocks that are asked for."""
+    """The snapshot with the requested regions and blocks."""
     from orchestrator.model.snapshot import Region
 
     pages = (block or PMD_BYTES) // PAGE_BYTES
@@ -200,7 +213,7 @@ def _with_blocks(snapshot: Snapshot, block: int | None, *, all_memory: bool) -> 
     def cut(region: Region) -> Region:
         if region.pages % pages or region.start_pfn % pages:
             raise BadInputError(
-                f"{region.name} is no whole number of blocks of {format_size(pages * PAGE_BYTES)}",
+                f"{region.name} is not a whole number of blocks of {format_size(pages * PAGE_BYTES)}",
                 hint=f"its own are {format_size(region.block_pages * PAGE_BYTES)}",
             )
         return replace(region, block_pages=pages)

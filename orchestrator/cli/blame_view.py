@@ -1,4 +1,4 @@
-"""What `blame` says of one snapshot: as JSON, and for people."""
+"""What `blame` prints of one snapshot: as JSON, and for people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _consistency(snapshot: Snapshot) -> str:
     if snapshot.moved < 0:
         changed = snapshot.notes.get("kpagecount")
         if changed is None:
-            return "not known: a dump does not say what changed while it was read"
+            return "unknown: a dump does not say what changed while it was read"
         return (
             f"at least {int(changed):,} of {len(snapshot.flags):,} frames changed between kpageflags and "
             "kpagecount: mapped in one, and not in the other"
@@ -34,10 +34,10 @@ def _consistency(snapshot: Snapshot) -> str:
     if snapshot.paused:
         return "read with the vCPUs stopped"
     stopped = snapshot.notes.get("stopped_seconds")
-    rest = f"; tables and struct pages with the vCPUs stopped for {stopped} s" if stopped else ""
+    rest = f"; tables and memmap with the vCPUs stopped for {stopped} s" if stopped else ""
     return (
-        f"flags while the guest ran: {snapshot.moved:,} of {len(snapshot.flags):,} frames "
-        f"changed meanwhile{rest}"
+        f"flags read while the guest ran: {snapshot.moved:,} of {len(snapshot.flags):,} frames "
+        f"changed during the read{rest}"
     )
 
 
@@ -77,7 +77,7 @@ def json_of(name: str, state: StateView, base_pfn: int) -> dict[str, Any]:
 
 
 def _free_pages(state: StateView) -> tuple[int, int | None]:
-    """Frames of the buddy allocator by flags, and as the kernel counts them if it was asked."""
+    """Frames of the buddy allocator by flags, and as the kernel counts them if that was read."""
     import numpy as np
 
     from orchestrator.model.frame_class import FrameClass
@@ -96,7 +96,7 @@ def _free_json(state: StateView) -> dict[str, int | None]:
 
 
 def _free_line(state: StateView) -> str:
-    """What the kernel says is free beside what flags say; nothing where it was not asked."""
+    """Free memory by the kernel's count beside that by flags; nothing where the kernel's was not read."""
     flags, kernel = _free_pages(state)
     if kernel is None:
         return ""
@@ -107,14 +107,25 @@ def _free_line(state: StateView) -> str:
         return f"{line}."
     if kernel > flags and state.snapshot.moved < 0:
         missing = format_size((kernel - flags) * PAGE_BYTES)
-        return f"{line}: {missing} of what has no flag is free, or is not in this dump."
+        return f"{line}: {missing} without a flag is free, or outside of this dump."
     why = "some of it is isolated, or " if kernel < flags else ""
-    return f"[yellow]{line}: {why}the two are of different moments.[/]"
+    return f"[yellow]{line}: {why}the two were read at different times.[/]"
 
 
 def _region_json(region: RegionBlame, base_pfn: int) -> dict[str, Any]:
     block_map = region.block_map
     best = region.best_class
+    plugged = [
+        {
+            "block": index,
+            "pfn": _first_pfn(block_map.region, base_pfn) + index * block_map.region.block_pages,
+            "named": named,
+            "alone": alone,
+            "frames": frames,
+            "page_tables": kinds,
+        }
+        for index, named, alone, frames, kinds in _each_block(region)
+    ]
     return {
         "region": block_map.region.name,
         "start_pfn": _first_pfn(block_map.region, base_pfn),
@@ -130,17 +141,8 @@ def _region_json(region: RegionBlame, base_pfn: int) -> dict[str, Any]:
         "blocks_unexplained": region.unexplained,
         "blocks_without_any_flag": region.without_flags,
         "frees_most": {"class": best.frame_class.name.lower(), "blocks": best.freeable} if best else None,
-        "held_blocks": [
-            {
-                "block": index,
-                "pfn": _first_pfn(block_map.region, base_pfn) + index * block_map.region.block_pages,
-                "named": named,
-                "alone": alone,
-                "frames": frames,
-                "page_tables": kinds,
-            }
-            for index, named, alone, frames, kinds in _each_block(region)
-        ],
+        "plugged_blocks": plugged,
+        "held_blocks": plugged,  # its name in older versions; it never meant pinned ones only
     }
 
 
@@ -149,7 +151,7 @@ def _first_pfn(region: Region, base_pfn: int) -> int:
 
 
 def _each_block(region: RegionBlame) -> Iterator[tuple[int, str, bool, dict[str, int], dict[str, int]]]:
-    """For each plugged block: index, what it is named after, alone, frames by class, tables by kind."""
+    """For each plugged block: index, what it is attributed to, alone, frames by class, tables by kind."""
     import numpy as np
 
     from orchestrator.model.blame import table_kind_name
@@ -189,13 +191,14 @@ def show(name: str, state: StateView, base_pfn: int, *, list_blocks: bool) -> No
     if dump or not len(snapshot.evidence):
         why = snapshot.notes.get("evidence") or "this snapshot is of an older version"
         out.print(
-            f"[yellow]flags only ({escape(clean(why, 200))}): stacks, pins and per-CPU lists are not known[/]"
+            f"[yellow]page flags only ({escape(clean(why, 200))}): kernel stacks, DMA pins and PCP lists "
+            "are unknown[/]"
         )
     sections = snapshot.notes.get("sections_without_a_flag", "0")
     if dump and int(sections):
         out.print(
-            f"{int(sections):,} sections of 128 MiB have not a single flag: no memory is there, or none that "
-            "the kernel has initialised. They are not counted."
+            f"{int(sections):,} sections of 128 MiB have no flag at all: absent or uninitialised memory, and "
+            "left out of the counts."
         )
     free_line = _free_line(state)
     if free_line:
@@ -208,7 +211,7 @@ def show(name: str, state: StateView, base_pfn: int, *, list_blocks: bool) -> No
     supply = huge_supply(memory)
     out.print(
         f"Of {supply.ranges:,} aligned ranges of 2 MiB, {supply.free:,} are free and "
-        f"{supply.freeable:,} hold nothing that cannot move: that many huge pages could be had.\n"
+        f"{supply.freeable:,} have no unmovable page: so many huge pages could be allocated.\n"
     )
 
 
@@ -220,59 +223,58 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
     plugged = int(block_map.plugged.sum())
     out.print(
         f"{escape(clean(block_map.region.name, 60))}: {plugged:,} of {block_map.region.blocks:,} blocks of "
-        f"{format_size(size)} are the guest's ({format_size(plugged * size)}); {region.pinned:,} hold what "
-        "cannot move"
+        f"{format_size(size)} are plugged ({format_size(plugged * size)}); {region.pinned:,} "
+        "are pinned"
     )
     if not plugged:
         return
     print_table(_class_table(region))
     if region.no_migration_target:
         out.print(
-            f"{region.no_migration_target:,} hold movable memory that has nowhere to go, or were not tried "
-            "for lack of room: memory elsewhere is full."
+            f"{region.no_migration_target:,} have movable memory and no migration target, or were skipped "
+            "for that reason: other memory is full."
         )
     out.print(
-        f"{region.unexplained:,} hold nothing that would keep them: unexplained, if they were asked for "
+        f"{region.unexplained:,} have nothing unmovable: unexplained if they were requested "
         f"({region.free:,} in all are free)."
     )
     if region.room.frames is None:
-        out.print("Whether movable memory has room elsewhere is not known: the dump is of a part of memory.")
+        out.print("Migration targets are unknown: the dump covers a part of memory.")
     if region.unknown:
         out.print(
-            f"{region.unknown:,} hold frames without any flag, and nothing seen that cannot move: kernel "
-            "memory, or free on a per-CPU list; a dump does not say which "
-            f"({region.without_flags:,} have nothing but such)."
+            f"{region.unknown:,} have frames without a flag and no known unmovable frame: kernel memory or a "
+            f"PCP list, which a dump does not distinguish ({region.without_flags:,} have no other frames)."
         )
     if region.pinned_by_memmap:
         out.print(
-            f"{region.pinned_by_memmap:,} hold nothing but struct pages of other memory that stays, and go "
+            f"{region.pinned_by_memmap:,} contain memmap of other plugged memory only, and become free "
             "with it."
         )
     best = region.best_class
     if best:
         out.print(
-            f"[bold]Without {_words(best.frame_class.name)} alone, {best.freeable:,} of {region.pinned:,} "
-            "would come free; no other single class frees more.[/] "
-            f"{region.pinned_by_several:,} are held by several."
+            f"[bold]Without {_words(best.frame_class.name)}, {best.freeable:,} of {region.pinned:,} pinned "
+            "blocks would be free; no other class frees more.[/] "
+            f"{region.pinned_by_several:,} are pinned by several classes."
         )
     if region.undecided:
         out.print(
-            f"{region.undecided:,} hold one such class, and frames without any flag: whether they would come "
-            "free without it is not known."
+            f"{region.undecided:,} are pinned by one class and also have frames without a flag: whether they "
+            "would be free without it is unknown."
         )
     if list_blocks:
         for index, named, alone, frames, kinds in _each_block(region):
             pfn = _first_pfn(block_map.region, base_pfn) + index * block_map.region.block_pages
             parts = [f"{count} {_words(each)}" for each, count in frames.items()]
             more = f" [{'; '.join(f'{count} {kind}' for kind, count in kinds.items())}]" if kinds else ""
-            lone = " alone" if alone else ""
+            lone = " (sole blocker)" if alone else ""
             out.print(escape(f"{pfn * PAGE_BYTES:#014x} {_words(named)}{lone}: {', '.join(parts)}{more}"))
 
 
 def _class_table(region: RegionBlame) -> Table:
     table = plain_table()
     table.add_column("")
-    for column in ("blocks", "alone", "frees", "frames"):
+    for column in ("blocks", "sole blocker", "freeable", "frames"):
         table.add_column(column, justify="right")
     for share in region.classes:
         style = "" if share.pins else "[dim]"
@@ -287,8 +289,8 @@ def _class_table(region: RegionBlame) -> Table:
 
 def _policy_table(policies: tuple[PolicyResult, ...]) -> Table:
     table = plain_table()
-    table.add_column("modelled: if this policy had run")
-    for column in ("tables freed", "moved", "blocks free", "2 MiB ranges"):
+    table.add_column("modelled: with this policy")
+    for column in ("tables freed", "migrated", "blocks free", "2 MiB ranges"):
         table.add_column(column, justify="right")
     for policy in policies:
         blocks = policy.blocks_freed_if_moved

@@ -28,24 +28,24 @@ class _Days(click.ParamType[timedelta]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         found = re.fullmatch(r"([0-9]{1,5})d", value)
         if found is None:
-            self.fail(f"{value!r} is no number of days; write it as in `30d`", param, ctx)
+            self.fail(f"{value!r} is not a number of days, such as `30d`", param, ctx)
         return timedelta(days=int(found[1]))
 
 
 @click.command("clean")
-@click.option("--dry-run", is_flag=True, help="List it and leave it.")
-@click.option("--older-than", type=_Days(), help="Run folders that began longer ago, too: `30d`.")
+@click.option("--dry-run", is_flag=True, help="List what would be removed.")
+@click.option("--older-than", type=_Days(), help="Remove run folders older than this, too: `30d`.")
 @results_option
 @json_option
 @click.pass_context
 def clean_command(
     ctx: click.Context, *, dry_run: bool, older_than: timedelta | None, results: Path, as_json: bool
 ) -> None:
-    """Find and remove what a killed run left behind, and nothing else.
+    """Remove what a killed run left behind.
 
-    That is its runtime folder and the QEMU, passt and ssh processes that run from it, its guests on hosts
-    elsewhere, and an image or a guest's state that it had not finished. Runs that are still
-    going and what is whole in the cache are left alone; so are run folders, unless --older-than names an age.
+    That is its runtime folder and the QEMU, passt and ssh processes that run from it, its guests on other
+    hosts, and an image or a guest's state that it had not finished. Runs that are still
+    going and what is complete in the cache stay; so are run folders, unless --older-than names an age.
     Exit code 3 if something could not be removed.
     """
     from orchestrator.guest.cache import cache_dir
@@ -90,7 +90,7 @@ def clean_command(
     elif found or builds or runs or errors:
         _print(found, elsewhere, builds, runs, dry_run=dry_run)
     else:
-        out.print("nothing was left behind")
+        out.print("nothing to clean")
     for failure in errors:
         print_error(failure)
     ctx.exit(ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED)
@@ -102,7 +102,7 @@ def _remove(folder: Path) -> list[InfrastructureError]:
     from orchestrator.host.runtime import remove
 
     errors = []
-    # A host elsewhere may be gone for good, which shall not keep this folder for ever: it is told, once.
+    # A host elsewhere may be gone for good, which shall not keep this folder forever: it is told, once.
     for guest in remote_leftovers(folder):
         try:
             end_remote(guest)

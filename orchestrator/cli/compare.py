@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.options import Choice, json_option, results_option
+from orchestrator.cli.options import Choice, Renamed, json_option, results_option
 from orchestrator.cli.output import out, print_json, print_next
 from orchestrator.cli.tables import plain_table, print_table
 
@@ -41,19 +41,22 @@ _MOST_TABLES = 3  # below a run; more would hide what stands above them
     "--varies",
     type=Choice(VARIES),
     multiple=True,
-    help="What two runs are meant to differ in. Anything else that differs is refused.",
+    help="What two runs are meant to differ in. Where they differ in anything else, they are not comparable.",
 )
 @click.option(
+    "--alpha",
     "--level",
+    "level",
+    cls=Renamed,
     type=click.FloatRange(0, 0.5, min_open=True),
     default=0.05,
     show_default=True,
-    help="Chance of even one false alarm among the metrics of two arms.",
+    help="Family-wise error rate over the metrics of two arms.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the bootstrap."
 )
-@click.option("--force", is_flag=True, help="Compare what is refused; the result says so.")
+@click.option("--force", is_flag=True, help="Compare runs that are not comparable; the result says so.")
 @results_option
 @json_option
 def compare_command(
@@ -70,8 +73,8 @@ def compare_command(
     """Compare the arms of a run, or the same arms of several runs.
 
     Of one RUN, each arm is compared with the first. Of several, each is compared with the first RUN, arm
-    by arm. A RUN that ends in .json is a baseline file. What `different` means, and why some comparisons
-    are refused: docs/statistics.md.
+    by arm. A RUN that ends in .json is a baseline file. What significant means, and which runs are
+    comparable: docs/statistics.md.
     """
     from orchestrator.verdict import compare_arms, compare_runs
 
@@ -117,31 +120,31 @@ def print_comparison(comparison: Comparison, *, tables: bool = True, reasons: bo
     """Tables and sentences; with `reasons`, also why a metric is not compared."""
     from orchestrator.analysis.differences import (
         difference_groups,
+        excluded_sentences,
         heading,
-        left_out_sentences,
         marked,
         missing_sentences,
-        verdict_sentences,
+        significance_sentences,
     )
 
     for reason in comparison.forced:
-        out.print(f"[red]compared by force although it differs:[/] {escape(reason)}")
+        out.print(f"[red]compared although not comparable (--force):[/] {escape(reason)}")
     for note in comparison.notes:
         out.print(f"[yellow]note:[/] {escape(note)}")
     if not comparison.pairs:
-        out.print("There is one arm: nothing to compare it with.")
+        out.print("The run has one arm: nothing to compare it with.")
     for pair in comparison.pairs:
         out.print(f"[bold]{escape(heading(comparison, pair))}[/]")
         groups = difference_groups(comparison, pair) if tables else []
         if groups:
             out.print(f"[dim]{', '.join(marked(groups))}[/]")
             print_table(_table(groups, pair))
-        for sentence in verdict_sentences(comparison, pair):
+        for sentence in significance_sentences(comparison, pair):
             out.print(escape(sentence))
         if reasons or not pair.metrics:
             for sentence in missing_sentences(pair):
                 out.print(f"[dim]{escape(sentence)}[/]")
-    for sentence in left_out_sentences(comparison.left_out):
+    for sentence in excluded_sentences(comparison.left_out):
         out.print(f"[yellow]{escape(sentence)}[/]")
 
 

@@ -1,4 +1,4 @@
-"""`doctor`: can this machine run guests, and how?"""
+"""`doctor`: check whether this machine can run guests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.options import guests_dir_option, json_option, results_option
+from orchestrator.cli.options import Renamed, guests_dir_option, json_option, results_option
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.cli.scenario import find_guests_dir
 from orchestrator.cli.tables import plain_table, print_table
@@ -23,13 +23,16 @@ _STYLES = {"ok": "green", "not checked": "yellow", "note": "yellow", "bad": "bol
 
 
 @click.command("doctor")
-@click.option("--connect", metavar="URI", help="Look at this libvirt, or at a host elsewhere.")
+@click.option("--connect", metavar="URI", help="Check this libvirt connection or another host.")
 @results_option
 @guests_dir_option
 @click.option(
+    "--recheck-kvm",
     "--probe-again",
+    "probe_again",
+    cls=Renamed,
     is_flag=True,
-    help="Boot a kernel under KVM again, even where that was done.",
+    help="Check KVM again even if a result is cached.",
 )
 @json_option
 @click.pass_context
@@ -42,11 +45,10 @@ def doctor_command(
     probe_again: bool,
     as_json: bool,
 ) -> None:
-    """Can this machine run guests, and how? What to do about each red line.
+    """Check whether this machine can run guests, and what to fix.
 
-    Starts nothing that lasts. Leaves nothing behind but whether KVM works: runs need not find that out again
-    in this boot, unless QEMU, the kernel or /dev/kvm changes. What could not be looked at is `not checked`.
-    Exit code 3 if a line is red.
+    Starts nothing that lasts. It caches whether KVM works, for runs in this boot, until QEMU, the kernel or
+    /dev/kvm changes. What could not be checked is `not checked`. Exit code 3 if a line is red.
     """
     from orchestrator.doctor import ACCELERATION, SECOND_LEVEL, Level, examine, examine_host
     from orchestrator.guest.cache import cache_dir
@@ -58,7 +60,7 @@ def doctor_command(
         if guests_dir is not None:
             raise
         guests = Path("guests")  # a red line among the others
-    with err.status(f"looking at {connect or 'this machine'}") if err.is_terminal else nullcontext():
+    with err.status(f"checking {connect or 'this machine'}") if err.is_terminal else nullcontext():
         if connect is not None and host_kind(connect).elsewhere:
             checks = examine_host(cache_dir(), connect, probe_again=probe_again)
         else:
@@ -99,9 +101,9 @@ def _table(checks: list[Check]) -> Table:
 
 def _verdict(bad: int, accel: str, open_questions: list[str]) -> str:
     if bad:
-        return f"[bold red]Guests cannot be relied upon here:[/] {bad} of these must be mended first."
+        return f"[bold red]Guests may fail here:[/] {bad} of these must be fixed first."
     if open_questions:
         named = ", ".join(open_questions)
-        return f"[yellow]Nothing is in the way of guests, but not everything was checked:[/] {named}."
-    how = {"kvm": " with KVM", "tcg": " under software emulation: slowly, but they do"}.get(accel, "")
+        return f"[yellow]No problem was found, but not everything was checked:[/] {named}."
+    how = {"kvm": " with KVM", "tcg": " under software emulation: slowly"}.get(accel, "")
     return f"[green]Guests run here{how}.[/]"

@@ -1,4 +1,4 @@
-"""Options by which a run is held against a baseline, and what is printed of it."""
+"""Options by which a run is compared with a baseline, and what is printed of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 
 from orchestrator.cli.compare import VARIES
-from orchestrator.cli.options import Choice
+from orchestrator.cli.options import Choice, Renamed
 from orchestrator.cli.output import err, out, print_next
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _COLOURS = {"good": "green", "poor": "yellow", "bad": "red"}
 
 
-class GateWords(TypedDict):
-    """What was typed."""
+class GateOptions(TypedDict):
+    """The options as parsed."""
 
     baseline: Path | None
     fail_on: Literal["regression", "change", "nothing"]
     varies: tuple[str, ...]
     level: float
-    tolerate: float
+    tolerance: float
     force: bool
 
 
@@ -51,14 +51,14 @@ _OPTIONS = (
         "--baseline",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
-        help="Hold the run against this file, made by `orchestrator baseline`.",
+        help="Compare the run with this file of `orchestrator baseline`.",
     ),
     click.option(
         "--fail-on",
         type=Choice(["regression", "change", "nothing"]),
         default="regression",
         show_default=True,
-        help="With --baseline: the outcome that ends with exit code 1.",
+        help="With --baseline: the result that ends with exit code 1.",
     ),
     click.option(
         "--varies",
@@ -67,70 +67,76 @@ _OPTIONS = (
         help="What is meant to differ from the baseline, such as the kernel under test.",
     ),
     click.option(
+        "--alpha",
         "--level",
+        "level",
+        cls=Renamed,
         type=click.FloatRange(0, 0.5, min_open=True),
         default=0.05,
         show_default=True,
-        help="Chance of even one false alarm among the metrics of an arm.",
+        help="Family-wise error rate over the metrics of an arm.",
     ),
     click.option(
+        "--tolerance",
         "--tolerate",
+        "tolerance",
+        cls=Renamed,
         type=_Percent(),
         default="0%",
         show_default=True,
         metavar="PERCENT",
         help="A metric that is worse by less than this share of the baseline is no regression.",
     ),
-    click.option("--force", is_flag=True, help="Compare with the baseline what is refused, and say so."),
+    click.option("--force", is_flag=True, help="Compare with a baseline that is not comparable, and say so."),
 )
 
 
 def gate_options(command: Command) -> Command:
-    """The options of `GateWords`."""
+    """The options of `GateOptions`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def gate_of(words: GateWords) -> Gate | None:
-    """The gate that was asked for; None where there is none. Raises BadInputError for no baseline."""
+def gate_of(options: GateOptions) -> Gate | None:
+    """The gate of these options; None without a baseline. Raises BadInputError for a bad one."""
     from orchestrator.stats import FEWEST
     from orchestrator.verdict import Gate, read_baseline
 
-    path = words["baseline"]
+    path = options["baseline"]
     if path is None:
-        if words["varies"] or words["tolerate"] or words["force"]:
-            raise click.UsageError("--varies, --tolerate and --force are for --baseline FILE.")
+        if options["varies"] or options["tolerance"] or options["force"]:
+            raise click.UsageError("--varies, --tolerance and --force are for --baseline FILE.")
         return None
     baseline = read_baseline(path)
     few = [arm for arm in baseline.arms if len(set(arm.boots())) < FEWEST]
     if few:
-        told = ", ".join(f"{arm.name} {arm.of_boots}" for arm in few)
+        short = ", ".join(f"{arm.name} {arm.of_boots}" for arm in few)
         err.print(
-            f"[yellow]the baseline has too few boots ({escape(told)}; at least {FEWEST} needed): "
-            "of these the gate can decide about lost trials only[/]"
+            f"[yellow]the baseline has too few boots ({escape(short)}; at least {FEWEST} needed): "
+            "of these arms the gate can judge lost trials only[/]"
         )
     return Gate(
         baseline=baseline,
-        fail_on=words["fail_on"],
-        varies=words["varies"],
-        level=words["level"],
-        force=words["force"],
-        tolerated=words["tolerate"],
+        fail_on=options["fail_on"],
+        varies=options["varies"],
+        level=options["level"],
+        force=options["force"],
+        tolerated=options["tolerance"],
         source=str(path),
     )
 
 
 def print_gate(analysis: RunAnalysis) -> None:
-    """What the baseline says of a run, and what to type next; nothing where there is none."""
-    from orchestrator.analysis.gate import next_words, outcome_sentences, verdict_line
+    """The result of the gate, and the next commands; nothing without a baseline."""
+    from orchestrator.analysis.gate import gate_line, gate_sentences, next_commands
 
     outcome = analysis.verdicts.gate
     if outcome is None:
         return
-    for sentence in outcome_sentences(outcome):
+    for sentence in gate_sentences(outcome):
         out.print(escape(sentence))
-    look, verdict = verdict_line(outcome)
-    out.print(f"[{_COLOURS[look]}]{escape(verdict)}[/]")
-    for words in next_words(outcome, str(analysis.run.directory)):
-        print_next(words)
+    look, line = gate_line(outcome)
+    out.print(f"[{_COLOURS[look]}]{escape(line)}[/]")
+    for command in next_commands(outcome, str(analysis.run.directory)):
+        print_next(command)

@@ -37,7 +37,7 @@ def lab_command() -> None:
     """A KVM host with nested paging on this machine, whatever its processor.
 
     It is a guest of this machine with QEMU, KVM and libvirt of its own, and stays up until `lab down`.
-    Without hardware virtualization it is emulated: times measured in it mean nothing, counts do.
+    Without hardware virtualization it is emulated: counts are comparable, times are not.
 
     \b
     orchestrator lab up
@@ -71,7 +71,7 @@ def up_command(*, kernel: str | None, memory: int | None, guests_dir: Path | Non
         with stop_at_signals("ending what was started of the lab"):
             lab = _started(words, cache_dir() / "lab.log")
     elif kernel or memory:
-        raise BadInputError("a lab is up already", hint="orchestrator lab down")
+        raise BadInputError("the lab is already up", hint="orchestrator lab down")
     _tell(lab, as_json=as_json)
 
 
@@ -194,6 +194,6 @@ def _tell(lab: RunningLab, *, as_json: bool) -> None:
     kernel = host["kernel"] if isinstance(host, dict) else ""
     out.print(f"[green]the lab is up:[/] Linux {escape(str(kernel))}, KVM with {facts['second_level']}")
     if lab.accel == "tcg":
-        out.print("it is emulated: times measured in it mean nothing, counts do")
+        out.print("it is emulated: counts are comparable, times are not")
     out.print(f"libvirt: {escape(lab.uri)}", soft_wrap=True)
     print_next("orchestrator run --connect lab SCENARIO, or: orchestrator lab shell")

@@ -28,26 +28,26 @@ _BROKEN_PIPE = 128 + signal.SIGPIPE
 
 # verb -> (module, one line of help). The help stands here so that `--help` imports nothing.
 VERBS = {
-    "doctor": ("doctor", "Can this machine run guests, and how? What to do about each red line."),
-    "validate": ("scenario", "Check scenario files; say file:line:column of every fault."),
+    "doctor": ("doctor", "Check whether this machine can run guests, and what to fix."),
+    "validate": ("scenario", "Check scenario files; print file:line:column of every problem."),
     "plan": ("scenario", "Show what a scenario would do, trial by trial, without doing it."),
     "schema": ("scenario", "Print the JSON schema of scenario files, for editors."),
     "run": ("run", "Run a scenario and write a run folder with a report."),
     "resume": ("run", "Run the trials of a run that are missing or were lost."),
     "list": ("listing", "List the runs in the results folder."),
-    "show": ("runs", "Show one run, also one that is unfinished or was killed."),
+    "show": ("runs", "Show a run, also one that is unfinished or was killed."),
     "compare": (
         "compare",
-        "Compare the arms of a run, or two runs, and say what differs by more than chance.",
+        "Compare the arms of a run, or two runs, and say what differs significantly.",
     ),
-    "baseline": ("baseline", "Keep the figures of a run, for later runs to be held against."),
-    "report": ("runs", "Make the report of a run again from what is on disk."),
-    "blame": ("blame", "Say what pins each block still plugged, and what would have freed it."),
+    "baseline": ("baseline", "Save the metrics of a run as baseline for later runs."),
+    "report": ("runs", "Make the report of a run again from its folder."),
+    "blame": ("blame", "Say what pins each block still plugged, and what would free it."),
     "model": ("model", "Replay reclaim policies over traces and runs."),
     "image": ("image", "Build, list or remove cached guest images."),
     "lab": ("lab", "A KVM host with nested paging on this machine, whatever its processor."),
     "shell": ("shell", "Boot a guest and open a shell in it, or run one command."),
-    "clean": ("clean", "End and remove what a killed run left behind, and nothing else."),
+    "clean": ("clean", "Remove what a killed run left behind."),
 }
 
 
@@ -80,15 +80,16 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 completed; 1 completed, but an expectation failed or a baseline was not kept; "
+    epilog="Exit codes: 0 completed; 1 completed, but an expectation or a baseline gate failed; "
     "2 bad usage or bad scenario; 3 infrastructure failed, partial results kept; 130 interrupted.",
 )
 @click.version_option(package_name="orchestrator")
 def cli() -> None:
-    """Why will this guest not give its memory back, and what would make it?
+    """Why does a guest keep memory that it no longer uses, and what would make it free that memory?
 
-    Boots real KVM/QEMU guests, drives ballooning, virtio-mem and hot-unplug under real workloads,
-    reads what happened, replays page-table reclaim policies over it, and reports.
+    Boots QEMU/KVM guests, runs workloads in them, takes memory by virtio-mem, DIMM, balloon, free page
+    reporting or memory offlining, says what pins each block still plugged, and replays page-table reclaim
+    policies over saved snapshots.
 
     \b
     Start here:

@@ -38,7 +38,7 @@ def policies_command(*, as_json: bool) -> None:
 
     \b
     snapshot  which tables of a guest go, as it was at an instant; `model guest` asks it of one made up
-    trace     who is taken when tables have a budget; `model replay`, `compare` and `overcommit` ask it
+    trace     which tables are evicted under a budget; `model replay`, `compare` and `overcommit` ask it
     tree      which second-level tables of a host go
     """
     from orchestrator.model.policies import POLICIES, QUESTIONS

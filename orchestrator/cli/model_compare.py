@@ -89,7 +89,7 @@ def compare_command(
             name = policy.name
             status.update(f"replaying {name}")
             for action in actions:
-                # Where nobody is taken, it makes no difference what becomes of whom is.
+                # A policy that evicts none has the same result with every action.
                 same = found.get((name, actions[0])) if not policy.evicts_in_use else None
                 found[name, action] = same or replay(
                     read.trace,
@@ -156,7 +156,7 @@ def _counted(ours: list[str], action: str, found: Found) -> Table:
 
 def _added(ours: list[str], actions: tuple[str, ...], found: Found, costs: CostTable) -> Table:
     table = plain_table()
-    table.add_column("added to a touch, µs", no_wrap=True)
+    table.add_column("added per touch, µs", no_wrap=True)
     for action in actions:
         table.add_column(action, justify="right", no_wrap=True)
     for name in ours:
@@ -168,7 +168,7 @@ def _added(ours: list[str], actions: tuple[str, ...], found: Found, costs: CostT
 def _in_blocks(results: list[PolicyResult], costs: CostTable) -> Table:
     table = plain_table()
     table.add_column("modelled, at snapshot", no_wrap=True)
-    for title in ("freed", "moved", "blocks", "if moved too", "takes, ms"):
+    for title in ("freed", "moved", "blocks", "with migration", "takes, ms"):
         table.add_column(title, justify="right", no_wrap=True)
     label = None
     for one in results:

@@ -96,7 +96,7 @@ def _table(found: list[OvercommitResult]) -> Table:
 
     table = plain_table()
     table.add_column("policy, action", no_wrap=True)
-    for heading in ("guests that fit", "OOM kills", "tables", "added, p99"):
+    for heading in ("guests that fit", "OOM kills", "tables", "added latency, p99"):
         table.add_column(heading)
     for one in found:
         tables = format_size(one.table_bytes_peak.typical)

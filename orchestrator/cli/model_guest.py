@@ -1,4 +1,4 @@
-"""`model guest`: the page tables of a made-up guest, and what each policy would free of them."""
+"""`model guest`: the page tables of a synthetic guest, and what each policy would free of them."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Touches:
         if self.steps:
             table = plain_table()
             table.add_column("until snapshot")
-            for title in ("tables", "made", "touched: at least", "at most", "let go"):
+            for title in ("tables", "made", "touched: at least", "at most", "unmapped"):
                 table.add_column(title, justify="right")
             for label, step in self.steps:
                 table.add_row(escape(label), *(f"{value:,}" for value in asdict(step).values()))
@@ -82,7 +82,7 @@ class Touches:
 def _size(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
     size = _parsed(text)
     if size < PAGE_BYTES:
-        raise click.BadParameter(f"{text} holds no table: 4KiB or more would")
+        raise click.BadParameter(f"{text} is less than one table (4KiB)")
     return size
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="For how many events a table that is taken stays frozen.",
+    help="Events for which an evicted table stays frozen.",
 )
 @click.option(
     "--action",
@@ -84,7 +84,7 @@ def replay_command(
         print_json({**read.about(budget), "action": action, "policy": policy, "modelled": modelled})
         return
     read.say(budget)
-    out.print(f"policy {policy}; who is taken: {action}")
+    out.print(f"policy {policy}; evicted tables: {action}")
     table = plain_table(show_header=False)
     table.add_column("modelled")
     table.add_column("", justify="right")
@@ -114,7 +114,7 @@ def trace_command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Make up the touches of a guest and write them to a file; without PATTERN, list the patterns.
+    """Generate the touches of a synthetic guest and write them to a file; without PATTERN, list the patterns.
 
     A trace that is there is replaced, any other file is not.
     """
@@ -145,7 +145,7 @@ def _write_trace(pattern: str, output: Path, settings: tuple[str, ...], seed: in
     from orchestrator.store.trace_file import write_trace
 
     chosen = pattern_of(pattern, settings)
-    with err.status("making up touches"):  # 26 million tables take some twenty seconds
+    with err.status("generating the trace"):  # 26 million tables take some twenty seconds
         trace = chosen.trace(np.random.default_rng(seed))
         write_trace(output, trace)
     if as_json:

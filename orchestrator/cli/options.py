@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,12 +16,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Choice(click.Choice[str]):
-    """One of some words; a mistyped one is told what it may have been."""
+    """One of some words; the message for a mistyped one suggests the nearest."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         near = nearest(str(value), [str(choice) for choice in self.choices])
-        said = super().get_invalid_choice_message(value, ctx)
-        return f"{said} Did you mean {near!r}?" if near else said
+        message = super().get_invalid_choice_message(value, ctx)
+        return f"{message} Did you mean {near!r}?" if near else message
+
+
+class Renamed(click.Option):
+    """An option whose last names are those of an older version: accepted, and left out of `--help`."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        shown = copy(self)
+        shown.opts = self.opts[:1]
+        return super(Renamed, shown).get_help_record(ctx)
 
 
 def results_option(command: Command) -> Command:
@@ -60,7 +70,7 @@ def connect_option(command: Command) -> Command:
 
 def force_option(command: Command) -> Command:
     """`--force` of verbs that write a file: see `may_write`."""
-    return click.option("--force", is_flag=True, help="Replace whatever file is there.")(command)
+    return click.option("--force", is_flag=True, help="Replace a file of another kind.")(command)
 
 
 def may_write(path: Path, ours: Callable[[Path], bool], what: str, *, force: bool) -> None:

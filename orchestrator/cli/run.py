@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from orchestrator.cli.gate import GateWords, gate_of, gate_options, print_gate
+from orchestrator.cli.gate import GateOptions, gate_of, gate_options, print_gate
 from orchestrator.cli.options import connect_option, guests_dir_option, json_option, results_option
 from orchestrator.cli.output import err, out, print_error, print_json, print_next, print_warnings
 from orchestrator.cli.progress import watch
@@ -45,7 +45,7 @@ def run_command(
     boots: int | None,
     cold: bool,
     as_json: bool,
-    **words: Unpack[GateWords],
+    **words: Unpack[GateOptions],
 ) -> None:
     """Run a scenario and write a run folder with a report."""
     import psutil
@@ -90,7 +90,7 @@ def resume_command(
     guests_dir: Path | None,
     connect: str | None,
     as_json: bool,
-    **words: Unpack[GateWords],
+    **words: Unpack[GateOptions],
 ) -> None:
     """Run the trials of RUN that are missing or were lost, and make its report.
 

@@ -77,14 +77,14 @@ def write_reports(analysis: RunAnalysis) -> dict[str, str]:
 
 
 def _print_attribution(analysis: RunAnalysis) -> None:
-    from orchestrator.analysis.confusion import attribution_rows, confusion_sentence
+    from orchestrator.analysis.attribution import attribution_rows, confusion_sentence
 
     for row in analysis.confusion:
         out.print(escape(confusion_sentence(row)))
     if not analysis.confusion:
         return
     table = plain_table(title="Attribution check", header_style="bold")
-    for head in ("class", "trials", "recall, named", "precision", "recall, contained", "precision"):
+    for head in ("class", "trials", "recall, attributed", "precision", "recall, contained", "precision"):
         table.add_column(head, justify="left" if head == "class" else "right")
     for each in attribution_rows(analysis.attributions):
         table.add_row(each.label, each.trials, *each.cells)
@@ -102,7 +102,7 @@ def _show_text(analysis: RunAnalysis) -> None:
     if run.trials:
         out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(analysis.trials)} have begun")
     else:
-        out.print(f"{len(analysis.trials)} of {len(run.planned)} trials; only their summaries are kept here")
+        out.print(f"{len(analysis.trials)} of {len(run.planned)} trials; only summaries were kept")
     for sentence in analysis.answer:
         out.print(escape(sentence))
     print_conditions(analysis)
@@ -138,7 +138,7 @@ def _print_time(analysis: RunAnalysis) -> None:
     if spent is None:
         return
     all_of_it, steps, starting = map(format_duration, (spent.wall, spent.steps, spent.starting))
-    share = f"the orchestrator itself {spent.overhead / spent.wall:.1%}"
+    share = f"orchestrator overhead {spent.overhead / spent.wall:.1%}"
     out.print(f"[dim]{all_of_it} in all: steps {steps}, starting guests {starting}, {share}[/]")
 
 

@@ -79,7 +79,7 @@ def open_scenario(
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @guests_dir_option
-@click.option("--any-host", is_flag=True, help="Do not ask whether this machine has enough free memory.")
+@click.option("--any-host", is_flag=True, help="Skip the check of this machine's free memory.")
 @json_option
 @click.pass_context
 def validate_command(

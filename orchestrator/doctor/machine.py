@@ -133,7 +133,7 @@ def killed_runs(_subject: Subject) -> CheckResult:
     """What killed runs left behind."""
     found = leftovers()
     if not found:
-        return CheckResult(Level.OK, "nothing was left behind")
+        return CheckResult(Level.OK, "nothing to clean")
     processes = sum(len(leftover.processes) for leftover in found)
     return CheckResult(
         Level.NOTE,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from orchestrator.analysis.arms import TrialView
+from orchestrator.analysis.attribution import Attribution, Confusion
 from orchestrator.analysis.conditions import Condition
-from orchestrator.analysis.confusion import Attribution, Confusion
-from orchestrator.analysis.foretold import Foretold
+from orchestrator.analysis.model_check import Foretold
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.export.run_row import Document, RunRow, run_row
 from orchestrator.records.summary import (
@@ -114,7 +114,7 @@ class GateDocument(Document):
     fail_on: str
     """What does not pass: `regression`, `change` or `nothing`."""
     level: float
-    """Chance of even one false alarm among the metrics of an arm."""
+    """Family-wise error rate over the metrics of an arm."""
     changes: tuple[Mapping[str, Any], ...]
     """Each metric of each arm: `arm`, `metric`, `word`, `estimate`, `relative`, `low`, `high`, `before`,
     `after`, `reason`."""
@@ -152,13 +152,13 @@ class RunDocument(RunRow):
     emulated: bool
     """Whether a trial ran under TCG: then no time and no rate is comparable with real machines."""
     time: TimeDocument | None
-    """Where the time went; null where trials ran side by side, or the run was resumed or did not end."""
+    """Where the time went; null where trials ran in parallel, or the run was resumed or did not end."""
     trials: tuple[TrialDocument, ...]
     """Every trial that has begun, arm by arm."""
     expect: tuple[Judgement, ...]
     """The scenario's expectations, judged."""
     gate: GateDocument | None
-    """What a baseline said; null where the run was held against none."""
+    """What a baseline said; null where the run was compared with none."""
     confusion: tuple[Confusion, ...]
     """Attribution check: what workloads put into memory, and what blocks were blamed on."""
     attribution: tuple[Attribution, ...]

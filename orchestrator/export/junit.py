@@ -1,4 +1,4 @@
-"""junit.xml: one case for each trial, each expectation of an arm, and each metric held against a baseline."""
+"""junit.xml: a case for each trial, each expectation of an arm, and each metric compared with a baseline."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def junit(analysis: RunAnalysis) -> str:
 
 
 def _gate_cases(suite: etree._Element, scenario: str, gate: Outcome) -> None:
-    """One for each arm and metric that was held against the baseline."""
+    """One for each arm and metric that was compared with the baseline."""
     failing = set(gate.failing)
     if gate.refused:
         case = _case(suite, "comparable", f"{scenario}.baseline")
@@ -63,7 +63,7 @@ def _gate_cases(suite: etree._Element, scenario: str, gate: Outcome) -> None:
     for arm in gate.undecided_arms:
         case = _case(suite, f"anything of {arm} could be decided", f"{scenario}.{clean(arm)}.baseline", 0.0)
         why = next(
-            (one.reason for one in gate.changes if one.arm == arm and one.word == "undecided"), "no reading"
+            (one.reason for one in gate.changes if one.arm == arm and one.word == "undecided"), "not measured"
         )
         if gate.passed:
             etree.SubElement(case, "skipped", message=clean(why, 300))

@@ -37,7 +37,7 @@ from orchestrator.printable import printable
 ANSWER_SECONDS = 120.0
 HOST_SECONDS = 5.0
 _OVERLAY_SECONDS = 60.0
-_DOUBT = "it printed nothing: the kept verdict that KVM works here is dropped, and the next run probes again"
+_DOUBT = "it printed nothing: the cached result that KVM works is dropped, and the next run checks again"
 # A host of ours is a guest itself, and mostly emulated: what boots in it takes several times as long.
 _NESTED_PATIENCE = 4
 

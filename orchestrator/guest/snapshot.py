@@ -173,7 +173,7 @@ class SnapshotTaker:
         """Read the flags of all frames, then page tables and struct pages.
 
         The flags are read by the guest itself while it runs; the rest from outside with its vCPUs stopped,
-        and then the flags once more, so that `moved` says how much changed meanwhile. Raises
+        and then the flags once more, so that `moved` says how much changed during the read. Raises
         SnapshotError, GuestLostError, InfrastructureError.
         """
         import paramiko

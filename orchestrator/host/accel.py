@@ -25,7 +25,7 @@ from orchestrator.host.shell import HostShell
 
 __all__ = ["Acceleration", "KernelFile", "choose", "chosen_meanwhile", "second_level"]
 
-PROBE_AGAIN = "orchestrator doctor --probe-again"
+PROBE_AGAIN = "orchestrator doctor --recheck-kvm"
 _TIME = "%Y-%m-%d %H:%M UTC"
 
 
@@ -56,7 +56,7 @@ class Acceleration:
         """The reason, and of a verdict that was kept, since when and how to make it anew."""
         if not self.kept:
             return self.reason
-        return f"{self.reason} (kept verdict of {self.probed_at}; to probe again: {PROBE_AGAIN})"
+        return f"{self.reason} (cached result of {self.probed_at}; to check again: {PROBE_AGAIN})"
 
 
 class _StoppedError(Exception):

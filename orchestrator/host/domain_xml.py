@@ -90,7 +90,7 @@ def run_files(xml: str) -> RunFiles:
     console = domain.find("devices/serial/source")
     port = domain.find("devices/interface/portForward/range")
     if console is None or port is None:
-        raise ValueError("the domain is none of ours")
+        raise ValueError("the domain belongs to another program")
     return RunFiles(Path(disk_path(xml)), Path(str(console.get("path"))), int(str(port.get("start"))))
 
 

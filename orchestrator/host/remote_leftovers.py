@@ -69,7 +69,7 @@ def remote_leftovers(runtime: Path) -> list[RemoteGuest]:
 def end_remote(left: RemoteGuest) -> None:
     """End the guest there, and remove its folder. Raises InfrastructureError."""
     if not left.folder.startswith("/var/tmp/orchestrator-guest-") or ".." in left.folder:  # noqa: S108  # not ours
-        raise InfrastructureError(f"{left.folder} on {left.target.name} is no folder of ours")
+        raise InfrastructureError(f"{left.folder} on {left.target.name} belongs to another program")
     virsh = ["virsh", "-q", "-c", "qemu:///system", "destroy", left.domain]
     _run(left, virsh, check=False)  # it may have ended by itself
     _run(left, ["rm", "-rf", "--one-file-system", left.folder], check=True)

@@ -208,7 +208,7 @@ def _read_owner(folder: Path) -> RunProcess | None:
 
 def _was_left_in_the_making(folder: Path) -> bool:
     # A folder that says nothing of its owner is either being made this instant or was left in that
-    # instant. With anything in it but what is made first, it is none of ours to judge.
+    # instant. With anything in it but what is made first, it belongs to another program to judge.
     strange = {path.name for path in folder.iterdir()} - {OWNER, "v"}
     return not strange and time.time() - folder.stat().st_mtime >= END_SECONDS
 
@@ -219,5 +219,5 @@ def must_be_ours(base: Path) -> None:
     if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
         raise InfrastructureError(
             f"{base} belongs to somebody else",
-            hint="have an administrator look at it; it should be yours alone",
+            hint="have an administrator look at it; it should be owned by you only",
         )

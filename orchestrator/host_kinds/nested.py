@@ -37,7 +37,7 @@ class Nested(HostKind):
         from orchestrator.launch.nested import NestedHosts
 
         hosts = NestedHosts.of(site.places, site.keys, site.note)
-        reason = f"KVM of a nested host, itself under {hosts.accel}: times mean nothing, counts do"
+        reason = f"KVM of a nested host, itself under {hosts.accel}: counts are comparable, times are not"
         with self.connect(site.runtime, site.places.cache) as here:
             # The trial's host is there only in the trial, which says what it is.
             yield OpenHost(here, Acceleration("kvm", reason, ""), {}, hosts)

@@ -1,4 +1,4 @@
-"""What holds each block, what would free it, and how many huge pages memory could supply."""
+"""What pins each block, what would free it, and how many huge pages memory could supply."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ClassCount:
     frames: int
     blocks: int  # that have at least one such frame
     sole_blocker: int  # where this class is all that cannot be moved
-    freeable: int  # that would come free without this class, and struct pages that go with them
+    freeable: int  # that would be free without this class, and struct pages that go with them
     attributed: int  # that are named after it
 
     @property
@@ -242,8 +242,8 @@ def _table_kinds(snapshot: Snapshot, block_map: BlockMap, frames: U8, tables: Ta
 class HugeSupply:
     """Aligned ranges of 2 MiB of the whole guest: what a huge page could be made of.
 
-    `ranges` are wholly online and not taken by the host; of them `free` are free now, and `freeable`
-    hold nothing that cannot be moved, so that compaction could empty them (free ones included).
+    `ranges` are wholly online, and neither unplugged nor in the balloon; of them `free` are free now, and
+    `freeable` have no unmovable page, so that compaction could empty them (free ones included).
     """
 
     ranges: int

@@ -29,7 +29,7 @@ def no_victim(state: Any, now: int) -> int:
     return NO_VICTIM
 
 
-# Of a policy that takes none in use, whatever the budget; it keeps no state.
+# Of a policy that evicts none in use, whatever the budget; it keeps no state.
 TAKES_NONE = Functions(ignore, ignore, no_victim, ignore_forgotten)
 
 

@@ -11,13 +11,13 @@ class FrameClass(IntEnum):
     ABSENT = 0  # no online struct page: a hole, or a Linux memory block that is removed or offline
     OFFLINE = 1  # PageOffline: unplugged by virtio-mem, or in the balloon (both on 6.12 and 7.x)
     FREE = 2  # in the buddy allocator
-    CPU_LIST = 3  # free, on a per-CPU list
+    CPU_LIST = 3  # free, on a PCP list
     PAGE_CACHE = 4  # of files on a disk
     ANONYMOUS = 5  # user memory
     SHMEM = 6  # tmpfs and shared memory
     HUGETLB = 7
     MLOCKED = 8  # mlock(), or unevictable for another reason
-    PINNED = 9  # user memory under a long-term pin
+    PINNED = 9  # DMA-pinned memory
     PAGE_TABLE = 10
     SLAB = 11
     KERNEL_STACK = 12

@@ -10,8 +10,8 @@ from orchestrator.series import Chart, Line, Series
 _CHART = Chart(
     "virtio-mem",
     "Resizable memory",
-    "Size of the virtio-mem device: solid is what is plugged, dashed what the host asks for. Where they "
-    "stay apart, the guest could not give the rest back.",
+    "Size of the virtio-mem device: solid is what is plugged, dashed what the host requests. Where they "
+    "stay apart, the rest could not be unplugged.",
     order=100,
 )
 
@@ -26,7 +26,7 @@ class VirtioMemProbe(Probe):
             "requested_size",
             "bytes",
             "what the host asks the device to have plugged",
-            line=Line(_CHART, "asked for", dashed=True),
+            line=Line(_CHART, "requested", dashed=True),
         ),
     )
 

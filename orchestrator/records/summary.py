@@ -82,7 +82,7 @@ class BlameResult:
     frames: int
     blocks: int
     alone: int
-    frees: int | None  # blocks that would come free without the class; None for a kind of page table
+    frees: int | None  # blocks that would be free without the class; None for a kind of page table
     named: int | None  # blocks named after it; None for a kind of page table
 
 

@@ -235,7 +235,7 @@ def _time_alt(arm: ArmView, lines: Sequence[_Line], what: str) -> str:
     for line in lines[:6]:
         values = [value for _, value in line.points]
         first, last, peak = (quantity(value, line.unit) for value in (values[0], values[-1], max(values)))
-        parts.append(f"{line.label}: from {first} to {last}, at the most {peak}")
+        parts.append(f"{line.label}: from {first} to {last}, at most {peak}")
     return clean(f"{what} over time, {arm.name}. {'; '.join(parts)}.", 600)
 
 

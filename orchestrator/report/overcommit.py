@@ -88,8 +88,8 @@ def sentences(answers: Sequence[OvercommitResult]) -> Iterator[str]:
     """What it comes to, in words."""
     first = answers[0]
     yield (
-        f"With policy {name_of(first)}, {counted(first.fit)} of {first.course.came} guests come before one "
-        f"is killed, and {counted(first.killed)} are killed when all come."
+        f"With policy {name_of(first)}, {counted(first.fit)} of {first.course.came} guests fit before the "
+        f"first OOM kill; {counted(first.killed)} are killed when all start."
     )
     others = answers[1:]
     if not others:
@@ -97,7 +97,7 @@ def sentences(answers: Sequence[OvercommitResult]) -> Iterator[str]:
     if all(
         one.fit.typical <= first.fit.typical and one.killed.typical >= first.killed.typical for one in others
     ):
-        yield "So no policy here makes room for another guest, or spares one."
+        yield "So no policy here fits another guest or avoids an OOM kill."
         return
     best = _undominated(answers)
     if len(best) == 1:
@@ -303,7 +303,7 @@ def _latency_spec(answers: Sequence[OvercommitResult]) -> Any:
     )
     x = alt.X(
         "low:Q",
-        title="microseconds added to a touch of a table",
+        title="microseconds added per touch of a table",
         scale=alt.Scale(type="log"),
         axis=alt.Axis(tickCount=6, format="~g"),
     )

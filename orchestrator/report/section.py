@@ -61,12 +61,12 @@ def colour(arm: ArmView) -> int:
 
 
 def seconds_note(analysis: RunAnalysis) -> str:
-    """What is to be said beside an axis of seconds, where they are not those of a guest by itself."""
-    said = []
+    """The note to an axis of seconds where they are not those of a guest by itself."""
+    notes = []
     if is_guest(analysis.run.plan.host):
-        said.append("The guest's host is a guest itself: the seconds tell the order, not how long it takes.")
+        notes.append("The guest's host is a guest itself: the seconds give the order, not the duration.")
     elif analysis.run.at_once:
-        said.append("Trials ran side by side: the seconds tell the order, not how long it takes.")
+        notes.append("Trials ran in parallel: the seconds give the order, not the duration.")
     if analysis.conditions.emulated:
-        said.append("Under TCG, no time or rate is comparable with real machines.")
-    return " ".join(said)
+        notes.append("Under TCG, no time or rate is comparable with real machines.")
+    return " ".join(notes)

@@ -1,4 +1,4 @@
-"""The boot is the unit: trials that start from one saved boot of a guest repeat a restore, not a guest.
+"""The boot is the experimental unit: trials from one saved boot of a guest repeat a restore, not a guest.
 
 What they share (where the kernel put its memory, in which order its services came up) is in all of them, and
 no average over them is free of it. So trials average within a boot, and boots are what is counted.

@@ -1,4 +1,4 @@
-"""What must not be: contents that changed, threads that stood still, complaints of kernels."""
+"""Integrity findings: wrong contents, stuck threads, kernel log errors."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from orchestrator.units import PAGE_BYTES
 if TYPE_CHECKING:
     import pandas as pd
 
-_IGNORED: Final = "times are ignored: trials may run side by side"
+_IGNORED: Final = "times are ignored: trials may run in parallel"
 
 
 @dataclass

@@ -10,7 +10,7 @@ from orchestrator.observation import NO_SECOND_LEVEL, Origin
 from orchestrator.records.summary import SecondLevelResult
 from orchestrator.units import PAGE_BYTES
 
-_SHARED: Final = "the host counts it for all guests, and trials ran side by side"
+_SHARED: Final = "the host counts it for all guests, and trials ran in parallel"
 _OTHERS_UNKNOWN: Final = "what other guests of the host have was not read"
 # A guest that runs has tables below its root, which alone is not counted (kvm_tdp_mmu_alloc_root() does not
 # call tdp_account_mmu_page(), arch/x86/kvm/mmu/tdp_mmu.c).

@@ -1,4 +1,4 @@
-"""Where the time of a run went: in guests and their steps, or with the orchestrator itself."""
+"""Where the time of a run went: in guests and their steps, or with orchestrator overhead."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from orchestrator.errors import BadInputError
 from orchestrator.stats import LEVEL, Difference, LostCounts, Sample, averaged, connected, differences
 from orchestrator.suggestion import suggest
 from orchestrator.summary import CATALOGUE, resolution_of
+from orchestrator.verdict.comparability import accel_differs, alike, refuse, refuse_unlike
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures
-from orchestrator.verdict.likeness import accel_differs, alike, refuse, refuse_unlike
 
 # Names the difference in how many boots had a trial that was lost, timed out or did not settle.
 LOST = "trials_lost"
@@ -247,5 +247,5 @@ def _why_missing(first: ArmFigures, second: ArmFigures, metric: str) -> str:
             return f"no trial of {arm.name} counts"
         if not arm.values(metric):
             why = arm.gaps.get(metric, "")
-            return f"no reading in {arm.name}" + (f": {why}" if why else "")
+            return f"not measured in {arm.name}" + (f": {why}" if why else "")
     return "no pair of trials has a reading in both"

@@ -110,7 +110,7 @@ def _worst(trials: Sequence[TrialSummary], expected: Expectation) -> tuple[float
     if not over and (unread or not trials):
         if not trials:
             return None, f"no trial of {expected.arm} has begun"
-        return None, f"not known in {unread[0].trial}: {unread[0].gaps.get(expected.metric, 'no reading')}"
+        return None, f"not known in {unread[0].trial}: {unread[0].gaps.get(expected.metric, 'not measured')}"
     if len(trials) == 1 or where is None:
         return worst, ""
     return worst, f" (the worst of {len(read)} trials, {where.trial})"

@@ -39,7 +39,7 @@ class TrialFigures:
 class ArmFigures:
     """An arm: what it is, its trials that count, and (trial, reason) of those that do not.
 
-    `does` is all that decides what happens in a trial but the kernel, in parts (JSON, read by `likeness.py`):
+    `does` is all that decides what happens in a trial but the kernel, in parts (for `comparability.py`):
     guest, machine, setup, kernel_args, start, host, steps; empty where the plan does not say. `lost` has
     those of `left_out` that a comparison has to count, as they ended badly, and the boot of each; `gaps` why
     a metric is in no trial; `build` what `uname -v` says. A baseline of an older version has none of them.

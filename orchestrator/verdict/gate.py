@@ -16,9 +16,9 @@ from orchestrator.records.plan import PlanRecord
 from orchestrator.stats import FEWEST, LEVEL, Difference, Significance
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
+from orchestrator.verdict.comparability import refuse_unlike
 from orchestrator.verdict.comparison import LOST, PairOfArms, compare_runs
 from orchestrator.verdict.figures import ArmFigures, RunFigures, planned_figures
-from orchestrator.verdict.likeness import refuse_unlike
 
 FORMAT: Final = 1
 
@@ -220,8 +220,8 @@ def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
         estimate=found.estimate,
         before=counts.first,
         after=counts.second,
-        reason=f"trials of {counts.second} of {counts.of_second} boots were lost, timed out or did not "
-        f"settle, {counts.first} of {counts.of_first} before",
+        reason=f"trials of {counts.second} of {counts.of_second} boots failed (lost, timed out or not "
+        f"settled), {counts.first} of {counts.of_first} before",
     )
 
 

@@ -48,5 +48,5 @@ class Verdicts:
 
     @cached_property
     def gate(self) -> Outcome | None:
-        """What the baseline said when the run ended; None where it was held against none."""
+        """What the baseline said when the run ended; None where it was compared with none."""
         return read_outcome(self.run.directory)

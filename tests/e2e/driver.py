@@ -44,7 +44,7 @@ class Orchestrator:
         self._environment = {**os.environ, "ORCHESTRATOR_RUNTIME": str(self.runtime)}
 
     def close(self) -> None:
-        """Check that nothing was left behind, and take away what was."""
+        """Check that nothing to clean, and take away what was."""
         left = self.left_behind()
         self.call("clean")
         shutil.rmtree(self.runtime, ignore_errors=True)

@@ -118,6 +118,6 @@ def test_what_can_be_moved_keeps_nothing(shown: tuple[Orchestrator, Any], kind: 
 
 def test_the_report_shows_injected_and_found(shown: tuple[Orchestrator, Any]) -> None:
     report = (Path(shown[1]["directory"]) / "report.html").read_text()
-    assert 'id="confusion"' in report
-    assert 'id="yield"' in report
+    assert 'id="attribution"' in report
+    assert 'id="resize"' in report
     assert 'id="huge-pages"' in report

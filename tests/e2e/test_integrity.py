@@ -74,5 +74,5 @@ def test_show_and_the_report_say_where(finished: tuple[Finished, Orchestrator]) 
     assert "flipped-01: wrong contents (integrity) " in shown
     assert " expected 0x" in shown
     page = (Path(run.json["directory"]) / "report.html").read_text()
-    assert "What must not be" in page
+    assert "Integrity findings" in page
     assert "BUG: Bad page map in process none" in page

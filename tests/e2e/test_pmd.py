@@ -119,7 +119,7 @@ def test_the_newer_kernel_frees_the_blocks_that_policy_empty_predicts(run: Finis
 
 
 def test_the_end_of_the_process_frees_the_blocks_that_were_predicted(run: Finished) -> None:
-    """Block by block, against the trivial answer that every block comes free, which is 87 to 98 % right.
+    """Block by block, against the trivial answer that every block becomes free, which is 87 to 98 % right.
 
     Of five boots of each kernel, the prediction was wrong in 0 to 7 blocks on 6.12 and in 4 to 19 on 7.x,
     where the kernel puts slab into blocks of which most are free meanwhile. Of both together
@@ -203,4 +203,4 @@ def test_the_text_says_it_in_words(run: Finished) -> None:
     assert done.code == 0
     assert "PMD, empty" in done.out
     assert "Without page tables alone" in done.out
-    assert "changed meanwhile" in done.out
+    assert "changed during the read" in done.out

@@ -60,7 +60,7 @@ _LOOK = """(() => {
     charts,
     overlaps,
     specs: Object.keys(JSON.parse(document.getElementById("charts").textContent)),
-    answer: document.getElementById("answer").innerText,
+    answer: document.getElementById("conclusions").innerText,
     lines: [...document.querySelectorAll("#answer p, #answer tr")].map(
       (line) => ({text: line.innerText, box: box(line)})),
     width: document.documentElement.scrollWidth,

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis.arms import view_run
-from orchestrator.analysis.foretold import Foretold, foretold
+from orchestrator.analysis.model_check import Foretold, foretold
 from orchestrator.analysis.text import seconds
 from orchestrator.model.cost import SHIPPED, CostRange, CostTable
 from orchestrator.model.guest_tables import GuestTables, build_tables
@@ -121,7 +121,7 @@ class Played:
 
     @property
     def alive(self) -> CostRange:
-        """Guests that are not killed when all come."""
+        """Guests that are not killed when all start."""
         killed = self.killed
         return CostRange(self.came - killed.high, self.came - killed.typical, self.came - killed.low)
 

@@ -14,7 +14,7 @@ from components import Components, components
 from ruamel.yaml import YAML
 
 from orchestrator.analysis.arms import view_run
-from orchestrator.analysis.confusion import AttributionRow, attribution_rows, attributions, confusion
+from orchestrator.analysis.attribution import AttributionRow, attribution_rows, attributions, confusion
 from orchestrator.analysis.text import FORMATS, class_words
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.stats import FEWEST, Difference, of_few

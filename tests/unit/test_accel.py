@@ -204,7 +204,7 @@ def test_a_verdict_is_found_once(
     assert (first.name, first.kept, second.kept) == (name, False, True)
     assert (second.name, second.reason, second.probed_at) == (first.name, first.reason, first.probed_at)
     assert first.told == first.reason
-    kept_since = f" (kept verdict of {first.probed_at}; to probe again: orchestrator doctor --probe-again)"
+    kept_since = f" (cached result of {first.probed_at}; to check again: orchestrator doctor --recheck-kvm)"
     assert second.told == first.reason + kept_since
     assert not choose("auto", machine, again=True).kept
     assert starts(machine) == 2
@@ -375,7 +375,7 @@ def test_only_the_first_of_two_runs_waits_for_a_kvm_that_hangs(machine: Path, tr
     assert len(trials.ran) == 8
     first, second = notes
     assert first.endswith("KVM internal error. Suberror: 1")
-    assert second.startswith(f"{first} (kept verdict of ")
+    assert second.startswith(f"{first} (cached result of ")
 
 
 @pytest.mark.parametrize(

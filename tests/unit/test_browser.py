@@ -95,9 +95,9 @@ def brightness(colour: str) -> float:
     [
         (
             "one",
-            ("unplug gave back 1.084 GiB (72 %) with 6.12", "hold a page-table page", "+4 MiB", "too few"),
+            ("unplug took 1.084 GiB (72 %) with 6.12", "contain a page-table page", "+4 MiB", "too few"),
         ),
-        ("many", ("unplug gave back", "hold a page-table page", "95 % intervals", "not met")),
+        ("many", ("unplug took", "contain a page-table page", "95 % intervals", "not met")),
         ("overcommit", ("guests come before one is killed", "does best")),
     ],
 )
@@ -137,5 +137,5 @@ def test_a_chart_that_cannot_be_drawn_is_seen(
 def test_what_a_page_must_not_do_is_seen(
     browser: Browser, pages: dict[str, Path], tmp_path: Path, foreign: str
 ) -> None:
-    head = '<section id="answer"'
+    head = '<section id="conclusions"'
     assert broken(browser, pages["one"], tmp_path, head, f"{foreign}{head}").complaints

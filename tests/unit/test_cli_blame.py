@@ -49,21 +49,18 @@ def snapshot(tmp_path: Path) -> Path:
 def test_a_plain_dump(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert blame(dump) == 0
     said = capsys.readouterr().out
-    assert "4 of 4 blocks of 2 MiB are the guest's (8 MiB); 2 hold what cannot move" in said
-    assert (
-        "1 hold nothing that would keep them: unexplained, if they were asked for (1 in all are free)."
-        in said
-    )
-    assert "1 hold frames without any flag, and nothing seen that cannot move" in said
-    assert "(1 have nothing but such)" in said
-    assert "Without page tables alone, 1 of 2 would come free" in said
+    assert "4 of 4 blocks of 2 MiB are plugged (8 MiB); 2 are pinned" in said
+    assert "1 have nothing unmovable: unexplained if they were requested (1 in all are free)." in said
+    assert "1 have frames without a flag and no known unmovable frame" in said
+    assert "(1 have no other frames)" in said
+    assert "Without page tables, 1 of 2 pinned blocks would be free" in said
     assert "full" not in said
     assert "other kernel memory" not in said
 
 
 @pytest.mark.parametrize("base", ["2560", "0xa00", "0XA00", "0b101000000000"])
 def test_a_dump_as_json(base: str, dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert blame(dump, "--json", "--base-pfn", base, "--block", "2MiB") == 0
+    assert blame(dump, "--json", "--base-pfn", base, "--block-size", "2MiB") == 0
     (found,) = json.loads(capsys.readouterr().out)["snapshots"]
     (region,) = found["regions"]
     assert region["start_pfn"] == 5 * 512
@@ -120,7 +117,7 @@ def test_sections_without_any_flag_are_not_there(tmp_path: Path, capsys: pytest.
     assert (region["blocks_free"], region["blocks_unexplained"], region["blocks_no_room"]) == (63, 63, 0)
     assert {row["frame_class"] for row in region["classes"]} == {"offline", "page_table", "free", "unknown"}
     assert blame(path, "--base-pfn", "0x100000") == 0
-    assert "1 sections of 128 MiB have not a single flag" in capsys.readouterr().out
+    assert "1 sections of 128 MiB have no flag at all" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("base", "gone"), [(0, 1), (SECTION, 1), (512, 0), (SECTION - 512, 0)])
@@ -144,7 +141,7 @@ def test_counts_beside_a_dump(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     counts.rename(tmp_path / "kpagecount")
     beside = found()
     assert plain["regions"][0]["blocks_plugged"] == 64
-    assert plain["consistency"].startswith("not known")
+    assert plain["consistency"].startswith("unknown")
     assert with_counts["regions"][0]["blocks_plugged"] == 128
     assert with_counts["regions"][0]["blocks_unknown"] == 64
     assert with_counts["consistency"].startswith("at least 3 of 98,304 frames changed")
@@ -163,8 +160,8 @@ def test_what_the_kernel_says_is_free(tmp_path: Path, capsys: pytest.CaptureFixt
     for free_kib, told, pointed_out in (
         (128 << 10, "128 MiB by the kernel.", False),
         ((128 << 10) - 400, "by the kernel.", False),
-        (256 << 10, "256 MiB by the kernel: 128 MiB of what has no flag is free", True),
-        (64 << 10, "64 MiB by the kernel: some of it is isolated, or the two are of", True),
+        (256 << 10, "256 MiB by the kernel: 128 MiB without a flag is free", True),
+        (64 << 10, "64 MiB by the kernel: some of it is isolated, or the two were read", True),
     ):
         meminfo.write_text(f"MemTotal:  999999 kB\nMemFree:   {free_kib} kB\nMemAvailable:  5 kB\n")
         assert blame(flags) == 0
@@ -189,7 +186,7 @@ def test_what_the_kernel_says_is_free(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_every_block_listed(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert blame(dump, "--blocks", "--base-pfn", 512) == 0
     said = capsys.readouterr().out
-    assert "0x000000400000 page tables alone: 511 free, 1 page tables [1 not read]" in said
+    assert "0x000000400000 page tables (sole blocker): 511 free, 1 page tables [1 not read]" in said
 
 
 def test_a_snapshot(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,19 +203,19 @@ def test_a_snapshot(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 of" in found["consistency"]
     assert blame(snapshot) == 0
     said = capsys.readouterr().out
-    assert "flags only" in said, "a synthetic guest has no evidence"
+    assert "page flags only" in said, "a synthetic guest has no evidence"
     assert "PTE, empty" in said
     assert "empty_all_levels" in said
 
 
 def test_blocks_of_another_size(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert blame(snapshot, "--block", "128MiB", "--json") == 0
+    assert blame(snapshot, "--block-size", "128MiB", "--json") == 0
     assert json.loads(capsys.readouterr().out)["snapshots"][0]["regions"][0]["blocks"] == 16
     assert blame(snapshot, "--block", "2MiB", "--memory", "--json") == 0
     (region,) = json.loads(capsys.readouterr().out)["snapshots"][0]["regions"]
     assert (region["region"], region["start_pfn"]) == ("memory", 0)
     assert blame(snapshot, "--block", "4GiB") == 2
-    assert "no whole number of blocks" in capsys.readouterr().err
+    assert "not a whole number of blocks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -253,13 +250,13 @@ def test_a_snapshot_cut_short_at_any_byte(snapshot: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
-        (["absent.npz"], "there is no such file"),
+        (["absent.npz"], "no such file"),
         (["nothing"], "no run called 'nothing'"),
         (["DUMP", "--block", "3MiB"], "power of two"),
         (["DUMP", "--block", "lots"], "not a size"),
         (["DUMP", "--base-pfn", "-1"], "--base-pfn"),
-        (["DUMP", "--base-pfn", "0x10000g"], "no frame number"),
-        (["DUMP", "--base-pfn", "0x20000000000"], "no frame number"),
+        (["DUMP", "--base-pfn", "0x10000g"], "not a frame number"),
+        (["DUMP", "--base-pfn", "0x20000000000"], "not a frame number"),
         (["DUMP", "--kpagecount", "absent"], "absent: cannot be read"),
         (["SNAPSHOT", "--kpagecount", "counts"], "--kpagecount is for a plain copy"),
         (["SNAPSHOT", "--meminfo", "meminfo"], "--meminfo is for a plain copy"),

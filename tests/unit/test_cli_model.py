@@ -128,7 +128,7 @@ def test_compare_of_a_run_has_blocks_where_asked(tmp_path: Path, capsys: pytest.
     assert 0 < upper["reclaim_seconds"]["high"] < moved["reclaim_seconds"]["high"]
     assert of["loaded", "none"]["reclaim_seconds"]["high"] == 0
     code, text, _ = call(capsys, *argv, "--blocks")
-    assert (code, "if moved too" in text, "takes, ms" in text) == (0, True, True)
+    assert (code, "with migration" in text, "takes, ms" in text) == (0, True, True)
 
 
 def test_nodes_have_the_room_of_all_of_them(trace_file: str, capsys: pytest.CaptureFixture[str]) -> None:

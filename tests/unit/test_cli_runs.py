@@ -121,8 +121,8 @@ def test_list_names_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFi
 def test_show_has_arms_as_columns(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = typed(capsys, "show", "20260101", "--results", results)
     assert code == 0
-    (kept,) = [line for line in out.splitlines() if line.strip().startswith("kept")]
-    assert kept.split() == ["kept", "426", "MiB", "422", "MiB"]
+    (kept,) = [line for line in out.splitlines() if line.strip().startswith("shortfall")]
+    assert kept.split() == ["shortfall", "426", "MiB", "422", "MiB"]
     assert "completed" in out
     assert f"next: orchestrator report {results}/20260101-whole" in out
 
@@ -162,10 +162,10 @@ def test_show_says_what_was_injected_and_found(results: Path, capsys: pytest.Cap
     _, out, _ = typed(capsys, "show", "20260101-whole", "--results", results)
     said = " ".join(out.split())
     assert (
-        "6.12-01: injected sparse-touch; of 213 blocks still plugged: page tables is in 203 and names 203; "
+        "6.12-01: injected sparse-touch; of 213 blocks still plugged: page tables in 203, attributed 203; "
         "0 are unexplained."
     ) in said
-    assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would come free without" in said
+    assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would be free without" in said
     assert as_json(capsys, "show", "20260102-killed", "--results", results)["confusion"] == []
 
 

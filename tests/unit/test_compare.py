@@ -16,7 +16,7 @@ import pytest
 from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
-from orchestrator.analysis.differences import comparison_as_json, heading, verdict_sentences
+from orchestrator.analysis.differences import comparison_as_json, heading, significance_sentences
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import compare as compare_module
 from orchestrator.cli import main
@@ -25,7 +25,7 @@ from orchestrator.stats import Significance
 from orchestrator.store import SCHEMA_VERSION, open_run
 from orchestrator.summary import CATALOGUE
 from orchestrator.verdict import ArmFigures, RunFigures, TrialFigures, compare_arms, compare_runs, figures_of
-from orchestrator.verdict.likeness import VARIES
+from orchestrator.verdict.comparability import VARIES
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -97,8 +97,10 @@ def test_trials_of_one_boot_are_one_and_the_words_say_so() -> None:
     assert {(each.significance, each.n, each.trials) for each in pair.metrics.values()} == {
         (Significance.TOO_FEW, 1, 6)
     }
-    assert heading(found, pair) == "b against a: 6 pairs of trials of 1 boot, each two from the same boot"
-    assert verdict_sentences(found, pair)[0].startswith("6 trials of 1 boot of each arm: 1 boot to compare")
+    assert heading(found, pair) == "b against a: 6 pairs of trials of 1 boot, paired by boot"
+    assert significance_sentences(found, pair)[0].startswith(
+        "6 trials of 1 boot of each arm: 1 boot to compare"
+    )
     as_json = comparison_as_json(found)["pairs"][0]
     assert (as_json["boots"], as_json["trials"]) == (
         {"base": 1, "arm": 1, "pairs": 1},
@@ -140,12 +142,13 @@ def test_lost_trials_are_told() -> None:
     found = compare_arms(run(arm("a", trials=8), gone))
     (pair,) = found.pairs
     assert (
-        "Trials of 8 of 8 boots were lost, timed out or did not settle, against 0 of 8: more than chance."
-        in verdict_sentences(found, pair)
+        "Trials of 8 of 8 boots failed (lost, timed out or not settled), against 0 of 8: significant."
+        in significance_sentences(found, pair)
     )
     assert comparison_as_json(found)["pairs"][0]["lost"]["verdict"] == "different"
     assert not any(
-        "lost" in said for said in verdict_sentences(found, compare_arms(run(arm("a"), arm("b"))).pairs[0])
+        "lost" in said
+        for said in significance_sentences(found, compare_arms(run(arm("a"), arm("b"))).pairs[0])
     )
 
 
@@ -161,8 +164,8 @@ def test_few_boots_get_a_warning_and_no_interval() -> None:
     found = compare_arms(run(arm("a", trials=4), arm("b", 8 * MIB, trials=4)))
     (pair,) = found.pairs
     assert {one.significance for one in pair.metrics.values()} == {Significance.TOO_FEW}
-    said = verdict_sentences(found, pair)[0]
-    assert said.startswith("4 trials of 4 boots of each arm: 4 boots to compare, too few to distinguish")
+    said = significance_sentences(found, pair)[0]
+    assert said.startswith("4 trials of 4 boots of each arm: 4 boots to compare, too few for intervals")
     assert "At least 5 boots needed" in said
     assert comparison_as_json(found)["pairs"][0]["metrics"][TABLES]["interval"] is None
 
@@ -241,8 +244,8 @@ def test_compare_of_one_run_fits_72_columns(
     assert table
     assert max(map(len, table)) <= 72
     assert "2 trials of 2 boots of each arm: 2 boots to compare, too few" in " ".join(out.split())
-    (kept,) = [line.split() for line in out.splitlines() if line.strip().startswith("kept")]
-    assert kept == ["kept", "426", "MiB", "422", "MiB", "-4", "MiB"]
+    (kept,) = [line.split() for line in out.splitlines() if line.strip().startswith("shortfall")]
+    assert kept == ["shortfall", "426", "MiB", "422", "MiB", "-4", "MiB"]
 
 
 def after(printed: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
@@ -257,7 +260,7 @@ def test_run_ends_with_what_compare_says(results: Path, capsys: pytest.CaptureFi
     told, *reasons = compared.split("Not compared: ")
     assert after(lambda: compare_module.print_run_comparison(RunAnalysis.open(directory)), capsys) == told
     assert reasons, "the gaps that the run recorded"
-    assert all(": no reading in " in reason or "counts" in reason for reason in reasons)
+    assert all(": not measured in " in reason or "counts" in reason for reason in reasons)
     _, as_json, _ = typed(capsys, "compare", directory, "--json")
     assert (
         compare_module.run_comparison_as_json(RunAnalysis.open(directory))
@@ -272,7 +275,7 @@ def test_a_run_of_many_arms_ends_with_sentences_and_says_where_the_tables_are(
     directory = write_run(tmp_path, arms=arms, snapshots=False)
     summary.refresh(directory)
     out = after(lambda: compare_module.print_run_comparison(RunAnalysis.open(directory)), capsys)
-    assert out.count("too few to distinguish a difference from") == 4
+    assert out.count("to compare, too few for intervals.") == 4
     assert "426 MiB" not in out
     assert out.splitlines()[-1].startswith(f"next: orchestrator compare {directory}")
     alone = write_run(tmp_path, "alone", arms=ARMS[:1], snapshots=False)

@@ -184,7 +184,7 @@ def test_a_connection_that_fails_tells_what_to_type_for_its_own_uri(
     assert finding.fix == "virsh -c 'qemu+ssh://h/system?a=1' version"
 
 
-@pytest.mark.parametrize("words", [(), ("--probe-again",)])
+@pytest.mark.parametrize("words", [(), ("--recheck-kvm",), ("--probe-again",)])
 def test_the_verb_says_whether_to_probe_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
@@ -207,9 +207,10 @@ def test_a_kept_verdict_says_that_it_is_one(subject: Subject) -> None:
         kept = replace(one, probed_at="2026-11-29 12:50 UTC", kept=True)
         found = hypervisor.acceleration(with_acceleration(replace(subject), kept)).found
         assert (
-            "kept verdict of 2026-11-29 12:50 UTC; to probe again: orchestrator doctor --probe-again" in found
+            "cached result of 2026-11-29 12:50 UTC; to check again: orchestrator doctor --recheck-kvm"
+            in found
         )
-        assert "kept" not in hypervisor.acceleration(with_acceleration(replace(subject), one)).found
+        assert "cached" not in hypervisor.acceleration(with_acceleration(replace(subject), one)).found
 
 
 def test_a_kvm_without_a_second_level_is_named(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

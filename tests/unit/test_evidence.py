@@ -89,7 +89,7 @@ class Memory:
         return self.layout.vmemmap + pfn * self.layout.page_bytes + self.layout.lru
 
     def listed(self, *pfns: int, head: int = 0xFF14_17C1_FF40_0000) -> None:
-        """A per-CPU list of free frames."""
+        """A PCP list of free frames."""
         ring = [head, *map(self.lru, pfns), head]
         for pfn, before, after in zip(pfns, ring, ring[2:], strict=False):
             self.page(pfn, refcount=0, lru=(after, before))

@@ -14,7 +14,7 @@ from synthetic_run import write_run
 from test_execute import plan
 
 from orchestrator import summary
-from orchestrator.analysis.gate import next_words, outcome_sentences, verdict_line
+from orchestrator.analysis.gate import gate_line, gate_sentences, next_commands
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError, GuestLostError
@@ -75,13 +75,13 @@ def test_more_memory_kept_is_a_regression_and_fails() -> None:
     }
     assert not outcome.passed
     assert {one.metric for one in outcome.failing} == {SHORTFALL, ACHIEVED}
-    said = outcome_sentences(outcome)
+    said = gate_sentences(outcome)
     (kept,) = (sentence for sentence in said if "shortfall" in sentence)
     assert kept.startswith("Regression: unplug_shortfall_bytes of a: ")
     assert "MiB more than the baseline [" in kept
     assert kept.endswith(", +49 % (median 101 MiB before, 149.5 MiB now).")
-    assert verdict_line(outcome) == ("bad", "baseline: not kept (2 of 3 metrics, base)")
-    assert list(next_words(outcome, "r1"))[1].startswith("orchestrator baseline r1 -o ")
+    assert gate_line(outcome) == ("bad", "baseline: failed (2 of 3 metrics, base)")
+    assert list(next_commands(outcome, "r1"))[1].startswith("orchestrator baseline r1 -o ")
 
 
 def test_less_is_an_improvement_and_passes_unless_any_change_fails() -> None:
@@ -96,7 +96,7 @@ def test_chance_passes() -> None:
     outcome = Gate(BASE, "change").judge(run(100.0, seed=3))
     assert {one.word for one in outcome.changes} == {"none"}
     assert outcome.passed
-    assert "by no more than chance" in outcome_sentences(outcome)[-1]
+    assert "do not differ significantly" in gate_sentences(outcome)[-1]
 
 
 def test_too_few_boots_are_undecided_say_so_and_do_not_pass() -> None:
@@ -104,14 +104,14 @@ def test_too_few_boots_are_undecided_say_so_and_do_not_pass() -> None:
     assert {one.word for one in outcome.changes} == {"undecided"}
     assert outcome.undecided_arms == ("a",)
     assert not outcome.passed, "no worse than the baseline is what a pass would say"
-    said = "\n".join(outcome_sentences(outcome))
+    said = "\n".join(gate_sentences(outcome))
     assert (
         "too few boots to say: 8 trials of 8 boots and 4 trials of 4 boots (4 to compare, at least 5" in said
     )
     line = "baseline: not decided, there are too few boots or readings of a (base)"
-    assert verdict_line(outcome) == ("bad", line)
-    assert verdict_line(replace(outcome, fail_on="nothing")) == ("poor", line)
-    assert any("`boots` of at least 5" in words for words in next_words(outcome, "r1"))
+    assert gate_line(outcome) == ("bad", line)
+    assert gate_line(replace(outcome, fail_on="nothing")) == ("poor", line)
+    assert any("`boots` of at least 5" in words for words in next_commands(outcome, "r1"))
 
 
 def test_what_cannot_be_compared_fails_and_says_why() -> None:
@@ -169,9 +169,7 @@ def test_what_is_tolerated_is_told_and_passes_but_growth_from_nothing_is_more_th
     outcome = Gate(BASE, "regression", tolerated=0.6).judge(worse)
     assert {one.word for one in outcome.changes} == {"tolerated", "change"}
     assert outcome.passed
-    assert any(
-        said.startswith("Worse, by less than the 60 % of it that") for said in outcome_sentences(outcome)
-    )
+    assert any(said.startswith("Worse, by less than the 60 % of it that") for said in gate_sentences(outcome))
     assert not Gate(BASE, "regression", tolerated=0.4).judge(worse).passed
     nothing, something = arm_with(BASE, **{SHORTFALL: 0.0}), arm_with(worse, **{SHORTFALL: 64.0 * MIB})
     assert not Gate(nothing, "regression", tolerated=9.0).judge(something).passed
@@ -188,9 +186,9 @@ def test_what_is_gone_is_a_regression() -> None:
     night = replace(night, arms=(replace(night.arms[0], gaps={ACHIEVED: "no unplug step ended"}),))
     outcome = Gate(BASE, "regression").judge(night)
     gone = {one.metric: one.reason for one in outcome.failing}
-    assert gone == {ACHIEVED: "no reading in a: no unplug step ended", NEEDED: "no reading in a"}
+    assert gone == {ACHIEVED: "not measured in a: no unplug step ended", NEEDED: "not measured in a"}
     assert not outcome.passed
-    assert f"Regression: {NEEDED} of a: no reading in a." in outcome_sentences(outcome)
+    assert f"Regression: {NEEDED} of a: not measured in a." in gate_sentences(outcome)
     two = replace(BASE, arms=(*BASE.arms, replace(BASE.arms[0], name="b")))
     lost = [one for one in Gate(two).judge(run(100.0)).changes if one.arm == "b"]
     assert {(one.word, one.reason) for one in lost} == {("regression", "no trial of the arm was begun")}
@@ -217,13 +215,13 @@ def test_eight_that_time_out_are_a_regression(why: str) -> None:
     assert not outcome.passed
     assert outcome.undecided_arms == ()
     assert {one.word for one in outcome.changes} == {"regression"}
-    said = outcome_sentences(outcome)
+    said = gate_sentences(outcome)
     assert (
-        "Regression: trials_lost of a: trials of 8 of 8 boots were lost, timed out or did not settle, "
+        "Regression: trials_lost of a: trials of 8 of 8 boots failed (lost, timed out or not settled), "
         "0 of 8 before." in said
     )
     assert f"Regression: {SHORTFALL} of a: no trial of a counts." in said
-    assert verdict_line(outcome)[0] == "bad"
+    assert gate_line(outcome)[0] == "bad"
 
 
 def test_eight_that_time_out_are_one_also_where_they_are_of_one_boot_or_the_baseline_is_old() -> None:
@@ -270,7 +268,7 @@ def test_a_night_of_restores_of_one_boot_is_not_passed() -> None:
     outcome = Gate(BASE, "regression").judge(replace(BASE, run="r1", arms=(one_boot,)))
     assert outcome.undecided_arms == ("a",)
     assert not outcome.passed
-    assert "8 trials of 8 boots and 8 trials of 1 boot (1 to compare" in " ".join(outcome_sentences(outcome))
+    assert "8 trials of 8 boots and 8 trials of 1 boot (1 to compare" in " ".join(gate_sentences(outcome))
 
 
 def test_an_arm_of_which_nothing_could_be_decided_fails_beside_one_that_is_kept() -> None:
@@ -349,11 +347,11 @@ def test_an_outcome_is_kept_and_is_in_junit(tmp_path: Path, capsys: pytest.Captu
     assert suite.get("failures") == "2"
     assert "change: " in (cases[f"{NEEDED} of a"].findtext("system-out") or "")
     page = build_report(RunAnalysis.open(directory)).read_text()
-    assert "Baseline: not kept (2 of 3 metrics, base)." in page
+    assert "Baseline: failed (2 of 3 metrics, base)." in page
     assert "unplug_shortfall_bytes of a: 49.5 MiB more than the baseline" in page
     with pytest.raises(SystemExit):
         main(["show", str(directory)])
-    assert "baseline: not kept" in capsys.readouterr().out
+    assert "baseline: failed" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["show", str(directory), "--json"])
     shown = json.loads(capsys.readouterr().out)["gate"]

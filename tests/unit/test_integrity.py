@@ -378,7 +378,7 @@ def test_where_it_was_wrong_is_kept_and_shown(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         main(["show", "r1", "--results", str(tmp_path)])
     shown = capsys.readouterr().out
-    assert "With 6.12, 1 page did not hold what was written and 1 complaint is in the kernel's log." in shown
+    assert "With 6.12, 1 page has wrong contents and 1 error is in the kernel log." in shown
     assert "6.12-01: wrong contents (integrity) owner 0: at 0x7000" in " ".join(shown.split())
     assert "\x1b[2J" not in shown
     with pytest.raises(SystemExit):
@@ -386,14 +386,14 @@ def test_where_it_was_wrong_is_kept_and_shown(tmp_path: Path, capsys: pytest.Cap
     shown_json = json.loads(capsys.readouterr().out)
     assert shown_json["trials"][0]["findings"][0]["found"] == "0x2"
     page = build_report(RunAnalysis.open(directory)).read_text()
-    assert "What must not be" in page
+    assert "Integrity findings" in page
     assert "owner 0: at 0x7000" in page
 
 
 def test_a_run_without_findings_says_nothing_of_them(tmp_path: Path) -> None:
     directory = write_run(tmp_path)
     page = build_report(RunAnalysis.open(directory)).read_text()
-    assert "What must not be" not in page
+    assert "Integrity findings" not in page
     assert "pages with wrong contents" not in page
 
 
@@ -436,5 +436,5 @@ def test_rows_and_sentences_are_bounded() -> None:
     assert len(rows) == 100
     assert [row.bad for row in rows[:60]] == [True] * 60, "what may be the host's doing comes last"
     (sentence,) = finding_sentences(view)
-    assert sentence.startswith("With a, 60 pages did not hold what was written. First: xxx")
+    assert sentence.startswith("With a, 60 pages have wrong contents. First: xxx")
     assert len(sentence) < 400

@@ -1,4 +1,4 @@
-"""Kernels that are known to be wrong: by release, configuration, or the header of a bzImage; who says so."""
+"""Known kernel bugs: by release, configuration, or the header of a bzImage; who says so."""
 
 from __future__ import annotations
 

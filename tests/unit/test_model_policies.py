@@ -137,7 +137,7 @@ def test_50_gib_touched_once_give_100_mib_back() -> None:
 
 
 def test_blocks_are_freed_when_nothing_unmovable_is_left() -> None:
-    """Bytes and blocks are different questions: three tables go, one of three blocks comes free."""
+    """Bytes and blocks are different questions: three tables go, one of three blocks becomes free."""
     guest = Guest(4 * BLOCK_PAGES)
     guest.flags[:] = 1 << KPF_BUDDY
     alone, beside_slab, beside_pmd = BLOCK_PAGES, 2 * BLOCK_PAGES, 3 * BLOCK_PAGES

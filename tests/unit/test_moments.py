@@ -11,8 +11,8 @@ import pytest
 from synthetic_run import ARMS, META, plan_json, snapshot
 
 from orchestrator import summary
-from orchestrator.analysis.answer import answer
 from orchestrator.analysis.arms import view_run
+from orchestrator.analysis.conclusions import answer
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.second_level import moment_rows, tree_table
 from orchestrator.cli import main

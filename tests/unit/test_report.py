@@ -14,9 +14,8 @@ from lxml import html
 from synthetic_run import ARMS, evil_run, write_run
 
 from orchestrator import summary
-from orchestrator.analysis.answer import answer
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, steps_of, view_run
-from orchestrator.analysis.confusion import (
+from orchestrator.analysis.attribution import (
     Confusion,
     attributions,
     confusion,
@@ -24,7 +23,8 @@ from orchestrator.analysis.confusion import (
     confusion_columns,
     confusion_rows,
 )
-from orchestrator.analysis.holders import frees_most, holder_table
+from orchestrator.analysis.conclusions import answer
+from orchestrator.analysis.pinning import frees_most, holder_table
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.errors import BadInputError
 from orchestrator.model.policies import OverSnapshot
@@ -88,11 +88,11 @@ def test_the_page_forbids_what_it_does_not_need(page: html.HtmlElement) -> None:
 
 def test_the_first_thing_said_is_the_answer(page: html.HtmlElement) -> None:
     sections = [section.get("id") for section in page.xpath("//body/section")]
-    assert sections[:2] == ["answer", "comparison"]
-    answer = page.get_element_by_id("answer").text_content()
+    assert sections[:2] == ["conclusions", "comparison"]
+    answer = page.get_element_by_id("conclusions").text_content()
     assert "6.12 ended with 13.21 MiB of guest page tables, 7.3-pt-reclaim with 788 KiB" in answer
-    assert "Of the 1.5 GiB asked for, unplug gave back 1.084 GiB (72 %) with 6.12" in answer
-    assert "213 blocks stayed; 203 of them hold a page-table page, and 199 of those" in answer
+    assert "Of the 1.5 GiB requested, unplug took 1.084 GiB (72 %) with 6.12" in answer
+    assert "213 blocks are still plugged; 203 of them contain a page-table page, and 199 of these" in answer
     assert "fewer page-table bytes (12.45 MiB) raised the median of memory unplugged by only 4 MiB" in answer
 
 
@@ -103,23 +103,23 @@ def test_it_has_every_section_and_says_that_it_is_synthetic(page: html.HtmlEleme
         "page-tables",
         "virtio-mem",
         "balloon",
-        "yield",
+        "resize",
         "map",
-        "holders",
-        "confusion",
+        "pinning",
+        "attribution",
         "policies",
         "tradeoff",
-        "foretold",
+        "model-check",
         "huge-pages",
         "steps",
-        "gaps",
+        "not-measured",
         "provenance",
     ]
     contents = page.xpath("//nav//a")
     assert [link.get("href") for link in contents] == [f"#{name}" for name in ids[1:]]
     headings = [page.get_element_by_id(name).xpath("./h2")[0].text_content() for name in ids[1:]]
     assert [link.text_content() for link in contents] == headings
-    gaps = page.get_element_by_id("gaps").text_content()
+    gaps = page.get_element_by_id("not-measured").text_content()
     assert "no second level under TCG" in gaps
     assert "guest_process/touch:411/VmPTE" in gaps
     assert "the guest did not answer within 2 s" in gaps
@@ -132,7 +132,7 @@ def test_every_figure_says_in_words_what_it_shows(page: html.HtmlElement) -> Non
     words = [figure.get("aria-label") for figure in figures]
     assert all(len(text) > 40 for text in words)
     assert len(set(words)) == len(words)
-    assert any("199 page tables, nothing else that cannot move" in text for text in words)
+    assert any("199 page tables as sole blocker" in text for text in words)
 
 
 def test_charts_have_places_and_readable_axes(page: html.HtmlElement) -> None:
@@ -144,7 +144,7 @@ def test_charts_have_places_and_readable_axes(page: html.HtmlElement) -> None:
         assert ("iB'" in text) or ("' %'" in text)  # ticks carry a binary unit, or are percent
         assert not re.search(r'"v": \d{6,}', text), "no raw bytes"
     # All arms on one scale, else bars and lines of two panels cannot be compared.
-    for kind in ("page-tables", "virtio-mem", "yield", "policies"):
+    for kind in ("page-tables", "virtio-mem", "resize", "policies"):
         domains = [
             re.findall(r'"domain": \[0(?:\.0)?, [^]]*\]', json.dumps(specs[key]))
             for key in specs
@@ -174,26 +174,26 @@ def named_rows(section: html.HtmlElement) -> dict[str, list[str]]:
 
 
 def test_holders_are_told_by_class_and_kind_of_table(page: html.HtmlElement) -> None:
-    section = page.get_element_by_id("holders")
+    section = page.get_element_by_id("pinning")
     rows = named_rows(section)
-    assert rows["all that stayed"] == ["213", "", "211", ""]
+    assert rows["all still plugged"] == ["213", "", "211", ""]
     assert rows["page tables"] == ["203", "199", "201", "197"]
     assert rows["PMD, valid"] == ["203", "0", "", ""]  # beside the tables that it points at
     assert rows["PTE, empty"] == ["203", "0", "201", "197"]
     assert rows["slab"] == ["14", "10", "14", "10"]
-    assert rows["held by several of these"] == ["4", "", "4", ""]
-    assert rows["movable, with nowhere to go"] == rows["unexplained"] == ["0", "", "0", ""]
+    assert rows["pinned by several classes"] == ["4", "", "4", ""]
+    assert rows["movable, no migration target"] == rows["unexplained"] == ["0", "", "0", ""]
     order = list(rows)
     assert order.index("page tables") + 1 == min(order.index(kind) for kind in order if ", " in kind)
-    assert order.index("slab") < order.index("free") < order.index("held by several of these")
-    said = section.xpath(".//p[@class='said']")
-    more = "no other single class frees more."
+    assert order.index("slab") < order.index("free") < order.index("pinned by several classes")
+    said = section.xpath(".//p[@class='sentence']")
+    more = "no other class frees more."
     assert [line.text_content() for line in said] == [
-        f"6.12: Without page tables alone, 199 of 213 would come free; {more}",
-        f"7.3-pt-reclaim: Without page tables alone, 197 of 211 would come free; {more}",
+        f"6.12: Without page tables, 199 of 213 pinned blocks would be free; {more}",
+        f"7.3-pt-reclaim: Without page tables, 197 of 211 pinned blocks would be free; {more}",
     ]
-    answer = page.get_element_by_id("answer").text_content()
-    assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would come free without page" in answer
+    answer = page.get_element_by_id("conclusions").text_content()
+    assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would be free without page" in answer
     assert named_rows(page.get_element_by_id("comparison"))["unexplained"] == ["0", "0"]
 
 
@@ -242,19 +242,19 @@ def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
     assert (rows["free"][0].blocks, rows["free"][0].alone) == ("99", "")
     assert "other kernel memory" not in rows
     assert [cell.blocks for cell in rows["unexplained"]] == ["2", "0", "0", ""]
-    assert [arm.said for arm in table.arms] == [
-        "Without slab alone, 3 of 18 would come free; no other single class frees more.",
-        "No single class, gone, frees any of 4.",
-        "Nothing here holds a block.",
+    assert [arm.sentence for arm in table.arms] == [
+        "Without slab, 3 of 18 pinned blocks would be free; no other class frees more.",
+        "No single class frees any of 4 pinned blocks.",
+        "No class pins a block.",
         "",
     ]
     assert table.arms[3].why_missing == "no unplug step ended"
     run = open_run(run_dir)
     assert answer(RunView(run, arms))[-1] == (
-        "What single class, gone, would free most of the blocks held: "
+        "The class without which most pinned blocks would be free: "
         "slab (3 of 18) with two and none (0 of 4) with tied."
     )
-    assert answer(RunView(run, arms[1:]))[-1].startswith("No single class, gone, frees one")
+    assert answer(RunView(run, arms[1:]))[-1].startswith("No single class frees one")
     assert holder_table(arms[3:]) is None
 
 
@@ -268,7 +268,7 @@ def test_the_legend_of_the_map_has_what_is_in_it(page: html.HtmlElement) -> None
 
 
 def test_injected_and_found_stand_side_by_side(page: html.HtmlElement) -> None:
-    section = page.get_element_by_id("confusion")
+    section = page.get_element_by_id("attribution")
     heads = [head.text_content() for head in section.xpath("(.//thead)[1]//th")]
     assert heads[6:] == ["page tables", "slab"]  # what is free keeps no block
     (old, _) = section.xpath("(.//tbody)[1]/tr")
@@ -362,19 +362,19 @@ def test_a_class_that_was_expected_and_not_found_has_its_column(run_dir: Path) -
         ("0", False),
         ("2", False),
     ]
-    assert (first.expected, first.unexplained_share) == ("network buffers or pinned memory", "33.3 %")
+    assert (first.expected, first.unexplained_share) == ("network buffers or DMA-pinned memory", "33.3 %")
 
 
 def test_yield_curves_are_of_what_took_memory(page: html.HtmlElement) -> None:
-    section = page.get_element_by_id("yield")
+    section = page.get_element_by_id("resize")
     notes = [note.text_content() for note in section.xpath(".//figcaption/span")]
     assert notes == ["5 inflate by 128 MiB \N{MIDDLE DOT} 6 unplug to 0 B"] * 2
     words = section.xpath(".//*[@role='img']/@aria-label")
     assert (
-        "6 unplug to 0 B: 1.088 GiB of 1.5 GiB asked for (73 %), "
+        "6 unplug to 0 B: 1.088 GiB of 1.5 GiB requested (73 %), "
         "acknowledged after 300 ms, settled after 24 s" in words[0]
     )
-    spec = json.loads(page.xpath("//script[@id='charts']/text()")[0])["chart-yield-0"]
+    spec = json.loads(page.xpath("//script[@id='charts']/text()")[0])["chart-resize-0"]
     layers = {
         layer["mark"]["type"] + str(layer["mark"].get("strokeDash", "")): layer["data"]["values"]
         if "values" in layer["data"]
@@ -413,17 +413,19 @@ def test_a_run_of_an_older_version_has_no_such_sections(tmp_path: Path) -> None:
     summary.refresh(directory)
     page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
     sections = {section.get("id") for section in page.xpath("//body/section")}
-    assert not sections & {"yield", "confusion"}
-    assert {"holders", "huge-pages", "steps"} <= sections
-    assert "later" not in [head.text_content() for head in page.get_element_by_id("steps").xpath(".//th")]
+    assert not sections & {"resize", "attribution"}
+    assert {"pinning", "huge-pages", "steps"} <= sections
+    assert "after settled" not in [
+        head.text_content() for head in page.get_element_by_id("steps").xpath(".//th")
+    ]
     # And one that was kept before there was any blame.
     for path in (*directory.glob("trials"), directory / "snapshots.csv", directory / "blame.csv"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
     sections = {section.get("id") for section in page.xpath("//body/section")}
-    assert not sections & {"yield", "confusion", "holders", "huge-pages"}
+    assert not sections & {"resize", "attribution", "pinning", "huge-pages"}
     assert "policies" in sections
-    assert "single class" not in page.get_element_by_id("answer").text_content()
+    assert "single class" not in page.get_element_by_id("conclusions").text_content()
 
 
 def test_a_step_without_an_end_has_no_curve_and_a_torn_one_is_bounded() -> None:
@@ -441,7 +443,7 @@ def test_a_step_without_an_end_has_no_curve_and_a_torn_one_is_bounded() -> None:
 
 def test_what_came_later_has_its_column(page: html.HtmlElement) -> None:
     steps = page.get_element_by_id("steps")
-    assert "later" in [head.text_content() for head in steps.xpath(".//thead//th")]
+    assert "after settled" in [head.text_content() for head in steps.xpath(".//thead//th")]
     rows = named_rows(steps)
     assert rows["unplug to 0 B"][-1] == "4 MiB"
     assert rows["plug 1.5 GiB"][-1] == ""
@@ -455,7 +457,7 @@ def test_huge_pages_by_snapshot_and_policy(page: html.HtmlElement) -> None:
     assert sorted(["none", *heads[6:]]) == OverSnapshot.names()
     rows = supply.xpath(".//tbody/tr")
     assert [row.xpath("./th")[0].text_content() for row in rows] == ["loaded", "after-unplug"] * 2
-    assert [cells(row)[4] for row in rows] == ["0", "0", "no reading", "no reading"]
+    assert [cells(row)[4] for row in rows] == ["0", "0", "not measured", "not measured"]
     old, new = (
         dict(zip(heads[4:5] + heads[6:], map(int, cells(row)[3:4] + cells(row)[5:]), strict=True))
         for row in (rows[0], rows[2])
@@ -464,7 +466,7 @@ def test_huge_pages_by_snapshot_and_policy(page: html.HtmlElement) -> None:
     assert old["empty"] == old["freeable"] == old["empty_all_levels"] - ARMS[0].kept_tables_only
     assert new["empty"] == new["freeable"] + ARMS[1].kept_tables_only
     assert "modelled" in supply.xpath(".//thead/tr[1]")[0].text_content()
-    assert named_rows(counters)["6.12-01"] == ["119", "1,190", "0", *["no reading"] * 3]
+    assert named_rows(counters)["6.12-01"] == ["119", "1,190", "0", *["not measured"] * 3]
     why = counters.xpath(".//tbody/tr[1]//span/@title")
     assert why == [
         "guest_vmstat/compact_fail was read only once",
@@ -497,11 +499,11 @@ def test_what_guests_say_stays_text(tmp_path: Path) -> None:
     assert "\u202e" not in text
     assert "\x1b" not in text
     assert "49&" not in text
-    shown = page.get_element_by_id("trouble").text_content()
+    shown = page.get_element_by_id("failed-trials").text_content()
     assert "</script><script>alert(1)</script>" in shown
     assert len(text) - len("".join(page.xpath("//script/text()"))) < 100_000, "bounded"
-    assert "alert(1)" in page.get_element_by_id("holders").text_content()
-    assert "alert(1)" in page.get_element_by_id("confusion").text_content()
+    assert "alert(1)" in page.get_element_by_id("pinning").text_content()
+    assert "alert(1)" in page.get_element_by_id("attribution").text_content()
     specs = json.loads(page.xpath("//script[@id='charts']/text()")[0])
     assert any("</script>" in json.dumps(spec) for spec in specs.values()), "the name is in the data, inert"
 
@@ -509,7 +511,7 @@ def test_what_guests_say_stays_text(tmp_path: Path) -> None:
 def test_a_run_without_any_trial_has_a_page(tmp_path: Path) -> None:
     run = RunAnalysis.open(write_run(tmp_path, trials=0, finish="failed"))
     page = html.document_fromstring(build_report(run).read_text())
-    assert "No trial has come far enough" in page.get_element_by_id("answer").text_content()
+    assert "No trial has results yet" in page.get_element_by_id("conclusions").text_content()
 
 
 def test_a_killed_run_has_a_page_that_says_so(tmp_path: Path) -> None:
@@ -518,7 +520,7 @@ def test_a_killed_run_has_a_page_that_says_so(tmp_path: Path) -> None:
     meta["writer"]["pid"] = (1 << 22) + 1
     (directory / "meta.json").write_text(json.dumps(meta))
     page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
-    answer = page.get_element_by_id("answer").text_content()
+    answer = page.get_element_by_id("conclusions").text_content()
     assert "The run was killed: 1 of 2 trials have ended" in answer
 
 
@@ -531,7 +533,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "says"), [("trials_at_once", 2, "side by side"), ("host", "nested", "host")]
+    ("key", "value", "says"), [("trials_at_once", 2, "in parallel"), ("host", "nested", "host")]
 )
 def test_seconds_that_mean_nothing_are_called_so(tmp_path: Path, key: str, value: object, says: str) -> None:
     directory = write_run(tmp_path)
@@ -540,6 +542,6 @@ def test_seconds_that_mean_nothing_are_called_so(tmp_path: Path, key: str, value
             path = directory / ("plan.json" if key == "host" else "meta.json")
             path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
         page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
-        lead = page.get_element_by_id("yield").find("p").text_content()
-        assert ("the seconds tell the order" in lead) == changed
+        lead = page.get_element_by_id("resize").find("p").text_content()
+        assert ("the seconds give the order" in lead) == changed
         assert not changed or says in lead

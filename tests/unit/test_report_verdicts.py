@@ -54,13 +54,13 @@ def rows(section: html.HtmlElement) -> list[list[str]]:
 
 def test_one_trial_of_each_gets_a_warning_and_no_interval(tmp_path: Path) -> None:
     page = page_of(write_run(tmp_path, snapshots=False))
-    first = text_of(page.get_element_by_id("answer"))
-    assert "1 trial of 1 boot of each arm: 1 boot to compare, too few to distinguish a difference" in first
-    assert "more than chance" not in first
+    first = text_of(page.get_element_by_id("conclusions"))
+    assert "1 trial of 1 boot of each arm: 1 boot to compare, too few for intervals" in first
+    assert ", significant" not in first
     assert "95 %" not in first
-    (row,) = rows(page.get_element_by_id("answer"))
+    (row,) = rows(page.get_element_by_id("conclusions"))
     assert row[:2] == ["7.3-pt-reclaim", "+4 MiB"]
-    assert {row[-1] for row in rows(page.get_element_by_id("differences"))} == {"too few boots to say"}
+    assert {row[-1] for row in rows(page.get_element_by_id("differences"))} == {"too few boots"}
     specs = json.loads(page.xpath("//script[@id='charts']/text()")[0])
     assert "low" not in values(specs["chart-differences-0"])[0]
 
@@ -85,13 +85,13 @@ def test_the_first_screen_has_the_intervals_that_compare_has(many: tuple[Path, h
     (pair,) = compare_arms(figures_of(run, summary.load(run))).pairs
     assert pair.metrics[END].significance is Significance.DIFFERENT
     assert pair.metrics[GOT].significance is Significance.NONE_DETECTED
-    (row,) = rows(page.get_element_by_id("answer"))
-    assert row[1].endswith("no difference detected")
-    assert row[2].endswith("more than chance")
+    (row,) = rows(page.get_element_by_id("conclusions"))
+    assert row[1].endswith(", not significant")
+    assert row[2].endswith(", significant")
     interval = pair.metrics[END].interval
     assert interval is not None
     assert f"{interval.low / MIB:+.3g} to {interval.high / MIB:+.3g}" in row[2]
-    assert "Ranges are 95 % intervals" in text_of(page.get_element_by_id("answer"))
+    assert "Ranges are 95 % intervals" in text_of(page.get_element_by_id("conclusions"))
 
 
 def test_the_chart_has_each_interval_in_percent(many: tuple[Path, html.HtmlElement]) -> None:
@@ -102,11 +102,11 @@ def test_the_chart_has_each_interval_in_percent(many: tuple[Path, html.HtmlEleme
     drawn = {str(row["metric"]): row for row in values(specs["chart-differences-0"])}
     found, base = pair.metrics[KEPT], sum(pair.first.values(KEPT)[:6]) / 6
     assert found.interval is not None
-    assert drawn["unplug: kept"]["low"] == pytest.approx(100 * found.interval.low / base, abs=1e-3)
-    assert drawn["unplug: kept"]["high"] == pytest.approx(100 * found.interval.high / base, abs=1e-3)
-    assert drawn["unplug: kept"]["filled"] == "hollow"
-    assert drawn["tables: at the end"]["said"] == drawn["tables: at the end"]["filled"] == "better"
-    assert "unplug: time to settle" not in drawn, "it was the same in all trials"
+    assert drawn["unplug: shortfall"]["low"] == pytest.approx(100 * found.interval.low / base, abs=1e-3)
+    assert drawn["unplug: shortfall"]["high"] == pytest.approx(100 * found.interval.high / base, abs=1e-3)
+    assert drawn["unplug: shortfall"]["filled"] == "hollow"
+    assert drawn["tables: at the end"]["direction"] == drawn["tables: at the end"]["filled"] == "better"
+    assert "unplug: settled after" not in drawn, "it was the same in all trials"
 
 
 def test_expectations_are_met_or_say_why_not(many: tuple[Path, html.HtmlElement]) -> None:
@@ -116,24 +116,24 @@ def test_expectations_are_met_or_say_why_not(many: tuple[Path, html.HtmlElement]
     assert [line[1] for line in (met, missed, unknown)] == ["met", "not met", "not met"]
     assert missed[2].startswith("-12.")
     assert unknown[2] == "no trial of gone that counts has a reading"
-    first = text_of(page.get_element_by_id("answer"))
+    first = text_of(page.get_element_by_id("conclusions"))
     assert "2 of 3 expectations not met" in first
     assert "(and 1 more, see Expectations)" in first
 
 
 def test_a_lost_trial_is_named_and_counts_for_nothing(many: tuple[Path, html.HtmlElement]) -> None:
     _, page = many
-    section = text_of(page.get_element_by_id("left-out"))
+    section = text_of(page.get_element_by_id("excluded"))
     assert "6.12-07" in section
     assert "it did not complete: failed" in section
-    assert "1 of 14 trials in no average" in text_of(page.get_element_by_id("answer"))
+    assert "1 of 14 trials excluded" in text_of(page.get_element_by_id("conclusions"))
     assert "6 pairs of trials" in text_of(page.get_element_by_id("differences"))
 
 
 def test_expectations_that_cannot_be_read_do_not_take_the_page_away(tmp_path: Path) -> None:
     page = page_of(write_run(tmp_path, snapshots=False, expect=({"metric": "no such"},)))
-    first = text_of(page.get_element_by_id("answer"))
-    assert "Whether it came out as expected cannot be said" in first
+    first = text_of(page.get_element_by_id("conclusions"))
+    assert "Expectations cannot be judged" in first
     assert "ended with" in first
 
 
@@ -156,10 +156,10 @@ def test_better_and_worse_follow_the_metric() -> None:
     )
     spec = effects_spec(pair)
     assert spec is not None
-    said = {row["metric"]: row["said"] for row in values(spec)}
+    said = {row["metric"]: row["direction"] for row in values(spec)}
     assert said == {
-        "unplug: kept": "worse",
-        "unplug: given back": "better",
+        "unplug: shortfall": "worse",
+        "unplug: unplugged": "better",
         "host: second-level tables needed": "changed",
     }
 
@@ -168,6 +168,6 @@ def test_what_has_nothing_to_relate_to_is_not_drawn_and_what_is_far_stands_at_th
     assert effects_spec(pair_with(**{KEPT: different(10, None, 5, 15)})) is None
     spec = effects_spec(pair_with(**{KEPT: different(-90, -9.0, -95, -85), GOT: different(1, 0.01, 0, 2)}))
     assert spec is not None
-    kept = next(row for row in values(spec) if row["metric"] == "unplug: kept")
+    kept = next(row for row in values(spec) if row["metric"] == "unplug: shortfall")
     assert (kept["low"], kept["at"], kept["high"]) == (-200.0, -200.0, -200.0)
     assert "-900.0%" in str(kept["text"])

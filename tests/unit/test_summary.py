@@ -205,7 +205,7 @@ def test_times_of_trials_side_by_side_are_missing_and_counts_are_not(tmp_path: P
         write_trial(trial, ARMS[0])
     one = summarised(writer)
     for metric in ("unplug_seconds", "workload_ops_per_second", "workload_p99_seconds"):
-        assert one.gaps[metric] == "times are ignored: trials may run side by side"
+        assert one.gaps[metric] == "times are ignored: trials may run in parallel"
     assert one.metrics["unplug_shortfall_bytes"]
 
 

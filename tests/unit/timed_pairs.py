@@ -54,7 +54,7 @@ class Timed:
         return min(ratios), max(ratios)
 
     def too_slow(self) -> list[str]:
-        """In words, each floor that it is below by more than chance."""
+        """In words, each floor that it is below significantly."""
         floors = FLOORS.get(self.policy, FLOORS_ELSE)
         said = f"{self.policy}, {self.case}"
         found = zip(("default", "tuned"), (self.times_default, self.times_tuned), floors, strict=True)

@@ -8,8 +8,8 @@ from orchestrator.model.snapshot import Bool
 
 
 class Drop(OverTree, name="drop"):
-    """Frees all last-level tables: faults make again what is needed."""
+    """Frees all last-level tables: faults rebuild those that are needed."""
 
     def zaps(self, tree: SecondLevelTree) -> Bool:
-        """All last-level tables: faults make again what is needed."""
+        """All last-level tables: faults rebuild those that are needed."""
         return tree.last_level

@@ -52,7 +52,7 @@ def _forgotten(state: Any, table: int) -> None:
 
 
 class ZeroPage(OverSnapshot, OverTrace, OverTree, name="zero_page"):
-    """Frees last-level tables that are empty or map the zero page only; takes none in use.
+    """Frees last-level tables that are empty or map the zero page only; evicts none in use.
 
     Over a trace, those that are empty at once, and the others under pressure.
     """

@@ -1,4 +1,4 @@
-"""The memory map: what holds each 2 MiB of a resizable region, drawn as plain SVG.
+"""The memory map: what pins each 2 MiB of a resizable region, drawn as plain SVG.
 
 One path per kind of block, not one element per block, so that a region of many GiB stays small.
 """
@@ -34,9 +34,9 @@ _MOST_MAPS: Final = 24  # pictures; the rest of the snapshots is named, not draw
 
 @dataclass(frozen=True)
 class Kind:
-    """What a block can be, in the order of the legend: named after one of `classes`. `css` is its colour.
+    """What a block can be, in the order of the legend: attributed to one of `classes`. `css` is its colour.
 
-    `alone` tells blocks apart in which that class is all that cannot be moved.
+    `alone` tells blocks apart of which that class is the sole blocker.
     """
 
     css: str
@@ -46,16 +46,16 @@ class Kind:
 
 
 KINDS: Final = (
-    Kind("b-tables", "page tables, nothing else that cannot move", (FrameClass.PAGE_TABLE,), alone=True),
+    Kind("b-tables", "page tables as sole blocker", (FrameClass.PAGE_TABLE,), alone=True),
     Kind("b-tables-more", "page tables and other kernel memory", (FrameClass.PAGE_TABLE,), alone=False),
     Kind("b-slab", "slab, no page tables", (FrameClass.SLAB,)),
     Kind("b-stack", "kernel stacks, vmalloc", (FrameClass.KERNEL_STACK, FrameClass.VMALLOC)),
-    Kind("b-memmap", "struct pages", (FrameClass.MEMMAP,)),
+    Kind("b-memmap", "memmap", (FrameClass.MEMMAP,)),
     Kind("b-network", "network buffers", (FrameClass.NETWORK,)),
-    Kind("b-pinned", "user memory under a long-term pin", (FrameClass.PINNED,)),
+    Kind("b-pinned", "DMA-pinned memory", (FrameClass.PINNED,)),
     Kind(
         "b-kernel",
-        "other memory that cannot move",
+        "other unmovable memory",
         (FrameClass.KERNEL, FrameClass.RESERVED, FrameClass.ZERO_PAGE, FrameClass.HWPOISON),
     ),
     Kind("b-mlocked", "mlocked, movable", (FrameClass.MLOCKED,)),
@@ -66,7 +66,7 @@ KINDS: Final = (
         (FrameClass.ANONYMOUS, FrameClass.PAGE_CACHE, FrameClass.HUGETLB),
     ),
     Kind("b-free", "free", (FrameClass.FREE, FrameClass.CPU_LIST)),
-    Kind("b-out", "unplugged, or all of it in the balloon", (FrameClass.ABSENT, FrameClass.OFFLINE)),
+    Kind("b-out", "unplugged or in the balloon", (FrameClass.ABSENT, FrameClass.OFFLINE)),
 )
 
 
@@ -108,7 +108,7 @@ class BlockMaps(Section):
     """`kinds` are those of the legend; `problems` says which snapshots are not drawn, and why."""
 
     order: ClassVar = 130
-    title: ClassVar = "What holds each block"
+    title: ClassVar = "What pins each block"
 
     arms: tuple[ArmMaps, ...]
     kinds: tuple[Kind, ...]

@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Final, Self
 
 from orchestrator.analysis.arm_table import ROWS
 from orchestrator.analysis.differences import (
+    SIGNIFICANCE,
     DifferenceGroup,
     difference_groups,
     heading,
     marked,
-    verdict_sentences,
+    significance_sentences,
     with_sign,
 )
 from orchestrator.analysis.run import RunAnalysis
@@ -29,15 +30,15 @@ _NEAREST: Final = 5.0  # percent: an axis that shows less would make much of not
 _ROOM: Final = 0.04  # of the axis, beyond the furthest, so that no dot is cut
 _ENDS: Final = ("low", "at", "high")
 # Headings of the table of arms, short enough to stand before each label.
-_SHORT: Final = {"Guest page tables": "tables", "Hot-unplug": "unplug", "Blocks that stayed": "blocks"}
+_SHORT: Final = {"Guest page tables": "tables", "Hot-unplug": "unplug", "Blocks still plugged": "blocks"}
 
-# As in the legend of the page: which way it went, or that nothing may be said.
-BETTER, WORSE, CHANGED, UNSAID = "better", "worse", "changed", "not told from chance"
+# As in the legend of the page: the direction of a significant difference, or none.
+BETTER, WORSE, CHANGED, NOT_SIGNIFICANT = "better", "worse", "changed", "not significant"
 _COLOURS: Final = {
     BETTER: "var(--good)",
     WORSE: "var(--bad)",
     CHANGED: "var(--arm0)",
-    UNSAID: "var(--muted)",
+    NOT_SIGNIFICANT: "var(--muted)",
 }
 
 
@@ -84,7 +85,7 @@ def _section(comparison: Comparison, index: int, pair: PairOfArms) -> PairSectio
     return PairSection(
         heading=heading(comparison, pair),
         colour=index + 1,
-        sentences=tuple(verdict_sentences(comparison, pair)),
+        sentences=tuple(significance_sentences(comparison, pair)),
         first=clean(pair.first.name, 40),
         second=clean(pair.second.name, 40),
         groups=groups,
@@ -122,12 +123,14 @@ def effects_spec(pair: PairOfArms) -> Spec | None:
             tickCount=5, labelExpr="datum.value > 0 ? '+' + datum.label + ' %' : datum.label + ' %'"
         ),
     )
-    colour = alt.Color("said:N", scale=alt.Scale(domain=[*_COLOURS], range=[*_COLOURS.values()]), legend=None)
+    colour = alt.Color(
+        "direction:N", scale=alt.Scale(domain=[*_COLOURS], range=[*_COLOURS.values()]), legend=None
+    )
     tooltip = [
         alt.Tooltip("metric:N", title="metric"),
         alt.Tooltip("text:N", title="difference"),
         alt.Tooltip("interval:N", title="95 %"),
-        alt.Tooltip("verdict:N", title="verdict"),
+        alt.Tooltip("significance:N", title="significance"),
     ]
     zero = (
         alt.Chart(alt.InlineData(values=[{"at": 0}])).mark_rule(color="var(--ink)", opacity=0.5).encode(x=x)
@@ -150,13 +153,15 @@ def effects_spec(pair: PairOfArms) -> Spec | None:
 
 def effects_alt(pair: PairOfArms) -> str:
     """The same in words."""
-    said = "; ".join(
-        f"{label} {text}{f' ({interval})' if interval else ''}, {pair.metrics[metric].significance.value}"
+    differences = "; ".join(
+        f"{label} {text}{f' ({interval})' if interval else ''}, "
+        f"{SIGNIFICANCE[pair.metrics[metric].significance]}"
         for metric, label in _drawn(pair)
         for text, interval in (with_sign(pair.metrics[metric], METRIC[metric].unit),)
     )
     return clean(
-        f"Differences of {clean(pair.second.name, 40)} from {clean(pair.first.name, 40)}. {said}.", 1600
+        f"Differences of {clean(pair.second.name, 40)} from {clean(pair.first.name, 40)}. {differences}.",
+        1600,
     )
 
 
@@ -177,7 +182,7 @@ def _values(metric: str, label: str, found: Difference) -> dict[str, Any]:
     text, interval = with_sign(found, METRIC[metric].unit)
     # In percent of the first arm's mean; the sign of a difference of nothing is no matter.
     scale = 100 * abs(relative / found.estimate) if found.estimate else 0.0
-    said = _said(metric, found)
+    direction = _direction(metric, found)
     ends: dict[str, float] = {}
     if found.interval and scale:
         ends = {"low": round(scale * found.interval.low, 4), "high": round(scale * found.interval.high, 4)}
@@ -185,17 +190,17 @@ def _values(metric: str, label: str, found: Difference) -> dict[str, Any]:
         "metric": label,
         "at": round(100 * relative, 4),
         **ends,
-        "said": said,
-        "filled": said if found.significance is Significance.DIFFERENT else "hollow",
+        "direction": direction,
+        "filled": direction if found.significance is Significance.DIFFERENT else "hollow",
         "text": f"{text} ({relative:+.1%})",
         "interval": interval or "too few boots",
-        "verdict": found.significance.value,
+        "significance": SIGNIFICANCE[found.significance],
     }
 
 
-def _said(metric: str, found: Difference) -> str:
+def _direction(metric: str, found: Difference) -> str:
     if found.significance is not Significance.DIFFERENT:
-        return UNSAID
+        return NOT_SIGNIFICANT
     better = METRIC[metric].better
     if not better:
         return CHANGED
@@ -204,5 +209,5 @@ def _said(metric: str, found: Difference) -> str:
 
 def legend(pairs: Sequence[PairOfArms]) -> list[tuple[str, str]]:
     """(css class, words) of the colours that these charts have."""
-    seen = {_said(metric, pair.metrics[metric]) for pair in pairs for metric, _ in _drawn(pair)}
+    seen = {_direction(metric, pair.metrics[metric]) for pair in pairs for metric, _ in _drawn(pair)}
     return [(name.replace(" ", "-"), name) for name in _COLOURS if name in seen]

@@ -1,4 +1,4 @@
-"""What must not be: contents that changed, threads that stood still, complaints of kernels."""
+"""Integrity findings: wrong contents, stuck threads, kernel log errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Findings(Section):
     """The first of them; `left` more are in findings.csv."""
 
     order: ClassVar = 60
-    title: ClassVar = "What must not be"
+    title: ClassVar = "Integrity findings"
 
     rows: tuple[FindingRow, ...]
     left: int

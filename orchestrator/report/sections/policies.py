@@ -1,4 +1,4 @@
-"""What other policies would have done at the snapshot in which tables are counted."""
+"""What other policies would have freed at the snapshot in which tables are counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Policies(Section):
     """Bars for each arm, each policy explained, and all figures."""
 
     order: ClassVar = 170
-    title: ClassVar = "What other policies would have done"
+    title: ClassVar = "What other policies would have freed"
 
     figures: tuple[Figure, ...]
     explained: tuple[tuple[str, str], ...]

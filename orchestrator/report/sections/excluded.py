@@ -1,4 +1,4 @@
-"""Trials that are in no average, median or difference, and why."""
+"""Trials without a part in any average, median or difference, and the reason."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from orchestrator.analysis.text import clean
 from orchestrator.report.section import SECTIONS, Section
 
 
-@SECTIONS.register("left-out")
+@SECTIONS.register("excluded")
 @dataclass(frozen=True)
 class LeftOut(Section):
     """(trial, why) of each."""
 
     order: ClassVar = 50
-    title: ClassVar = "Left out"
+    title: ClassVar = "Excluded trials"
 
     rows: tuple[tuple[str, str], ...]
 

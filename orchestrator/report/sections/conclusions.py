@@ -1,4 +1,4 @@
-"""What came out: sentences, a small table, and what did not go as it should."""
+"""The conclusions: sentences, a small table, and expectations that were not met."""
 
 from __future__ import annotations
 
@@ -8,24 +8,20 @@ from typing import ClassVar, Final, Self
 
 from orchestrator.analysis import differences
 from orchestrator.analysis.differences import DifferenceRow
-from orchestrator.analysis.gate import change_in_words, verdict_line
+from orchestrator.analysis.gate import change_in_words, gate_line
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean, counted
 from orchestrator.errors import BadInputError
 from orchestrator.report.section import SECTIONS, Section
+from orchestrator.stats import Significance
 from orchestrator.verdict import Comparison, PairOfArms, Verdicts
 
-# What a reader asks first: how much came back, and what became of page tables.
+# What a reader asks first: how much was unplugged, and how many page tables are left.
 _FIRST: Final = (
-    ("unplug_achieved_bytes", "given back by unplug"),
+    ("unplug_achieved_bytes", "unplugged"),
     ("guest_page_table_bytes_end", "page tables at the end"),
-    ("blocks_pinned_page_table", "blocks that hold a page table"),
+    ("blocks_pinned_page_table", "blocks that contain a page table"),
 )
-_SAID: Final = {
-    "different": "more than chance",
-    "no difference detected": "no difference detected",
-    "the same in all trials": "the same in all trials",
-}
 _MOST_FAILING: Final = 3  # metrics that kept no baseline, in the first screen
 _MOST_FIRST: Final = 4  # arms in the first screen; the section below has all
 
@@ -40,32 +36,32 @@ class FirstCell:
 
 @dataclass(frozen=True)
 class FirstTable:
-    """Differences from the first arm in what a reader asks first; `said` is a warning, or what was forced."""
+    """Differences from the first arm in what a reader asks first; `notes` are warnings."""
 
     base: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, int, tuple[FirstCell, ...]], ...]
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-@SECTIONS.register("answer")
+@SECTIONS.register("conclusions")
 @dataclass(frozen=True)
 class Answer(Section):
-    """Sentences; `in_short` are (how it is to look, sentence)."""
+    """Sentences; `status_lines` are (how it is to look, sentence)."""
 
     order: ClassVar = 10
     title: ClassVar = ""  # it needs no heading: it is what the page begins with
 
     sentences: tuple[str, ...]
     first_table: FirstTable | None
-    in_short: tuple[tuple[str, str], ...]
+    status_lines: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self:
         return cls(
             tuple(clean(sentence, 600) for sentence in analysis.answer),
             first_table(analysis.verdicts.comparison),
-            tuple(in_short(analysis.verdicts, len(analysis.trials))),
+            tuple(status_lines(analysis.verdicts, len(analysis.trials))),
         )
 
 
@@ -88,28 +84,28 @@ def first_table(comparison: Comparison | None) -> FirstTable | None:
             )
             for pair in pairs
         ),
-        said=tuple(_warnings(comparison, pairs)),
+        notes=tuple(_warnings(comparison, pairs)),
     )
 
 
-def in_short(verdicts: Verdicts, trials: int) -> Iterator[tuple[str, str]]:
+def status_lines(verdicts: Verdicts, trials: int) -> Iterator[tuple[str, str]]:
     """Sentences for the first screen, each with how it is to look: expectations, and trials left out."""
     yield from _expectations(verdicts)
     if verdicts.gate:
-        look, verdict = verdict_line(verdicts.gate)
+        look, verdict = gate_line(verdicts.gate)
         yield look, f"{verdict[0].upper()}{verdict[1:]}."
         yield from (("bad", f"{change_in_words(one)}.") for one in verdicts.gate.failing[:_MOST_FAILING])
     left_out = verdicts.comparison.left_out if verdicts.comparison else ()
     counted_out = [why for _, why in left_out if why != "is a warm-up"]
     if counted_out:
-        yield "poor", f"{len(counted_out)} of {counted(trials, 'trial')} in no average: see Left out below."
+        yield "poor", f"{len(counted_out)} of {counted(trials, 'trial')} excluded: see Excluded trials below."
 
 
 def _expectations(verdicts: Verdicts) -> Iterator[tuple[str, str]]:
     try:
         judged = verdicts.judgements
     except BadInputError as error:
-        yield "bad", f"Whether it came out as expected cannot be said: {clean(error.brief, 300)}."
+        yield "bad", f"Expectations cannot be judged: {clean(error.brief, 300)}."
         return
     missed = [one for one in judged if not one.met]
     if missed:
@@ -134,17 +130,18 @@ def _rows(comparison: Comparison, pair: PairOfArms) -> dict[str, DifferenceRow]:
 def _first_cell(row: DifferenceRow | None) -> FirstCell:
     if row is None:
         return FirstCell("", "")
-    said = _SAID.get(row.verdict, "")
-    return FirstCell(row.difference, ", ".join(part for part in (row.interval, said) if part))
+    few = row.significance == differences.SIGNIFICANCE[Significance.TOO_FEW]  # a sentence below says so, once
+    parts = (row.interval, "" if few else row.significance)
+    return FirstCell(row.difference, ", ".join(filter(None, parts)))
 
 
 def _warnings(comparison: Comparison, pairs: Sequence[PairOfArms]) -> Iterator[str]:
     for reason in comparison.forced:
-        yield clean(f"Compared although it differs: {reason}.", 300)
+        yield clean(f"Compared although not comparable (--force): {reason}.", 300)
     few = dict.fromkeys(
         sentence
         for pair in pairs
-        for sentence in differences.verdict_sentences(comparison, pair)
+        for sentence in differences.significance_sentences(comparison, pair)
         if "too few" in sentence
     )
     yield from few

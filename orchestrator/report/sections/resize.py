@@ -1,4 +1,4 @@
-"""Yield curves: memory given back against the time since it was asked for, a panel for each arm."""
+"""Resize curves: memory unplugged, inflated or reported against seconds since the request."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _WIDTH_ROOM: Final = 1.05  # axis beyond the longest curve, for the step's numbe
 _HEIGHT_ROOM: Final = 1.16  # and above the highest line, for what is written on it
 
 
-@SECTIONS.register("yield")
+@SECTIONS.register("resize")
 @dataclass(frozen=True)
 class Yields(Section):
     """A panel for each arm."""
 
     order: ClassVar = 120
-    title: ClassVar = "What came back, and when"
+    title: ClassVar = "Memory unplugged, inflated and reported over time"
 
     figures: tuple[Figure, ...]
     seconds: str
@@ -52,7 +52,7 @@ def _figure(panel: Panel) -> Figure:
     steps = [f"{step.number} {step.describe}" for step in taking_steps(arm)]
     note = [arm.shown.summary.trial, *steps] if len(arm.trials) > 1 else steps
     return Figure(
-        f"chart-yield-{arm.index}",
+        f"chart-resize-{arm.index}",
         panel.spec,
         panel.alt,
         title=clean(arm.name, 60),
@@ -123,7 +123,7 @@ def _spec(
     tooltip = [
         alt.Tooltip("step:N", title="step"),
         alt.Tooltip("what:N", title="what"),
-        alt.Tooltip("size:N", title="given back"),
+        alt.Tooltip("size:N", title="taken"),
         alt.Tooltip("at:N", title="after"),
     ]
 
@@ -139,7 +139,7 @@ def _spec(
         }
 
     colour = arm_colour(arm.index)
-    data = alt.InlineData(values=[row(step, point, "given back") for step in steps for point in _line(step)])
+    data = alt.InlineData(values=[row(step, point, "taken") for step in steps for point in _line(step)])
     curves = (
         alt.Chart(data)
         .mark_line(interpolate="step-after", strokeWidth=2, color=colour)
@@ -186,7 +186,7 @@ def _asked(steps: Sequence[StepView], memory: Axis, largest: float, colour: str,
 
     def said(value: float, step: StepView) -> str:
         number = f"{step.number} " if len(steps) > 1 else ""
-        return f"{number}asked for {size(value * memory.factor)}"
+        return f"{number}requested {size(value * memory.factor)}"
 
     rules = alt.InlineData(values=[{"v": round(value, 4)} for value, _ in lines])
     words = alt.InlineData(
@@ -218,8 +218,8 @@ def _alt(arm: ArmView, steps: Sequence[StepView]) -> str:
     for step in steps[:6]:
         came, asked = step.curve[-1][1], step.requested_bytes
         part = f"{step.number} {clean(step.describe, 60)}: {size(came)}"
-        part += f" of {size(asked)} asked for ({percent(came, asked)})" if asked else ""
+        part += f" of {size(asked)} requested ({percent(came, asked)})" if asked else ""
         for _, words, (t, _) in _marks(step):
             part += f", {words} after {seconds(t)}"
         parts.append(part)
-    return clean(f"Memory given back over time, {arm.name}. {'; '.join(parts)}.", 900)
+    return clean(f"Memory taken over time, {arm.name}. {'; '.join(parts)}.", 900)

@@ -12,7 +12,7 @@ from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
-from orchestrator.analysis.foretold import Foretold, foretold
+from orchestrator.analysis.model_check import Foretold, foretold
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.page import build_report
 from orchestrator.stats import FEWEST
@@ -113,7 +113,7 @@ def test_the_page_says_which_figure_is_measured(tmp_path: Path) -> None:
     folder = tmp_path / "quickstart"
     shutil.copytree(REFERENCE / "quickstart", folder)
     page = html.document_fromstring(build_report(RunAnalysis.open(folder)).read_text(encoding="utf-8"))
-    (table,) = page.xpath("//section[@id='foretold']//table")
+    (table,) = page.xpath("//section[@id='model-check']//table")
     heads = [" ".join(cell.text_content().split()) for cell in table.xpath(".//thead//th")]
     cells = [" ".join(cell.text_content().split()) for cell in table.xpath(".//tbody//tr/*")]
     told = dict(zip(heads, cells, strict=True))
@@ -124,11 +124,11 @@ def test_the_page_says_which_figure_is_measured(tmp_path: Path) -> None:
     ):
         assert told[head] == f"{value / MIB:.4g} MiB {value / PAGE_BYTES:,.0f} tables"
     assert row.apart is not None
-    assert told["foretold too much"].startswith(f"{100 * row.apart:+.2f}")
+    assert told["error of the model"].startswith(f"{100 * row.apart:+.2f}")
 
 
 def test_arms_that_differ_in_thp_only_have_no_such_section(tmp_path: Path) -> None:
     directory = write_run(tmp_path, arms=(ARMS[0], replace(ARMS[0], name="again")))
     summary.refresh(directory)
     page = html.document_fromstring(build_report(RunAnalysis.open(directory)).read_text(encoding="utf-8"))
-    assert not page.xpath("//section[@id='foretold']")
+    assert not page.xpath("//section[@id='model-check']")

@@ -1,4 +1,4 @@
-"""A policy's word against a live kernel: what `empty` would free on one, and what another one did free.
+"""Model check: what policy `empty` would free of one guest, against what another kernel did free.
 
 Only arms that differ in nothing but the kernel are set side by side: the workload was the same, so that
 the tables that the second guest lacks are those that its kernel freed.
@@ -32,7 +32,7 @@ _FEWEST = 512
 class Foretold:
     """Arm `first`, whose kernel kept what `POLICY` would free, and arm `second` of another kernel.
 
-    Bytes are means over the pairs of trials. `apart` is how much more was foretold than was freed, as a
+    Bytes are means over the pairs of trials. `apart` is how much more was modelled than was freed, as a
     share of what was freed, with Student's interval of five boots and more; None where the second kernel
     freed less than half of it, so that it is no kernel that does what the policy does.
     """
@@ -63,14 +63,14 @@ class Foretold:
     @property
     def sentence(self) -> str:
         """All of it in one."""
-        told = (
+        sentence = (
             f"Policy {POLICY} would free {size(self.foretold_bytes)} (modelled) of the page tables of "
-            f"{self.first}; {self.second}, the same but for its kernel, had {size(self.freed_bytes)} less "
-            "(measured)"
+            f"{self.first}; {self.second}, which differs in its kernel only, had "
+            f"{size(self.freed_bytes)} less (measured)"
         )
         if self.apart is None:
-            return f"{told}: that kernel frees no such tables, or few."
-        return f"{told}: {abs(self.apart):.2%} apart.".replace("%", " %")
+            return f"{sentence}: that kernel frees few of these tables."
+        return f"{sentence}: an error of {abs(self.apart):.2%}.".replace("%", " %")
 
 
 def foretold(view: RunView) -> list[Foretold]:

@@ -1,4 +1,4 @@
-"""What came out, in plain words. Every number in a sentence stands in a table below, too."""
+"""The conclusions of a run, in sentences. Every number in a sentence is in a table of the page, too."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 from orchestrator.analysis.arm_table import about_same
 from orchestrator.analysis.arms import ArmView, RunView
 from orchestrator.analysis.findings import finding_sentences
-from orchestrator.analysis.holders import Holder, frees_most
+from orchestrator.analysis.pinning import Holder, frees_most
 from orchestrator.analysis.second_level import most_kept
 from orchestrator.analysis.text import class_words, clean, count, percent, size
 from orchestrator.store import Status
 
 _FEW_ARMS = 4
-# Memory that came back, as a share of the table bytes that were freed, that a reader calls little.
+# Memory unplugged beyond the other arm's, as a share of the table bytes freed, that a reader calls little.
 _LITTLE_SHARE = 0.25
 
 
 def answer(view: RunView) -> list[str]:
-    """Some seven sentences at the most: how it ended, page tables, memory that came back, what held the rest,
-    and what would have freed most of that."""
+    """Up to some seven sentences: how it ended, page tables, memory unplugged, what pins the rest, and what
+    would free most of that."""
     arms = view.arms[:_FEW_ARMS]
     said = [
         *_state(view),
@@ -35,7 +35,7 @@ def answer(view: RunView) -> list[str]:
         said.append(
             f"The table below has all {len(view.arms)} arms; these sentences are about the first {len(arms)}."
         )
-    return said or ["No trial has come far enough to say anything."]
+    return said or ["No trial has results yet."]
 
 
 def _state(view: RunView) -> Iterator[str]:
@@ -46,21 +46,21 @@ def _state(view: RunView) -> Iterator[str]:
             Status.KILLED: "The run was killed",
             Status.INTERRUPTED: "The run was interrupted",
             Status.RUNNING: "The run is still going",
-            Status.UNKNOWN: "The run has not said how it ended",
+            Status.UNKNOWN: "How the run ended is unknown",
         }[status]
-        yield f"{word}: {done} of {planned} trials have ended, and what follows is only what they say."
+        yield f"{word}: {done} of {planned} trials have ended; what follows is about these."
     failed = [trial for trial in view.trials if trial.failed and trial.folder and trial.folder.ended]
     if failed:
         names = ", ".join(clean(trial.summary.trial, 40) for trial in failed[:3])
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""  # as many as are named
-        yield f"{len(failed)} of {len(view.trials)} trials failed ({names}{more}): see Trouble below."
+        yield f"{len(failed)} of {len(view.trials)} trials failed ({names}{more}): see Failed trials below."
 
 
 def _second_level(arms: Sequence[ArmView]) -> Iterator[str]:
     found = [(arm, kept) for arm in arms if (kept := most_kept(arm))]
     if found:
         parts = (f"{times:.1f} times with {_name(arm)} ({clean(at, 40)})" for arm, (at, times) in found)
-        yield f"Of second-level tables, KVM had at the most so many times what is needed: {', '.join(parts)}."
+        yield f"KVM's second-level tables, as a multiple of those needed, at most: {', '.join(parts)}."
 
 
 def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:
@@ -77,8 +77,8 @@ def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:
             sentence += ": about the same"
         elif low[1] > 0:
             times = high[1] / low[1]
-            # A large factor reads better than 98 %; an arm that was named last needs no second naming.
-            sentence += f": {times:,.0f} times less" if times >= 10 else f": {1 - low[1] / high[1]:.0%} less"
+            # A large factor reads better than 98 %; an arm that was named last is not named again.
+            sentence += f": 1/{times:,.0f} of that" if times >= 10 else f": {1 - low[1] / high[1]:.0%} less"
             sentence += f" with {_name(low[0])}" if len(ends) > 2 or low[0] is ends[0][0] else ""
     yield sentence + "."
 
@@ -92,13 +92,13 @@ def _given_back(arms: Sequence[ArmView]) -> Iterator[str]:
     ]
     if both and len({asked for _, asked, _ in both}) == 1:
         parts = [f"{size(got)} ({percent(got, asked)}) with {_name(arm)}" for arm, asked, got in both]
-        yield f"Of the {size(both[0][1])} asked for, unplug gave back {_join(parts)}."
+        yield f"Of the {size(both[0][1])} requested, unplug took {_join(parts)}."
     elif both:
         parts = [
             f"{size(got)} of {size(asked)} ({percent(got, asked)}) with {_name(arm)}"
             for arm, asked, got in both
         ]
-        yield f"Unplug gave back {_join(parts)}."
+        yield f"Unplug took {_join(parts)}."
 
 
 def _held(arms: Sequence[ArmView]) -> Iterator[str]:
@@ -109,16 +109,16 @@ def _held(arms: Sequence[ArmView]) -> Iterator[str]:
         and (stayed := arm.typical("blocks_plugged_after"))
         and (tables := arm.typical("blocks_pinned_page_table")) is not None
     ]
-    if len(held) > 2:  # a sentence for each would be tiring
+    if len(held) > 2:  # a sentence for each would be too many
         parts = [f"{count(tables)} of {count(stayed)} with {_name(arm)}" for arm, stayed, tables in held]
-        yield f"Of the blocks that stayed, these hold a page-table page: {_join(parts)}."
+        yield f"Of the blocks still plugged, these contain a page-table page: {_join(parts)}."
         return
     for arm, stayed, tables in held:
         only = arm.typical("blocks_pinned_page_table_only")
-        rest = f", and {count(only)} of those hold nothing else that cannot move" if only and tables else ""
+        rest = f", and {count(only)} of these have no other unmovable page" if only and tables else ""
         yield (
-            f"With {_name(arm)}, {count(stayed)} blocks stayed; "
-            f"{count(tables)} of them hold a page-table page{rest}."
+            f"With {_name(arm)}, {count(stayed)} blocks are still plugged; "
+            f"{count(tables)} of them contain a page-table page{rest}."
         )
 
 
@@ -135,17 +135,17 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
     freed, gained = high[1] - low[1], high[2] - low[2]
     little = gained < freed * _LITTLE_SHARE or about_same(low[2], high[2])
     if freed > high[1] / 2 and high[2] > 0 and little:
-        # Of medians: whether it is more than chance stands below, with the interval.
+        # Of medians: significance is in the table below, with the interval.
         more = f"raised the median of memory unplugged by only {size(gained)}"
-        more = more if gained > 0 else "did not raise the median of memory unplugged"
+        more = more if gained > 0 else "left the median of memory unplugged as it was"
         yield (
             f"So {percent(freed, high[1])} fewer page-table bytes ({size(freed)}) {more}: "
-            "unplug needs whole blocks, and one table left in a block keeps all of it."
+            "unplug needs whole blocks, and one page table pins a block."
         )
 
 
 def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
-    """For the trial that stands for each arm, as in the table of what holds the blocks that stayed."""
+    """For the trial that stands for each arm, as in the table of what pins the blocks still plugged."""
     held = [
         (arm, frees_most(arm.shown.summary), after.blocks_held)
         for arm in arms
@@ -155,7 +155,7 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
         return
     classes = {best.frame_class if best else "" for _, best, _ in held}
     if classes == {""}:
-        yield "No single class, gone, frees one of the blocks that are held."
+        yield "No single class frees one of the pinned blocks."
     elif len(classes) == 1:
         parts = [
             f"{count(best.frees)} of {count(all_held)} with {_one_trial(arm)}"
@@ -163,12 +163,12 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
             if best
         ]
         yield (
-            f"Of the blocks held, {_join(parts)} would come free without {class_words(classes.pop())} alone; "
-            "no other single class frees more."
+            f"Of the pinned blocks, {_join(parts)} would be free without {class_words(classes.pop())}; "
+            "no other class frees more."
         )
     else:
         parts = [f"{_gone(best, all_held)} with {_one_trial(arm)}" for arm, best, all_held in held]
-        yield f"What single class, gone, would free most of the blocks held: {_join(parts)}."
+        yield f"The class without which most pinned blocks would be free: {_join(parts)}."
 
 
 def _gone(best: Holder | None, held: int) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from orchestrator.analysis.gaps import missing
+from orchestrator.analysis.not_measured import missing
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.section import SECTIONS, Section
 
 
-@SECTIONS.register("gaps")
+@SECTIONS.register("not-measured")
 @dataclass(frozen=True)
 class Gaps(Section):
     """Readings and metrics, each reason once."""

@@ -23,13 +23,13 @@ class Failed:
     console: str
 
 
-@SECTIONS.register("trouble")
+@SECTIONS.register("failed-trials")
 @dataclass(frozen=True)
-class Trouble(Section):
+class FailedTrials(Section):
     """Arm by arm."""
 
     order: ClassVar = 70
-    title: ClassVar = "Trouble"
+    title: ClassVar = "Failed trials"
 
     trials: tuple[Failed, ...]
 

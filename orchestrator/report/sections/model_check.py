@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from orchestrator.analysis.foretold import foretold_rows
+from orchestrator.analysis.model_check import foretold_rows
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.section import SECTIONS, Section
 
 
-@SECTIONS.register("foretold")
+@SECTIONS.register("model-check")
 @dataclass(frozen=True)
 class Predictions(Section):
     """Every two arms of which one's model says what the other's kernel did."""

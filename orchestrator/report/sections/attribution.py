@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from orchestrator.analysis.confusion import (
+from orchestrator.analysis.attribution import (
     AttributionRow,
     ConfusionRow,
     attribution_rows,
@@ -17,7 +17,7 @@ from orchestrator.analysis.text import class_words
 from orchestrator.report.section import SECTIONS, Section
 
 
-@SECTIONS.register("confusion")
+@SECTIONS.register("attribution")
 @dataclass(frozen=True)
 class AttributionCheck(Section):
     """Snapshots down, classes across; then each class with its precision and recall."""

@@ -1,6 +1,6 @@
-"""Attribution check: what workloads put into memory, and what the blocks still plugged were blamed on.
+"""Attribution check: the classes that workloads inject, and those found in the blocks still plugged.
 
-The blocks still plugged of a trial are taken for the work of what was injected in it: a guest without any
+The blocks still plugged of a trial count as an effect of what was injected in it: a guest without any
 workload keeps a handful. For each class as it is *named* (each block once, after its first class) and as it
 is *contained* (a block counts for each of its classes):
 
@@ -25,7 +25,7 @@ from orchestrator.analysis.text import class_words, clean, count, percent
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.records.summary import SnapshotResult
 
-# They are in most blocks that stayed, and keep none of them.
+# They are in most blocks still plugged, and pin none of them.
 _KEEP_NOTHING: Final = frozenset(
     each.name.lower() for each in (FrameClass.OFFLINE, FrameClass.FREE, FrameClass.CPU_LIST)
 )
@@ -34,10 +34,10 @@ _KEEP_NOTHING: Final = frozenset(
 @dataclass(frozen=True)
 class Confusion:
     """One snapshot. `found` are the blocks that contain each class; a block with several counts for each.
-    `named` are the blocks named after each.
+    `named` are the blocks attributed to each.
 
     `blocks_expected` have any of the expected classes. Shares are of `blocks_stayed`, from 0 to 1; None where
-    no block stayed.
+    no block is still plugged.
     """
 
     trial: str
@@ -70,7 +70,7 @@ class Attribution:
 
 @dataclass(frozen=True)
 class FoundCell:
-    """Blocks with one class, and those named after it; `expected` if it is what was injected."""
+    """Blocks with one class, and those attributed to it; `expected` if it is what was injected."""
 
     text: str
     named: str
@@ -105,7 +105,7 @@ class ConfusionRow:
 
 def confusion(view: RunView) -> list[Confusion]:
     """A row for each snapshot that was taken after memory had been taken, while a workload ran that says
-    what it is to be found as; so a trial may inject one class after the other. None for a guest whose memory
+    which class to expect; so a trial may inject one class after the other. None for a guest whose memory
     cannot be taken by blocks."""
     return [
         row
@@ -187,7 +187,7 @@ def confusion_rows(view: RunView, rows: Sequence[Confusion], columns: Sequence[s
 def confusion_sentence(row: Confusion) -> str:
     """One line for a terminal."""
     found = "; ".join(
-        f"{class_words(name)} is in {count(row.found.get(name, 0))} and names {count(row.named.get(name, 0))}"
+        f"{class_words(name)} in {count(row.found.get(name, 0))}, attributed {count(row.named.get(name, 0))}"
         for name in row.expected
     )
     return (

@@ -17,8 +17,8 @@ from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.scenario.model import Setup
 from orchestrator.store import Run
 from orchestrator.verdict import Gate, RunFigures, compare_runs, figures_of, read_baseline
+from orchestrator.verdict.comparability import VARIES
 from orchestrator.verdict.figures import planned_figures
-from orchestrator.verdict.likeness import VARIES
 
 GOLDEN = Path(__file__).parent / "golden"
 # As `orchestrator baseline` of b3be36e wrote them, of runs that were made before it.

@@ -1,4 +1,4 @@
-"""What holds the blocks that stayed: classes of frames down, arms across."""
+"""What pins the blocks still plugged: classes of frames down, arms across."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _PAGE_TABLE: Final = FrameClass.PAGE_TABLE.name.lower()
 
 # Counts of a snapshot, what a reader calls them; before the classes, and after them.
 _TOTALS: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
-    ("all that stayed", lambda one: one.blocks_plugged),
-    ("hold what cannot move", lambda one: one.blocks_held),
+    ("all still plugged", lambda one: one.blocks_plugged),
+    ("pinned", lambda one: one.blocks_held),
 )
 _REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
-    ("held by several of these", lambda one: one.blocks_together),
-    ("held by struct pages of what stays", lambda one: one.blocks_following),
-    ("movable, with nowhere to go", lambda one: one.blocks_no_room),
+    ("pinned by several classes", lambda one: one.blocks_together),
+    ("pinned by memmap only", lambda one: one.blocks_following),
+    ("movable, no migration target", lambda one: one.blocks_no_room),
     ("unexplained", lambda one: one.blocks_unexplained),
 )
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A class of frames in the blocks that stayed, over all regions; or, where `table` names it, one kind
-    of page table. It is all that cannot be moved in `alone` of its `blocks`; `frees` come free without it."""
+    """A class of frames in the blocks still plugged, over all regions; or, where `table` names it, one kind
+    of page table. It is the sole blocker of `alone` of its `blocks`; `frees` become free without it."""
 
     frame_class: str
     table: str
@@ -41,13 +41,13 @@ class Holder:
 
     @property
     def holds(self) -> bool:
-        """Whether such frames can keep a block."""
+        """Whether such frames can pin a block."""
         return self.frame_class in _HOLD
 
 
 @dataclass(frozen=True)
 class HolderCell:
-    """What one arm says: blocks, and blocks held alone; both empty where it has no such block."""
+    """One arm: blocks, and those of which it is the sole blocker; both empty where it has no such block."""
 
     blocks: str = ""
     alone: str = ""
@@ -69,7 +69,7 @@ class HolderArm:
     name: str
     index: int
     note: str
-    said: str
+    sentence: str
     why_missing: str
 
 
@@ -82,7 +82,7 @@ class HolderTable:
 
 
 def holders_of(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str], Holder]:
-    """Who is in the plugged blocks at a snapshot, by class and kind of page table."""
+    """What is in the plugged blocks at a snapshot, by class and kind of page table."""
     found: dict[tuple[str, str], Holder] = {}
     for row in summary.blame:
         if row.snapshot == snapshot:
@@ -98,7 +98,7 @@ def holders_of(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str], Ho
 
 
 def frees_most(summary: TrialSummary) -> Holder | None:
-    """The single class that, gone, frees most of the blocks that stayed; None if no class frees any."""
+    """The class without which most blocks still plugged would be free; None if no class frees any."""
     found = holders_of(summary, summary.blocks_snapshot).values()
     classes = [holder for holder in found if not holder.table and holder.frees]
     return max(classes, key=lambda holder: holder.frees) if classes else None
@@ -130,25 +130,25 @@ def _head(arm: ArmView, result: SnapshotResult | None) -> HolderArm:
     trial = f"{clean(summary.trial, 40)}, " if len(arm.trials) > 1 else ""
     blocks = f", blocks of {size(result.block_bytes)}" if result.block_bytes else ""
     note = f"{trial}at {clean(result.snapshot, 40)}{blocks}"
-    return HolderArm(name, arm.index, note, _said(summary, result), "")
+    return HolderArm(name, arm.index, note, _sentence(summary, result), "")
 
 
-def _said(summary: TrialSummary, result: SnapshotResult) -> str:
+def _sentence(summary: TrialSummary, result: SnapshotResult) -> str:
     best, held = frees_most(summary), result.blocks_held
     if held is None:
         return ""
     if best:
         return (
-            f"Without {class_words(best.frame_class)} alone, {count(best.frees)} of "
-            f"{count(held)} would come free; no other single class frees more."
+            f"Without {class_words(best.frame_class)}, {count(best.frees)} of {count(held)} pinned blocks "
+            "would be free; no other class frees more."
         )
     if held and summary.blame:
-        return f"No single class, gone, frees any of {count(held)}."
-    return "" if held else "Nothing here holds a block."
+        return f"No single class frees any of {count(held)} pinned blocks."
+    return "" if held else "No class pins a block."
 
 
 def _class_rows(held: Sequence[dict[tuple[str, str], Holder]]) -> Iterator[HolderRow]:
-    """Classes, those that hold blocks first, most blocks first; page tables with their kinds below."""
+    """Classes, those that pin blocks first, most blocks first; page tables with their kinds below."""
     keys = dict.fromkeys(key for found in held for key in found)
 
     def most(key: tuple[str, str]) -> int:
