@@ -38,9 +38,12 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 _REGION = re.compile(r"(<!-- figures: ([a-z0-9-]+) -->\n)(.*?)(<!-- end figures -->)", re.DOTALL)
 _NUMBER = re.compile(r"\d(?:[\d.,]*\d)?")
 _WORD = r"[^\s|*\[\]()]*"
-# Code, addresses of links, and markup say what is typed, or name something: they claim nothing.
+# Code, addresses of links, and markup say what is typed, or name something: they claim nothing. What
+# series are is written from the code of probes (series_table.py).
 _NO_PROSE = re.compile(
-    r"```.*?```|`(?:[^`\n]|\n(?!\n))*`|\]\([^)\s]*\)|<!--.*?-->|^\|[-:| ]+\|$", re.DOTALL | re.MULTILINE
+    r"<!-- series -->.*?<!-- end series -->"
+    r"|```.*?```|`(?:[^`\n]|\n(?!\n))*`|\]\([^)\s]*\)|<!--.*?-->|^\|[-:| ]+\|$",
+    re.DOTALL | re.MULTILINE,
 )
 _EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _DECLARED = re.compile(r"\{# constants: (.*?) #\}\n?", re.DOTALL)
