@@ -39,7 +39,7 @@ class TrialFigures:
 class ArmFigures:
     """An arm: what it is, its trials that count, and (trial, reason) of those that do not.
 
-    `does` is all that decides what happens in a trial but the kernel, in parts (JSON, read by `comparability.py`):
+    `does` is all that decides what happens in a trial but the kernel, in parts (JSON, of `comparability.py`):
     guest, machine, setup, kernel_args, start, host, steps; empty where the plan does not say. `lost` has
     those of `left_out` that a comparison has to count, as they ended badly, and the boot of each; `gaps` why
     a metric is in no trial; `build` what `uname -v` says. A baseline of an older version has none of them.
@@ -150,13 +150,13 @@ def _arm(
 ) -> ArmFigures:
     seeds = {trial.id: trial.seed for trial in run.planned}
     counted = [one for one in members if not one.left_out]
-    told = counted or members
+    shown = counted or members
     return ArmFigures(
         name=name,
-        kernel=" and ".join(sorted({one.kernel_release for one in told} - {""})),
-        accel=" and ".join(sorted({str(one.metrics["accel"]) for one in told if "accel" in one.metrics})),
+        kernel=" and ".join(sorted({one.kernel_release for one in shown} - {""})),
+        accel=" and ".join(sorted({str(one.metrics["accel"]) for one in shown if "accel" in one.metrics})),
         does=_does(run.plan, name),
-        build=" and ".join(sorted({one.kernel_build for one in told} - {""})),
+        build=" and ".join(sorted({one.kernel_build for one in shown} - {""})),
         trials=tuple(
             TrialFigures(
                 trial=one.trial,
