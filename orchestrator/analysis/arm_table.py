@@ -215,10 +215,10 @@ def _word(arm: ArmView, metric: str) -> Cell:
     if not words:
         return Cell("", why_missing=_reason(arm, metric))
     trials = len(arm.trials)
-    said = [
+    parts = [
         word if times == trials else f"{word} ({times} of {trials})" for word, times in words.most_common()
     ]
-    return Cell(clean(", ".join(said)))
+    return Cell(clean(", ".join(parts)))
 
 
 def _number(arm: ArmView, metric: str, unit: str, largest: float) -> Cell:

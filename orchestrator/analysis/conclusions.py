@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from orchestrator.analysis.arm_table import about_same
 from orchestrator.analysis.arms import ArmView, RunView
 from orchestrator.analysis.findings import finding_sentences
-from orchestrator.analysis.pinning import Holder, frees_most
+from orchestrator.analysis.pinning import PinningClass, frees_most
 from orchestrator.analysis.second_level import most_kept
 from orchestrator.analysis.text import class_words, clean, count, percent, size
 from orchestrator.store import Status
@@ -21,7 +21,7 @@ def answer(view: RunView) -> list[str]:
     """Up to some seven sentences: how it ended, page tables, memory unplugged, what pins the rest, and what
     would free most of that."""
     arms = view.arms[:_FEW_ARMS]
-    said = [
+    sentences = [
         *_state(view),
         *finding_sentences(view),
         *_second_level(arms),
@@ -32,10 +32,10 @@ def answer(view: RunView) -> list[str]:
         *_frees_most(arms),
     ]
     if len(view.arms) > len(arms):
-        said.append(
+        sentences.append(
             f"The table below has all {len(view.arms)} arms; these sentences are about the first {len(arms)}."
         )
-    return said or ["No trial has results yet."]
+    return sentences or ["No trial has results yet."]
 
 
 def _state(view: RunView) -> Iterator[str]:
@@ -171,7 +171,7 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
         yield f"The class without which most pinned blocks would be free: {_join(parts)}."
 
 
-def _gone(best: Holder | None, held: int) -> str:
+def _gone(best: PinningClass | None, held: int) -> str:
     words, freed = (class_words(best.frame_class), best.frees) if best else ("none", 0)
     return f"{words} ({count(freed)} of {count(held)})"
 

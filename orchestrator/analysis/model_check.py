@@ -29,7 +29,7 @@ _FEWEST = 512
 
 
 @dataclass(frozen=True)
-class Foretold:
+class ModelCheck:
     """Arm `first`, whose kernel kept what `POLICY` would free, and arm `second` of another kernel.
 
     Bytes are means over the pairs of trials. `apart` is how much more was modelled than was freed, as a
@@ -73,13 +73,13 @@ class Foretold:
         return f"{sentence}: an error of {abs(self.apart):.2%}.".replace("%", " %")
 
 
-def foretold(view: RunView) -> list[Foretold]:
+def foretold(view: RunView) -> list[ModelCheck]:
     """Every two arms of which one tells what a policy would do, and the other what a kernel did."""
     rows = (_pair(one, other) for one, other in combinations(view.arms, 2) if _only_kernels(one, other))
     return [row for row in rows if row]
 
 
-def foretold_rows(rows: Iterable[Foretold]) -> list[dict[str, object]]:
+def model_check_rows(rows: Iterable[ModelCheck]) -> list[dict[str, object]]:
     """The same as words for the page."""
     return [
         {
@@ -114,7 +114,7 @@ class _Counted:
     boot: str
 
 
-def _pair(one: ArmView, other: ArmView) -> Foretold | None:
+def _pair(one: ArmView, other: ArmView) -> ModelCheck | None:
     pairs = list(_trials(one, other))
     if not pairs:
         return None
@@ -127,7 +127,7 @@ def _pair(one: ArmView, other: ArmView) -> Foretold | None:
         return None
     does = bool((freed > would_free / 2).all())
     apart = would_free / freed - 1 if does else np.empty(0)
-    return Foretold(
+    return ModelCheck(
         first=clean(one.name, 60),
         second=clean(other.name, 60),
         colour=other.index,

@@ -29,7 +29,7 @@ _REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
 
 
 @dataclass(frozen=True)
-class Holder:
+class PinningClass:
     """A class of frames in the blocks still plugged, over all regions; or, where `table` names it, one kind
     of page table. It is the sole blocker of `alone` of its `blocks`; `frees` become free without it."""
 
@@ -46,7 +46,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class HolderCell:
+class PinningCell:
     """One arm: blocks, and those of which it is the sole blocker; both empty where it has no such block."""
 
     blocks: str = ""
@@ -54,16 +54,16 @@ class HolderCell:
 
 
 @dataclass(frozen=True)
-class HolderRow:
+class PinningRow:
     """A class, a kind of page table (`css` is `kind`), or a total."""
 
     label: str
     css: str
-    cells: tuple[HolderCell, ...]
+    cells: tuple[PinningCell, ...]
 
 
 @dataclass(frozen=True)
-class HolderArm:
+class PinningArm:
     """The head of an arm's two columns, and its line below; `why_missing` where it has no blame."""
 
     name: str
@@ -74,20 +74,20 @@ class HolderArm:
 
 
 @dataclass(frozen=True)
-class HolderTable:
+class PinningTable:
     """The table of all arms; bodies in the order of the page."""
 
-    arms: tuple[HolderArm, ...]
-    bodies: tuple[tuple[HolderRow, ...], ...]
+    arms: tuple[PinningArm, ...]
+    bodies: tuple[tuple[PinningRow, ...], ...]
 
 
-def holders_of(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str], Holder]:
+def pinning_classes(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str], PinningClass]:
     """What is in the plugged blocks at a snapshot, by class and kind of page table."""
-    found: dict[tuple[str, str], Holder] = {}
+    found: dict[tuple[str, str], PinningClass] = {}
     for row in summary.blame:
         if row.snapshot == snapshot:
             key = row.frame_class, row.table
-            before = found.get(key, Holder(*key, blocks=0, alone=0, frees=0))
+            before = found.get(key, PinningClass(*key, blocks=0, alone=0, frees=0))
             found[key] = replace(
                 before,
                 blocks=before.blocks + row.blocks,
@@ -97,19 +97,19 @@ def holders_of(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str], Ho
     return found
 
 
-def frees_most(summary: TrialSummary) -> Holder | None:
+def frees_most(summary: TrialSummary) -> PinningClass | None:
     """The class without which most blocks still plugged would be free; None if no class frees any."""
-    found = holders_of(summary, summary.blocks_snapshot).values()
+    found = pinning_classes(summary, summary.blocks_snapshot).values()
     classes = [holder for holder in found if not holder.table and holder.frees]
     return max(classes, key=lambda holder: holder.frees) if classes else None
 
 
-def holder_table(arms: Sequence[ArmView]) -> HolderTable | None:
+def pinning_table(arms: Sequence[ArmView]) -> PinningTable | None:
     """The table for the trial that stands for each arm; None where no arm has a snapshot after an unplug."""
     results = [arm.shown.summary.after_unplug for arm in arms]
     if not any(results):
         return None
-    held = [holders_of(arm.shown.summary, arm.shown.summary.blocks_snapshot) for arm in arms]
+    held = [pinning_classes(arm.shown.summary, arm.shown.summary.blocks_snapshot) for arm in arms]
     classes = list(_class_rows(held))
     bodies = (
         tuple(_total(label, "total", of, results) for label, of in _TOTALS),
@@ -118,19 +118,19 @@ def holder_table(arms: Sequence[ArmView]) -> HolderTable | None:
         tuple(_total(label, "total", of, results) for label, of in _REST),
     )
     heads = tuple(_head(arm, result) for arm, result in zip(arms, results, strict=True))
-    return HolderTable(heads, tuple(body for body in bodies if body))
+    return PinningTable(heads, tuple(body for body in bodies if body))
 
 
-def _head(arm: ArmView, result: SnapshotResult | None) -> HolderArm:
+def _head(arm: ArmView, result: SnapshotResult | None) -> PinningArm:
     summary = arm.shown.summary
     name = clean(arm.name, 60)
     if result is None:
         why = summary.gaps.get("blocks_plugged_after", "no snapshot after an unplug")
-        return HolderArm(name, arm.index, "", "", clean(why, 200))
+        return PinningArm(name, arm.index, "", "", clean(why, 200))
     trial = f"{clean(summary.trial, 40)}, " if len(arm.trials) > 1 else ""
     blocks = f", blocks of {size(result.block_bytes)}" if result.block_bytes else ""
     note = f"{trial}at {clean(result.snapshot, 40)}{blocks}"
-    return HolderArm(name, arm.index, note, _sentence(summary, result), "")
+    return PinningArm(name, arm.index, note, _sentence(summary, result), "")
 
 
 def _sentence(summary: TrialSummary, result: SnapshotResult) -> str:
@@ -147,7 +147,7 @@ def _sentence(summary: TrialSummary, result: SnapshotResult) -> str:
     return "" if held else "No class pins a block."
 
 
-def _class_rows(held: Sequence[dict[tuple[str, str], Holder]]) -> Iterator[HolderRow]:
+def _class_rows(held: Sequence[dict[tuple[str, str], PinningClass]]) -> Iterator[PinningRow]:
     """Classes, those that pin blocks first, most blocks first; page tables with their kinds below."""
     keys = dict.fromkeys(key for found in held for key in found)
 
@@ -158,21 +158,21 @@ def _class_rows(held: Sequence[dict[tuple[str, str], Holder]]) -> Iterator[Holde
     kinds = sorted((key for key in keys if key[1]), key=lambda key: -most(key))
     for key in classes:
         css = "holds" if key[0] in _HOLD else "quiet"
-        yield HolderRow(class_words(key[0]), css, tuple(_cell(found.get(key)) for found in held))
+        yield PinningRow(class_words(key[0]), css, tuple(_cell(found.get(key)) for found in held))
         if key[0] == _PAGE_TABLE:
             for kind in kinds:
                 cells = tuple(_cell(found.get(kind)) for found in held)
-                yield HolderRow(clean(kind[1], 40), "kind", cells)
+                yield PinningRow(clean(kind[1], 40), "kind", cells)
 
 
-def _cell(holder: Holder | None) -> HolderCell:
+def _cell(holder: PinningClass | None) -> PinningCell:
     if holder is None:
-        return HolderCell()
-    return HolderCell(count(holder.blocks), count(holder.alone) if holder.holds else "")
+        return PinningCell()
+    return PinningCell(count(holder.blocks), count(holder.alone) if holder.holds else "")
 
 
 def _total(
     label: str, css: str, of: Callable[[SnapshotResult], int | None], results: Sequence[SnapshotResult | None]
-) -> HolderRow:
+) -> PinningRow:
     counts = [of(one) if one else None for one in results]
-    return HolderRow(label, css, tuple(HolderCell("" if n is None else count(n)) for n in counts))
+    return PinningRow(label, css, tuple(PinningCell("" if n is None else count(n)) for n in counts))

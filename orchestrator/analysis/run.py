@@ -14,7 +14,7 @@ from orchestrator.analysis.attribution import Attribution, Confusion, attributio
 from orchestrator.analysis.conclusions import answer
 from orchestrator.analysis.conditions import Conditions, conditions_of
 from orchestrator.analysis.findings import FindingRow, finding_rows
-from orchestrator.analysis.model_check import Foretold, foretold
+from orchestrator.analysis.model_check import ModelCheck, foretold
 from orchestrator.analysis.second_level import MomentRow, moment_rows
 from orchestrator.store import Run, open_run
 from orchestrator.summary import TimeSpent, TrialSummary, load, time_spent
@@ -91,7 +91,7 @@ class RunAnalysis:
         return tuple(attributions(self.confusion))
 
     @cached_property
-    def predictions(self) -> tuple[Foretold, ...]:
+    def predictions(self) -> tuple[ModelCheck, ...]:
         """Arms of which one's model says what the other's kernel did."""
         return tuple(foretold(self.view))
 

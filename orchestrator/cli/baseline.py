@@ -53,8 +53,8 @@ def baseline_command(*, run_name: str, output: Path, results: Path, as_json: boo
     if as_json:
         print_json({"file": str(output), "run": figures.run, "trials": trials, "boots": boots})
         return
-    told = ", ".join(f"{arm.name} {arm.of_boots}" for arm in figures.arms)
-    out.print(f"{escape(str(output))}: {escape(figures.run)}: {escape(told)}")
+    arms = ", ".join(f"{arm.name} {arm.of_boots}" for arm in figures.arms)
+    out.print(f"{escape(str(output))}: {escape(figures.run)}: {escape(arms)}")
     if min(boots.values()) < FEWEST:
         out.print(
             f"[yellow]fewer than {FEWEST} boots of an arm: no gate can decide about it, and none passes[/]"

@@ -152,8 +152,8 @@ def _print(
             out.print(f"  {'would end' if dry_run else 'ended'} {escape(process.name)} (pid {process.pid})")
         for guest in elsewhere[leftover.folder]:
             # What could not be ended there is told as an error.
-            said = f"{guest.domain} on {guest.target.name}, and {guest.folder} there"
-            out.print(f"  {'would end' if dry_run else 'asked for the end of'} the guest {escape(said)}")
+            what = f"{guest.domain} on {guest.target.name}, and {guest.folder} there"
+            out.print(f"  {'would end' if dry_run else 'asked for the end of'} the guest {escape(what)}")
     for build in builds:
         out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(build))}, left unfinished")
     for run_dir in runs:

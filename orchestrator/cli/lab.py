@@ -168,19 +168,19 @@ def _only_one(path: Path) -> Iterator[int]:
 def _when_up(keeper: subprocess.Popen[bytes], log: Path) -> RunningLab:
     from orchestrator.host.lab import find_lab
 
-    deadline, told = Deadline(UP_SECONDS), 0
+    deadline, printed = Deadline(UP_SECONDS), 0
     while not deadline.expired:
         ended = keeper.poll() is not None  # before reading, so that its last words are read
         lines = log.read_text(errors="replace").splitlines()
-        for line in lines[told:]:
+        for line in lines[printed:]:
             err.print(escape(line), style="dim")
-        told = len(lines)
+        printed = len(lines)
         lab = find_lab()
         if lab is not None and lab.pid == keeper.pid:
             return lab
         if ended:
-            said = "\n".join(lines[-_LOG_LINES:])
-            raise InfrastructureError("the lab did not come up", details=said, hint=f"less {log}")
+            tail = "\n".join(lines[-_LOG_LINES:])
+            raise InfrastructureError("the lab did not come up", details=tail, hint=f"less {log}")
         time.sleep(0.2)
     raise InfrastructureError(f"the lab was not up after {UP_SECONDS:.0f} s", hint=f"less {log}")
 

@@ -128,14 +128,14 @@ def _failed(error: Exception) -> int:
         return _reader_gone()
     if isinstance(error, OSError) and error.errno == errno.EIO and _interrupted(error):
         return ExitCode.INTERRUPTED  # the terminal has gone, and with it whom to tell
-    told = _in_words(error)
-    # What cannot be told, since standard error is closed, still has its code. rich exits by itself.
+    reported = _as_error(error)
+    # What cannot be printed, since standard error is closed, still has its code. rich exits by itself.
     with suppress(OSError, SystemExit):
-        print_error(told)
-    return told.exit_code
+        print_error(reported)
+    return reported.exit_code
 
 
-def _in_words(error: Exception) -> OrchestratorError:
+def _as_error(error: Exception) -> OrchestratorError:
     if isinstance(error, OrchestratorError):
         return error
     if isinstance(error, OSError):
@@ -171,8 +171,8 @@ def _named(file: object) -> str:
 
 def _tool_failure(error: subprocess.CalledProcessError) -> InfrastructureError:
     argv = error.cmd if isinstance(error.cmd, list | tuple) else [error.cmd]
-    said = error.stderr or error.output or ""
-    details = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    output = error.stderr or error.output or ""
+    details = output.decode(errors="replace") if isinstance(output, bytes) else str(output)
     return InfrastructureError(
         f"{argv[0]}: ended with exit code {error.returncode}",
         details=details.strip()[-2000:],

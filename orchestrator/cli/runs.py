@@ -128,9 +128,9 @@ def _show_text(analysis: RunAnalysis) -> None:
 
 def print_conditions(analysis: RunAnalysis) -> None:
     """What guests are made of and what executed them, in a line."""
-    said = " · ".join(f"{one.name} {one.value}" for one in analysis.conditions.rows)
-    if said:
-        out.print(f"[dim]conditions: {escape(said)}[/]")
+    conditions = " · ".join(f"{one.name} {one.value}" for one in analysis.conditions.rows)
+    if conditions:
+        out.print(f"[dim]conditions: {escape(conditions)}[/]")
 
 
 def _print_time(analysis: RunAnalysis) -> None:

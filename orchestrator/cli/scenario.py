@@ -191,11 +191,11 @@ def _print_plan(plan: Plan, scenario: Scenario) -> None:
         f"guest {plan.guest}, accel {plan.accel}, seed {plan.seed}, "
         f"a reading every {format_duration(plan.sample_every_seconds)}"
     )
-    told = list(plan.arms[0].differs)
-    if plan.arms[0].kernel_args and "kernel_args" not in told:
+    columns = list(plan.arms[0].differs)
+    if plan.arms[0].kernel_args and "kernel_args" not in columns:
         show(f"kernel_args {plan.arms[0].kernel_args}")
     show("")
-    machines = table("Arms", "arm", *told, "memory", "up to", "vCPUs")
+    machines = table("Arms", "arm", *columns, "memory", "up to", "vCPUs")
     for arm in plan.arms:
         sizes = (format_size(arm.machine.memory), format_size(arm.machine.maximum_memory))
         machines.add_row(*map(escape, (arm.name, *arm.differs.values(), *sizes, str(arm.machine.vcpus))))

@@ -8,7 +8,7 @@ from typing import Any, Self
 from orchestrator.analysis.arms import TrialView
 from orchestrator.analysis.attribution import Attribution, Confusion
 from orchestrator.analysis.conditions import Condition
-from orchestrator.analysis.model_check import Foretold
+from orchestrator.analysis.model_check import ModelCheck
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.export.run_row import Document, RunRow, run_row
 from orchestrator.records.summary import (
@@ -163,7 +163,7 @@ class RunDocument(RunRow):
     """Attribution check: what workloads put into memory, and what blocks were blamed on."""
     attribution: tuple[Attribution, ...]
     """Precision and recall of each class."""
-    foretold: tuple[Foretold, ...]
+    foretold: tuple[ModelCheck, ...]
     """Policy `empty` of one arm against what the kernel of another did."""
     meta: Mapping[str, Any]
     """meta.json."""

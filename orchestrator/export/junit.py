@@ -76,8 +76,8 @@ def _gate_cases(suite: etree._Element, scenario: str, gate: Outcome) -> None:
         elif change.word == "undecided":
             etree.SubElement(case, "skipped", message=clean(change.reason, 300))
         elif change.word != "none":
-            told = etree.SubElement(case, "system-out")
-            told.text = clean_block(f"{change.word}: {change_in_words(change)}")
+            output = etree.SubElement(case, "system-out")
+            output.text = clean_block(f"{change.word}: {change_in_words(change)}")
 
 
 def _case(suite: etree._Element, name: str, classname: str, seconds: float | None = None) -> etree._Element:

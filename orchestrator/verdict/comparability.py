@@ -126,12 +126,12 @@ def _arms_differ(first: ArmFigures, second: ArmFigures, varies: Collection[str])
 def _told(one: Flat, other: Flat) -> str:
     """The keys that are not the same, with both values."""
     keys = [key for key in dict.fromkeys((*one, *other)) if one.get(key) != other.get(key)]
-    told = [
+    names = [
         f"{key} {one.get(key, _ABSENT)} against {other.get(key, _ABSENT)}".strip()
         for key in keys[:_MOST_KEYS]
     ]
     more = [f"and {len(keys) - _MOST_KEYS} more"] if len(keys) > _MOST_KEYS else []
-    return ", ".join([*told, *more])
+    return ", ".join([*names, *more])
 
 
 def _unknown(

@@ -64,8 +64,8 @@ def _ended_so(run: Run, summaries: Sequence[TrialSummary], expected: Expectation
     found = Counter(_end(by_trial.get(trial), expected.metric) for trial in planned)
     words = f"{expected.metric} of {expected.arm} {' or '.join(expected.one_of or ())}"
     met = bool(planned) and set(found) <= set(expected.one_of or ())
-    said = ", ".join(f"{word} ({times} of {len(planned)} trials)" for word, times in found.most_common())
-    return Judgement(expected.arm, words, met=met, found=said or "the arm has no trials", value=None)
+    counts = ", ".join(f"{word} ({times} of {len(planned)} trials)" for word, times in found.most_common())
+    return Judgement(expected.arm, words, met=met, found=counts or "the arm has no trials", value=None)
 
 
 def _end(trial: TrialSummary | None, metric: str) -> str:

@@ -150,13 +150,13 @@ def _arm(
 ) -> ArmFigures:
     seeds = {trial.id: trial.seed for trial in run.planned}
     counted = [one for one in members if not one.left_out]
-    told = counted or members
+    shown = counted or members
     return ArmFigures(
         name=name,
-        kernel=" and ".join(sorted({one.kernel_release for one in told} - {""})),
-        accel=" and ".join(sorted({str(one.metrics["accel"]) for one in told if "accel" in one.metrics})),
+        kernel=" and ".join(sorted({one.kernel_release for one in shown} - {""})),
+        accel=" and ".join(sorted({str(one.metrics["accel"]) for one in shown if "accel" in one.metrics})),
         does=_does(run.plan, name),
-        build=" and ".join(sorted({one.kernel_build for one in told} - {""})),
+        build=" and ".join(sorted({one.kernel_build for one in shown} - {""})),
         trials=tuple(
             TrialFigures(
                 trial=one.trial,

@@ -12,7 +12,7 @@ from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
-from orchestrator.analysis.model_check import Foretold, foretold
+from orchestrator.analysis.model_check import ModelCheck, foretold
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.page import build_report
 from orchestrator.stats import FEWEST
@@ -23,7 +23,7 @@ from orchestrator.units import KIB, MIB, PAGE_BYTES
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 
-def reference(name: str) -> list[Foretold]:
+def reference(name: str) -> list[ModelCheck]:
     run = open_run(REFERENCE / name)
     return foretold(view_run(run, summary.load(run)))
 
@@ -80,7 +80,7 @@ def test_pairs_are_of_the_same_repeat_and_have_an_interval(tmp_path: Path) -> No
     assert (row.foretold_bytes, row.freed_bytes, row.left_bytes) == (2050 * 4096, 2000 * 4096, 10 * 4096)
     assert row.apart == pytest.approx(0.025)
     assert row.interval is None, "of two pairs"
-    assert "2.50 % apart" in row.sentence
+    assert "an error of 2.50 %" in row.sentence
     many = [
         [trial(name, number, tables + 20 * number, freed) for number in range(1, 6)]
         for name, tables, freed in (("new", 1000, 10), ("old", 3010, 2050))
@@ -98,7 +98,7 @@ def test_pairs_are_of_the_same_repeat_and_have_an_interval(tmp_path: Path) -> No
 def test_a_kernel_that_frees_nothing_is_not_taken_for_a_model_that_is_wrong(tmp_path: Path) -> None:
     (row,) = foretold(view(tmp_path, [trial("a", 1, 3000, 2000)], [trial("b", 1, 3005, 1990)]))
     assert (row.apart, row.freed_bytes) == (None, 0)
-    assert row.sentence.endswith("had 0 B less (measured): that kernel frees no such tables, or few.")
+    assert row.sentence.endswith("had 0 B less (measured): that kernel frees few of these tables.")
     assert not row.apart_cell.text
 
 

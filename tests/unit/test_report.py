@@ -24,7 +24,7 @@ from orchestrator.analysis.attribution import (
     confusion_rows,
 )
 from orchestrator.analysis.conclusions import answer
-from orchestrator.analysis.pinning import frees_most, holder_table
+from orchestrator.analysis.pinning import frees_most, pinning_table
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.errors import BadInputError
 from orchestrator.model.policies import OverSnapshot
@@ -235,7 +235,7 @@ def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
     best = frees_most(arms[0].shown.summary)
     assert best is not None
     assert (best.frame_class, best.frees) == ("slab", 3)
-    table = holder_table(arms)
+    table = pinning_table(arms)
     assert table is not None
     rows = {row.label: row.cells for body in table.bodies for row in body}
     assert [(cell.blocks, cell.alone) for cell in rows["page tables"][:2]] == [("10", "2"), ("", "")]
@@ -255,7 +255,7 @@ def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
         "slab (3 of 18) with two and none (0 of 4) with tied."
     )
     assert answer(RunView(run, arms[1:]))[-1].startswith("No single class frees one")
-    assert holder_table(arms[3:]) is None
+    assert pinning_table(arms[3:]) is None
 
 
 def test_the_legend_of_the_map_has_what_is_in_it(page: html.HtmlElement) -> None:

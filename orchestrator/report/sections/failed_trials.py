@@ -41,11 +41,11 @@ class FailedTrials(Section):
 
 def _failed(trial: TrialView) -> Failed:
     folder = trial.folder
-    said = clean_block(folder.ended.console_tail) if folder and folder.ended else ""
+    console = clean_block(folder.ended.console_tail) if folder and folder.ended else ""
     return Failed(
         id=clean(trial.summary.trial),
         outcome=trial.summary.outcome,
         error=clean_block(trial.error),
         hint=clean(trial.hint, 400),
-        console=said or (console_tail(folder.directory / layout.CONSOLE) if folder else ""),
+        console=console or (console_tail(folder.directory / layout.CONSOLE) if folder else ""),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from orchestrator.analysis.model_check import foretold_rows
+from orchestrator.analysis.model_check import model_check_rows
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.section import SECTIONS, Section
 
@@ -22,5 +22,5 @@ class Predictions(Section):
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
-        rows = foretold_rows(analysis.predictions)
+        rows = model_check_rows(analysis.predictions)
         return cls(tuple(rows)) if rows else None

@@ -184,14 +184,14 @@ def _asked(steps: Sequence[StepView], memory: Axis, largest: float, colour: str,
         else:
             groups.append([line])
 
-    def said(value: float, step: StepView) -> str:
+    def label(value: float, step: StepView) -> str:
         number = f"{step.number} " if len(steps) > 1 else ""
         return f"{number}requested {size(value * memory.factor)}"
 
     rules = alt.InlineData(values=[{"v": round(value, 4)} for value, _ in lines])
     words = alt.InlineData(
         values=[
-            {"v": round(group[0][0], 4), "text": ", ".join(said(*line) for line in group[:3])}
+            {"v": round(group[0][0], 4), "text": ", ".join(label(*line) for line in group[:3])}
             for group in groups
         ]
     )
