@@ -144,7 +144,7 @@ def test_its_metric_is_a_column_and_a_gap_has_its_reason(found: dict[str, Any], 
 
 def test_its_chart_is_a_section_of_the_page(found: dict[str, Any]) -> None:
     assert '<section id="host-tasks">' in found["page"]
-    assert "Tasks of the host over time, 6.12. can run: from 3 to 3, at the most 3." in found["page"]
+    assert "Tasks of the host over time, 6.12. can run: from 3 to 3, at most 3." in found["page"]
     assert 'id="chart-host-tasks-0"' in found["page"]
     assert 'id="chart-host-tasks-1"' not in found["page"], "the other arm has no reading"
 

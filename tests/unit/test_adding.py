@@ -63,7 +63,7 @@ json.dump(ended, sys.stdout)
 def rows() -> Mapping[str, tuple[str, ...]]:
     """The folders where the table of docs/architecture.md has each thing."""
     page = (REPOSITORY / "docs" / "architecture.md").read_text()
-    table = page.partition("## Adding a thing\n")[2].partition("\n## ")[0]
+    table = page.partition("## Adding an action, probe, workload or policy\n")[2].partition("\n## ")[0]
     cells = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
     (thing, where, shape), _, *found = ([cell.strip() for cell in row] for row in cells)
     assert (thing, where, shape) == ("thing", "where", "shape")
