@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -228,14 +230,17 @@ def processes(tables_of: list[int]) -> tuple[StateView, list[set[int]]]:
 def test_pressure_takes_of_each_memory_cgroup_in_proportion(
     tables_of: list[int], budget: int, seed: int
 ) -> None:
-    """An address space is taken for a memory cgroup: of each list the same share goes, to one table."""
+    """An address space is taken for a memory cgroup: of each list the same share goes, to half a table."""
     state, owned = processes(tables_of)
     picked = OverSnapshot.named("pressure_random").apply(state, seed=seed, budget_tables=budget)
     frames = set(state.tables.pfn[picked.freed | picked.to_move].tolist())
     listed = sum(map(len, owned))
     assert len(frames) == min(budget, listed)
-    for own in owned:
-        assert abs(len(frames & own) - len(frames) * len(own) / listed) <= 1
+    # One share of all lists, each to half a table: (count - 1/2) / length of any is at most (count + 1/2) /
+    # length of any other.
+    taken = [(2 * len(frames & own), len(own)) for own in owned]
+    for (halves, length), (others, of_other) in permutations(taken, 2):
+        assert (halves - 1) * of_other <= (others + 1) * length
 
 
 def test_migration_empties_whole_blocks_and_begins_no_other() -> None:

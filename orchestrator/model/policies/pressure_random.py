@@ -131,7 +131,8 @@ class PressureRandom(OverSnapshot, OverTrace, name="pressure_random"):
 
 
 def walk_lists(tables: Tables, rng: np.random.Generator) -> I64:
-    """Tables on the lists, in the order in which pressure takes them: of each list the same share."""
+    """Tables on the lists, in the order in which pressure takes them: of each list the same share, to
+    half a table."""
     listed = rng.permutation(np.flatnonzero(movable(tables)))
     _, owner, length = np.unique(tables.root[listed], return_inverse=True, return_counts=True)
     by_owner = np.argsort(owner, kind="stable")
