@@ -138,7 +138,7 @@ def _print_time(analysis: RunAnalysis) -> None:
     if spent is None:
         return
     all_of_it, steps, starting = map(format_duration, (spent.wall, spent.steps, spent.starting))
-    share = f"orchestrator overhead {spent.overhead / spent.wall:.1%}"
+    share = f"overhead of the orchestrator {spent.overhead / spent.wall:.1%}"
     out.print(f"[dim]{all_of_it} in all: steps {steps}, starting guests {starting}, {share}[/]")
 
 

@@ -144,7 +144,7 @@ def test_the_answer_names_the_moment_at_which_most_was_kept(directory: Path) -> 
     run = open_run(directory)
     sentences = answer(view_run(run, summary.load(run)))
     (said,) = (one for one in sentences if "second-level" in one)
-    assert said.endswith("what is needed: 2.0 times with 6.12 (emptied).")
+    assert said.endswith("those needed, at most: 2.0 times with 6.12 (emptied).")
 
 
 def test_show_and_report_have_it(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +156,7 @@ def test_show_and_report_have_it(directory: Path, capsys: pytest.CaptureFixture[
     page = build_report(RunAnalysis.open(directory)).read_text()
     assert "Second-level tables (NPT)" in page
     assert "Second-level tables over time" in page
-    assert "What each policy would free of them" in page
+    assert "Second-level tables that each policy would free" in page
     with pytest.raises(SystemExit):
         main(["show", str(directory), "--json"])
     assert json.loads(capsys.readouterr().out)["trials"]
