@@ -1,4 +1,4 @@
-"""Where the time of a run went: in guests and their steps, or with orchestrator overhead."""
+"""Where the time of a run went: in guests and their steps, or as overhead of the orchestrator."""
 
 from __future__ import annotations
 
