@@ -9,7 +9,7 @@ from orchestrator.analysis.text import clean, percent, quantity
 from orchestrator.stats import FEWEST, LEVEL
 from orchestrator.summary import METRIC
 from orchestrator.verdict import LOST
-from orchestrator.verdict.gate import Change, Outcome
+from orchestrator.verdict.gate import Change, GateResult
 
 
 def change_in_words(change: Change) -> str:
@@ -29,7 +29,7 @@ def change_in_words(change: Change) -> str:
     return f"{text}: {clean(change.reason, 200)}" if change.reason else text
 
 
-def gate_sentences(outcome: Outcome) -> list[str]:
+def gate_sentences(outcome: GateResult) -> list[str]:
     """What the gate found, the worst first."""
     sentences = []
     if outcome.refused:
@@ -55,7 +55,7 @@ def gate_sentences(outcome: Outcome) -> list[str]:
     return sentences
 
 
-def gate_line(outcome: Outcome) -> tuple[str, str]:
+def gate_line(outcome: GateResult) -> tuple[str, str]:
     """The verdict in a line, and how it is to look: `good`, `poor` (it was not decided) or `bad`."""
     against = clean(outcome.baseline)
     if outcome.refused:
@@ -75,7 +75,7 @@ def gate_line(outcome: Outcome) -> tuple[str, str]:
     return "good", f"baseline: passed ({against})"
 
 
-def next_commands(outcome: Outcome, run: str) -> Iterator[str]:
+def next_commands(outcome: GateResult, run: str) -> Iterator[str]:
     """Commands that show more, or accept or decide the result."""
     if outcome.refused:
         yield f"orchestrator compare {outcome.source} {run} --varies KEY   where KEY is what you compare"
@@ -90,12 +90,12 @@ def next_commands(outcome: Outcome, run: str) -> Iterator[str]:
         yield f"run both again with `repeats` and `boots` of at least {FEWEST}   for a gate to decide"
 
 
-def _compared(outcome: Outcome) -> int:
+def _compared(outcome: GateResult) -> int:
     """How many metrics were compared with the baseline; lost trials are one where they fail."""
     return sum(one.metric != LOST or one in outcome.failing for one in outcome.changes)
 
 
-def _undecided(outcome: Outcome) -> Iterator[str]:
+def _undecided(outcome: GateResult) -> Iterator[str]:
     """One sentence for each arm and reason: it is mostly the same for all metrics."""
     by_reason: dict[tuple[str, str], list[str]] = {}
     for one in outcome.changes:

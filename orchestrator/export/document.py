@@ -21,7 +21,7 @@ from orchestrator.records.summary import (
     Value,
 )
 from orchestrator.summary import PolicyResult, TimeSpent
-from orchestrator.verdict import Judgement, Outcome
+from orchestrator.verdict import GateResult, Judgement
 
 
 class TimeDocument(Document):
@@ -134,7 +134,7 @@ class GateDocument(Document):
     """Whether the run keeps to the baseline."""
 
     @classmethod
-    def of(cls, gate: Outcome) -> Self:
+    def of(cls, gate: GateResult) -> Self:
         """The same with its verdict."""
         fields = {**vars(gate), "changes": tuple(vars(change) for change in gate.changes)}
         return cls(**fields, passed=gate.passed)

@@ -12,7 +12,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean, clean_block
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
-from orchestrator.verdict import Outcome
+from orchestrator.verdict import GateResult
 
 
 def write_junit(analysis: RunAnalysis) -> Path:
@@ -51,7 +51,7 @@ def junit(analysis: RunAnalysis) -> str:
     return text.decode()
 
 
-def _gate_cases(suite: etree._Element, scenario: str, gate: Outcome) -> None:
+def _gate_cases(suite: etree._Element, scenario: str, gate: GateResult) -> None:
     """One for each arm and metric that was compared with the baseline."""
     failing = set(gate.failing)
     if gate.refused:

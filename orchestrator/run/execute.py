@@ -27,7 +27,7 @@ from orchestrator.run.meta import command_line, guest_facts, provenance
 from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 from orchestrator.store import UNFINISHED, RunWriter, Status, layout, open_run
 from orchestrator.summary import saved, summarise_trial, write_summaries
-from orchestrator.verdict import Gate, write_outcome
+from orchestrator.verdict import Gate, write_gate_result
 
 # Outcomes that say nothing of the guest's kernel: a trial with one of them is done again by `resume`.
 AGAIN = frozenset({UNFINISHED, "unknown", "interrupted", "failed", "lost"})
@@ -298,7 +298,7 @@ def judged(analysis: RunAnalysis, gate: Gate | None = None) -> ExitCode:
     met = all(one.met for one in analysis.verdicts.judgements)
     if gate:
         outcome = gate.judge(analysis.verdicts.figures)
-        write_outcome(analysis.run.directory, outcome)
+        write_gate_result(analysis.run.directory, outcome)
         met &= outcome.passed
     return ExitCode.COMPLETED if met else ExitCode.EXPECTATION_FAILED
 

@@ -7,7 +7,7 @@ from orchestrator.verdict.baseline import read_baseline, write_baseline
 from orchestrator.verdict.comparison import LOST, Comparison, PairOfArms, compare_arms, compare_runs
 from orchestrator.verdict.expectations import Judgement
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures, figures_of
-from orchestrator.verdict.gate import Change, Gate, Outcome, read_outcome, write_outcome
+from orchestrator.verdict.gate import Change, Gate, GateResult, read_gate_result, write_gate_result
 from orchestrator.verdict.verdicts import Verdicts
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "Change",
     "Comparison",
     "Gate",
+    "GateResult",
     "Judgement",
-    "Outcome",
     "PairOfArms",
     "RunFigures",
     "TrialFigures",
@@ -26,7 +26,7 @@ __all__ = [
     "compare_runs",
     "figures_of",
     "read_baseline",
-    "read_outcome",
+    "read_gate_result",
     "write_baseline",
-    "write_outcome",
+    "write_gate_result",
 ]

@@ -48,7 +48,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateResult:
     """What the gate found. `refused` says why the two cannot be compared, and is empty where they can.
 
     `source` is the baseline's file, `tolerated` the share of it by which a metric may be worse.
@@ -123,9 +123,9 @@ class Gate:
         )
         refuse_unlike(self.baseline, replace(planned, arms=arms), self.varies, force=self.force)
 
-    def judge(self, run: RunFigures) -> Outcome:
+    def judge(self, run: RunFigures) -> GateResult:
         """Hold a run against the baseline."""
-        outcome = Outcome(
+        outcome = GateResult(
             baseline=self.baseline.run,
             fail_on=self.fail_on,
             level=self.level,
@@ -244,16 +244,16 @@ class _File(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     gate: Literal[1]
-    outcome: Outcome
+    outcome: GateResult
 
 
-def write_outcome(run_dir: Path, outcome: Outcome) -> None:
+def write_gate_result(run_dir: Path, outcome: GateResult) -> None:
     """Keep it in the run's folder."""
     text = _File(gate=FORMAT, outcome=outcome).model_dump_json(indent=1)
     replace_text(run_dir / layout.GATE, text + "\n")
 
 
-def read_outcome(run_dir: Path) -> Outcome | None:
+def read_gate_result(run_dir: Path) -> GateResult | None:
     """What the gate of a run found; None for a run without one."""
     path = run_dir / layout.GATE
     if not path.exists():

@@ -10,7 +10,7 @@ from orchestrator.summary import TrialSummary
 from orchestrator.verdict.comparison import Comparison, compare_arms
 from orchestrator.verdict.expectations import Judgement, judge
 from orchestrator.verdict.figures import RunFigures, figures_of
-from orchestrator.verdict.gate import Outcome, read_outcome
+from orchestrator.verdict.gate import GateResult, read_gate_result
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,6 @@ class Verdicts:
         return tuple(judge(self))
 
     @cached_property
-    def gate(self) -> Outcome | None:
+    def gate(self) -> GateResult | None:
         """What the baseline said when the run ended; None where it was compared with none."""
-        return read_outcome(self.run.directory)
+        return read_gate_result(self.run.directory)

@@ -32,14 +32,14 @@ from orchestrator.verdict import (
     ArmFigures,
     Change,
     Gate,
-    Outcome,
+    GateResult,
     RunFigures,
     TrialFigures,
     figures_of,
     read_baseline,
-    read_outcome,
+    read_gate_result,
     write_baseline,
-    write_outcome,
+    write_gate_result,
 )
 
 MIB = 1 << 20
@@ -331,10 +331,10 @@ def test_only_a_baseline_is_written_over(tmp_path: Path) -> None:
 def test_an_outcome_is_kept_and_is_in_junit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = write_run(tmp_path / "results", snapshots=False)
     summary.refresh(directory)
-    assert read_outcome(directory) is None
+    assert read_gate_result(directory) is None
     outcome = Gate(BASE, "regression").judge(run(150.0, seed=2))
-    write_outcome(directory, outcome)
-    assert read_outcome(directory) == outcome
+    write_gate_result(directory, outcome)
+    assert read_gate_result(directory) == outcome
     suite = etree.fromstring(write_junit(RunAnalysis.open(directory)).read_bytes())
     cases = {
         case.get("name"): case
@@ -356,13 +356,13 @@ def test_an_outcome_is_kept_and_is_in_junit(tmp_path: Path, capsys: pytest.Captu
         main(["show", str(directory), "--json"])
     shown = json.loads(capsys.readouterr().out)["gate"]
     assert (shown["baseline"], shown["passed"], len(shown["changes"])) == ("base", False, 3)
-    write_outcome(directory, replace(outcome, fail_on="nothing"))
+    write_gate_result(directory, replace(outcome, fail_on="nothing"))
     assert etree.fromstring(write_junit(RunAnalysis.open(directory)).read_bytes()).get("failures") == "0"
-    write_outcome(directory, replace(outcome, changes=(), refused="kernel of a: x against y"))
+    write_gate_result(directory, replace(outcome, changes=(), refused="kernel of a: x against y"))
     assert etree.fromstring(write_junit(RunAnalysis.open(directory)).read_bytes()).get("failures") == "1"
     (directory / "gate.json").write_text("{")
     with pytest.raises(BadInputError, match="cannot be read"):
-        read_outcome(directory)
+        read_gate_result(directory)
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -442,13 +442,13 @@ def test_exit_code_and_folder_say_what_the_gate_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     planned, gate = played(tmp_path, trials)
-    found = Outcome("first", "regression", 0.05, changes, refused)
+    found = GateResult("first", "regression", 0.05, changes, refused)
     monkeypatch.setattr(Gate, "judge", lambda *_: found)
     result = execute_plan(
         planned, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate, machinery=trials
     )
     assert (result.exit_code, open_run(tmp_path / "second").meta.exit_code) == (code, code)
-    assert read_outcome(tmp_path / "second") == found
+    assert read_gate_result(tmp_path / "second") == found
 
 
 def test_a_baseline_that_does_not_fit_is_refused_before_anything_runs(tmp_path: Path, trials: Played) -> None:
@@ -476,10 +476,10 @@ def test_a_night_that_lost_a_trial_is_held_too_until_it_is_resumed(tmp_path: Pat
         planned, places(tmp_path), tmp_path / "second", PROGRESS, gate=gate, machinery=trials
     )
     assert result.exit_code == 3
-    assert read_outcome(tmp_path / "second") is not None
+    assert read_gate_result(tmp_path / "second") is not None
     trials.ends = {}
     assert resume_run(tmp_path / "second", places(tmp_path), PROGRESS, machinery=trials).exit_code == 0
-    assert read_outcome(tmp_path / "second") is None, "what was said of less holds no more"
+    assert read_gate_result(tmp_path / "second") is None, "what was said of less holds no more"
 
 
 GATED = [metric for metric in CATALOGUE if metric.unit and metric.better and not metric.given][:12]
