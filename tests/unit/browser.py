@@ -61,7 +61,7 @@ _LOOK = """(() => {
     overlaps,
     specs: Object.keys(JSON.parse(document.getElementById("charts").textContent)),
     answer: document.getElementById("conclusions").innerText,
-    lines: [...document.querySelectorAll("#answer p, #answer tr")].map(
+    lines: [...document.querySelectorAll("#conclusions p, #conclusions tr")].map(
       (line) => ({text: line.innerText, box: box(line)})),
     width: document.documentElement.scrollWidth,
     cut: [...document.querySelectorAll(".scroll")].filter(

@@ -98,7 +98,7 @@ def brightness(colour: str) -> float:
             ("unplug took 1.084 GiB (72 %) with 6.12", "contain a page-table page", "+4 MiB", "too few"),
         ),
         ("many", ("unplug took", "contain a page-table page", "95 % intervals", "not met")),
-        ("overcommit", ("guests come before one is killed", "does best")),
+        ("overcommit", ("guests fit before the first OOM kill", "does best")),
     ],
 )
 def test_the_answer_is_on_the_first_screen(

@@ -213,7 +213,7 @@ def test_patterns_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("replay", "T", "--policy", "best", "--budget", "1MiB"), "there are: belady"),
         (("replay", "T", "--policy", "lru", "--budget", "-1GiB"), "not a size"),
-        (("replay", "T", "--policy", "lru", "--budget", "1KiB"), "4KiB or more"),
+        (("replay", "T", "--policy", "lru", "--budget", "1KiB"), "less than one table (4KiB)"),
         (("replay", "gone.npz", "--policy", "lru", "--budget", "1MiB"), "cannot be read"),
         (("replay", "nowhere", "--policy", "lru", "--budget", "1MiB"), "no run called"),
         (("replay", "T", "--policy", "lru", "--budget", "1MiB", "--trial", "a-01"), "a trace, and no run"),

@@ -308,7 +308,7 @@ def test_a_guest_elsewhere_is_noted_while_it_runs_and_can_be_ended(
         "virsh -q -c qemu:///system destroy r1-a-01",
         f"rm -rf --one-file-system {folder}",
     ]
-    with pytest.raises(InfrastructureError, match="no folder of ours"):
+    with pytest.raises(InfrastructureError, match="belongs to another program"):
         end_elsewhere(replace(left, folder="/var/tmp/orchestrator-guest-x/../../home"))
 
 
