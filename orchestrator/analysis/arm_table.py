@@ -13,11 +13,10 @@ from orchestrator.analysis.arms import ArmView
 from orchestrator.analysis.conditions import NOT_COMPARABLE, emulated
 from orchestrator.analysis.text import FORMATS, clean
 from orchestrator.stats import Significance, averaged
-from orchestrator.summary import METRIC, TrialSummary
+from orchestrator.summary import CATALOGUE, METRIC, TrialSummary
 from orchestrator.verdict import Comparison
 
-# metric, and what a reader calls it; grouped under the headings of the table.
-ROWS: Final = (
+_GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
     (
         "Guest page tables",
         (
@@ -84,6 +83,23 @@ ROWS: Final = (
         ),
     ),
 )
+
+
+def _others() -> tuple[tuple[str, str], ...]:
+    """Metrics that no group above names, such as those of a probe that was added: by their own names."""
+    grouped = {name for _, rows in _GROUPS for name, _ in rows}
+    return tuple(
+        (one.name, one.name.replace("_", " "))
+        for one in CATALOGUE
+        if one.name not in grouped and one.name != _ACCELERATION
+    )
+
+
+_ACCELERATION: Final = "accel"  # stands with the conditions
+OTHER: Final = "Other"
+
+ROWS: Final = (*_GROUPS, (OTHER, _others()))
+"""Headings of the table; below each, metrics and what a reader calls them. Every metric is in it, once."""
 
 # From here on two arms differ for a reader; below, they are called about the same.
 SAME_SHARE: Final = 0.05

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
-from orchestrator.analysis.arm_table import ROWS
+from orchestrator.analysis.arm_table import OTHER, ROWS
 from orchestrator.analysis.scale import bytes_axis, seconds_axis
 from orchestrator.analysis.text import clean, counted, quantity, signed
 from orchestrator.stats import FEWEST, Difference, Significance
@@ -257,7 +257,12 @@ def limited(parts: Sequence[str]) -> str:
 
 
 def _label(metric: str) -> str:
-    return next(f"{title.lower()}: {label}" for title, rows in ROWS for name, label in rows if name == metric)
+    return next(
+        f"{title.lower()}: {label}" if title != OTHER else label
+        for title, rows in ROWS
+        for name, label in rows
+        if name == metric
+    )
 
 
 def marked(groups: Sequence[DifferenceGroup]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What goes wrong with guests, and with orchestrator overhead."""
+"""What goes wrong with guests, and with the orchestrator itself."""
 
 from __future__ import annotations
 

@@ -170,7 +170,8 @@ class Reference:
     def nested_metrics(self) -> list[str]:
         """Numeric metrics that every trial that counts has, but those that are chosen."""
         numeric = [metric.name for metric in CATALOGUE if metric.unit and not metric.given]
-        return [name for name in numeric if self.trials[name].notna().all()]
+        there = [name for name in numeric if name in self.trials]  # a run has no column of a later metric
+        return [name for name in there if self.trials[name].notna().all()]
 
     def nested(self, metric: str, arm: str) -> Components:
         """Of a metric's spread, what is between boots and what within one."""

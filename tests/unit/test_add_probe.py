@@ -14,6 +14,7 @@ import pytest
 import series_table
 from synthetic_run import ARMS
 
+from orchestrator.analysis.arm_table import ROWS
 from orchestrator.headline import METRICS
 from orchestrator.observation import Reading
 from orchestrator.probes import PROBES, Probe, declared_series
@@ -59,6 +60,7 @@ import series_table
 from fakes import MACHINE, FakeChannel, FakeDomain, FakeShell
 from synthetic_run import ARMS, META, plan_json
 from orchestrator import summary
+from orchestrator.analysis.differences import _label
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
@@ -98,6 +100,7 @@ print(json.dumps({
     "observed": seen[["name", "value", "unit", "origin"]].values.tolist(),
     "page": render(RunAnalysis.open(writer.directory), Scripts("", "")),
     "table": series_table.table(),
+    "label": _label("host_runnable_tasks"),
     "bound": Expectation(metric="host_runnable_tasks", arm="6.12", at_most=4).at_most,
 }))
 """
@@ -191,3 +194,13 @@ def test_a_reading_of_no_declared_series_is_an_error() -> None:
         Few.observe("few", 0, "t", [Reading("one", 1), Reading("two", 2)])
     with pytest.raises(ValueError, match="of one name"):
         Series("thp_*", "count", "of THP", headlines=(Headline("thp", "last"),))
+
+
+def test_its_metric_is_compared_and_has_its_row(found: dict[str, Any]) -> None:
+    assert found["label"] == "host runnable tasks"
+    assert '<abbr title="host_runnable_tasks">host runnable tasks</abbr>' in found["page"]
+
+
+def test_every_metric_has_one_row_but_the_acceleration() -> None:
+    named = [metric for _, rows_of_group in ROWS for metric, _ in rows_of_group]
+    assert sorted(named) == sorted(set(METRICS) - {"accel"})
