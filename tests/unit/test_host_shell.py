@@ -18,10 +18,10 @@ import pytest
 
 from orchestrator.errors import BadInputError, GuestLostError, InfrastructureError
 from orchestrator.guest.console import mirrored
-from orchestrator.host import labs
+from orchestrator.host import lab as host_lab
 from orchestrator.host import shell as shell_module
-from orchestrator.host.elsewhere import end_elsewhere, left_elsewhere, noted
 from orchestrator.host.machine import HostSetup
+from orchestrator.host.remote_leftovers import end_remote, noted, remote_leftovers
 from orchestrator.host.runtime import runtime_base
 from orchestrator.host.shell import HostLostError, HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget, own_target, user_target
@@ -301,15 +301,15 @@ def test_a_guest_elsewhere_is_noted_while_it_runs_and_can_be_ended(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     folder = Path("/var/tmp/orchestrator-guest-abcdefgh")
     with noted(tmp_path, target, "r1-a-01", folder):
-        (left,) = left_elsewhere(tmp_path)
-    assert left_elsewhere(tmp_path) == []
-    end_elsewhere(left)
+        (left,) = remote_leftovers(tmp_path)
+    assert remote_leftovers(tmp_path) == []
+    end_remote(left)
     assert (tmp_path / "said").read_text().splitlines() == [
         "virsh -q -c qemu:///system destroy r1-a-01",
         f"rm -rf --one-file-system {folder}",
     ]
     with pytest.raises(InfrastructureError, match="belongs to another program"):
-        end_elsewhere(replace(left, folder="/var/tmp/orchestrator-guest-x/../../home"))
+        end_remote(replace(left, folder="/var/tmp/orchestrator-guest-x/../../home"))
 
 
 def test_a_guest_behind_a_broken_connection_is_ended_by_another_or_told(
@@ -333,7 +333,7 @@ def test_the_lab_is_the_one_whose_process_lives(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path))
     base = runtime_base()
     base.mkdir()
-    assert labs.find_lab() is None
+    assert host_lab.find_lab() is None
     with pytest.raises(BadInputError, match="no lab is up") as missing:
         host_kind("lab").address(tmp_path)
     assert missing.value.hint == "orchestrator lab up"
@@ -352,7 +352,7 @@ def test_the_lab_is_the_one_whose_process_lives(tmp_path: Path, monkeypatch: pyt
     (base / "0123abcd" / "lab.json").write_text(json.dumps(facts))
     (base / "4567abcd").mkdir()
     (base / "4567abcd" / "lab.json").write_text(json.dumps({**facts, "started_ticks": 1, "port": 6}))
-    lab = labs.find_lab()
+    lab = host_lab.find_lab()
     assert lab is not None
     assert lab.port == 5
     assert "root@127.0.0.1:5" in lab.uri

@@ -18,23 +18,23 @@ from hypothesis import strategies as st
 
 from orchestrator.cli import main
 from orchestrator.errors import FileProblemsError
-from orchestrator.model.compiled import NOBODY, ignore, ignore_gone
-from orchestrator.model.cost import CostTable, Interval
+from orchestrator.model.compiled import NO_VICTIM, ignore, ignore_forgotten
+from orchestrator.model.cost import CostRange, CostTable
 from orchestrator.model.counts import ReplayCounts
 from orchestrator.model.jit import inlined
 from orchestrator.model.overcommit import (
-    Answer,
     GuestClass,
     HostMemory,
-    Phase,
-    Question,
+    LoadPhase,
+    OvercommitResult,
+    OvercommitSetting,
     answers,
 )
 from orchestrator.model.policies import Frees, OverTrace
 from orchestrator.model.policies.base import Functions
-from orchestrator.model.pressure import Population, Pressure, Reclaim, named
-from orchestrator.model.replay import Action
-from orchestrator.model.trace import Event, Trace
+from orchestrator.model.pressure import Pressure, Reclaim, SampledTables, named
+from orchestrator.model.replay import EvictionAction
+from orchestrator.model.trace import TouchKind, Trace
 from orchestrator.report.overcommit import counted, is_page, rows, sentences
 from orchestrator.scenario.kind import OVERCOMMIT_KEYS
 from orchestrator.scenario.model import ScenarioText
@@ -46,29 +46,35 @@ pytestmark = pytest.mark.slow
 SHIPPED = Path(__file__).parents[2] / "scenarios" / "overcommit"
 
 
-def ask(question: Question, policy: str, action: Action = Action.DROP, seeds: int = 2) -> Answer:
+def ask(
+    question: OvercommitSetting, policy: str, action: EvictionAction = EvictionAction.DROP, seeds: int = 2
+) -> OvercommitResult:
     (answer,) = answers(question, [(policy, action)], CostTable.shipped(), seeds=seeds)
     return answer
 
 
-def question(memory_gib: float = 64, entries: float = 6, **host: int) -> Question:
-    phases = (Phase(0, 0.1), Phase(300, 0.6), Phase(600, 0.2))
+def question(memory_gib: float = 64, entries: float = 6, **host: int) -> OvercommitSetting:
+    phases = (LoadPhase(0, 0.1), LoadPhase(300, 0.6), LoadPhase(600, 0.2))
     guest = GuestClass("g", 8 * GIB, 16, phases, entries)
-    return Question(HostMemory(int(memory_gib * GIB), **host), (guest,), 30.0, 1800.0, 30.0)
+    return OvercommitSetting(HostMemory(int(memory_gib * GIB), **host), (guest,), 30.0, 1800.0, 30.0)
 
 
 @pytest.fixture(scope="module")
-def shipped() -> dict[str, dict[str, Answer]]:
+def shipped() -> dict[str, dict[str, OvercommitResult]]:
     found = {}
     for name in ("sparse", "dense"):
         asked = load_overcommit(SHIPPED / f"{name}.yaml")
-        choices = [("none", Action.DROP), ("pressure_random", Action.COMPRESS), ("lru", Action.SWAP)]
+        choices = [
+            ("none", EvictionAction.DROP),
+            ("pressure_random", EvictionAction.COMPRESS),
+            ("lru", EvictionAction.SWAP),
+        ]
         made = answers(asked.question, choices, CostTable.shipped(), seeds=4)
         found[name] = {answer.policy: answer for answer in made}
     return found
 
 
-def test_kills_fall_where_tables_are_many_and_taken(shipped: dict[str, dict[str, Answer]]) -> None:
+def test_kills_fall_where_tables_are_many_and_taken(shipped: dict[str, dict[str, OvercommitResult]]) -> None:
     sparse = shipped["sparse"]
     for policy in ("pressure_random", "lru"):
         assert sparse[policy].killed.high < sparse["none"].killed.low
@@ -76,7 +82,7 @@ def test_kills_fall_where_tables_are_many_and_taken(shipped: dict[str, dict[str,
         assert sparse[policy].added.p99.typical > 0
 
 
-def test_kills_stay_where_tables_are_few(shipped: dict[str, dict[str, Answer]]) -> None:
+def test_kills_stay_where_tables_are_few(shipped: dict[str, dict[str, OvercommitResult]]) -> None:
     dense = shipped["dense"]
     assert dense["none"].killed.low >= 1
     for policy in ("pressure_random", "lru"):
@@ -85,25 +91,27 @@ def test_kills_stay_where_tables_are_few(shipped: dict[str, dict[str, Answer]]) 
 
 
 def test_a_dense_guest_needs_two_mib_a_gib_at_each_level() -> None:
-    steady = GuestClass("g", 64 * GIB, 1, (Phase(0, 1.0),), 512)
-    course = ask(Question(HostMemory(1024 * GIB), (steady,), 1.0, 10.0, 1.0), "none").course
+    steady = GuestClass("g", 64 * GIB, 1, (LoadPhase(0, 1.0),), 512)
+    course = ask(OvercommitSetting(HostMemory(1024 * GIB), (steady,), 1.0, 10.0, 1.0), "none").course
     own = (128 << 20) + (128 << 20) // 512  # and the PMD tables above
     backing = 2 * (64 * GIB + own) / 512  # second-level tables, and QEMU's own
     assert course.table_bytes.max() == pytest.approx(own + backing, rel=1e-12)
 
 
 def test_huge_pages_have_a_table_deposited_at_both_levels_until_they_go() -> None:
-    phases = (Phase(0, 1.0), Phase(100, 1.0), Phase(101, 0.25))
+    phases = (LoadPhase(0, 1.0), LoadPhase(100, 1.0), LoadPhase(101, 0.25))
     guest = GuestClass("g", 64 * GIB, 1, phases, 512, huge_share=1.0)
-    course = ask(Question(HostMemory(1024 * GIB), (guest,), 1.0, 1000.0, 10.0), "none").course
+    course = ask(OvercommitSetting(HostMemory(1024 * GIB), (guest,), 1.0, 1000.0, 10.0), "none").course
     assert course.table_bytes[0] == pytest.approx(2 * 128 * (1 << 20))
     assert course.table_bytes[-1] == pytest.approx(2 * 32 * (1 << 20))
 
 
 def test_huge_pages_save_second_level_tables_only() -> None:
     """The guest and QEMU's process have a deposited table for each; KVM maps them by leaves of 2 MiB."""
-    steady = GuestClass("g", 64 * GIB, 1, (Phase(0, 1.0), Phase(5, 1.0), Phase(6, 0.5)), 512, huge_share=1)
-    course = ask(Question(HostMemory(1024 * GIB), (steady,), 1.0, 30.0, 1.0), "none").course
+    steady = GuestClass(
+        "g", 64 * GIB, 1, (LoadPhase(0, 1.0), LoadPhase(5, 1.0), LoadPhase(6, 0.5)), 512, huge_share=1
+    )
+    course = ask(OvercommitSetting(HostMemory(1024 * GIB), (steady,), 1.0, 30.0, 1.0), "none").course
     own = 128 << 20
     assert course.table_bytes.max() == own + 64 * GIB // 512
     # They go with the pages, whatever the policy.
@@ -112,16 +120,16 @@ def test_huge_pages_save_second_level_tables_only() -> None:
 
 def test_a_policy_takes_no_deposited_table() -> None:
     """With less memory than data and tables, swap makes room from tables in use, and there are none."""
-    steady = GuestClass("g", 8 * GIB, 1, (Phase(0, 1.0),), 6, huge_share=1)
-    tight = Question(HostMemory(8 * GIB, swap_bytes=GIB), (steady,), 1.0, 10.0, 1.0)
-    assert ask(tight, "lru", Action.SWAP).killed.low == 1
+    steady = GuestClass("g", 8 * GIB, 1, (LoadPhase(0, 1.0),), 6, huge_share=1)
+    tight = OvercommitSetting(HostMemory(8 * GIB, swap_bytes=GIB), (steady,), 1.0, 10.0, 1.0)
+    assert ask(tight, "lru", EvictionAction.SWAP).killed.low == 1
 
 
 def test_what_is_left_empty_follows_from_how_sparse_tables_are() -> None:
     """One page to a table, half of them let go: half of the tables are empty, and `empty` frees those."""
-    phases = (Phase(0, 1.0), Phase(100, 1.0), Phase(101, 0.5))
+    phases = (LoadPhase(0, 1.0), LoadPhase(100, 1.0), LoadPhase(101, 0.5))
     guest = GuestClass("g", 64 * GIB, 1, phases, 1)
-    asked = Question(HostMemory(1024 * GIB), (guest,), 1.0, 1000.0, 10.0)
+    asked = OvercommitSetting(HostMemory(1024 * GIB), (guest,), 1.0, 1000.0, 10.0)
     kept, freed = (ask(asked, policy).course.table_bytes[-1] for policy in ("none", "empty"))
     own, upper = 64 * GIB, 64 * GIB / 512  # no PMD table is left without any of its 512
     assert kept == pytest.approx(own + upper + 2 * (64 * GIB + own + upper) / 512)
@@ -130,16 +138,16 @@ def test_what_is_left_empty_follows_from_how_sparse_tables_are() -> None:
 
 def test_a_pmd_table_goes_with_the_last_table_below_it() -> None:
     """Two tables of one page to each, half of the pages let go: a quarter of the PMD tables is empty."""
-    phases = (Phase(0, 1.0), Phase(100, 1.0), Phase(101, 0.5))
+    phases = (LoadPhase(0, 1.0), LoadPhase(100, 1.0), LoadPhase(101, 0.5))
     guest = GuestClass("g", 64 * GIB, 1, phases, 1, tables_per_upper=2)
-    asked = Question(HostMemory(1024 * GIB), (guest,), 1.0, 1000.0, 10.0)
+    asked = OvercommitSetting(HostMemory(1024 * GIB), (guest,), 1.0, 1000.0, 10.0)
     of = {name: ask(asked, name).course.table_bytes[-1] for name in ("empty", "empty_all_levels")}
     assert of["empty"] - of["empty_all_levels"] == pytest.approx(64 * GIB / 2 / 4)
 
 
 def test_zero_page_takes_no_table_in_use_so_it_equals_empty_where_no_table_is_zero_only() -> None:
     asked = load_overcommit(SHIPPED / "sparse.yaml")
-    asked = asked.model_copy(update={"policies": ["empty", "zero_page"], "actions": [Action.SWAP]})
+    asked = asked.model_copy(update={"policies": ["empty", "zero_page"], "actions": [EvictionAction.SWAP]})
     found = list(answers(asked.question, list(asked.choices), CostTable.shipped(), seeds=3))
     one, two = rows(found)
     assert (one.name, two.name) == ("empty", "zero_page")
@@ -161,23 +169,23 @@ def test_what_a_policy_may_take_decides_who_is_killed() -> None:
     assert of["pressure_random"].added.mean.typical > 1.02 * of["lru"].added.mean.typical
 
 
-def tables_of(events: Sequence[Sequence[tuple[int, Event]]], number: int) -> Population:
+def tables_of(events: Sequence[Sequence[tuple[int, TouchKind]]], number: int) -> SampledTables:
     """One guest with `number` tables of one byte each; `events` by tick, those that let go first."""
     flat = [event for tick in events for event in tick]
     ends = np.cumsum([0, *(len(tick) for tick in events)], dtype=np.int64)
-    gone = np.array([sum(kind is Event.LET_GO for _, kind in tick) for tick in events], dtype=np.int64)
+    gone = np.array([sum(kind is TouchKind.UNMAPPED for _, kind in tick) for tick in events], dtype=np.int64)
     ids = np.array([table for table, _ in flat], dtype=np.uint32)
     kinds = np.array([kind for _, kind in flat], dtype=np.uint8)
     trace = Trace("made up", number, ids, kinds)
-    return Population(trace, ends, ends[:-1] + gone, np.zeros(number, np.int64), np.full(number, 100.0))
+    return SampledTables(trace, ends, ends[:-1] + gone, np.zeros(number, np.int64), np.full(number, 100.0))
 
 
 def play(
-    events: Sequence[Sequence[tuple[int, Event]]],
+    events: Sequence[Sequence[tuple[int, TouchKind]]],
     policy: OverTrace,
     budgets: Sequence[float],
     *,
-    action: Action = Action.SWAP,
+    action: EvictionAction = EvictionAction.SWAP,
     room: float = float("inf"),
 ) -> tuple[Pressure, list[ReplayCounts]]:
     number = 1 + max(table for tick in events for table, _ in tick)
@@ -187,9 +195,9 @@ def play(
     return pressure, counts
 
 
-ZERO = [(table, Event.READ_ZERO) for table in range(4)]
-USED = [(table, Event.TOUCH) for table in range(4, 20)]
-GONE = [(table, Event.LET_GO) for table in range(16, 20)]
+ZERO = [(table, TouchKind.READ_ZERO) for table in range(4)]
+USED = [(table, TouchKind.TOUCH) for table in range(4, 20)]
+GONE = [(table, TouchKind.UNMAPPED) for table in range(16, 20)]
 
 
 @pytest.mark.parametrize("name", OverTrace.names())
@@ -206,17 +214,17 @@ def test_the_policy_itself_says_which_tables_go(name: str) -> None:
     }.get(name, (4, 10, 2))
     assert (counts.freed, counts.swapped_out) == (freed, moved)
     assert pressure.held_bytes == 100 * left
-    assert policy.takes_in_use == (moved > 0), "its declaration holds"
+    assert policy.evicts_in_use == (moved > 0), "its declaration holds"
 
 
 def test_order_is_the_policys() -> None:
     """Three tables come, the first is touched again, and one has to go: who is missed says which one did."""
-    touched = [(table, Event.TOUCH) for table in (0, 1, 2, 0)]
+    touched = [(table, TouchKind.TOUCH) for table in (0, 1, 2, 0)]
     missed = {}
     for name in ("fifo", "lru"):
-        again = [[(table, Event.TOUCH)] for table in (0, 1)]
+        again = [[(table, TouchKind.TOUCH)] for table in (0, 1)]
         missed[name] = [
-            play([touched, [(2, Event.TOUCH)], one], OverTrace.named(name), [9, 2, 9])[1][2].swapped_in
+            play([touched, [(2, TouchKind.TOUCH)], one], OverTrace.named(name), [9, 2, 9])[1][2].swapped_in
             for one in again
         ]
     assert missed == {"fifo": [1, 0], "lru": [0, 1]}
@@ -225,27 +233,27 @@ def test_order_is_the_policys() -> None:
 @inlined
 def _only_the_sixth(state: Any, now: int) -> int:
     if state[0]:
-        return NOBODY
+        return NO_VICTIM
     state[0] = 1
     return 5
 
 
 def test_a_policy_that_names_one_table_takes_one() -> None:
-    functions = Functions(ignore, ignore, _only_the_sixth, ignore_gone)
+    functions = Functions(ignore, ignore, _only_the_sixth, ignore_forgotten)
     one = SimpleNamespace(
         name="sixth",
         frees=Frees.EMPTY,
-        takes_in_use=True,
+        evicts_in_use=True,
         functions_over=lambda trace: functions,
         state=lambda trace, budget_tables, seed: np.zeros(1, dtype=np.int64),
     )
-    pressure, (_, counts) = play([[*ZERO, *USED], [(5, Event.TOUCH)]], cast("OverTrace", one), [99, 10])
+    pressure, (_, counts) = play([[*ZERO, *USED], [(5, TouchKind.TOUCH)]], cast("OverTrace", one), [99, 10])
     assert (counts.swapped_out, counts.swapped_in, counts.freed) == (1, 1, 0)
     assert pressure.held_bytes == 2000
 
 
 def test_without_room_for_those_in_use_the_others_still_go_and_the_order_is_kept() -> None:
-    events = [[*USED, *ZERO], *([(table, Event.TOUCH)] for table in (5, 6, 4, 7))]
+    events = [[*USED, *ZERO], *([(table, TouchKind.TOUCH)] for table in (5, 6, 4, 7))]
     pressure, counts = play(events, OverTrace.named("lru"), [99, 18, 15, 15, 15], room=100)
     # There is room to move one, which is 4. Zero-only tables go although those in use stand before
     # them; 7 is next to be moved when 4 comes back, and 8 when 7 does.
@@ -265,7 +273,7 @@ def test_a_killed_guest_takes_its_tables_along_wherever_they_are() -> None:
 def exact(costs: CostTable, *but: str) -> CostTable:
     """The same costs without doubt, except for some."""
     sure = {
-        name: replace(cost, value=Interval.exactly(cost.value.typical))
+        name: replace(cost, value=CostRange.exactly(cost.value.typical))
         for name, cost in costs.costs.items()
         if name not in but
     }
@@ -275,11 +283,11 @@ def exact(costs: CostTable, *but: str) -> CostTable:
 def test_latency_has_the_range_of_seeds_and_of_costs() -> None:
     shipped, asked = CostTable.shipped(), question(swap_bytes=64 * GIB)
 
-    def mean(action: Action, costs: CostTable, seeds: int) -> Interval:
+    def mean(action: EvictionAction, costs: CostTable, seeds: int) -> CostRange:
         (answer,) = answers(asked, [("pressure_random", action)], costs, seeds=seeds)
         return answer.added.mean
 
-    for action in (Action.SWAP, Action.COMPRESS):
+    for action in (EvictionAction.SWAP, EvictionAction.COMPRESS):
         sure = mean(action, exact(shipped), 1)
         assert sure.low == sure.typical == sure.high > 0
         seeds, costs = mean(action, exact(shipped), 4), mean(action, shipped, 1)
@@ -289,15 +297,15 @@ def test_latency_has_the_range_of_seeds_and_of_costs() -> None:
         assert both.low < min(seeds.low, sure.low)
         assert both.high > max(seeds.high, costs.high)
         assert both.low <= costs.low
-    ratio = mean(Action.COMPRESS, exact(shipped, "compressed_ratio"), 1)
+    ratio = mean(EvictionAction.COMPRESS, exact(shipped, "compressed_ratio"), 1)
     assert ratio.low < ratio.typical < ratio.high, "the smaller they get, the fewer are taken"
 
 
 def test_typical_is_the_median_of_the_seeds_at_typical_costs() -> None:
     """The ends of the range of a cost do not pull the median."""
     shipped, asked = CostTable.shipped(), question(memory_gib=56)
-    (likely,) = answers(asked, [("lru", Action.COMPRESS)], exact(shipped), seeds=3)
-    (ranged,) = answers(asked, [("lru", Action.COMPRESS)], shipped, seeds=3)
+    (likely,) = answers(asked, [("lru", EvictionAction.COMPRESS)], exact(shipped), seeds=3)
+    (ranged,) = answers(asked, [("lru", EvictionAction.COMPRESS)], shipped, seeds=3)
     assert ranged.fit.typical == likely.fit.typical
     assert ranged.tables_kept_least.typical == likely.tables_kept_least.typical
     assert ranged.tables_kept_least.high > likely.tables_kept_least.high
@@ -309,11 +317,11 @@ def test_guests_that_do_not_come_in_time_are_not_said_to_fit() -> None:
 
 
 def test_half_a_guest_is_not_printed_as_none() -> None:
-    assert counted(Interval(0, 0.5, 1)) == "0.5 (0-1)"
-    assert counted(Interval(29, 29.5, 30)) == "29.5 (29-30)"
-    assert counted(Interval(3, 3, 3)) == "3"
+    assert counted(CostRange(0, 0.5, 1)) == "0.5 (0-1)"
+    assert counted(CostRange(29, 29.5, 30)) == "29.5 (29-30)"
+    assert counted(CostRange(3, 3, 3)) == "3"
     asked = replace(question(memory_gib=72), seconds=3000.0)
-    found = list(answers(asked, [("none", Action.DROP)], CostTable.shipped(), seeds=2))
+    found = list(answers(asked, [("none", EvictionAction.DROP)], CostTable.shipped(), seeds=2))
     assert rows(found)[0].killed.startswith(f"{found[0].killed.typical:g}")
 
 
@@ -324,10 +332,10 @@ def told(*kills_fit_p99: tuple[float, float, float]) -> str:
         replace(
             any_one,
             policy="abcd"[at],
-            takes_in_use=False,
-            killed=Interval.exactly(killed),
-            fit=Interval.exactly(fit),
-            added=replace(any_one.added, p99=Interval.exactly(p99)),
+            evicts_in_use=False,
+            killed=CostRange.exactly(killed),
+            fit=CostRange.exactly(fit),
+            added=replace(any_one.added, p99=CostRange.exactly(p99)),
         )
         for at, (killed, fit, p99) in enumerate(kills_fit_p99)
     ]
@@ -336,7 +344,7 @@ def told(*kills_fit_p99: tuple[float, float, float]) -> str:
 
 def test_the_best_is_named_only_where_there_is_no_trade_off() -> None:
     assert "So b does best, without a trade-off" in told((3, 26, 0), (1, 28, 0), (1, 27, 1e-6))
-    assert "no policy here fits another guest" in told((3, 26, 0), (3, 26, 1e-6))
+    assert "no policy here fits another guest or avoids an OOM kill" in told((3, 26, 0), (3, 26, 1e-6))
     both = told((3, 26, 0), (1, 28, 1e-6), (0, 30, 1e-4), (1, 28, 1e-4))
     assert "depends on what counts: kills, guests that fit, or latency" in both
     assert "With a, 26 fit, 3 are killed, and a touch of a table takes no longer" in both
@@ -347,7 +355,7 @@ def test_the_best_is_named_only_where_there_is_no_trade_off() -> None:
 
 
 def test_swap_takes_no_more_than_there_is_room_for() -> None:
-    none, little = (ask(question(swap_bytes=room), "lru", Action.SWAP) for room in (0, 1 << 60))
+    none, little = (ask(question(swap_bytes=room), "lru", EvictionAction.SWAP) for room in (0, 1 << 60))
     assert none.tables_kept_least.low == 1.0
     assert none.killed.low > little.killed.high
 
@@ -365,10 +373,10 @@ def test_too_many_guests_for_so_many_ticks_are_refused(tmp_path: Path) -> None:
     memory=st.floats(16, 128),
     entries=st.floats(1, 512),
     policy=st.sampled_from(["none", "empty", "pressure_random"]),
-    action=st.sampled_from(list(Action)),
+    action=st.sampled_from(list(EvictionAction)),
 )
 def test_memory_is_never_overdrawn_and_ranges_ascend(
-    memory: float, entries: float, policy: str, action: Action
+    memory: float, entries: float, policy: str, action: EvictionAction
 ) -> None:
     asked = question(memory, entries, swap_bytes=4 * GIB, other_node_bytes=2 * GIB)
     one = ask(asked, policy, action)
