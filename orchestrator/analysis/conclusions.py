@@ -136,10 +136,10 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
     little = gained < freed * _LITTLE_SHARE or about_same(low[2], high[2])
     if freed > high[1] / 2 and high[2] > 0 and little:
         # Of medians: significance is in the table below, with the interval.
-        more = f"raised the median of memory unplugged by only {size(gained)}"
-        more = more if gained > 0 else "left the median of memory unplugged as it was"
+        more = f"came with only {size(gained)} more memory unplugged"
+        more = more if gained > 0 else "came with no more memory unplugged"
         yield (
-            f"So {percent(freed, high[1])} fewer page-table bytes ({size(freed)}) {more}: "
+            f"So {percent(freed, high[1])} fewer page-table bytes ({size(freed)}) {more}, by the medians: "
             "unplug needs whole blocks, and one page table pins a block."
         )
 

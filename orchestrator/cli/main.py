@@ -80,7 +80,8 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 completed; 1 completed, but an expectation or a baseline gate failed; "
+    epilog="Exit codes: 0 completed; 1 completed, but an expectation or a baseline gate failed, or an arm of "
+    "it could not be decided; "
     "2 bad usage or bad scenario; 3 infrastructure failed, partial results kept; 130 interrupted.",
 )
 @click.version_option(package_name="orchestrator")

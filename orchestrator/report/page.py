@@ -48,6 +48,7 @@ def render(analysis: RunAnalysis, library: Scripts) -> str:
         title=clean(f"{run.scenario or 'run'}: {run.id}"),
         run_id=clean(run.id),
         scenario=clean(run.scenario),
+        description=clean(run.plan.description, 400),
         status=run.status.value,
         facts=list(_facts(analysis)),
         conditions=analysis.conditions.rows,

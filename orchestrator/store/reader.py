@@ -220,11 +220,13 @@ def find_run(name: str, results_dir: Path) -> Run:
     if matching:
         some = ", ".join(matching[:8])
         raise BadInputError(f"{name!r} could be {len(matching)} runs: {some}", hint="type more of the id")
-    near, there = nearest(name, [*directories, "last"]), _list_of(results_dir)
-    raise BadInputError(
-        f"no run called {name!r} in {results_dir}",
-        hint=f"did you mean {near!r}?   {there}" if near else there,
-    )
+    if not directories:
+        hint = "there is none yet: orchestrator run SCENARIO   makes one; --results names another folder"
+    elif near := nearest(name, [*directories, "last"]):
+        hint = f"did you mean {near!r}?   {_list_of(results_dir)}"
+    else:
+        hint = _list_of(results_dir)
+    raise BadInputError(f"no run called {name!r} in {results_dir}", hint=hint)
 
 
 def read_events(trial_directory: Path, schema_version: int = SCHEMA_VERSION) -> tuple[Event, ...]:

@@ -73,3 +73,11 @@ def test_names_of_files_and_registries() -> None:
         with pytest.raises(BadInputError) as caught:
             look()
         assert caught.value.hint == f"did you mean {name!r}?"
+
+
+def test_where_there_is_no_run_last_is_not_what_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = said(capsys, "show", "last", "--results", str(tmp_path))
+    assert "did you mean" not in error
+    assert "orchestrator run SCENARIO" in error

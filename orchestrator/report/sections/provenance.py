@@ -20,9 +20,8 @@ class Provenance(Section):
     title: ClassVar = "Provenance"
 
     rows: tuple[tuple[str, str], ...]
-    run_id: str
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
         rows = ((clean(key, 60), clean(value, 600)) for key, value in flat(analysis.run.meta.facts()))
-        return cls(tuple(rows), clean(analysis.run.id))
+        return cls(tuple(rows))
