@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.errors import InfrastructureError
-from orchestrator.host.kvm import KvmCheck, KvmState, boot_id
+from orchestrator.host.kvm import KvmState, boot_id
 from orchestrator.host.shell import HostShell
 
 _FOLDER = "kvm"
@@ -37,11 +37,6 @@ class CachedKvmCheck(BaseModel):
     seconds: float
     probed_at: str
     qemu_version: str
-
-    @property
-    def check(self) -> KvmCheck:
-        """What was found."""
-        return KvmCheck(self.outcome, self.trouble, self.seconds)
 
 
 def cache_key(identity: Mapping[str, str], kernel: Path) -> str:

@@ -28,7 +28,7 @@ class GuestVmstat(Probe):
         Series("nr_memmap*", "count", "pages of struct pages (kernels from 6.11); `guest_memmap_bytes`"),
         Series("thp_*", "count", "events of transparent huge pages (transhuge.rst)"),
         Series("compact_*", "count", "events of compaction"),
-        Series("balloon_*", "count", "pages that the balloon took, gave back or migrated"),
+        Series("balloon_*", "count", "pages that the balloon inflated, deflated or migrated"),
         Series("pgmigrate_*", "count", "pages that were migrated, or failed to be"),
         Series("pgsteal_*", "count", "pages that were reclaimed"),
         Series("pgfault*", "count", "page faults"),
