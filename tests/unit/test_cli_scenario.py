@@ -427,7 +427,9 @@ def test_validate_imports_nothing_heavy() -> None:
     done = subprocess.run(argv, cwd=root, env=env, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("scenarios/blame.yaml: ok (")
-    assert lines[-1] == "True []", "all actions were asked, and none of them needs such a module to be checked"
+    assert lines[-1] == "True []", (
+        "all actions were asked, and none of them needs such a module to be checked"
+    )
 
 
 def test_a_long_step_is_told_in_full(
