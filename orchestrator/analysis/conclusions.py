@@ -212,7 +212,7 @@ def _also_significant(comparison: Comparison | None) -> Iterator[str]:
         ]
         if found:
             one, other = clean(pair.second.name, 60), clean(pair.first.name, 60)
-            yield f"Significant, too, in {one} against {other} (differences of means): {limited(found)}."
+            yield f"Also significant, {one} against {other} (differences of means): {limited(found)}."
 
 
 def _second(item: tuple[ArmView, float] | tuple[ArmView, float, float]) -> float:

@@ -137,10 +137,11 @@ def correction_note(pair: PairOfArms, level: float) -> tuple[str, bool]:
         and not one.interval.low <= 0 <= one.interval.high
     ]
     here = f": here {_list(apart)}" if apart else ""
+    tested = counted(pair.tested, "metric")
     note = (
-        "An interval is that of one metric by itself (95 %). Significant is more: of "
-        f"{counted(pair.tested, 'metric')} that were tested at once, p is adjusted for their number (Holm), and is "
-        f"at most {level:.0%}. So an interval may exclude 0 where the difference is not significant{here}."
+        "An interval is that of one metric by itself (95 %). Significant is more: its p, adjusted for a test "
+        f"of {tested} at once (Holm), is at most {level:.0%}. So an interval may exclude 0 where the "
+        f"difference is not significant{here}."
     )
     return note, bool(apart)
 

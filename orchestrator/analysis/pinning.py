@@ -180,10 +180,7 @@ def with_memmap(best: PinningClass) -> str:
     more = round(best.frees) - round(best.alone)
     if more <= 0:
         return ""
-    return (
-        f" (the sole blocker of {count(best.alone)}; {count(more)} more also contain memmap, which describes "
-        "only memory that would then be free)"
-    )
+    return f" (sole blocker of {count(best.alone)}, and {count(more)} with memmap that is then freed, too)"
 
 
 def _head(arm: ArmView, view: PinningView | None) -> PinningArm:
