@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -9,46 +10,41 @@ from typing import Final
 
 from pydantic import JsonValue, ValidationError
 
-from orchestrator.actions import ACTIONS
 from orchestrator.analysis.text import clean
 from orchestrator.errors import BadInputError
+from orchestrator.plan import PlannedStep
 from orchestrator.records.plan import PlanRecord
 
 _LONGEST: Final = 2000  # characters of a step; a command is told in full
 
 
 @dataclass(frozen=True)
-class PlannedStep:
+class StepOfArms:
     """A step in words, and the arms that have it; none where all have."""
 
     text: str
     arms: tuple[str, ...]
 
 
-def planned_steps(plan: PlanRecord) -> tuple[PlannedStep, ...]:
+def planned_steps(plan: PlanRecord) -> tuple[StepOfArms, ...]:
     """In the order of the plan; empty where it does not say."""
     by_arm: dict[str, list[str]] = {}
     for trial in plan.trials:
         if trial.steps and trial.arm not in by_arm:  # all trials of an arm do the same
             by_arm[trial.arm] = [step_in_words(step) for step in trial.steps]
     return tuple(
-        PlannedStep(text, () if len(arms) == len(by_arm) else tuple(clean(arm, 60) for arm in arms))
+        StepOfArms(text, () if len(arms) == len(by_arm) else tuple(clean(arm, 60) for arm in arms))
         for text, arms in _merged(by_arm)
     )
 
 
 def step_in_words(step: JsonValue) -> str:
-    """As `orchestrator plan` tells it; of an unknown action, its name and parameters."""
-    name, params = "", {}
-    if isinstance(step, Mapping):
-        name = str(step.get("action", ""))
-        given = step.get("params")
-        params = given if isinstance(given, dict) else {}
+    """As `orchestrator plan` tells it; of a step that this version cannot read, what plan.json has."""
     try:
-        return clean(ACTIONS[name].model_validate(params).describe(), _LONGEST)
+        words = PlannedStep.model_validate(step).load().describe()
     except (BadInputError, ValidationError):
-        words = ", ".join(f"{key}={value}" for key, value in params.items())
-        return clean(f"{name or 'unknown'} ({words})" if words else name or "unknown", _LONGEST)
+        words = json.dumps(step)
+    return clean(words, _LONGEST)
 
 
 def _merged(by_arm: Mapping[str, Sequence[str]]) -> list[tuple[str, list[str]]]:

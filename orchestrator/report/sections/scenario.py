@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from orchestrator.analysis.planned_steps import PlannedStep, planned_steps
+from orchestrator.analysis.planned_steps import StepOfArms, planned_steps
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.section import SECTIONS, Section
 
@@ -18,7 +18,7 @@ class ScenarioSteps(Section):
     order: ClassVar = 15
     title: ClassVar = "What each trial did"
 
-    steps: tuple[PlannedStep, ...]
+    steps: tuple[StepOfArms, ...]
     timed: bool
 
     @classmethod
