@@ -9,7 +9,7 @@ from orchestrator.analysis.arm_table import ROWS, about_same
 from orchestrator.analysis.arms import ArmView, RunView
 from orchestrator.analysis.differences import label_of, limited, with_sign
 from orchestrator.analysis.findings import finding_sentences
-from orchestrator.analysis.pinning import PinningClass, pinning_view, with_memmap
+from orchestrator.analysis.pinning import PinningClass, pinning_view
 from orchestrator.analysis.second_level import most_kept
 from orchestrator.analysis.text import class_words, clean, count, percent, size
 from orchestrator.stats import Significance
@@ -178,12 +178,15 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
         yield "No single class frees one of the pinned blocks."
     elif len(classes) == 1:
         parts = [
-            f"{count(best.frees)} of {count(all_held)}{with_memmap(best)} with {_name(arm)}"
+            f"{count(best.frees)} of {count(all_held)} with {_name(arm)}"
             for arm, best, all_held in held
             if best
         ]
+        more = [max(0, round(best.frees) - round(best.alone)) for _, best, _ in held if best]
+        counts = _join([count(number) for number in more])
+        memmap = f" ({counts} of them with memmap that is freed, too)" if any(more) else ""
         yield (
-            f"Of the pinned blocks, {_join(parts)} would be free without {class_words(classes.pop())}; "
+            f"Of the pinned blocks, {_join(parts)} would be free without {class_words(classes.pop())}{memmap}; "
             "no other class frees more."
         )
     else:

@@ -175,7 +175,7 @@ def pinning_table(arms: Sequence[ArmView]) -> PinningTable | None:
     return PinningTable(heads, tuple(body for body in bodies if body))
 
 
-def with_memmap(best: PinningClass) -> str:
+def _with_memmap(best: PinningClass) -> str:
     """Why more blocks would be free than have the class as their sole blocker; empty where no more would."""
     more = round(best.frees) - round(best.alone)
     if more <= 0:
@@ -204,7 +204,7 @@ def _sentence(view: PinningView) -> str:
     if best:
         return (
             f"Without {class_words(best.frame_class)}, {count(best.frees)} of {count(held)} pinned blocks "
-            f"would be free{with_memmap(best)}; no other class frees more."
+            f"would be free{_with_memmap(best)}; no other class frees more."
         )
     if held and view.blamed:
         return f"No single class frees any of {count(held)} pinned blocks."
