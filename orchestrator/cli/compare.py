@@ -182,10 +182,10 @@ def _table(groups: Sequence[DifferenceGroup], pair: PairOfArms) -> Table:
     several = _several(pair)
     # Columns of different runs are told apart by the heading.
     for name in (pair.first.name, pair.second.name):
-        table.add_column(f"{escape(clean(name, 16))}{', median' * several}", justify="right")
+        table.add_column(escape(clean(name, 16)) + "\nmedian" * several, justify="right")
     intervals = any(row.interval for group in groups for row in group.rows)
-    difference = "difference of means" if several else "difference"
-    table.add_column(f"{difference}, 95 %" if intervals else difference)
+    difference = "difference, 95 %" if intervals else "difference"
+    table.add_column(difference + "\nof means" * several)
     for group in groups:
         table.add_row(f"[dim]{escape(group.title)}[/]")
         for row in group.rows:
