@@ -186,7 +186,10 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
         counts = _join([count(number) for number in more])
         memmap = f" ({counts} of them with memmap that is freed, too)" if any(more) else ""
         without = f"{class_words(classes.pop())}{memmap}"
-        yield f"Of the pinned blocks, {_join(parts)} would be free without {without}; no other class frees more."
+        yield (
+            f"Of the pinned blocks, {_join(parts)} would be free without {without}; "
+            "no other class frees more."
+        )
     else:
         parts = [f"{_gone(best, all_held)} with {_name(arm)}" for arm, best, all_held in held]
         yield f"The class without which most pinned blocks would be free: {_join(parts)}."
