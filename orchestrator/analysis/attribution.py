@@ -258,12 +258,13 @@ def _attribution(name: str, rows: Sequence[Confusion]) -> Attribution:
 
 
 def _indirectly(row: Confusion) -> str:
-    """How many blocks count as of the class and contain none of it; empty where that is none, or where
-    several classes were expected: then counts of blocks by class do not tell."""
-    if len(row.expected) != 1:
+    """How many blocks count as of the classes and contain none of them; empty where that may be none. Counts
+    of blocks by class say it exactly where one class alone was found, else at the least."""
+    found = [row.found.get(name, 0) for name in row.expected]
+    more = row.blocks_expected - sum(found)
+    if more <= 0:
         return ""
-    more = row.blocks_expected - row.found.get(row.expected[0], 0)
-    return count(more) if more > 0 else ""
+    return count(more) if sum(found) == max(found) else f"at least {count(more)}"
 
 
 def _others(name: str, rows: Sequence[Confusion]) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from reference import ROOT
 
 from orchestrator.analysis.arm_table import RESTORED, footnotes, signs_of
+from orchestrator.analysis.attribution import attribution_rows, confusion_rows
 from orchestrator.analysis.conclusions import FIRST
 from orchestrator.analysis.conditions import NOT_COMPARABLE
 from orchestrator.analysis.differences import correction_note, difference_groups, label_of
@@ -112,6 +113,33 @@ def test_compare_marks_what_the_table_of_arms_marks() -> None:
     assert all(signs_of(note) == signs_of(shown[metric]) for metric, note in compared.items())
     assert signs_of(RESTORED) != signs_of(NOT_COMPARABLE)
     assert footnotes(compared.values()) == [f"† {NOT_COMPARABLE}", f"‡ {RESTORED}"]
+
+
+def test_blocks_that_do_not_contain_the_class_they_count_for_are_told() -> None:
+    quickstart = analysis("quickstart")
+    told = confusion_rows(quickstart.view, quickstart.confusion, ())
+    for row, words in zip(quickstart.confusion, told, strict=True):
+        assert row.found["page_table"] < row.blocks_expected, "some hold memmap only"
+        assert words.indirectly == str(row.blocks_expected - row.found["page_table"])
+    several = replace(quickstart.confusion[0], blocks_expected=54, found={"page_table": 50, "anonymous": 3})
+    (words,) = confusion_rows(quickstart.view, [several], ())
+    assert words.indirectly == "at least 1"
+    (words,) = confusion_rows(quickstart.view, [replace(several, blocks_expected=53)], ())
+    assert words.indirectly == "", "these may all contain one of the classes"
+
+
+def test_why_there_is_no_precision_is_told() -> None:
+    blame = analysis("blame")
+    reasons = [
+        reason for row in attribution_rows(blame.attributions, blame.confusion) for reason in row.reasons
+    ]
+    assert "network buffers: no precision as contained, since no block contains it" in reasons
+    assert "kernel stacks: no precision as attributed, since no block is attributed to it" in reasons
+    lacking = sum(row.cells.count("n/a") for row in attribution_rows(blame.attributions, blame.confusion))
+    assert lacking == len(reasons) > 0
+    quickstart = analysis("quickstart")
+    (row,) = attribution_rows(quickstart.attributions, quickstart.confusion)
+    assert "every trial injected it" in row.reasons[0]
 
 
 def test_steps_of_all_arms_are_one_list() -> None:
