@@ -11,6 +11,7 @@ import re
 from orchestrator.units import KIB
 
 _KIB_LINE = re.compile(r"([A-Za-z0-9_()]{1,64}):\s+([0-9]{1,20}) kB")
+_COUNTER = re.compile(r"([A-Za-z0-9_]{1,64}) ([0-9]{1,20})")
 _PROCESSOR = re.compile(r"^processor\b", re.MULTILINE)
 
 
@@ -18,6 +19,12 @@ def kib_lines(text: str) -> dict[str, int]:
     """The `Name:  N kB` lines of /proc/meminfo or /proc/PID/status, in bytes."""
     lines = (_KIB_LINE.fullmatch(line) for line in text.splitlines())
     return {line[1]: int(line[2]) * KIB for line in lines if line}
+
+
+def counters(text: str) -> dict[str, int]:
+    """The `name N` lines of /proc/vmstat, as the kernel names them; pages stay pages."""
+    lines = (_COUNTER.fullmatch(line) for line in text.splitlines())
+    return {line[1]: int(line[2]) for line in lines if line}
 
 
 def processors(cpuinfo: str) -> int:

@@ -27,7 +27,7 @@ class Exec(Action):
     """How long it may take."""
 
     def describe(self) -> str:
-        return f"exec {' '.join(self.argv)}"[:60]
+        return f"exec {' '.join(self.argv)}"
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -27,7 +28,8 @@ class Start(Action):
     """How long it may take."""
 
     def describe(self) -> str:
-        return f"start {self.workload}"
+        settings = ", ".join(_written(self.set))
+        return f"start {self.workload}" + (f" ({settings})" if settings else "")
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
@@ -35,6 +37,15 @@ class Start(Action):
         return StepResult(
             StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured
         )
+
+
+def _written(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """`span=100GiB`, and of what is nested `options.rounds=1`."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _written(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}={value}"
 
 
 @ACTIONS.register("stop")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -107,6 +107,9 @@ SAME_SHARE: Final = 0.05
 # The note of a metric that a restore shifts.
 RESTORED: Final = "measured in restored guests; booted ones differ"
 
+# A note in words, and what stands for it in a terminal's table.
+_SIGNS: Final = {NOT_COMPARABLE: "†", RESTORED: "‡"}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -158,7 +161,11 @@ def _row(arms: tuple[ArmView, ...], metric: str, label: str, against: Comparison
         cells = tuple(_number(arm, metric, unit, largest) for arm in arms)
     else:
         cells = tuple(_word(arm, metric) for arm in arms)
-    notes = (_taken_at(arms, metric), _shifted(arms, metric), _emulated(arms, metric))
+    restored = any(one.start == "warm" for one in _summaries(arms))
+    notes = (
+        _taken_at(arms, metric),
+        condition_note(metric, tcg=emulated(_summaries(arms)), restored=restored),
+    )
     return Row(
         metric=metric,
         label=label,
@@ -197,19 +204,27 @@ def about_same(low: float, high: float) -> bool:
     return abs(high - low) <= SAME_SHARE * max(abs(low), abs(high))
 
 
-def _emulated(arms: Sequence[ArmView], metric: str) -> str:
-    """That a rate or a time is one of software emulation."""
-    return NOT_COMPARABLE if METRIC[metric].timed and emulated(_summaries(arms)) else ""
+def condition_note(metric: str, *, tcg: bool, restored: bool) -> str:
+    """That a rate or a time is one of software emulation, or that guests were restored where this is a
+    difference by itself."""
+    found = METRIC[metric]
+    notes = (RESTORED if found.shifts and restored else "", NOT_COMPARABLE if found.timed and tcg else "")
+    return ", ".join(filter(None, notes))
+
+
+def signs_of(note: str) -> str:
+    """The signs that stand for a row's notes where there is no room for words: ` †`."""
+    return "".join(f" {sign}" for words, sign in _SIGNS.items() if words in note)
+
+
+def footnotes(notes: Iterable[str]) -> list[str]:
+    """What the signs mean that stand for these notes."""
+    there = [*notes]
+    return [f"{sign} {words}" for words, sign in _SIGNS.items() if any(words in note for note in there)]
 
 
 def _summaries(arms: Sequence[ArmView]) -> Iterator[TrialSummary]:
     return (trial.summary for arm in arms for trial in arm.trials)
-
-
-def _shifted(arms: tuple[ArmView, ...], metric: str) -> str:
-    """That the guests were restored, where that is a difference by itself."""
-    warm = any(trial.summary.start == "warm" for arm in arms for trial in arm.trials)
-    return RESTORED if METRIC[metric].shifts and warm else ""
 
 
 def _taken_at(arms: tuple[ArmView, ...], metric: str) -> str:

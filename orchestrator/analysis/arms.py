@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.analysis.text import clean
 from orchestrator.records.events import Event, StepBegin, StepEnd, of_kind
 from orchestrator.store import UNFINISHED, Run, TrialFolder
-from orchestrator.summary import METRIC, TrialSummary
+from orchestrator.summary import TrialSummary, typical
 from orchestrator.verdict.figures import of_boots
 
 if TYPE_CHECKING:
@@ -103,39 +103,56 @@ class ArmView:
     differs: Mapping[str, str]
     trials: tuple[TrialView, ...]
 
-    @property
+    @cached_property
     def shown(self) -> TrialView:
         """The trial that stands for the arm where only one can be shown: the first that completed."""
-        return next((trial for trial in self.trials if not trial.failed), self.trials[0])
+        return self._view(typical.shown(self._summaries))
+
+    @property
+    def of_one(self) -> str:
+        """` (trial 6.12-01)`, for figures of the trial that is shown; empty where there is no other."""
+        return f" (trial {clean(self.shown.summary.trial, 40)})" if len(self.trials) > 1 else ""
+
+    @cached_property
+    def counted(self) -> tuple[TrialView, ...]:
+        """Trials that are not excluded; where all are, the one that is shown."""
+        return tuple(self._view(one) for one in typical.counted(self._summaries))
 
     def numbers(self, metric: str) -> list[float]:
         """A metric in each trial that has it and counts; where none counts, in the one that is shown.
 
         Integrity metrics are read in all trials.
         """
-        return [value for _, value in self._read(metric)]
+        return [value for _, value in typical.with_metric(self._summaries, metric)]
 
     def boots(self, metric: str) -> list[str]:
         """The boot of each of the `numbers`: trials from one saved boot have the same."""
-        return [trial.summary.state or trial.summary.trial for trial, _ in self._read(metric)]
+        return [_boot(one) for one, _ in typical.with_metric(self._summaries, metric)]
 
     @property
     def of_boots(self) -> str:
-        """`8 trials of 5 boots`: all that have begun."""
-        boots = {trial.summary.state or trial.summary.trial for trial in self.trials}
-        return of_boots(len(self.trials), len(boots))
-
-    def _read(self, metric: str) -> list[tuple[TrialView, float]]:
-        counted = [trial for trial in self.trials if not trial.summary.left_out] or [self.shown]
-        counted = list(self.trials) if METRIC[metric].worst else counted
-        values = ((trial, trial.summary.number(metric)) for trial in counted)
-        return [(trial, value) for trial, value in values if value is not None]
+        """`8 trials of 5 boots`: those that count."""
+        return of_trials(self.counted)
 
     def typical(self, metric: str) -> float | None:
         """The median over trials; of what must not be, the largest."""
-        values = self.numbers(metric)
-        choose = max if METRIC[metric].worst else median
-        return choose(values) if values else None
+        return typical.typical(self._summaries, metric)
+
+    @property
+    def _summaries(self) -> list[TrialSummary]:
+        return [trial.summary for trial in self.trials]
+
+    def _view(self, summary: TrialSummary) -> TrialView:
+        return next(trial for trial in self.trials if trial.summary is summary)
+
+
+def of_trials(trials: Sequence[TrialView]) -> str:
+    """`8 trials of 5 boots`."""
+    return of_boots(len(trials), len({_boot(one.summary) for one in trials}))
+
+
+def _boot(summary: TrialSummary) -> str:
+    return summary.state or summary.trial
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ A class that is in nearly every block has a high recall and a low precision; one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, Final
@@ -36,8 +36,9 @@ class Confusion:
     """One snapshot. `found` are the blocks that contain each class; a block with several counts for each.
     `named` are the blocks attributed to each.
 
-    `blocks_expected` have any of the expected classes. Shares are of `blocks_stayed`, from 0 to 1; None where
-    no block is still plugged.
+    `blocks_expected` contain any of the expected classes, or stay because of one: they hold nothing but
+    memmap of such memory, or movable memory where the class fills the guest. Shares are of `blocks_stayed`,
+    from 0 to 1; None where no block is still plugged.
     """
 
     trial: str
@@ -79,11 +80,13 @@ class FoundCell:
 
 @dataclass(frozen=True)
 class AttributionRow:
-    """A class in words: recall and precision as named, then as contained."""
+    """A class in words: recall and precision as named, then as contained. `reasons` are of cells without a
+    figure."""
 
     label: str
     trials: str
     cells: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class ConfusionRow:
     stayed: str
     as_expected: str
     as_expected_share: str
+    indirectly: str
     unexplained: str
     unexplained_share: str
     cells: tuple[FoundCell, ...]
@@ -121,8 +125,8 @@ def attributions(rows: Sequence[Confusion]) -> list[Attribution]:
     return [_attribution(name, rows) for name in names]
 
 
-def attribution_rows(found: Sequence[Attribution]) -> list[AttributionRow]:
-    """The same in words."""
+def attribution_rows(found: Sequence[Attribution], rows: Sequence[Confusion]) -> list[AttributionRow]:
+    """The same in words; `rows` are what they were made of."""
     return [
         AttributionRow(
             label=class_words(one.frame_class),
@@ -136,6 +140,7 @@ def attribution_rows(found: Sequence[Attribution]) -> list[AttributionRow]:
                     one.precision_contained,
                 )
             ),
+            reasons=tuple(_reasons(one, others=_others(one.frame_class, rows))),
         )
         for one in found
     ]
@@ -173,6 +178,7 @@ def confusion_rows(view: RunView, rows: Sequence[Confusion], columns: Sequence[s
             stayed=count(row.blocks_stayed),
             as_expected=count(row.blocks_expected),
             as_expected_share=_share(row.blocks_expected, row.blocks_stayed),
+            indirectly=_indirectly(row),
             unexplained=count(row.blocks_unexplained),
             unexplained_share=_share(row.blocks_unexplained, row.blocks_stayed),
             cells=tuple(
@@ -229,7 +235,7 @@ def _attribution(name: str, rows: Sequence[Confusion]) -> Attribution:
     injecting = [row for row in rows if row.expected[:1] == (name,)]
     bringing = [row for row in rows if name in row.expected]
     stayed = sum(row.blocks_stayed for row in injecting)
-    others = len(rows) > len(bringing)
+    others = _others(name, rows)
 
     def blocks(of: Sequence[Confusion], *, named: bool) -> int:
         return sum((row.named if named else row.found).get(name, 0) for row in of)
@@ -249,6 +255,35 @@ def _attribution(name: str, rows: Sequence[Confusion]) -> Attribution:
         precision_named=precision(named=True),
         precision_contained=precision(named=False),
     )
+
+
+def _indirectly(row: Confusion) -> str:
+    """How many blocks count as of the classes and contain none of them; empty where that may be none. Counts
+    of blocks by class say it exactly where one class alone was found, else at the least."""
+    found = [row.found.get(name, 0) for name in row.expected]
+    more = row.blocks_expected - sum(found)
+    if more <= 0:
+        return ""
+    return count(more) if sum(found) == max(found) else f"at least {count(more)}"
+
+
+def _others(name: str, rows: Sequence[Confusion]) -> bool:
+    """Whether a trial injected something else than this class, and did not bring it along."""
+    return any(name not in row.expected for row in rows)
+
+
+def _reasons(one: Attribution, *, others: bool) -> Iterator[str]:
+    """Why a share is n/a."""
+    words = class_words(one.frame_class)
+    if one.recall_named is None:
+        yield f"{words}: no recall, since no block is still plugged where it was injected"
+    if not others:
+        yield f"{words}: no precision, since every trial injected it: it would be 100 % whatever is found"
+        return
+    if one.precision_named is None:
+        yield f"{words}: no precision as attributed, since no block is attributed to it"
+    if one.precision_contained is None:
+        yield f"{words}: no precision as contained, since no block contains it"
 
 
 def _share(part: int, whole: int) -> str:

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
-from orchestrator.analysis.arm_table import about_same
+from orchestrator.analysis.arm_table import ROWS, about_same
 from orchestrator.analysis.arms import ArmView, RunView
+from orchestrator.analysis.differences import label_of, limited, with_sign
 from orchestrator.analysis.findings import finding_sentences
-from orchestrator.analysis.pinning import PinningClass, frees_most
+from orchestrator.analysis.pinning import PinningClass, pinning_view
 from orchestrator.analysis.second_level import most_kept
 from orchestrator.analysis.text import class_words, clean, count, percent, size
+from orchestrator.stats import Significance
 from orchestrator.store import Status
+from orchestrator.summary import METRIC
+from orchestrator.verdict import Comparison
 
 _FEW_ARMS = 4
+# What a reader asks first, in a table of its own: how much was unplugged, and how many page tables are left.
+FIRST: Final = (
+    ("unplug_achieved_bytes", "unplugged"),
+    ("guest_page_table_bytes_end", "page tables at the end"),
+    ("blocks_pinned_page_table", "blocks that contain a page table"),
+)
 # Memory unplugged beyond the other arm's, as a share of the table bytes freed, that a reader calls little.
 _LITTLE_SHARE = 0.25
 
 
-def answer(view: RunView) -> list[str]:
-    """Up to some seven sentences: how it ended, page tables, memory unplugged, what pins the rest, and what
-    would free most of that."""
+def answer(view: RunView, comparison: Comparison | None = None) -> list[str]:
+    """Up to some eight sentences: how it ended, page tables, memory unplugged, what pins the rest, what would
+    free most of that, and what else `comparison` has of significant differences."""
     arms = view.arms[:_FEW_ARMS]
     sentences = [
         *_state(view),
@@ -30,12 +41,24 @@ def answer(view: RunView) -> list[str]:
         *_held(arms),
         *_bytes_or_blocks(arms),
         *_frees_most(arms),
+        *_also_significant(comparison),
     ]
     if len(view.arms) > len(arms):
         sentences.append(
             f"The table below has all {len(view.arms)} arms; these sentences are about the first {len(arms)}."
         )
     return sentences or ["No trial has results yet."]
+
+
+def statistic(arms: Sequence[ArmView]) -> Iterator[str]:
+    """What figures of an arm are, where it has several trials."""
+    if not any(len(arm.trials) > 1 for arm in arms):
+        return
+    bases = {arm.of_boots for arm in arms}
+    if len(bases) == 1:
+        yield f"Figures of an arm are medians of {bases.pop()}."
+    else:
+        yield f"Figures of an arm are medians: {_join([f'{_name(arm)} of {arm.of_boots}' for arm in arms])}."
 
 
 def _state(view: RunView) -> Iterator[str]:
@@ -145,12 +168,9 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
 
 
 def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
-    """For the trial that stands for each arm, as in the table of what pins the blocks still plugged."""
-    held = [
-        (arm, frees_most(arm.shown.summary), after.blocks_held)
-        for arm in arms
-        if (after := arm.shown.summary.after_unplug) and after.blocks_held and arm.shown.summary.blame
-    ]
+    """As in the table of what pins the blocks still plugged."""
+    views = [(arm, view) for arm in arms if (view := pinning_view(arm)) and view.blamed]
+    held = [(arm, view.frees_most, pinned) for arm, view in views if (pinned := view.pinned)]
     if not held:
         return
     classes = {best.frame_class if best else "" for _, best, _ in held}
@@ -158,28 +178,45 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
         yield "No single class frees one of the pinned blocks."
     elif len(classes) == 1:
         parts = [
-            f"{count(best.frees)} of {count(all_held)} with {_one_trial(arm)}"
+            f"{count(best.frees)} of {count(all_held)} with {_name(arm)}"
             for arm, best, all_held in held
             if best
         ]
+        more = [max(0, round(best.frees) - round(best.alone)) for _, best, _ in held if best]
+        counts = _join([count(number) for number in more])
+        memmap = f" ({counts} of them with memmap that is freed, too)" if any(more) else ""
+        without = f"{class_words(classes.pop())}{memmap}"
         yield (
-            f"Of the pinned blocks, {_join(parts)} would be free without {class_words(classes.pop())}; "
+            f"Of the pinned blocks, {_join(parts)} would be free without {without}; "
             "no other class frees more."
         )
     else:
-        parts = [f"{_gone(best, all_held)} with {_one_trial(arm)}" for arm, best, all_held in held]
+        parts = [f"{_gone(best, all_held)} with {_name(arm)}" for arm, best, all_held in held]
         yield f"The class without which most pinned blocks would be free: {_join(parts)}."
 
 
-def _gone(best: PinningClass | None, held: int) -> str:
+def _gone(best: PinningClass | None, held: float) -> str:
     words, freed = (class_words(best.frame_class), best.frees) if best else ("none", 0)
     return f"{words} ({count(freed)} of {count(held)})"
 
 
-def _one_trial(arm: ArmView) -> str:
-    """The arm, and of several trials the one that stands for it."""
-    trial = f" (trial {clean(arm.shown.summary.trial, 40)})" if len(arm.trials) > 1 else ""
-    return f"{_name(arm)}{trial}"
+def _also_significant(comparison: Comparison | None) -> Iterator[str]:
+    """What differs significantly and is in no cell of the page's first table."""
+    said = {metric for metric, _ in FIRST} | {
+        "unplug_shortfall_bytes"
+    }  # which is the rest of what was unplugged
+    for pair in comparison.pairs[: _FEW_ARMS - 1] if comparison else ():
+        found = [
+            f"{label_of(metric)} {with_sign(one, METRIC[metric].unit)[0]}"
+            for _, rows in ROWS
+            for metric, _ in rows
+            if metric not in said
+            and (one := pair.metrics.get(metric))
+            and one.significance is Significance.DIFFERENT
+        ]
+        if found:
+            one, other = clean(pair.second.name, 60), clean(pair.first.name, 60)
+            yield f"Also significant, {one} against {other} (differences of means): {limited(found)}."
 
 
 def _second(item: tuple[ArmView, float] | tuple[ArmView, float, float]) -> float:

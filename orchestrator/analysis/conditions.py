@@ -11,7 +11,7 @@ from orchestrator.records.plan import ArmRecord, Object
 from orchestrator.store import Run
 from orchestrator.summary import TrialSummary
 
-_EMULATED: Final = "tcg"
+TCG: Final = "tcg"  # as `accel` of a trial has it
 _ACCELERATION: Final = {"kvm": "KVM", "tcg": "TCG (software emulation)"}
 # What stands beside a rate or a time that was taken under software emulation.
 NOT_COMPARABLE: Final = "TCG: not comparable with real machines"
@@ -46,12 +46,12 @@ def conditions_of(run: Run, summaries: Sequence[TrialSummary]) -> Conditions:
                 values.setdefault(value, []).append(clean(arm.name, 60))
         if values:
             rows.append(Condition(name, _by_arm(values, len(run.plan.arms))))
-    return Conditions(tuple(rows), emulated=_EMULATED in accels)
+    return Conditions(tuple(rows), emulated=TCG in accels)
 
 
 def emulated(summaries: Iterable[TrialSummary]) -> bool:
     """Whether any trial ran under software emulation."""
-    return _EMULATED in _accels(summaries)
+    return TCG in _accels(summaries)
 
 
 def _accels(summaries: Iterable[TrialSummary]) -> list[str]:

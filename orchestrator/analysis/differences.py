@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
-from orchestrator.analysis.arm_table import OTHER, ROWS
+from orchestrator.analysis.arm_table import OTHER, ROWS, condition_note
+from orchestrator.analysis.conditions import TCG
 from orchestrator.analysis.scale import bytes_axis, seconds_axis
 from orchestrator.analysis.text import clean, counted, quantity, signed
 from orchestrator.stats import FEWEST, Difference, Significance
@@ -41,6 +42,7 @@ class DifferenceRow:
     sign: str
     noise: str
     predicted: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,41 @@ def significance_sentences(comparison: Comparison, pair: PairOfArms) -> list[str
         )
     if named[Significance.NONE_DETECTED]:
         parts = [
-            f"{_label(name)}{_detectable(name, found[name])}" for name in named[Significance.NONE_DETECTED]
+            f"{label_of(name)}{_detectable(name, found[name])}" for name in named[Significance.NONE_DETECTED]
         ]
         sentences.append(f"Not significant: {limited(parts)}.")
     if named[Significance.SAME]:
         sentences.append(f"Identical in all trials: {_list(named[Significance.SAME])}.")
     return sentences
+
+
+STATISTIC: Final = (
+    "Values of an arm are medians over its trials; a difference is of means over boots (of pairs: their mean "
+    "difference), so that it need not be that of the medians."
+)
+
+
+def correction_note(pair: PairOfArms, level: float) -> tuple[str, bool]:
+    """Why an interval and the significance beside it may disagree, and whether any here do; empty without
+    intervals."""
+    there = {name: one for name, one in pair.metrics.items() if one.interval}
+    if not there:
+        return "", False
+    apart = [
+        name
+        for name, one in there.items()
+        if one.significance is Significance.NONE_DETECTED
+        and one.interval
+        and not one.interval.low <= 0 <= one.interval.high
+    ]
+    here = f": here {_list(apart)}" if apart else ""
+    tested = counted(pair.tested, "metric")
+    note = (
+        "An interval is that of one metric by itself (95 %). Significant is more: its p, adjusted for a test "
+        f"of {tested} at once (Holm), is at most {level:.0%}. So an interval may exclude 0 where the "
+        f"difference is not significant{here}."
+    )
+    return note, bool(apart)
 
 
 def missing_sentences(pair: PairOfArms) -> list[str]:
@@ -217,7 +248,16 @@ def _row(comparison: Comparison, pair: PairOfArms, metric: str, label: str) -> D
         sign=_SIGNS.get(found.significance, ""),
         noise="" if floor is None else quantity(floor, unit),
         predicted=METRIC[metric].predicted,
+        note=_note(metric, pair),
     )
+
+
+def _note(metric: str, pair: PairOfArms) -> str:
+    """What the table of arms says beside the same metric."""
+    both = (pair.first, pair.second)
+    restored = any(trial.state for arm in both for trial in arm.trials)
+    tcg = any(TCG in arm.accel.split() for arm in both)
+    return condition_note(metric, tcg=tcg, restored=restored)
 
 
 def with_sign(found: Difference, unit: str) -> tuple[str, str]:
@@ -246,7 +286,7 @@ def _detectable(metric: str, found: Difference) -> str:
 
 
 def _list(metrics: Sequence[str]) -> str:
-    return limited([_label(metric) for metric in metrics])
+    return limited([label_of(metric) for metric in metrics])
 
 
 def limited(parts: Sequence[str]) -> str:
@@ -256,7 +296,8 @@ def limited(parts: Sequence[str]) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def _label(metric: str) -> str:
+def label_of(metric: str) -> str:
+    """A metric where no heading stands above it: `hot-unplug: unplugged`."""
     return next(
         f"{title.lower()}: {label}" if title != OTHER else label
         for title, rows in ROWS

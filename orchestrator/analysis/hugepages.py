@@ -80,7 +80,7 @@ def _supply(arm: ArmView, policies: tuple[str, ...]) -> list[SupplyRow]:
     return [
         SupplyRow(
             first=number == 0,
-            arm="" if number else clean(arm.name, 60),
+            arm="" if number else f"{clean(arm.name, 60)}{arm.of_one}",
             snapshot=clean(result.snapshot, 40),
             ranges=count(result.huge_ranges),
             free=count(result.huge_free),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import median
 from typing import Final
 
-from orchestrator.analysis.arms import ArmView
+from orchestrator.analysis.arms import ArmView, TrialView, of_trials
 from orchestrator.analysis.text import class_words, clean, count, size
 from orchestrator.model.frame_class import UNMOVABLE, FrameClass
 from orchestrator.records.summary import SnapshotResult
@@ -35,9 +37,9 @@ class PinningClass:
 
     frame_class: str
     table: str
-    blocks: int
-    alone: int
-    frees: int
+    blocks: float
+    alone: float
+    frees: float
 
     @property
     def holds(self) -> bool:
@@ -97,52 +99,114 @@ def pinning_classes(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str
     return found
 
 
-def frees_most(summary: TrialSummary) -> PinningClass | None:
-    """The class without which most blocks still plugged would be free; None if no class frees any."""
-    found = pinning_classes(summary, summary.blocks_snapshot).values()
-    classes = [holder for holder in found if not holder.table and holder.frees]
-    return max(classes, key=lambda holder: holder.frees) if classes else None
+@dataclass(frozen=True)
+class PinningView:
+    """What pins the blocks still plugged of an arm: medians over its trials that count and have a snapshot
+    after their last unplug. A class that a trial has not counts as 0 there."""
+
+    trials: tuple[TrialView, ...]
+
+    @cached_property
+    def results(self) -> tuple[SnapshotResult, ...]:
+        """The snapshot of each trial."""
+        found = (trial.summary.after_unplug for trial in self.trials)
+        return tuple(one for one in found if one)
+
+    @cached_property
+    def classes(self) -> dict[tuple[str, str], PinningClass]:
+        """By class and kind of page table."""
+        each = [pinning_classes(one.summary, one.summary.blocks_snapshot) for one in self.trials]
+        keys = dict.fromkeys(key for found in each for key in found)
+
+        def middle(key: tuple[str, str], count_of: Callable[[PinningClass], float]) -> float:
+            return median(count_of(found[key]) if key in found else 0 for found in each)
+
+        return {
+            key: PinningClass(
+                *key,
+                blocks=middle(key, lambda one: one.blocks),
+                alone=middle(key, lambda one: one.alone),
+                frees=middle(key, lambda one: one.frees),
+            )
+            for key in keys
+        }
+
+    def total(self, of: Callable[[SnapshotResult], int | None]) -> float | None:
+        """A count of the snapshots; None where none has it."""
+        counts = [number for one in self.results if (number := of(one)) is not None]
+        return median(counts) if counts else None
+
+    @property
+    def pinned(self) -> float | None:
+        """Blocks with an unmovable frame."""
+        return self.total(lambda one: one.blocks_held)
+
+    @property
+    def blamed(self) -> bool:
+        """Whether any trial says of which classes the blocks are."""
+        return any(trial.summary.blame for trial in self.trials)
+
+    @property
+    def frees_most(self) -> PinningClass | None:
+        """The class without which most blocks still plugged would be free; None if no class frees any."""
+        found = [one for one in self.classes.values() if not one.table and one.frees]
+        return max(found, key=lambda one: one.frees) if found else None
+
+
+def pinning_view(arm: ArmView) -> PinningView | None:
+    """None where no trial of the arm that counts has a snapshot after an unplug."""
+    trials = tuple(trial for trial in arm.counted if trial.summary.after_unplug)
+    return PinningView(trials) if trials else None
 
 
 def pinning_table(arms: Sequence[ArmView]) -> PinningTable | None:
-    """The table for the trial that stands for each arm; None where no arm has a snapshot after an unplug."""
-    results = [arm.shown.summary.after_unplug for arm in arms]
-    if not any(results):
+    """Medians over the trials of each arm; None where no arm has a snapshot after an unplug."""
+    views = [pinning_view(arm) for arm in arms]
+    if not any(views):
         return None
-    held = [pinning_classes(arm.shown.summary, arm.shown.summary.blocks_snapshot) for arm in arms]
-    classes = list(_class_rows(held))
+    classes = list(_class_rows([view.classes if view else {} for view in views]))
     bodies = (
-        tuple(_total(label, "total", of, results) for label, of in _TOTALS),
+        tuple(_total(label, "total", of, views) for label, of in _TOTALS),
         tuple(row for row in classes if row.css != "quiet"),
         tuple(row for row in classes if row.css == "quiet"),
-        tuple(_total(label, "total", of, results) for label, of in _REST),
+        tuple(_total(label, "total", of, views) for label, of in _REST),
     )
-    heads = tuple(_head(arm, result) for arm, result in zip(arms, results, strict=True))
+    heads = tuple(_head(arm, view) for arm, view in zip(arms, views, strict=True))
     return PinningTable(heads, tuple(body for body in bodies if body))
 
 
-def _head(arm: ArmView, result: SnapshotResult | None) -> PinningArm:
-    summary = arm.shown.summary
+def _with_memmap(best: PinningClass) -> str:
+    """Why more blocks would be free than have the class as their sole blocker; empty where no more would."""
+    more = round(best.frees) - round(best.alone)
+    if more <= 0:
+        return ""
+    return f" (sole blocker of {count(best.alone)}, and {count(more)} with memmap that is then freed, too)"
+
+
+def _head(arm: ArmView, view: PinningView | None) -> PinningArm:
     name = clean(arm.name, 60)
-    if result is None:
-        why = summary.gaps.get("blocks_plugged_after", "no snapshot after an unplug")
+    if view is None:
+        why = arm.shown.summary.gaps.get("blocks_plugged_after", "no snapshot after an unplug")
         return PinningArm(name, arm.index, "", "", clean(why, 200))
-    trial = f"{clean(summary.trial, 40)}, " if len(arm.trials) > 1 else ""
-    blocks = f", blocks of {size(result.block_bytes)}" if result.block_bytes else ""
-    note = f"{trial}at {clean(result.snapshot, 40)}{blocks}"
-    return PinningArm(name, arm.index, note, _sentence(summary, result), "")
+    snapshots = {one.snapshot for one in view.results}
+    sizes = {one.block_bytes for one in view.results}
+    at = clean(snapshots.pop(), 40) if len(snapshots) == 1 else "the last snapshot"
+    block_bytes = sizes.pop() if len(sizes) == 1 else None
+    several = f"median of {of_trials(view.trials)}, " if len(view.trials) > 1 else ""
+    blocks = f", blocks of {size(block_bytes)}" if block_bytes else ""
+    return PinningArm(name, arm.index, f"{several}at {at}{blocks}", _sentence(view), "")
 
 
-def _sentence(summary: TrialSummary, result: SnapshotResult) -> str:
-    best, held = frees_most(summary), result.blocks_held
+def _sentence(view: PinningView) -> str:
+    best, held = view.frees_most, view.pinned
     if held is None:
         return ""
     if best:
         return (
             f"Without {class_words(best.frame_class)}, {count(best.frees)} of {count(held)} pinned blocks "
-            "would be free; no other class frees more."
+            f"would be free{_with_memmap(best)}; no other class frees more."
         )
-    if held and summary.blame:
+    if held and view.blamed:
         return f"No single class frees any of {count(held)} pinned blocks."
     return "" if held else "No class pins a block."
 
@@ -151,7 +215,7 @@ def _class_rows(held: Sequence[dict[tuple[str, str], PinningClass]]) -> Iterator
     """Classes, those that pin blocks first, most blocks first; page tables with their kinds below."""
     keys = dict.fromkeys(key for found in held for key in found)
 
-    def most(key: tuple[str, str]) -> int:
+    def most(key: tuple[str, str]) -> float:
         return max(found[key].blocks for found in held if key in found)
 
     classes = sorted((key for key in keys if not key[1]), key=lambda key: (key[0] not in _HOLD, -most(key)))
@@ -172,7 +236,10 @@ def _cell(holder: PinningClass | None) -> PinningCell:
 
 
 def _total(
-    label: str, css: str, of: Callable[[SnapshotResult], int | None], results: Sequence[SnapshotResult | None]
+    label: str,
+    css: str,
+    of: Callable[[SnapshotResult], int | None],
+    views: Sequence[PinningView | None],
 ) -> PinningRow:
-    counts = [of(one) if one else None for one in results]
+    counts = [view.total(of) if view else None for view in views]
     return PinningRow(label, css, tuple(PinningCell("" if n is None else count(n)) for n in counts))

@@ -32,7 +32,11 @@ def policy_rows(view: RunView) -> list[dict[str, object]]:
         for snapshot, results in groupby(arm.shown.summary.policies, _snapshot):
             for index, result in enumerate(results):
                 first = index == 0
-                heads = {"arm": clean(arm.name, 60), "snapshot": clean(snapshot, 40)} if first else {}
+                heads = (
+                    {"arm": f"{clean(arm.name, 60)}{arm.of_one}", "snapshot": clean(snapshot, 40)}
+                    if first
+                    else {}
+                )
                 rows.append({"first": first, "arm": "", "snapshot": "", **heads, **_figures(result)})
     return rows
 

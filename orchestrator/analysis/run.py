@@ -11,7 +11,7 @@ from typing import Self
 from orchestrator.analysis.arm_table import Group, comparison
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
 from orchestrator.analysis.attribution import Attribution, Confusion, attributions, confusion
-from orchestrator.analysis.conclusions import answer
+from orchestrator.analysis.conclusions import answer, statistic
 from orchestrator.analysis.conditions import Conditions, conditions_of
 from orchestrator.analysis.findings import FindingRow, finding_rows
 from orchestrator.analysis.model_check import ModelCheck, foretold
@@ -67,8 +67,13 @@ class RunAnalysis:
 
     @cached_property
     def answer(self) -> tuple[str, ...]:
-        """What came out, in some seven sentences."""
-        return tuple(answer(self.view))
+        """What came out, in some eight sentences."""
+        return tuple(answer(self.view, self.verdicts.comparison))
+
+    @cached_property
+    def statistic(self) -> tuple[str, ...]:
+        """What the figures of an arm are, in a line; none where each arm has one trial."""
+        return tuple(statistic(self.arms))
 
     @cached_property
     def conditions(self) -> Conditions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,14 +118,7 @@ def run_comparison_as_json(analysis: RunAnalysis) -> dict[str, Any] | None:
 
 def print_comparison(comparison: Comparison, *, tables: bool = True, reasons: bool = True) -> None:
     """Tables and sentences; with `reasons`, also why a metric is not compared."""
-    from orchestrator.analysis.differences import (
-        difference_groups,
-        excluded_sentences,
-        heading,
-        marked,
-        missing_sentences,
-        significance_sentences,
-    )
+    from orchestrator.analysis.differences import excluded_sentences
 
     for reason in comparison.forced:
         out.print(f"[red]compared although not comparable (--force):[/] {escape(reason)}")
@@ -134,34 +127,69 @@ def print_comparison(comparison: Comparison, *, tables: bool = True, reasons: bo
     if not comparison.pairs:
         out.print("The run has one arm: nothing to compare it with.")
     for pair in comparison.pairs:
-        out.print(f"[bold]{escape(heading(comparison, pair))}[/]")
-        groups = difference_groups(comparison, pair) if tables else []
-        if groups:
-            out.print(f"[dim]{', '.join(marked(groups))}[/]")
-            print_table(_table(groups, pair))
-        for sentence in significance_sentences(comparison, pair):
-            out.print(escape(sentence))
-        if reasons or not pair.metrics:
-            for sentence in missing_sentences(pair):
-                out.print(f"[dim]{escape(sentence)}[/]")
+        _print_pair(comparison, pair, tables=tables, reasons=reasons)
     for sentence in excluded_sentences(comparison.left_out):
         out.print(f"[yellow]{escape(sentence)}[/]")
 
 
+def _print_pair(comparison: Comparison, pair: PairOfArms, *, tables: bool, reasons: bool) -> None:
+    from orchestrator.analysis.differences import (
+        difference_groups,
+        heading,
+        marked,
+        missing_sentences,
+        significance_sentences,
+    )
+
+    out.print(f"[bold]{escape(heading(comparison, pair))}[/]")
+    groups = difference_groups(comparison, pair) if tables else []
+    if groups:
+        out.print(f"[dim]{', '.join(marked(groups))}[/]")
+        print_table(_table(groups, pair))
+        for line in _below(groups, pair, comparison.level):
+            out.print(f"[dim]{escape(line)}[/]")
+    for sentence in significance_sentences(comparison, pair):
+        out.print(escape(sentence))
+    if reasons or not pair.metrics:
+        for sentence in missing_sentences(pair):
+            out.print(f"[dim]{escape(sentence)}[/]")
+
+
+def _below(groups: Sequence[DifferenceGroup], pair: PairOfArms, level: float) -> Iterator[str]:
+    """Notes to the table."""
+    from orchestrator.analysis.arm_table import footnotes
+    from orchestrator.analysis.differences import STATISTIC, correction_note
+
+    yield from footnotes(row.note for group in groups for row in group.rows)
+    if _several(pair):
+        yield STATISTIC
+    note, needed = correction_note(pair, level)
+    if needed:
+        yield note
+
+
+def _several(pair: PairOfArms) -> bool:
+    """Whether the values of an arm are medians."""
+    return max(len(pair.first.trials), len(pair.second.trials)) > 1
+
+
 def _table(groups: Sequence[DifferenceGroup], pair: PairOfArms) -> Table:
+    from orchestrator.analysis.arm_table import signs_of
     from orchestrator.analysis.text import clean
 
     table = plain_table(header_style="bold")
     table.add_column("")
+    several = _several(pair)
     # Columns of different runs are told apart by the heading.
     for name in (pair.first.name, pair.second.name):
-        table.add_column(escape(clean(name, 16)), justify="right")
+        table.add_column(escape(clean(name, 16)) + "\nmedian" * several, justify="right")
     intervals = any(row.interval for group in groups for row in group.rows)
-    table.add_column("difference, 95 %" if intervals else "difference")
+    difference = "difference, 95 %" if intervals else "difference"
+    table.add_column(difference + "\nof means" * several)
     for group in groups:
         table.add_row(f"[dim]{escape(group.title)}[/]")
         for row in group.rows:
-            label = f"  {row.label} (predicted)" if row.predicted else f"  {row.label}"
+            label = f"  {row.label}{' (predicted)' * row.predicted}{signs_of(row.note)}"
             between = f" [{row.interval}]" if row.interval else ""
             table.add_row(
                 escape(label), row.first, row.second, escape(f"{row.sign or ' '} {row.difference}{between}")

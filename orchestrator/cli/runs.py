@@ -86,9 +86,12 @@ def _print_attribution(analysis: RunAnalysis) -> None:
     table = plain_table(title="Attribution check", header_style="bold")
     for head in ("class", "trials", "recall, attributed", "precision", "recall, contained", "precision"):
         table.add_column(head, justify="left" if head == "class" else "right")
-    for each in attribution_rows(analysis.attributions):
+    rows = attribution_rows(analysis.attributions, analysis.confusion)
+    for each in rows:
         table.add_row(each.label, each.trials, *each.cells)
     print_table(table)
+    for reason in (reason for each in rows for reason in each.reasons):
+        out.print(f"[dim]{escape(f'n/a of {reason}')}[/]")
 
 
 def _show_text(analysis: RunAnalysis) -> None:
@@ -176,24 +179,24 @@ def print_second_level(analysis: RunAnalysis) -> None:
 
 def print_arm_table(analysis: RunAnalysis) -> None:
     """The comparison of a run's arms, metrics down and arms across."""
-    from orchestrator.analysis.conditions import NOT_COMPARABLE
+    from orchestrator.analysis.arm_table import footnotes, signs_of
 
     table = plain_table(header_style="bold")
     table.add_column("")
     for arm in analysis.arms:
         table.add_column(escape(clean_text(arm.name, 40)), justify="right")
-    marked = False
     for group in analysis.groups:
         table.add_row(f"[dim]{escape(group.title)}[/]")
         for row in group.rows:
-            emulated = NOT_COMPARABLE in row.note
-            marked |= emulated
-            label = f"  {row.label}{' (predicted)' * row.predicted}{' †' * emulated}"
+            label = f"  {row.label}{' (predicted)' * row.predicted}{signs_of(row.note)}"
             cells = (escape(cell.text) if cell.text else "[dim]-[/]" for cell in row.cells)
             table.add_row(escape(label), *cells)
     print_table(table)
-    if marked:
-        out.print(f"[dim]† {NOT_COMPARABLE}[/]")
+    for line in (
+        *analysis.statistic,
+        *footnotes(row.note for group in analysis.groups for row in group.rows),
+    ):
+        out.print(f"[dim]{escape(line)}[/]")
 
 
 def _next(run: Run) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.analysis.text import clean, percent
 from orchestrator.store import UNFINISHED, Run
 from orchestrator.summary import TrialSummary
+from orchestrator.summary.typical import typical
 
 
 class Document(BaseModel):
@@ -36,7 +37,8 @@ class RunRow(Document):
     trials_planned: int
     """Trials of the plan, without warm-ups."""
     headline: str
-    """How much of what was requested unplug achieved, by arm; empty where nothing was unplugged."""
+    """How much of what was requested unplug achieved, by arm: of the medians over its trials. Empty where
+    nothing was unplugged."""
 
     @classmethod
     def of(cls, run: Run, summaries: Iterable[TrialSummary]) -> Self:
@@ -61,11 +63,13 @@ def run_row(run: Run, summaries: Iterable[TrialSummary]) -> dict[str, Any]:
 
 
 def _headline(summaries: Iterable[TrialSummary]) -> str:
-    given: dict[str, tuple[float, float]] = {}
+    by_arm: dict[str, list[TrialSummary]] = {}
     for one in summaries:
-        asked, got = one.number("unplug_requested_bytes"), one.number("unplug_achieved_bytes")
+        by_arm.setdefault(one.arm, []).append(one)
+    parts = []
+    for arm, trials in by_arm.items():
+        asked, got = typical(trials, "unplug_requested_bytes"), typical(trials, "unplug_achieved_bytes")
         if asked and got is not None:
-            before = given.get(one.arm, (0.0, 0.0))
-            given[one.arm] = before[0] + got, before[1] + asked
-    parts = [f"{clean(arm, 80)} {percent(got, asked)}" for arm, (got, asked) in given.items()]
-    return f"unplugged: {', '.join(parts)}" if parts else ""
+            parts.append(f"{clean(arm, 80)} {percent(got, asked)}")
+    several = any(len(trials) > 1 for trials in by_arm.values())
+    return f"unplugged{' (median)' if several else ''}: {', '.join(parts)}" if parts else ""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.observation import Reading
-from orchestrator.probes.base import PROBES, Probe, is_count
+from orchestrator.probes.base import PROBES, Probe
+from orchestrator.procfs import counters
 from orchestrator.series import Series
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ class GuestVmstat(Probe):
         if text is None:
             yield Reading("vmstat", None, gap=f"the guest has no {_PATH}")
             return
-        for line in text.splitlines():
-            name, _, value = line.partition(" ")
-            if self.series_of(name) and is_count(value):
-                yield Reading(name, int(value))
+        for name, value in counters(text).items():
+            if self.series_of(name):
+                yield Reading(name, value)

@@ -10,6 +10,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import clean
 from orchestrator.report.frame import Scripts, fill, scripts
 from orchestrator.report.section import SECTIONS, Section
+from orchestrator.report.terms import terms_in
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
 
@@ -53,6 +54,7 @@ def render(analysis: RunAnalysis, library: Scripts) -> str:
         facts=list(_facts(analysis)),
         conditions=analysis.conditions.rows,
         sections=sections,
+        terms_in=terms_in,
         specs={figure.id: figure.spec for placed in sections for figure in placed.it.charts()},
     )
 

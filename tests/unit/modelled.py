@@ -47,7 +47,7 @@ FIRST_SEED: Mapping[str, tuple[tuple[str, EvictionAction], ...]] = {
     "idle": (("empty_all_levels", EvictionAction.SWAP), ("zero_page", EvictionAction.SWAP)),
     "order": (("generations", EvictionAction.SWAP), ("belady", EvictionAction.SWAP)),
 }
-_LONGEST_TITLE = 40  # of a group of metrics
+_LONGEST_TITLE = 30  # of a group of metrics
 _KEYS = ("policy", "action", "fit", "killed", "table_bytes_peak", "tables_kept_least", "added")
 # The talk's two guests: 50 GiB touched once and discarded, and a Redis of 600 GiB.
 _GUESTS = {"sparse": ("empty", "empty_all_levels"), "redis_churn": ("empty", "zero_page", "empty_all_levels")}

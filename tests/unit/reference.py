@@ -201,7 +201,8 @@ class Reference:
     def attributions(self) -> list[AttributionRow]:
         """What `show` has under "Attribution check"."""
         opened = open_run(self.folder)
-        return attribution_rows(attributions(confusion(view_run(opened, load(opened)))))
+        rows = confusion(view_run(opened, load(opened)))
+        return attribution_rows(attributions(rows), rows)
 
     def prediction_error(self, *moments: str) -> float:
         """The most last-level tables by which needed (predicted) and measured are apart, in any trial."""

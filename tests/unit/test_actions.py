@@ -297,7 +297,11 @@ def test_what_can_be_told_beforehand(
         (action("inflate", by="256MiB"), "inflate the balloon by 256 MiB"),
         (action("wait", time="90s"), "wait 1 min 30 s"),
         (action("start", workload="redis"), "start redis"),
-        (action("exec", argv=["x" * 100]), "exec " + "x" * 55),
+        (
+            action("start", workload="churn", set={"amount": "1GiB", "options": {"rounds": 1}}),
+            "start churn (amount=1GiB, options.rounds=1)",
+        ),
+        (action("exec", argv=["x" * 100, "y"]), "exec " + "x" * 100 + " y"),
     ],
 )
 def test_how_a_step_is_shown(step: Action, text: str) -> None:

@@ -11,8 +11,8 @@ from fakes import MACHINE, MIB, Clock, FakeDomain, FakeTrial
 
 from orchestrator import deadline as deadline_module
 from orchestrator.actions import ACTIONS
-from orchestrator.actions import report_free as module
 from orchestrator.errors import CommandError
+from orchestrator.host import qemu_process
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import PageState, Segment
 from orchestrator.records.step import StepOutcome, StepResult
@@ -39,7 +39,7 @@ def reported(
         there[: next(present) * PAGES_PER_MIB] = True
         return PageState(there, ~there, np.zeros_like(there))
 
-    monkeypatch.setattr(module, "page_state", page_state)
+    monkeypatch.setattr(qemu_process, "page_state", page_state)
     text = f"MemTotal: 900000 kB\nMemFree:    {free * 1024 if isinstance(free, int) else free} kB\n"
     trial = FakeTrial(FakeDomain(clock, device=None, balloon=balloon * MIB), printed=text)
     ended = ACTIONS["report_free"].model_validate(params).run(trial)

@@ -70,6 +70,17 @@ def rows() -> Mapping[str, tuple[str, ...]]:
     return {row[0]: tuple(re.findall(r"`([^`]+)`", row[1])) for row in found}
 
 
+def test_tests_that_the_page_names_exist() -> None:
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    named = page.partition("Tests to run then")[2].partition("`./bootstrap tox -e")[0]
+    heads = {line[2:].partition(":")[0] for line in named.splitlines() if line.startswith("- ")}
+    things = {thing for head in heads for thing in (head.split(", ") if "workload" in head else [head])}
+    assert things == set(rows()), "each thing of the table has its tests"
+    names = set(re.findall(r"`([a-z_]+)`", named)) - {"validate"}
+    assert len(names) > 20
+    assert not {name for name in names if not (Path(__file__).parent / f"test_{name}.py").is_file()}
+
+
 def files_for(thing: str) -> dict[str, Path]:
     """What is to be added for a thing, by its path in the repository: a file in each folder of its row."""
     sources = sorted(EXAMPLES.glob(f"{THINGS[thing]}.*"), key=lambda path: path.suffix != ".py")

@@ -20,7 +20,7 @@ from orchestrator.host.qemu_process import PageState, Segment
 from orchestrator.observation import NO_SECOND_LEVEL, Origin, Reading
 from orchestrator.probes import PROBES, HostView
 from orchestrator.probes.base import is_count
-from orchestrator.procfs import kib_lines
+from orchestrator.procfs import counters, kib_lines
 
 GOLDEN = Path(__file__).with_name("golden")
 STATUS = (
@@ -139,6 +139,23 @@ def test_what_a_guest_says_never_breaks_a_probe(text: str, uptime_ns: int) -> No
 )
 def test_lines_in_kb(line: str, found: dict[str, int]) -> None:
     assert kib_lines(f"first: x\n{line}\nlast:") == found
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("nr_iommu_pages 7", {"nr_iommu_pages": 7}),
+        ("nr_iommu_pages 18446744073709551615", {"nr_iommu_pages": 2**64 - 1}),
+        ("nr_iommu_pages -1", {}),
+        ("nr_iommu_pages 1.5", {}),
+        ("nr_iommu_pages  7", {}),
+        ("nr iommu 7", {}),
+        ("\x1b[2Jnr_x 7", {}),
+        (f"{'n' * 65} 7", {}),
+    ],
+)
+def test_counters(line: str, found: dict[str, int]) -> None:
+    assert counters(f"first x\n{line}\nlast") == found
 
 
 def test_counts() -> None:

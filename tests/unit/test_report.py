@@ -24,7 +24,7 @@ from orchestrator.analysis.attribution import (
     confusion_rows,
 )
 from orchestrator.analysis.conclusions import answer
-from orchestrator.analysis.pinning import frees_most, pinning_table
+from orchestrator.analysis.pinning import pinning_table, pinning_view
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.errors import BadInputError
 from orchestrator.model.policies import OverSnapshot
@@ -117,6 +117,7 @@ def test_it_has_every_section_and_says_that_it_is_synthetic(page: html.HtmlEleme
         "steps",
         "not-measured",
         "provenance",
+        "terms",
     ]
     contents = page.xpath("//nav//a")
     assert [link.get("href") for link in contents] == [f"#{name}" for name in ids[1:]]
@@ -235,7 +236,9 @@ def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
         arm_view(2, "empty", result()),
         arm_view(3, "none", None),
     )
-    best = frees_most(arms[0].shown.summary)
+    view = pinning_view(arms[0])
+    assert view is not None
+    best = view.frees_most
     assert best is not None
     assert (best.frame_class, best.frees) == ("slab", 3)
     table = pinning_table(arms)
@@ -286,6 +289,8 @@ def test_injected_and_found_stand_side_by_side(page: html.HtmlElement) -> None:
     # Both trials injected the same, so that precision would be 100 % whatever is found.
     assert tables.xpath("./th")[0].text_content() == "page tables"
     assert cells(tables) == ["2", "95.3 %", "n/a", "95.3 %", "n/a"]
+    (reason,) = section.xpath("./p[@class='note']")
+    assert "page tables: no precision, since every trial injected it" in reason.text_content()
 
 
 def test_confusion_is_plain_numbers(run_dir: Path) -> None:

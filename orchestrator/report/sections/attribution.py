@@ -38,5 +38,5 @@ class AttributionCheck(Section):
         return cls(
             tuple(class_words(name) for name in columns),
             tuple(confusion_rows(analysis.view, found, columns)),
-            tuple(attribution_rows(analysis.attributions)),
+            tuple(attribution_rows(analysis.attributions, found)),
         )

@@ -51,6 +51,6 @@ class Metrics(Section):
 def _head(arm: ArmView) -> ArmHead:
     settings = [f"{key} {value}" for key, value in arm.differs.items() if value]
     kernels = sorted({trial.summary.kernel_release for trial in arm.trials} - {""})
-    trials = [f"median of {arm.of_boots}"] if len(arm.trials) > 1 else []
+    trials = [f"medians of {arm.of_boots}"] if len(arm.trials) > 1 else []
     note = " · ".join([*settings, *(f"Linux {kernel}" for kernel in kernels), *trials])
     return ArmHead(clean(arm.name, 60), colour(arm), clean(note, 160))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 from orchestrator.analysis import differences
+from orchestrator.analysis.conclusions import FIRST
 from orchestrator.analysis.differences import DifferenceRow
 from orchestrator.analysis.gate import change_in_words, gate_line
 from orchestrator.analysis.run import RunAnalysis
@@ -16,12 +17,6 @@ from orchestrator.report.section import SECTIONS, Section
 from orchestrator.stats import Significance
 from orchestrator.verdict import Comparison, PairOfArms, Verdicts
 
-# What a reader asks first: how much was unplugged, and how many page tables are left.
-_FIRST: Final = (
-    ("unplug_achieved_bytes", "unplugged"),
-    ("guest_page_table_bytes_end", "page tables at the end"),
-    ("blocks_pinned_page_table", "blocks that contain a page table"),
-)
 _MOST_FAILING: Final = 3  # metrics that kept no baseline, in the first screen
 _MOST_FIRST: Final = 4  # arms in the first screen; the section below has all
 
@@ -47,19 +42,21 @@ class FirstTable:
 @SECTIONS.register("conclusions")
 @dataclass(frozen=True)
 class Answer(Section):
-    """Sentences; `status_lines` are (how it is to look, sentence)."""
+    """Sentences, and what their figures are; `status_lines` are (how it is to look, sentence)."""
 
     order: ClassVar = 10
     title: ClassVar = ""  # it needs no heading: it is what the page begins with
 
     sentences: tuple[str, ...]
+    statistic: tuple[str, ...]
     first_table: FirstTable | None
     status_lines: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self:
         return cls(
-            tuple(clean(sentence, 600) for sentence in analysis.answer),
+            tuple(clean(sentence, 1000) for sentence in analysis.answer),
+            tuple(analysis.statistic),
             first_table(analysis.verdicts.comparison),
             tuple(status_lines(analysis.verdicts, len(analysis.trials))),
         )
@@ -70,7 +67,7 @@ def first_table(comparison: Comparison | None) -> FirstTable | None:
     pairs = [pair for pair in comparison.pairs if pair.metrics][:_MOST_FIRST] if comparison else []
     if not comparison or not pairs:
         return None
-    shown = [(metric, label) for metric, label in _FIRST if any(metric in pair.metrics for pair in pairs)]
+    shown = [(metric, label) for metric, label in FIRST if any(metric in pair.metrics for pair in pairs)]
     if not shown:
         return None
     return FirstTable(
@@ -146,4 +143,4 @@ def _warnings(comparison: Comparison, pairs: Sequence[PairOfArms]) -> Iterator[s
     )
     yield from few
     if any(found.interval for pair in pairs for found in pair.metrics.values()):
-        yield "Ranges are 95 % intervals of the difference."
+        yield "Differences are of means over boots; ranges are their 95 % intervals."

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Final, Self
 from orchestrator.analysis.arm_table import ROWS
 from orchestrator.analysis.differences import (
     SIGNIFICANCE,
+    STATISTIC,
     DifferenceGroup,
+    correction_note,
     difference_groups,
     heading,
     marked,
@@ -44,7 +46,8 @@ _COLOURS: Final = {
 
 @dataclass(frozen=True)
 class PairSection:
-    """Two arms: who, what may be said, every metric. `colour` is the second arm's."""
+    """Two arms: who, what may be said, every metric. `colour` is the second arm's; `several`: one of them has
+    more than one trial."""
 
     heading: str
     colour: int
@@ -53,19 +56,22 @@ class PairSection:
     second: str
     groups: tuple[DifferenceGroup, ...]
     marks: str
+    correction: str
+    several: bool
     figure: Figure | None
 
 
 @SECTIONS.register("differences")
 @dataclass(frozen=True)
 class Differences(Section):
-    """Pairs, and (css class, words) of the colours in their charts."""
+    """Pairs, (css class, words) of the colours in their charts, and what the figures are."""
 
     order: ClassVar = 40
     title: ClassVar = "Differences between arms"
 
     pairs: tuple[PairSection, ...]
     legend: tuple[tuple[str, str], ...]
+    statistic: str = STATISTIC
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
@@ -90,6 +96,8 @@ def _section(comparison: Comparison, index: int, pair: PairOfArms) -> PairSectio
         second=clean(pair.second.name, 40),
         groups=groups,
         marks=", ".join(marked(groups)),
+        correction=correction_note(pair, comparison.level)[0],
+        several=max(len(pair.first.trials), len(pair.second.trials)) > 1,
         figure=Figure(f"chart-differences-{index}", spec, effects_alt(pair)) if spec else None,
     )
 

@@ -52,7 +52,7 @@ def _figures(analysis: RunAnalysis) -> Iterator[Figure]:
                 policy_spec(bars, largest),
                 clean(f"Modelled policies for {arm.name} at snapshot {label}. {words}.", 900),
                 title=clean(arm.name, 60),
-                note=f"at snapshot {label}, modelled",
+                note=f"at snapshot {label}{arm.of_one}, modelled",
                 colour=colour(arm),
             )
 
