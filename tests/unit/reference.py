@@ -123,6 +123,11 @@ class Reference:
         of = f"{words[0]} of {words[1]} in each arm"
         if min(boots) >= FEWEST:
             return f"means over boots with Student's 95 % interval ({of})"
+        if max(boots) >= FEWEST:
+            return (
+                f"means over boots, with Student's 95 % interval for arms of at least {FEWEST} boots ({of}; "
+                f"{sum(map(self.left_out, self.arms))} trials that were lost or did not settle are left out)"
+            )
         return f"means, without an interval ({of}: at least {FEWEST} boots needed)"
 
     def left_out(self, arm: str) -> int:

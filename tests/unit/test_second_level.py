@@ -132,9 +132,8 @@ def test_tables_found_by_their_content_are_those_that_the_kernel_counts(arm: str
         assert empty.bytes_freed == pytest.approx(emptied.reclaimable_bytes, abs=32 * PAGE_BYTES)
 
 
-@pytest.mark.parametrize("name", ["second-level", "second-level-levers"])
-def test_an_older_folder_has_a_column_for_each_policy_and_the_same_figures(name: str) -> None:
-    run = open_run(REFERENCE.with_name(name))
+def test_an_older_folder_has_a_column_for_each_policy_and_the_same_figures() -> None:
+    run = open_run(REFERENCE)
     with (run.directory / "snapshots.csv").open() as file:
         rows = list(csv.DictReader(file))
     policies = ("empty", "empty_all_levels", "zero_page", "lru", "drop")
@@ -158,8 +157,11 @@ def test_only_a_memory_slot_that_goes_frees_tables(freed: str) -> None:
     run = open_run(REFERENCE.with_name("second-level-levers"))
     view = view_run(run, summary.saved(run))
     assert len(view.arms) == 5
+    for arm in view.arms:  # a trial that was lost, or had not settled, does not count; there is one of each boot
+        assert sum(not trial.summary.left_out for trial in arm.trials) >= 4
     for one in (trial.summary for arm in view.arms for trial in arm.trials):
-        assert not one.left_out
+        if one.left_out:
+            continue
         at = {moment.moment: moment.second_level_bytes for moment in one.moments}
         assert at["filled"] is not None
         assert at["emptied"] is not None
