@@ -34,7 +34,7 @@ Count = Annotated[int, Field(ge=1, le=MOST_DIMMS)]
 
 @dataclass
 class _Answers:
-    """What is said of some DIMMs while a step waits for it."""
+    """What the guest answers about some DIMMs while a step waits for it."""
 
     trial: StepContext
     dimms: Sequence[Dimm]
@@ -42,7 +42,7 @@ class _Answers:
     first_ns: int | None = None
     last_ns: int | None = None
     answers: int = 0
-    said: str = ""
+    message: str = ""
     taken: set[int] = field(default_factory=set)  # slots
     refused: set[int] = field(default_factory=set)
 
@@ -66,7 +66,7 @@ class _Answers:
                 slot=slot,
                 source=answer.source,
                 status=answer.status,
-                said=words,
+                message=words,
             )
         )
         if ost.is_pending(answer):
@@ -74,7 +74,7 @@ class _Answers:
         self.last_ns = now_ns
         if ost.is_failure(answer):
             self.refused.add(slot)
-            self.said = words
+            self.message = words
         else:
             # Linux says so of an ejection when the DIMM is gone already, so the step may be over by then.
             self.taken.add(slot)
@@ -95,7 +95,7 @@ class _Answers:
                 "ost_failures": len(self.refused),
             },
             curve=came.curve,
-            said=self.said,
+            message=self.message,
         )
 
 
@@ -132,7 +132,7 @@ class PlugDimm(_DimmAction):
 
     def run(self, trial: StepContext) -> StepResult:
         domain = trial.domain
-        domain.dimm_answers()  # what was said of earlier requests
+        domain.dimm_answers()  # answers to earlier requests
         plugged = domain.dimms()
         missing = list(trial.machine.dimms)
         for dimm in plugged:
@@ -189,7 +189,7 @@ class UnplugDimm(_DimmAction):
 
     def run(self, trial: StepContext) -> StepResult:
         domain = trial.domain
-        domain.dimm_answers()  # what was said of earlier requests
+        domain.dimm_answers()  # answers to earlier requests
         plugged = domain.dimms()
         wanted = plugged[::-1][: self.count]
         answers = _Answers(trial, wanted, ost.is_ejection)

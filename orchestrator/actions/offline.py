@@ -113,7 +113,7 @@ def _result(blocks: Blocks, requested_ns: int, wanted: int, **values: float) -> 
             **values,
         },
         curve=curve.points,
-        said=", ".join(f"{name} {count}" for name, count in sorted(failed.items())),
+        message=", ".join(f"{name} {count}" for name, count in sorted(failed.items())),
     )
 
 

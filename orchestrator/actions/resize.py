@@ -128,7 +128,7 @@ class _HostResize(_Resize):
     def run(self, trial: StepContext) -> StepResult:
         domain = trial.host_domain
         if domain is None:
-            return StepResult(StepOutcome.REFUSED, said=NO_GUEST_OF_OURS)
+            return StepResult(StepOutcome.REFUSED, message=NO_GUEST_OF_OURS)
         return self._resize(trial, domain)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from orchestrator.analysis.arm_table import about_same
 from orchestrator.analysis.arms import ArmView, RunView
 from orchestrator.analysis.findings import finding_sentences
-from orchestrator.analysis.pinning import PinningClass, frees_most
+from orchestrator.analysis.pinning import PinningClass, most_freeable
 from orchestrator.analysis.second_level import most_kept
 from orchestrator.analysis.text import class_words, clean, count, percent, size
 from orchestrator.store import Status
@@ -17,7 +17,7 @@ _FEW_ARMS = 4
 _LITTLE_SHARE = 0.25
 
 
-def answer(view: RunView) -> list[str]:
+def conclusions(view: RunView) -> list[str]:
     """Up to some seven sentences: how it ended, page tables, memory unplugged, what pins the rest, and what
     would free most of that."""
     arms = view.arms[:_FEW_ARMS]
@@ -29,7 +29,7 @@ def answer(view: RunView) -> list[str]:
         *_given_back(arms),
         *_held(arms),
         *_bytes_or_blocks(arms),
-        *_frees_most(arms),
+        *_most_freeable(arms),
     ]
     if len(view.arms) > len(arms):
         sentences.append(
@@ -144,12 +144,12 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
         )
 
 
-def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
+def _most_freeable(arms: Sequence[ArmView]) -> Iterator[str]:
     """For the trial that stands for each arm, as in the table of what pins the blocks still plugged."""
     held = [
-        (arm, frees_most(arm.shown.summary), after.blocks_held)
+        (arm, most_freeable(arm.shown.summary), after.blocks_pinned)
         for arm in arms
-        if (after := arm.shown.summary.after_unplug) and after.blocks_held and arm.shown.summary.blame
+        if (after := arm.shown.summary.after_unplug) and after.blocks_pinned and arm.shown.summary.blame
     ]
     if not held:
         return
@@ -158,7 +158,7 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
         yield "No single class frees one of the pinned blocks."
     elif len(classes) == 1:
         parts = [
-            f"{count(best.frees)} of {count(all_held)} with {_one_trial(arm)}"
+            f"{count(best.freeable)} of {count(all_held)} with {_one_trial(arm)}"
             for arm, best, all_held in held
             if best
         ]
@@ -172,7 +172,7 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
 
 
 def _gone(best: PinningClass | None, held: int) -> str:
-    words, freed = (class_words(best.frame_class), best.frees) if best else ("none", 0)
+    words, freed = (class_words(best.frame_class), best.freeable) if best else ("none", 0)
     return f"{words} ({count(freed)} of {count(held)})"
 
 

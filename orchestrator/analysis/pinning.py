@@ -18,12 +18,12 @@ _PAGE_TABLE: Final = FrameClass.PAGE_TABLE.name.lower()
 # Counts of a snapshot, what a reader calls them; before the classes, and after them.
 _TOTALS: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
     ("all still plugged", lambda one: one.blocks_plugged),
-    ("pinned", lambda one: one.blocks_held),
+    ("pinned", lambda one: one.blocks_pinned),
 )
 _REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
-    ("pinned by several classes", lambda one: one.blocks_together),
-    ("pinned by memmap only", lambda one: one.blocks_following),
-    ("movable, no migration target", lambda one: one.blocks_no_room),
+    ("pinned by several classes", lambda one: one.blocks_pinned_by_several),
+    ("pinned by memmap only", lambda one: one.blocks_pinned_by_memmap_only),
+    ("movable, no migration target", lambda one: one.blocks_no_migration_target),
     ("unexplained", lambda one: one.blocks_unexplained),
 )
 
@@ -31,13 +31,13 @@ _REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
 @dataclass(frozen=True)
 class PinningClass:
     """A class of frames in the blocks still plugged, over all regions; or, where `table` names it, one kind
-    of page table. It is the sole blocker of `alone` of its `blocks`; `frees` become free without it."""
+    of page table. Of its `blocks`, `sole_blocker` have no other blocker; `freeable` are free without it."""
 
     frame_class: str
     table: str
     blocks: int
-    alone: int
-    frees: int
+    sole_blocker: int
+    freeable: int
 
     @property
     def holds(self) -> bool:
@@ -50,7 +50,7 @@ class PinningCell:
     """One arm: blocks, and those of which it is the sole blocker; both empty where it has no such block."""
 
     blocks: str = ""
-    alone: str = ""
+    sole_blocker: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,21 @@ def pinning_classes(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str
     for row in summary.blame:
         if row.snapshot == snapshot:
             key = row.frame_class, row.table
-            before = found.get(key, PinningClass(*key, blocks=0, alone=0, frees=0))
+            before = found.get(key, PinningClass(*key, blocks=0, sole_blocker=0, freeable=0))
             found[key] = replace(
                 before,
                 blocks=before.blocks + row.blocks,
-                alone=before.alone + row.alone,
-                frees=before.frees + (row.frees or 0),
+                sole_blocker=before.sole_blocker + row.sole_blocker,
+                freeable=before.freeable + (row.freeable or 0),
             )
     return found
 
 
-def frees_most(summary: TrialSummary) -> PinningClass | None:
+def most_freeable(summary: TrialSummary) -> PinningClass | None:
     """The class without which most blocks still plugged would be free; None if no class frees any."""
     found = pinning_classes(summary, summary.blocks_snapshot).values()
-    classes = [holder for holder in found if not holder.table and holder.frees]
-    return max(classes, key=lambda holder: holder.frees) if classes else None
+    classes = [holder for holder in found if not holder.table and holder.freeable]
+    return max(classes, key=lambda holder: holder.freeable) if classes else None
 
 
 def pinning_table(arms: Sequence[ArmView]) -> PinningTable | None:
@@ -134,12 +134,12 @@ def _head(arm: ArmView, result: SnapshotResult | None) -> PinningArm:
 
 
 def _sentence(summary: TrialSummary, result: SnapshotResult) -> str:
-    best, held = frees_most(summary), result.blocks_held
+    best, held = most_freeable(summary), result.blocks_pinned
     if held is None:
         return ""
     if best:
         return (
-            f"Without {class_words(best.frame_class)}, {count(best.frees)} of {count(held)} pinned blocks "
+            f"Without {class_words(best.frame_class)}, {count(best.freeable)} of {count(held)} pinned blocks "
             "would be free; no other class frees more."
         )
     if held and summary.blame:
@@ -168,7 +168,7 @@ def _class_rows(held: Sequence[dict[tuple[str, str], PinningClass]]) -> Iterator
 def _cell(holder: PinningClass | None) -> PinningCell:
     if holder is None:
         return PinningCell()
-    return PinningCell(count(holder.blocks), count(holder.alone) if holder.holds else "")
+    return PinningCell(count(holder.blocks), count(holder.sole_blocker) if holder.holds else "")
 
 
 def _total(

@@ -10,11 +10,11 @@ from typing import Self
 
 from orchestrator.analysis.arm_table import Group, comparison
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
-from orchestrator.analysis.attribution import Attribution, Confusion, attributions, confusion
-from orchestrator.analysis.conclusions import answer
+from orchestrator.analysis.attribution import Attribution, CheckedSnapshot, attribution_check, attributions
+from orchestrator.analysis.conclusions import conclusions
 from orchestrator.analysis.conditions import Conditions, conditions_of
 from orchestrator.analysis.findings import FindingRow, finding_rows
-from orchestrator.analysis.model_check import ModelCheck, foretold
+from orchestrator.analysis.model_check import ModelCheck, model_checks
 from orchestrator.analysis.second_level import MomentRow, moment_rows
 from orchestrator.store import Run, open_run
 from orchestrator.summary import TimeSpent, TrialSummary, load, time_spent
@@ -66,9 +66,9 @@ class RunAnalysis:
         return self.view.trials
 
     @cached_property
-    def answer(self) -> tuple[str, ...]:
+    def conclusions(self) -> tuple[str, ...]:
         """What came out, in some seven sentences."""
-        return tuple(answer(self.view))
+        return tuple(conclusions(self.view))
 
     @cached_property
     def conditions(self) -> Conditions:
@@ -81,19 +81,19 @@ class RunAnalysis:
         return tuple(comparison(self.arms, self.verdicts.comparison))
 
     @cached_property
-    def confusion(self) -> tuple[Confusion, ...]:
+    def attribution_check(self) -> tuple[CheckedSnapshot, ...]:
         """What workloads put into memory, and what blocks were blamed on."""
-        return tuple(confusion(self.view))
+        return tuple(attribution_check(self.view))
 
     @cached_property
     def attributions(self) -> tuple[Attribution, ...]:
         """Recall and precision of each class that was injected."""
-        return tuple(attributions(self.confusion))
+        return tuple(attributions(self.attribution_check))
 
     @cached_property
-    def predictions(self) -> tuple[ModelCheck, ...]:
+    def model_checks(self) -> tuple[ModelCheck, ...]:
         """Arms of which one's model says what the other's kernel did."""
-        return tuple(foretold(self.view))
+        return tuple(model_checks(self.view))
 
     @cached_property
     def findings(self) -> tuple[FindingRow, ...]:

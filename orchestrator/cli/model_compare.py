@@ -78,7 +78,7 @@ def compare_command(
     costs = costs_of(costs_file)
     asked = Asked(target, results, trial, touches)
     read = read_touches(asked)
-    if blocks and not read.steps:
+    if blocks and not read.pairs:
         raise BadInputError(f"--blocks: {target} is a trace, which has no blocks", hint="name a run")
     if pick is not None and not blocks:
         raise BadInputError(f"--pick {pick}: it bounds what --blocks says", hint="add --blocks")

@@ -77,11 +77,11 @@ def write_reports(analysis: RunAnalysis) -> dict[str, str]:
 
 
 def _print_attribution(analysis: RunAnalysis) -> None:
-    from orchestrator.analysis.attribution import attribution_rows, confusion_sentence
+    from orchestrator.analysis.attribution import attribution_check_sentence, attribution_rows
 
-    for row in analysis.confusion:
-        out.print(escape(confusion_sentence(row)))
-    if not analysis.confusion:
+    for row in analysis.attribution_check:
+        out.print(escape(attribution_check_sentence(row)))
+    if not analysis.attribution_check:
         return
     table = plain_table(title="Attribution check", header_style="bold")
     for head in ("class", "trials", "recall, attributed", "precision", "recall, contained", "precision"):
@@ -103,7 +103,7 @@ def _show_text(analysis: RunAnalysis) -> None:
         out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(analysis.trials)} have begun")
     else:
         out.print(f"{len(analysis.trials)} of {len(run.planned)} trials; only summaries were kept")
-    for sentence in analysis.answer:
+    for sentence in analysis.conclusions:
         out.print(escape(sentence))
     print_conditions(analysis)
     if analysis.arms:
@@ -111,7 +111,7 @@ def _show_text(analysis: RunAnalysis) -> None:
     print_second_level(analysis)
     print_judgements(analysis)
     print_gate(analysis)
-    for pair in analysis.predictions:
+    for pair in analysis.model_checks:
         out.print(escape(pair.sentence))
     _print_attribution(analysis)
     _print_time(analysis)
@@ -152,7 +152,7 @@ def print_judgements(analysis: RunAnalysis) -> None:
     """A line for each expectation of a run."""
     for one in analysis.verdicts.judgements:
         word = "[green]met:[/]" if one.met else "[red]not met:[/]"
-        out.print(f"{word} {escape(clean_text(one.words, 200))}: {escape(clean_text(one.found, 200))}")
+        out.print(f"{word} {escape(clean_text(one.expectation, 200))}: {escape(clean_text(one.found, 200))}")
 
 
 def print_second_level(analysis: RunAnalysis) -> None:

@@ -39,7 +39,7 @@ def table_kind_name(kind: int) -> str:
 class ClassCount:
     """One class of frames, over the plugged blocks of a region.
 
-    `named` counts each block once: the sum over all classes is the number of plugged blocks.
+    `attributed` counts each block once: the sum over all classes is the number of plugged blocks.
     """
 
     frame_class: FrameClass
@@ -47,7 +47,7 @@ class ClassCount:
     blocks: int  # that have at least one such frame
     sole_blocker: int  # where this class is all that cannot be moved
     freeable: int  # that would be free without this class, and struct pages that go with them
-    attributed: int  # that are named after it
+    attributed: int  # that are attributed to it
 
     @property
     def pins(self) -> bool:
@@ -62,7 +62,7 @@ class TableCount:
     kind: str
     tables: int
     blocks: int  # that have at least one
-    alone: int  # where such tables are all that cannot be moved
+    sole_blocker: int  # where such tables are all that cannot be moved
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class RegionBlame:
                         table_kind_name(kind),
                         tables=int(self.table_kinds[inside, kind].sum()),
                         blocks=int(inside.sum()),
-                        alone=int((inside & only & (kinds_in_block == 1)).sum()),
+                        sole_blocker=int((inside & only & (kinds_in_block == 1)).sum()),
                     )
                 )
         return tuple(sorted(shares, key=lambda share: -share.blocks))

@@ -163,7 +163,7 @@ class RunningTrial(StepContext):
                 of="host" if of_host else "guest",
                 file=path.name,
                 paused=snapshot.paused,
-                moved=snapshot.moved,
+                frames_changed=snapshot.frames_changed,
             )
         )
 

@@ -164,9 +164,9 @@ def blame_rows(label: str, region: RegionBlame) -> Iterator[BlameResult]:
             table="",
             frames=share.frames,
             blocks=share.blocks,
-            alone=share.sole_blocker,
-            frees=share.freeable,
-            named=share.attributed,
+            sole_blocker=share.sole_blocker,
+            freeable=share.freeable,
+            attributed=share.attributed,
         )
     for kind in region.tables:
         yield BlameResult(
@@ -176,9 +176,9 @@ def blame_rows(label: str, region: RegionBlame) -> Iterator[BlameResult]:
             table=kind.kind,
             frames=kind.tables,
             blocks=kind.blocks,
-            alone=kind.alone,
-            frees=None,
-            named=None,
+            sole_blocker=kind.sole_blocker,
+            freeable=None,
+            attributed=None,
         )
 
 
@@ -197,17 +197,17 @@ def _result(
     stopped = snapshot.notes.get("stopped_seconds", "")
     return SnapshotResult(
         snapshot=label,
-        moved=snapshot.moved,
+        frames_changed=snapshot.frames_changed,
         stopped_seconds=float(stopped) if stopped.replace(".", "", 1).isdecimal() else None,
         injected=" ".join(injected.workloads),
         expected=" ".join(injected.expected),
         after=injected.after,
         block_bytes=block_bytes,
         blocks_plugged=_summed(int(region.block_map.plugged.sum()) for region in regions),
-        blocks_held=_summed(region.pinned for region in regions),
-        blocks_together=_summed(region.pinned_by_several for region in regions),
-        blocks_following=_summed(region.pinned_by_memmap for region in regions),
-        blocks_no_room=_summed(region.no_migration_target for region in regions),
+        blocks_pinned=_summed(region.pinned for region in regions),
+        blocks_pinned_by_several=_summed(region.pinned_by_several for region in regions),
+        blocks_pinned_by_memmap_only=_summed(region.pinned_by_memmap for region in regions),
+        blocks_no_migration_target=_summed(region.no_migration_target for region in regions),
         blocks_unexplained=_summed(region.unexplained for region in regions),
         blocks_expected=_expected(regions, injected.expected) if injected.expected else None,
         huge_ranges=supply.ranges,

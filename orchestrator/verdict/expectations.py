@@ -25,7 +25,7 @@ class Judgement:
     """An expectation in words, what was found, and whether that meets it; `value` in the metric's unit."""
 
     arm: str
-    words: str
+    expectation: str
     met: bool
     found: str
     value: float | None

@@ -135,7 +135,7 @@ def ends(
 def test_how_each_trial_is_to_end(tmp_path: Path) -> None:
     good = ends(tmp_path / "1")
     assert [one.met for one in good] == [True, True]
-    assert [one.words for one in good] == [
+    assert [one.expectation for one in good] == [
         "outcome of 6.12 completed",
         "unplug_outcome of 6.12 done or partial",
     ]
@@ -179,7 +179,7 @@ def test_words_are_in_the_plan(tmp_path: Path) -> None:
 def test_what_came_is_held_against_it(tmp_path: Path) -> None:
     found = RunAnalysis.open(judged(tmp_path, *MET, *NOT_MET)).verdicts.judgements
     assert [one.met for one in found] == [True] * len(MET) + [False] * len(NOT_MET)
-    assert found[0].words == "unplug_shortfall_bytes of 7.3-pt-reclaim at most 422 MiB"
+    assert found[0].expectation == "unplug_shortfall_bytes of 7.3-pt-reclaim at most 422 MiB"
     assert [one.found for one in found[len(MET) :]] == [
         "422 MiB (median of 2 trials of 2 boots)",
         "-4 MiB (mean of 2 pairs of trials, 2 of boots)",

@@ -67,8 +67,8 @@ def test_the_same_seen_twice_has_no_certain_touch() -> None:
     accessed = int((in_use & (one.tables.accessed > 0)).sum())
     for reading, touched in ((TouchBound.CERTAIN, 0), (TouchBound.POSSIBLE, accessed)):
         series = read_series("twice", [one.tables, one.tables], reading)
-        assert (series.steps[1].at_least, series.steps[1].at_most) == (0, accessed)
-        assert (series.steps[1].made, series.steps[1].let_go) == (0, 0)
+        assert (series.pairs[1].touched_at_least, series.pairs[1].touched_at_most) == (0, accessed)
+        assert (series.pairs[1].allocated, series.pairs[1].unmapped) == (0, 0)
         assert series.trace.touches == user_leaves(one.tables) + touched
         assert series.idle.tolist() == [1] * int(in_use.sum())
         counts = replay(series.trace, "empty", GIB)

@@ -308,7 +308,7 @@ def test_a_resize_leaves_its_curve_and_what_the_guest_said(stage: Stage) -> None
     }
     assert stage.run({"action": "offline", "params": {"by": 2 * block}}) is None
     end = stage.event("step.end")
-    assert (end["outcome"], end["said"]) == ("partial", "EINTR 1")
+    assert (end["outcome"], end["message"]) == ("partial", "EINTR 1")
     assert end["curve"] == ((0, 0), (0.25, block))
     assert end["settled_ns"] - end["requested_ns"] == 5_250_000_000
 

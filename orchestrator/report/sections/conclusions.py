@@ -59,7 +59,7 @@ class Answer(Section):
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self:
         return cls(
-            tuple(clean(sentence, 600) for sentence in analysis.answer),
+            tuple(clean(sentence, 600) for sentence in analysis.conclusions),
             first_table(analysis.verdicts.comparison),
             tuple(status_lines(analysis.verdicts, len(analysis.trials))),
         )
@@ -109,7 +109,7 @@ def _expectations(verdicts: Verdicts) -> Iterator[tuple[str, str]]:
         return
     missed = [one for one in judged if not one.met]
     if missed:
-        words, found = clean(missed[0].words, 300), clean(missed[0].found, 300)
+        words, found = clean(missed[0].expectation, 300), clean(missed[0].found, 300)
         more = f" (and {len(missed) - 1} more, see Expectations)" if len(missed) > 1 else ""
         of = counted(len(judged), "expectation")
         yield "bad", f"{len(missed)} of {of} not met: {words}, but: {found}{more}."
@@ -130,7 +130,7 @@ def _rows(comparison: Comparison, pair: PairOfArms) -> dict[str, DifferenceRow]:
 def _first_cell(row: DifferenceRow | None) -> FirstCell:
     if row is None:
         return FirstCell("", "")
-    few = row.significance == differences.SIGNIFICANCE[Significance.TOO_FEW]  # a sentence below says so, once
+    few = row.significance == Significance.TOO_FEW_BOOTS.value  # a sentence below says so, once
     parts = (row.interval, "" if few else row.significance)
     return FirstCell(row.difference, ", ".join(filter(None, parts)))
 

@@ -36,5 +36,5 @@ class Expectations(Section):
             judged = analysis.verdicts.judgements
         except BadInputError:
             return None
-        rows = (Expected(clean(one.words, 300), clean(one.found, 300), one.met) for one in judged)
+        rows = (Expected(clean(one.expectation, 300), clean(one.found, 300), one.met) for one in judged)
         return cls(tuple(rows)) if judged else None
