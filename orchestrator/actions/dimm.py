@@ -124,7 +124,7 @@ class PlugDimm(_DimmAction):
 
     effect: ClassVar = Effect(Mechanism.PC_DIMM, direction=Direction.GIVE)
 
-    within: Duration = 120.0
+    timeout: Duration = 120.0
     """How long the guest may take at the most."""
 
     def describe(self) -> str:
@@ -157,7 +157,7 @@ class PlugDimm(_DimmAction):
             before=before,
             sign=1,
             requested_ns=requested_ns,
-            patience=SettleTimeouts(self.within),
+            patience=SettleTimeouts(self.timeout),
             wait=domain.wait_memory_event,
             answered=lambda: len(answers.taken | answers.refused) == len(added),
         )
@@ -175,7 +175,7 @@ class UnplugDimm(_DimmAction):
 
     effect: ClassVar = Effect(Mechanism.PC_DIMM, direction=Direction.TAKE)
 
-    within: Duration = 120.0
+    timeout: Duration = 120.0
     """How long the guest may take at the most."""
     watch: Duration = 0.0
     """How long to go on watching after that; Linux does not try a DIMM again that it refused."""
@@ -215,7 +215,7 @@ class UnplugDimm(_DimmAction):
             before=before,
             sign=-1,
             requested_ns=requested_ns,
-            patience=SettleTimeouts(self.within, watch=self.watch),
+            patience=SettleTimeouts(self.timeout, watch=self.watch),
             wait=domain.wait_memory_event,
             answered=answered,
         )

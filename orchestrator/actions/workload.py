@@ -23,7 +23,7 @@ class Start(Action):
     """A folder of `workloads/`."""
     set: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Parameters of its `workload.yaml` that are to differ."""
-    within: Duration = 300.0
+    timeout: Duration = 300.0
     """How long it may take."""
 
     def describe(self) -> str:
@@ -31,7 +31,7 @@ class Start(Action):
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
-        measured = trial.start_workload(self.workload, self.set, Deadline(self.within))
+        measured = trial.start_workload(self.workload, self.set, Deadline(self.timeout))
         return StepResult(
             StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured
         )
@@ -43,7 +43,7 @@ class Stop(Action):
 
     workload: WorkloadName
     """A folder of `workloads/`."""
-    within: Duration = 60.0
+    timeout: Duration = 60.0
     """How long it may take."""
 
     def describe(self) -> str:
@@ -51,7 +51,7 @@ class Stop(Action):
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
-        measured = trial.stop_workload(self.workload, Deadline(self.within))
+        measured = trial.stop_workload(self.workload, Deadline(self.timeout))
         return StepResult(
             StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured
         )

@@ -30,7 +30,7 @@ steps:
 """
 ROUND = """\
   - plug: {{to: 1536MiB}}
-  - start: {{workload: {workload}, set: {settings}, within: 5min}}
+  - start: {{workload: {workload}, set: {settings}, timeout: 5min}}
   - unplug: {{to: 0B, settle: {settle}}}
   - snapshot: {{label: {label}}}
   - stop: {{workload: {workload}}}

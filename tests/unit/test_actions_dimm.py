@@ -92,7 +92,7 @@ def test_all_go_the_highest_first(clock: Clock) -> None:
 
 def test_one_goes_and_one_is_busy(clock: Clock) -> None:
     turns = iter([([ost(1, PENDING), ost(1, BUSY)], ()), ([ost(0, PENDING), ost(0, 0)], ["dimm0"])])
-    ended, _ = unplugged(clock, turns, within="60s")
+    ended, _ = unplugged(clock, turns, timeout="60s")
     assert ended.outcome is StepOutcome.PARTIAL
     assert ended.values["achieved_bytes"] == 256 * MIB
     assert ended.values["shortfall_bytes"] == 512 * MIB
@@ -121,7 +121,7 @@ def test_what_qemu_itself_refuses(clock: Clock) -> None:
 
 
 def test_a_guest_that_never_comes_to_an_end(clock: Clock) -> None:
-    ended, _ = unplugged(clock, chain([([ost(1, PENDING)], ())], repeat(NOTHING)), within="20s")
+    ended, _ = unplugged(clock, chain([([ost(1, PENDING)], ())], repeat(NOTHING)), timeout="20s")
     assert ended.outcome is StepOutcome.TIMEOUT
     assert (ended.acknowledged_ns, ended.settled_ns) == (0, None)
     assert (ended.values["achieved_bytes"], ended.message) == (0, "")
@@ -129,7 +129,7 @@ def test_a_guest_that_never_comes_to_an_end(clock: Clock) -> None:
 
 
 def test_a_guest_without_acpi_says_nothing(clock: Clock) -> None:
-    ended, _ = unplugged(clock, repeat(NOTHING), within="20s")
+    ended, _ = unplugged(clock, repeat(NOTHING), timeout="20s")
     assert (ended.outcome, ended.acknowledged_ns) == (StepOutcome.TIMEOUT, None)
 
 
@@ -137,7 +137,7 @@ def test_what_comes_after_the_time_is_over_is_watched_for(clock: Clock) -> None:
     turns = chain(
         [([ost(1, PENDING)], ())], repeat(NOTHING, 100), [([ost(1, 0)], ["dimm1"])], repeat(NOTHING)
     )
-    ended, _ = unplugged(clock, turns, within="20s", watch="30s")
+    ended, _ = unplugged(clock, turns, timeout="20s", watch="30s")
     assert (ended.outcome, ended.settled_ns) == (StepOutcome.TIMEOUT, None)
     assert ended.values["achieved_bytes"] == 0
     assert ended.values["later_bytes"] == 512 * MIB
@@ -154,14 +154,14 @@ def test_only_so_many(clock: Clock) -> None:
 
 def test_answers_that_are_about_something_else_do_not_count(clock: Clock) -> None:
     other = [ost(7, BUSY), ost(1, BUSY, source=0x200), ost(1, 0, source=1), DimmAnswer("x", None, None, None)]
-    ended, trial = unplugged(clock, iter([(other, ())]), within="5s")
+    ended, trial = unplugged(clock, iter([(other, ())]), timeout="5s")
     assert (ended.outcome, ended.values["ost_answers"]) == (StepOutcome.TIMEOUT, 0)
     assert trial.events == []
 
 
 def test_a_guest_that_answers_without_end_is_cut_short(clock: Clock) -> None:
     turns = repeat((([ost(1, PENDING)] * 1000), ()))
-    ended, trial = unplugged(clock, turns, within="10s")
+    ended, trial = unplugged(clock, turns, timeout="10s")
     assert ended.outcome is StepOutcome.TIMEOUT
     assert len(trial.events) == 20 * 256
 
@@ -195,7 +195,7 @@ def test_a_plug_that_the_guest_refuses(clock: Clock) -> None:
     ended, _ = plugged(clock, turns)
     assert (ended.outcome, ended.message) == (StepOutcome.PARTIAL, "device driver load failure (0x81)")
     assert ended.values["shortfall_bytes"] == 512 * MIB
-    ended, _ = plugged(clock, repeat(NOTHING), within="9s")
+    ended, _ = plugged(clock, repeat(NOTHING), timeout="9s")
     assert (ended.outcome, ended.values["achieved_bytes"]) == (StepOutcome.TIMEOUT, 0)
 
 

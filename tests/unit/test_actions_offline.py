@@ -45,7 +45,7 @@ def ended(text: str, name: str = "offline", **params: object) -> tuple[StepResul
 
 
 def test_enough_went() -> None:
-    came, trial = ended(printed("OK", "EBUSY", "OK", "EINTR", "OK", "OK", end="enough"), within="90s")
+    came, trial = ended(printed("OK", "EBUSY", "OK", "EINTR", "OK", "OK", end="enough"), timeout="90s")
     argv = ["/usr/local/bin/memory-blocks", "offline", str(512 * MIB), "5000", "90000", "highest"]
     assert trial.calls == [("execute", argv, 150)]
     assert came.outcome is StepOutcome.DONE

@@ -225,7 +225,7 @@ def test_patterns_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (("trace", "dense"), "say where to: -o FILE"),
         (("trace", "dense", "-o", "x.npz", "--set", "size"), "write NAME=VALUE"),
         (("trace", "lumpy", "-o", "x.npz"), "no pattern is called 'lumpy'"),
-        (("trace", "sparse", "-o", "x.npz", "--set", "let_go=nan"), "let_go"),
+        (("trace", "sparse", "-o", "x.npz", "--set", "unmapped=nan"), "unmapped"),
     ],
 )
 def test_wrong_input_is_2_and_a_line(

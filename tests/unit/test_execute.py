@@ -101,7 +101,7 @@ def test_kernel_args_come_after_those_of_the_definition(
     host: Any = SimpleNamespace(domain=lambda xml, keep: domain(xml), shell=HostShell())
     image: Any = SimpleNamespace(disk=tmp_path / "disk", folder=tmp_path)
     files: Any = SimpleNamespace(kernel=tmp_path / "vmlinuz", initrd=None, release="6.12")
-    definition: Any = SimpleNamespace(command_line="console=ttyS0", boot_within=1.0)
+    definition: Any = SimpleNamespace(command_line="console=ttyS0", boot_timeout=1.0)
     keys: Any = None
     machine = plan("  - wait: {time: 1s}\n").arms[0].machine
     with (
