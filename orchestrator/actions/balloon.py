@@ -65,7 +65,7 @@ class Inflate(Action):
 
 @ACTIONS.register("deflate")
 class Deflate(Action):
-    """Give back all that the balloon took."""
+    """Deflate the balloon: the guest has all its pages again."""
 
     effect: ClassVar = Effect(Mechanism.BALLOON, direction=Direction.GIVE)
 

@@ -43,7 +43,7 @@ class _Answers:
     last_ns: int | None = None
     answers: int = 0
     message: str = ""
-    taken: set[int] = field(default_factory=set)  # slots
+    accepted: set[int] = field(default_factory=set)  # slots
     refused: set[int] = field(default_factory=set)
 
     def listen(self) -> None:
@@ -77,7 +77,7 @@ class _Answers:
             self.message = words
         else:
             # Linux says so of an ejection when the DIMM is gone already, so the step may be over by then.
-            self.taken.add(slot)
+            self.accepted.add(slot)
 
     def result(self, came: Settled, requested_ns: int, **values: float) -> StepResult:
         """How the step went. An answer is a sign of the guest, and a refusal an end."""
@@ -117,7 +117,7 @@ class _DimmAction(Action):
 
 @ACTIONS.register("plug_dimm")
 class PlugDimm(_DimmAction):
-    """Plug DIMMs of `machine.dimms`, in its order; done when the guest has taken each one.
+    """Plug DIMMs of `machine.dimms`, in its order; done when the guest has accepted each one.
 
     The memory is of use only once the guest has it online, which `setup.online_policy` sees to.
     """
@@ -146,23 +146,23 @@ class PlugDimm(_DimmAction):
         answers = _Answers(trial, added, ost.is_insertion)
         before = sum(dimm.size for dimm in plugged)
 
-        def taken() -> int:
+        def accepted_bytes() -> int:
             answers.listen()
-            return before + sum(dimm.size for dimm in added if dimm.slot in answers.taken)
+            return before + sum(dimm.size for dimm in added if dimm.slot in answers.accepted)
 
         came = settle(
             trial,
-            taken,
+            accepted_bytes,
             before + sum(wanted),
             before=before,
             sign=1,
             requested_ns=requested_ns,
             patience=SettleTimeouts(self.timeout),
             wait=domain.wait_memory_event,
-            answered=lambda: len(answers.taken | answers.refused) == len(added),
+            answered=lambda: len(answers.accepted | answers.refused) == len(added),
         )
         return answers.result(
-            came, requested_ns, dimms_requested=len(wanted), dimms_plugged=len(answers.taken)
+            came, requested_ns, dimms_requested=len(wanted), dimms_plugged=len(answers.accepted)
         )
 
 

@@ -122,7 +122,7 @@ class Offline(Action):
     """Take memory blocks offline inside the guest, one by one, until there are enough.
 
     The memory stays the guest's: nothing goes back to the host but what free page reporting gives.
-    It is what ejecting a DIMM begins with, and shows which blocks would let go. A block with a hole in it,
+    It is what ejecting a DIMM begins with, and shows which blocks could go. A block with a hole in it,
     as the firmware leaves in the first and the last one of boot memory, is refused with EINVAL.
     """
 

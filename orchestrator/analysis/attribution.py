@@ -105,9 +105,9 @@ class CheckedSnapshotRow:
 
 
 def attribution_check(view: RunView) -> list[CheckedSnapshot]:
-    """A row for each snapshot that was taken after memory had been taken, while a workload ran that says
+    """A row for each snapshot that was taken after memory had been unplugged, while a workload ran that says
     which class to expect; so a trial may inject one class after the other. None for a guest whose memory
-    cannot be taken by blocks."""
+    cannot be unplugged by blocks."""
     return [
         row
         for trial in view.trials

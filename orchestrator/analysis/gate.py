@@ -56,7 +56,7 @@ def gate_sentences(outcome: GateResult) -> list[str]:
 
 
 def gate_line(outcome: GateResult) -> tuple[str, str]:
-    """The verdict in a line, and how it is to look: `good`, `poor` (it was not decided) or `bad`."""
+    """The result in a line, and how it is to look: `good`, `poor` (it was not decided) or `bad`."""
     against = clean(outcome.baseline)
     if outcome.refused:
         return ("poor" if outcome.passed else "bad"), f"not comparable with the baseline {against}"

@@ -24,7 +24,7 @@ from orchestrator.units import PAGE_BYTES
 POLICY = "empty"
 
 # Two guests have some twenty tables more or less by chance (results/reference: 14 of 25,614, 4 of 102,405;
-# tests/unit/live/sizes.csv: 2 of 176). Of fewer than this many, that is more than the 5 % to be told.
+# tests/unit/live/sizes.csv: 2 of 176). Of fewer than this many, that is more than the 5 % to be detected.
 _FEWEST = 512
 
 

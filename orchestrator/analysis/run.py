@@ -18,7 +18,7 @@ from orchestrator.analysis.model_check import ModelCheck, model_checks
 from orchestrator.analysis.second_level import MomentRow, moment_rows
 from orchestrator.store import Run, open_run
 from orchestrator.summary import TimeSpent, TrialSummary, load, time_spent
-from orchestrator.verdict import Verdicts
+from orchestrator.verdict import RunVerdicts
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class RunAnalysis:
     """
 
     run: Run
-    verdicts: Verdicts
+    verdicts: RunVerdicts
 
     @classmethod
     def of(cls, run: Run, summaries: Iterable[TrialSummary] | None = None) -> Self:
         """Of an open run; `summaries` where the caller has them already, else those that are saved."""
-        return cls(run, Verdicts(run, tuple(load(run) if summaries is None else summaries)))
+        return cls(run, RunVerdicts(run, tuple(load(run) if summaries is None else summaries)))
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -107,5 +107,5 @@ class RunAnalysis:
 
     @cached_property
     def time_spent(self) -> TimeSpent | None:
-        """Where the time of the run went, where that can be told."""
+        """Where the time of the run went, where that is known."""
         return time_spent(self.run)

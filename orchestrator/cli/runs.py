@@ -109,7 +109,7 @@ def _show_text(analysis: RunAnalysis) -> None:
     if analysis.arms:
         print_arm_table(analysis)
     print_second_level(analysis)
-    print_judgements(analysis)
+    print_expectation_results(analysis)
     print_gate(analysis)
     for pair in analysis.model_checks:
         out.print(escape(pair.sentence))
@@ -148,9 +148,9 @@ def _print_findings(analysis: RunAnalysis) -> None:
         out.print(f"[{colour}]{escape(f'{row.trial}: {row.kind}')}[/] {escape(f'({row.by}) {row.text}')}")
 
 
-def print_judgements(analysis: RunAnalysis) -> None:
+def print_expectation_results(analysis: RunAnalysis) -> None:
     """A line for each expectation of a run."""
-    for one in analysis.verdicts.judgements:
+    for one in analysis.verdicts.expectation_results:
         word = "[green]met:[/]" if one.met else "[red]not met:[/]"
         out.print(f"{word} {escape(clean_text(one.expectation, 200))}: {escape(clean_text(one.found, 200))}")
 

@@ -21,7 +21,7 @@ from orchestrator.records.summary import (
     Value,
 )
 from orchestrator.summary import PolicyResult, TimeSpent
-from orchestrator.verdict import GateResult, Judgement
+from orchestrator.verdict import ExpectationResult, GateResult
 
 
 class TimeDocument(Document):
@@ -107,7 +107,7 @@ class TrialDocument(Document):
 
 
 class GateDocument(Document):
-    """What the baseline said of the run; the fields of gate.json, and the verdict."""
+    """What the baseline said of the run; the fields of gate.json, and whether it passed."""
 
     baseline: str
     """The run that the baseline was made of."""
@@ -135,7 +135,7 @@ class GateDocument(Document):
 
     @classmethod
     def of(cls, gate: GateResult) -> Self:
-        """The same with its verdict."""
+        """The same, and whether it passed."""
         fields = {**vars(gate), "changes": tuple(vars(change) for change in gate.changes)}
         return cls(**fields, passed=gate.passed)
 
@@ -155,7 +155,7 @@ class RunDocument(RunRow):
     """Where the time went; null where trials ran in parallel, or the run was resumed or did not end."""
     trials: tuple[TrialDocument, ...]
     """Every trial that has begun, arm by arm."""
-    expect: tuple[Judgement, ...]
+    expect: tuple[ExpectationResult, ...]
     """The scenario's expectations, judged."""
     gate: GateDocument | None
     """What a baseline said; null where the run was compared with none."""
@@ -180,7 +180,7 @@ class RunDocument(RunRow):
             emulated=analysis.conditions.emulated,
             time=TimeDocument.of(spent) if spent else None,
             trials=tuple(TrialDocument.of(trial) for trial in analysis.trials),
-            expect=analysis.verdicts.judgements,
+            expect=analysis.verdicts.expectation_results,
             gate=GateDocument.of(gate) if gate else None,
             attribution_check=analysis.attribution_check,
             attribution=analysis.attributions,

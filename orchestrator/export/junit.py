@@ -37,7 +37,7 @@ def junit(analysis: RunAnalysis) -> str:
     for planned in never:
         case = _case(suite, planned.id, f"{scenario}.{clean(planned.arm)}")
         etree.SubElement(case, "skipped", message="this trial never began")
-    for one in analysis.verdicts.judgements:
+    for one in analysis.verdicts.expectation_results:
         case = _case(suite, one.expectation, f"{scenario}.{clean(one.arm)}.expect")
         if not one.met:
             _fail(case, "failure", "expectation", one.found, "")

@@ -50,7 +50,7 @@ class GuestDefinition(Frozen, OlderNames):
 
     @property
     def default_kernel(self) -> str:
-        """The kernel that is booted when nobody says which: the first one."""
+        """The kernel that is booted when none is chosen: the first one."""
         return next(iter(self.kernels))
 
 

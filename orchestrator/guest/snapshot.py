@@ -268,8 +268,8 @@ def _with_owners(probe: _Probe, flags: U64, evidence: U8) -> tuple[U8, str]:
     silent = (classify_flags(flags) == FrameClass.KERNEL) & (evidence == Evidence.NONE)
     asked = np.flatnonzero(silent)[:MOST_ASKED].astype("<u8")
     owners = probe.owners(asked)
-    told = owners.evidence(len(flags))
-    evidence[silent] = told[silent]
+    of_owners = owners.evidence(len(flags))
+    evidence[silent] = of_owners[silent]
     left = int(silent.sum()) - len(asked)
     more = f"; {left} frames not asked for" if left else ""
     more += "; the kernel broke off" if owners.cut else ""
@@ -363,7 +363,7 @@ def _layout(read: ReadFrames, place: str) -> tuple[VmcoreInfo | None, str]:
 
 
 def _regions(guest: Guest, online_block_bytes: int) -> tuple[Region, ...]:
-    """The devices that memory can be taken by, in the units in which the guest can let go of it."""
+    """The devices by which memory can be unplugged, in the units in which it is."""
     device = guest.domain.virtio_mem()
     regions = []
     if device:

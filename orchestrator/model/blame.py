@@ -45,7 +45,7 @@ class ClassCount:
     frame_class: FrameClass
     frames: int
     blocks: int  # that have at least one such frame
-    sole_blocker: int  # where this class is all that cannot be moved
+    sole_blocker: int  # where this class is all that is unmovable
     freeable: int  # that would be free without this class, and struct pages that go with them
     attributed: int  # that are attributed to it
 
@@ -147,7 +147,7 @@ class RegionBlame:
 
     @property
     def free(self) -> int:
-        """Plugged blocks with nothing in use that were not taken."""
+        """Plugged blocks with nothing in use that were not unplugged."""
         return int(self.block_map.free.sum())
 
     @property

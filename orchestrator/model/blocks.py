@@ -189,7 +189,7 @@ class BlockMap:
 
     @property
     def pinned_by_memmap(self) -> Bool:
-        """Held by struct pages alone, of memory that something else holds: they stay because that stays."""
+        """Pinned by memmap only, of memory that something else pins: they stay because that stays."""
         if self.memmap is None:
             return np.zeros(len(self.counts), dtype=np.bool_)
         only = self.sole_blocker & (self.frames_of(FrameClass.MEMMAP) > 0)

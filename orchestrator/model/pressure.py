@@ -36,7 +36,7 @@ _ABSENT, _HERE, _MOVED, _ZAPPED = range(4)
 _LET_GO, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
 # Sums, in bytes, of tables that are here, moved, zapped, in use wherever they are, and of these with data.
 _HELD, _AWAY, _LACKING, _USED, _DATA = range(5)
-_TOUCHES, _COLD, _BACK, _REBUILT, _FREED, _TAKEN = range(6)
+_TOUCHES, _COLD, _BACK, _REBUILT, _FREED, _EVICTED = range(6)
 COUNTERS: Final = 6
 
 
@@ -57,7 +57,7 @@ class SampledTables:
 
 @dataclass(frozen=True)
 class Reclaim:
-    """Which policy says what is taken, and what becomes of that."""
+    """Which policy says what is evicted, and what becomes of that."""
 
     policy: OverTrace
     action: EvictionAction
@@ -86,7 +86,7 @@ class Pressure:
 
     @property
     def kept_share(self) -> float:
-        """Of the tables that guests use, those that are here: 1 where none was taken."""
+        """Of the tables that guests use, those that are here: 1 where none was evicted."""
         gone, used = float(self._sums[_AWAY] + self._sums[_LACKING]), float(self._sums[_USED])
         return 1 - gone / used if gone > SLACK_BYTES else 1.0
 
@@ -167,12 +167,12 @@ class Pressure:
 
 def named(counts: I64, action: EvictionAction) -> ReplayCounts:
     """What `step` counted (COUNTERS,), by name. What freeing without pressure took is not among it."""
-    touches, cold, back, rebuilt, freed, taken = (int(one) for one in counts)
+    touches, cold, back, rebuilt, freed, evicted = (int(one) for one in counts)
     came = {
-        EvictionAction.DROP: ReplayCounts(dropped=taken, rebuilt=rebuilt + back),
-        EvictionAction.MIGRATE: ReplayCounts(migrated=taken, rebuilt=rebuilt, remote_hits=back),
-        EvictionAction.COMPRESS: ReplayCounts(compressed=taken, rebuilt=rebuilt, decompressed=back),
-        EvictionAction.SWAP: ReplayCounts(swapped_out=taken, rebuilt=rebuilt, swapped_in=back),
+        EvictionAction.DROP: ReplayCounts(dropped=evicted, rebuilt=rebuilt + back),
+        EvictionAction.MIGRATE: ReplayCounts(migrated=evicted, rebuilt=rebuilt, remote_hits=back),
+        EvictionAction.COMPRESS: ReplayCounts(compressed=evicted, rebuilt=rebuilt, decompressed=back),
+        EvictionAction.SWAP: ReplayCounts(swapped_out=evicted, rebuilt=rebuilt, swapped_in=back),
     }[action]
     one = replace(came, touches=touches, cold_misses=cold, freed=freed)
     return replace(one, hits=one.touches - one.misses)
@@ -207,7 +207,7 @@ def _relieve(  # noqa: PLR0917  # numba has no keyword-only arguments
         if gone == NO_VICTIM:
             return
         if content[gone] == _TOUCH:
-            counts[_TAKEN] += 1
+            counts[_EVICTED] += 1
             place[gone] = _MOVED
             sums[_HELD] -= weight[gone]
             sums[_AWAY] += weight[gone]

@@ -56,10 +56,10 @@ _CHILD_SHIFT: Final = 9  # 512 tables hang below one PMD table
 # What is counted; of a touch that does not meet its table here, by where the table was.
 _COUNTERS: Final = (
     *("cold_misses", "", "rebuilt", "remote_hits", "decompressed", "swapped_in"),
-    *("freed", "taken", "retries", "upper_freed", "upper_tables", "not_moved"),
+    *("freed", "evicted", "retries", "upper_freed", "upper_tables", "not_moved"),
     *("peak_tables", "end_tables", "over_budget"),
 )
-_FREED, _TAKEN, _RETRIES, _UPPER_FREED, _UPPER, _NOT_MOVED, _PEAK, _END, _OVER = range(6, 15)
+_FREED, _EVICTED, _RETRIES, _UPPER_FREED, _UPPER, _NOT_MOVED, _PEAK, _END, _OVER = range(6, 15)
 
 
 def replay(
@@ -74,7 +74,7 @@ def replay(
 ) -> ReplayCounts:
     """What `policy` does to `trace` when its last-level tables have `budget_bytes`.
 
-    `freeze_touches`: for how many events a table that is being taken stays frozen; the first touch in that
+    `freeze_touches`: for how many events a table that is being evicted stays frozen; the first touch in that
     time is counted as a retry and then served, which ends it. `other_nodes_bytes`: room for tables that are
     migrated, on all other nodes together (None: no bound); when it is full, tables stay where they are, over
     the budget.
@@ -124,7 +124,7 @@ def replay(
         EvictionAction.COMPRESS: "compressed",
         EvictionAction.SWAP: "swapped_out",
     }
-    found[by_action[action]] = found.pop("taken")
+    found[by_action[action]] = found.pop("evicted")
     one = ReplayCounts(touches=trace.touches, **found)
     return replace(one, hits=one.touches - one.misses)
 
@@ -163,7 +163,7 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
     # and stores that take time, not memory (docs/model.md, Speed).
     place = np.zeros(tables, dtype=np.uint8)
     upper_there = np.zeros((tables >> _CHILD_SHIFT) + 1, dtype=np.uint8)
-    here = away = peak = over = taken = 0
+    here = away = peak = over = evicted = 0
     plain = _HERE | (_TOUCH << _CONTENT_SHIFT)
     gone_to = goes_to | (_TOUCH << _CONTENT_SHIFT)
     for now in range(len(table)):
@@ -221,7 +221,7 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
             if gone != NO_VICTIM:
                 here -= 1
                 if place[gone] >> _CONTENT_SHIFT == _TOUCH:
-                    taken += 1
+                    evicted += 1
                     place[gone] = gone_to
                     away += goes_to == _REMOTE
                 else:  # nothing but the zero page is in it: it is freed, whatever the action
@@ -236,4 +236,4 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
         peak = max(peak, here)
         place[which] = _HERE | (holds << _CONTENT_SHIFT)
         admitted(state, which, now)
-    counts[_TAKEN], counts[_PEAK], counts[_END], counts[_OVER] = taken, peak, here, over
+    counts[_EVICTED], counts[_PEAK], counts[_END], counts[_OVER] = evicted, peak, here, over

@@ -135,12 +135,12 @@ class Snapshot:
             (_ascending(self.memmap_pfn), "frames of the memory map are not sorted, or repeat"),
             (
                 len(self.memmap_pfn) == len(self.memmap_first),
-                "the memory map is not told for every frame of it",
+                "the memory map is not known for every frame of it",
             ),
             (_ascending(self.deposited_pfn), "deposited page tables are not sorted, or repeat"),
             (
                 len(self.deposited_pfn) == len(self.deposited_below),
-                "what page tables are deposited for is not told for each of them",
+                "what page tables are deposited for is not known for each of them",
             ),
             (self.deposits_read or not len(self.deposited_pfn), "deposited page tables that were not read"),
             (self.memmap_frames > 0 and not np.any(self.memmap_first < 0), "the memory map makes no sense"),

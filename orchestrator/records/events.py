@@ -223,7 +223,7 @@ class TrialEnd(Event):
 
 
 class Unknown(Event):
-    """A line of a name that this version does not know: kept, and read by nobody."""
+    """A line of a name that this version does not know: kept, and never read."""
 
     given: dict[str, JsonValue] = Field(default_factory=dict)
 

@@ -40,7 +40,7 @@ class SecondLevelResult:
 @dataclass(frozen=True)
 class SnapshotResult:
     """What one snapshot says of the blocks that were plugged when it was taken, over all regions; None where
-    the guest has no region that memory can be taken from.
+    the guest has no region that memory can be unplugged from.
 
     `expected` names the classes as which the workloads that ran are to be found; `blocks_expected` counts
     blocks with a frame of one of them, and blocks that only struct pages of such memory hold. `after` is the

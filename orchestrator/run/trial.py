@@ -206,7 +206,7 @@ def _recorded(
     except OrchestratorError as failure:
         error, outcome = failure, "failed"
     except Exception:
-        outcome = "failed"  # a fault of ours: nobody interrupted it
+        outcome = "failed"  # a fault of ours: it was not interrupted
         raise
     finally:
         with deferred():  # half a clean-up would lose the end of the trial

@@ -245,17 +245,17 @@ def counterfactuals(
 def _replay(
     policy: OverSnapshot, state: StateView, memory: BlockMap, seed: int, budget_tables: int | None
 ) -> PolicyResult:
-    verdict = policy.apply(state, seed=seed, budget_tables=budget_tables)
-    freed = sum(int(verdict.blocks_freed(blocks).sum()) for blocks in state.blocks)
-    if_moved = sum(int(verdict.blocks_freed_if_moved(blocks).sum()) for blocks in state.blocks)
+    effect = policy.apply(state, seed=seed, budget_tables=budget_tables)
+    freed = sum(int(effect.blocks_freed(blocks).sum()) for blocks in state.blocks)
+    if_moved = sum(int(effect.blocks_freed_if_moved(blocks).sum()) for blocks in state.blocks)
     sizes = {region.block_pages * PAGE_BYTES for region in state.snapshot.regions}
-    gone = state.tables.pfn[np.flatnonzero(verdict.freed | verdict.to_move)]
+    gone = state.tables.pfn[np.flatnonzero(effect.freed | effect.to_move)]
     return PolicyResult(
         snapshot=state.snapshot.label,
         policy=policy.name,
-        tables_freed=verdict.tables_freed,
-        bytes_freed=verdict.bytes_freed,
-        tables_to_move=verdict.tables_to_move,
+        tables_freed=effect.tables_freed,
+        bytes_freed=effect.bytes_freed,
+        tables_to_move=effect.tables_to_move,
         blocks_freed=freed if state.blocks else None,
         blocks_freed_if_moved=if_moved if state.blocks else None,
         block_bytes=sizes.pop() if len(sizes) == 1 else None,

@@ -10,7 +10,7 @@ import pytest
 from driver import Orchestrator
 
 # In one guest, one after the other: a boot for each would take an hour under emulation. Between two, memory
-# is given back and asked back again, so that what one leaves behind is the next one's background.
+# is plugged and unplugged again, so that what one leaves behind is the next one's background.
 HEAD = """\
 version: 1
 name: injected

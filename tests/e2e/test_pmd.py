@@ -1,4 +1,4 @@
-"""200 GiB touched and let go: what holds the blocks that stay, checked against what the guest then does."""
+"""200 GiB touched and discarded: what pins the blocks left, checked against what the guest then does."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def write() -> None:
 
 
 def figures(directory: Path) -> dict[str, Any]:
-    """Summaries, judgements, attribution and comparison of a run: numbers and names, no sentences."""
+    """Summaries, expectations, attribution and comparison of a run: numbers and names, no sentences."""
     from orchestrator.analysis.run import RunAnalysis
     from orchestrator.export.document import RunDocument
     from orchestrator.export.older_keys import with_older_keys

@@ -511,7 +511,7 @@ def night(rng: np.random.Generator, trials: int, name: str = "tonight", worse: f
 def test_few_nights_fail_by_chance_and_most_large_regressions_are_found(
     trials: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What a verdict does not depend on would take most of the time.
+    # What the result does not depend on would take most of the time.
     monkeypatch.setattr(difference, "_interval", lambda *_: Interval(0.0, 0.0))
     monkeypatch.setattr("orchestrator.stats.difference.tests.detectable", lambda *_: 0.0)
     rng = np.random.default_rng(trials)

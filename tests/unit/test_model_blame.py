@@ -134,7 +134,7 @@ def test_room_as_the_kernel_counts_it(kernel: KernelFree | None, partial: bool, 
 
 
 def test_free_frames_that_are_isolated_are_no_room() -> None:
-    """In the middle of an attempt the block that is emptied has free frames; nobody else gets those."""
+    """In the middle of an attempt the block that is emptied has free frames; they are not used for others."""
     blocks = (A * 4, A * 4, S * 4, S * 4, A + (FREE,) * 3, S * 4)
     isolated = blamed(*blocks, kernel=KernelFree(0, 0))
     assert isolated.block_map.movable_only.sum() == isolated.no_migration_target == 3

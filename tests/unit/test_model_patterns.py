@@ -152,9 +152,9 @@ def test_patterns_keep_what_they_promise(name: str, seed: int) -> None:
     again = pattern.trace(np.random.default_rng(seed))
     assert (again.table == trace.table).all()
     for policy in ("empty", "zero_page", "empty_all_levels", "pressure_random"):
-        verdict = OverSnapshot.named(policy).apply(guest, seed=seed, budget_tables=7)
-        assert verdict.tables_freed + verdict.tables_to_move <= 7
-        assert (tables.state[verdict.freed & (tables.level == 1)] <= TableState.ZERO_ONLY).all()
+        effect = OverSnapshot.named(policy).apply(guest, seed=seed, budget_tables=7)
+        assert effect.tables_freed + effect.tables_to_move <= 7
+        assert (tables.state[effect.freed & (tables.level == 1)] <= TableState.ZERO_ONLY).all()
 
 
 def test_every_pattern_is_tried_here() -> None:

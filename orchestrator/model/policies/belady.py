@@ -21,7 +21,7 @@ _LEVELS = 6  # 64**6 keys
 def _next_uses(table: U32, kind: U8, tables: int) -> I64:
     """For each event, a key that grows with the time until the table is touched again.
 
-    The index of that touch; where there is none, or all is let go before, the number of events plus the
+    The index of that touch; where there is none, or all is unmapped before, the number of events plus the
     index of this one: beyond all others, and unique.
     """
     events = len(table)

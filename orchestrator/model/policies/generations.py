@@ -14,7 +14,7 @@ from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
 
 # include/linux/mmzone.h: MIN_NR_GENS are not evicted from, so that a walk looks at each accessed bit twice
-# before a table is taken: once for the touch that made it, once for what came then.
+# before a table is evicted: once for the touch that made it, once for what came then.
 _MIN_GENERATIONS = 2
 _MAX_GENERATIONS = 4  # MAX_NR_GENS
 _ACCESSED = 2  # a node's third word

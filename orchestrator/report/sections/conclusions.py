@@ -14,7 +14,7 @@ from orchestrator.analysis.text import clean, counted
 from orchestrator.errors import BadInputError
 from orchestrator.report.section import SECTIONS, Section
 from orchestrator.stats import Significance
-from orchestrator.verdict import Comparison, PairOfArms, Verdicts
+from orchestrator.verdict import Comparison, PairOfArms, RunVerdicts
 
 # What a reader asks first: how much was unplugged, and how many page tables are left.
 _FIRST: Final = (
@@ -88,12 +88,12 @@ def first_table(comparison: Comparison | None) -> FirstTable | None:
     )
 
 
-def status_lines(verdicts: Verdicts, trials: int) -> Iterator[tuple[str, str]]:
+def status_lines(verdicts: RunVerdicts, trials: int) -> Iterator[tuple[str, str]]:
     """Sentences for the first screen, each with how it is to look: expectations, and trials left out."""
     yield from _expectations(verdicts)
     if verdicts.gate:
-        look, verdict = gate_line(verdicts.gate)
-        yield look, f"{verdict[0].upper()}{verdict[1:]}."
+        look, line = gate_line(verdicts.gate)
+        yield look, f"{line[0].upper()}{line[1:]}."
         yield from (("bad", f"{change_in_words(one)}.") for one in verdicts.gate.failing[:_MOST_FAILING])
     left_out = verdicts.comparison.left_out if verdicts.comparison else ()
     counted_out = [why for _, why in left_out if why != "is a warm-up"]
@@ -101,9 +101,9 @@ def status_lines(verdicts: Verdicts, trials: int) -> Iterator[tuple[str, str]]:
         yield "poor", f"{len(counted_out)} of {counted(trials, 'trial')} excluded: see Excluded trials below."
 
 
-def _expectations(verdicts: Verdicts) -> Iterator[tuple[str, str]]:
+def _expectations(verdicts: RunVerdicts) -> Iterator[tuple[str, str]]:
     try:
-        judged = verdicts.judgements
+        judged = verdicts.expectation_results
     except BadInputError as error:
         yield "bad", f"Expectations cannot be judged: {clean(error.brief, 300)}."
         return

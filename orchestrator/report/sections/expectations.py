@@ -33,7 +33,7 @@ class Expectations(Section):
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
         try:
-            judged = analysis.verdicts.judgements
+            judged = analysis.verdicts.expectation_results
         except BadInputError:
             return None
         rows = (Expected(clean(one.expectation, 300), clean(one.found, 300), one.met) for one in judged)
