@@ -103,21 +103,24 @@ def _given_back(arms: Sequence[ArmView]) -> Iterator[str]:
 
 def _held(arms: Sequence[ArmView]) -> Iterator[str]:
     held = [
-        (arm, stayed, tables)
+        (arm, still_plugged, tables)
         for arm in arms
         if arm.typical("unplug_shortfall_bytes")
-        and (stayed := arm.typical("blocks_plugged_after"))
+        and (still_plugged := arm.typical("blocks_plugged_after"))
         and (tables := arm.typical("blocks_pinned_page_table")) is not None
     ]
     if len(held) > 2:  # a sentence for each would be too many
-        parts = [f"{count(tables)} of {count(stayed)} with {_name(arm)}" for arm, stayed, tables in held]
+        parts = [
+            f"{count(tables)} of {count(still_plugged)} with {_name(arm)}"
+            for arm, still_plugged, tables in held
+        ]
         yield f"Of the blocks still plugged, these contain a page-table page: {_join(parts)}."
         return
-    for arm, stayed, tables in held:
+    for arm, still_plugged, tables in held:
         only = arm.typical("blocks_pinned_page_table_only")
         rest = f", and {count(only)} of these have no other unmovable page" if only and tables else ""
         yield (
-            f"With {_name(arm)}, {count(stayed)} blocks are still plugged; "
+            f"With {_name(arm)}, {count(still_plugged)} blocks are still plugged; "
             f"{count(tables)} of them contain a page-table page{rest}."
         )
 

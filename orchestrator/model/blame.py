@@ -80,11 +80,11 @@ class RegionBlame:
     def classes(self) -> tuple[ClassCount, ...]:
         """Every class that is in a plugged block, those that hold blocks first, most blocks first."""
         plugged, counts = self.block_map.plugged, self.block_map.counts
-        named, alone = self.block_map.attributed_to, self.block_map.sole_blocker
+        attributed_to, sole_blocker = self.block_map.attributed_to, self.block_map.sole_blocker
         shares = []
         for frame_class in FrameClass:
             inside = plugged & (counts[:, frame_class] > 0)
-            names = int((plugged & (named == frame_class)).sum())
+            names = int((plugged & (attributed_to == frame_class)).sum())
             if frame_class is FrameClass.ABSENT or not (inside.any() or names):
                 continue
             shares.append(
@@ -92,7 +92,7 @@ class RegionBlame:
                     frame_class,
                     frames=int(counts[inside, frame_class].sum()),
                     blocks=int(inside.sum()),
-                    sole_blocker=int((inside & alone).sum()) if frame_class in UNMOVABLE else 0,
+                    sole_blocker=int((inside & sole_blocker).sum()) if frame_class in UNMOVABLE else 0,
                     freeable=self._frees(frame_class) if frame_class in UNMOVABLE else 0,
                     attributed=names,
                 )

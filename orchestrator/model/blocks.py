@@ -206,14 +206,14 @@ class BlockMap:
             return after
         blocks = int(self.memmap.lies_in.max(initial=0)) + 1
         before = np.bincount(self.memmap.lies_in[self.plugged & self.pinned], minlength=blocks)
-        taken = np.zeros(len(self.memmap.block), dtype=np.bool_)
+        counted = np.zeros(len(self.memmap.block), dtype=np.bool_)
         while True:
             now = np.bincount(self.memmap.lies_in[after.plugged & after.pinned], minlength=blocks)
             gone = (before > 0) & (now == 0)
-            freed = gone[self.memmap.describes] & ~taken
+            freed = gone[self.memmap.describes] & ~counted
             if not freed.any():
                 return after
-            taken |= freed
+            counted |= freed
             less = np.bincount(self.memmap.block[freed], minlength=len(counts)).astype(np.int32)
             less = np.minimum(less, after.counts[:, FrameClass.MEMMAP])
             counts = after.counts.copy()

@@ -33,7 +33,7 @@ SLACK_BYTES: Final = 0.5
 # Where a table is. Zapped: freed while it mapped the zero page, which its guest may read again.
 _ABSENT, _HERE, _MOVED, _ZAPPED = range(4)
 # numba takes plain integers only.
-_LET_GO, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
+_UNMAPPED, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
 # Sums, in bytes, of tables that are here, moved, zapped, in use wherever they are, and of these with data.
 _HELD, _AWAY, _LACKING, _USED, _DATA = range(5)
 _TOUCHES, _COLD, _BACK, _REBUILT, _FREED, _EVICTED = range(6)
@@ -73,7 +73,7 @@ class Pressure:
         self._reclaim = reclaim
         size = tables.trace.tables
         self._place = np.full(size, _ABSENT, dtype=np.uint8)
-        self._content = np.full(size, _LET_GO, dtype=np.uint8)
+        self._content = np.full(size, _UNMAPPED, dtype=np.uint8)
         self._sums = np.zeros(5, dtype=np.float64)
         self._heaviest = float(tables.weight.max(initial=0))
         # All tables may be here at once.
@@ -105,7 +105,7 @@ class Pressure:
         """After `tick` a guest is killed: its tables go, under any policy, and others if that does not do."""
         tables = self._tables
         own = np.flatnonzero(tables.owner == guest).astype(np.uint32)
-        everything = np.full(len(own), _LET_GO, dtype=np.uint8)
+        everything = np.full(len(own), _UNMAPPED, dtype=np.uint8)
         span = (0, len(own), len(own))
         now = int(tables.first[tick + 1])
         return self._play(own, everything, span, budget_bytes, alive, frees=True, now=now)
@@ -185,7 +185,7 @@ _BUDGET, _LEFT, _ROOM, _MOST, _HEAVIEST = range(5)
 def _free(which: int, arrays: Any) -> None:
     place, content, weight, sums = arrays
     sums[_HELD] -= weight[which]
-    if content[which] == _LET_GO:
+    if content[which] == _UNMAPPED:
         place[which] = _ABSENT
     else:
         place[which] = _ZAPPED
@@ -260,10 +260,10 @@ def _step(  # noqa: C901, PLR0912, PLR0917  # one loop, whose calls numba compil
         where = place[which]
         if where == _ABSENT:
             continue
-        if content[which] != _LET_GO:
+        if content[which] != _UNMAPPED:
             sums[_USED] -= weight[which]
             sums[_DATA] -= weight[which] * (content[which] == _TOUCH)
-        content[which] = _LET_GO
+        content[which] = _UNMAPPED
         if where == _MOVED:  # it goes with its entries, under any policy
             sums[_AWAY] -= weight[which]
             place[which] = _ABSENT
@@ -281,7 +281,7 @@ def _step(  # noqa: C901, PLR0912, PLR0917  # one loop, whose calls numba compil
             continue
         counts[_TOUCHES] += 1
         where, weighs = place[which], weight[which]
-        if content[which] == _LET_GO:
+        if content[which] == _UNMAPPED:
             sums[_USED] += weighs
         sums[_DATA] += weighs * (kind[at] == _TOUCH and content[which] != _TOUCH)
         content[which] = max(content[which], kind[at])

@@ -5,7 +5,7 @@ PMD tables above them are counted, not budgeted.
 
 Of each table two things are known. Its *place*: never made, here, gone, on another node, compressed or
 swapped. And its *content*: what memory its range maps, a TouchKind. Touches set the content, wherever the
-table is; a policy and its action change the place alone. So a dropped table keeps its content (the memory
+table is; a policy and its action change the place only. So a dropped table keeps its content (the memory
 below is still mapped by its owner, and faults find it again) until that memory is unmapped, and a range of
 which everything is unmapped is empty, whether its table was there at the time or not.
 tests/unit/reference_replay.py says the same in plain Python.
@@ -49,7 +49,7 @@ _GOES_TO: Final = {
     EvictionAction.SWAP: _SWAPPED,
 }
 # numba takes plain integers only.
-_LET_GO, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
+_UNMAPPED, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
 _NOTHING = int(Frees.NOTHING)
 _CHILD_SHIFT: Final = 9  # 512 tables hang below one PMD table
 
@@ -169,11 +169,11 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
     for now in range(len(table)):
         which, what = int(table[now]), int(kind[now])
         found = int(place[which])
-        if found == plain and what != _LET_GO:
+        if found == plain and what != _UNMAPPED:
             touched(state, which, now)
             continue
         where, content = found & _PLACE_MASK, found >> _CONTENT_SHIFT
-        if what == _LET_GO:
+        if what == _UNMAPPED:
             if where in (_NEVER, _GONE):
                 place[which] = where  # there is no table to free, but its range is empty from now on
                 continue

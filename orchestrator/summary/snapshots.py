@@ -65,13 +65,13 @@ def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
     """Facts of every snapshot of a trial, in the order of taking. Holds one snapshot at a time."""
     facts = []
     running: dict[str, tuple[str, ...]] = {}
-    taken = {OF_GUEST: "", OF_HOST: ""}
+    unplugged_by = {OF_GUEST: "", OF_HOST: ""}
     for event in trial.events:
         if isinstance(event, StepEnd) and event.workload:
             _follow_workloads(running, event)
-            taken[OF_GUEST] = ""
+            unplugged_by[OF_GUEST] = ""
         elif isinstance(event, StepEnd) and event.takes:
-            taken[event.target] = event.action
+            unplugged_by[event.target] = event.action
         if isinstance(event, SnapshotTaken):
             of = event.of
             path = trial.snapshot_path(event)
@@ -84,9 +84,9 @@ def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
                 facts.append(SnapshotFacts(event.t_ns, event.label, error.brief, of))
                 continue
             expected = dict.fromkeys(name for names in running.values() for name in names)
-            injected = Injected(tuple(running), tuple(expected), taken[OF_GUEST])
+            injected = Injected(tuple(running), tuple(expected), unplugged_by[OF_GUEST])
             if of == OF_HOST:  # workloads run in its guest
-                injected = Injected(after=taken[OF_HOST])
+                injected = Injected(after=unplugged_by[OF_HOST])
             seed = trial.planned.seed
             facts.append(_facts(event.t_ns, event.label, state, of=of, seed=seed, injected=injected))
     return facts

@@ -80,4 +80,5 @@ def test_of_guests_and_patterns_as_well(tmp_path: Path) -> None:
     assert load_definition(path).boot_timeout == 9.0
     for name in ("sparse", "phases"):
         assert pattern_named(name, {"let_go": 0.25}) == pattern_named(name, {"unmapped": 0.25})
+    assert pattern_named("many_mappings", {"apart": 2}) == pattern_named("many_mappings", {"spacing": 2})
     assert "unmapped" not in PATTERNS["dense"].model_fields

@@ -27,7 +27,7 @@ class Pattern(OlderNames, ABC):
     """One kind of made-up guest; the docstring says it in a line, the fields are its parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-    older_names: ClassVar = {"let_go": "unmapped"}
+    older_names: ClassVar = {"let_go": "unmapped", "apart": "spacing"}
 
     @abstractmethod
     def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:

@@ -88,7 +88,7 @@ class Generations(OverTrace, name="generations"):
 
     Generations are emptied from the oldest on, and a walk opens a new one when three are left. What comes
     joins the youngest, as a page that faulted in did until 6.13. A walk looks at every table. Each of them
-    was touched or came since the walk three before, or is taken or unmapped by the walk three after: walks
+    was touched or came since the walk three before, or is evicted or unmapped by the walk three after: walks
     cost a bounded number of steps an event.
     """
 
