@@ -12,7 +12,7 @@ from orchestrator.model.frame_class import UNMOVABLE, FrameClass
 from orchestrator.records.summary import SnapshotResult
 from orchestrator.summary import TrialSummary
 
-_HOLD: Final = frozenset(frame_class.name.lower() for frame_class in UNMOVABLE)
+_PIN: Final = frozenset(frame_class.name.lower() for frame_class in UNMOVABLE)
 _PAGE_TABLE: Final = FrameClass.PAGE_TABLE.name.lower()
 
 # Counts of a snapshot, what a reader calls them; before the classes, and after them.
@@ -40,9 +40,9 @@ class PinningClass:
     freeable: int
 
     @property
-    def holds(self) -> bool:
+    def pins(self) -> bool:
         """Whether such frames can pin a block."""
-        return self.frame_class in _HOLD
+        return self.frame_class in _PIN
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def pinning_classes(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str
 def most_freeable(summary: TrialSummary) -> PinningClass | None:
     """The class without which most blocks still plugged would be free; None if no class frees any."""
     found = pinning_classes(summary, summary.blocks_snapshot).values()
-    classes = [holder for holder in found if not holder.table and holder.freeable]
-    return max(classes, key=lambda holder: holder.freeable) if classes else None
+    classes = [one for one in found if not one.table and one.freeable]
+    return max(classes, key=lambda one: one.freeable) if classes else None
 
 
 def pinning_table(arms: Sequence[ArmView]) -> PinningTable | None:
@@ -134,17 +134,17 @@ def _head(arm: ArmView, result: SnapshotResult | None) -> PinningArm:
 
 
 def _sentence(summary: TrialSummary, result: SnapshotResult) -> str:
-    best, held = most_freeable(summary), result.blocks_pinned
-    if held is None:
+    best, pinned = most_freeable(summary), result.blocks_pinned
+    if pinned is None:
         return ""
     if best:
         return (
-            f"Without {class_words(best.frame_class)}, {count(best.freeable)} of {count(held)} pinned blocks "
-            "would be free; no other class frees more."
+            f"Without {class_words(best.frame_class)}, {count(best.freeable)} of {count(pinned)} pinned "
+            "blocks would be free; no other class frees more."
         )
-    if held and summary.blame:
-        return f"No single class frees any of {count(held)} pinned blocks."
-    return "" if held else "No class pins a block."
+    if pinned and summary.blame:
+        return f"No single class frees any of {count(pinned)} pinned blocks."
+    return "" if pinned else "No class pins a block."
 
 
 def _class_rows(held: Sequence[dict[tuple[str, str], PinningClass]]) -> Iterator[PinningRow]:
@@ -154,10 +154,10 @@ def _class_rows(held: Sequence[dict[tuple[str, str], PinningClass]]) -> Iterator
     def most(key: tuple[str, str]) -> int:
         return max(found[key].blocks for found in held if key in found)
 
-    classes = sorted((key for key in keys if not key[1]), key=lambda key: (key[0] not in _HOLD, -most(key)))
+    classes = sorted((key for key in keys if not key[1]), key=lambda key: (key[0] not in _PIN, -most(key)))
     kinds = sorted((key for key in keys if key[1]), key=lambda key: -most(key))
     for key in classes:
-        css = "holds" if key[0] in _HOLD else "quiet"
+        css = "holds" if key[0] in _PIN else "quiet"
         yield PinningRow(class_words(key[0]), css, tuple(_cell(found.get(key)) for found in held))
         if key[0] == _PAGE_TABLE:
             for kind in kinds:
@@ -165,10 +165,10 @@ def _class_rows(held: Sequence[dict[tuple[str, str], PinningClass]]) -> Iterator
                 yield PinningRow(clean(kind[1], 40), "kind", cells)
 
 
-def _cell(holder: PinningClass | None) -> PinningCell:
-    if holder is None:
+def _cell(one: PinningClass | None) -> PinningCell:
+    if one is None:
         return PinningCell()
-    return PinningCell(count(holder.blocks), count(holder.sole_blocker) if holder.holds else "")
+    return PinningCell(count(one.blocks), count(one.sole_blocker) if one.pins else "")
 
 
 def _total(

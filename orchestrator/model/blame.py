@@ -78,7 +78,7 @@ class RegionBlame:
 
     @cached_property
     def classes(self) -> tuple[ClassCount, ...]:
-        """Every class that is in a plugged block, those that hold blocks first, most blocks first."""
+        """Every class that is in a plugged block, those that pin blocks first, most blocks first."""
         plugged, counts = self.block_map.plugged, self.block_map.counts
         attributed_to, sole_blocker = self.block_map.attributed_to, self.block_map.sole_blocker
         shares = []
@@ -125,7 +125,7 @@ class RegionBlame:
 
     @property
     def pinned_by_several(self) -> int:
-        """Held blocks with several classes that cannot be moved: no single one, gone, frees them."""
+        """Pinned blocks with several unmovable classes: without one of them they are not free."""
         return int((self.block_map.plugged & self.block_map.pinned_by_several).sum())
 
     @property
@@ -142,7 +142,7 @@ class RegionBlame:
 
     @property
     def unexplained(self) -> int:
-        """Plugged blocks that nothing seen here holds: movable frames with room elsewhere, or free ones."""
+        """Plugged blocks that nothing read pins: movable frames with a migration target, or free ones."""
         return self._movable_only + self.free - self.no_migration_target
 
     @property
@@ -152,7 +152,7 @@ class RegionBlame:
 
     @property
     def undecided(self) -> int:
-        """Held blocks with one class that cannot be moved, and frames of which nothing is known."""
+        """Pinned blocks with one unmovable class, and frames of which nothing is known."""
         return (
             self.pinned
             - self.pinned_by_several
@@ -168,12 +168,12 @@ class RegionBlame:
     @property
     def best_class(self) -> ClassCount | None:
         """The single class that, gone, frees most blocks; None if no class does."""
-        holders = [share for share in self.classes if share.freeable]
-        return max(holders, key=lambda share: share.freeable) if holders else None
+        classes = [share for share in self.classes if share.freeable]
+        return max(classes, key=lambda share: share.freeable) if classes else None
 
     @property
     def pinned_by_memmap(self) -> int:
-        """Blocks held by nothing but struct pages of memory that something else holds."""
+        """Blocks pinned by nothing but memmap of memory that something else pins."""
         return int((self.block_map.plugged & self.block_map.pinned_by_memmap).sum())
 
     @property
@@ -186,13 +186,13 @@ class RegionBlame:
 
     @property
     def unknown(self) -> int:
-        """Plugged blocks with frames of which nothing is known, and nothing seen that would hold them."""
+        """Plugged blocks with frames of which nothing is known, and nothing read that would pin them."""
         return int(self.block_map.unknown.sum())
 
     def having(self, classes: Sequence[FrameClass]) -> int:
         """Plugged blocks that one of `classes` accounts for.
 
-        Those with a frame of it; those that hold struct pages of memory with such blocks and nothing else;
+        Those with a frame of it; those that have memmap of memory with such blocks and nothing else;
         and, if it is what fills the guest, those that stay for lack of room.
         """
         block_map = self.block_map

@@ -21,7 +21,7 @@ class BlockTotals:
     """Counts of blocks, over one region or several.
 
     blocks_plugged = blocks_pinned + blocks_movable_only + blocks_free + blocks_unknown, so that plugged
-    blocks that hold nothing unmovable show up by themselves: after an unplug they are what flags do not
+    blocks that contain nothing unmovable show up by themselves: after an unplug they are what flags do not
     explain. blocks_unknown is 0 but in dumps of flags.
     blocks_pinned_page_table and blocks_pinned_slab may overlap; blocks_pinned_other are the pinned ones
     with neither: blocks_pinned = |page_table or slab| + blocks_pinned_other.
@@ -29,7 +29,7 @@ class BlockTotals:
 
     blocks: int = 0
     blocks_plugged: int = 0  # not wholly OFFLINE or ABSENT
-    blocks_pinned: int = 0  # plugged and holding at least one unmovable frame
+    blocks_pinned: int = 0  # plugged, with at least one unmovable frame
     blocks_pinned_page_table: int = 0
     blocks_pinned_page_table_only: int = 0  # page tables are the only unmovable class
     blocks_pinned_slab: int = 0
@@ -48,7 +48,7 @@ class BlockTotals:
 
 @dataclass(frozen=True)
 class Memmap:
-    """Frames of a region that hold struct pages of the same region, and what they wait for.
+    """Frames of a region that contain memmap of the same region, and what they wait for.
 
     Linux adds and removes memory in memory blocks of its own size. Row i (of m): a frame in block
     `block[i]` describes frames of memory block `describes[i]`, and is freed with that memory block
@@ -168,7 +168,7 @@ class BlockMap:
     def after_freeing(self, pfn: I64) -> BlockMap:
         """The map once the page tables at frames `pfn` are free; frames elsewhere are ignored.
 
-        Free are then also the struct pages of memory blocks that nothing holds any more.
+        Free is then also the memmap of memory blocks that nothing pins any more.
         """
         inside = pfn[(pfn >= self.region.start_pfn) & (pfn < self.region.start_pfn + self.region.pages)]
         block = (inside - self.region.start_pfn) // self.region.block_pages

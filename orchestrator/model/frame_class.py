@@ -37,7 +37,7 @@ N_FRAME_CLASSES = len(FrameClass)
 # What alloc_contig_range() cannot move. HWPOISON: page_is_unmovable() lets it pass for memory offlining
 # only. ZERO_PAGE: the huge zero page is allocated without __GFP_MOVABLE. OFFLINE is not here: unplugged
 # frames are what is wanted, and balloon pages are migrated (balloon_mops). A block that several of them
-# hold is named after the first. UNKNOWN is in neither list: it may pin a block, and it may not.
+# pin is attributed to the first. UNKNOWN is in neither list: it may pin a block, and it may not.
 UNMOVABLE = (
     FrameClass.PAGE_TABLE,
     FrameClass.SECOND_LEVEL,

@@ -1,4 +1,4 @@
-"""What a trial's snapshots say: tables, blocks and who holds them, what each policy would have done."""
+"""What a trial's snapshots say: tables, blocks and what pins them, what each policy would have done."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def _summed(counts: Iterable[int]) -> int | None:
 
 
 def _expected(regions: Sequence[RegionBlame], names: Sequence[str]) -> int | None:
-    """Plugged blocks that the named classes hold, or what they hold keeps."""
+    """Plugged blocks with one of these classes, or with memmap of memory that has one."""
     classes = [FrameClass[name.upper()] for name in names]
     return _summed(region.having(classes) for region in regions)
 
