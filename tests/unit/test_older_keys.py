@@ -46,7 +46,6 @@ def places(value: Any, path: list[str]) -> Iterator[dict[str, Any]]:
         ("show", ()),
         ("blame", ()),
         ("compare", ()),
-        ("model compare", ("--budget", "64KiB", "--action", "drop")),
         ("model replay", ("--budget", "64KiB", "--policy", "lru")),
     ],
 )
@@ -73,6 +72,11 @@ def test_a_gate_has_them_too() -> None:
         "changes": [{"result": "none", "word": "none"}],
     }
     assert with_older_keys("show", {"gate": None}) == {"gate": None}
+
+
+def test_model_compare_has_those_of_replay() -> None:
+    """Its document is not printed here: that compiles every policy."""
+    assert OLDER_KEYS["model compare"] == OLDER_KEYS["model replay"]
 
 
 def test_no_older_name_hides_a_key_of_today() -> None:
