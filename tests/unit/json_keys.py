@@ -93,7 +93,7 @@ def older_table() -> str:
             values[row] = f"; values {words}" if words else ""
     rows = (
         f"| {', '.join(of)} | `{old}` "
-        f"| deprecated alias of `{new}`, removed in {REMOVED_IN}{values[old, new]} |"
+        f"| deprecated alias of `{new}`, removed in `{REMOVED_IN}`{values[old, new]} |"
         for (old, new), of in verbs.items()
     )
     return "\n".join(("| `--json` of | older key | what it is |", "|---|---|---|", *rows)) + "\n"

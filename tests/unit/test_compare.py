@@ -21,6 +21,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import compare as compare_module
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
+from orchestrator.export.older_keys import with_older_keys
 from orchestrator.stats import Significance
 from orchestrator.store import SCHEMA_VERSION, open_run
 from orchestrator.summary import CATALOGUE
@@ -262,10 +263,8 @@ def test_run_ends_with_what_compare_says(results: Path, capsys: pytest.CaptureFi
     assert reasons, "the gaps that the run recorded"
     assert all(": not measured in " in reason or "counts" in reason for reason in reasons)
     _, as_json, _ = typed(capsys, "compare", directory, "--json")
-    assert (
-        compare_module.run_comparison_as_json(RunAnalysis.open(directory))
-        == json.loads(as_json)["comparisons"][0]
-    )
+    of_run = {"comparison": compare_module.run_comparison_as_json(RunAnalysis.open(directory))}
+    assert with_older_keys("run", of_run)["comparison"] == json.loads(as_json)["comparisons"][0]
 
 
 def test_a_run_of_many_arms_ends_with_sentences_and_says_where_the_tables_are(
