@@ -32,7 +32,8 @@ _AS_KEY: Final = re.compile(
 def in_source(text: str) -> Iterator[str]:
     """Each name, field, key and sentence of a module of Python with such a word: `line: what`."""
     for node in ast.walk(ast.parse(text)):
-        yield from (f"{node.lineno}: {name}" for name in _names(node) if _IN_NAMES.search(name))
+        line = getattr(node, "lineno", 0)
+        yield from (f"{line}: {name}" for name in _names(node) if _IN_NAMES.search(name))
         yield from (f"{line}: {name}" for line, name in _fields(node) if _AS_FIELD.search(name))
     for number, line in enumerate(text.splitlines(), start=1):
         if found := _IN_PROSE.search(line):

@@ -230,7 +230,7 @@ def test_what_was_read_of_a_table_that_is_in_use_is_not_believed() -> None:
 def test_a_deposited_table_is_none_of_those_that_are_touched() -> None:
     state = StateView.of(with_huge_pages()[0])
     series = read_series("twice", [state.tables, state.tables])
-    assert [step.tables for step in series.steps] == [2, 2], "the used one and the empty one"
+    assert [step.tables for step in series.pairs] == [2, 2], "the used one and the empty one"
 
 
 def test_blame_names_them() -> None:
