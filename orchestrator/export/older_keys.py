@@ -94,7 +94,6 @@ OLDER_KEYS: Final[Mapping[str, Mapping[str, OlderKey]]] = {
     "compare": _below("comparisons[]", _COMPARISON),
     "model compare": _PAIRS,
     "model replay": _PAIRS,
-    "plan": {"trials[].steps[].params.timeout": OlderKey("within")},
     "resume": _RUN,
     "run": _RUN,
     "show": _SHOW,
