@@ -285,7 +285,10 @@ def _twins(scenario: Scenario, start: Start | None) -> dict[str, int]:
 def _with_columns(arms: tuple[Arm, ...]) -> tuple[PlannedArm, ...]:
     rows = [_row(arm) for arm in arms]
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    told = ["kernel", *(key for key in keys if key != "kernel" and len({row.get(key) for row in rows}) > 1)]
+    distinguishing = [
+        "kernel",
+        *(key for key in keys if key != "kernel" and len({row.get(key) for row in rows}) > 1),
+    ]
     return tuple(
         PlannedArm(
             name=arm.name,
@@ -296,7 +299,7 @@ def _with_columns(arms: tuple[Arm, ...]) -> tuple[PlannedArm, ...]:
             host_kernel=arm.host_kernel,
             host_setup=arm.host_setup,
             start=arm.start,
-            differs={key: row.get(key, "") for key in told},
+            differs={key: row.get(key, "") for key in distinguishing},
         )
         for arm, row in zip(arms, rows, strict=True)
     )

@@ -18,7 +18,7 @@ _ESCAPES: Final = re.compile(r"\x1b(\[[0-9;?!]*[ -/]*[@-~]|[@-Z\\-_])|[\x00-\x08
 
 
 def printable(text: str) -> str:
-    """Lines as their author saw them: without escapes, which are dropped, and with the rest as in `clean`."""
+    """Lines as on a terminal: without escapes, which are dropped, and with the rest as in `clean`."""
     plain = _ESCAPES.sub("", text.replace("\r\n", "\n"))
     return plain if plain.isascii() else "".join(sign if sign in "\n\t" else _shown(sign) for sign in plain)
 

@@ -49,7 +49,7 @@ def send_signal(pid: int, ticks: int, number: signal.Signals) -> bool:
     """Signal the process that began `ticks` after this boot; False if it has ended, or is another user's.
 
     The process is looked at behind a descriptor of it (pidfd_open(2)): should the id be given to another
-    in between, the signal reaches nobody.
+    in between, the signal reaches no process.
     """
     try:
         descriptor = os.pidfd_open(pid)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.older_names import OlderNames
 from orchestrator.suggestion import nearest, suggest
 
 Location: TypeAlias = tuple[str | int, ...]
@@ -68,8 +69,9 @@ def explain(
     for details in error.errors(include_url=False):
         path = at
         for part in details["loc"]:  # without what pydantic adds for the branch of a union
-            if exists((*path, part)):
-                path = (*path, part)
+            written = next((one for one in (part, *_older(model, part)) if exists((*path, one))), None)
+            if written is not None:
+                path = (*path, written)
         fault = _fault(details, model, path, text_at)
         key = (fault.path, fault.wrong)
         before = faults.get(key)
@@ -77,6 +79,12 @@ def explain(
             fault = replace(fault, right=f"{before.right} or {fault.right.removeprefix('it should be ')}")
         faults[key] = fault
     return list(faults.values())
+
+
+def _older(model: type[BaseModel], part: str | int) -> Iterator[str]:
+    """The names that a field of a model had, which a file may still have."""
+    if issubclass(model, OlderNames):
+        yield from (older for older, field in model.older_names.items() if field == part)
 
 
 def _fault(

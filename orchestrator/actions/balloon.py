@@ -37,7 +37,7 @@ class Inflate(Action):
 
     by: Size
     """How much of the boot memory the balloon is to take."""
-    within: Duration = 120.0
+    timeout: Duration = 120.0
     """How long it may move at the most."""
     settle: Duration = 5.0
     """How long its size must stay the same to count as settled."""
@@ -60,16 +60,16 @@ class Inflate(Action):
         return f"inflate the balloon by {format_size(self.by)}"
 
     def run(self, trial: StepContext) -> StepResult:
-        return _leave(trial, self.by, -1, SettleTimeouts(self.within, self.settle, self.watch))
+        return _leave(trial, self.by, -1, SettleTimeouts(self.timeout, self.settle, self.watch))
 
 
 @ACTIONS.register("deflate")
 class Deflate(Action):
-    """Give back all that the balloon took."""
+    """Deflate the balloon: the guest has all its pages again."""
 
     effect: ClassVar = Effect(Mechanism.BALLOON, direction=Direction.GIVE)
 
-    within: Duration = 120.0
+    timeout: Duration = 120.0
     """How long it may move at the most."""
     settle: Duration = 5.0
     """How long its size must stay the same to count as settled."""
@@ -78,4 +78,4 @@ class Deflate(Action):
         return "deflate the balloon"
 
     def run(self, trial: StepContext) -> StepResult:
-        return _leave(trial, 0, 1, SettleTimeouts(self.within, self.settle))
+        return _leave(trial, 0, 1, SettleTimeouts(self.timeout, self.settle))

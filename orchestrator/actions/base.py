@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.host.machine import Frozen, Machine
+from orchestrator.older_names import OlderNames
 from orchestrator.records.step import Effect, StepResult
 from orchestrator.registry import Registry
 
@@ -24,8 +25,10 @@ class FieldProblem:
     right: str
 
 
-class Action(Frozen, ABC):
+class Action(Frozen, OlderNames, ABC):
     """One step. Its fields are the parameters that a scenario writes; its docstring is the help."""
+
+    older_names: ClassVar = {"within": "timeout"}
 
     def problems(self, machine: Machine) -> Iterator[FieldProblem]:  # noqa: ARG002  # for those that override it
         """Faults that can be seen before anything runs."""

@@ -34,7 +34,7 @@ Count = Annotated[int, Field(ge=1, le=MOST_DIMMS)]
 
 @dataclass
 class _Answers:
-    """What is said of some DIMMs while a step waits for it."""
+    """What the guest answers about some DIMMs while a step waits for it."""
 
     trial: StepContext
     dimms: Sequence[Dimm]
@@ -42,8 +42,8 @@ class _Answers:
     first_ns: int | None = None
     last_ns: int | None = None
     answers: int = 0
-    said: str = ""
-    taken: set[int] = field(default_factory=set)  # slots
+    message: str = ""
+    accepted: set[int] = field(default_factory=set)  # slots
     refused: set[int] = field(default_factory=set)
 
     def listen(self) -> None:
@@ -66,7 +66,7 @@ class _Answers:
                 slot=slot,
                 source=answer.source,
                 status=answer.status,
-                said=words,
+                message=words,
             )
         )
         if ost.is_pending(answer):
@@ -74,10 +74,10 @@ class _Answers:
         self.last_ns = now_ns
         if ost.is_failure(answer):
             self.refused.add(slot)
-            self.said = words
+            self.message = words
         else:
             # Linux says so of an ejection when the DIMM is gone already, so the step may be over by then.
-            self.taken.add(slot)
+            self.accepted.add(slot)
 
     def result(self, came: Settled, requested_ns: int, **values: float) -> StepResult:
         """How the step went. An answer is a sign of the guest, and a refusal an end."""
@@ -95,7 +95,7 @@ class _Answers:
                 "ost_failures": len(self.refused),
             },
             curve=came.curve,
-            said=self.said,
+            message=self.message,
         )
 
 
@@ -117,14 +117,14 @@ class _DimmAction(Action):
 
 @ACTIONS.register("plug_dimm")
 class PlugDimm(_DimmAction):
-    """Plug DIMMs of `machine.dimms`, in its order; done when the guest has taken each one.
+    """Plug DIMMs of `machine.dimms`, in its order; done when the guest has accepted each one.
 
     The memory is of use only once the guest has it online, which `setup.online_policy` sees to.
     """
 
     effect: ClassVar = Effect(Mechanism.PC_DIMM, direction=Direction.GIVE)
 
-    within: Duration = 120.0
+    timeout: Duration = 120.0
     """How long the guest may take at the most."""
 
     def describe(self) -> str:
@@ -132,7 +132,7 @@ class PlugDimm(_DimmAction):
 
     def run(self, trial: StepContext) -> StepResult:
         domain = trial.domain
-        domain.dimm_answers()  # what was said of earlier requests
+        domain.dimm_answers()  # answers to earlier requests
         plugged = domain.dimms()
         missing = list(trial.machine.dimms)
         for dimm in plugged:
@@ -146,23 +146,23 @@ class PlugDimm(_DimmAction):
         answers = _Answers(trial, added, ost.is_insertion)
         before = sum(dimm.size for dimm in plugged)
 
-        def taken() -> int:
+        def accepted_bytes() -> int:
             answers.listen()
-            return before + sum(dimm.size for dimm in added if dimm.slot in answers.taken)
+            return before + sum(dimm.size for dimm in added if dimm.slot in answers.accepted)
 
         came = settle(
             trial,
-            taken,
+            accepted_bytes,
             before + sum(wanted),
             before=before,
             sign=1,
             requested_ns=requested_ns,
-            patience=SettleTimeouts(self.within),
+            patience=SettleTimeouts(self.timeout),
             wait=domain.wait_memory_event,
-            answered=lambda: len(answers.taken | answers.refused) == len(added),
+            answered=lambda: len(answers.accepted | answers.refused) == len(added),
         )
         return answers.result(
-            came, requested_ns, dimms_requested=len(wanted), dimms_plugged=len(answers.taken)
+            came, requested_ns, dimms_requested=len(wanted), dimms_plugged=len(answers.accepted)
         )
 
 
@@ -175,7 +175,7 @@ class UnplugDimm(_DimmAction):
 
     effect: ClassVar = Effect(Mechanism.PC_DIMM, direction=Direction.TAKE)
 
-    within: Duration = 120.0
+    timeout: Duration = 120.0
     """How long the guest may take at the most."""
     watch: Duration = 0.0
     """How long to go on watching after that; Linux does not try a DIMM again that it refused."""
@@ -189,7 +189,7 @@ class UnplugDimm(_DimmAction):
 
     def run(self, trial: StepContext) -> StepResult:
         domain = trial.domain
-        domain.dimm_answers()  # what was said of earlier requests
+        domain.dimm_answers()  # answers to earlier requests
         plugged = domain.dimms()
         wanted = plugged[::-1][: self.count]
         answers = _Answers(trial, wanted, ost.is_ejection)
@@ -215,7 +215,7 @@ class UnplugDimm(_DimmAction):
             before=before,
             sign=-1,
             requested_ns=requested_ns,
-            patience=SettleTimeouts(self.within, watch=self.watch),
+            patience=SettleTimeouts(self.timeout, watch=self.watch),
             wait=domain.wait_memory_event,
             answered=answered,
         )

@@ -23,7 +23,7 @@ class Exec(Action):
 
     argv: Annotated[list[str], Field(min_length=1, max_length=1000)]
     """The command and its arguments; no shell is involved unless you name one."""
-    within: Duration = 60.0
+    timeout: Duration = 60.0
     """How long it may take."""
 
     def describe(self) -> str:
@@ -31,7 +31,7 @@ class Exec(Action):
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
-        text = printable(trial.execute(self.argv, Deadline(self.within)))
+        text = printable(trial.execute(self.argv, Deadline(self.timeout)))
         kept = text.encode()[-KEPT_BYTES:].decode(errors="ignore")
         trial.record(
             CommandOutput(

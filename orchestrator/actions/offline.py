@@ -113,7 +113,7 @@ def _result(blocks: Blocks, requested_ns: int, wanted: int, **values: float) -> 
             **values,
         },
         curve=curve.points,
-        said=", ".join(f"{name} {count}" for name, count in sorted(failed.items())),
+        message=", ".join(f"{name} {count}" for name, count in sorted(failed.items())),
     )
 
 
@@ -122,7 +122,7 @@ class Offline(Action):
     """Take memory blocks offline inside the guest, one by one, until there are enough.
 
     The memory stays the guest's: nothing goes back to the host but what free page reporting gives.
-    It is what ejecting a DIMM begins with, and shows which blocks would let go. A block with a hole in it,
+    It is what ejecting a DIMM begins with, and shows which blocks could go. A block with a hole in it,
     as the firmware leaves in the first and the last one of boot memory, is refused with EINVAL.
     """
 
@@ -133,7 +133,7 @@ class Offline(Action):
     per_block: Duration = 5.0
     """How long to try each block. The kernel itself would try for ever (EINTR), unless it finds at
     once what cannot be moved (EBUSY)."""
-    within: Duration = 300.0
+    timeout: Duration = 300.0
     """How long it may take at the most, all blocks together."""
     order: Literal["highest", "lowest"] = "highest"
     """Which block to begin with: that at the highest address, or at the lowest."""
@@ -156,8 +156,8 @@ class Offline(Action):
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
-        argv = [_PROGRAM, "offline", str(self.by), _ms(self.per_block), _ms(self.within), self.order]
-        text = trial.execute(argv, Deadline(self.within + _ANSWER_SECONDS))
+        argv = [_PROGRAM, "offline", str(self.by), _ms(self.per_block), _ms(self.timeout), self.order]
+        text = trial.execute(argv, Deadline(self.timeout + _ANSWER_SECONDS))
         blocks = read_blocks(text)
         before = blocks.count * blocks.block_bytes
         return _result(
@@ -175,7 +175,7 @@ class Online(Action):
 
     effect: ClassVar = Effect(Mechanism.MEMORY_BLOCK, direction=Direction.GIVE)
 
-    within: Duration = 120.0
+    timeout: Duration = 120.0
     """How long it may take at the most."""
 
     def describe(self) -> str:
@@ -183,8 +183,8 @@ class Online(Action):
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
-        argv = [_PROGRAM, "online", _ms(self.within)]
-        blocks = read_blocks(trial.execute(argv, Deadline(self.within + _ANSWER_SECONDS)))
+        argv = [_PROGRAM, "online", _ms(self.timeout)]
+        blocks = read_blocks(trial.execute(argv, Deadline(self.timeout + _ANSWER_SECONDS)))
         return _result(blocks, requested_ns, blocks.count * blocks.block_bytes)
 
 

@@ -37,7 +37,7 @@ class ReportFree(Action):
 
     effect: ClassVar = Effect(Mechanism.FREE_PAGE_REPORTING, direction=Direction.TAKE)
 
-    within: Duration = 60.0
+    timeout: Duration = 60.0
     """How long it may go on at the most."""
     settle: Duration = 5.0
     """How long less than 2 MiB must come or go to count as settled; reporting itself waits 2 s."""
@@ -47,7 +47,7 @@ class ReportFree(Action):
     def problems(self, machine: Machine) -> Iterator[FieldProblem]:
         if not machine.balloon.free_page_reporting:
             yield FieldProblem(
-                "within",
+                "timeout",
                 "the machine's balloon does not report free pages",
                 "set `machine.balloon.free_page_reporting` to true",
             )
@@ -80,7 +80,7 @@ class ReportFree(Action):
             before=before,
             sign=-1,
             requested_ns=requested_ns,
-            patience=SettleTimeouts(self.within, self.settle, self.watch),
+            patience=SettleTimeouts(self.timeout, self.settle, self.watch),
             wait=trial.sleep,
             grain=PMD_BYTES,
             estimated=True,

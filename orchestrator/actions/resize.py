@@ -24,7 +24,7 @@ class _Resize(Action):
 
     to: Size
     """Size of the device that is asked for."""
-    within: Duration = 300.0
+    timeout: Duration = 300.0
     """How long it may move at the most."""
     settle: Duration = 15.0
     """How long its size must stay the same to count as settled."""
@@ -52,7 +52,7 @@ class _Resize(Action):
 
     def patience(self) -> SettleTimeouts:
         """How long to watch it."""
-        return SettleTimeouts(self.within, self.settle)
+        return SettleTimeouts(self.timeout, self.settle)
 
     def describe(self) -> str:
         return f"{self.verb} to {format_size(self.to)}"
@@ -107,7 +107,7 @@ class Unplug(_Shrinking):
 
     def patience(self) -> SettleTimeouts:
         """How long to watch it."""
-        return SettleTimeouts(self.within, self.settle, self.watch)
+        return SettleTimeouts(self.timeout, self.settle, self.watch)
 
     def unplugs_by(self, machine: Machine) -> int | None:
         return machine.virtio_mem.block if machine.virtio_mem else None
@@ -128,7 +128,7 @@ class _HostResize(_Resize):
     def run(self, trial: StepContext) -> StepResult:
         domain = trial.host_domain
         if domain is None:
-            return StepResult(StepOutcome.REFUSED, said=NO_GUEST_OF_OURS)
+            return StepResult(StepOutcome.REFUSED, message=NO_GUEST_OF_OURS)
         return self._resize(trial, domain)
 
 

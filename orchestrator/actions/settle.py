@@ -18,7 +18,7 @@ POLL_SECONDS = 0.25
 class SettleTimeouts:
     """How long to look at a size that is to move, in seconds."""
 
-    within: float
+    timeout: float
     """At the most."""
     unchanged_for: float = math.inf
     """Without a change, until it counts as settled."""
@@ -117,7 +117,7 @@ def settle(
         wait(min(POLL_SECONDS, deadline.remaining))
         trial.check()
 
-    deadline, quiet = Deadline(patience.within), Deadline(patience.unchanged_for)
+    deadline, quiet = Deadline(patience.timeout), Deadline(patience.unchanged_for)
     while True:
         if eye.moved():
             quiet = Deadline(patience.unchanged_for)

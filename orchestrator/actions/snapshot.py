@@ -27,6 +27,6 @@ class TakeSnapshot(Action):
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
         if self.of == "host" and trial.host_domain is None:
-            return StepResult(StepOutcome.REFUSED, said=NO_GUEST_OF_OURS)
+            return StepResult(StepOutcome.REFUSED, message=NO_GUEST_OF_OURS)
         trial.snapshot(self.label, of_host=self.of == "host")
         return StepResult(StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns())

@@ -24,7 +24,7 @@ class Start(Action):
     """A folder of `workloads/`."""
     set: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Parameters of its `workload.yaml` that are to differ."""
-    within: Duration = 300.0
+    timeout: Duration = 300.0
     """How long it may take."""
 
     def describe(self) -> str:
@@ -33,7 +33,7 @@ class Start(Action):
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
-        measured = trial.start_workload(self.workload, self.set, Deadline(self.within))
+        measured = trial.start_workload(self.workload, self.set, Deadline(self.timeout))
         return StepResult(
             StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured
         )
@@ -54,7 +54,7 @@ class Stop(Action):
 
     workload: WorkloadName
     """A folder of `workloads/`."""
-    within: Duration = 60.0
+    timeout: Duration = 60.0
     """How long it may take."""
 
     def describe(self) -> str:
@@ -62,7 +62,7 @@ class Stop(Action):
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
-        measured = trial.stop_workload(self.workload, Deadline(self.within))
+        measured = trial.stop_workload(self.workload, Deadline(self.timeout))
         return StepResult(
             StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured
         )

@@ -191,9 +191,9 @@ def _differs(arms: Sequence[ArmView], metric: str, cells: Sequence[Cell], agains
     if not METRIC[metric].unit:
         return len(set(there)) > 1
     found = [pair.metrics[metric] for pair in against.pairs if metric in pair.metrics] if against else []
-    if any(one.significance is Significance.DIFFERENT for one in found):
+    if any(one.significance is Significance.SIGNIFICANT for one in found):
         return True
-    if found and all(one.significance is not Significance.TOO_FEW for one in found):
+    if found and all(one.significance is not Significance.TOO_FEW_BOOTS for one in found):
         return False
     values = [value for arm in arms if (value := arm.typical(metric)) is not None]
     return bool(values) and not about_same(min(values), max(values))

@@ -26,7 +26,7 @@ class StepView:
     """A step of a trial; times in seconds since the trial began, None where it came to none.
 
     `curve` is the bytes that had moved, against seconds since the request, in the order of time; empty
-    where the step recorded none. `later_bytes` came after it had settled (None: nobody looked).
+    where the step recorded none. `later_bytes` came after it had settled (None: not watched).
     """
 
     number: int

@@ -1,7 +1,7 @@
 """Attribution check: the classes that workloads inject, and those found in the blocks still plugged.
 
 The blocks still plugged of a trial count as an effect of what was injected in it: a guest without any
-workload keeps a handful. For each class as it is *named* (each block once, after its first class) and as it
+workload keeps a handful. For each class as it is *attributed* (each block once, to its first class) and as it
 is *contained* (a block counts for each of its classes):
 
     recall      of the blocks still plugged where it is what was injected, the share that has it
@@ -10,7 +10,8 @@ is *contained* (a block counts for each of its classes):
 What was injected is the first of the classes that a workload expects, the finest; the others are what it
 brings along (page tables of mlocked memory), or is found as where the kernel does not say (network buffers).
 
-A class that is in nearly every block has a high recall and a low precision; one that is never named has none.
+A class that is in nearly every block has a high recall and a low precision; one to which no block is
+attributed has none.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ _KEEP_NOTHING: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Confusion:
-    """One snapshot. `found` are the blocks that contain each class; a block with several counts for each.
-    `named` are the blocks attributed to each.
+class CheckedSnapshot:
+    """One snapshot. `contained` are the blocks that contain each class; a block with several counts for each.
+    `attributed` are the blocks attributed to each.
 
-    `blocks_expected` contain any of the expected classes, or stay because of one: they hold nothing but
-    memmap of such memory, or movable memory where the class fills the guest. Shares are of `blocks_stayed`,
-    from 0 to 1; None where no block is still plugged.
+    `blocks_expected` contain any of the expected classes, or are still plugged because of one: they contain
+    nothing but memmap of such memory, or movable memory where the class fills the guest. Shares are of
+    `blocks_still_plugged`, from 0 to 1; None where no block is still plugged.
     """
 
     trial: str
@@ -46,13 +47,13 @@ class Confusion:
     snapshot: str
     injected: tuple[str, ...]
     expected: tuple[str, ...]
-    blocks_stayed: int
+    blocks_still_plugged: int
     blocks_expected: int
     blocks_expected_share: float | None
     blocks_unexplained: int
     blocks_unexplained_share: float | None
-    found: dict[str, int]
-    named: dict[str, int]
+    contained: dict[str, int]
+    attributed: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,25 @@ class Attribution:
 
     frame_class: str
     trials: int  # of which it is what was injected
-    recall_named: float | None
+    recall_attributed: float | None
     recall_contained: float | None
-    precision_named: float | None
+    precision_attributed: float | None
     precision_contained: float | None
 
 
 @dataclass(frozen=True)
-class FoundCell:
+class ClassCell:
     """Blocks with one class, and those attributed to it; `expected` if it is what was injected."""
 
-    text: str
-    named: str
+    contained: str
+    attributed: str
     expected: bool
 
 
 @dataclass(frozen=True)
 class AttributionRow:
-    """A class in words: recall and precision as named, then as contained. `reasons` are of cells without a
-    figure."""
+    """A class in words: recall and precision as attributed, then as contained. `reasons` are of cells
+    without a figure."""
 
     label: str
     trials: str
@@ -90,7 +91,7 @@ class AttributionRow:
 
 
 @dataclass(frozen=True)
-class ConfusionRow:
+class CheckedSnapshotRow:
     """One snapshot in words."""
 
     trial: str
@@ -98,34 +99,34 @@ class ConfusionRow:
     snapshot: str
     injected: str
     expected: str
-    stayed: str
-    as_expected: str
-    as_expected_share: str
+    still_plugged: str
+    blocks_expected: str
+    blocks_expected_share: str
     indirectly: str
     unexplained: str
     unexplained_share: str
-    cells: tuple[FoundCell, ...]
+    cells: tuple[ClassCell, ...]
 
 
-def confusion(view: RunView) -> list[Confusion]:
-    """A row for each snapshot that was taken after memory had been taken, while a workload ran that says
+def attribution_check(view: RunView) -> list[CheckedSnapshot]:
+    """A row for each snapshot that was taken after memory had been unplugged, while a workload ran that says
     which class to expect; so a trial may inject one class after the other. None for a guest whose memory
-    cannot be taken by blocks."""
+    cannot be unplugged by blocks."""
     return [
         row
         for trial in view.trials
         for result in trial.summary.snapshots
-        if result.expected and result.after and (row := _confusion(trial, result))
+        if result.expected and result.after and (row := _checked_snapshot(trial, result))
     ]
 
 
-def attributions(rows: Sequence[Confusion]) -> list[Attribution]:
+def attributions(rows: Sequence[CheckedSnapshot]) -> list[Attribution]:
     """Recall and precision of each class that was injected, in the order in which it was."""
     names = dict.fromkeys(row.expected[0] for row in rows if row.expected)
     return [_attribution(name, rows) for name in names]
 
 
-def attribution_rows(found: Sequence[Attribution], rows: Sequence[Confusion]) -> list[AttributionRow]:
+def attribution_rows(found: Sequence[Attribution], rows: Sequence[CheckedSnapshot]) -> list[AttributionRow]:
     """The same in words; `rows` are what they were made of."""
     return [
         AttributionRow(
@@ -134,8 +135,8 @@ def attribution_rows(found: Sequence[Attribution], rows: Sequence[Confusion]) ->
             cells=tuple(
                 "n/a" if share is None else _percent(share)
                 for share in (
-                    one.recall_named,
-                    one.precision_named,
+                    one.recall_attributed,
+                    one.precision_attributed,
                     one.recall_contained,
                     one.precision_contained,
                 )
@@ -146,43 +147,49 @@ def attribution_rows(found: Sequence[Attribution], rows: Sequence[Confusion]) ->
     ]
 
 
-def confusion_as_json(view: RunView) -> list[dict[str, Any]]:
+def attribution_check_as_json(view: RunView) -> list[dict[str, Any]]:
     """The same as plain dicts, lists and numbers."""
     return [
         {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(row).items()}
-        for row in confusion(view)
+        for row in attribution_check(view)
     ]
 
 
-def confusion_columns(rows: Sequence[Confusion]) -> list[str]:
+def attribution_check_columns(rows: Sequence[CheckedSnapshot]) -> list[str]:
     """Classes of the table: those expected first, then all that were found and could keep a block."""
     expected = dict.fromkeys(name for row in rows for name in row.expected)
     blocks: dict[str, int] = {}
     for row in rows:
-        for name, number in row.found.items():
+        for name, number in row.contained.items():
             if name not in _KEEP_NOTHING and name not in expected:
                 blocks[name] = blocks.get(name, 0) + number
     return [*expected, *sorted(blocks, key=lambda name: -blocks[name])]
 
 
-def confusion_rows(view: RunView, rows: Sequence[Confusion], columns: Sequence[str]) -> list[ConfusionRow]:
+def attribution_check_rows(
+    view: RunView, rows: Sequence[CheckedSnapshot], columns: Sequence[str]
+) -> list[CheckedSnapshotRow]:
     """The rows in words, with a cell for each of `columns`."""
     arms = {arm.name: arm.index for arm in view.arms}
     return [
-        ConfusionRow(
+        CheckedSnapshotRow(
             trial=clean(row.trial),
             colour=arms[row.arm],
             snapshot=clean(row.snapshot, 40),
             injected=clean(", ".join(row.injected), 200),
             expected=_words(row.expected),
-            stayed=count(row.blocks_stayed),
-            as_expected=count(row.blocks_expected),
-            as_expected_share=_share(row.blocks_expected, row.blocks_stayed),
+            still_plugged=count(row.blocks_still_plugged),
+            blocks_expected=count(row.blocks_expected),
+            blocks_expected_share=_share(row.blocks_expected, row.blocks_still_plugged),
             indirectly=_indirectly(row),
             unexplained=count(row.blocks_unexplained),
-            unexplained_share=_share(row.blocks_unexplained, row.blocks_stayed),
+            unexplained_share=_share(row.blocks_unexplained, row.blocks_still_plugged),
             cells=tuple(
-                FoundCell(count(row.found.get(name, 0)), count(row.named.get(name, 0)), name in row.expected)
+                ClassCell(
+                    count(row.contained.get(name, 0)),
+                    count(row.attributed.get(name, 0)),
+                    name in row.expected,
+                )
                 for name in columns
             ),
         )
@@ -190,84 +197,85 @@ def confusion_rows(view: RunView, rows: Sequence[Confusion], columns: Sequence[s
     ]
 
 
-def confusion_sentence(row: Confusion) -> str:
+def attribution_check_sentence(row: CheckedSnapshot) -> str:
     """One line for a terminal."""
     found = "; ".join(
-        f"{class_words(name)} in {count(row.found.get(name, 0))}, attributed {count(row.named.get(name, 0))}"
+        f"{class_words(name)} in {count(row.contained.get(name, 0))}, "
+        f"attributed {count(row.attributed.get(name, 0))}"
         for name in row.expected
     )
     return (
         f"{clean(row.trial, 60)}: injected {clean(', '.join(row.injected), 80)}; of "
-        f"{count(row.blocks_stayed)} blocks still plugged: {found}; "
+        f"{count(row.blocks_still_plugged)} blocks still plugged: {found}; "
         f"{count(row.blocks_unexplained)} are unexplained."
     )
 
 
-def _confusion(trial: TrialView, result: SnapshotResult) -> Confusion | None:
-    stayed, as_expected, unexplained = (
+def _checked_snapshot(trial: TrialView, result: SnapshotResult) -> CheckedSnapshot | None:
+    still_plugged, expected, unexplained = (
         result.blocks_plugged,
         result.blocks_expected,
         result.blocks_unexplained,
     )
-    if stayed is None or as_expected is None or unexplained is None:
+    if still_plugged is None or expected is None or unexplained is None:
         return None
     classes = [one for one in trial.summary.blame if one.snapshot == result.snapshot and not one.table]
     classes.sort(key=lambda one: one.frame_class)
     # Of each region of the guest a row.
     by_class = {name: list(rows) for name, rows in groupby(classes, lambda one: one.frame_class)}
-    return Confusion(
+    return CheckedSnapshot(
         trial=trial.summary.trial,
         arm=trial.summary.arm,
         snapshot=result.snapshot,
         injected=tuple(result.injected.split()),
         expected=tuple(result.expected.split()),
-        blocks_stayed=stayed,
-        blocks_expected=as_expected,
-        blocks_expected_share=as_expected / stayed if stayed else None,
+        blocks_still_plugged=still_plugged,
+        blocks_expected=expected,
+        blocks_expected_share=expected / still_plugged if still_plugged else None,
         blocks_unexplained=unexplained,
-        blocks_unexplained_share=unexplained / stayed if stayed else None,
-        found={name: sum(one.blocks for one in rows) for name, rows in by_class.items()},
-        named={name: sum(one.named or 0 for one in rows) for name, rows in by_class.items()},
+        blocks_unexplained_share=unexplained / still_plugged if still_plugged else None,
+        contained={name: sum(one.blocks for one in rows) for name, rows in by_class.items()},
+        attributed={name: sum(one.attributed or 0 for one in rows) for name, rows in by_class.items()},
     )
 
 
-def _attribution(name: str, rows: Sequence[Confusion]) -> Attribution:
+def _attribution(name: str, rows: Sequence[CheckedSnapshot]) -> Attribution:
     injecting = [row for row in rows if row.expected[:1] == (name,)]
     bringing = [row for row in rows if name in row.expected]
-    stayed = sum(row.blocks_stayed for row in injecting)
+    still_plugged = sum(row.blocks_still_plugged for row in injecting)
     others = _others(name, rows)
 
-    def blocks(of: Sequence[Confusion], *, named: bool) -> int:
-        return sum((row.named if named else row.found).get(name, 0) for row in of)
+    def blocks(of: Sequence[CheckedSnapshot], *, attributed: bool) -> int:
+        return sum((row.attributed if attributed else row.contained).get(name, 0) for row in of)
 
-    def recall(*, named: bool) -> float | None:
-        return blocks(injecting, named=named) / stayed if stayed else None
+    def recall(*, attributed: bool) -> float | None:
+        return blocks(injecting, attributed=attributed) / still_plugged if still_plugged else None
 
-    def precision(*, named: bool) -> float | None:
-        everywhere = blocks(rows, named=named)
-        return blocks(bringing, named=named) / everywhere if everywhere and others else None
+    def precision(*, attributed: bool) -> float | None:
+        everywhere = blocks(rows, attributed=attributed)
+        return blocks(bringing, attributed=attributed) / everywhere if everywhere and others else None
 
     return Attribution(
         frame_class=name,
         trials=len(injecting),
-        recall_named=recall(named=True),
-        recall_contained=recall(named=False),
-        precision_named=precision(named=True),
-        precision_contained=precision(named=False),
+        recall_attributed=recall(attributed=True),
+        recall_contained=recall(attributed=False),
+        precision_attributed=precision(attributed=True),
+        precision_contained=precision(attributed=False),
     )
 
 
-def _indirectly(row: Confusion) -> str:
+def _indirectly(row: CheckedSnapshot) -> str:
     """How many blocks count as of the classes and contain none of them; empty where that may be none. Counts
     of blocks by class say it exactly where one class alone was found, else at the least."""
-    found = [row.found.get(name, 0) for name in row.expected]
+    found = [row.contained.get(name, 0) for name in row.expected]
     more = row.blocks_expected - sum(found)
     if more <= 0:
         return ""
     return count(more) if sum(found) == max(found) else f"at least {count(more)}"
 
 
-def _others(name: str, rows: Sequence[Confusion]) -> bool:
+def _others(name: str, rows: Sequence[CheckedSnapshot]) -> bool:
     """Whether a trial injected something else than this class, and did not bring it along."""
     return any(name not in row.expected for row in rows)
 
@@ -275,19 +283,19 @@ def _others(name: str, rows: Sequence[Confusion]) -> bool:
 def _reasons(one: Attribution, *, others: bool) -> Iterator[str]:
     """Why a share is n/a."""
     words = class_words(one.frame_class)
-    if one.recall_named is None:
+    if one.recall_attributed is None:
         yield f"{words}: no recall, since no block is still plugged where it was injected"
     if not others:
         yield f"{words}: no precision, since every trial injected it: it would be 100 % whatever is found"
         return
-    if one.precision_named is None:
+    if one.precision_attributed is None:
         yield f"{words}: no precision as attributed, since no block is attributed to it"
     if one.precision_contained is None:
         yield f"{words}: no precision as contained, since no block contains it"
 
 
 def _share(part: int, whole: int) -> str:
-    """To a tenth: whether 95 % of blocks were told right must not hang on rounding. Empty of nothing."""
+    """To a tenth: whether 95 % of blocks are attributed rightly must not hang on rounding; empty of none."""
     if not whole:
         return ""
     exact = 100 * part / whole

@@ -28,7 +28,7 @@ FIRST: Final = (
 _LITTLE_SHARE = 0.25
 
 
-def answer(view: RunView, comparison: Comparison | None = None) -> list[str]:
+def conclusions(view: RunView, comparison: Comparison | None = None) -> list[str]:
     """Up to some eight sentences: how it ended, page tables, memory unplugged, what pins the rest, what would
     free most of that, and what else `comparison` has of significant differences."""
     arms = view.arms[:_FEW_ARMS]
@@ -40,7 +40,7 @@ def answer(view: RunView, comparison: Comparison | None = None) -> list[str]:
         *_given_back(arms),
         *_held(arms),
         *_bytes_or_blocks(arms),
-        *_frees_most(arms),
+        *_most_freeable(arms),
         *_also_significant(comparison),
     ]
     if len(view.arms) > len(arms):
@@ -126,21 +126,24 @@ def _given_back(arms: Sequence[ArmView]) -> Iterator[str]:
 
 def _held(arms: Sequence[ArmView]) -> Iterator[str]:
     held = [
-        (arm, stayed, tables)
+        (arm, still_plugged, tables)
         for arm in arms
         if arm.typical("unplug_shortfall_bytes")
-        and (stayed := arm.typical("blocks_plugged_after"))
+        and (still_plugged := arm.typical("blocks_plugged_after"))
         and (tables := arm.typical("blocks_pinned_page_table")) is not None
     ]
     if len(held) > 2:  # a sentence for each would be too many
-        parts = [f"{count(tables)} of {count(stayed)} with {_name(arm)}" for arm, stayed, tables in held]
+        parts = [
+            f"{count(tables)} of {count(still_plugged)} with {_name(arm)}"
+            for arm, still_plugged, tables in held
+        ]
         yield f"Of the blocks still plugged, these contain a page-table page: {_join(parts)}."
         return
-    for arm, stayed, tables in held:
+    for arm, still_plugged, tables in held:
         only = arm.typical("blocks_pinned_page_table_only")
         rest = f", and {count(only)} of these have no other unmovable page" if only and tables else ""
         yield (
-            f"With {_name(arm)}, {count(stayed)} blocks are still plugged; "
+            f"With {_name(arm)}, {count(still_plugged)} blocks are still plugged; "
             f"{count(tables)} of them contain a page-table page{rest}."
         )
 
@@ -167,10 +170,10 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
         )
 
 
-def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
+def _most_freeable(arms: Sequence[ArmView]) -> Iterator[str]:
     """As in the table of what pins the blocks still plugged."""
     views = [(arm, view) for arm in arms if (view := pinning_view(arm)) and view.blamed]
-    held = [(arm, view.frees_most, pinned) for arm, view in views if (pinned := view.pinned)]
+    held = [(arm, view.most_freeable, pinned) for arm, view in views if (pinned := view.pinned)]
     if not held:
         return
     classes = {best.frame_class if best else "" for _, best, _ in held}
@@ -178,11 +181,11 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
         yield "No single class frees one of the pinned blocks."
     elif len(classes) == 1:
         parts = [
-            f"{count(best.frees)} of {count(all_held)} with {_name(arm)}"
+            f"{count(best.freeable)} of {count(all_held)} with {_name(arm)}"
             for arm, best, all_held in held
             if best
         ]
-        more = [max(0, round(best.frees) - round(best.alone)) for _, best, _ in held if best]
+        more = [max(0, round(best.freeable) - round(best.sole_blocker)) for _, best, _ in held if best]
         counts = _join([count(number) for number in more])
         memmap = f" ({counts} of them with memmap that is freed, too)" if any(more) else ""
         without = f"{class_words(classes.pop())}{memmap}"
@@ -196,27 +199,26 @@ def _frees_most(arms: Sequence[ArmView]) -> Iterator[str]:
 
 
 def _gone(best: PinningClass | None, held: float) -> str:
-    words, freed = (class_words(best.frame_class), best.frees) if best else ("none", 0)
+    words, freed = (class_words(best.frame_class), best.freeable) if best else ("none", 0)
     return f"{words} ({count(freed)} of {count(held)})"
 
 
 def _also_significant(comparison: Comparison | None) -> Iterator[str]:
     """What differs significantly and is in no cell of the page's first table."""
-    said = {metric for metric, _ in FIRST} | {
-        "unplug_shortfall_bytes"
-    }  # which is the rest of what was unplugged
+    # The shortfall is the rest of what was unplugged.
+    shown = {metric for metric, _ in FIRST} | {"unplug_shortfall_bytes"}
     for pair in comparison.pairs[: _FEW_ARMS - 1] if comparison else ():
         found = [
             f"{label_of(metric)} {with_sign(one, METRIC[metric].unit)[0]}"
             for _, rows in ROWS
             for metric, _ in rows
-            if metric not in said
+            if metric not in shown
             and (one := pair.metrics.get(metric))
-            and one.significance is Significance.DIFFERENT
+            and one.significance is Significance.SIGNIFICANT
         ]
         if found:
-            one, other = clean(pair.second.name, 60), clean(pair.first.name, 60)
-            yield f"Also significant, {one} against {other} (differences of means): {limited(found)}."
+            second, first = clean(pair.second.name, 60), clean(pair.first.name, 60)
+            yield f"Also significant, {second} against {first} (differences of means): {limited(found)}."
 
 
 def _second(item: tuple[ArmView, float] | tuple[ArmView, float, float]) -> float:

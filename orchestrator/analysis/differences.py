@@ -17,13 +17,7 @@ from orchestrator.verdict import Comparison, PairOfArms
 
 _MOST_NAMED: Final = 6  # metrics in one sentence
 # What people read; JSON has the values of `Significance`.
-SIGNIFICANCE: Final = {
-    Significance.DIFFERENT: "significant",
-    Significance.NONE_DETECTED: "not significant",
-    Significance.SAME: "identical in all trials",
-    Significance.TOO_FEW: "too few boots",
-}
-_SIGNS: Final = {Significance.DIFFERENT: "*", Significance.SAME: "="}
+_SIGNS: Final = {Significance.SIGNIFICANT: "*", Significance.IDENTICAL: "="}
 
 
 @dataclass(frozen=True)
@@ -82,38 +76,37 @@ def heading(comparison: Comparison, pair: PairOfArms) -> str:
 def significance_sentences(comparison: Comparison, pair: PairOfArms) -> list[str]:
     """What differs significantly between two arms, and what does not."""
     found = pair.metrics
-    named = {
-        verdict: [name for name in found if found[name].significance is verdict] for verdict in Significance
-    }
+    named = {word: [name for name in found if found[name].significance is word] for word in Significance}
     sentences = []
     if not found:
         sentences.append("No metric was measured in both.")
-    few = named[Significance.TOO_FEW]
+    few = named[Significance.TOO_FEW_BOOTS]
     if few:
         n = min(found[name].n for name in few)
         sentences.append(
             f"{pair.of_boots}: {counted(n, 'boot')} to compare, too few for intervals. "
             f"At least {FEWEST} boots needed (`repeats`, `boots`)."
         )
-    if named[Significance.DIFFERENT]:
+    if named[Significance.SIGNIFICANT]:
         sentences.append(
             f"Significant (family-wise error rate over {counted(pair.tested, 'metric')}: at most "
-            f"{comparison.level:.0%}): {_list(named[Significance.DIFFERENT])}."
+            f"{comparison.level:.0%}): {_list(named[Significance.SIGNIFICANT])}."
         )
-    if pair.lost and pair.lost_counts and pair.lost.significance is not Significance.SAME:
+    if pair.lost and pair.lost_counts and pair.lost.significance is not Significance.IDENTICAL:
         counts = pair.lost_counts
-        than = SIGNIFICANCE[pair.lost.significance]
+        than = pair.lost.significance.value
         sentences.append(
             f"Trials of {counts.second} of {counted(counts.of_second, 'boot')} failed (lost, timed out or "
             f"not settled), against {counts.first} of {counts.of_first}: {than}."
         )
-    if named[Significance.NONE_DETECTED]:
+    if named[Significance.NOT_SIGNIFICANT]:
         parts = [
-            f"{label_of(name)}{_detectable(name, found[name])}" for name in named[Significance.NONE_DETECTED]
+            f"{label_of(name)}{_detectable(name, found[name])}"
+            for name in named[Significance.NOT_SIGNIFICANT]
         ]
         sentences.append(f"Not significant: {limited(parts)}.")
-    if named[Significance.SAME]:
-        sentences.append(f"Identical in all trials: {_list(named[Significance.SAME])}.")
+    if named[Significance.IDENTICAL]:
+        sentences.append(f"Identical in all trials: {_list(named[Significance.IDENTICAL])}.")
     return sentences
 
 
@@ -132,7 +125,7 @@ def correction_note(pair: PairOfArms, level: float) -> tuple[str, bool]:
     apart = [
         name
         for name, one in there.items()
-        if one.significance is Significance.NONE_DETECTED
+        if one.significance is Significance.NOT_SIGNIFICANT
         and one.interval
         and not one.interval.low <= 0 <= one.interval.high
     ]
@@ -170,7 +163,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "seed": comparison.seed,
         "forced": list(comparison.forced),
         "notes": list(comparison.notes),
-        "left_out": [{"trial": trial, "reason": why} for trial, why in comparison.left_out],
+        "excluded": [{"trial": trial, "reason": why} for trial, why in comparison.left_out],
         "noise_floor": dict(comparison.noise),
         "pairs": [_pair_as_json(pair) for pair in comparison.pairs],
     }
@@ -190,7 +183,7 @@ def _pair_as_json(pair: PairOfArms) -> dict[str, Any]:
             "pairs": pair.units,
         },
         "trials": {"base": len(pair.first.trials), "arm": len(pair.second.trials), "pairs": len(pair.pairs)},
-        "lost": _lost_as_json(pair),
+        "lost_trials": _lost_as_json(pair),
     }
 
 
@@ -206,7 +199,7 @@ def _lost_as_json(pair: PairOfArms) -> dict[str, Any] | None:
         "boots_tried": counts.of_second,
         "p": pair.lost.p,
         "p_adjusted": pair.lost.p_adjusted,
-        "verdict": pair.lost.significance.value,
+        "significance": pair.lost.significance.value,
     }
 
 
@@ -227,7 +220,7 @@ def _difference_as_json(name: str, pair: PairOfArms, one: Difference) -> dict[st
         "p": one.p,
         "p_adjusted": one.p_adjusted,
         "detectable": one.detectable,
-        "verdict": one.significance.value,
+        "significance": one.significance.value,
     }
 
 
@@ -244,7 +237,7 @@ def _row(comparison: Comparison, pair: PairOfArms, metric: str, label: str) -> D
         interval=interval,
         relative="" if found.relative is None else f"{found.relative:+.1%}",
         detectable="" if found.detectable is None else quantity(found.detectable, unit),
-        significance=SIGNIFICANCE[found.significance],
+        significance=found.significance.value,
         sign=_SIGNS.get(found.significance, ""),
         noise="" if floor is None else quantity(floor, unit),
         predicted=METRIC[metric].predicted,

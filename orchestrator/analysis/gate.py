@@ -41,13 +41,13 @@ def gate_sentences(outcome: GateResult) -> list[str]:
     for word, title in (
         ("regression", "Regression"),
         ("change", "Change"),
-        ("tolerated", f"Worse, by less than the {percent(outcome.tolerated, 1.0)} of it that is tolerated"),
+        ("tolerated", f"Worse, by less than the {percent(outcome.tolerance, 1.0)} of it that is tolerated"),
         ("improvement", "Improvement"),
     ):
-        found = (one for one in outcome.changes if one.word == word)
+        found = (one for one in outcome.changes if one.result == word)
         sentences += [f"{title}: {change_in_words(one)}." for one in found]
     sentences += _undecided(outcome)
-    same = sum(one.word == "none" and one.metric != LOST for one in outcome.changes)
+    same = sum(one.result == "none" and one.metric != LOST for one in outcome.changes)
     if same and not outcome.refused:
         sentences.append(
             f"{same} metrics do not differ significantly from the baseline {clean(outcome.baseline)}."
@@ -56,7 +56,7 @@ def gate_sentences(outcome: GateResult) -> list[str]:
 
 
 def gate_line(outcome: GateResult) -> tuple[str, str]:
-    """The verdict in a line, and how it is to look: `good`, `poor` (it was not decided) or `bad`."""
+    """The result in a line, and how it is to look: `good`, `poor` (it was not decided) or `bad`."""
     against = clean(outcome.baseline)
     if outcome.refused:
         return ("poor" if outcome.passed else "bad"), f"not comparable with the baseline {against}"
@@ -69,7 +69,7 @@ def gate_line(outcome: GateResult) -> tuple[str, str]:
             "bad",
             f"baseline: failed ({len(outcome.failing)} of {_compared(outcome)} metrics, {against})",
         )
-    worse = sum(one.word == "regression" for one in outcome.changes)
+    worse = sum(one.result == "regression" for one in outcome.changes)
     if worse:
         return "poor", f"baseline: {worse} regressions, which do not fail the run ({against})"
     return "good", f"baseline: passed ({against})"
@@ -99,7 +99,7 @@ def _undecided(outcome: GateResult) -> Iterator[str]:
     """One sentence for each arm and reason: it is mostly the same for all metrics."""
     by_reason: dict[tuple[str, str], list[str]] = {}
     for one in outcome.changes:
-        if one.word == "undecided":
+        if one.result == "undecided":
             by_reason.setdefault((one.arm, one.reason), []).append(one.metric)
     for (arm, reason), metrics in by_reason.items():
         yield f"Undecided of {clean(arm, 60)}: {limited(metrics)}: {clean(reason, 200)}."

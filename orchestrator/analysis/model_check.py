@@ -24,7 +24,7 @@ from orchestrator.units import PAGE_BYTES
 POLICY = "empty"
 
 # Two guests have some twenty tables more or less by chance (results/reference: 14 of 25,614, 4 of 102,405;
-# tests/unit/live/sizes.csv: 2 of 176). Of fewer than this many, that is more than the 5 % to be told.
+# tests/unit/live/sizes.csv: 2 of 176). Of fewer than this many, that is more than the 5 % to be detected.
 _FEWEST = 512
 
 
@@ -32,8 +32,8 @@ _FEWEST = 512
 class ModelCheck:
     """Arm `first`, whose kernel kept what `POLICY` would free, and arm `second` of another kernel.
 
-    Bytes are means over the pairs of trials. `apart` is how much more was modelled than was freed, as a
-    share of what was freed, with Student's interval of five boots and more; None where the second kernel
+    Bytes are means over the pairs of trials. `relative_error` is how much more was modelled than was freed,
+    as a share of what was freed, with Student's interval of five boots and more; None where the second kernel
     freed less than half of it, so that it is no kernel that does what the policy does.
     """
 
@@ -42,38 +42,38 @@ class ModelCheck:
     colour: int
     snapshot: str
     pairs: int
-    foretold_bytes: float  # modelled
+    modelled_bytes: float  # modelled
     freed_bytes: float  # measured: table pages that the second guest has less; 0 where it has more
     left_bytes: float  # modelled: what the policy would still free of the second
-    apart: float | None
+    relative_error: float | None
     interval: Interval | None
 
     @property
-    def apart_cell(self) -> Cell:
-        """`apart` as people read it."""
-        if self.apart is None:
+    def error_cell(self) -> Cell:
+        """`relative_error` as people read it."""
+        if self.relative_error is None:
             return Cell("", why_missing=f"the kernel of {self.second} kept most of it")
         spread = (
             f"{self.interval.low:+.2%} to {self.interval.high:+.2%}".replace("%", " %")
             if self.interval
             else ""
         )
-        return Cell(f"{self.apart:+.2%}".replace("%", " %"), spread)
+        return Cell(f"{self.relative_error:+.2%}".replace("%", " %"), spread)
 
     @property
     def sentence(self) -> str:
         """All of it in one."""
         sentence = (
-            f"Policy {POLICY} would free {size(self.foretold_bytes)} (modelled) of the page tables of "
+            f"Policy {POLICY} would free {size(self.modelled_bytes)} (modelled) of the page tables of "
             f"{self.first}; {self.second}, which differs in its kernel only, had "
             f"{size(self.freed_bytes)} less (measured)"
         )
-        if self.apart is None:
+        if self.relative_error is None:
             return f"{sentence}: that kernel frees few of these tables."
-        return f"{sentence}: an error of {abs(self.apart):.2%}.".replace("%", " %")
+        return f"{sentence}: an error of {abs(self.relative_error):.2%}.".replace("%", " %")
 
 
-def foretold(view: RunView) -> list[ModelCheck]:
+def model_checks(view: RunView) -> list[ModelCheck]:
     """Every two arms of which one tells what a policy would do, and the other what a kernel did."""
     rows = (_pair(one, other) for one, other in combinations(view.arms, 2) if _only_kernels(one, other))
     return [row for row in rows if row]
@@ -88,12 +88,12 @@ def model_check_rows(rows: Iterable[ModelCheck]) -> list[dict[str, object]]:
             "colour": row.colour,
             "snapshot": row.snapshot,
             "pairs": count(row.pairs),
-            "foretold": size(row.foretold_bytes),
+            "modelled": size(row.modelled_bytes),
             "freed": size(row.freed_bytes),
-            "foretold_tables": count(row.foretold_bytes / PAGE_BYTES),
+            "modelled_tables": count(row.modelled_bytes / PAGE_BYTES),
             "freed_tables": count(row.freed_bytes / PAGE_BYTES),
             "left": size(row.left_bytes),
-            "apart": row.apart_cell,
+            "relative_error": row.error_cell,
         }
         for row in rows
     ]
@@ -126,18 +126,18 @@ def _pair(one: ArmView, other: ArmView) -> ModelCheck | None:
     if max(keeps) < _FEWEST:
         return None
     does = bool((freed > would_free / 2).all())
-    apart = would_free / freed - 1 if does else np.empty(0)
+    relative_error = would_free / freed - 1 if does else np.empty(0)
     return ModelCheck(
         first=clean(one.name, 60),
         second=clean(other.name, 60),
         colour=other.index,
         snapshot=clean(pairs[0][0].snapshot, 40),
         pairs=len(pairs),
-        foretold_bytes=max(keeps) * PAGE_BYTES,
+        modelled_bytes=max(keeps) * PAGE_BYTES,
         freed_bytes=max(0.0, float(freed.mean())) * PAGE_BYTES,
         left_bytes=min(keeps) * PAGE_BYTES,
-        apart=float(apart.mean()) if does else None,
-        interval=of_few(apart, connected([(a.boot, b.boot) for a, b in pairs])) if does else None,
+        relative_error=float(relative_error.mean()) if does else None,
+        interval=of_few(relative_error, connected([(a.boot, b.boot) for a, b in pairs])) if does else None,
     )
 
 

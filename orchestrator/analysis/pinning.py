@@ -14,18 +14,18 @@ from orchestrator.model.frame_class import UNMOVABLE, FrameClass
 from orchestrator.records.summary import SnapshotResult
 from orchestrator.summary import TrialSummary
 
-_HOLD: Final = frozenset(frame_class.name.lower() for frame_class in UNMOVABLE)
+_PIN: Final = frozenset(frame_class.name.lower() for frame_class in UNMOVABLE)
 _PAGE_TABLE: Final = FrameClass.PAGE_TABLE.name.lower()
 
 # Counts of a snapshot, what a reader calls them; before the classes, and after them.
 _TOTALS: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
     ("all still plugged", lambda one: one.blocks_plugged),
-    ("pinned", lambda one: one.blocks_held),
+    ("pinned", lambda one: one.blocks_pinned),
 )
 _REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
-    ("pinned by several classes", lambda one: one.blocks_together),
-    ("pinned by memmap only", lambda one: one.blocks_following),
-    ("movable, no migration target", lambda one: one.blocks_no_room),
+    ("pinned by several classes", lambda one: one.blocks_pinned_by_several),
+    ("pinned by memmap only", lambda one: one.blocks_pinned_by_memmap_only),
+    ("movable, no migration target", lambda one: one.blocks_no_migration_target),
     ("unexplained", lambda one: one.blocks_unexplained),
 )
 
@@ -33,18 +33,18 @@ _REST: Final[tuple[tuple[str, Callable[[SnapshotResult], int | None]], ...]] = (
 @dataclass(frozen=True)
 class PinningClass:
     """A class of frames in the blocks still plugged, over all regions; or, where `table` names it, one kind
-    of page table. It is the sole blocker of `alone` of its `blocks`; `frees` become free without it."""
+    of page table. Of its `blocks`, `sole_blocker` have no other blocker; `freeable` are free without it."""
 
     frame_class: str
     table: str
     blocks: float
-    alone: float
-    frees: float
+    sole_blocker: float
+    freeable: float
 
     @property
-    def holds(self) -> bool:
+    def pins(self) -> bool:
         """Whether such frames can pin a block."""
-        return self.frame_class in _HOLD
+        return self.frame_class in _PIN
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PinningCell:
     """One arm: blocks, and those of which it is the sole blocker; both empty where it has no such block."""
 
     blocks: str = ""
-    alone: str = ""
+    sole_blocker: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def pinning_classes(summary: TrialSummary, snapshot: str) -> dict[tuple[str, str
     for row in summary.blame:
         if row.snapshot == snapshot:
             key = row.frame_class, row.table
-            before = found.get(key, PinningClass(*key, blocks=0, alone=0, frees=0))
+            before = found.get(key, PinningClass(*key, blocks=0, sole_blocker=0, freeable=0))
             found[key] = replace(
                 before,
                 blocks=before.blocks + row.blocks,
-                alone=before.alone + row.alone,
-                frees=before.frees + (row.frees or 0),
+                sole_blocker=before.sole_blocker + row.sole_blocker,
+                freeable=before.freeable + (row.freeable or 0),
             )
     return found
 
@@ -125,8 +125,8 @@ class PinningView:
             key: PinningClass(
                 *key,
                 blocks=middle(key, lambda one: one.blocks),
-                alone=middle(key, lambda one: one.alone),
-                frees=middle(key, lambda one: one.frees),
+                sole_blocker=middle(key, lambda one: one.sole_blocker),
+                freeable=middle(key, lambda one: one.freeable),
             )
             for key in keys
         }
@@ -139,7 +139,7 @@ class PinningView:
     @property
     def pinned(self) -> float | None:
         """Blocks with an unmovable frame."""
-        return self.total(lambda one: one.blocks_held)
+        return self.total(lambda one: one.blocks_pinned)
 
     @property
     def blamed(self) -> bool:
@@ -147,10 +147,10 @@ class PinningView:
         return any(trial.summary.blame for trial in self.trials)
 
     @property
-    def frees_most(self) -> PinningClass | None:
+    def most_freeable(self) -> PinningClass | None:
         """The class without which most blocks still plugged would be free; None if no class frees any."""
-        found = [one for one in self.classes.values() if not one.table and one.frees]
-        return max(found, key=lambda one: one.frees) if found else None
+        found = [one for one in self.classes.values() if not one.table and one.freeable]
+        return max(found, key=lambda one: one.freeable) if found else None
 
 
 def pinning_view(arm: ArmView) -> PinningView | None:
@@ -177,10 +177,11 @@ def pinning_table(arms: Sequence[ArmView]) -> PinningTable | None:
 
 def _with_memmap(best: PinningClass) -> str:
     """Why more blocks would be free than have the class as their sole blocker; empty where no more would."""
-    more = round(best.frees) - round(best.alone)
+    more = round(best.freeable) - round(best.sole_blocker)
     if more <= 0:
         return ""
-    return f" (sole blocker of {count(best.alone)}, and {count(more)} with memmap that is then freed, too)"
+    sole = count(best.sole_blocker)
+    return f" (sole blocker of {sole}, and {count(more)} with memmap that is then freed, too)"
 
 
 def _head(arm: ArmView, view: PinningView | None) -> PinningArm:
@@ -198,12 +199,12 @@ def _head(arm: ArmView, view: PinningView | None) -> PinningArm:
 
 
 def _sentence(view: PinningView) -> str:
-    best, held = view.frees_most, view.pinned
+    best, held = view.most_freeable, view.pinned
     if held is None:
         return ""
     if best:
         return (
-            f"Without {class_words(best.frame_class)}, {count(best.frees)} of {count(held)} pinned blocks "
+            f"Without {class_words(best.frame_class)}, {count(best.freeable)} of {count(held)} pinned blocks "
             f"would be free{_with_memmap(best)}; no other class frees more."
         )
     if held and view.blamed:
@@ -218,10 +219,10 @@ def _class_rows(held: Sequence[dict[tuple[str, str], PinningClass]]) -> Iterator
     def most(key: tuple[str, str]) -> float:
         return max(found[key].blocks for found in held if key in found)
 
-    classes = sorted((key for key in keys if not key[1]), key=lambda key: (key[0] not in _HOLD, -most(key)))
+    classes = sorted((key for key in keys if not key[1]), key=lambda key: (key[0] not in _PIN, -most(key)))
     kinds = sorted((key for key in keys if key[1]), key=lambda key: -most(key))
     for key in classes:
-        css = "holds" if key[0] in _HOLD else "quiet"
+        css = "holds" if key[0] in _PIN else "quiet"
         yield PinningRow(class_words(key[0]), css, tuple(_cell(found.get(key)) for found in held))
         if key[0] == _PAGE_TABLE:
             for kind in kinds:
@@ -232,7 +233,7 @@ def _class_rows(held: Sequence[dict[tuple[str, str], PinningClass]]) -> Iterator
 def _cell(holder: PinningClass | None) -> PinningCell:
     if holder is None:
         return PinningCell()
-    return PinningCell(count(holder.blocks), count(holder.alone) if holder.holds else "")
+    return PinningCell(count(holder.blocks), count(holder.sole_blocker) if holder.pins else "")
 
 
 def _total(

@@ -10,15 +10,15 @@ from typing import Self
 
 from orchestrator.analysis.arm_table import Group, comparison
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
-from orchestrator.analysis.attribution import Attribution, Confusion, attributions, confusion
-from orchestrator.analysis.conclusions import answer, statistic
+from orchestrator.analysis.attribution import Attribution, CheckedSnapshot, attribution_check, attributions
+from orchestrator.analysis.conclusions import conclusions, statistic
 from orchestrator.analysis.conditions import Conditions, conditions_of
 from orchestrator.analysis.findings import FindingRow, finding_rows
-from orchestrator.analysis.model_check import ModelCheck, foretold
+from orchestrator.analysis.model_check import ModelCheck, model_checks
 from orchestrator.analysis.second_level import MomentRow, moment_rows
 from orchestrator.store import Run, open_run
 from orchestrator.summary import TimeSpent, TrialSummary, load, time_spent
-from orchestrator.verdict import Verdicts
+from orchestrator.verdict import RunVerdicts
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class RunAnalysis:
     """
 
     run: Run
-    verdicts: Verdicts
+    verdicts: RunVerdicts
 
     @classmethod
     def of(cls, run: Run, summaries: Iterable[TrialSummary] | None = None) -> Self:
         """Of an open run; `summaries` where the caller has them already, else those that are saved."""
-        return cls(run, Verdicts(run, tuple(load(run) if summaries is None else summaries)))
+        return cls(run, RunVerdicts(run, tuple(load(run) if summaries is None else summaries)))
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -66,9 +66,9 @@ class RunAnalysis:
         return self.view.trials
 
     @cached_property
-    def answer(self) -> tuple[str, ...]:
+    def conclusions(self) -> tuple[str, ...]:
         """What came out, in some eight sentences."""
-        return tuple(answer(self.view, self.verdicts.comparison))
+        return tuple(conclusions(self.view, self.verdicts.comparison))
 
     @cached_property
     def statistic(self) -> tuple[str, ...]:
@@ -86,19 +86,19 @@ class RunAnalysis:
         return tuple(comparison(self.arms, self.verdicts.comparison))
 
     @cached_property
-    def confusion(self) -> tuple[Confusion, ...]:
+    def attribution_check(self) -> tuple[CheckedSnapshot, ...]:
         """What workloads put into memory, and what blocks were blamed on."""
-        return tuple(confusion(self.view))
+        return tuple(attribution_check(self.view))
 
     @cached_property
     def attributions(self) -> tuple[Attribution, ...]:
         """Recall and precision of each class that was injected."""
-        return tuple(attributions(self.confusion))
+        return tuple(attributions(self.attribution_check))
 
     @cached_property
-    def predictions(self) -> tuple[ModelCheck, ...]:
+    def model_checks(self) -> tuple[ModelCheck, ...]:
         """Arms of which one's model says what the other's kernel did."""
-        return tuple(foretold(self.view))
+        return tuple(model_checks(self.view))
 
     @cached_property
     def findings(self) -> tuple[FindingRow, ...]:
@@ -112,5 +112,5 @@ class RunAnalysis:
 
     @cached_property
     def time_spent(self) -> TimeSpent | None:
-        """Where the time of the run went, where that can be told."""
+        """Where the time of the run went, where that is known."""
         return time_spent(self.run)

@@ -20,7 +20,7 @@ from orchestrator.errors import BadInputError
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     required=True,
-    help="Where to write it. A baseline that is there is replaced; any other file is left alone.",
+    help="Where to write it. A baseline that is there is replaced; any other file stays.",
 )
 @results_option
 @json_option

@@ -23,7 +23,7 @@ _SMALL_SHARE = 0.01
 
 
 def _consistency(snapshot: Snapshot) -> str:
-    if snapshot.moved < 0:
+    if snapshot.frames_changed < 0:
         changed = snapshot.notes.get("kpagecount")
         if changed is None:
             return "unknown: a dump does not say what changed while it was read"
@@ -36,7 +36,7 @@ def _consistency(snapshot: Snapshot) -> str:
     stopped = snapshot.notes.get("stopped_seconds")
     rest = f"; tables and memmap with the vCPUs stopped for {stopped} s" if stopped else ""
     return (
-        f"flags read while the guest ran: {snapshot.moved:,} of {len(snapshot.flags):,} frames "
+        f"flags read while the guest ran: {snapshot.frames_changed:,} of {len(snapshot.flags):,} frames "
         f"changed during the read{rest}"
     )
 
@@ -55,7 +55,7 @@ def json_of(name: str, state: StateView, base_pfn: int) -> dict[str, Any]:
         "label": snapshot.label,
         "kernel": snapshot.kernel,
         "paused": snapshot.paused,
-        "moved": snapshot.moved,
+        "frames_changed": snapshot.frames_changed,
         "consistency": _consistency(snapshot),
         "notes": snapshot.notes,
         "free": _free_json(state),
@@ -69,7 +69,7 @@ def json_of(name: str, state: StateView, base_pfn: int) -> dict[str, Any]:
             }
             for region in blame_regions(state)
         ],
-        "counterfactuals": [
+        "policies": [
             {key: value for key, value in vars(policy).items() if key != "snapshot"} for policy in policies
         ],
         "huge_pages": vars(huge_supply(memory)),
@@ -105,7 +105,7 @@ def _free_line(state: StateView) -> str:
     )
     if abs(kernel - flags) <= _SMALL_SHARE * max(kernel, flags):
         return f"{line}."
-    if kernel > flags and state.snapshot.moved < 0:
+    if kernel > flags and state.snapshot.frames_changed < 0:
         missing = format_size((kernel - flags) * PAGE_BYTES)
         return f"{line}: {missing} without a flag is free, or outside of this dump."
     why = "some of it is isolated, or " if kernel < flags else ""
@@ -119,12 +119,12 @@ def _region_json(region: RegionBlame, base_pfn: int) -> dict[str, Any]:
         {
             "block": index,
             "pfn": _first_pfn(block_map.region, base_pfn) + index * block_map.region.block_pages,
-            "named": named,
-            "alone": alone,
+            "attributed_to": attributed_to,
+            "sole_blocker": sole_blocker,
             "frames": frames,
             "page_tables": kinds,
         }
-        for index, named, alone, frames, kinds in _each_block(region)
+        for index, attributed_to, sole_blocker, frames, kinds in _each_block(region)
     ]
     return {
         "region": block_map.region.name,
@@ -132,17 +132,16 @@ def _region_json(region: RegionBlame, base_pfn: int) -> dict[str, Any]:
         "block_bytes": block_map.region.block_pages * PAGE_BYTES,
         "blocks": block_map.region.blocks,
         "blocks_plugged": int(block_map.plugged.sum()),
-        "blocks_held": region.pinned,
-        "blocks_together": region.pinned_by_several,
-        "blocks_following": region.pinned_by_memmap,
-        "blocks_no_room": region.no_migration_target,
+        "blocks_pinned": region.pinned,
+        "blocks_pinned_by_several": region.pinned_by_several,
+        "blocks_pinned_by_memmap_only": region.pinned_by_memmap,
+        "blocks_no_migration_target": region.no_migration_target,
         "blocks_free": region.free,
         "blocks_unknown": region.unknown,
         "blocks_unexplained": region.unexplained,
         "blocks_without_any_flag": region.without_flags,
-        "frees_most": {"class": best.frame_class.name.lower(), "blocks": best.freeable} if best else None,
+        "most_freeable": {"class": best.frame_class.name.lower(), "blocks": best.freeable} if best else None,
         "plugged_blocks": plugged,
-        "held_blocks": plugged,  # its name in older versions; it never meant pinned ones only
     }
 
 
@@ -151,7 +150,7 @@ def _first_pfn(region: Region, base_pfn: int) -> int:
 
 
 def _each_block(region: RegionBlame) -> Iterator[tuple[int, str, bool, dict[str, int], dict[str, int]]]:
-    """For each plugged block: index, what it is attributed to, alone, frames by class, tables by kind."""
+    """For each plugged block: index, class, whether as sole blocker, frames by class, tables by kind."""
     import numpy as np
 
     from orchestrator.model.blame import table_kind_name
@@ -159,13 +158,13 @@ def _each_block(region: RegionBlame) -> Iterator[tuple[int, str, bool, dict[str,
 
     block_map = region.block_map
     names = [frame_class.name.lower() for frame_class in FrameClass]
-    named, alone = block_map.attributed_to, block_map.sole_blocker
+    attributed_to, sole_blocker = block_map.attributed_to, block_map.sole_blocker
     for index in np.flatnonzero(block_map.plugged).tolist():
         counts, kinds = block_map.counts[index], region.table_kinds[index]
         yield (
             index,
-            names[named[index]],
-            bool(alone[index]),
+            names[attributed_to[index]],
+            bool(sole_blocker[index]),
             {names[i]: int(counts[i]) for i in np.flatnonzero(counts).tolist()},
             {table_kind_name(kind): int(kinds[kind]) for kind in np.flatnonzero(kinds).tolist()},
         )
@@ -187,7 +186,7 @@ def show(name: str, state: StateView, base_pfn: int, *, list_blocks: bool) -> No
     )
     out.print(f"[bold]{escape(shown)}[/]{escape(kernel)}")
     out.print(f"[dim]{escape(_consistency(snapshot))}[/]")
-    dump = snapshot.moved < 0
+    dump = snapshot.frames_changed < 0
     if dump or not len(snapshot.evidence):
         why = snapshot.notes.get("evidence") or "this snapshot is of an older version"
         out.print(
@@ -263,12 +262,13 @@ def _show_region(region: RegionBlame, base_pfn: int, *, list_blocks: bool) -> No
             "would be free without it is unknown."
         )
     if list_blocks:
-        for index, named, alone, frames, kinds in _each_block(region):
+        for index, attributed_to, sole_blocker, frames, kinds in _each_block(region):
             pfn = _first_pfn(block_map.region, base_pfn) + index * block_map.region.block_pages
             parts = [f"{count} {_words(each)}" for each, count in frames.items()]
             more = f" [{'; '.join(f'{count} {kind}' for kind, count in kinds.items())}]" if kinds else ""
-            lone = " (sole blocker)" if alone else ""
-            out.print(escape(f"{pfn * PAGE_BYTES:#014x} {_words(named)}{lone}: {', '.join(parts)}{more}"))
+            sole = " (sole blocker)" if sole_blocker else ""
+            words = f"{_words(attributed_to)}{sole}"
+            out.print(escape(f"{pfn * PAGE_BYTES:#014x} {words}: {', '.join(parts)}{more}"))
 
 
 def _class_table(region: RegionBlame) -> Table:
@@ -282,7 +282,7 @@ def _class_table(region: RegionBlame) -> Table:
         cells = (_words(share.frame_class.name), f"{share.blocks:,}", *held, f"{share.frames:,}")
         table.add_row(*(f"{style}{cell}" for cell in cells))
         for kind in region.tables if share.frame_class.name == "PAGE_TABLE" else ():
-            cells = (f"  {kind.kind}", f"{kind.blocks:,}", f"{kind.alone:,}", "", f"{kind.tables:,}")
+            cells = (f"  {kind.kind}", f"{kind.blocks:,}", f"{kind.sole_blocker:,}", "", f"{kind.tables:,}")
             table.add_row(*(f"[dim]{cell}" for cell in cells))
     return table
 

@@ -102,7 +102,7 @@ def _remove(folder: Path) -> list[InfrastructureError]:
     from orchestrator.host.runtime import remove
 
     errors = []
-    # A host elsewhere may be gone for good, which shall not keep this folder forever: it is told, once.
+    # A host elsewhere may be gone for good, which shall not keep this folder forever: it is reported, once.
     for guest in remote_leftovers(folder):
         try:
             end_remote(guest)
@@ -151,7 +151,7 @@ def _print(
         for process in leftover.processes:
             out.print(f"  {'would end' if dry_run else 'ended'} {escape(process.name)} (pid {process.pid})")
         for guest in elsewhere[leftover.folder]:
-            # What could not be ended there is told as an error.
+            # What could not be ended there is reported as an error.
             what = f"{guest.domain} on {guest.target.name}, and {guest.folder} there"
             out.print(f"  {'would end' if dry_run else 'asked for the end of'} the guest {escape(what)}")
     for build in builds:

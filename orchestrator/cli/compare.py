@@ -180,7 +180,7 @@ def _table(groups: Sequence[DifferenceGroup], pair: PairOfArms) -> Table:
     table = plain_table(header_style="bold")
     table.add_column("")
     several = _several(pair)
-    # Columns of different runs are told apart by the heading.
+    # Columns of different runs are distinguished by the heading.
     for name in (pair.first.name, pair.second.name):
         table.add_column(escape(clean(name, 16)) + "\nmedian" * several, justify="right")
     intervals = any(row.interval for group in groups for row in group.rows)

@@ -122,7 +122,7 @@ def gate_of(options: GateOptions) -> Gate | None:
         varies=options["varies"],
         level=options["level"],
         force=options["force"],
-        tolerated=options["tolerance"],
+        tolerance=options["tolerance"],
         source=str(path),
     )
 

@@ -41,7 +41,7 @@ Found = Mapping[tuple[str, str], "ReplayCounts"]  # by policy and action
     "actions",
     type=Choice(ACTIONS),
     multiple=True,
-    help="What becomes of a table in use that is taken; may be given several times; else each of them.",
+    help="What becomes of a table in use that is evicted; may be given several times; else each of them.",
 )
 @click.option(
     "--blocks", is_flag=True, help="Of a run: also what policies over one snapshot free, in blocks."
@@ -78,7 +78,7 @@ def compare_command(
     costs = costs_of(costs_file)
     asked = Asked(target, results, trial, touches)
     read = read_touches(asked)
-    if blocks and not read.steps:
+    if blocks and not read.pairs:
         raise BadInputError(f"--blocks: {target} is a trace, which has no blocks", hint="name a run")
     if pick is not None and not blocks:
         raise BadInputError(f"--pick {pick}: it bounds what --blocks says", hint="add --blocks")
@@ -136,10 +136,10 @@ def _row(name: str, action: str, counts: ReplayCounts, costs: CostTable) -> dict
 
 
 def _counted(ours: list[str], action: str, found: Found) -> Table:
-    """What happened, where tables that are taken become what `action` says."""
+    """What happened, where tables that are evicted become what `action` says."""
     table = plain_table()
     table.add_column(f"modelled, {action}", no_wrap=True)
-    for title in ("misses", "refaults", "freed", "taken", "peak", "above"):
+    for title in ("misses", "refaults", "freed", "evicted", "peak", "above"):
         table.add_column(title, justify="right", no_wrap=True)
     for name in ours:
         counts = found[name, action]

@@ -43,9 +43,9 @@ def guest_command(
 
     with err.status("writing out tables"):  # 26 million tables take some ten seconds
         guest = build_tables(pattern_of(pattern, settings).guest_mappings(np.random.default_rng(seed)))
-        verdicts = [policy.apply(guest, seed=seed, budget_tables=pick) for policy in OverSnapshot.every()]
+        effects = [policy.apply(guest, seed=seed, budget_tables=pick) for policy in OverSnapshot.every()]
     if as_json:
-        print_json(_as_json(pattern, guest, verdicts))
+        print_json(_as_json(pattern, guest, effects))
         return
     levels = guest.level_counts().tolist()
     counted = ", ".join(f"{count:,} of level {level}" for level, count in enumerate(levels) if count)
@@ -54,12 +54,12 @@ def guest_command(
     table.add_column("modelled", no_wrap=True)
     for title in ("freed", "moved"):
         table.add_column(title, justify="right", no_wrap=True)
-    for one in verdicts:
+    for one in effects:
         table.add_row(one.policy, format_size(one.bytes_freed), format_size(one.tables_to_move * PAGE_BYTES))
     print_table(table)
 
 
-def _as_json(pattern: str, guest: GuestTables, verdicts: list[PolicyEffect]) -> dict[str, Any]:
+def _as_json(pattern: str, guest: GuestTables, effects: list[PolicyEffect]) -> dict[str, Any]:
     return {
         "pattern": pattern,
         "table_bytes": guest.table_bytes,
@@ -71,6 +71,6 @@ def _as_json(pattern: str, guest: GuestTables, verdicts: list[PolicyEffect]) -> 
                 "bytes_freed": one.bytes_freed,
                 "tables_to_move": one.tables_to_move,
             }
-            for one in verdicts
+            for one in effects
         ],
     }

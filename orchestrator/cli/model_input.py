@@ -40,10 +40,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Touches:
-    """A trace; and of a run, its steps by the label of the snapshot that ends each."""
+    """A trace; and of a run, its pairs of snapshots by the label of the second of each."""
 
     trace: Trace
-    steps: tuple[tuple[str, SnapshotPair], ...] = ()
+    pairs: tuple[tuple[str, SnapshotPair], ...] = ()
     idle: tuple[int, ...] = ()  # tables by for how many snapshots they were not touched for certain
 
     def about(self, budget: int) -> dict[str, Any]:
@@ -55,8 +55,8 @@ class Touches:
             "assumption": self.trace.assumption,
             "budget_bytes": budget,
         }
-        if self.steps:
-            found["steps"] = [{"snapshot": label, **asdict(step)} for label, step in self.steps]
+        if self.pairs:
+            found["snapshot_pairs"] = [{"snapshot": label, **asdict(pair)} for label, pair in self.pairs]
             found["idle_for_snapshots_at_most"] = list(self.idle)
         return found
 
@@ -67,13 +67,13 @@ class Touches:
             f"{escape(self.trace.name)}: {len(self.trace):,} events of {used:,} last-level tables "
             f"({format_size(used * PAGE_BYTES)}); {format_size(budget)} for them"
         )
-        if self.steps:
+        if self.pairs:
             table = plain_table()
             table.add_column("until snapshot")
-            for title in ("tables", "made", "touched: at least", "at most", "unmapped"):
+            for title in ("tables", "allocated", "touched: at least", "at most", "unmapped"):
                 table.add_column(title, justify="right")
-            for label, step in self.steps:
-                table.add_row(escape(label), *(f"{value:,}" for value in asdict(step).values()))
+            for label, pair in self.pairs:
+                table.add_row(escape(label), *(f"{value:,}" for value in asdict(pair).values()))
             print_table(table)
         if self.trace.assumption:
             out.print(f"[dim]{escape(self.trace.assumption)}[/]")
@@ -199,5 +199,5 @@ def _of_snapshots(trial: TrialFolder, touches: str | None) -> Touches:
     owner, found = snapshots_of(trial)
     tables = [decode_tables(read_snapshot(path)) for _, path in found]
     series = read_series(f"{trial.id}, {owner}", tables, TouchBound(touches or TouchBound.POSSIBLE))
-    steps = tuple((label, step) for (label, _), step in zip(found, series.steps, strict=True))
-    return Touches(series.trace, steps, tuple(np.bincount(series.idle, minlength=len(found)).tolist()))
+    pairs = tuple((label, pair) for (label, _), pair in zip(found, series.pairs, strict=True))
+    return Touches(series.trace, pairs, tuple(np.bincount(series.idle, minlength=len(found)).tolist()))

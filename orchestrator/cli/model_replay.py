@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     type=Choice(ACTIONS),
     default="drop",
     show_default=True,
-    help="What becomes of a table in use that is taken.",
+    help="What becomes of a table in use that is evicted.",
 )
 @shared_options
 def replay_command(

@@ -82,8 +82,11 @@ err = _Console(stderr=True, highlight=False)
 
 def print_json(document: Mapping[str, Any]) -> None:  # whatever JSON has
     """Machine-readable result of the verb that runs: one JSON document on stdout, which names its format."""
-    named = {"format": format_name(_verb())}
-    print_text(json.dumps(named | {**document} | named, indent=2, default=str))
+    from orchestrator.export.older_keys import with_older_keys
+
+    verb = _verb()
+    named = {"format": format_name(verb)}
+    print_text(json.dumps(named | with_older_keys(verb, document) | named, indent=2))
 
 
 def print_text(text: str) -> None:

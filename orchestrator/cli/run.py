@@ -157,7 +157,12 @@ def _typical_trial_seconds(results: Path, scenario_sha256: str) -> float | None:
 
 def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) -> None:
     from orchestrator.cli.compare import print_run_comparison, run_comparison_as_json
-    from orchestrator.cli.runs import print_arm_table, print_conditions, print_judgements, print_second_level
+    from orchestrator.cli.runs import (
+        print_arm_table,
+        print_conditions,
+        print_expectation_results,
+        print_second_level,
+    )
 
     analysis = result.analysis
     if as_json:
@@ -170,6 +175,6 @@ def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) ->
     print_conditions(analysis)
     print_second_level(analysis)
     print_run_comparison(analysis)
-    print_judgements(analysis)
+    print_expectation_results(analysis)
     print_gate(analysis)
     out.print(f"report: {files['report']}", soft_wrap=True)

@@ -77,16 +77,16 @@ def write_reports(analysis: RunAnalysis) -> dict[str, str]:
 
 
 def _print_attribution(analysis: RunAnalysis) -> None:
-    from orchestrator.analysis.attribution import attribution_rows, confusion_sentence
+    from orchestrator.analysis.attribution import attribution_check_sentence, attribution_rows
 
-    for row in analysis.confusion:
-        out.print(escape(confusion_sentence(row)))
-    if not analysis.confusion:
+    for row in analysis.attribution_check:
+        out.print(escape(attribution_check_sentence(row)))
+    if not analysis.attribution_check:
         return
     table = plain_table(title="Attribution check", header_style="bold")
     for head in ("class", "trials", "recall, attributed", "precision", "recall, contained", "precision"):
         table.add_column(head, justify="left" if head == "class" else "right")
-    rows = attribution_rows(analysis.attributions, analysis.confusion)
+    rows = attribution_rows(analysis.attributions, analysis.attribution_check)
     for each in rows:
         table.add_row(each.label, each.trials, *each.cells)
     print_table(table)
@@ -106,15 +106,15 @@ def _show_text(analysis: RunAnalysis) -> None:
         out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(analysis.trials)} have begun")
     else:
         out.print(f"{len(analysis.trials)} of {len(run.planned)} trials; only summaries were kept")
-    for sentence in analysis.answer:
+    for sentence in analysis.conclusions:
         out.print(escape(sentence))
     print_conditions(analysis)
     if analysis.arms:
         print_arm_table(analysis)
     print_second_level(analysis)
-    print_judgements(analysis)
+    print_expectation_results(analysis)
     print_gate(analysis)
-    for pair in analysis.predictions:
+    for pair in analysis.model_checks:
         out.print(escape(pair.sentence))
     _print_attribution(analysis)
     _print_time(analysis)
@@ -151,11 +151,11 @@ def _print_findings(analysis: RunAnalysis) -> None:
         out.print(f"[{colour}]{escape(f'{row.trial}: {row.kind}')}[/] {escape(f'({row.by}) {row.text}')}")
 
 
-def print_judgements(analysis: RunAnalysis) -> None:
+def print_expectation_results(analysis: RunAnalysis) -> None:
     """A line for each expectation of a run."""
-    for one in analysis.verdicts.judgements:
+    for one in analysis.verdicts.expectation_results:
         word = "[green]met:[/]" if one.met else "[red]not met:[/]"
-        out.print(f"{word} {escape(clean_text(one.words, 200))}: {escape(clean_text(one.found, 200))}")
+        out.print(f"{word} {escape(clean_text(one.expectation, 200))}: {escape(clean_text(one.found, 200))}")
 
 
 def print_second_level(analysis: RunAnalysis) -> None:
@@ -172,7 +172,8 @@ def print_second_level(analysis: RunAnalysis) -> None:
             table.add_row(f"[bold]{escape(row.arm)}[/]")
         cells = (row.measured, row.needed, row.reclaimable, row.ratio)
         table.add_row(
-            f"  {escape(row.moment)}", *(escape(cell.text) if cell.text else "[dim]-[/]" for cell in cells)
+            f"  {escape(row.moment)}",
+            *(escape(cell.text) if cell.text else "[dim]-[/]" for cell in cells),
         )
     print_table(table)
 

@@ -145,7 +145,7 @@ def _boot(
         host = stack.enter_context(kind.connect(runtime, cache))
         kernel_to_try = image.kernel_to_try(definition.default_kernel)
         acceleration = choose("auto", kernel_to_try, cache, host.shell)
-        progress.note(acceleration.told)
+        progress.note(acceleration.explanation)
         return stack.enter_context(
             booted(
                 host,

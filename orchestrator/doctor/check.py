@@ -67,7 +67,7 @@ class Connection:
 class Subject:
     """What is examined. What several checks need, or what takes long, is looked at once.
 
-    `recheck_kvm`: KVM is tried even if a verdict on it is kept. `host_named` gives the host of a name.
+    `recheck_kvm`: KVM is tried even if a check of it is kept. `host_named` gives the host of a name.
     """
 
     cache: Path

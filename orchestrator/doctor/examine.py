@@ -49,9 +49,9 @@ def examine(
     cache: Path, guests_dir: Path, results: Path, connect: str | None, *, probe_again: bool = False
 ) -> list[Check]:
     """Every check of the table, in its order. Never raises for what a check met; leaves nothing behind but
-    its verdict on KVM, which is kept for runs.
+    its check of KVM, which is kept for runs.
 
-    Takes a few seconds; up to 20 s more where KVM opens but hangs and no verdict is kept, or `probe_again`.
+    Takes a few seconds; up to 20 s more where KVM opens but hangs and no check is kept, or `probe_again`.
     """
     subject = Subject(cache, guests_dir, results, connect, probe_again)
     return [_look(name, look, subject) for name, look in CHECKS]
@@ -76,7 +76,7 @@ def examine_host(cache: Path, host: str, *, probe_again: bool = False) -> list[C
 def _look(name: str, look: Callable[[Subject], CheckResult], subject: Subject) -> Check:
     try:
         finding = look(subject)
-    # A machine can be broken in ways that nobody thought of; the other checks may say how.
+    # A machine can be broken in ways that were not thought of; the other checks may say how.
     except Exception as error:  # noqa: BLE001
         said = f"could not be checked: {type(error).__name__}: {error}"
         finding = CheckResult(Level.BAD, said[:400], "please report it, with this line")

@@ -62,10 +62,10 @@ def acceleration(subject: Subject) -> CheckResult:
             word="unknown",
         )
     if chosen.name == "kvm":
-        return CheckResult(Level.OK, chosen.told, word=chosen.name)
+        return CheckResult(Level.OK, chosen.explanation, word=chosen.name)
     return CheckResult(
         Level.NOTE,
-        f"works, but slowly: {chosen.told}",
+        f"works, but slowly: {chosen.explanation}",
         "for KVM: a machine with VT-x or AMD-V (a virtual one: with nested virtualization on)",
         word=chosen.name,
     )

@@ -69,7 +69,7 @@ def acceleration(subject: RemoteSubject) -> CheckResult:
         fix = "orchestrator image build"
         return CheckResult(Level.UNKNOWN, NO_IMAGE, fix, word="unknown")
     chosen = choose("auto", kernel, subject.cache, subject.host.shell, again=subject.probe_again)
-    return CheckResult(Level.OK if chosen.name == "kvm" else Level.NOTE, chosen.told, word=chosen.name)
+    return CheckResult(Level.OK if chosen.name == "kvm" else Level.NOTE, chosen.explanation, word=chosen.name)
 
 
 def translation(subject: RemoteSubject) -> CheckResult:

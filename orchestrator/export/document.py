@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from orchestrator.analysis.arms import TrialView
-from orchestrator.analysis.attribution import Attribution, Confusion
+from orchestrator.analysis.attribution import Attribution, CheckedSnapshot
 from orchestrator.analysis.conditions import Condition
 from orchestrator.analysis.model_check import ModelCheck
 from orchestrator.analysis.run import RunAnalysis
@@ -21,7 +21,7 @@ from orchestrator.records.summary import (
     Value,
 )
 from orchestrator.summary import PolicyResult, TimeSpent
-from orchestrator.verdict import GateResult, Judgement
+from orchestrator.verdict import ExpectationResult, GateResult
 
 
 class TimeDocument(Document):
@@ -107,7 +107,7 @@ class TrialDocument(Document):
 
 
 class GateDocument(Document):
-    """What the baseline said of the run; the fields of gate.json, and the verdict."""
+    """What the baseline said of the run; the fields of gate.json, and whether it passed."""
 
     baseline: str
     """The run that the baseline was made of."""
@@ -116,7 +116,7 @@ class GateDocument(Document):
     level: float
     """Family-wise error rate over the metrics of an arm."""
     changes: tuple[Mapping[str, Any], ...]
-    """Each metric of each arm: `arm`, `metric`, `word`, `estimate`, `relative`, `low`, `high`, `before`,
+    """Each metric of each arm: `arm`, `metric`, `result`, `estimate`, `relative`, `low`, `high`, `before`,
     `after`, `reason`."""
     refused: str
     """Why the two cannot be compared; empty where they can."""
@@ -128,14 +128,14 @@ class GateDocument(Document):
     """The baseline's file."""
     varies: tuple[str, ...]
     """What was meant to differ."""
-    tolerated: float
+    tolerance: float
     """Share of the baseline by which a metric may be worse."""
     passed: bool
     """Whether the run keeps to the baseline."""
 
     @classmethod
     def of(cls, gate: GateResult) -> Self:
-        """The same with its verdict."""
+        """The same, and whether it passed."""
         fields = {**vars(gate), "changes": tuple(vars(change) for change in gate.changes)}
         return cls(**fields, passed=gate.passed)
 
@@ -145,7 +145,7 @@ class RunDocument(RunRow):
 
     directory: str
     """The run's folder."""
-    answer: tuple[str, ...]
+    conclusions: tuple[str, ...]
     """What came out, in sentences."""
     conditions: tuple[Condition, ...]
     """What guests are made of and what executed them; `emulated` says whether times and rates count."""
@@ -155,15 +155,15 @@ class RunDocument(RunRow):
     """Where the time went; null where trials ran in parallel, or the run was resumed or did not end."""
     trials: tuple[TrialDocument, ...]
     """Every trial that has begun, arm by arm."""
-    expect: tuple[Judgement, ...]
+    expect: tuple[ExpectationResult, ...]
     """The scenario's expectations, judged."""
     gate: GateDocument | None
     """What a baseline said; null where the run was compared with none."""
-    confusion: tuple[Confusion, ...]
+    attribution_check: tuple[CheckedSnapshot, ...]
     """Attribution check: what workloads put into memory, and what blocks were blamed on."""
     attribution: tuple[Attribution, ...]
     """Precision and recall of each class."""
-    foretold: tuple[ModelCheck, ...]
+    model_check: tuple[ModelCheck, ...]
     """Policy `empty` of one arm against what the kernel of another did."""
     meta: Mapping[str, Any]
     """meta.json."""
@@ -175,16 +175,16 @@ class RunDocument(RunRow):
         return cls(
             **run_row(analysis.run, analysis.summaries),
             directory=str(analysis.run.directory),
-            answer=analysis.answer,
+            conclusions=analysis.conclusions,
             conditions=analysis.conditions.rows,
             emulated=analysis.conditions.emulated,
             time=TimeDocument.of(spent) if spent else None,
             trials=tuple(TrialDocument.of(trial) for trial in analysis.trials),
-            expect=analysis.verdicts.judgements,
+            expect=analysis.verdicts.expectation_results,
             gate=GateDocument.of(gate) if gate else None,
-            confusion=analysis.confusion,
+            attribution_check=analysis.attribution_check,
             attribution=analysis.attributions,
-            foretold=analysis.predictions,
+            model_check=analysis.model_checks,
             meta=analysis.run.meta.facts(),
         )
 

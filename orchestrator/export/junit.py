@@ -37,8 +37,8 @@ def junit(analysis: RunAnalysis) -> str:
     for planned in never:
         case = _case(suite, planned.id, f"{scenario}.{clean(planned.arm)}")
         etree.SubElement(case, "skipped", message="this trial never began")
-    for one in analysis.verdicts.judgements:
-        case = _case(suite, one.words, f"{scenario}.{clean(one.arm)}.expect")
+    for one in analysis.verdicts.expectation_results:
+        case = _case(suite, one.expectation, f"{scenario}.{clean(one.arm)}.expect")
         if not one.met:
             _fail(case, "failure", "expectation", one.found, "")
     if analysis.verdicts.gate:
@@ -63,7 +63,8 @@ def _gate_cases(suite: etree._Element, scenario: str, gate: GateResult) -> None:
     for arm in gate.undecided_arms:
         case = _case(suite, f"anything of {arm} could be decided", f"{scenario}.{clean(arm)}.baseline", 0.0)
         why = next(
-            (one.reason for one in gate.changes if one.arm == arm and one.word == "undecided"), "not measured"
+            (one.reason for one in gate.changes if one.arm == arm and one.result == "undecided"),
+            "not measured",
         )
         if gate.passed:
             etree.SubElement(case, "skipped", message=clean(why, 300))
@@ -72,12 +73,12 @@ def _gate_cases(suite: etree._Element, scenario: str, gate: GateResult) -> None:
     for change in gate.changes:
         case = _case(suite, f"{change.metric} of {change.arm}", f"{scenario}.{clean(change.arm)}.baseline")
         if change in failing:
-            _fail(case, "failure", change.word, change_in_words(change), "")
-        elif change.word == "undecided":
+            _fail(case, "failure", change.result, change_in_words(change), "")
+        elif change.result == "undecided":
             etree.SubElement(case, "skipped", message=clean(change.reason, 300))
-        elif change.word != "none":
+        elif change.result != "none":
             output = etree.SubElement(case, "system-out")
-            output.text = clean_block(f"{change.word}: {change_in_words(change)}")
+            output.text = clean_block(f"{change.result}: {change_in_words(change)}")
 
 
 def _case(suite: etree._Element, name: str, classname: str, seconds: float | None = None) -> etree._Element:

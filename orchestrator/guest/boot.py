@@ -156,7 +156,7 @@ def booted(
             progress(f"booting {boot.release}")
             shell = guest_shell(stack, host, files.ssh_port, keys, scratch)
             patience = _NESTED_PATIENCE if target and target.ours else 1
-            guest = answering(Guest(domain, shell, console, keys), patience * definition.boot_within)
+            guest = answering(Guest(domain, shell, console, keys), patience * definition.boot_timeout)
         yield guest
 
 

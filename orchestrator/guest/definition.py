@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen
+from orchestrator.older_names import OlderNames
 from orchestrator.suggestion import suggest
 from orchestrator.units import Duration, Size
 from orchestrator.yamlfile import load_yaml_model
@@ -23,8 +24,10 @@ class Kernel(Frozen):
     suite: Name
 
 
-class GuestDefinition(Frozen):
+class GuestDefinition(Frozen, OlderNames):
     """A Debian image with one or more kernels."""
+
+    older_names: ClassVar = {"boot_within": "boot_timeout"}
 
     version: Literal[1]
     name: Name
@@ -37,17 +40,17 @@ class GuestDefinition(Frozen):
     initrd_modules: list[str]
     command_line: str
     """Of the kernel; `root=/dev/vda` and `console=ttyS0` are what the image and the tool expect."""
-    boot_within: Duration = 240.0
+    boot_timeout: Duration = 240.0
     """How long it may take from power-on to a shell."""
 
     @property
     def baked_in(self) -> dict[str, object]:
         """What an image is made of; the rest only matters when it is booted."""
-        return self.model_dump(mode="json", exclude={"command_line", "boot_within", "description"})
+        return self.model_dump(mode="json", exclude={"command_line", "boot_timeout", "description"})
 
     @property
     def default_kernel(self) -> str:
-        """The kernel that is booted when nobody says which: the first one."""
+        """The kernel that is booted when none is chosen: the first one."""
         return next(iter(self.kernels))
 
 

@@ -283,7 +283,7 @@ class _StructPages:
     def on_cpu_list(self, silent: Bool) -> Bool:
         """Frames that are free on a per-CPU list, among the `silent` ones.
 
-        Nobody holds a reference to such a page, and its list neighbours point back at it; the pages
+        Nothing holds a reference to such a page, and its list neighbours point back at it; the pages
         behind the head of a larger chunk are on no list and look like nothing at all.
         """
         unused = silent & self.known & (self.refcount == 0) & (self.mapcount == _NO_TYPE)

@@ -103,7 +103,7 @@ def ensure_image(
         image = None if refresh else find_image(folder, key)
         if image is None:
             progress(f"building the guest image {definition.name} (kept in {folder})")
-            # The lock is ours, so nobody builds there now: a build holds it until mmdebstrap has ended,
+            # The lock is ours, so no process builds there now: a build holds it until mmdebstrap has ended,
             # also when the orchestrator that started it was killed.
             for killed in images.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(killed, ignore_errors=True)

@@ -71,7 +71,7 @@ def apply_playbook(
     def work() -> None:
         try:
             run()
-        except Exception as error:  # noqa: BLE001  # whoever waits for this thread is told, below
+        except Exception as error:  # noqa: BLE001  # raised to whoever waits for this thread, below
             failures.append(f"{type(error).__name__}: {error}")
 
     def run() -> None:

@@ -138,7 +138,7 @@ def _drain(
         if stdin:
             channel.sendall(stdin)
         channel.shutdown_write()
-        # Read both, else a command that fills the one nobody reads would wait for ever.
+        # Read both, else a command that fills the one that is not read would wait for ever.
         while True:
             closed = channel.closed  # before the rest: once it is closed, all else has come
             busy = _take_what_came(channel, stdout, stderr)

@@ -173,7 +173,7 @@ class SnapshotTaker:
         """Read the flags of all frames, then page tables and struct pages.
 
         The flags are read by the guest itself while it runs; the rest from outside with its vCPUs stopped,
-        and then the flags once more, so that `moved` says how much changed during the read. Raises
+        and then the flags once more, so that `frames_changed` says how much changed during the read. Raises
         SnapshotError, GuestLostError, InfrastructureError.
         """
         import paramiko
@@ -212,7 +212,7 @@ class SnapshotTaker:
         if not _HEXADECIMAL.fullmatch(size):
             raise SnapshotError("the guest's memory block size makes no sense", details=size[:80])
         common = min(len(flags), len(later))
-        moved = int(np.count_nonzero(flags[:common] != later[:common]))
+        frames_changed = int(np.count_nonzero(flags[:common] != later[:common]))
         memmap = memory_map(raw, len(flags))
         kernel_free = KernelFree.of_zoneinfo(files[_ZONEINFO])
         table, slot = np.nonzero(outside.contents)
@@ -231,7 +231,7 @@ class SnapshotTaker:
             online_block_bytes=int(size, 16),
             online_blocks=online,
             paused=False,
-            moved=moved + abs(len(flags) - len(later)),
+            frames_changed=frames_changed + abs(len(flags) - len(later)),
             tables_unread=outside.tables_unread,
             notes={
                 **_cost(cpu, self._cpu, outside.stopped_seconds, time.monotonic() - began),
@@ -268,8 +268,8 @@ def _with_owners(probe: _Probe, flags: U64, evidence: U8) -> tuple[U8, str]:
     silent = (classify_flags(flags) == FrameClass.KERNEL) & (evidence == Evidence.NONE)
     asked = np.flatnonzero(silent)[:MOST_ASKED].astype("<u8")
     owners = probe.owners(asked)
-    told = owners.evidence(len(flags))
-    evidence[silent] = told[silent]
+    of_owners = owners.evidence(len(flags))
+    evidence[silent] = of_owners[silent]
     left = int(silent.sum()) - len(asked)
     more = f"; {left} frames not asked for" if left else ""
     more += "; the kernel broke off" if owners.cut else ""
@@ -363,7 +363,7 @@ def _layout(read: ReadFrames, place: str) -> tuple[VmcoreInfo | None, str]:
 
 
 def _regions(guest: Guest, online_block_bytes: int) -> tuple[Region, ...]:
-    """The devices that memory can be taken by, in the units in which the guest can let go of it."""
+    """The devices by which memory can be unplugged, in the units in which it is."""
     device = guest.domain.virtio_mem()
     regions = []
     if device:

@@ -197,7 +197,7 @@ def find_state(cache: Path, spec: GuestSpec) -> SavedState | None:
 def _made(cache: Path, spec: GuestSpec, make: Callable[[SavedState], None]) -> SavedState:
     states = cache / "states"
     folder = _folder(cache, spec)
-    for killed in states.glob(f"{_UNFINISHED}{spec.key}-*"):  # we have its lock: nobody makes it now
+    for killed in states.glob(f"{_UNFINISHED}{spec.key}-*"):  # we have its lock: no other process makes it
         shutil.rmtree(killed, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{spec.key}-", dir=states))
     try:

@@ -42,7 +42,7 @@ class Acceleration:
     """`name` is kvm or tcg; `reason` is one line for people; `second_level` is EPT, NPT or none.
 
     `probed_at` is when a kernel was tried under KVM for this, in UTC; empty if none was. `kept`: that was
-    not now, the verdict is one that was kept.
+    not now, the check is one that was kept.
     """
 
     name: str
@@ -52,8 +52,8 @@ class Acceleration:
     kept: bool = False
 
     @property
-    def told(self) -> str:
-        """The reason, and of a verdict that was kept, since when and how to make it anew."""
+    def explanation(self) -> str:
+        """The reason, and of a check that was kept, since when and how to make it anew."""
         if not self.kept:
             return self.reason
         return f"{self.reason} (cached result of {self.probed_at}; to check again: {PROBE_AGAIN})"
@@ -74,7 +74,7 @@ def choose(
 ) -> Acceleration:
     """`auto`, `kvm` or `tcg`, decided. Asking for kvm where it does not work is left to the caller.
 
-    `shell` is a host elsewhere. The verdict of a probe is kept in `cache`; `again` probes whatever is kept.
+    `shell` is a host elsewhere. The KVM check is kept in `cache`; `again` probes whatever is kept.
     """
     if wanted == "tcg":
         return Acceleration("tcg", "software emulation, as the scenario asks", "none")
@@ -82,20 +82,20 @@ def choose(
     trouble = unusable(shell)
     if trouble:
         return Acceleration("tcg", f"software emulation: {trouble}", "none")
-    verdict, is_kept = _verdict(kernel, cache, shell, again=again, stopped=stopped)
-    if verdict.outcome is not KvmState.WORKS:
-        reason = f"software emulation: {verdict.trouble}"
-        return Acceleration("tcg", reason, "none", verdict.probed_at, is_kept)
+    check, is_kept = _check(kernel, cache, shell, again=again, stopped=stopped)
+    if check.outcome is not KvmState.WORKS:
+        reason = f"software emulation: {check.trouble}"
+        return Acceleration("tcg", reason, "none", check.probed_at, is_kept)
     level = second_level(shell)
     what = "" if level != "none" else shadow_paging(shell)
     reason = "KVM: a stock kernel printed under it" + (f"; {what}" if what else "")
-    return Acceleration("kvm", reason, level, verdict.probed_at, is_kept)
+    return Acceleration("kvm", reason, level, check.probed_at, is_kept)
 
 
-def _verdict(
+def _check(
     kernel: KernelFile, cache: Path, shell: HostShell, *, again: bool, stopped: Callable[[], bool]
 ) -> tuple[kvm_cache.CachedKvmCheck, bool]:
-    """The verdict, and whether it is one that was kept."""
+    """The check, and whether it is one that was kept."""
     holds_for = identity(shell)
     key = kvm_cache.cache_key(holds_for, kernel.path) if holds_for else ""
     found = kvm_cache.read(cache, key) if key and not again else None
@@ -104,10 +104,10 @@ def _verdict(
     probe = check_kvm(shell, shell.place(kernel.path, kernel.place), stopped)
     if probe is None:
         raise _StoppedError
-    verdict = _made(shell, holds_for.get("boot_id", ""), probe)
+    check = _made(shell, holds_for.get("boot_id", ""), probe)
     if key:
-        kvm_cache.save(cache, key, verdict)
-    return verdict, False
+        kvm_cache.save(cache, key, check)
+    return check, False
 
 
 def _made(shell: HostShell, boot: str, probe: KvmCheck) -> kvm_cache.CachedKvmCheck:

@@ -87,7 +87,7 @@ class Domain(ABC):
 
     @abstractmethod
     def attach_dimm(self, size_bytes: int) -> None:
-        """Plug a pc-dimm. Returns at once; the guest answers when it has taken it."""
+        """Plug a pc-dimm. Returns at once; the guest answers when it has accepted it."""
 
     @abstractmethod
     def request_dimm_removal(self, alias: str) -> None:

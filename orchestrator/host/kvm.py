@@ -134,15 +134,15 @@ def unusable(shell: HostShell) -> str:
 
 
 def identity(shell: HostShell) -> dict[str, str]:
-    """What a verdict on a host's KVM holds for, apart from the kernel that is tried; empty if not known.
+    """What a check of a host's KVM holds for, apart from the kernel that is tried; empty if not known.
 
     The device is made anew when KVM's modules are loaded again (misc_register() in kvm_init(),
     virt/kvm/kvm_main.c), which is the only time that their read-only parameters can change. The file of QEMU
     stands for its version: to ask QEMU takes 0.1 s, each time.
     """
     script = f'stat -L -c "%d:%i %t:%T %s %Y %Z" {shlex.quote(str(_DEVICE))} "$(command -v {QEMU})"'
-    told = shell.run(["/bin/sh", "-c", f"{script}; command -v {QEMU}"], seconds=_LOOK_SECONDS, check=False)
-    lines, boot = told.splitlines(), boot_id(shell)
+    found = shell.run(["/bin/sh", "-c", f"{script}; command -v {QEMU}"], seconds=_LOOK_SECONDS, check=False)
+    lines, boot = found.splitlines(), boot_id(shell)
     if len(lines) != 3 or not boot:
         return {}
     device, program, path = lines

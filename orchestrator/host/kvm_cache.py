@@ -1,9 +1,9 @@
-"""Verdicts on KVM, kept: to find one out again takes seconds at each run, 20 of them where KVM hangs.
+"""KVM checks, kept: to make one again takes seconds at each run, 20 of them where KVM hangs.
 
     <cache>/kvm/<key>.json
 
-The key is a hash of all that a verdict holds for: the host's boot, its /dev/kvm and modules, the file of
-QEMU, the kernel that was tried. A verdict that KVM works can be found wrong by a guest, and is dropped then.
+The key is a hash of all that a check holds for: the host's boot, its /dev/kvm and modules, the file of
+QEMU, the kernel that was tried. Where a guest fails under KVM, a check that says it works is dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FOLDER = "kvm"
 
 
 class CachedKvmCheck(BaseModel):
-    """A verdict as it is kept. `probed_at` is UTC, for people."""
+    """A check as it is kept. `probed_at` is UTC, for people."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,25 +46,25 @@ def cache_key(identity: Mapping[str, str], kernel: Path) -> str:
 
 
 def read(cache: Path, key: str) -> CachedKvmCheck | None:
-    """The verdict that is kept, if there is one."""
+    """The check that is kept, if there is one."""
     try:
         return CachedKvmCheck.model_validate_json((cache / _FOLDER / f"{key}.json").read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def save(cache: Path, key: str, verdict: CachedKvmCheck) -> None:
+def save(cache: Path, key: str, check: CachedKvmCheck) -> None:
     """Keep it, and drop those of other boots of the host. A cache that cannot be written to keeps nothing."""
     folder = cache / _FOLDER
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         for path, old in _all(cache):
-            if old.host == verdict.host and old.boot_id != verdict.boot_id:
+            if old.host == check.host and old.boot_id != check.boot_id:
                 path.unlink(missing_ok=True)
         # In one go: others read at the same time.
         descriptor, part = tempfile.mkstemp(dir=folder, prefix=".")
         with open(descriptor, "w") as stream:  # noqa: PTH123  # a descriptor is no path
-            stream.write(verdict.model_dump_json(indent=2))
+            stream.write(check.model_dump_json(indent=2))
         os.replace(part, folder / f"{key}.json")  # noqa: PTH105  # a name of tempfile's
 
 
@@ -73,8 +73,8 @@ def forget_working(cache: Path, shell: HostShell) -> bool:
     dropped = False
     with suppress(OSError, InfrastructureError):  # a host that is lost cannot say
         boot = boot_id(shell)
-        for path, verdict in _all(cache):
-            if verdict.boot_id == boot and verdict.outcome is KvmState.WORKS:
+        for path, check in _all(cache):
+            if check.boot_id == boot and check.outcome is KvmState.WORKS:
                 path.unlink(missing_ok=True)
                 dropped = True
     return dropped
@@ -82,4 +82,4 @@ def forget_working(cache: Path, shell: HostShell) -> bool:
 
 def _all(cache: Path) -> list[tuple[Path, CachedKvmCheck]]:
     found = [(path, read(cache, path.stem)) for path in sorted((cache / _FOLDER).glob("*.json"))]
-    return [(path, verdict) for path, verdict in found if verdict]
+    return [(path, check) for path, check in found if check]

@@ -82,7 +82,7 @@ class LibvirtDomain(Domain):
         return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
 
     def why_ended(self) -> str:
-        """What is told of a guest that runs no more: by libvirt, by the kernel of its host, and by QEMU."""
+        """What is known of a guest that has ended: by libvirt, by the kernel of its host, and by QEMU."""
         said = [self._trouble] if self._trouble else []
         # A host that has gone, too, tells nothing.
         with suppress(InfrastructureError, OSError):

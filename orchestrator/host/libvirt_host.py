@@ -159,7 +159,7 @@ class LibvirtHost:
         self.wait_for_ends()  # a name is free again once its QEMU has gone
         domain: LibvirtDomain | None = None
         try:
-            # An interrupt between the start and the name for what was started would leave it to nobody.
+            # An interrupt between the start and the name for what was started would leave it unowned.
             with deferred():
                 domain = LibvirtDomain(self._libvirt, self._connection, self._handle_of(start), self.shell)
             domain.listen()
@@ -207,7 +207,7 @@ class LibvirtHost:
 def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterator[LibvirtHost]:
     """Connect: to `uri`, to the libvirt of a machine, or to an embedded driver rooted in the runtime folder.
 
-    `cache` keeps verdicts on KVM, and what libvirt learns of QEMU by starting it several times (4 s); libvirt
+    `cache` keeps KVM checks, and what libvirt learns of QEMU by starting it several times (4 s); libvirt
     itself checks that it still fits (virQEMUCapsIsValid).
     """
     libvirt = _libvirt(runtime / "libvirt.log")

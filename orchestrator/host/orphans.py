@@ -1,4 +1,4 @@
-"""Reaping what libvirt starts, where nobody else does so in time.
+"""Reaping what libvirt starts, where no other process does so in time.
 
 QEMU and passt make themselves daemons. Their parent is then process 1, and in a container that may be a
 program that reaps late (1.4 s were seen) or never. libvirt takes a process for alive for as long as its

@@ -92,7 +92,7 @@ class PageState:
 
     @property
     def backed(self) -> NDArray[np.bool_]:
-        """Present with memory, its own or merged; with zero pages in it where these cannot be told apart."""
+        """Present with memory, its own or merged; with zero pages in it where these are not distinguished."""
         return self.present if self.zero_page is None else self.present & ~self.zero_page
 
 

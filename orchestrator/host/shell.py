@@ -107,7 +107,7 @@ class HostShell:
         self._call("write", path, text)
 
     def free_port(self) -> int:
-        """A TCP port of its 127.0.0.1 that nobody listens on now."""
+        """A TCP port of its 127.0.0.1 that no process listens on now."""
         return int(self._call("free_port"))
 
     def run(self, argv: Sequence[str], *, seconds: float, check: bool = True) -> str:
@@ -163,7 +163,7 @@ class HostShell:
         pattern = "/var/tmp/orchestrator-guest-XXXXXXXX"  # noqa: S108  # mktemp(1) makes it, with mode 700
         there = ""
         try:
-            with deferred():  # else nobody knew its name
+            with deferred():  # else its name would not be known
                 there = self.run(["mktemp", "-d", pattern], seconds=CALL_SECONDS).strip()
             self.run(["chmod", "711", there], seconds=CALL_SECONDS)
             yield Path(there)

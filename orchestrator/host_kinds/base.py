@@ -86,7 +86,7 @@ class HostKind(ABC):
         return False
 
     def problems(self, accel: str) -> tuple[BadInputError, ...]:
-        """What can be told before anything runs; `accel` is as a scenario asks for it."""
+        """What can be checked before anything runs; `accel` is as a scenario asks for it."""
         del accel
         return ()
 

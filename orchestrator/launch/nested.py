@@ -98,7 +98,7 @@ class NestedHosts(Starts):
                 quieten(guest)
                 guest.shell.close()
                 guest.domain.suspend()
-            # Nobody is connected any more: a connection that is saved would linger in what is restored.
+            # No connection is left: a connection that is saved would linger in what is restored.
             begin.save(outer, state)
             shutil.copyfile(begin.writer.host_console_log, state.console_log)
 

@@ -39,15 +39,15 @@ def table_kind_name(kind: int) -> str:
 class ClassCount:
     """One class of frames, over the plugged blocks of a region.
 
-    `named` counts each block once: the sum over all classes is the number of plugged blocks.
+    `attributed` counts each block once: the sum over all classes is the number of plugged blocks.
     """
 
     frame_class: FrameClass
     frames: int
     blocks: int  # that have at least one such frame
-    sole_blocker: int  # where this class is all that cannot be moved
+    sole_blocker: int  # where this class is all that is unmovable
     freeable: int  # that would be free without this class, and struct pages that go with them
-    attributed: int  # that are named after it
+    attributed: int  # that are attributed to it
 
     @property
     def pins(self) -> bool:
@@ -62,7 +62,7 @@ class TableCount:
     kind: str
     tables: int
     blocks: int  # that have at least one
-    alone: int  # where such tables are all that cannot be moved
+    sole_blocker: int  # where such tables are all that cannot be moved
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ class RegionBlame:
 
     @cached_property
     def classes(self) -> tuple[ClassCount, ...]:
-        """Every class that is in a plugged block, those that hold blocks first, most blocks first."""
+        """Every class that is in a plugged block, those that pin blocks first, most blocks first."""
         plugged, counts = self.block_map.plugged, self.block_map.counts
-        named, alone = self.block_map.attributed_to, self.block_map.sole_blocker
+        attributed_to, sole_blocker = self.block_map.attributed_to, self.block_map.sole_blocker
         shares = []
         for frame_class in FrameClass:
             inside = plugged & (counts[:, frame_class] > 0)
-            names = int((plugged & (named == frame_class)).sum())
+            names = int((plugged & (attributed_to == frame_class)).sum())
             if frame_class is FrameClass.ABSENT or not (inside.any() or names):
                 continue
             shares.append(
@@ -92,7 +92,7 @@ class RegionBlame:
                     frame_class,
                     frames=int(counts[inside, frame_class].sum()),
                     blocks=int(inside.sum()),
-                    sole_blocker=int((inside & alone).sum()) if frame_class in UNMOVABLE else 0,
+                    sole_blocker=int((inside & sole_blocker).sum()) if frame_class in UNMOVABLE else 0,
                     freeable=self._frees(frame_class) if frame_class in UNMOVABLE else 0,
                     attributed=names,
                 )
@@ -113,7 +113,7 @@ class RegionBlame:
                         table_kind_name(kind),
                         tables=int(self.table_kinds[inside, kind].sum()),
                         blocks=int(inside.sum()),
-                        alone=int((inside & only & (kinds_in_block == 1)).sum()),
+                        sole_blocker=int((inside & only & (kinds_in_block == 1)).sum()),
                     )
                 )
         return tuple(sorted(shares, key=lambda share: -share.blocks))
@@ -125,7 +125,7 @@ class RegionBlame:
 
     @property
     def pinned_by_several(self) -> int:
-        """Held blocks with several classes that cannot be moved: no single one, gone, frees them."""
+        """Pinned blocks with several unmovable classes: without one of them they are not free."""
         return int((self.block_map.plugged & self.block_map.pinned_by_several).sum())
 
     @property
@@ -142,17 +142,17 @@ class RegionBlame:
 
     @property
     def unexplained(self) -> int:
-        """Plugged blocks that nothing seen here holds: movable frames with room elsewhere, or free ones."""
+        """Plugged blocks that nothing read pins: movable frames with a migration target, or free ones."""
         return self._movable_only + self.free - self.no_migration_target
 
     @property
     def free(self) -> int:
-        """Plugged blocks with nothing in use that were not taken."""
+        """Plugged blocks with nothing in use that were not unplugged."""
         return int(self.block_map.free.sum())
 
     @property
     def undecided(self) -> int:
-        """Held blocks with one class that cannot be moved, and frames of which nothing is known."""
+        """Pinned blocks with one unmovable class, and frames of which nothing is known."""
         return (
             self.pinned
             - self.pinned_by_several
@@ -168,12 +168,12 @@ class RegionBlame:
     @property
     def best_class(self) -> ClassCount | None:
         """The single class that, gone, frees most blocks; None if no class does."""
-        holders = [share for share in self.classes if share.freeable]
-        return max(holders, key=lambda share: share.freeable) if holders else None
+        classes = [share for share in self.classes if share.freeable]
+        return max(classes, key=lambda share: share.freeable) if classes else None
 
     @property
     def pinned_by_memmap(self) -> int:
-        """Blocks held by nothing but struct pages of memory that something else holds."""
+        """Blocks pinned by nothing but memmap of memory that something else pins."""
         return int((self.block_map.plugged & self.block_map.pinned_by_memmap).sum())
 
     @property
@@ -186,13 +186,13 @@ class RegionBlame:
 
     @property
     def unknown(self) -> int:
-        """Plugged blocks with frames of which nothing is known, and nothing seen that would hold them."""
+        """Plugged blocks with frames of which nothing is known, and nothing read that would pin them."""
         return int(self.block_map.unknown.sum())
 
     def having(self, classes: Sequence[FrameClass]) -> int:
         """Plugged blocks that one of `classes` accounts for.
 
-        Those with a frame of it; those that hold struct pages of memory with such blocks and nothing else;
+        Those with a frame of it; those that have memmap of memory with such blocks and nothing else;
         and, if it is what fills the guest, those that stay for lack of room.
         """
         block_map = self.block_map

@@ -21,7 +21,7 @@ class BlockTotals:
     """Counts of blocks, over one region or several.
 
     blocks_plugged = blocks_pinned + blocks_movable_only + blocks_free + blocks_unknown, so that plugged
-    blocks that hold nothing unmovable show up by themselves: after an unplug they are what flags do not
+    blocks that contain nothing unmovable show up by themselves: after an unplug they are what flags do not
     explain. blocks_unknown is 0 but in dumps of flags.
     blocks_pinned_page_table and blocks_pinned_slab may overlap; blocks_pinned_other are the pinned ones
     with neither: blocks_pinned = |page_table or slab| + blocks_pinned_other.
@@ -29,7 +29,7 @@ class BlockTotals:
 
     blocks: int = 0
     blocks_plugged: int = 0  # not wholly OFFLINE or ABSENT
-    blocks_pinned: int = 0  # plugged and holding at least one unmovable frame
+    blocks_pinned: int = 0  # plugged, with at least one unmovable frame
     blocks_pinned_page_table: int = 0
     blocks_pinned_page_table_only: int = 0  # page tables are the only unmovable class
     blocks_pinned_slab: int = 0
@@ -48,7 +48,7 @@ class BlockTotals:
 
 @dataclass(frozen=True)
 class Memmap:
-    """Frames of a region that hold struct pages of the same region, and what they wait for.
+    """Frames of a region that contain memmap of the same region, and what they wait for.
 
     Linux adds and removes memory in memory blocks of its own size. Row i (of m): a frame in block
     `block[i]` describes frames of memory block `describes[i]`, and is freed with that memory block
@@ -168,7 +168,7 @@ class BlockMap:
     def after_freeing(self, pfn: I64) -> BlockMap:
         """The map once the page tables at frames `pfn` are free; frames elsewhere are ignored.
 
-        Free are then also the struct pages of memory blocks that nothing holds any more.
+        Free is then also the memmap of memory blocks that nothing pins any more.
         """
         inside = pfn[(pfn >= self.region.start_pfn) & (pfn < self.region.start_pfn + self.region.pages)]
         block = (inside - self.region.start_pfn) // self.region.block_pages
@@ -189,7 +189,7 @@ class BlockMap:
 
     @property
     def pinned_by_memmap(self) -> Bool:
-        """Held by struct pages alone, of memory that something else holds: they stay because that stays."""
+        """Pinned by memmap only, of memory that something else pins: they stay because that stays."""
         if self.memmap is None:
             return np.zeros(len(self.counts), dtype=np.bool_)
         only = self.sole_blocker & (self.frames_of(FrameClass.MEMMAP) > 0)
@@ -206,14 +206,14 @@ class BlockMap:
             return after
         blocks = int(self.memmap.lies_in.max(initial=0)) + 1
         before = np.bincount(self.memmap.lies_in[self.plugged & self.pinned], minlength=blocks)
-        taken = np.zeros(len(self.memmap.block), dtype=np.bool_)
+        counted = np.zeros(len(self.memmap.block), dtype=np.bool_)
         while True:
             now = np.bincount(self.memmap.lies_in[after.plugged & after.pinned], minlength=blocks)
             gone = (before > 0) & (now == 0)
-            freed = gone[self.memmap.describes] & ~taken
+            freed = gone[self.memmap.describes] & ~counted
             if not freed.any():
                 return after
-            taken |= freed
+            counted |= freed
             less = np.bincount(self.memmap.block[freed], minlength=len(counts)).astype(np.int32)
             less = np.minimum(less, after.counts[:, FrameClass.MEMMAP])
             counts = after.counts.copy()

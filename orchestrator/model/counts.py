@@ -21,22 +21,22 @@ class ReplayCounts:
     rebuilt: int = 0  # made a table again: it had been dropped, or freed because nothing was in it
     decompressed: int = 0
     swapped_in: int = 0
-    retries: int = 0  # met a table while it was being taken, and came again; no event of its own
-    freed: int = 0  # let go by reference count: nothing was in them, or nothing but the zero page
+    retries: int = 0  # met a table while it was being evicted, and came again; no event of its own
+    freed: int = 0  # by reference count: nothing was in them, or nothing but the zero page
     dropped: int = 0  # with valid entries, as second-level tables can be
     migrated: int = 0
     compressed: int = 0
     swapped_out: int = 0
     peak_tables: int = 0  # most tables that were in the budgeted memory at once
     end_tables: int = 0
-    upper_freed: int = 0  # PMD tables let go because nothing was below them any more
+    upper_freed: int = 0  # PMD tables freed because nothing was below them any more
     upper_tables: int = 0  # PMD tables at the end
     not_moved: int = 0  # touches that would have had a table migrated, had another node had room
     over_budget: int = 0  # touches that had a table come although the budget was full
 
     @property
     def refaults(self) -> int:
-        """Touches of a table that a policy had taken away."""
+        """Touches of a table that a policy had evicted."""
         return self.rebuilt + self.decompressed + self.swapped_in
 
     @property
@@ -46,7 +46,7 @@ class ReplayCounts:
 
     @property
     def evicted(self) -> int:
-        """Tables with valid entries that were taken away under pressure, by whatever action."""
+        """Tables with valid entries that were evicted, by whatever action."""
         return self.dropped + self.migrated + self.compressed + self.swapped_out
 
     def as_dict(self) -> dict[str, int]:

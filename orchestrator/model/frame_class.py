@@ -1,4 +1,4 @@
-"""What a page frame can be used for, and what of it keeps a block from being taken."""
+"""What a page frame can be used for, and what of it pins a block."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class FrameClass(IntEnum):
     KERNEL_STACK = 12
     VMALLOC = 13  # vmalloc, modules, per-CPU areas
     MEMMAP = 14  # struct pages of memory that was added later
-    NETWORK = 15  # network buffers, where they can be told
+    NETWORK = 15  # network buffers, where they can be distinguished
     KERNEL = 16  # allocated, and nothing says for what
     RESERVED = 17  # kernel image, early boot allocations, firmware
     ZERO_PAGE = 18  # the zero page, the huge zero page
     HWPOISON = 19
-    SECOND_LEVEL = 20  # tables by which KVM maps a guest within this guest, where they can be told
+    SECOND_LEVEL = 20  # tables by which KVM maps a guest within this guest, where they can be distinguished
     UNKNOWN = 21  # no flag, in a dump: kernel memory, free on a per-CPU list, or not initialised yet
 
 
@@ -37,7 +37,7 @@ N_FRAME_CLASSES = len(FrameClass)
 # What alloc_contig_range() cannot move. HWPOISON: page_is_unmovable() lets it pass for memory offlining
 # only. ZERO_PAGE: the huge zero page is allocated without __GFP_MOVABLE. OFFLINE is not here: unplugged
 # frames are what is wanted, and balloon pages are migrated (balloon_mops). A block that several of them
-# hold is named after the first. UNKNOWN is in neither list: it may pin a block, and it may not.
+# pin is attributed to the first. UNKNOWN is in neither list: it may pin a block, and it may not.
 UNMOVABLE = (
     FrameClass.PAGE_TABLE,
     FrameClass.SECOND_LEVEL,

@@ -72,7 +72,7 @@ KPF_MLOCKED = 33
 # Unevictable and mlocked pages stay movable: unlike compaction, isolate_migratepages_range() isolates
 # with ISOLATE_UNEVICTABLE (mm/compaction.c). A page that has just been faulted in waits in a per-CPU LRU
 # batch without PG_lru; ANON, SWAPBACKED and UPTODATE tell such pages from the kernel's. MMAP alone does
-# not: vm_insert_page() maps driver buffers (perf, io_uring, packet rings), which nobody can move.
+# not: vm_insert_page() maps driver buffers (perf, io_uring, packet rings), which cannot be migrated.
 _MOVABLE_BITS = (
     *(KPF_LRU, KPF_ANON, KPF_SWAPCACHE, KPF_SWAPBACKED, KPF_UNEVICTABLE, KPF_MLOCKED),
     *(KPF_HUGE, KPF_THP, KPF_UPTODATE, KPF_WRITEBACK),

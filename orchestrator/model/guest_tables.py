@@ -133,10 +133,10 @@ def build_tables(layout: GuestMappings, *, levels: int = 4, seed: int = 0) -> Gu
 def _frames(pages: I64, firsts: list[I64], deposits: I16) -> I64:
     """Frame of every table: one upper table after the other where it begins, the leaf table, its pages (of
     4 KiB), and what is deposited for them."""
-    taken = pages + deposits + 1
+    frames_of = pages + deposits + 1
     for first in firsts[1:]:
-        taken[first] += 1
-    begin = np.cumsum(taken) - taken
+        frames_of[first] += 1
+    begin = np.cumsum(frames_of) - frames_of
     frames = []
     offset = np.zeros(len(pages), dtype=np.int64)
     for first in reversed(firsts[1:]):

@@ -19,11 +19,11 @@ PARTIAL = "partial"
 
 @dataclass(frozen=True)
 class MigrationTargets:
-    """Free frames of the whole guest, and what is taken at once.
+    """Free frames of the whole guest, and what is unplugged at once.
 
     `frames` are those that an ordinary allocation gets; None where that is not known. `isolated` frames are
     free beside these, and set aside for an attempt that is under way. `taken_with` (blocks,) numbers what is
-    taken at once: blocks of the same number are tried together.
+    unplugged at once: blocks of the same number are tried together.
     """
 
     frames: int | None
@@ -70,7 +70,7 @@ class MigrationTargets:
 
 
 def _taken_with(snapshot: Snapshot, region: Region) -> I64:
-    """Numbers of what is taken at once, by block.
+    """Numbers of what is unplugged at once, by block.
 
     virtio-mem first asks for a Linux memory block whose blocks are all plugged in one go, and for single
     blocks only if that one is busy (virtio_mem_sbm_unplug_any_sb_online(), drivers/virtio/virtio_mem.c).

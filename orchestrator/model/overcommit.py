@@ -80,7 +80,7 @@ class Timeline:
     came: int
 
     def worst(self, action: EvictionAction) -> ReplayCounts:
-        """Events of the ticks in which fewest tables were left. None where none were taken at all."""
+        """Events of the ticks in which fewest tables were left. None where none were evicted at all."""
         ticks = np.argsort(self.kept_share, kind="stable")[: max(1, round(WORST_TICKS * len(self.seconds)))]
         return named(self.counts[ticks[self.kept_share[ticks] < 1]].sum(axis=0), action)
 
@@ -99,7 +99,7 @@ class OvercommitResult:
     killed: CostRange
     table_bytes_peak: CostRange
     tables_kept_least: CostRange
-    """Share of the tables that could be taken, which were left when it was worst."""
+    """Share of the tables that could be evicted, which were left when it was worst."""
     added: Added
     course: Timeline
     """Of the first seed, with typical costs."""

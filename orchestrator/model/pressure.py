@@ -33,10 +33,10 @@ SLACK_BYTES: Final = 0.5
 # Where a table is. Zapped: freed while it mapped the zero page, which its guest may read again.
 _ABSENT, _HERE, _MOVED, _ZAPPED = range(4)
 # numba takes plain integers only.
-_LET_GO, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
+_UNMAPPED, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
 # Sums, in bytes, of tables that are here, moved, zapped, in use wherever they are, and of these with data.
 _HELD, _AWAY, _LACKING, _USED, _DATA = range(5)
-_TOUCHES, _COLD, _BACK, _REBUILT, _FREED, _TAKEN = range(6)
+_TOUCHES, _COLD, _BACK, _REBUILT, _FREED, _EVICTED = range(6)
 COUNTERS: Final = 6
 
 
@@ -57,7 +57,7 @@ class SampledTables:
 
 @dataclass(frozen=True)
 class Reclaim:
-    """Which policy says what is taken, and what becomes of that."""
+    """Which policy says what is evicted, and what becomes of that."""
 
     policy: OverTrace
     action: EvictionAction
@@ -73,7 +73,7 @@ class Pressure:
         self._reclaim = reclaim
         size = tables.trace.tables
         self._place = np.full(size, _ABSENT, dtype=np.uint8)
-        self._content = np.full(size, _LET_GO, dtype=np.uint8)
+        self._content = np.full(size, _UNMAPPED, dtype=np.uint8)
         self._sums = np.zeros(5, dtype=np.float64)
         self._heaviest = float(tables.weight.max(initial=0))
         # All tables may be here at once.
@@ -86,7 +86,7 @@ class Pressure:
 
     @property
     def kept_share(self) -> float:
-        """Of the tables that guests use, those that are here: 1 where none was taken."""
+        """Of the tables that guests use, those that are here: 1 where none was evicted."""
         gone, used = float(self._sums[_AWAY] + self._sums[_LACKING]), float(self._sums[_USED])
         return 1 - gone / used if gone > SLACK_BYTES else 1.0
 
@@ -105,7 +105,7 @@ class Pressure:
         """After `tick` a guest is killed: its tables go, under any policy, and others if that does not do."""
         tables = self._tables
         own = np.flatnonzero(tables.owner == guest).astype(np.uint32)
-        everything = np.full(len(own), _LET_GO, dtype=np.uint8)
+        everything = np.full(len(own), _UNMAPPED, dtype=np.uint8)
         span = (0, len(own), len(own))
         now = int(tables.first[tick + 1])
         return self._play(own, everything, span, budget_bytes, alive, frees=True, now=now)
@@ -167,12 +167,12 @@ class Pressure:
 
 def named(counts: I64, action: EvictionAction) -> ReplayCounts:
     """What `step` counted (COUNTERS,), by name. What freeing without pressure took is not among it."""
-    touches, cold, back, rebuilt, freed, taken = (int(one) for one in counts)
+    touches, cold, back, rebuilt, freed, evicted = (int(one) for one in counts)
     came = {
-        EvictionAction.DROP: ReplayCounts(dropped=taken, rebuilt=rebuilt + back),
-        EvictionAction.MIGRATE: ReplayCounts(migrated=taken, rebuilt=rebuilt, remote_hits=back),
-        EvictionAction.COMPRESS: ReplayCounts(compressed=taken, rebuilt=rebuilt, decompressed=back),
-        EvictionAction.SWAP: ReplayCounts(swapped_out=taken, rebuilt=rebuilt, swapped_in=back),
+        EvictionAction.DROP: ReplayCounts(dropped=evicted, rebuilt=rebuilt + back),
+        EvictionAction.MIGRATE: ReplayCounts(migrated=evicted, rebuilt=rebuilt, remote_hits=back),
+        EvictionAction.COMPRESS: ReplayCounts(compressed=evicted, rebuilt=rebuilt, decompressed=back),
+        EvictionAction.SWAP: ReplayCounts(swapped_out=evicted, rebuilt=rebuilt, swapped_in=back),
     }[action]
     one = replace(came, touches=touches, cold_misses=cold, freed=freed)
     return replace(one, hits=one.touches - one.misses)
@@ -185,7 +185,7 @@ _BUDGET, _LEFT, _ROOM, _MOST, _HEAVIEST = range(5)
 def _free(which: int, arrays: Any) -> None:
     place, content, weight, sums = arrays
     sums[_HELD] -= weight[which]
-    if content[which] == _LET_GO:
+    if content[which] == _UNMAPPED:
         place[which] = _ABSENT
     else:
         place[which] = _ZAPPED
@@ -207,7 +207,7 @@ def _relieve(  # noqa: PLR0917  # numba has no keyword-only arguments
         if gone == NO_VICTIM:
             return
         if content[gone] == _TOUCH:
-            counts[_TAKEN] += 1
+            counts[_EVICTED] += 1
             place[gone] = _MOVED
             sums[_HELD] -= weight[gone]
             sums[_AWAY] += weight[gone]
@@ -260,10 +260,10 @@ def _step(  # noqa: C901, PLR0912, PLR0917  # one loop, whose calls numba compil
         where = place[which]
         if where == _ABSENT:
             continue
-        if content[which] != _LET_GO:
+        if content[which] != _UNMAPPED:
             sums[_USED] -= weight[which]
             sums[_DATA] -= weight[which] * (content[which] == _TOUCH)
-        content[which] = _LET_GO
+        content[which] = _UNMAPPED
         if where == _MOVED:  # it goes with its entries, under any policy
             sums[_AWAY] -= weight[which]
             place[which] = _ABSENT
@@ -281,7 +281,7 @@ def _step(  # noqa: C901, PLR0912, PLR0917  # one loop, whose calls numba compil
             continue
         counts[_TOUCHES] += 1
         where, weighs = place[which], weight[which]
-        if content[which] == _LET_GO:
+        if content[which] == _UNMAPPED:
             sums[_USED] += weighs
         sums[_DATA] += weighs * (kind[at] == _TOUCH and content[which] != _TOUCH)
         content[which] = max(content[which], kind[at])

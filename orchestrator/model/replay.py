@@ -5,7 +5,7 @@ PMD tables above them are counted, not budgeted.
 
 Of each table two things are known. Its *place*: never made, here, gone, on another node, compressed or
 swapped. And its *content*: what memory its range maps, a TouchKind. Touches set the content, wherever the
-table is; a policy and its action change the place alone. So a dropped table keeps its content (the memory
+table is; a policy and its action change the place only. So a dropped table keeps its content (the memory
 below is still mapped by its owner, and faults find it again) until that memory is unmapped, and a range of
 which everything is unmapped is empty, whether its table was there at the time or not.
 tests/unit/reference_replay.py says the same in plain Python.
@@ -49,17 +49,17 @@ _GOES_TO: Final = {
     EvictionAction.SWAP: _SWAPPED,
 }
 # numba takes plain integers only.
-_LET_GO, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
+_UNMAPPED, _TOUCH = int(TouchKind.UNMAPPED), int(TouchKind.TOUCH)
 _NOTHING = int(Frees.NOTHING)
 _CHILD_SHIFT: Final = 9  # 512 tables hang below one PMD table
 
 # What is counted; of a touch that does not meet its table here, by where the table was.
 _COUNTERS: Final = (
     *("cold_misses", "", "rebuilt", "remote_hits", "decompressed", "swapped_in"),
-    *("freed", "taken", "retries", "upper_freed", "upper_tables", "not_moved"),
+    *("freed", "evicted", "retries", "upper_freed", "upper_tables", "not_moved"),
     *("peak_tables", "end_tables", "over_budget"),
 )
-_FREED, _TAKEN, _RETRIES, _UPPER_FREED, _UPPER, _NOT_MOVED, _PEAK, _END, _OVER = range(6, 15)
+_FREED, _EVICTED, _RETRIES, _UPPER_FREED, _UPPER, _NOT_MOVED, _PEAK, _END, _OVER = range(6, 15)
 
 
 def replay(
@@ -74,7 +74,7 @@ def replay(
 ) -> ReplayCounts:
     """What `policy` does to `trace` when its last-level tables have `budget_bytes`.
 
-    `freeze_touches`: for how many events a table that is being taken stays frozen; the first touch in that
+    `freeze_touches`: for how many events a table that is being evicted stays frozen; the first touch in that
     time is counted as a retry and then served, which ends it. `other_nodes_bytes`: room for tables that are
     migrated, on all other nodes together (None: no bound); when it is full, tables stay where they are, over
     the budget.
@@ -124,7 +124,7 @@ def replay(
         EvictionAction.COMPRESS: "compressed",
         EvictionAction.SWAP: "swapped_out",
     }
-    found[by_action[action]] = found.pop("taken")
+    found[by_action[action]] = found.pop("evicted")
     one = ReplayCounts(touches=trace.touches, **found)
     return replace(one, hits=one.touches - one.misses)
 
@@ -163,17 +163,17 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
     # and stores that take time, not memory (docs/model.md, Speed).
     place = np.zeros(tables, dtype=np.uint8)
     upper_there = np.zeros((tables >> _CHILD_SHIFT) + 1, dtype=np.uint8)
-    here = away = peak = over = taken = 0
+    here = away = peak = over = evicted = 0
     plain = _HERE | (_TOUCH << _CONTENT_SHIFT)
     gone_to = goes_to | (_TOUCH << _CONTENT_SHIFT)
     for now in range(len(table)):
         which, what = int(table[now]), int(kind[now])
         found = int(place[which])
-        if found == plain and what != _LET_GO:
+        if found == plain and what != _UNMAPPED:
             touched(state, which, now)
             continue
         where, content = found & _PLACE_MASK, found >> _CONTENT_SHIFT
-        if what == _LET_GO:
+        if what == _UNMAPPED:
             if where in (_NEVER, _GONE):
                 place[which] = where  # there is no table to free, but its range is empty from now on
                 continue
@@ -221,7 +221,7 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
             if gone != NO_VICTIM:
                 here -= 1
                 if place[gone] >> _CONTENT_SHIFT == _TOUCH:
-                    taken += 1
+                    evicted += 1
                     place[gone] = gone_to
                     away += goes_to == _REMOTE
                 else:  # nothing but the zero page is in it: it is freed, whatever the action
@@ -236,4 +236,4 @@ def _replay(  # noqa: C901, PLR0912, PLR0915, PLR0917  # one loop, whose calls n
         peak = max(peak, here)
         place[which] = _HERE | (holds << _CONTENT_SHIFT)
         admitted(state, which, now)
-    counts[_TAKEN], counts[_PEAK], counts[_END], counts[_OVER] = taken, peak, here, over
+    counts[_EVICTED], counts[_PEAK], counts[_END], counts[_OVER] = evicted, peak, here, over

@@ -84,7 +84,7 @@ class Snapshot:
     are online in the guest (`/sys/devices/system/memory/memoryN`), since frames of a removed block
     can read as flags 0 as well as NOPAGE.
 
-    `paused` says whether vCPUs stood still during the reading; `moved` counts frames whose flags
+    `paused` says whether vCPUs stood still during the reading; `frames_changed` counts frames whose flags
     differed between a reading before and one after the contents were read (0 when paused; -1 when
     it was not looked at).
     """
@@ -100,7 +100,7 @@ class Snapshot:
     online_block_bytes: int
     online_blocks: I64
     paused: bool
-    moved: int
+    frames_changed: int
     tables_unread: int = 0  # page-table pages whose content could not be read
     notes: dict[str, str] = field(default_factory=dict)  # free text on how it was taken
     evidence: U8 = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
@@ -131,16 +131,16 @@ class Snapshot:
                 f"a Linux memory block of {self.online_block_bytes} bytes is no whole number of pages",
             ),
             (_ascending(self.online_blocks), "online memory blocks are not sorted, or repeat"),
-            (self.moved >= -1 and self.tables_unread >= 0, "a count is negative"),
+            (self.frames_changed >= -1 and self.tables_unread >= 0, "a count is negative"),
             (_ascending(self.memmap_pfn), "frames of the memory map are not sorted, or repeat"),
             (
                 len(self.memmap_pfn) == len(self.memmap_first),
-                "the memory map is not told for every frame of it",
+                "the memory map is not known for every frame of it",
             ),
             (_ascending(self.deposited_pfn), "deposited page tables are not sorted, or repeat"),
             (
                 len(self.deposited_pfn) == len(self.deposited_below),
-                "what page tables are deposited for is not told for each of them",
+                "what page tables are deposited for is not known for each of them",
             ),
             (self.deposits_read or not len(self.deposited_pfn), "deposited page tables that were not read"),
             (self.memmap_frames > 0 and not np.any(self.memmap_first < 0), "the memory map makes no sense"),

@@ -1,4 +1,4 @@
-"""What a series of snapshots tells of touches; and how a small guest foretells a large one."""
+"""What a series of snapshots tells of touches."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ ASSUMPTION = (
 class SnapshotPair:
     """What happened to last-level tables of user space from one snapshot to the next.
 
-    Of the first snapshot: since the guest began. `at_least` tables were touched for certain: made, or with
-    more entries or more accessed bits than before. `at_most` counts as well those that only have accessed
-    bits, which may be old. A touch whose bit the guest has cleared again is in neither: with reclaim or
-    page idle tracking in the guest, more may have been touched.
+    Of the first snapshot: since the guest began. `touched_at_least` tables were touched for certain:
+    allocated, or with more entries or more accessed bits than before. `touched_at_most` counts as well those
+    that only have accessed bits, which may be old. A touch whose bit the guest has cleared again is in
+    neither: with reclaim or page idle tracking in the guest, more may have been touched.
     """
 
     tables: int  # that there are
-    made: int
-    at_least: int
-    at_most: int
-    let_go: int
+    allocated: int
+    touched_at_least: int
+    touched_at_most: int
+    unmapped: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SnapshotTrace:
     for how many snapshots each has not been touched for certain; it cannot have been idle for longer."""
 
     trace: Trace
-    steps: tuple[SnapshotPair, ...]
+    pairs: tuple[SnapshotPair, ...]
     idle: I32
 
 
@@ -71,8 +71,8 @@ def read_series(
 ) -> SnapshotTrace:
     """Touches of user space's last-level tables as far as a series of snapshots tells them.
 
-    A table that was not there before was made (a touch, or a read of the zero page); one that is empty or
-    gone was let go of. In between, `reading` decides. Within a step the order of events is not known: it
+    A table that was not there before was allocated (a touch, or a read of the zero page); one that is empty
+    or gone was unmapped. In between, `reading` decides. Within a pair the order of events is not known: it
     is that of frames. Tables below one PMD table have ids that differ in the last nine bits only. Each
     address space is taken for a memory cgroup of its own.
     Raises BadInputError when no snapshot has such a table.
@@ -83,18 +83,18 @@ def read_series(
     filled = np.zeros(known, dtype=np.bool_)  # and not empty
     entries, accessed = np.zeros(known, dtype=np.int16), np.zeros(known, dtype=np.int16)
     touched_at = np.zeros(known, dtype=np.int32)
-    ids, kinds, steps = [], [], []
+    ids, kinds, pairs = [], [], []
     for now, one in enumerate(seen):
         at = one.key
-        made = ~there[at]
-        certain = made | (one.entries > entries[at]) | (one.accessed > accessed[at])
+        allocated = ~there[at]
+        certain = allocated | (one.entries > entries[at]) | (one.accessed > accessed[at])
         possible = certain | (one.accessed > 0)
         touched = possible if reading is TouchBound.POSSIBLE else certain
         zero_only = one.state == TableState.ZERO_ONLY
         is_there = np.zeros(known, dtype=np.bool_)
         is_there[at] = True
         gone = np.flatnonzero(filled & ~is_there)
-        emptied = at[(one.state == TableState.EMPTY) & (filled[at] | made)]
+        emptied = at[(one.state == TableState.EMPTY) & (filled[at] | allocated)]
         for happened_to, event in (
             (gone, TouchKind.UNMAPPED),
             (at[touched & ~zero_only], TouchKind.TOUCH),
@@ -103,8 +103,10 @@ def read_series(
         ):
             ids.append(numbers[happened_to])
             kinds.append(np.full(len(happened_to), event, dtype=np.uint8))
-        let_go = len(gone) + len(emptied)
-        steps.append(SnapshotPair(len(at), int(made.sum()), int(certain.sum()), int(possible.sum()), let_go))
+        unmapped = len(gone) + len(emptied)
+        pairs.append(
+            SnapshotPair(len(at), int(allocated.sum()), int(certain.sum()), int(possible.sum()), unmapped)
+        )
         there, filled = is_there, is_there.copy()
         filled[at[one.state == TableState.EMPTY]] = False
         entries[at], accessed[at] = one.entries, one.accessed
@@ -121,7 +123,7 @@ def read_series(
         f"{ASSUMPTION} ({reading})",
         owner=np.unique(root, return_inverse=True)[1].reshape(-1),
     )
-    return SnapshotTrace(trace, tuple(steps), (len(seen) - 1 - touched_at[filled]).astype(np.int32))
+    return SnapshotTrace(trace, tuple(pairs), (len(seen) - 1 - touched_at[filled]).astype(np.int32))
 
 
 def _with_keys(name: str, snapshots: Sequence[Tables]) -> tuple[list[_Seen], I64]:
@@ -133,7 +135,7 @@ def _with_keys(name: str, snapshots: Sequence[Tables]) -> tuple[list[_Seen], I64
     ]
     if not sum(map(len, frames)):
         raise BadInputError(f"{name}: no snapshot has last-level page tables of user space")
-    # Another table above: the frame was freed, and another table made in it.
+    # Another table above: the frame was freed, and another table allocated in it.
     pairs, key = np.unique(np.concatenate(frames), axis=0, return_inverse=True)
     _, first, size = np.unique(pairs[:, 0], return_index=True, return_counts=True)
     # As many nine-bit groups for each parent as its tables need: more than 512 if they came and went.

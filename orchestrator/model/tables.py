@@ -159,7 +159,7 @@ def _usual_level(height: U8, user_root: Bool, anchored: Bool) -> int:
 def _levels(entries: EntryCounts, user: Bool, kernel: Bool) -> tuple[U8, I64, U16]:
     """Level (0: unknown), parent (-1: none) and the slot in that parent, per table.
 
-    1. A table that nobody points at is a root, and an empty root stays unknown: it is new, on its way out, or
+    1. A table that none points at is a root, and an empty root stays unknown: it is new, on its way out, or
        deposited for a huge page, which only struct pages tell (`decode_tables`). A root that is anchored
        has its height as level.
     2. A user root that is not anchored (everything below it is empty) has the level that anchored user

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _PATH = "/proc/pagetypeinfo"
 _HUGE_ORDER = 9  # 2 MiB; the pageblock order of x86-64 as well
-# mm/vmstat.c, pagetypeinfo_showfree_print(): a list that is longer than 100,000 is told as `>100000`.
+# mm/vmstat.c, pagetypeinfo_showfree_print(): a list that is longer than 100,000 is printed as `>100000`.
 _FREE = re.compile(r"Node +\d{1,4}, zone +\w{1,16}, type +(\w{1,16})((?: +>?\d{1,12}){1,16}) *")
 _TYPES = re.compile(r"Number of blocks type((?: +\w{1,16}){1,16}) *")
 _BLOCKS = re.compile(r"Node +\d{1,4}, zone +\w{1,16}((?: +\d{1,12}){1,16}) *")

@@ -16,7 +16,7 @@ _OLD = "the host's kernel does not tell which pages are huge (Linux 6.7 does)"
 class HostPagemap(Probe):
     """`second_level_needed_bytes`: tables of all levels that map what is backed, huge pages as such.
 
-    `zero_page_bytes` take no memory, and are neither in `present_bytes` nor needed: nobody wrote them. Pages
+    `zero_page_bytes` take no memory, and are neither in `present_bytes` nor needed: never written. Pages
     that KSM merged are present. `huge_ranges` and `small_ranges` count ranges of 2 MiB. On a host that does
     not tell huge pages from others, the prediction is an upper bound; where it cannot tell zero pages from
     merged ones, none of the three is known.

@@ -100,7 +100,7 @@ class StepEnd(Event):
     settled_ns: int | None = None
     values: Values = Field(default_factory=dict)
     curve: Curve = ()
-    said: Text = ""
+    message: Text = ""
     takes_memory: bool = False
     mechanism: Text = ""
     target: Target = Target.GUEST
@@ -124,7 +124,7 @@ class StepEnd(Event):
             settled_ns=result.settled_ns,
             values=result.values,
             curve=tuple(result.curve),
-            said=result.said,
+            message=result.message,
             takes_memory=effect.direction is Direction.TAKE,
             mechanism=effect.mechanism,
             target=effect.target,
@@ -156,7 +156,7 @@ class DimmAnswered(Event):
     slot: int | None = None
     source: int | None = None
     status: int | None = None
-    said: Text = ""
+    message: Text = ""
 
 
 class CommandOutput(Event):
@@ -176,7 +176,7 @@ class SnapshotTaken(Event):
     of: Literal["guest", "host"] = "guest"
     file: Text = ""
     paused: bool = False
-    moved: int = -1
+    frames_changed: int = -1
 
 
 class WorkloadFinding(Event):
@@ -223,7 +223,7 @@ class TrialEnd(Event):
 
 
 class Unknown(Event):
-    """A line of a name that this version does not know: kept, and read by nobody."""
+    """A line of a name that this version does not know: kept, and never read."""
 
     given: dict[str, JsonValue] = Field(default_factory=dict)
 

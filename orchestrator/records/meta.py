@@ -12,7 +12,7 @@ Facts = dict[str, JsonValue]
 
 
 class WriterProcess(Record):
-    """The process that writes the folder, named so that another one with the same number is told apart."""
+    """The process that writes the folder, named so that it is not mistaken for another one of that number."""
 
     pid: int  # this and the next two as in `orchestrator.processes`
     started_ticks: int

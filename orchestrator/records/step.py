@@ -64,7 +64,7 @@ class Effect:
 class StepResult:
     """How a step went. Times are monotonic nanoseconds since the trial began, None where it came to none.
 
-    `curve` is what moved, against time; `said` what the guest gave as its reason for stopping short.
+    `curve` is what moved, against time; `message` what the guest gave as its reason for stopping short.
     """
 
     outcome: StepOutcome
@@ -73,4 +73,4 @@ class StepResult:
     settled_ns: int | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     curve: Sequence[Point] = ()
-    said: str = ""
+    message: str = ""

@@ -40,7 +40,7 @@ class SecondLevelResult:
 @dataclass(frozen=True)
 class SnapshotResult:
     """What one snapshot says of the blocks that were plugged when it was taken, over all regions; None where
-    the guest has no region that memory can be taken from.
+    the guest has no region that memory can be unplugged from.
 
     `expected` names the classes as which the workloads that ran are to be found; `blocks_expected` counts
     blocks with a frame of one of them, and blocks that only struct pages of such memory hold. `after` is the
@@ -48,17 +48,17 @@ class SnapshotResult:
     """
 
     snapshot: str
-    moved: int
+    frames_changed: int
     stopped_seconds: float | None
     injected: str
     expected: str
     after: str
     block_bytes: int | None
     blocks_plugged: int | None
-    blocks_held: int | None
-    blocks_together: int | None
-    blocks_following: int | None
-    blocks_no_room: int | None
+    blocks_pinned: int | None
+    blocks_pinned_by_several: int | None
+    blocks_pinned_by_memmap_only: int | None
+    blocks_no_migration_target: int | None
     blocks_unexplained: int | None
     blocks_expected: int | None
     huge_ranges: int
@@ -81,9 +81,9 @@ class BlameResult:
     table: str
     frames: int
     blocks: int
-    alone: int
-    frees: int | None  # blocks that would be free without the class; None for a kind of page table
-    named: int | None  # blocks named after it; None for a kind of page table
+    sole_blocker: int
+    freeable: int | None  # blocks that would be free without the class; None for a kind of page table
+    attributed: int | None  # blocks attributed to it; None for a kind of page table
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from orchestrator.errors import BadInputError
 from orchestrator.records.step import Direction, Effect, Mechanism, StepOutcome, Target
 from orchestrator.units import PAGE_BYTES
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """What this program writes (docs/run-folder.md lists the versions)."""
+
+Value = TypeVar("Value")
 
 Row: TypeAlias = dict[str, str]
 Line: TypeAlias = dict[str, Any]  # JSON is what it is
@@ -105,7 +107,47 @@ def _summary_row_1_to_2(row: Row) -> Row:
     return {**empty, "left_out": left_out, **row}
 
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {1: Migration(_event_1_to_2, _tables_1_to_2)}
+COLUMNS_2_TO_3: Final[Mapping[str, Mapping[str, str]]] = {
+    "snapshots.csv": {
+        "moved": "frames_changed",
+        "blocks_held": "blocks_pinned",
+        "blocks_together": "blocks_pinned_by_several",
+        "blocks_following": "blocks_pinned_by_memmap_only",
+        "blocks_no_room": "blocks_no_migration_target",
+    },
+    "blame.csv": {"alone": "sole_blocker", "frees": "freeable", "named": "attributed"},
+}
+"""Version 3 calls them as docs/glossary.md does; by the name of the file."""
+_FIELDS_2_TO_3: Final[Mapping[str, Mapping[str, str]]] = {
+    "step.end": {"said": "message"},
+    "dimm.answer": {"said": "message"},
+    "snapshot": {"moved": "frames_changed"},
+}
+"""The same of events, by their name."""
+
+
+def _event_2_to_3(line: Line) -> Line:
+    """Version 3 has other names for some fields."""
+    return _renamed(line, _FIELDS_2_TO_3.get(str(line.get("event")), {}))
+
+
+def _tables_2_to_3(tables: Tables) -> Tables:
+    """Version 3 has other names for some columns."""
+    return {
+        name: [_renamed(row, COLUMNS_2_TO_3.get(name, {})) for row in rows] for name, rows in tables.items()
+    }
+
+
+def _renamed(fields: dict[str, Value], names: Mapping[str, str]) -> dict[str, Value]:
+    """Under the new names; what has one already is from a trial that was resumed, and stays."""
+    older = {name for name in fields if names.get(name, name) != name and names[name] in fields}
+    return {names.get(name, name): value for name, value in fields.items() if name not in older}
+
+
+MIGRATIONS: Final[Mapping[int, Migration]] = {
+    1: Migration(_event_1_to_2, _tables_1_to_2),
+    2: Migration(_event_2_to_3, _tables_2_to_3),
+}
 """By the version that they read."""
 
 

@@ -71,7 +71,7 @@ def base_config() -> Spec:
 
 
 def arm_colour(index: int) -> str:
-    """The colour of an arm; a further arm takes the first one's again and is told apart by its panel."""
+    """The colour of an arm; a further arm takes the first one's again and is distinguished by its panel."""
     return f"var(--arm{index % ARM_COLOURS})"
 
 

@@ -145,7 +145,7 @@ class Job:
         if gate:
             gate.must_fit(plan.record())
         definition = load_definition(places.guests / f"{plan.guest}.yaml")
-        # A bad one is told first. All arms get the programs of all: so they can start from the same state.
+        # A bad one is reported first. All arms get the programs of all: they may start from the same state.
         programs = machinery.programs(_workload_steps(plan), places)
         kind = machinery.host(connect or plan.host)
         return cls(plan, plan.trials, definition, programs, places, progress, connect, gate, machinery, kind)
@@ -195,7 +195,7 @@ class Job:
     def environment(
         self, stack: ExitStack, runtime: Path, learn: Callable[[Mapping[str, object]], None]
     ) -> TrialEnvironment:
-        """What trials share: a host, an image, keys. `learn` is told what is found of the host."""
+        """What trials share: a host, an image, keys. `learn` is given what is found of the host."""
         plan, places, progress = self.plan, self.places, self.progress
         keys = self.machinery.keys(places.cache)
         began = time.monotonic()
@@ -206,7 +206,7 @@ class Job:
         opened = stack.enter_context(self.kind.open(site))
         acceleration = opened.acceleration
         _must_be_kvm_if_asked(plan, acceleration)
-        progress.note(acceleration.told)
+        progress.note(acceleration.explanation)
         learn({**opened.facts, **guest_facts(acceleration, image)})
         return TrialEnvironment(
             opened.libvirt,
@@ -295,7 +295,7 @@ class Job:
 
 def judged(analysis: RunAnalysis, gate: Gate | None = None) -> ExitCode:
     """The exit code of a run whose trials completed: by its expectations, and a gate, which is kept."""
-    met = all(one.met for one in analysis.verdicts.judgements)
+    met = all(one.met for one in analysis.verdicts.expectation_results)
     if gate:
         outcome = gate.judge(analysis.verdicts.figures)
         write_gate_result(analysis.run.directory, outcome)
@@ -323,6 +323,6 @@ def _must_be_alike(before: Mapping[str, object], now: Mapping[str, object]) -> N
 def _must_be_kvm_if_asked(plan: Plan, chosen: Acceleration) -> None:
     if plan.accel == "kvm" and chosen.name != "kvm":
         raise BadInputError(
-            f"the scenario asks for KVM, or other trials ran under it: {chosen.told}",
+            f"the scenario asks for KVM, or other trials ran under it: {chosen.explanation}",
             hint="use `accel: auto`, or see: orchestrator doctor",
         )

@@ -65,7 +65,7 @@ class TrialTask:
 
     @property
     def cores(self) -> int | None:
-        """What it keeps busy: the kernel and systemd boot mostly on one core, and nobody times it."""
+        """What it keeps busy: the kernel and systemd boot mostly on one core, and is not timed."""
         return 1 if self.boot else None
 
 
@@ -91,7 +91,7 @@ class ParallelRunner:
         *,
         learn: Callable[[Mapping[str, object]], None] = lambda _: None,
     ) -> None:
-        """`learn` is told what a trial finds out of a host of its own."""
+        """`learn` is given what a trial finds out of a host of its own."""
         self._learn = learn
         self._run_dir = run_dir
         self._places = places

@@ -163,7 +163,7 @@ class RunningTrial(StepContext):
                 of="host" if of_host else "guest",
                 file=path.name,
                 paused=snapshot.paused,
-                moved=snapshot.moved,
+                frames_changed=snapshot.frames_changed,
             )
         )
 
@@ -206,7 +206,7 @@ def _recorded(
     except OrchestratorError as failure:
         error, outcome = failure, "failed"
     except Exception:
-        outcome = "failed"  # a fault of ours: nobody interrupted it
+        outcome = "failed"  # a fault of ours: it was not interrupted
         raise
     finally:
         with deferred():  # half a clean-up would lose the end of the trial

@@ -64,7 +64,7 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
     writer = TrialWriter(run_dir / (layout.BOOTS if boot else layout.TRIALS) / name, name)
     try:
         with stopped_by_signals(lambda: None, kill_guests), ExitStack() as stack:
-            if os.getppid() != parent:  # it was gone before it was asked that we be told
+            if os.getppid() != parent:  # it was gone before we asked for the signal
                 return ExitCode.INTERRUPTED
             runtime = stack.enter_context(machinery.runtime(run_dir))
             # What the run itself found out need not be said again.

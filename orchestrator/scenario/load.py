@@ -222,7 +222,7 @@ class _Loader:
         return ()
 
     def _host_kernel(self, view: YamlFile) -> str:
-        """The kernel of a nested host; what it is on any other nobody asks."""
+        """The kernel of a nested host; on any other it is not used."""
         named = view.node(("host_kernel",))
         host = view.node(("host",))
         if named is None or named.content is None or host is None or not is_guest(host.content):
@@ -311,7 +311,7 @@ class _Loader:
         except ValidationError as error:
             self._problems += self._file.problems(error, StepText, at)
             return None
-        if arms == ("",):  # the file has no arms, which is told; no name would be right
+        if arms == ("",):  # the file has no arms, which is reported; no name would be right
             return None
         sound = True
         for i, name in enumerate(named):
@@ -341,7 +341,7 @@ class _Loader:
         node = view.node(("machine",))
         try:
             return Machine.model_validate(node.plain() if node else None)
-        except ValidationError:  # told with the rest of the body
+        except ValidationError:  # reported with the rest of the body
             return None
 
     def _check_steps(self, steps: dict[int, Step], machines: dict[str, Machine]) -> None:

@@ -116,7 +116,7 @@ class Setup(Frozen):
     @classmethod
     def _ratio_of_its_policy(cls, ratio: int | None, info: ValidationInfo) -> int | None:
         policy = info.data.get("online_policy")
-        if policy is None:  # what is wrong with it is told already
+        if policy is None:  # what is wrong with it is reported already
             return ratio
         if policy == AUTO_MOVABLE:
             return DEFAULT_AUTO_MOVABLE_RATIO_PERCENT if ratio is None else ratio

@@ -104,7 +104,7 @@ class OvercommitText(Frozen):
             raise ValueError(f"more than {MOST_GUESTS:,} guests in all; use fewer")
         return guests
 
-    # Of a field, not of the whole: it is told with what is wrong elsewhere.
+    # Of a field, not of the whole: it is reported with what is wrong elsewhere.
     @field_validator("tick")
     @classmethod
     def _of_a_size_that_can_be_simulated(cls, tick: float, info: ValidationInfo) -> float:

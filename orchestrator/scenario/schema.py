@@ -23,6 +23,7 @@ def scenario_schema(actions: Registry[type[Action]] = ACTIONS) -> Schema:
     for name, action in actions:
         own = action.model_json_schema()
         definitions |= own.pop("$defs", {})
+        _take_older_names(action, own["properties"])
         definitions[f"action.{name}"] = own
         reference = {"$ref": f"#/$defs/action.{name}"}
         # `- snapshot:` alone is fine when no parameter has to be given.
@@ -46,6 +47,14 @@ def scenario_schema(actions: Registry[type[Action]] = ACTIONS) -> Schema:
         definitions["ArmText"]["properties"][key] |= _overriding(definitions, name)
     _tidy(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _take_older_names(action: type[Action], properties: Schema) -> None:
+    """Editors say of these that they are deprecated."""
+    for older, field in action.older_names.items():
+        if field in properties:
+            about = {"description": f"Older name of `{field}`.", "deprecated": True}
+            properties[older] = {**properties[field], **about}
 
 
 def _overriding(definitions: Schema, name: str) -> Schema:

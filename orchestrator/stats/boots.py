@@ -13,7 +13,7 @@ import numpy as np
 
 from orchestrator.stats.tests import Floats
 
-FEWEST: Final = 5  # boots, or pairs of them, below which there is no interval and no verdict about guests
+FEWEST: Final = 5  # boots, or pairs of them, below which there is no interval, and nothing is said of guests
 
 
 def averaged(values: Floats, boots: Sequence[Hashable]) -> Floats:

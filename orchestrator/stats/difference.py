@@ -14,16 +14,16 @@ from orchestrator.stats.boots import FEWEST, averaged
 from orchestrator.stats.interval import Interval
 from orchestrator.stats.tests import Estimate, Floats
 
-LEVEL: Final = 0.05  # chance of even one false "different" among the metrics of two arms
+LEVEL: Final = 0.05  # chance of even one false "significant" among the metrics of two arms
 
 
 class Significance(StrEnum):
     """What may be said of a difference."""
 
-    DIFFERENT = "different"
-    NONE_DETECTED = "no difference detected"
-    SAME = "the same in all trials"
-    TOO_FEW = "too few boots to say"
+    SIGNIFICANT = "significant"
+    NOT_SIGNIFICANT = "not significant"
+    IDENTICAL = "identical in all trials"
+    TOO_FEW_BOOTS = "too few boots"
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,14 @@ def differences(
     must be of one length.
     """
     found = {name: _described(sample) for name, sample in samples.items()}
-    tested = [name for name, one in found.items() if one.significance is Significance.NONE_DETECTED]
+    tested = [name for name, one in found.items() if one.significance is Significance.NOT_SIGNIFICANT]
     if not tested:
         return found
     raw = np.array([_p(samples[name]) for name in tested])
     for name, p, adjusted in zip(tested, raw, tests.holm(raw), strict=True):
         found[name] = replace(
             found[name],
-            significance=Significance.DIFFERENT if adjusted <= level else Significance.NONE_DETECTED,
+            significance=Significance.SIGNIFICANT if adjusted <= level else Significance.NOT_SIGNIFICANT,
             p=float(p),
             p_adjusted=float(adjusted),
         )
@@ -141,7 +141,7 @@ def _with_size(found: Difference, sample: Sample, level: float, seed: int) -> Di
 
 
 def _described(sample: Sample | LostCounts) -> Difference:
-    """What holds without a test. NONE_DETECTED stands for one that is to be tested."""
+    """What holds without a test. NOT_SIGNIFICANT stands for one that is to be tested."""
     if isinstance(sample, LostCounts):
         return _of_counts(sample)
     first, second = sample.means
@@ -149,14 +149,14 @@ def _described(sample: Sample | LostCounts) -> Difference:
     estimate = float((second - first).mean()) if sample.paired else float(second.mean()) - base
     alike = sample.paired and sample.first == sample.second
     same = alike or len({*sample.first, *sample.second}) == 1
-    to_test = Significance.SAME if same else Significance.NONE_DETECTED
+    to_test = Significance.IDENTICAL if same else Significance.NOT_SIGNIFICANT
     return Difference(
         n=min(len(first), len(second)),
         trials=min(len(sample.first), len(sample.second)),
         paired=sample.paired,
         estimate=0.0 if same else estimate,
         relative=(0.0 if same else estimate) / abs(base) if base else None,
-        significance=to_test if sample.enough else Significance.TOO_FEW,
+        significance=to_test if sample.enough else Significance.TOO_FEW_BOOTS,
     )
 
 
@@ -172,7 +172,7 @@ def _of_counts(counts: LostCounts) -> Difference:
         paired=False,
         estimate=shares[1] - shares[0],
         relative=None,
-        significance=Significance.SAME if counts.same or not n else Significance.NONE_DETECTED,
+        significance=Significance.IDENTICAL if counts.same or not n else Significance.NOT_SIGNIFICANT,
     )
 
 

@@ -80,7 +80,7 @@ def read_raw_flags(
         online_block_bytes=block_bytes,
         online_blocks=np.arange(len(padded) // block_pages, dtype=np.int64),
         paused=False,
-        moved=-1,
+        frames_changed=-1,
         notes=notes,
         evidence=np.where(unknown, Evidence.UNKNOWN, Evidence.NONE).astype(np.uint8),
     )

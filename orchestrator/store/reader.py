@@ -105,7 +105,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """What became of the run, as far as it can be told from here."""
+        """What became of the run, as far as it can be known from here."""
         return status_of(self.meta)
 
     @property

@@ -58,7 +58,7 @@ class _Meta(BaseModel):
     regions: list[Region]
     online_block_bytes: int
     paused: bool
-    moved: int
+    moved: int  # Snapshot.frames_changed
     tables_unread: int
     notes: dict[str, str]
     memmap_frames: int = 64
@@ -88,7 +88,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         regions=list(snapshot.regions),
         online_block_bytes=snapshot.online_block_bytes,
         paused=snapshot.paused,
-        moved=snapshot.moved,
+        moved=snapshot.frames_changed,
         tables_unread=snapshot.tables_unread,
         notes=snapshot.notes,
         memmap_frames=snapshot.memmap_frames,
@@ -117,7 +117,7 @@ def _snapshot(archive: Archive[_Meta]) -> Snapshot:
         regions=tuple(meta.regions),
         online_block_bytes=meta.online_block_bytes,
         paused=meta.paused,
-        moved=meta.moved,
+        frames_changed=meta.moved,
         tables_unread=meta.tables_unread,
         notes=meta.notes,
         memmap_frames=meta.memmap_frames,

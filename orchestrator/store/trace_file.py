@@ -2,7 +2,7 @@
 
     z = numpy.load("redis.npz")
     meta = json.loads(z["meta"].tobytes())     # name, tables, assumption
-    z["table"], z["kind"]                      # u4: which table; u1: 0 let go, 1 zero page read, 2 touched
+    z["table"], z["kind"]                      # u4: which table; u1: 0 unmapped, 1 zero page read, 2 touched
 
 `trace_schema` counts up whenever a reader of the old version would misread the file.
 """

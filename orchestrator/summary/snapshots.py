@@ -1,4 +1,4 @@
-"""What a trial's snapshots say: tables, blocks and who holds them, what each policy would have done."""
+"""What a trial's snapshots say: tables, blocks and what pins them, what each policy would have done."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
     """Facts of every snapshot of a trial, in the order of taking. Holds one snapshot at a time."""
     facts = []
     running: dict[str, tuple[str, ...]] = {}
-    taken = {OF_GUEST: "", OF_HOST: ""}
+    unplugged_by = {OF_GUEST: "", OF_HOST: ""}
     for event in trial.events:
         if isinstance(event, StepEnd) and event.workload:
             _follow_workloads(running, event)
-            taken[OF_GUEST] = ""
+            unplugged_by[OF_GUEST] = ""
         elif isinstance(event, StepEnd) and event.takes:
-            taken[event.target] = event.action
+            unplugged_by[event.target] = event.action
         if isinstance(event, SnapshotTaken):
             of = event.of
             path = trial.snapshot_path(event)
@@ -84,9 +84,9 @@ def look_at_snapshots(trial: TrialFolder) -> list[SnapshotFacts]:
                 facts.append(SnapshotFacts(event.t_ns, event.label, error.brief, of))
                 continue
             expected = dict.fromkeys(name for names in running.values() for name in names)
-            injected = Injected(tuple(running), tuple(expected), taken[OF_GUEST])
+            injected = Injected(tuple(running), tuple(expected), unplugged_by[OF_GUEST])
             if of == OF_HOST:  # workloads run in its guest
-                injected = Injected(after=taken[OF_HOST])
+                injected = Injected(after=unplugged_by[OF_HOST])
             seed = trial.planned.seed
             facts.append(_facts(event.t_ns, event.label, state, of=of, seed=seed, injected=injected))
     return facts
@@ -164,9 +164,9 @@ def blame_rows(label: str, region: RegionBlame) -> Iterator[BlameResult]:
             table="",
             frames=share.frames,
             blocks=share.blocks,
-            alone=share.sole_blocker,
-            frees=share.freeable,
-            named=share.attributed,
+            sole_blocker=share.sole_blocker,
+            freeable=share.freeable,
+            attributed=share.attributed,
         )
     for kind in region.tables:
         yield BlameResult(
@@ -176,9 +176,9 @@ def blame_rows(label: str, region: RegionBlame) -> Iterator[BlameResult]:
             table=kind.kind,
             frames=kind.tables,
             blocks=kind.blocks,
-            alone=kind.alone,
-            frees=None,
-            named=None,
+            sole_blocker=kind.sole_blocker,
+            freeable=None,
+            attributed=None,
         )
 
 
@@ -197,17 +197,17 @@ def _result(
     stopped = snapshot.notes.get("stopped_seconds", "")
     return SnapshotResult(
         snapshot=label,
-        moved=snapshot.moved,
+        frames_changed=snapshot.frames_changed,
         stopped_seconds=float(stopped) if stopped.replace(".", "", 1).isdecimal() else None,
         injected=" ".join(injected.workloads),
         expected=" ".join(injected.expected),
         after=injected.after,
         block_bytes=block_bytes,
         blocks_plugged=_summed(int(region.block_map.plugged.sum()) for region in regions),
-        blocks_held=_summed(region.pinned for region in regions),
-        blocks_together=_summed(region.pinned_by_several for region in regions),
-        blocks_following=_summed(region.pinned_by_memmap for region in regions),
-        blocks_no_room=_summed(region.no_migration_target for region in regions),
+        blocks_pinned=_summed(region.pinned for region in regions),
+        blocks_pinned_by_several=_summed(region.pinned_by_several for region in regions),
+        blocks_pinned_by_memmap_only=_summed(region.pinned_by_memmap for region in regions),
+        blocks_no_migration_target=_summed(region.no_migration_target for region in regions),
         blocks_unexplained=_summed(region.unexplained for region in regions),
         blocks_expected=_expected(regions, injected.expected) if injected.expected else None,
         huge_ranges=supply.ranges,
@@ -226,7 +226,7 @@ def _summed(counts: Iterable[int]) -> int | None:
 
 
 def _expected(regions: Sequence[RegionBlame], names: Sequence[str]) -> int | None:
-    """Plugged blocks that the named classes hold, or what they hold keeps."""
+    """Plugged blocks with one of these classes, or with memmap of memory that has one."""
     classes = [FrameClass[name.upper()] for name in names]
     return _summed(region.having(classes) for region in regions)
 
@@ -245,17 +245,17 @@ def counterfactuals(
 def _replay(
     policy: OverSnapshot, state: StateView, memory: BlockMap, seed: int, budget_tables: int | None
 ) -> PolicyResult:
-    verdict = policy.apply(state, seed=seed, budget_tables=budget_tables)
-    freed = sum(int(verdict.blocks_freed(blocks).sum()) for blocks in state.blocks)
-    if_moved = sum(int(verdict.blocks_freed_if_moved(blocks).sum()) for blocks in state.blocks)
+    effect = policy.apply(state, seed=seed, budget_tables=budget_tables)
+    freed = sum(int(effect.blocks_freed(blocks).sum()) for blocks in state.blocks)
+    if_moved = sum(int(effect.blocks_freed_if_moved(blocks).sum()) for blocks in state.blocks)
     sizes = {region.block_pages * PAGE_BYTES for region in state.snapshot.regions}
-    gone = state.tables.pfn[np.flatnonzero(verdict.freed | verdict.to_move)]
+    gone = state.tables.pfn[np.flatnonzero(effect.freed | effect.to_move)]
     return PolicyResult(
         snapshot=state.snapshot.label,
         policy=policy.name,
-        tables_freed=verdict.tables_freed,
-        bytes_freed=verdict.bytes_freed,
-        tables_to_move=verdict.tables_to_move,
+        tables_freed=effect.tables_freed,
+        bytes_freed=effect.bytes_freed,
+        tables_to_move=effect.tables_to_move,
         blocks_freed=freed if state.blocks else None,
         blocks_freed_if_moved=if_moved if state.blocks else None,
         block_bytes=sizes.pop() if len(sizes) == 1 else None,

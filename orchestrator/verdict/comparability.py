@@ -120,10 +120,10 @@ def _arms_differ(first: ArmFigures, second: ArmFigures, varies: Collection[str])
     one, other = _parts(first), _parts(second)
     for part in one:
         if part in other and part not in varies and one[part] != other[part]:
-            yield f"{part} of {second.name}: {_told(one[part], other[part])}"
+            yield f"{part} of {second.name}: {_unlike_keys(one[part], other[part])}"
 
 
-def _told(one: Flat, other: Flat) -> str:
+def _unlike_keys(one: Flat, other: Flat) -> str:
     """The keys that are not the same, with both values."""
     keys = [key for key in dict.fromkeys((*one, *other)) if one.get(key) != other.get(key)]
     names = [

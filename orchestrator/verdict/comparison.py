@@ -117,8 +117,8 @@ def compare_runs(
     difference of its own is refused with BadInputError, or, with `force`, written into the result.
     """
     both, unlike, unknown = refuse_unlike(base, other, varies, force=force)
-    alone = {arm.name for arm in (*base.arms, *other.arms)} - {arm.name for _, arm in both}
-    notes = [f"arm {name} is in one of the runs only" for name in sorted(alone)]
+    unpaired = {arm.name for arm in (*base.arms, *other.arms)} - {arm.name for _, arm in both}
+    notes = [f"arm {name} is in one of the runs only" for name in sorted(unpaired)]
     if base.commit != other.commit:
         notes.append(f"commit {base.commit[:12] or 'unknown'} against {other.commit[:12] or 'unknown'}")
     notes += unknown

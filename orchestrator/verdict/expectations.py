@@ -21,18 +21,18 @@ from orchestrator.verdict.figures import RunFigures, of_boots
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ExpectationResult:
     """An expectation in words, what was found, and whether that meets it; `value` in the metric's unit."""
 
     arm: str
-    words: str
+    expectation: str
     met: bool
     found: str
     value: float | None
 
 
 class Judged(Protocol):
-    """What expectations are judged by; `Verdicts` is one."""
+    """What expectations are judged by; `RunVerdicts` is one."""
 
     @property
     def run(self) -> Run: ...
@@ -43,7 +43,7 @@ class Judged(Protocol):
     def against(self, base: str) -> Comparison: ...
 
 
-def judge(of: Judged) -> list[Judgement]:
+def judge(of: Judged) -> list[ExpectationResult]:
     """Every expectation of a run's plan, in its order. What cannot be had is not met, and says why."""
     run = of.run
     try:
@@ -57,7 +57,7 @@ def judge(of: Judged) -> list[Judgement]:
     return [_ended_so(run, of.summaries, one) if one.one_of else _judged(of, one) for one in expected]
 
 
-def _ended_so(run: Run, summaries: Sequence[TrialSummary], expected: Expectation) -> Judgement:
+def _ended_so(run: Run, summaries: Sequence[TrialSummary], expected: Expectation) -> ExpectationResult:
     """Whether each trial of an arm ended as it was to: one that is lost or never began did not."""
     by_trial = {one.trial: one for one in summaries}
     planned = [trial.id for trial in run.planned if trial.arm == expected.arm]
@@ -65,7 +65,9 @@ def _ended_so(run: Run, summaries: Sequence[TrialSummary], expected: Expectation
     words = f"{expected.metric} of {expected.arm} {' or '.join(expected.one_of or ())}"
     met = bool(planned) and set(found) <= set(expected.one_of or ())
     counts = ", ".join(f"{word} ({times} of {len(planned)} trials)" for word, times in found.most_common())
-    return Judgement(expected.arm, words, met=met, found=counts or "the arm has no trials", value=None)
+    return ExpectationResult(
+        expected.arm, words, met=met, found=counts or "the arm has no trials", value=None
+    )
 
 
 def _end(trial: TrialSummary | None, metric: str) -> str:
@@ -76,7 +78,7 @@ def _end(trial: TrialSummary | None, metric: str) -> str:
     return str(trial.metrics.get(metric, f"none, the trial ended with {trial.outcome}"))
 
 
-def _judged(of: Judged, expected: Expectation) -> Judgement:
+def _judged(of: Judged, expected: Expectation) -> ExpectationResult:
     if expected.versus:
         value, why = _difference(of, expected, expected.versus)
     elif METRIC[expected.metric].worst:
@@ -85,11 +87,11 @@ def _judged(of: Judged, expected: Expectation) -> Judgement:
         value, why = _median(of.figures, expected)
     words = _words(expected)
     if value is None:
-        return Judgement(expected.arm, words, met=False, found=why, value=None)
+        return ExpectationResult(expected.arm, words, met=False, found=why, value=None)
     low, high = expected.at_least, expected.at_most
     met = (low is None or value >= low) and (high is None or value <= high)
     found = f"{_written(value, expected.metric)}{why}"
-    return Judgement(expected.arm, words, met=met, found=found, value=value)
+    return ExpectationResult(expected.arm, words, met=met, found=found, value=value)
 
 
 def _median(run: RunFigures, expected: Expectation) -> tuple[float | None, str]:

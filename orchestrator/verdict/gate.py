@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import BadInputError
 from orchestrator.headline import CATALOGUE, METRIC
@@ -23,21 +23,21 @@ from orchestrator.verdict.figures import ArmFigures, RunFigures, planned_figures
 FORMAT: Final = 1
 
 FailOn = Literal["regression", "change", "nothing"]
-Word = Literal["regression", "tolerated", "improvement", "change", "none", "undecided"]
+Result = Literal["regression", "tolerated", "improvement", "change", "none", "undecided"]
 
 
 @dataclass(frozen=True)
 class Change:
     """A metric of an arm against the baseline: `before` and `after` are medians, the others differences.
 
-    A metric of which neither way is better has the word `change`. `reason` says why one is undecided, or is a
-    regression without a reading. Of LOST, `before` and `after` are numbers of boots, and `estimate` is the
+    A metric of which neither way is better has the result `change`. `reason` says why one is undecided, or is
+    a regression without a reading. Of LOST, `before` and `after` are numbers of boots, and `estimate` is the
     difference in their share.
     """
 
     arm: str
     metric: str
-    word: Word
+    result: Annotated[Result, Field(alias="word")]  # as gate.json has called it
     estimate: float | None = None
     relative: float | None = None
     low: float | None = None
@@ -51,7 +51,7 @@ class Change:
 class GateResult:
     """What the gate found. `refused` says why the two cannot be compared, and is empty where they can.
 
-    `source` is the baseline's file, `tolerated` the share of it by which a metric may be worse.
+    `source` is the baseline's file, `tolerance` the share of it by which a metric may be worse.
     """
 
     baseline: str
@@ -63,7 +63,7 @@ class GateResult:
     notes: tuple[str, ...] = ()
     source: str = ""
     varies: tuple[str, ...] = ()
-    tolerated: float = 0.0
+    tolerance: Annotated[float, Field(alias="tolerated")] = 0.0
 
     @property
     def failing(self) -> tuple[Change, ...]:
@@ -73,7 +73,7 @@ class GateResult:
             "change": {"regression", "improvement", "change"},
             "nothing": set[str](),
         }[self.fail_on]
-        return tuple(one for one in self.changes if one.word in words)
+        return tuple(one for one in self.changes if one.result in words)
 
     @property
     def undecided_arms(self) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class GateResult:
         That none was lost, and that nothing came up that must not be, one trial says; it is no comparison.
         """
         compared = (one for one in self.changes if one.metric != LOST and not METRIC[one.metric].worst)
-        decided = {one.arm for one in compared if one.word != "undecided"}
+        decided = {one.arm for one in compared if one.result != "undecided"}
         decided |= {one.arm for one in self.failing}
         return tuple(arm for arm in dict.fromkeys(one.arm for one in self.changes) if arm not in decided)
 
@@ -107,7 +107,7 @@ class Gate:
     varies: Collection[str] = ()
     level: float = LEVEL
     force: bool = False
-    tolerated: float = 0.0
+    tolerance: float = 0.0
     source: str = ""
 
     def must_fit(self, plan: PlanRecord) -> None:
@@ -131,7 +131,7 @@ class Gate:
             level=self.level,
             source=self.source,
             varies=tuple(self.varies),
-            tolerated=self.tolerated,
+            tolerance=self.tolerance,
         )
         try:
             found = compare_runs(self.baseline, run, varies=self.varies, level=self.level, force=self.force)
@@ -141,7 +141,7 @@ class Gate:
         return replace(
             outcome,
             changes=tuple(
-                _change(arm, metric, pairs.get(arm.name), self.tolerated)
+                _change(arm, metric, pairs.get(arm.name), self.tolerance)
                 for arm in self.baseline.arms
                 for metric in _metrics(arm, pairs.get(arm.name))
             ),
@@ -159,7 +159,7 @@ def _metrics(arm: ArmFigures, pair: PairOfArms | None) -> Iterator[str]:
             yield metric.name
 
 
-def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: float) -> Change:
+def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerance: float) -> Change:
     if metric == LOST:
         return _losses(arm, pair)
     before = median(arm.values(metric))
@@ -175,7 +175,7 @@ def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: fl
         return Change(
             arm=arm.name,
             metric=metric,
-            word="undecided" if values else "regression",
+            result="undecided" if values else "regression",
             before=before,
             after=after,
             reason=pair.missing[metric],
@@ -184,23 +184,25 @@ def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerated: fl
     return Change(
         arm=arm.name,
         metric=metric,
-        word=_word(metric, one, tolerated),
+        result=_result(metric, one, tolerance),
         estimate=one.estimate,
         relative=one.relative,
         low=one.interval.low if one.interval else None,
         high=one.interval.high if one.interval else None,
         before=before,
         after=after,
-        reason=few if one.significance is Significance.TOO_FEW else "",
+        reason=few if one.significance is Significance.TOO_FEW_BOOTS else "",
     )
 
 
 def _worst(arm: ArmFigures, metric: str, values: Sequence[float]) -> Change:
     """Of what must not be, one more in a single trial is worse, and no chance excuses it."""
     before, after = max(arm.values(metric)), max(values)
-    word: Word = "regression" if after > before else "none"
+    result: Result = "regression" if after > before else "none"
     reason = f"the most in any trial: {before:g} before, {after:g} now"
-    return Change(arm.name, metric, word, estimate=after - before, before=before, after=after, reason=reason)
+    return Change(
+        arm.name, metric, result, estimate=after - before, before=before, after=after, reason=reason
+    )
 
 
 def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
@@ -208,15 +210,15 @@ def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
     if pair is None or pair.lost is None or pair.lost_counts is None:
         return Change(arm.name, LOST, "regression", reason="no trial of the arm was begun")
     counts, found = pair.lost_counts, pair.lost
-    word: Word = "none"
+    result: Result = "none"
     if not pair.second.trials and arm.trials:
-        word = "regression"  # however few they are: there is nothing good to set against it
-    elif found.significance is Significance.DIFFERENT:
-        word = "regression" if found.estimate > 0 else "improvement"
+        result = "regression"  # however few they are: there is nothing good to set against it
+    elif found.significance is Significance.SIGNIFICANT:
+        result = "regression" if found.estimate > 0 else "improvement"
     return Change(
         arm=arm.name,
         metric=LOST,
-        word=word,
+        result=result,
         estimate=found.estimate,
         before=counts.first,
         after=counts.second,
@@ -225,10 +227,10 @@ def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
     )
 
 
-def _word(metric: str, one: Difference, tolerated: float) -> Word:
-    if one.significance is Significance.TOO_FEW:
+def _result(metric: str, one: Difference, tolerance: float) -> Result:
+    if one.significance is Significance.TOO_FEW_BOOTS:
         return "undecided"
-    if one.significance is not Significance.DIFFERENT:
+    if one.significance is not Significance.SIGNIFICANT:
         return "none"
     better = METRIC[metric].better
     if not better:
@@ -236,7 +238,7 @@ def _word(metric: str, one: Difference, tolerated: float) -> Word:
     if (one.estimate < 0) == (better == "lower"):
         return "improvement"
     # What grew from nothing grew by more than any share of it.
-    within = one.relative is not None and abs(one.relative) < tolerated
+    within = one.relative is not None and abs(one.relative) < tolerance
     return "tolerated" if within else "regression"
 
 
@@ -249,7 +251,7 @@ class _File(BaseModel):
 
 def write_gate_result(run_dir: Path, outcome: GateResult) -> None:
     """Keep it in the run's folder."""
-    text = _File(gate=FORMAT, outcome=outcome).model_dump_json(indent=1)
+    text = _File(gate=FORMAT, outcome=outcome).model_dump_json(indent=1, by_alias=True)
     replace_text(run_dir / layout.GATE, text + "\n")
 
 

@@ -8,13 +8,13 @@ from functools import cached_property
 from orchestrator.store import Run
 from orchestrator.summary import TrialSummary
 from orchestrator.verdict.comparison import Comparison, compare_arms
-from orchestrator.verdict.expectations import Judgement, judge
+from orchestrator.verdict.expectations import ExpectationResult, judge
 from orchestrator.verdict.figures import RunFigures, figures_of
 from orchestrator.verdict.gate import GateResult, read_gate_result
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class RunVerdicts:
     """What may be said of a run, from its plan and its summaries: a comparison resamples 9,999 times."""
 
     run: Run
@@ -42,7 +42,7 @@ class Verdicts:
         return self.against(self.figures.arms[0].name) if self.figures.arms else None
 
     @cached_property
-    def judgements(self) -> tuple[Judgement, ...]:
+    def expectation_results(self) -> tuple[ExpectationResult, ...]:
         """Every expectation of the plan, in its order. Raises BadInputError where they cannot be read."""
         return tuple(judge(self))
 

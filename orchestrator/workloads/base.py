@@ -20,7 +20,7 @@ from orchestrator.registry import Registry
 from orchestrator.suggestion import suggest
 from orchestrator.yamlfile import load_yaml_model, read_yaml
 
-# What a workload can hold memory as; free frames and holes are nobody's.
+# What a workload can hold memory as; free frames and holes belong to none.
 FRAME_CLASSES = tuple(frame_class.name.lower() for frame_class in (*UNMOVABLE, *MOVABLE))
 
 

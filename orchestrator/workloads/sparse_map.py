@@ -1,4 +1,4 @@
-"""A sparse mapping that is touched and let go: page tables, and next to nothing else."""
+"""A sparse mapping that is touched and discarded: page tables, and next to nothing else."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SparseMap(ProgramDriver):
         "held_bytes",
         "pages_touched",
         "page_table_bytes_touched",
-        "page_table_bytes_let_go",
+        "page_table_bytes_discarded",
         "touch_seconds",
-        "let_go_seconds",
+        "discard_seconds",
     )
 
     span: Annotated[Size, Field(ge=1)]

@@ -58,7 +58,7 @@ class Machine:
             self._qemu.chmod(0o755)
             (folder / "kvm").touch()
             self.argv = [sys.executable, "-c", _HANGS, str(self._qemu), str(folder / "kvm")]
-            # Its verdict is none that anybody else should find; the image is what takes minutes.
+            # Its KVM check is none that another run should find; the image is what takes minutes.
             cache = folder / "cache"
             cache.mkdir()
             for name in ("images", "ssh", "libvirt", "programs"):

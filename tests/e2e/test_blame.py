@@ -10,7 +10,7 @@ import pytest
 from driver import Orchestrator
 
 # In one guest, one after the other: a boot for each would take an hour under emulation. Between two, memory
-# is given back and asked back again, so that what one leaves behind is the next one's background.
+# is plugged and unplugged again, so that what one leaves behind is the next one's background.
 HEAD = """\
 version: 1
 name: injected
@@ -30,7 +30,7 @@ steps:
 """
 ROUND = """\
   - plug: {{to: 1536MiB}}
-  - start: {{workload: {workload}, set: {settings}, within: 5min}}
+  - start: {{workload: {workload}, set: {settings}, timeout: 5min}}
   - unplug: {{to: 0B, settle: {settle}}}
   - snapshot: {{label: {label}}}
   - stop: {{workload: {workload}}}
@@ -76,7 +76,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orchestrat
 
 
 def row_of(shown: tuple[Orchestrator, Any], kind: str) -> Any:  # JSON
-    (row,) = (row for row in shown[1]["confusion"] if row["snapshot"] == kind)
+    (row,) = (row for row in shown[1]["attribution_check"] if row["snapshot"] == kind)
     assert row["injected"] == [KINDS[kind][0]]
     return row
 
@@ -84,12 +84,12 @@ def row_of(shown: tuple[Orchestrator, Any], kind: str) -> Any:  # JSON
 @pytest.mark.parametrize("kind", [*FILL, *HOLD])
 def test_blocks_that_stay_are_given_what_was_injected(shown: tuple[Orchestrator, Any], kind: str) -> None:
     row = row_of(shown, kind)
-    assert row["blocks_stayed"] >= 50, row
+    assert row["blocks_still_plugged"] >= 50, row
     # Blocks that the guest's own memory pins are no error of attribution: the rounds whose memory can be
     # moved measure how many there are. (In one CI run 5 of the 91 blocks had none of the sockets' memory.)
-    background = max(row_of(shown, other)["blocks_stayed"] for other in MOVE)
-    beside = row["blocks_stayed"] - row["blocks_expected"]
-    assert beside <= max(background, 0.05 * row["blocks_stayed"]), (row, background)
+    background = max(row_of(shown, other)["blocks_still_plugged"] for other in MOVE)
+    beside = row["blocks_still_plugged"] - row["blocks_expected"]
+    assert beside <= max(background, 0.05 * row["blocks_still_plugged"]), (row, background)
     # Those alone would be no attribution: an injected class that is never found fails here.
     assert row["blocks_expected_share"] >= 0.8, row
     assert row["blocks_unexplained_share"] <= 0.05, row
@@ -109,16 +109,16 @@ def test_each_class_is_found_where_it_was_injected_and_rarely_elsewhere(
     (one,) = (row for row in shown[1]["attribution"] if row["frame_class"] == name)
     assert one["recall_contained"] >= LEAST_RECALL.get(name, 0.8), one
     # The trivial answer, "this class is in every block", has the share of blocks that it was injected into.
-    rows = [row for row in shown[1]["confusion"] if row["blocks_stayed"]]
-    injected = sum(row["blocks_stayed"] for row in rows if name in row["expected"])
-    trivial = injected / sum(row["blocks_stayed"] for row in rows)
+    rows = [row for row in shown[1]["attribution_check"] if row["blocks_still_plugged"]]
+    injected = sum(row["blocks_still_plugged"] for row in rows if name in row["expected"])
+    trivial = injected / sum(row["blocks_still_plugged"] for row in rows)
     assert one["precision_contained"] > 1.2 * trivial, (one, trivial)
 
 
 @pytest.mark.parametrize("kind", MOVE)
 def test_what_can_be_moved_keeps_nothing(shown: tuple[Orchestrator, Any], kind: str) -> None:
     row = row_of(shown, kind)
-    assert row["blocks_stayed"] <= 40, row
+    assert row["blocks_still_plugged"] <= 40, row
     assert row["blocks_unexplained"] <= 2, row
 
 

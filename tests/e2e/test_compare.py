@@ -62,10 +62,10 @@ def test_two_identical_arms_do_not_differ(run: tuple[Orchestrator, Path]) -> Non
     (pair,) = comparison["pairs"]
     assert pair["pairing"] == "repeat", "identical arms start from boots of their own"
     assert pair["boots"] == {"base": 5, "arm": 5, "pairs": 5}
-    verdicts = {metric: found["verdict"] for metric, found in pair["metrics"].items()}
-    assert len(verdicts) >= 10
-    assert "different" not in verdicts.values(), verdicts
-    assert "too few boots to say" not in verdicts.values()
+    significance = {metric: found["significance"] for metric, found in pair["metrics"].items()}
+    assert len(significance) >= 10
+    assert "significant" not in significance.values(), significance
+    assert "too few boots" not in significance.values()
 
 
 def test_a_run_keeps_to_itself_as_baseline(run: tuple[Orchestrator, Path], tmp_path: Path) -> None:

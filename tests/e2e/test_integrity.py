@@ -50,7 +50,7 @@ def test_one_wrong_bit_in_one_arm_is_exit_code_1(finished: tuple[Finished, Orche
     run, orchestrator = finished
     assert run.code == 1, run.err
     shown: Any = orchestrator.show()
-    met = {(one["arm"], one["words"].split()[0]): one["met"] for one in shown["expect"]}
+    met = {(one["arm"], one["expectation"].split()[0]): one["met"] for one in shown["expect"]}
     assert [key for key, good in met.items() if not good] == [
         ("flipped", "integrity_mismatches"),
         ("flipped", "kernel_log_complaints"),

@@ -28,10 +28,10 @@ steps:
   - online:
   - start: {workload: tmpfs, set: {amount: 256MiB}}
   - stop: {workload: tmpfs}
-  - report_free: {within: 60s}
+  - report_free: {timeout: 60s}
   - inflate: {by: 128MiB}
   - deflate:
-  - unplug_dimm: {within: 60s}
+  - unplug_dimm: {timeout: 60s}
 """
 
 

@@ -32,7 +32,7 @@ def scenario(folder: Path, *steps: str, kernel: str = "6.12", start: str = "warm
 
 
 def test_a_panic_ends_the_trial_and_is_told(orchestrator: Orchestrator, tmp_path: Path) -> None:
-    crash = 'exec: {argv: [sh, -c, "sleep 3; echo c > /proc/sysrq-trigger"], within: 60s}'
+    crash = 'exec: {argv: [sh, -c, "sleep 3; echo c > /proc/sysrq-trigger"], timeout: 60s}'
     finished = orchestrator.run(scenario(tmp_path, "wait: {time: 2s}", crash))
     assert finished.code == 3, finished.err
     assert "Kernel panic - not syncing" in finished.err
@@ -65,7 +65,7 @@ def test_a_guest_that_never_boots_shows_its_console(orchestrator: Orchestrator, 
     (guests / "programs").symlink_to(ROOT / "guests" / "programs")
     text = (ROOT / "guests" / "debian-13.yaml").read_text()
     # The initrd waits for a root file system that does not come.
-    broken = text.replace("root=/dev/vda rw quiet", "root=/dev/vdz rw rootdelay=600") + "boot_within: 20s\n"
+    broken = text.replace("root=/dev/vda rw quiet", "root=/dev/vdz rw rootdelay=600") + "boot_timeout: 20s\n"
     assert broken.count("vdz") == 1
     (guests / "debian-13.yaml").write_text(broken)
     finished = orchestrator.run(scenario(tmp_path, "wait: {time: 1s}"))

@@ -26,7 +26,7 @@ _ARGV = (
     "--no-sandbox",  # it cannot be had as root, nor in most containers; what is opened is our own page
     "--disable-gpu",
     "--hide-scrollbars",
-    # No name resolves, and there is nobody at the proxy: a page that needs a network does without.
+    # No name resolves, and nothing listens at the proxy: a page that needs a network does without.
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--proxy-server=127.0.0.1:9",
 )

@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # pytest-xdist ships no types
     """A module stays in one process, with its fixtures; those that compile kernels share them in one.
 
-    `--dist loadgroup` has no effect with pytest 9.2 and pytest-xdist 3.8: it sets a name that nobody reads.
+    `--dist loadgroup` has no effect with pytest 9.2 and pytest-xdist 3.8: it sets a name that is not read.
     """
     from xdist.scheduler import LoadScopeScheduling
 

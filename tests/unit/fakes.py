@@ -274,7 +274,7 @@ class FakeShell(GuestShell):
         self.commands.append(argv)
         line = " ".join(argv)
         found = [begin for begin in self._answers if line.startswith(begin)]
-        assert found, f"nobody expected {line!r}"
+        assert found, f"{line!r} was not expected"
         answers = self._answers[max(found, key=len)]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, BaseException):

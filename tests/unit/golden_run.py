@@ -57,13 +57,15 @@ def write() -> None:
 
 
 def figures(directory: Path) -> dict[str, Any]:
-    """Summaries, judgements, attribution and comparison of a run: numbers and names, no sentences."""
+    """Summaries, expectations, attribution and comparison of a run: numbers and names, no sentences."""
     from orchestrator.analysis.run import RunAnalysis
     from orchestrator.export.document import RunDocument
+    from orchestrator.export.older_keys import with_older_keys
     from orchestrator.store import open_run
 
     analysis = RunAnalysis.of(open_run(directory))
-    document = RunDocument.of_run(analysis).as_json()
+    # Recorded under the names of the oldest version.
+    document = with_older_keys("show", RunDocument.of_run(analysis).as_json())
     trials = {trial.pop("trial"): trial for trial in document["trials"]}
     for name, trial in trials.items():
         tables = ("policies", "snapshots", "blame") if name.endswith("-01") else ()

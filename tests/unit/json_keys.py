@@ -1,6 +1,6 @@
-"""The keys of `show --json`, as docs/json.md has them: written from the classes that it is printed from.
+"""Keys of `show --json`, and older names of keys, as docs/json.md has them: written from what prints them.
 
-`python tests/unit/json_keys.py` writes the table again.
+`python tests/unit/json_keys.py` writes both tables again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.export.document import RunDocument
+from orchestrator.export.older_keys import OLDER_KEYS, REMOVED_IN
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
 BEGIN, END = "<!-- keys of show --json -->\n", "<!-- end keys -->"
+OLDER_BEGIN, OLDER_END = "<!-- older keys -->\n", "<!-- end older keys -->"
 
 _WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "any"}
 
@@ -79,10 +81,30 @@ def table() -> str:
     return "\n".join(("| key | type | what it is |", "|---|---|---|", *rows)) + "\n"
 
 
+def older_table() -> str:
+    """The table of keys that have an older name, in Markdown."""
+    verbs: dict[tuple[str, str], list[str]] = {}
+    values: dict[tuple[str, str], str] = {}
+    for verb, keys in OLDER_KEYS.items():
+        for path, older in keys.items():
+            row = f"{path.rpartition('.')[0]}.{older.name}".lstrip("."), path
+            verbs.setdefault(row, []).append(f"`{verb}`")
+            words = ", ".join(f"`{old}` for `{new}`" for new, old in older.values.items())
+            values[row] = f"; values {words}" if words else ""
+    rows = (
+        f"| {', '.join(of)} | `{old}` "
+        f"| deprecated alias of `{new}`, removed in `{REMOVED_IN}`{values[old, new]} |"
+        for (old, new), of in verbs.items()
+    )
+    return "\n".join(("| `--json` of | older key | what it is |", "|---|---|---|", *rows)) + "\n"
+
+
 def rendered(page: str) -> str:
-    """The page with its table as it should be."""
+    """The page with its tables as they should be."""
     head, _, rest = page.partition(BEGIN)
-    return f"{head}{BEGIN}{table()}{END}{rest.partition(END)[2]}"
+    page = f"{head}{BEGIN}{table()}{END}{rest.partition(END)[2]}"
+    head, _, rest = page.partition(OLDER_BEGIN)
+    return f"{head}{OLDER_BEGIN}{older_table()}{OLDER_END}{rest.partition(OLDER_END)[2]}"
 
 
 def paths(value: Any, prefix: str = "") -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The talk's mechanism step by step, so that every interleaving of a touch and a reclaim can be tried.
 
 A last-level table counts its entries. At zero it is frozen; then the entry in its parent is cleared; then
-it is freed. A touch that meets a frozen table lets go and comes again, and builds a new table once the
+it is freed. A touch that meets a frozen table is abandoned and comes again, and builds a new table once the
 parent entry is clear. Tables wait on the list of their memory cgroup, which pressure walks at random.
 Policies `empty`, `zero_page` and `pressure_random` say of many tables what comes of it; here is how.
 """
@@ -20,8 +20,8 @@ class Phase(Enum):
     """How far a table is on its way out."""
 
     LIVE = "live"
-    FROZEN = "frozen"  # nobody may add entries any more
-    UNLINKED = "unlinked"  # the parent's entry is clear: nobody can find it
+    FROZEN = "frozen"  # no entries may be added any more
+    UNLINKED = "unlinked"  # the parent's entry is clear: no walk reaches it
     FREED = "freed"
 
 
@@ -73,7 +73,7 @@ class TableHeap:
         table.entries.add(slot)
         return Touched.SERVED
 
-    def let_go(self, number: int, slot: int) -> None:
+    def unmap(self, number: int, slot: int) -> None:
         """Unmap `slot` of table `number`, if it is mapped."""
         table = self.parent.get(number)
         if table is not None:

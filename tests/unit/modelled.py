@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis.arms import view_run
-from orchestrator.analysis.model_check import ModelCheck, foretold
+from orchestrator.analysis.model_check import ModelCheck, model_checks
 from orchestrator.analysis.text import seconds
 from orchestrator.model.cost import SHIPPED, CostRange, CostTable
 from orchestrator.model.guest_tables import GuestTables, build_tables
@@ -201,7 +201,7 @@ def extrapolate(before: float, measured: float, factor: float) -> float:
 def predicted(name: str) -> ModelCheck:
     """What `empty` would free in a reference run, and what another kernel had fewer."""
     run = open_run(REFERENCE / name)
-    (row,) = foretold(view_run(run, load(run)))
+    (row,) = model_checks(view_run(run, load(run)))
     return row
 
 

@@ -26,7 +26,7 @@ _RECORD = np.dtype([("time", "<u4"), ("id", "<u8"), ("size", "<u4"), ("next", "<
 
 
 def touches_only(name: str, tables: int, table: U32) -> Trace:
-    """A trace in which nothing is let go."""
+    """A trace in which nothing is unmapped."""
     return Trace(name, tables, table, np.full(len(table), TouchKind.TOUCH, dtype=np.uint8))
 
 

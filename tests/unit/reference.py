@@ -14,9 +14,15 @@ from components import Components, components
 from ruamel.yaml import YAML
 
 from orchestrator.analysis.arms import view_run
-from orchestrator.analysis.attribution import AttributionRow, attribution_rows, attributions, confusion
+from orchestrator.analysis.attribution import (
+    AttributionRow,
+    attribution_check,
+    attribution_rows,
+    attributions,
+)
 from orchestrator.analysis.text import FORMATS, class_words
 from orchestrator.model.frame_class import FrameClass
+from orchestrator.records.versions import COLUMNS_2_TO_3
 from orchestrator.stats import FEWEST, Difference, of_few
 from orchestrator.store import open_run
 from orchestrator.summary import CATALOGUE, METRIC, load
@@ -206,7 +212,7 @@ class Reference:
     def attributions(self) -> list[AttributionRow]:
         """What `show` has under "Attribution check"."""
         opened = open_run(self.folder)
-        rows = confusion(view_run(opened, load(opened)))
+        rows = attribution_check(view_run(opened, load(opened)))
         return attribution_rows(attributions(rows), rows)
 
     def prediction_error(self, *moments: str) -> float:
@@ -223,7 +229,8 @@ class Reference:
 
     @cache  # noqa: B019  # one for each reference, for as long as the tests run
     def _read(self, table: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / f"{table}.csv")
+        rows = pd.read_csv(self.folder / f"{table}.csv")
+        return rows.rename(columns=COLUMNS_2_TO_3.get(f"{table}.csv", {}))
 
 
 @cache

@@ -110,7 +110,7 @@ class Guest:
             online_block_bytes=LINUX_BLOCK_BYTES,
             online_blocks=np.array(range(blocks) if online is None else online, dtype=np.int64),
             paused=True,
-            moved=0,
+            frames_changed=0,
         )
 
 

@@ -158,7 +158,9 @@ def write_trial(trial: TrialWriter, arm: FakeArm, repeat: int = 1, *, snapshots:
     for label, seconds in (("loaded", 51), ("after-unplug", 118)) if snapshots else ():
         write_snapshot(trial.snapshots / f"{label}.npz", snapshot(label, arm, rng))
         events.append(
-            SnapshotTaken(t_ns=seconds * 10**9, label=label, file=f"{label}.npz", paused=True, moved=0)
+            SnapshotTaken(
+                t_ns=seconds * 10**9, label=label, file=f"{label}.npz", paused=True, frames_changed=0
+            )
         )
     for event in sorted(events, key=lambda event: event.t_ns):
         trial.record(event)
@@ -301,7 +303,7 @@ def snapshot(label: str, arm: FakeArm, rng: np.random.Generator) -> Snapshot:
         online_block_bytes=128 * MIB,
         online_blocks=np.arange(len(flags) * 4096 // (128 * MIB), dtype=np.int64),
         paused=True,
-        moved=0,
+        frames_changed=0,
         deposits_read=arm.deposits_read,
     )
 

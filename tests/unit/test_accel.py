@@ -167,7 +167,7 @@ def test_a_qemu_does_not_outlive_us(machine: Path) -> None:
     stat = Path(f"/proc/{note.read_text().strip()}/stat")
 
     def gone() -> bool | None:
-        # Where nobody reaps orphans, it stays a zombie.
+        # Where no process reaps orphans, it stays a zombie.
         return True if not stat.exists() or ") Z " in stat.read_text() else None
 
     assert wait_for(gone, Deadline(5), every=0.02)
@@ -203,9 +203,9 @@ def test_a_verdict_is_found_once(
     assert starts(machine) == 1
     assert (first.name, first.kept, second.kept) == (name, False, True)
     assert (second.name, second.reason, second.probed_at) == (first.name, first.reason, first.probed_at)
-    assert first.told == first.reason
+    assert first.explanation == first.reason
     kept_since = f" (cached result of {first.probed_at}; to check again: orchestrator doctor --recheck-kvm)"
-    assert second.told == first.reason + kept_since
+    assert second.explanation == first.reason + kept_since
     assert not choose("auto", machine, again=True).kept
     assert starts(machine) == 2
     assert len(list((machine / "cache" / "kvm").iterdir())) == 1

@@ -138,7 +138,7 @@ def test_an_unplug_that_never_moves_is_refused(clock: Clock) -> None:
 
 
 def test_an_unplug_that_still_moves_when_its_time_is_over(clock: Clock) -> None:
-    ended = resized(clock, "unplug", 1536, (1536 - look * 2 for look in count()), to="0B", within="20s")
+    ended = resized(clock, "unplug", 1536, (1536 - look * 2 for look in count()), to="0B", timeout="20s")
     assert ended.outcome is StepOutcome.TIMEOUT
     assert ended.settled_ns is None
     assert ended.acknowledged_ns == SECOND_NS // 4
@@ -218,11 +218,11 @@ def test_a_balloon_counts_plugged_dimms_in(clock: Clock) -> None:
     ("step", "calls"),
     [
         (
-            action("start", workload="redis", set={"keys": 5}, within="9s"),
+            action("start", workload="redis", set={"keys": 5}, timeout="9s"),
             [("start", "redis", {"keys": 5}, 9)],
         ),
         (action("stop", workload="redis"), [("stop", "redis", 60)]),
-        (action("exec", argv=["echo", "x y"], within="5s"), [("execute", ["echo", "x y"], 5)]),
+        (action("exec", argv=["echo", "x y"], timeout="5s"), [("execute", ["echo", "x y"], 5)]),
         (action("snapshot", label="loaded"), [("snapshot", "loaded")]),
     ],
 )

@@ -61,7 +61,7 @@ def test_all_go_the_highest_first(clock: Clock) -> None:
     assert ended.acknowledged_ns == SECOND_NS // 4, "the first answer, although nothing had moved"
     assert ended.settled_ns == 3 * SECOND_NS // 4
     assert list(ended.curve) == [(0, 0), (0.5, 512 * MIB), (0.75, 768 * MIB)]
-    assert ended.said == "", "no reason is needed"
+    assert ended.message == "", "no reason is needed"
     assert ended.values == {
         "requested_bytes": 768 * MIB,
         "achieved_bytes": 768 * MIB,
@@ -73,7 +73,7 @@ def test_all_go_the_highest_first(clock: Clock) -> None:
         "ost_answers": 4,
         "ost_failures": 0,
     }
-    assert [event.said for event in of_kind(trial.events, DimmAnswered)] == [
+    assert [event.message for event in of_kind(trial.events, DimmAnswered)] == [
         "ejection is in progress (pending) (0x84)",
         "success (0x00)",
         "ejection is in progress (pending) (0x84)",
@@ -86,18 +86,18 @@ def test_all_go_the_highest_first(clock: Clock) -> None:
         "slot": 1,
         "source": 3,
         "status": 0,
-        "said": "success (0x00)",
+        "message": "success (0x00)",
     }
 
 
 def test_one_goes_and_one_is_busy(clock: Clock) -> None:
     turns = iter([([ost(1, PENDING), ost(1, BUSY)], ()), ([ost(0, PENDING), ost(0, 0)], ["dimm0"])])
-    ended, _ = unplugged(clock, turns, within="60s")
+    ended, _ = unplugged(clock, turns, timeout="60s")
     assert ended.outcome is StepOutcome.PARTIAL
     assert ended.values["achieved_bytes"] == 256 * MIB
     assert ended.values["shortfall_bytes"] == 512 * MIB
     assert ended.values["ost_failures"] == 1
-    assert ended.said == "device busy (0x82)"
+    assert ended.message == "device busy (0x82)"
     assert ended.settled_ns == SECOND_NS // 4
     assert clock.seconds == 1000.25, "all have answered: there is nothing to wait for"
 
@@ -107,29 +107,29 @@ def test_a_refusal_is_an_end(clock: Clock) -> None:
     assert ended.outcome is StepOutcome.REFUSED
     assert (ended.acknowledged_ns, ended.settled_ns) == (0, SECOND_NS // 4)
     assert list(ended.curve) == [(0, 0)]
-    assert ended.said == "non-specific failure (0x01)"
+    assert ended.message == "non-specific failure (0x01)"
     assert "later_bytes" not in ended.values
 
 
 def test_what_qemu_itself_refuses(clock: Clock) -> None:
     error = DimmAnswer("dimm1", None, None, None, "a memory device is in use")
     ended, trial = unplugged(clock, iter([([error], ())]), count=1)
-    assert (ended.outcome, ended.said) == (StepOutcome.REFUSED, "a memory device is in use")
+    assert (ended.outcome, ended.message) == (StepOutcome.REFUSED, "a memory device is in use")
     assert trial.events == [
-        DimmAnswered(t_ns=0, step=1, slot=1, source=None, status=None, said="a memory device is in use")
+        DimmAnswered(t_ns=0, step=1, slot=1, source=None, status=None, message="a memory device is in use")
     ]
 
 
 def test_a_guest_that_never_comes_to_an_end(clock: Clock) -> None:
-    ended, _ = unplugged(clock, chain([([ost(1, PENDING)], ())], repeat(NOTHING)), within="20s")
+    ended, _ = unplugged(clock, chain([([ost(1, PENDING)], ())], repeat(NOTHING)), timeout="20s")
     assert ended.outcome is StepOutcome.TIMEOUT
     assert (ended.acknowledged_ns, ended.settled_ns) == (0, None)
-    assert (ended.values["achieved_bytes"], ended.said) == (0, "")
+    assert (ended.values["achieved_bytes"], ended.message) == (0, "")
     assert clock.seconds == pytest.approx(1020, abs=0.01)
 
 
 def test_a_guest_without_acpi_says_nothing(clock: Clock) -> None:
-    ended, _ = unplugged(clock, repeat(NOTHING), within="20s")
+    ended, _ = unplugged(clock, repeat(NOTHING), timeout="20s")
     assert (ended.outcome, ended.acknowledged_ns) == (StepOutcome.TIMEOUT, None)
 
 
@@ -137,7 +137,7 @@ def test_what_comes_after_the_time_is_over_is_watched_for(clock: Clock) -> None:
     turns = chain(
         [([ost(1, PENDING)], ())], repeat(NOTHING, 100), [([ost(1, 0)], ["dimm1"])], repeat(NOTHING)
     )
-    ended, _ = unplugged(clock, turns, within="20s", watch="30s")
+    ended, _ = unplugged(clock, turns, timeout="20s", watch="30s")
     assert (ended.outcome, ended.settled_ns) == (StepOutcome.TIMEOUT, None)
     assert ended.values["achieved_bytes"] == 0
     assert ended.values["later_bytes"] == 512 * MIB
@@ -154,14 +154,14 @@ def test_only_so_many(clock: Clock) -> None:
 
 def test_answers_that_are_about_something_else_do_not_count(clock: Clock) -> None:
     other = [ost(7, BUSY), ost(1, BUSY, source=0x200), ost(1, 0, source=1), DimmAnswer("x", None, None, None)]
-    ended, trial = unplugged(clock, iter([(other, ())]), within="5s")
+    ended, trial = unplugged(clock, iter([(other, ())]), timeout="5s")
     assert (ended.outcome, ended.values["ost_answers"]) == (StepOutcome.TIMEOUT, 0)
     assert trial.events == []
 
 
 def test_a_guest_that_answers_without_end_is_cut_short(clock: Clock) -> None:
     turns = repeat((([ost(1, PENDING)] * 1000), ()))
-    ended, trial = unplugged(clock, turns, within="10s")
+    ended, trial = unplugged(clock, turns, timeout="10s")
     assert ended.outcome is StepOutcome.TIMEOUT
     assert len(trial.events) == 20 * 256
 
@@ -193,9 +193,9 @@ def test_a_plug_is_done_when_the_guest_has_taken_each(clock: Clock) -> None:
 def test_a_plug_that_the_guest_refuses(clock: Clock) -> None:
     turns = iter([([ost(0, 0, source=1), ost(1, 0x81, source=0x200)], ())])
     ended, _ = plugged(clock, turns)
-    assert (ended.outcome, ended.said) == (StepOutcome.PARTIAL, "device driver load failure (0x81)")
+    assert (ended.outcome, ended.message) == (StepOutcome.PARTIAL, "device driver load failure (0x81)")
     assert ended.values["shortfall_bytes"] == 512 * MIB
-    ended, _ = plugged(clock, repeat(NOTHING), within="9s")
+    ended, _ = plugged(clock, repeat(NOTHING), timeout="9s")
     assert (ended.outcome, ended.values["achieved_bytes"]) == (StepOutcome.TIMEOUT, 0)
 
 

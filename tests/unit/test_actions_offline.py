@@ -45,7 +45,7 @@ def ended(text: str, name: str = "offline", **params: object) -> tuple[StepResul
 
 
 def test_enough_went() -> None:
-    came, trial = ended(printed("OK", "EBUSY", "OK", "EINTR", "OK", "OK", end="enough"), within="90s")
+    came, trial = ended(printed("OK", "EBUSY", "OK", "EINTR", "OK", "OK", end="enough"), timeout="90s")
     argv = ["/usr/local/bin/memory-blocks", "offline", str(512 * MIB), "5000", "90000", "highest"]
     assert trial.calls == [("execute", argv, 150)]
     assert came.outcome is StepOutcome.DONE
@@ -64,11 +64,11 @@ def test_enough_went() -> None:
     assert list(came.curve) == [(0, 0), (0.5, BLOCK), (1.5, 2 * BLOCK), (2.5, 3 * BLOCK), (3, 4 * BLOCK)]
     assert came.requested_ns == 7 * SECOND_NS
     assert (came.acknowledged_ns, came.settled_ns) == (7.5 * SECOND_NS, 10 * SECOND_NS)
-    assert came.said == "EBUSY 1, EINTR 1"
+    assert came.message == "EBUSY 1, EINTR 1"
 
 
 @pytest.mark.parametrize(
-    ("text", "outcome", "achieved", "said"),
+    ("text", "outcome", "achieved", "message"),
     [
         (printed("OK", *["EBUSY"] * 7), StepOutcome.PARTIAL, BLOCK, "EBUSY 7"),
         (printed(*["EBUSY"] * 8), StepOutcome.REFUSED, 0, "EBUSY 8"),
@@ -77,11 +77,11 @@ def test_enough_went() -> None:
         (printed("EINVAL", "ENOMEM"), StepOutcome.REFUSED, 0, "EINVAL 1, ENOMEM 1"),
     ],
 )
-def test_too_little_went(text: str, outcome: StepOutcome, achieved: int, said: str) -> None:
+def test_too_little_went(text: str, outcome: StepOutcome, achieved: int, message: str) -> None:
     came, _ = ended(text, order="lowest")
-    assert (came.outcome, came.values["achieved_bytes"], came.said) == (outcome, achieved, said)
+    assert (came.outcome, came.values["achieved_bytes"], came.message) == (outcome, achieved, message)
     assert came.values["shortfall_bytes"] == 512 * MIB - achieved
-    assert (came.settled_ns is None) == (outcome is StepOutcome.TIMEOUT or said == "")
+    assert (came.settled_ns is None) == (outcome is StepOutcome.TIMEOUT or message == "")
 
 
 def test_larger_blocks_than_asked_for_are_no_shortfall() -> None:

@@ -103,7 +103,7 @@ def test_a_guest_that_takes_memory_meanwhile(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_guest_that_frees_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = (900 - turn % 200 * 2 for turn in count())
-    ended, _ = reported(monkeypatch, sizes, within="20s")
+    ended, _ = reported(monkeypatch, sizes, timeout="20s")
     assert (ended.outcome, ended.settled_ns) == (StepOutcome.TIMEOUT, None)
 
 

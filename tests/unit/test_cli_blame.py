@@ -42,7 +42,7 @@ def dump(tmp_path: Path) -> Path:
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Path:
     path = tmp_path / "08-unplugged.npz"
-    write_snapshot(path, replace(sparse_guest(2000), label="unplugged", paused=False, moved=3))
+    write_snapshot(path, replace(sparse_guest(2000), label="unplugged", paused=False, frames_changed=3))
     return path
 
 
@@ -64,22 +64,30 @@ def test_a_dump_as_json(base: str, dump: Path, capsys: pytest.CaptureFixture[str
     (found,) = json.loads(capsys.readouterr().out)["snapshots"]
     (region,) = found["regions"]
     assert region["start_pfn"] == 5 * 512
-    assert (region["blocks_held"], region["blocks_together"], region["blocks_unexplained"]) == (2, 1, 1)
-    assert (region["blocks_unknown"], region["blocks_without_any_flag"], region["blocks_no_room"]) == (
+    assert (region["blocks_pinned"], region["blocks_pinned_by_several"], region["blocks_unexplained"]) == (
+        2,
+        1,
+        1,
+    )
+    assert (
+        region["blocks_unknown"],
+        region["blocks_without_any_flag"],
+        region["blocks_no_migration_target"],
+    ) == (
         1,
         1,
         0,
     )
-    assert region["frees_most"] == {"class": "page_table", "blocks": 1}
-    held = {one["pfn"]: (one["named"], one["alone"]) for one in region["held_blocks"]}
+    assert region["most_freeable"] == {"class": "page_table", "blocks": 1}
+    held = {one["pfn"]: (one["attributed_to"], one["sole_blocker"]) for one in region["plugged_blocks"]}
     assert held == {
         5 * 512: ("free", False),
         6 * 512: ("page_table", True),
         7 * 512: ("page_table", False),
         8 * 512: ("unknown", False),
     }
-    assert region["held_blocks"][2]["frames"] == {"free": 510, "page_table": 1, "slab": 1}
-    assert found["counterfactuals"] == [], "a dump has no contents of page tables"
+    assert region["plugged_blocks"][2]["frames"] == {"free": 510, "page_table": 1, "slab": 1}
+    assert found["policies"] == [], "a dump has no contents of page tables"
     assert found["huge_pages"] == {"ranges": 4, "free": 1, "freeable": 1}
 
 
@@ -112,9 +120,13 @@ def test_sections_without_any_flag_are_not_there(tmp_path: Path, capsys: pytest.
     (region,) = found["regions"]
     assert (region["start_pfn"], region["blocks"]) == (1 << 20, 3 * 64)
     # Of the first section the blocks of a table and of the frame that nothing is known of.
-    assert (region["blocks_plugged"], region["blocks_held"], region["blocks_unknown"]) == (66, 2, 1)
-    assert region["frees_most"] == {"class": "page_table", "blocks": 1}
-    assert (region["blocks_free"], region["blocks_unexplained"], region["blocks_no_room"]) == (63, 63, 0)
+    assert (region["blocks_plugged"], region["blocks_pinned"], region["blocks_unknown"]) == (66, 2, 1)
+    assert region["most_freeable"] == {"class": "page_table", "blocks": 1}
+    assert (region["blocks_free"], region["blocks_unexplained"], region["blocks_no_migration_target"]) == (
+        63,
+        63,
+        0,
+    )
     assert {row["frame_class"] for row in region["classes"]} == {"offline", "page_table", "free", "unknown"}
     assert blame(path, "--base-pfn", "0x100000") == 0
     assert "1 sections of 128 MiB have no flag at all" in capsys.readouterr().out
@@ -197,7 +209,7 @@ def test_a_snapshot(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert region["blocks"] == 1024
     kinds = {row["table"]: row["frames"] for row in region["classes"] if row["table"]}
     assert kinds["PTE, empty"] == 2000
-    policies = {row["policy"]: row for row in found["counterfactuals"]}
+    policies = {row["policy"]: row for row in found["policies"]}
     assert policies["empty"]["tables_freed"] == 2000
     assert {row["origin"] for row in policies.values()} == {"modelled"}
     assert "3 of" in found["consistency"]

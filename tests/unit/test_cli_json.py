@@ -82,7 +82,7 @@ def test_documents_of_a_run(results: Path, tmp_path: Path, capsys: pytest.Captur
     of = ("--results", results)
     for argv, keys in [
         (("list", *of), {"runs", "unreadable"}),
-        (("show", "one", *of), {"run", "answer", "trials", "expect", "meta"}),
+        (("show", "one", *of), {"run", "conclusions", "trials", "expect", "meta"}),
         (("report", "one", *of), {"run", "status", "report", "junit", "metrics"}),
         (("compare", "one", *of), {"comparisons"}),
         (("baseline", "one", "-o", tmp_path / "b.json", *of), {"file", "run", "trials", "boots"}),

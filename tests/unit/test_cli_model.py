@@ -169,10 +169,10 @@ def test_a_run_is_replayed_by_its_snapshots(tmp_path: Path, capsys: pytest.Captu
     assert code == 0, err
     found = json.loads(text)
     assert found["modelled"]["cold_misses"] == found["tables"]
-    steps = found["steps"]
-    assert [step["snapshot"] for step in steps] == ["loaded", "after-unplug"]
-    assert steps[0]["at_least"] == steps[0]["tables"] > 0
-    assert all(step["at_least"] <= step["at_most"] for step in steps)
+    pairs = found["snapshot_pairs"]
+    assert [pair["snapshot"] for pair in pairs] == ["loaded", "after-unplug"]
+    assert pairs[0]["touched_at_least"] == pairs[0]["tables"] > 0
+    assert all(pair["touched_at_least"] <= pair["touched_at_most"] for pair in pairs)
     assert "at least once since it was cleared" in found["assumption"]
     certain = json.loads(call(capsys, *argv, "--touches", "certain", "--json")[1])
     assert certain["assumption"].endswith("(certain)")
@@ -191,12 +191,12 @@ def test_a_nested_hosts_snapshots_are_not_its_guests(
     text = events.read_text()
     events.write_text(text.replace('"label": "after-unplug"', '"of": "host", "label": "after-unplug"'))
     found = json.loads(call(capsys, *argv, "--json")[1])
-    assert [step["snapshot"] for step in found["steps"]] == ["loaded"]
+    assert [pair["snapshot"] for pair in found["snapshot_pairs"]] == ["loaded"]
     assert found["trace"].endswith(", guest")
     # Where nothing else was read, the host's are.
     events.write_text(text.replace('"label": ', '"of": "host", "label": '))
     found = json.loads(call(capsys, *argv, "--json")[1])
-    assert (found["trace"].endswith(", host"), len(found["steps"])) == (True, 2)
+    assert (found["trace"].endswith(", host"), len(found["snapshot_pairs"])) == (True, 2)
     events.write_text(text.replace('"snapshot"', '"other"'))
     code, _, err = call(capsys, *argv)
     assert (code, "took no snapshot" in err, "add a `snapshot` step" in err) == (2, True, True)
@@ -225,7 +225,7 @@ def test_patterns_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (("trace", "dense"), "say where to: -o FILE"),
         (("trace", "dense", "-o", "x.npz", "--set", "size"), "write NAME=VALUE"),
         (("trace", "lumpy", "-o", "x.npz"), "no pattern is called 'lumpy'"),
-        (("trace", "sparse", "-o", "x.npz", "--set", "let_go=nan"), "let_go"),
+        (("trace", "sparse", "-o", "x.npz", "--set", "unmapped=nan"), "unmapped"),
     ],
 )
 def test_wrong_input_is_2_and_a_line(

@@ -145,9 +145,9 @@ def test_show_json_has_numbers_not_strings(results: Path, capsys: pytest.Capture
     no_check = dict.fromkeys(NOT_CHECKED, NONE_ENDED)
     assert shown["trials"][0]["gaps"] == {"second_level_bytes": "no second level under TCG", **no_check}
     assert shown["status"] == "completed"
-    assert shown["trials"][0]["snapshots"][1]["blocks_held"] == 213
-    assert {"frame_class": "page_table", "table": "", "alone": 199} in [
-        {key: row[key] for key in ("frame_class", "table", "alone")}
+    assert shown["trials"][0]["snapshots"][1]["blocks_pinned"] == 213
+    assert {"frame_class": "page_table", "table": "", "sole_blocker": 199} in [
+        {key: row[key] for key in ("frame_class", "table", "sole_blocker")}
         for row in shown["trials"][0]["blame"]
         if row["snapshot"] == "after-unplug"
     ]
@@ -155,7 +155,9 @@ def test_show_json_has_numbers_not_strings(results: Path, capsys: pytest.Capture
 
 def test_show_says_what_was_injected_and_found(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = as_json(capsys, "show", "20260101-whole", "--results", results)
-    assert [(row["trial"], row["expected"], row["blocks_expected"]) for row in shown["confusion"]] == [
+    assert [
+        (row["trial"], row["expected"], row["blocks_expected"]) for row in shown["attribution_check"]
+    ] == [
         ("6.12-01", ["page_table"], 203),
         ("7.3-pt-reclaim-01", ["page_table"], 201),
     ]
@@ -166,7 +168,7 @@ def test_show_says_what_was_injected_and_found(results: Path, capsys: pytest.Cap
         "0 are unexplained."
     ) in said
     assert "199 of 213 with 6.12 and 197 of 211 with 7.3-pt-reclaim would be free without" in said
-    assert as_json(capsys, "show", "20260102-killed", "--results", results)["confusion"] == []
+    assert as_json(capsys, "show", "20260102-killed", "--results", results)["attribution_check"] == []
 
 
 def test_show_by_path_needs_no_results_folder(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,7 +76,7 @@ class Grow(Action):
 
     to: Size
     """Bytes that are plugged afterwards."""
-    within: Annotated[Duration, Field(gt=0)] = 60.0
+    timeout: Annotated[Duration, Field(gt=0)] = 60.0
 
     def problems(self, machine: Machine) -> Iterator[FieldProblem]:
         if machine.virtio_mem is None or self.to > machine.virtio_mem.size:
@@ -400,7 +400,8 @@ def test_the_schema_describes_keys_actions_and_parameters(capsys: pytest.Capture
     assert arms == "The arms that have this step, a name or a list of names; without it, all have it."
     grow = made["$defs"]["action.grow"]
     assert grow["properties"]["to"]["description"] == "Bytes that are plugged afterwards."
-    assert grow["properties"]["within"]["default"] == "60s"
+    assert grow["properties"]["timeout"]["default"] == "60s"
+    assert grow["properties"]["within"]["deprecated"] is True, "its older name"
     assert grow["additionalProperties"] is False
     assert made["$defs"]["VirtioMem"]["properties"]["block"]["default"] == "2MiB"
     assert made["properties"]["repeats"]["description"] == "Trials of each arm."

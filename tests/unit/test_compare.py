@@ -21,6 +21,7 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import compare as compare_module
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
+from orchestrator.export.older_keys import with_older_keys
 from orchestrator.stats import Significance
 from orchestrator.store import SCHEMA_VERSION, open_run
 from orchestrator.summary import CATALOGUE
@@ -66,9 +67,9 @@ def test_trials_of_one_state_are_pairs_and_a_planted_difference_is_found() -> No
         ("a", "c", "state"),
     ]
     planted = found.pairs[0].metrics
-    assert (planted[TABLES].significance, planted[TABLES].estimate) == (Significance.DIFFERENT, -8 * MIB)
-    assert planted[RATE].significance is Significance.NONE_DETECTED
-    assert found.pairs[1].metrics[TABLES].significance is Significance.SAME
+    assert (planted[TABLES].significance, planted[TABLES].estimate) == (Significance.SIGNIFICANT, -8 * MIB)
+    assert planted[RATE].significance is Significance.NOT_SIGNIFICANT
+    assert found.pairs[1].metrics[TABLES].significance is Significance.IDENTICAL
     assert "blocks_pinned" in found.pairs[0].missing
     assert set(found.pairs[0].metrics) | set(found.pairs[0].missing) == {
         metric.name for metric in CATALOGUE if metric.unit and not metric.given
@@ -95,7 +96,7 @@ def test_trials_of_one_boot_are_one_and_the_words_say_so() -> None:
     (pair,) = found.pairs
     assert (pair.pairing, pair.units) == ("state", 1)
     assert {(each.significance, each.n, each.trials) for each in pair.metrics.values()} == {
-        (Significance.TOO_FEW, 1, 6)
+        (Significance.TOO_FEW_BOOTS, 1, 6)
     }
     assert heading(found, pair) == "b against a: 6 pairs of trials of 1 boot, paired by boot"
     assert significance_sentences(found, pair)[0].startswith(
@@ -145,7 +146,7 @@ def test_lost_trials_are_told() -> None:
         "Trials of 8 of 8 boots failed (lost, timed out or not settled), against 0 of 8: significant."
         in significance_sentences(found, pair)
     )
-    assert comparison_as_json(found)["pairs"][0]["lost"]["verdict"] == "different"
+    assert comparison_as_json(found)["pairs"][0]["lost_trials"]["significance"] == "significant"
     assert not any(
         "lost" in said
         for said in significance_sentences(found, compare_arms(run(arm("a"), arm("b"))).pairs[0])
@@ -163,7 +164,7 @@ def test_a_lost_trial_takes_its_partner_out_of_the_pairs() -> None:
 def test_few_boots_get_a_warning_and_no_interval() -> None:
     found = compare_arms(run(arm("a", trials=4), arm("b", 8 * MIB, trials=4)))
     (pair,) = found.pairs
-    assert {one.significance for one in pair.metrics.values()} == {Significance.TOO_FEW}
+    assert {one.significance for one in pair.metrics.values()} == {Significance.TOO_FEW_BOOTS}
     said = significance_sentences(found, pair)[0]
     assert said.startswith("4 trials of 4 boots of each arm: 4 boots to compare, too few for intervals")
     assert "At least 5 boots needed" in said
@@ -175,7 +176,7 @@ def test_identical_arms_are_the_noise_floor_and_no_difference() -> None:
     assert set(found.noise) == {RATE, TABLES}
     assert found.noise[TABLES] == 0
     assert 0 < found.noise[RATE] < 30  # of pairs; the repeats themselves differ by hundreds
-    assert Significance.DIFFERENT not in {one.significance for one in found.pairs[0].metrics.values()}
+    assert Significance.SIGNIFICANT not in {one.significance for one in found.pairs[0].metrics.values()}
     assert not compare_arms(run(arm("a"), arm("b", does={**DOES, "steps": "[1]"}))).noise
     assert not compare_arms(run(arm("a"), arm("b", kernel="7.3"))).noise
 
@@ -185,7 +186,7 @@ def test_identical_arms_are_the_noise_floor_and_no_difference() -> None:
     [
         (run(arm("a", kernel="7.3")), "kernel", "kernel of a: 6.12 against 7.3"),
         (run(arm("a", accel="kvm")), "", "acceleration of a: tcg against kvm"),
-        (run(arm("a"), schema_version=0), "", "schema version: 2 against 0"),
+        (run(arm("a"), schema_version=0), "", f"schema version: {SCHEMA_VERSION} against 0"),
         (run(arm("a"), scenario="t"), "", "scenario: s against t"),
         (run(arm("a", does={**DOES, "steps": "[1]"})), "steps", "steps of a: [] against [1]"),
     ],
@@ -262,10 +263,8 @@ def test_run_ends_with_what_compare_says(results: Path, capsys: pytest.CaptureFi
     assert reasons, "the gaps that the run recorded"
     assert all(": not measured in " in reason or "counts" in reason for reason in reasons)
     _, as_json, _ = typed(capsys, "compare", directory, "--json")
-    assert (
-        compare_module.run_comparison_as_json(RunAnalysis.open(directory))
-        == json.loads(as_json)["comparisons"][0]
-    )
+    of_run = {"comparison": compare_module.run_comparison_as_json(RunAnalysis.open(directory))}
+    assert with_older_keys("run", of_run)["comparison"] == json.loads(as_json)["comparisons"][0]
 
 
 def test_a_run_of_many_arms_ends_with_sentences_and_says_where_the_tables_are(

@@ -92,7 +92,7 @@ def test_a_panic_is_seen_and_told_in_one_line(tmp_path: Path) -> None:
 
 
 class Refusing:
-    """A shell that nobody answers behind."""
+    """A shell that does not answer."""
 
     def connect(self) -> None:
         raise EOFError

@@ -29,7 +29,7 @@ def test_what_we_ship_loads(path: Path) -> None:
     assert definition.name == path.stem
     suites = {definition.suite, *definition.also_suites}
     assert {kernel.suite for kernel in definition.kernels.values()} <= suites, "or apt will not find it"
-    assert "console=ttyS0" in definition.command_line, "or nobody sees a panic"
+    assert "console=ttyS0" in definition.command_line, "or a panic is not seen"
 
 
 def test_the_first_kernel_is_the_default() -> None:

@@ -204,18 +204,18 @@ def test_deposited_tables_are_a_class_of_their_own() -> None:
 def test_no_policy_frees_a_deposited_table(policy: str, freed: set[str], moved: set[str]) -> None:
     """Its huge page could not be split any more. It could be put elsewhere, and goes with its process."""
     snapshot, pfn = with_huge_pages()
-    verdict = OverSnapshot.named(policy).apply(StateView.of(snapshot))
-    for mask, expected in ((verdict.freed, freed), (verdict.to_move, moved)):
-        assert {name for name, frame in pfn.items() if frame in verdict.tables.pfn[mask]} == expected
+    effect = OverSnapshot.named(policy).apply(StateView.of(snapshot))
+    for mask, expected in ((effect.freed, freed), (effect.to_move, moved)):
+        assert {name for name, frame in pfn.items() if frame in effect.tables.pfn[mask]} == expected
 
 
 def test_where_they_were_not_read_they_are_empty_tables_of_no_level_and_stay() -> None:
     snapshot, _ = with_huge_pages(read=False)
     state = StateView.of(snapshot)
     assert state.tables.counts()[0].tolist() == [3, 0, 0, 0]
-    verdict = OverSnapshot.named("empty").apply(state)
+    effect = OverSnapshot.named("empty").apply(state)
     unknown = (state.tables.level == UNKNOWN_LEVEL) & (state.tables.state == TableState.EMPTY)
-    assert (verdict.tables_freed, int(unknown.sum())) == (1, 3)
+    assert (effect.tables_freed, int(unknown.sum())) == (1, 3)
 
 
 def test_what_was_read_of_a_table_that_is_in_use_is_not_believed() -> None:
@@ -230,7 +230,7 @@ def test_what_was_read_of_a_table_that_is_in_use_is_not_believed() -> None:
 def test_a_deposited_table_is_none_of_those_that_are_touched() -> None:
     state = StateView.of(with_huge_pages()[0])
     series = read_series("twice", [state.tables, state.tables])
-    assert [step.tables for step in series.steps] == [2, 2], "the used one and the empty one"
+    assert [step.tables for step in series.pairs] == [2, 2], "the used one and the empty one"
 
 
 def test_blame_names_them() -> None:

@@ -60,9 +60,9 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
         "  - start: {workload: sparse-map, set: {spam: 1}}\n    in: b\n"
     )
     places = ProjectPaths(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", tmp_path / "cache")
-    nobody: Any = None
+    no_progress: Any = None
     with pytest.raises(BadInputError, match="'sparse-map' cannot be set so: spam"):
-        execute.execute_plan(plan(steps), places, tmp_path / "run", nobody)
+        execute.execute_plan(plan(steps), places, tmp_path / "run", no_progress)
     assert not (tmp_path / "run").exists()
     assert sorted(looked, key=repr) == [
         ("redis", {}),
@@ -80,7 +80,7 @@ def test_each_workload_of_each_arm_is_looked_at_once_before_the_run_begins(
 
     good = plan(steps.replace(", set: {spam: 1}", ""))
     with pytest.raises(BegunError):
-        execute.execute_plan(good, places, tmp_path / "run", nobody, machinery=Begins())
+        execute.execute_plan(good, places, tmp_path / "run", no_progress, machinery=Begins())
     assert sorted(compiled) == ["guest-probe.c", "memory-blocks.c", "sparse-map.c"]
 
 
@@ -101,7 +101,7 @@ def test_kernel_args_come_after_those_of_the_definition(
     host: Any = SimpleNamespace(domain=lambda xml, keep: domain(xml), shell=HostShell())
     image: Any = SimpleNamespace(disk=tmp_path / "disk", folder=tmp_path)
     files: Any = SimpleNamespace(kernel=tmp_path / "vmlinuz", initrd=None, release="6.12")
-    definition: Any = SimpleNamespace(command_line="console=ttyS0", boot_within=1.0)
+    definition: Any = SimpleNamespace(command_line="console=ttyS0", boot_timeout=1.0)
     keys: Any = None
     machine = plan("  - wait: {time: 1s}\n").arms[0].machine
     with (

@@ -18,7 +18,7 @@ from orchestrator.errors import ExitCode
 from orchestrator.export.junit import write_junit
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run.execute import judged as exit_code_of
-from orchestrator.verdict import Judgement
+from orchestrator.verdict import ExpectationResult
 
 MIB = 1 << 20
 KEPT, RATE = "unplug_shortfall_bytes", "workload_ops_per_second"
@@ -121,7 +121,7 @@ ENDS: list[dict[str, object]] = [
 
 def ends(
     tmp_path: Path, arm: str = "6.12", *, after: str = "completed", unplug: str = "partial"
-) -> list[Judgement]:
+) -> list[ExpectationResult]:
     """How ENDS are judged where the first trial of 6.12 ended so."""
     expected = [{**one, "arm": arm} for one in ENDS]
     directory = judged(tmp_path, *expected)
@@ -129,13 +129,13 @@ def ends(
     text = path.read_text().replace('"outcome": "completed"', f'"outcome": "{after}"')
     path.write_text(text.replace('"outcome": "partial"', f'"outcome": "{unplug}"'))
     summary.refresh(directory)
-    return list(RunAnalysis.open(directory).verdicts.judgements)
+    return list(RunAnalysis.open(directory).verdicts.expectation_results)
 
 
 def test_how_each_trial_is_to_end(tmp_path: Path) -> None:
     good = ends(tmp_path / "1")
     assert [one.met for one in good] == [True, True]
-    assert [one.words for one in good] == [
+    assert [one.expectation for one in good] == [
         "outcome of 6.12 completed",
         "unplug_outcome of 6.12 done or partial",
     ]
@@ -150,7 +150,7 @@ def test_how_each_trial_is_to_end(tmp_path: Path) -> None:
 def test_a_trial_that_never_began_did_not_end_well(tmp_path: Path) -> None:
     directory = write_run(tmp_path, repeats=2, trials=2, snapshots=False, expect=ENDS)
     summary.refresh(directory)
-    assert [one.found for one in RunAnalysis.open(directory).verdicts.judgements] == [
+    assert [one.found for one in RunAnalysis.open(directory).verdicts.expectation_results] == [
         "completed (1 of 2 trials), never began (1 of 2 trials)",
         "partial (1 of 2 trials), never began (1 of 2 trials)",
     ]
@@ -177,9 +177,9 @@ def test_words_are_in_the_plan(tmp_path: Path) -> None:
 
 
 def test_what_came_is_held_against_it(tmp_path: Path) -> None:
-    found = RunAnalysis.open(judged(tmp_path, *MET, *NOT_MET)).verdicts.judgements
+    found = RunAnalysis.open(judged(tmp_path, *MET, *NOT_MET)).verdicts.expectation_results
     assert [one.met for one in found] == [True] * len(MET) + [False] * len(NOT_MET)
-    assert found[0].words == "unplug_shortfall_bytes of 7.3-pt-reclaim at most 422 MiB"
+    assert found[0].expectation == "unplug_shortfall_bytes of 7.3-pt-reclaim at most 422 MiB"
     assert [one.found for one in found[len(MET) :]] == [
         "422 MiB (median of 2 trials of 2 boots)",
         "-4 MiB (mean of 2 pairs of trials, 2 of boots)",

@@ -117,10 +117,10 @@ def test_a_measurement_has_its_conditions(group: str) -> None:
 
 
 def test_a_class_that_no_block_has_counts_as_0() -> None:
-    found = reference("blame").of_class("named", "kernel-stacks", "hwpoison", "unplugged")
+    found = reference("blame").of_class("attributed", "kernel-stacks", "hwpoison", "unplugged")
     assert found.boots.tolist() == [0.0] * len(found)
     with pytest.raises(ValueError, match="no class of frames"):
-        reference("blame").of_class("named", "kernel-stacks", "kernel_stak", "unplugged")
+        reference("blame").of_class("attributed", "kernel-stacks", "kernel_stak", "unplugged")
 
 
 def test_a_difference_is_the_one_that_compare_has() -> None:

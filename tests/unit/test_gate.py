@@ -63,12 +63,12 @@ BASE = run(100.0, name="base")
 
 
 def words(gate: Gate, figures: RunFigures) -> dict[str, str]:
-    return {one.metric: one.word for one in gate.judge(figures).changes}
+    return {one.metric: one.result for one in gate.judge(figures).changes}
 
 
 def test_more_memory_kept_is_a_regression_and_fails() -> None:
     outcome = Gate(BASE, "regression").judge(run(150.0, seed=2))
-    assert {one.metric: one.word for one in outcome.changes} == {
+    assert {one.metric: one.result for one in outcome.changes} == {
         SHORTFALL: "regression",
         ACHIEVED: "regression",
         NEEDED: "change",  # neither way is better
@@ -94,14 +94,14 @@ def test_less_is_an_improvement_and_passes_unless_any_change_fails() -> None:
 
 def test_chance_passes() -> None:
     outcome = Gate(BASE, "change").judge(run(100.0, seed=3))
-    assert {one.word for one in outcome.changes} == {"none"}
+    assert {one.result for one in outcome.changes} == {"none"}
     assert outcome.passed
     assert "do not differ significantly" in gate_sentences(outcome)[-1]
 
 
 def test_too_few_boots_are_undecided_say_so_and_do_not_pass() -> None:
     outcome = Gate(BASE, "change").judge(run(900.0, trials=4))
-    assert {one.word for one in outcome.changes} == {"undecided"}
+    assert {one.result for one in outcome.changes} == {"undecided"}
     assert outcome.undecided_arms == ("a",)
     assert not outcome.passed, "no worse than the baseline is what a pass would say"
     said = "\n".join(gate_sentences(outcome))
@@ -142,7 +142,7 @@ def test_a_baseline_of_something_else_is_told_before_anything_runs() -> None:
     ):
         with pytest.raises(BadInputError, match=why):
             Gate(base).must_fit(planned(**other))
-    with pytest.raises(BadInputError, match="schema version: 0 against 2"):
+    with pytest.raises(BadInputError, match=f"schema version: 0 against {SCHEMA_VERSION}"):
         Gate(replace(base, schema_version=0)).must_fit(planned())
     Gate(base, varies=("guest",)).must_fit(planned(guest="debian-14"))
     Gate(base, force=True).must_fit(planned(scenario="other"))
@@ -166,13 +166,13 @@ def test_of_a_rate_less_is_worse() -> None:
 
 def test_what_is_tolerated_is_told_and_passes_but_growth_from_nothing_is_more_than_any_share() -> None:
     worse = run(150.0, seed=2)
-    outcome = Gate(BASE, "regression", tolerated=0.6).judge(worse)
-    assert {one.word for one in outcome.changes} == {"tolerated", "change"}
+    outcome = Gate(BASE, "regression", tolerance=0.6).judge(worse)
+    assert {one.result for one in outcome.changes} == {"tolerated", "change"}
     assert outcome.passed
     assert any(said.startswith("Worse, by less than the 60 % of it that") for said in gate_sentences(outcome))
-    assert not Gate(BASE, "regression", tolerated=0.4).judge(worse).passed
+    assert not Gate(BASE, "regression", tolerance=0.4).judge(worse).passed
     nothing, something = arm_with(BASE, **{SHORTFALL: 0.0}), arm_with(worse, **{SHORTFALL: 64.0 * MIB})
-    assert not Gate(nothing, "regression", tolerated=9.0).judge(something).passed
+    assert not Gate(nothing, "regression", tolerance=9.0).judge(something).passed
 
 
 def test_the_level_is_that_of_compare() -> None:
@@ -191,7 +191,7 @@ def test_what_is_gone_is_a_regression() -> None:
     assert f"Regression: {NEEDED} of a: not measured in a." in gate_sentences(outcome)
     two = replace(BASE, arms=(*BASE.arms, replace(BASE.arms[0], name="b")))
     lost = [one for one in Gate(two).judge(run(100.0)).changes if one.arm == "b"]
-    assert {(one.word, one.reason) for one in lost} == {("regression", "no trial of the arm was begun")}
+    assert {(one.result, one.reason) for one in lost} == {("regression", "no trial of the arm was begun")}
     assert len(lost) == 4
 
 
@@ -214,7 +214,7 @@ def test_eight_that_time_out_are_a_regression(why: str) -> None:
     outcome = Gate(BASE, "regression").judge(losing(run(100.0, seed=3), 8, why=why))
     assert not outcome.passed
     assert outcome.undecided_arms == ()
-    assert {one.word for one in outcome.changes} == {"regression"}
+    assert {one.result for one in outcome.changes} == {"regression"}
     said = gate_sentences(outcome)
     assert (
         "Regression: trials_lost of a: trials of 8 of 8 boots failed (lost, timed out or not settled), "
@@ -244,7 +244,7 @@ def test_clearly_more_lost_trials_are_a_regression_and_chance_is_not(
     base, night = (run(100.0, seed=seed, trials=20, name=f"r{seed}") for seed in (1, 3))
     outcome = Gate(losing(base, before), "regression").judge(losing(night, now))
     (lost,) = (one for one in outcome.changes if one.metric == LOST)
-    assert lost.word == word
+    assert lost.result == word
     assert (lost.before, lost.after) == (before, now)
     assert outcome.passed is (word != "regression")
 
@@ -511,7 +511,7 @@ def night(rng: np.random.Generator, trials: int, name: str = "tonight", worse: f
 def test_few_nights_fail_by_chance_and_most_large_regressions_are_found(
     trials: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What a verdict does not depend on would take most of the time.
+    # What the result does not depend on would take most of the time.
     monkeypatch.setattr(difference, "_interval", lambda *_: Interval(0.0, 0.0))
     monkeypatch.setattr("orchestrator.stats.difference.tests.detectable", lambda *_: 0.0)
     rng = np.random.default_rng(trials)
@@ -540,7 +540,7 @@ def test_one_corrupted_trial_of_eight_is_a_regression_whatever_chance_says() -> 
     night = with_mismatches(run(100.0, seed=3), [0] * 7 + [1])
     found = Gate(clean, "regression").judge(night)
     (change,) = (one for one in found.changes if one.metric == "integrity_mismatches")
-    assert (change.word, change.before, change.after) == ("regression", 0.0, 1.0)
+    assert (change.result, change.before, change.after) == ("regression", 0.0, 1.0)
     assert not found.passed
     same = with_mismatches(run(100.0, seed=3), [0] * 8)
     assert words(Gate(clean, "regression"), same)["integrity_mismatches"] == "none"

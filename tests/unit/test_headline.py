@@ -14,7 +14,7 @@ def test_which_metrics_a_restore_shifts_is_what_the_nested_design_found() -> Non
     found = {
         name
         for name in compared
-        if run.difference(name, "cold", "warm").significance is Significance.DIFFERENT
+        if run.difference(name, "cold", "warm").significance is Significance.SIGNIFICANT
     }
     declared = {metric.name for metric in CATALOGUE if metric.shifts}
     assert declared & set(compared) == found

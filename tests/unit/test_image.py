@@ -50,7 +50,7 @@ CHANGES: dict[str, Any] = {
     "kernels": {"7.x": {"package": "linux-image-cloud-amd64", "suite": "trixie"}},
     "initrd_modules": ["ext4", "virtio_blk"],
 }
-AT_BOOT: dict[str, Any] = {"description": "Another.", "command_line": "debug", "boot_within": "9s"}
+AT_BOOT: dict[str, Any] = {"description": "Another.", "command_line": "debug", "boot_timeout": "9s"}
 
 
 @pytest.fixture

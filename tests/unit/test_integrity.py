@@ -418,7 +418,7 @@ def test_one_wrong_page_in_any_trial_is_not_as_expected(
 ) -> None:
     directory = run_of(tmp_path, *trials, outcome=outcome, expect=[WANTED])
     analysis = RunAnalysis.open(directory)
-    (one,) = analysis.verdicts.judgements
+    (one,) = analysis.verdicts.expectation_results
     assert one.found == found
     assert one.met is found.startswith("0")
     expected = ExitCode.COMPLETED if one.met else ExitCode.EXPECTATION_FAILED

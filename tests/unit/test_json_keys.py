@@ -29,4 +29,8 @@ def test_what_is_printed_has_no_other_keys(tmp_path: Path) -> None:
     free = {f"{path}." for path, kind in documented.items() if kind == "object"}
     known = {path for path in json_keys.paths(printed) if not any(path.startswith(one) for one in free)}
     assert known <= set(documented)
-    assert {"trials[].policies[].bytes_freed", "expect[].met", "confusion[].blocks_stayed"} <= known
+    assert {
+        "trials[].policies[].bytes_freed",
+        "expect[].met",
+        "attribution_check[].blocks_still_plugged",
+    } <= known

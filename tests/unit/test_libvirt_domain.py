@@ -73,7 +73,7 @@ class Monitor:
 
     def says(self, event: str, data: object) -> None:
         """As libvirt calls back: connection, domain, event, seconds, microseconds, data, opaque."""
-        assert self.hear is not None, "nobody listens"
+        assert self.hear is not None, "nothing listens"
         self.hear(None, None, event, 1, 2, None if data is None else json.dumps(data), None)
 
     def name(self) -> str:

@@ -20,7 +20,7 @@ def test_a_reference_count_at_zero_frees_the_table() -> None:
     heap.touch(5, 1)
     table = heap.parent[5]
     assert (table.references, heap.freeze(table)) == (1, False)
-    heap.let_go(5, 1)
+    heap.unmap(5, 1)
     assert heap.freeze(table)
     heap.unlink(table)
     assert 5 not in heap.parent
@@ -32,7 +32,7 @@ def test_a_reference_count_at_zero_frees_the_table() -> None:
 def test_a_touch_that_meets_a_frozen_table_retries_and_is_not_lost() -> None:
     heap = TableHeap()
     heap.touch(5, 1)
-    heap.let_go(5, 1)
+    heap.unmap(5, 1)
     old = heap.parent[5]
     heap.freeze(old)
     assert heap.touch(5, 2) is Touched.RETRY
@@ -85,7 +85,7 @@ def test_pressure_takes_by_chance_and_no_more_than_asked() -> None:
 
 
 STEPS = st.tuples(
-    st.sampled_from(["touch", "zero", "let_go", "freeze", "unlink", "free"]),
+    st.sampled_from(["touch", "zero", "unmap", "freeze", "unlink", "free"]),
     st.integers(0, 2),
     st.integers(0, 2),
 )
@@ -105,8 +105,8 @@ def test_no_table_is_both_freed_and_mapped_and_no_page_is_lost(steps: list[tuple
             else:
                 assert table is not None
                 assert table.phase is Phase.FROZEN
-        elif step == "let_go":
-            heap.let_go(number, slot)
+        elif step == "unmap":
+            heap.unmap(number, slot)
             mapped.pop((number, slot), None)
         elif step == "freeze" and table is not None and heap.freeze(table):
             going.append(table)
@@ -138,7 +138,7 @@ def test_the_replay_of_empty_frees_what_the_count_of_entries_does(
         if event is not TouchKind.UNMAPPED:
             assert heap.touch(number, number, zero=event is TouchKind.READ_ZERO) is Touched.SERVED
             continue
-        heap.let_go(number, number)
+        heap.unmap(number, number)
         table = heap.parent.get(number)
         if table is not None and heap.freeze(table):
             heap.unlink(table)
@@ -149,14 +149,12 @@ def test_the_replay_of_empty_frees_what_the_count_of_entries_does(
     assert (counts.freed, counts.end_tables) == (len(heap.freed), len(heap.parent))
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["touch", "zero", "let_go"]), st.integers(0, 5), st.integers(0, 2)))
-)
+@given(st.lists(st.tuples(st.sampled_from(["touch", "zero", "unmap"]), st.integers(0, 5), st.integers(0, 2))))
 def test_policies_over_a_snapshot_free_what_could_be_frozen(steps: list[tuple[str, int, int]]) -> None:
     heap = TableHeap()
     for step, number, slot in steps:
-        if step == "let_go":
-            heap.let_go(number, slot)
+        if step == "unmap":
+            heap.unmap(number, slot)
         else:
             heap.touch(number, slot, zero=step == "zero")
     guest = Guest(256)

@@ -34,7 +34,7 @@ from orchestrator.summary import METRIC, METRICS
 # A word of nothing but 0: `0`, `0.0`, `+0.00`; no part of a date, a version, a name or a larger number.
 ZERO = re.compile(r"(?<![\w.,:/])0(?:[.,]0+)?(?![\w,:/]|\.\d)")
 # What is counted by the program itself, and may well be 0.
-COUNTED = {"lost", "exit_code", "tested", "trials_done"}
+COUNTED = {"lost", "lost_trials", "exit_code", "tested", "trials_done"}
 EXPECT = [{"metric": "second_level_bytes", "arm": "old", "at_most": float(1 << 20)}]
 VARIANTS = [(), *((action,) for action in STEPS), tuple(STEPS)]
 
@@ -262,6 +262,6 @@ def test_a_guest_without_memory_to_take_has_no_blocks_and_not_none_of_them(
         f"blocks_{what}": ""
         for what in ("plugged", "held", "together", "following", "no_room", "unexplained", "expected")
     }
-    assert json.loads(found["show --json"])["confusion"] == []
+    assert json.loads(found["show --json"])["attribution_check"] == []
     assert "blocks that stayed" not in found["show"]
     assert {row["blocks_freed"] for row in rows(found["policies.csv"])} == {""}

@@ -71,7 +71,7 @@ def test_each_class_with_others_and_alone() -> None:
     assert (found.pinned, found.pinned_by_several) == (5, 1)
     assert found.best_class is not None
     assert (found.best_class.frame_class, found.best_class.sole_blocker) == (FrameClass.PAGE_TABLE, 2)
-    assert [(share.kind, share.tables, share.blocks, share.alone) for share in found.tables] == [
+    assert [(share.kind, share.tables, share.blocks, share.sole_blocker) for share in found.tables] == [
         ("not read", 4, 3, 2)
     ]
 
@@ -134,7 +134,7 @@ def test_room_as_the_kernel_counts_it(kernel: KernelFree | None, partial: bool, 
 
 
 def test_free_frames_that_are_isolated_are_no_room() -> None:
-    """In the middle of an attempt the block that is emptied has free frames; nobody else gets those."""
+    """In the middle of an attempt the block that is emptied has free frames; they are not used for others."""
     blocks = (A * 4, A * 4, S * 4, S * 4, A + (FREE,) * 3, S * 4)
     isolated = blamed(*blocks, kernel=KernelFree(0, 0))
     assert isolated.block_map.movable_only.sum() == isolated.no_migration_target == 3
@@ -206,7 +206,7 @@ def test_tables_by_level_and_state() -> None:
     snapshot = guest.snapshot((region,))
     state = StateView.of(snapshot)
     found = blame(snapshot, state.blocks[0], state.frames, state.tables)
-    assert {share.kind: (share.tables, share.blocks, share.alone) for share in found.tables} == {
+    assert {share.kind: (share.tables, share.blocks, share.sole_blocker) for share in found.tables} == {
         "PTE, empty": (2, 2, 1),
         "PTE, valid": (1, 1, 0),
         "PMD, valid": (1, 1, 1),
@@ -244,7 +244,7 @@ def test_the_books_balance(seed: int, block_pages: int) -> None:
     )
     tables = next(share for share in found.classes if share.frame_class == FrameClass.PAGE_TABLE)
     assert sum(share.tables for share in found.tables) == tables.frames
-    assert sum(share.alone for share in found.tables) <= tables.sole_blocker
+    assert sum(share.sole_blocker for share in found.tables) <= tables.sole_blocker
 
 
 def with_memmap() -> RegionBlame:

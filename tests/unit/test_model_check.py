@@ -1,4 +1,4 @@
-"""What a policy foretells against what a live kernel did: on runs of real guests, and made up."""
+"""What a policy would free against what a live kernel did: on runs of real guests, and made up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, view_run
-from orchestrator.analysis.model_check import ModelCheck, foretold
+from orchestrator.analysis.model_check import ModelCheck, model_checks
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.report.page import build_report
 from orchestrator.stats import FEWEST
@@ -25,17 +25,19 @@ REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 def reference(name: str) -> list[ModelCheck]:
     run = open_run(REFERENCE / name)
-    return foretold(view_run(run, summary.load(run)))
+    return model_checks(view_run(run, summary.load(run)))
 
 
 @pytest.mark.parametrize(("name", "mib"), [("quickstart", 100), ("pmd", 400)])
-def test_empty_foretells_within_5_percent_what_the_7x_kernel_frees(name: str, mib: int) -> None:
+def test_empty_predicts_within_5_percent_what_the_7x_kernel_frees(name: str, mib: int) -> None:
     """Real guests: the reference runs behind the README's tables."""
     (row,) = reference(name)
     assert (row.first, row.second) == ("linux-6.12", "linux-7.x")
-    assert row.foretold_bytes == pytest.approx(mib * MIB, rel=0.001)
-    assert row.foretold_bytes == pytest.approx(row.freed_bytes, rel=0.05)
-    assert row.apart == pytest.approx(row.foretold_bytes / row.freed_bytes - 1, abs=1e-5)  # mean of pairs
+    assert row.modelled_bytes == pytest.approx(mib * MIB, rel=0.001)
+    assert row.modelled_bytes == pytest.approx(row.freed_bytes, rel=0.05)
+    assert row.relative_error == pytest.approx(
+        row.modelled_bytes / row.freed_bytes - 1, abs=1e-5
+    )  # mean of pairs
     assert (row.interval is None) == (row.pairs < FEWEST)
     assert row.left_bytes <= 4 * KIB
 
@@ -74,39 +76,39 @@ def view(tmp_path: Path, *arms: list[TrialSummary]) -> RunView:
 def test_pairs_are_of_the_same_repeat_and_have_an_interval(tmp_path: Path) -> None:
     new = [trial("new", 1, 1000, 10), trial("new", 2, 1100, 10), trial("new", 3, 1000, 10)]
     old = [trial("old", 2, 3100, 2100), trial("old", 1, 3000, 2000), trial("old", 4, 9000, 8000)]
-    (row,) = foretold(view(tmp_path, new, old))
+    (row,) = model_checks(view(tmp_path, new, old))
     # The kernel that keeps empty tables comes first, wherever the scenario has it.
     assert (row.first, row.second, row.pairs) == ("old", "new", 2)
-    assert (row.foretold_bytes, row.freed_bytes, row.left_bytes) == (2050 * 4096, 2000 * 4096, 10 * 4096)
-    assert row.apart == pytest.approx(0.025)
+    assert (row.modelled_bytes, row.freed_bytes, row.left_bytes) == (2050 * 4096, 2000 * 4096, 10 * 4096)
+    assert row.relative_error == pytest.approx(0.025)
     assert row.interval is None, "of two pairs"
     assert "an error of 2.50 %" in row.sentence
     many = [
         [trial(name, number, tables + 20 * number, freed) for number in range(1, 6)]
         for name, tables, freed in (("new", 1000, 10), ("old", 3010, 2050))
     ]
-    (row,) = foretold(view(tmp_path / "many", *many))
+    (row,) = model_checks(view(tmp_path / "many", *many))
     assert row.interval
-    assert row.interval.low == row.interval.high == pytest.approx(row.apart)
+    assert row.interval.low == row.interval.high == pytest.approx(row.relative_error)
     restores = [[replace(one, state=arm[0].arm) for one in arm] for arm in many]
-    (row,) = foretold(view(tmp_path / "restores", *restores))
+    (row,) = model_checks(view(tmp_path / "restores", *restores))
     assert row.interval is None, "all pairs are of the same two boots"
     left_out = [replace(one, left_out="did not complete") for one in new]
-    assert foretold(view(tmp_path / "2", left_out, old)) == []
+    assert model_checks(view(tmp_path / "2", left_out, old)) == []
 
 
 def test_a_kernel_that_frees_nothing_is_not_taken_for_a_model_that_is_wrong(tmp_path: Path) -> None:
-    (row,) = foretold(view(tmp_path, [trial("a", 1, 3000, 2000)], [trial("b", 1, 3005, 1990)]))
-    assert (row.apart, row.freed_bytes) == (None, 0)
+    (row,) = model_checks(view(tmp_path, [trial("a", 1, 3000, 2000)], [trial("b", 1, 3005, 1990)]))
+    assert (row.relative_error, row.freed_bytes) == (None, 0)
     assert row.sentence.endswith("had 0 B less (measured): that kernel frees few of these tables.")
-    assert not row.apart_cell.text
+    assert not row.error_cell.text
 
 
 def test_too_few_tables_and_other_differences_tell_nothing(tmp_path: Path) -> None:
     few = view(tmp_path / "1", [trial("a", 1, 600, 100)], [trial("b", 1, 500, 0)])
     thp = view(tmp_path / "2", [trial("a", 1, 3000, 2000, thp="never")], [trial("b", 1, 1000, 0)])
     same = view(tmp_path / "3", [trial("a", 1, 3000, 2000)], [trial("a", 1, 1000, 0)])
-    assert [foretold(one) for one in (few, thp, same)] == [[], [], []]
+    assert [model_checks(one) for one in (few, thp, same)] == [[], [], []]
 
 
 def test_the_page_says_which_figure_is_measured(tmp_path: Path) -> None:
@@ -119,12 +121,12 @@ def test_the_page_says_which_figure_is_measured(tmp_path: Path) -> None:
     told = dict(zip(heads, cells, strict=True))
     (row,) = reference("quickstart")
     for head, value in (
-        ("empty would free modelled", row.foretold_bytes),
+        ("empty would free modelled", row.modelled_bytes),
         ("freed measured", row.freed_bytes),
     ):
         assert told[head] == f"{value / MIB:.4g} MiB {value / PAGE_BYTES:,.0f} tables"
-    assert row.apart is not None
-    assert told["error of the model"].startswith(f"{100 * row.apart:+.2f}")
+    assert row.relative_error is not None
+    assert told["error of the model"].startswith(f"{100 * row.relative_error:+.2f}")
 
 
 def test_arms_that_differ_in_thp_only_have_no_such_section(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def user_leaves(tables: Tables) -> int:
     return int(((tables.level == LAST_LEVEL) & ~tables.kernel).sum())
 
 
-def test_empty_foretells_what_the_7x_kernel_frees() -> None:
+def test_empty_predicts_what_the_7x_kernel_frees() -> None:
     """Same workload: what `empty` would free on 6.12 against what 7.3 had less, within 5 %."""
     before, freed_it = state("6.12"), state("7.x")
     assert (before.snapshot.kernel[:4], freed_it.snapshot.kernel[:4]) == ("6.12", "7.3.")
@@ -61,14 +61,14 @@ def test_a_run_as_a_trace(kernel: str) -> None:
 
 
 def test_the_same_seen_twice_has_no_certain_touch() -> None:
-    """Nobody clears accessed bits in these guests: 224 tables may have been touched again, or none."""
+    """Nothing clears accessed bits in these guests: 224 tables may have been touched again, or none."""
     one = state("6.12")
     in_use = (one.tables.level == LAST_LEVEL) & ~one.tables.kernel & (one.tables.state != TableState.EMPTY)
     accessed = int((in_use & (one.tables.accessed > 0)).sum())
     for reading, touched in ((TouchBound.CERTAIN, 0), (TouchBound.POSSIBLE, accessed)):
         series = read_series("twice", [one.tables, one.tables], reading)
-        assert (series.steps[1].at_least, series.steps[1].at_most) == (0, accessed)
-        assert (series.steps[1].made, series.steps[1].let_go) == (0, 0)
+        assert (series.pairs[1].touched_at_least, series.pairs[1].touched_at_most) == (0, accessed)
+        assert (series.pairs[1].allocated, series.pairs[1].unmapped) == (0, 0)
         assert series.trace.touches == user_leaves(one.tables) + touched
         assert series.idle.tolist() == [1] * int(in_use.sum())
         counts = replay(series.trace, "empty", GIB)
@@ -90,14 +90,14 @@ def test_extrapolation_holds_for_a_mapping() -> None:
     assert sorted(loaded) == [1, 2, 4]
     for size, measured in loaded.items():
         # What Redis has stays as it was measured: only the mapping grows.
-        foretold = extrapolate(redis[size], redis[size] + loaded[1] - redis[1], size)
-        assert foretold == pytest.approx(measured, rel=0.01)
+        predicted = extrapolate(redis[size], redis[size] + loaded[1] - redis[1], size)
+        assert predicted == pytest.approx(measured, rel=0.01)
 
 
 def test_extrapolation_is_an_upper_bound_for_a_small_redis() -> None:
     """A process has tables before it has data: four times the keys, less than four times the tables."""
     before, redis = sizes("before"), sizes("redis")
-    foretold = {size: extrapolate(before[1], redis[1], size) for size in redis}
-    errors = np.array([foretold[size] / redis[size] - 1 for size in (2, 4)])
+    predicted = {size: extrapolate(before[1], redis[1], size) for size in redis}
+    errors = np.array([predicted[size] / redis[size] - 1 for size in (2, 4)])
     assert (errors > 0).all()
     assert (errors < 0.5).all()

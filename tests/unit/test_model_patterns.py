@@ -19,7 +19,7 @@ from orchestrator.units import GIB, KIB, MIB, PAGE_BYTES
 
 SMALL: dict[str, dict[str, Any]] = {
     "dense": {"size": "64MiB"},
-    "sparse": {"span": "1GiB", "let_go": 0.5},
+    "sparse": {"span": "1GiB", "unmapped": 0.5},
     "jemalloc": {"span": "1GiB", "touches": 1000},
     "redis_churn": {"span": "1GiB", "resident": "64MiB", "touches": 1000},
     "many_mappings": {"mappings": 100},
@@ -152,9 +152,9 @@ def test_patterns_keep_what_they_promise(name: str, seed: int) -> None:
     again = pattern.trace(np.random.default_rng(seed))
     assert (again.table == trace.table).all()
     for policy in ("empty", "zero_page", "empty_all_levels", "pressure_random"):
-        verdict = OverSnapshot.named(policy).apply(guest, seed=seed, budget_tables=7)
-        assert verdict.tables_freed + verdict.tables_to_move <= 7
-        assert (tables.state[verdict.freed & (tables.level == 1)] <= TableState.ZERO_ONLY).all()
+        effect = OverSnapshot.named(policy).apply(guest, seed=seed, budget_tables=7)
+        assert effect.tables_freed + effect.tables_to_move <= 7
+        assert (tables.state[effect.freed & (tables.level == 1)] <= TableState.ZERO_ONLY).all()
 
 
 def test_every_pattern_is_tried_here() -> None:
@@ -166,8 +166,8 @@ def test_every_pattern_is_tried_here() -> None:
     [
         ("dense", {"size": "6"}, "not a size"),
         ("dense", {"sise": "6GiB"}, "sise"),
-        ("sparse", {"let_go": float("nan")}, "let_go"),
-        ("sparse", {"let_go": -0.5}, "let_go"),
+        ("sparse", {"unmapped": float("nan")}, "unmapped"),
+        ("sparse", {"unmapped": -0.5}, "unmapped"),
         ("lumpy", {}, "no pattern is called 'lumpy'"),
     ],
 )

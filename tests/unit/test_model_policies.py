@@ -83,9 +83,9 @@ def test_all_policies_register_themselves() -> None:
 )
 def test_what_each_policy_picks(name: str, freed: set[str], to_move: set[str]) -> None:
     state, pfn = small_guest()
-    verdict = OverSnapshot.named(name).apply(state)
-    assert names(state, pfn, verdict.freed) == freed
-    assert names(state, pfn, verdict.to_move) == to_move
+    effect = OverSnapshot.named(name).apply(state)
+    assert names(state, pfn, effect.freed) == freed
+    assert names(state, pfn, effect.to_move) == to_move
     # Of no known level, so that no policy frees it.
     assert names(state, pfn, state.tables.level == UNKNOWN_LEVEL) == {"orphan"}
 
@@ -101,8 +101,8 @@ def test_tables_of_files_go_and_those_with_anything_else_stay() -> None:
     pmd = guest.upper({0: of_files, 1: mixed, 2: with_swap})
     guest.upper({0: guest.upper({0: pmd})})
     state = StateView.of(guest.snapshot())
-    verdict = OverSnapshot.named("page_cache").apply(state)
-    assert state.tables.pfn[verdict.freed].tolist() == [of_files]
+    effect = OverSnapshot.named("page_cache").apply(state)
+    assert state.tables.pfn[effect.freed].tolist() == [of_files]
     assert state.tables.page_cache[np.searchsorted(state.tables.pfn, of_files)] == 3
 
 
@@ -126,16 +126,16 @@ def test_files_go_first_and_no_more_than_asked(data: st.DataObject, seed: int) -
     cheap = sum(kind in {"files", "empty"} for kind in kinds)
     assert listed.tables_freed == cheap
     budget = data.draw(st.integers(0, len(kinds) + 4))
-    verdict = policy.apply(state, seed=seed, budget_tables=budget)
-    assert verdict.tables_freed == min(budget, cheap)
-    assert verdict.tables_to_move == min(max(budget - cheap, 0), listed.tables_to_move)
-    gone = {kind_of[pfn] for pfn in state.tables.pfn[verdict.freed].tolist()}
+    effect = policy.apply(state, seed=seed, budget_tables=budget)
+    assert effect.tables_freed == min(budget, cheap)
+    assert effect.tables_to_move == min(max(budget - cheap, 0), listed.tables_to_move)
+    gone = {kind_of[pfn] for pfn in state.tables.pfn[effect.freed].tolist()}
     assert gone <= {"files", "empty"}
 
 
 def test_50_gib_touched_once_give_100_mib_back() -> None:
-    verdict = OverSnapshot.named("empty").apply(StateView.of(sparse_guest()))
-    assert (verdict.tables_freed, verdict.bytes_freed) == (25_600, 100 * MIB)
+    effect = OverSnapshot.named("empty").apply(StateView.of(sparse_guest()))
+    assert (effect.tables_freed, effect.bytes_freed) == (25_600, 100 * MIB)
 
 
 def test_blocks_are_freed_when_nothing_unmovable_is_left() -> None:
@@ -153,9 +153,9 @@ def test_blocks_are_freed_when_nothing_unmovable_is_left() -> None:
     region = Region("vm0", BLOCK_PAGES, 3 * BLOCK_PAGES, BLOCK_PAGES, 3 * BLOCK_PAGES * 4096)
     state = StateView.of(guest.snapshot((region,)))
     assert state.blocks[0].pinned.all()
-    verdict = OverSnapshot.named("empty").apply(state)
-    assert verdict.tables_freed == 3
-    assert verdict.blocks_freed(state.blocks[0]).tolist() == [True, False, False]
+    effect = OverSnapshot.named("empty").apply(state)
+    assert effect.tables_freed == 3
+    assert effect.blocks_freed(state.blocks[0]).tolist() == [True, False, False]
     pressed = OverSnapshot.named("pressure_random").apply(state)
     assert pressed.blocks_freed(state.blocks[0]).tolist() == [True, False, False]
     assert pressed.blocks_freed_if_moved(state.blocks[0]).tolist() == [True, False, True]
@@ -177,9 +177,9 @@ def test_upper_levels_go_once_all_below_them_are_gone() -> None:
     other = guest.upper({0: half})
     guest.upper({0: other, 1: whole})
     state = StateView.of(guest.snapshot())
-    verdict = OverSnapshot.named("empty_all_levels").apply(state)
-    freed = set(state.tables.pfn[verdict.freed].tolist())
-    assert verdict.tables_freed == 7
+    effect = OverSnapshot.named("empty_all_levels").apply(state)
+    freed = set(state.tables.pfn[effect.freed].tolist())
+    assert effect.tables_freed == 7
     assert whole in freed
     assert not freed & {half, other}
     assert OverSnapshot.named("empty_all_levels").apply(state, budget_tables=4).tables_freed == 4
@@ -202,8 +202,8 @@ def test_a_budget_bounds_what_is_picked(name: str) -> None:
     state = StateView.of(sparse_guest(1000))
     whole = OverSnapshot.named(name).apply(state, seed=3)
     for budget in (0, 1, 100, 10_000):
-        verdict = OverSnapshot.named(name).apply(state, seed=3, budget_tables=budget)
-        picked = verdict.tables_freed + verdict.tables_to_move
+        effect = OverSnapshot.named(name).apply(state, seed=3, budget_tables=budget)
+        picked = effect.tables_freed + effect.tables_to_move
         if name == "migrate":  # whole blocks, or none
             assert picked <= budget
         else:
@@ -259,8 +259,8 @@ def test_migration_empties_whole_blocks_and_begins_no_other() -> None:
     policy = OverSnapshot.named("migrate")
 
     def moved(most: int) -> list[int]:
-        verdict = policy.apply(state, budget_tables=most)
-        return sorted(state.tables.pfn[verdict.to_move].tolist())
+        effect = policy.apply(state, budget_tables=most)
+        return sorted(state.tables.pfn[effect.to_move].tolist())
 
     assert moved(0) == []
     assert moved(2) == [BLOCK_PAGES]
@@ -300,8 +300,8 @@ def test_no_policy_frees_what_is_in_use(
     guest, truth = case
     region = Region("vm0", 0, 2048, 4, 0)
     state = StateView.of(guest.snapshot((region,)))
-    verdict: PolicyEffect = OverSnapshot.named(name).apply(state, seed=seed, budget_tables=budget)
-    tables, freed = state.tables, verdict.freed
+    effect: PolicyEffect = OverSnapshot.named(name).apply(state, seed=seed, budget_tables=budget)
+    tables, freed = state.tables, effect.freed
     gone = set(tables.pfn[freed].tolist())
     if name in LAST_LEVEL_ONLY:
         assert (tables.state[freed] <= TableState.ZERO_ONLY).all()
@@ -309,13 +309,13 @@ def test_no_policy_frees_what_is_in_use(
     else:
         pointed = {value >> 12 & 0xFF_FFFF_FFFF for pfn in gone for value in guest.tables[pfn].values()}
         assert pointed <= gone
-    assert not (freed & verdict.to_move).any()
-    assert not ((freed | verdict.to_move) & tables.kernel).any()
-    blocks = verdict.blocks_freed(state.blocks[0])
+    assert not (freed & effect.to_move).any()
+    assert not ((freed | effect.to_move) & tables.kernel).any()
+    blocks = effect.blocks_freed(state.blocks[0])
     assert not (blocks & ~state.blocks[0].pinned).any()
-    assert not (blocks & ~verdict.blocks_freed_if_moved(state.blocks[0])).any()
+    assert not (blocks & ~effect.blocks_freed_if_moved(state.blocks[0])).any()
     again = OverSnapshot.named(name).apply(state, seed=seed, budget_tables=budget)
     assert (again.freed == freed).all()
-    assert (again.to_move == verdict.to_move).all()
+    assert (again.to_move == effect.to_move).all()
     if name == "none":
-        assert not (freed | verdict.to_move).any()
+        assert not (freed | effect.to_move).any()

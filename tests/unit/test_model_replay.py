@@ -64,7 +64,7 @@ def test_same_decisions_as_an_independent_simulator(pattern: str, tmp_path: Path
 
 
 def test_what_goes_by_itself() -> None:
-    """Two tables below one PMD table are let go; the third is elsewhere and stays."""
+    """Two tables below one PMD table are unmapped; the third is elsewhere and stays."""
     trace = trace_of((0, TOUCH), (1, TOUCH), (600, TOUCH), (0, GO), (1, GO), (1, TOUCH), (1, GO))
     counts = {name: run(trace, name, 100) for name in ("none", "empty", "empty_all_levels")}
     assert [one.freed for one in counts.values()] == [0, 3, 3]

@@ -12,7 +12,7 @@ from synthetic_run import ARMS, META, plan_json, snapshot
 
 from orchestrator import summary
 from orchestrator.analysis.arms import view_run
-from orchestrator.analysis.conclusions import answer
+from orchestrator.analysis.conclusions import conclusions
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.second_level import moment_rows, tree_table
 from orchestrator.cli import main
@@ -142,7 +142,7 @@ def test_the_table_has_medians_and_an_interval_of_the_ratio(directory: Path) -> 
 
 def test_the_answer_names_the_moment_at_which_most_was_kept(directory: Path) -> None:
     run = open_run(directory)
-    sentences = answer(view_run(run, summary.load(run)))
+    sentences = conclusions(view_run(run, summary.load(run)))
     (said,) = (one for one in sentences if "second-level" in one)
     assert said.endswith("those needed, at most: 2.0 times with 6.12 (emptied).")
 

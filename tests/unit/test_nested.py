@@ -89,7 +89,7 @@ def test_a_guest_in_a_host_of_ours_may_take_its_time_to_boot(
     host: Any = SimpleNamespace(shell=shell, domain=lambda *_, **__: nullcontext(), runtime=tmp_path)
     image: Any = SimpleNamespace(folder=tmp_path, disk=tmp_path / "disk")
     files: Any = SimpleNamespace(kernel=tmp_path / "vmlinuz", initrd=None, release="6.12")
-    definition: Any = SimpleNamespace(command_line="quiet", boot_within=10)
+    definition: Any = SimpleNamespace(command_line="quiet", boot_timeout=10)
     words: Any = (host, image, files, None, None)
     with boot.booted(
         *words, name="x", accel="tcg", definition=definition, scratch=tmp_path, progress=lambda _: None

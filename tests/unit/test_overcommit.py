@@ -126,7 +126,7 @@ def test_a_policy_takes_no_deposited_table() -> None:
 
 
 def test_what_is_left_empty_follows_from_how_sparse_tables_are() -> None:
-    """One page to a table, half of them let go: half of the tables are empty, and `empty` frees those."""
+    """One page to a table, half of them unmapped: half of the tables are empty, and `empty` frees those."""
     phases = (LoadPhase(0, 1.0), LoadPhase(100, 1.0), LoadPhase(101, 0.5))
     guest = GuestClass("g", 64 * GIB, 1, phases, 1)
     asked = OvercommitSetting(HostMemory(1024 * GIB), (guest,), 1.0, 1000.0, 10.0)
@@ -137,7 +137,7 @@ def test_what_is_left_empty_follows_from_how_sparse_tables_are() -> None:
 
 
 def test_a_pmd_table_goes_with_the_last_table_below_it() -> None:
-    """Two tables of one page to each, half of the pages let go: a quarter of the PMD tables is empty."""
+    """Two tables of one page to each, half of the pages unmapped: a quarter of the PMD tables is empty."""
     phases = (LoadPhase(0, 1.0), LoadPhase(100, 1.0), LoadPhase(101, 0.5))
     guest = GuestClass("g", 64 * GIB, 1, phases, 1, tables_per_upper=2)
     asked = OvercommitSetting(HostMemory(1024 * GIB), (guest,), 1.0, 1000.0, 10.0)
@@ -170,7 +170,7 @@ def test_what_a_policy_may_take_decides_who_is_killed() -> None:
 
 
 def tables_of(events: Sequence[Sequence[tuple[int, TouchKind]]], number: int) -> SampledTables:
-    """One guest with `number` tables of one byte each; `events` by tick, those that let go first."""
+    """One guest with `number` tables of one byte each; `events` by tick, unmappings first."""
     flat = [event for tick in events for event in tick]
     ends = np.cumsum([0, *(len(tick) for tick in events)], dtype=np.int64)
     gone = np.array([sum(kind is TouchKind.UNMAPPED for _, kind in tick) for tick in events], dtype=np.int64)
@@ -202,7 +202,7 @@ GONE = [(table, TouchKind.UNMAPPED) for table in range(16, 20)]
 
 @pytest.mark.parametrize("name", OverTrace.names())
 def test_the_policy_itself_says_which_tables_go(name: str) -> None:
-    """Four tables map the zero page only, sixteen are in use, of which four are let go; none may stay."""
+    """Four tables map the zero page only, sixteen are in use, of which four are unmapped; none may stay."""
     policy = OverTrace.named(name)
     pressure, (_, counts) = play([[*ZERO, *USED], GONE], policy, [99, 0])
     # A tenth of those in use is never moved: of twelve, two.

@@ -10,7 +10,7 @@ import pytest
 from reference import ROOT
 
 from orchestrator.analysis.arm_table import RESTORED, footnotes, signs_of
-from orchestrator.analysis.attribution import attribution_rows, confusion_rows
+from orchestrator.analysis.attribution import attribution_check_rows, attribution_rows
 from orchestrator.analysis.conclusions import FIRST
 from orchestrator.analysis.conditions import NOT_COMPARABLE
 from orchestrator.analysis.differences import correction_note, difference_groups, label_of
@@ -41,7 +41,7 @@ def test_a_list_and_show_have_one_figure() -> None:
     run = open_run(ROOT / "quickstart")
     headline = RunRow.of(run, saved(run)).headline
     assert headline.startswith("unplugged (median): ")
-    said = next(sentence for sentence in analysis("quickstart").answer if "unplug took" in sentence)
+    said = next(sentence for sentence in analysis("quickstart").conclusions if "unplug took" in sentence)
     for part in headline.partition(": ")[2].split(", "):
         arm, share = part.split(" ", 1)
         assert f"({share}) with {arm}" in said
@@ -64,10 +64,10 @@ def test_an_arm_says_of_what_its_figures_are_medians() -> None:
 
 @pytest.mark.parametrize("name", ["quickstart", "pmd"])
 def test_each_significant_difference_is_in_the_first_table_or_in_a_sentence(name: str) -> None:
-    said = " ".join(analysis(name).answer)
+    said = " ".join(analysis(name).conclusions)
     shown = {metric for metric, _ in FIRST} | {"unplug_shortfall_bytes"}
     found = pair_of(name).metrics
-    rest = {metric for metric in found if found[metric].significance is Significance.DIFFERENT} - shown
+    rest = {metric for metric in found if found[metric].significance is Significance.SIGNIFICANT} - shown
     assert rest
     named = {metric for metric in rest if label_of(metric) in said}
     assert named == rest or f"and {len(rest - named)} more" in said
@@ -81,7 +81,7 @@ def test_what_pins_the_blocks_has_the_basis_of_the_metrics() -> None:
         assert view is not None
         tables = view.classes["page_table", ""]
         assert tables.blocks == arm.typical("blocks_pinned_page_table")
-        assert tables.alone == arm.typical("blocks_pinned_page_table_only")
+        assert tables.sole_blocker == arm.typical("blocks_pinned_page_table_only")
         assert view.pinned == arm.typical("blocks_pinned")
     table = pinning_table(arms)
     assert table is not None
@@ -97,7 +97,7 @@ def test_why_an_interval_and_significance_may_disagree() -> None:
     assert f"{pair.tested} metrics at once (Holm), is at most 5%" in note
     for metric, one in pair.metrics.items():
         excludes = one.interval is not None and not one.interval.low <= 0 <= one.interval.high
-        odd = excludes and one.significance is Significance.NONE_DETECTED
+        odd = excludes and one.significance is Significance.NOT_SIGNIFICANT
         assert (label_of(metric) in note) == odd, metric
     assert correction_note(pair_of("second-level-levers"), 0.05) == ("", False), "there is no interval"
 
@@ -117,28 +117,34 @@ def test_compare_marks_what_the_table_of_arms_marks() -> None:
 
 def test_blocks_that_do_not_contain_the_class_they_count_for_are_told() -> None:
     quickstart = analysis("quickstart")
-    told = confusion_rows(quickstart.view, quickstart.confusion, ())
-    for row, words in zip(quickstart.confusion, told, strict=True):
-        assert row.found["page_table"] < row.blocks_expected, "some hold memmap only"
-        assert words.indirectly == str(row.blocks_expected - row.found["page_table"])
-    several = replace(quickstart.confusion[0], blocks_expected=54, found={"page_table": 50, "anonymous": 3})
-    (words,) = confusion_rows(quickstart.view, [several], ())
+    told = attribution_check_rows(quickstart.view, quickstart.attribution_check, ())
+    for row, words in zip(quickstart.attribution_check, told, strict=True):
+        assert row.contained["page_table"] < row.blocks_expected, "some hold memmap only"
+        assert words.indirectly == str(row.blocks_expected - row.contained["page_table"])
+    several = replace(
+        quickstart.attribution_check[0], blocks_expected=54, contained={"page_table": 50, "anonymous": 3}
+    )
+    (words,) = attribution_check_rows(quickstart.view, [several], ())
     assert words.indirectly == "at least 1"
-    (words,) = confusion_rows(quickstart.view, [replace(several, blocks_expected=53)], ())
+    (words,) = attribution_check_rows(quickstart.view, [replace(several, blocks_expected=53)], ())
     assert words.indirectly == "", "these may all contain one of the classes"
 
 
 def test_why_there_is_no_precision_is_told() -> None:
     blame = analysis("blame")
     reasons = [
-        reason for row in attribution_rows(blame.attributions, blame.confusion) for reason in row.reasons
+        reason
+        for row in attribution_rows(blame.attributions, blame.attribution_check)
+        for reason in row.reasons
     ]
     assert "network buffers: no precision as contained, since no block contains it" in reasons
     assert "kernel stacks: no precision as attributed, since no block is attributed to it" in reasons
-    lacking = sum(row.cells.count("n/a") for row in attribution_rows(blame.attributions, blame.confusion))
+    lacking = sum(
+        row.cells.count("n/a") for row in attribution_rows(blame.attributions, blame.attribution_check)
+    )
     assert lacking == len(reasons) > 0
     quickstart = analysis("quickstart")
-    (row,) = attribution_rows(quickstart.attributions, quickstart.confusion)
+    (row,) = attribution_rows(quickstart.attributions, quickstart.attribution_check)
     assert "every trial injected it" in row.reasons[0]
 
 

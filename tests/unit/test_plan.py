@@ -27,7 +27,7 @@ class Grow(Action):
     """Plug to a size."""
 
     to: Size
-    within: Duration = 60.0
+    timeout: Duration = 60.0
 
     def describe(self) -> str:
         return f"grow to {self.to}"
@@ -48,7 +48,7 @@ machine: {{memory: 1GiB, virtio_mem: {{size: 2GiB}}}}
 arms: {json.dumps(arms)}
 steps:
   - grow: {{to: {write_size(grow_to)}}}
-  - grow: {{to: 0B, within: 250ms}}
+  - grow: {{to: 0B, timeout: 250ms}}
 {more_steps}"""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "s.yaml"
@@ -94,8 +94,8 @@ def test_a_plan_and_its_trials_are_read_back_exactly(
         first, second = (step.load(ACTIONS) for step in trial.steps)
         assert isinstance(first, Grow)
         assert isinstance(second, Grow)
-        assert (first.to, first.within) == (grow_to, 60.0)
-        assert (second.to, second.within) == (0, 0.25)
+        assert (first.to, first.timeout) == (grow_to, 60.0)
+        assert (second.to, second.timeout) == (0, 0.25)
 
 
 @given(arms_of, seeds, st.integers(1, 5))
@@ -273,7 +273,7 @@ def test_a_plan_has_numbers_in_bytes_and_seconds_and_knows_its_source() -> None:
         "plugged": 0,
         "dynamic_memslots": False,
     }
-    assert plan["trials"][0]["steps"][0] == {"action": "grow", "params": {"to": 1 << 30, "within": 60.0}}
+    assert plan["trials"][0]["steps"][0] == {"action": "grow", "params": {"to": 1 << 30, "timeout": 60.0}}
     assert plan["description"] == "Why not?"
     assert len(plan["scenario_sha256"]) == 64
     assert make_plan(scenario({"a": {}})).scenario_sha256 != plan["scenario_sha256"]

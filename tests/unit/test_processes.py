@@ -1,4 +1,4 @@
-"""A signal reaches the process that it is meant for, or nobody."""
+"""A signal reaches the process that it is meant for, or none."""
 
 from __future__ import annotations
 

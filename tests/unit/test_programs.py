@@ -175,7 +175,7 @@ def ticks_of(program: Path, files: list[str], processes: list[str], count: int) 
         stream = read_ticks(lambda size: os.read(printed, size))
         ticks = [next(stream) for _ in range(count)]
         probe.stdout.close()
-        assert probe.wait(5) in {0, -signal.SIGPIPE}, "it ends when nobody reads it any more"
+        assert probe.wait(5) in {0, -signal.SIGPIPE}, "it ends when it is read no more"
     return ticks
 
 
@@ -279,8 +279,8 @@ def test_a_sparse_map_costs_a_table_per_2_mib(hold: Hold) -> None:
     assert answer["pages_touched"] == 512
     # 512 last-level tables, and the few that any process has.
     assert 512 * 4096 <= answer["page_table_bytes_touched"] <= 600 * 4096
-    assert answer["page_table_bytes_let_go"] == answer["page_table_bytes_touched"], "nothing was let go"
-    assert answer["held_bytes"] == answer["page_table_bytes_let_go"]
+    assert answer["page_table_bytes_discarded"] == answer["page_table_bytes_touched"], "nothing was discarded"
+    assert answer["held_bytes"] == answer["page_table_bytes_discarded"]
     assert answer["start_seconds"] >= answer["touch_seconds"] > 0
     process = psutil.Process(int(answer["pid"]))
     assert process.name() == "sparse-map"
@@ -300,7 +300,7 @@ def test_a_sparse_map_of_a_file_costs_the_same_tables(hold: Hold) -> None:
     process = psutil.Process(int(answer["pid"]))
     (mapped,) = [path for path in process.memory_maps() if "sparse-map-" in path.path]
     assert mapped.rss == 512 * 4096, "the pages that were touched, and none that was read ahead"
-    assert not list(Path("/var/tmp").glob("sparse-map-*")), "nobody has to clean up after it"
+    assert not list(Path("/var/tmp").glob("sparse-map-*")), "nothing is left to clean up"
     gone = hold("sparse-map", GIB, "backing=file", "chunk=4096")
     assert gone["page_table_bytes_touched"] >= 512 * 4096
     assert not [

@@ -69,16 +69,16 @@ def test_only_plugged_blocks_count(kernel: str, folder: Path, capsys: pytest.Cap
     (region,) = blamed(capsys, part, "--base-pfn", hex(DEVICE), "--block", "2MiB")["regions"]
     assert region["start_pfn"] == DEVICE
     assert region["blocks_plugged"] * 2 * MIB == TRUTH[kernel].size
-    assert region["blocks_held"] + region["blocks_unknown"] == region["blocks_plugged"]
-    holding = [row for row in region["classes"] if row["frees"]]
+    assert region["blocks_pinned"] + region["blocks_unknown"] == region["blocks_plugged"]
+    holding = [row for row in region["classes"] if row["freeable"]]
     assert {row["frame_class"] for row in holding} <= {"page_table", "slab"}
-    assert (region["blocks_no_room"], region["blocks_unexplained"]) == (0, 0)
+    assert (region["blocks_no_migration_target"], region["blocks_unexplained"]) == (0, 0)
 
 
 def test_memory_that_is_not_there(kernel: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = blamed(capsys, folder / "kpageflags")
     (region,) = found["regions"]
-    plugged = {one["pfn"] // SECTION for one in region["held_blocks"]}
+    plugged = {one["pfn"] // SECTION for one in region["plugged_blocks"]}
     assert plugged == set(TRUTH[kernel].online)
     assert int(found["notes"]["sections_without_a_flag"]) == TRUTH[kernel].absent
 
@@ -93,9 +93,9 @@ def test_a_guest_with_free_memory_is_not_full(
     assert free["by_kernel_bytes"] == pytest.approx(free["by_flags_bytes"], rel=0.01)
     assert free["by_kernel_bytes"] > 700 * MIB
     assert region["blocks_free"] > 300
-    assert region["blocks_no_room"] == 0
+    assert region["blocks_no_migration_target"] == 0
     assert region["blocks_unexplained"] >= region["blocks_free"]
-    assert region["frees_most"]["class"] == "reserved", "the kernel image: no memory without a flag"
+    assert region["most_freeable"]["class"] == "reserved", "the kernel image: no memory without a flag"
 
 
 def test_counts_agree_with_flags(kernel: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,7 +27,8 @@ from orchestrator.records.events import (
 )
 from orchestrator.records.plan import ArmRecord, PlanRecord, TrialRecord
 from orchestrator.records.step import Direction, Effect, Mechanism, StepOutcome, StepResult, Target
-from orchestrator.records.versions import SCHEMA_VERSION, migrated_line, migrated_tables
+from orchestrator.records.summary import BlameResult, SnapshotResult
+from orchestrator.records.versions import COLUMNS_2_TO_3, SCHEMA_VERSION, migrated_line, migrated_tables
 from orchestrator.store import TrialWriter, read_events
 
 KINDS: tuple[type[Event], ...] = get_args(get_args(KnownEvent)[0])
@@ -94,7 +96,7 @@ def test_what_a_guest_makes_up_is_bounded() -> None:
     values = end(values={"a": 1, "b": float("inf"), "c": EVIL, "d": True, "e": 0.5}).values
     assert values == {"a": 1, "b": None, "c": None, "d": None, "e": 0.5}
     assert end(expects=[EVIL, {EVIL: 1}]).expects == (EVIL, str({EVIL: 1}))
-    assert len(end(said="x" * 10**6).said) < 10**5
+    assert len(end(message="x" * 10**6).message) < 10**5
 
 
 def test_what_a_step_does_to_memory_is_a_fact_of_its_end() -> None:
@@ -136,6 +138,27 @@ def test_tables_of_version_1_are_read_as_those_of_today() -> None:
     ]
     assert [row["start"] for row in tables["summary.csv"]] == ["", "", "warm"]
     assert [row["second_level_bytes"] for row in tables["moments.csv"]] == ["", "4096"]
+
+
+def test_of_version_2_names_are_read_as_those_of_the_glossary() -> None:
+    line = {"t_ns": 1, "event": "step.end", "step": 1, "said": "EBUSY 3"}
+    assert migrated_line(line, 2)["message"] == migrated_line(line, 1)["message"] == "EBUSY 3"
+    assert "message" not in migrated_line({**line, "event": "mark"}, 2), "of that event it is another field"
+    resumed = {**line, "message": "EINTR 1"}
+    assert (migrated_line(resumed, 2)["message"], "said" in migrated_line(resumed, 2)) == ("EINTR 1", False)
+    tables = {"blame.csv": [{"trial": "a", "alone": "2", "frees": "3", "named": "4"}]}
+    assert migrated_tables(tables, 2)["blame.csv"] == [
+        {"trial": "a", "sole_blocker": "2", "freeable": "3", "attributed": "4"}
+    ]
+
+
+@pytest.mark.parametrize("name", COLUMNS_2_TO_3)
+def test_every_column_that_was_renamed_is_one(name: str) -> None:
+    """Else a row of version 2 would lack it, and be read as not measured."""
+    kind = {"snapshots.csv": SnapshotResult, "blame.csv": BlameResult}[name]
+    columns = {field.name for field in fields(kind)}
+    assert set(COLUMNS_2_TO_3[name].values()) <= columns
+    assert not set(COLUMNS_2_TO_3[name]) & columns
 
 
 def test_the_plan_is_written_and_read_by_one_class() -> None:

@@ -16,14 +16,14 @@ from synthetic_run import ARMS, evil_run, write_run
 from orchestrator import summary
 from orchestrator.analysis.arms import ArmView, RunView, TrialView, steps_of, view_run
 from orchestrator.analysis.attribution import (
-    Confusion,
+    CheckedSnapshot,
+    attribution_check,
+    attribution_check_as_json,
+    attribution_check_columns,
+    attribution_check_rows,
     attributions,
-    confusion,
-    confusion_as_json,
-    confusion_columns,
-    confusion_rows,
 )
-from orchestrator.analysis.conclusions import answer
+from orchestrator.analysis.conclusions import conclusions
 from orchestrator.analysis.pinning import pinning_table, pinning_view
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.errors import BadInputError
@@ -216,36 +216,36 @@ def arm_view(index: int, name: str, one: SnapshotResult | None, *rows: BlameResu
     return ArmView(index, name, {}, (TrialView(made, None),))
 
 
-def class_row(name: str, blocks: int, alone: int, region: str = "vmem0") -> BlameResult:
-    return BlameResult("after", region, name, "", blocks, blocks, alone, frees=alone, named=alone)
+def class_row(name: str, blocks: int, sole: int, region: str = "vmem0") -> BlameResult:
+    return BlameResult("after", region, name, "", blocks, blocks, sole, freeable=sole, attributed=sole)
 
 
-def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
+def test_regions_are_added_up_and_the_sole_blocker_of_most_counts(run_dir: Path) -> None:
     arms = (
         arm_view(
             0,
             "two",
-            result(blocks_plugged=20, blocks_held=18, blocks_unexplained=2),
+            result(blocks_plugged=20, blocks_pinned=18, blocks_unexplained=2),
             class_row("page_table", 9, 2),
             class_row("slab", 5, 3),
             class_row("page_table", 1, 0, "vmem1"),
             class_row("free", 99, 0),
-            BlameResult("before", "vmem0", "kernel", "", 99, 99, 99, frees=99, named=99),
+            BlameResult("before", "vmem0", "kernel", "", 99, 99, 99, freeable=99, attributed=99),
         ),
-        arm_view(1, "tied", result(blocks_plugged=4, blocks_held=4), class_row("slab", 4, 0)),
+        arm_view(1, "tied", result(blocks_plugged=4, blocks_pinned=4), class_row("slab", 4, 0)),
         arm_view(2, "empty", result()),
         arm_view(3, "none", None),
     )
     view = pinning_view(arms[0])
     assert view is not None
-    best = view.frees_most
+    best = view.most_freeable
     assert best is not None
-    assert (best.frame_class, best.frees) == ("slab", 3)
+    assert (best.frame_class, best.freeable) == ("slab", 3)
     table = pinning_table(arms)
     assert table is not None
     rows = {row.label: row.cells for body in table.bodies for row in body}
-    assert [(cell.blocks, cell.alone) for cell in rows["page tables"][:2]] == [("10", "2"), ("", "")]
-    assert (rows["free"][0].blocks, rows["free"][0].alone) == ("99", "")
+    assert [(cell.blocks, cell.sole_blocker) for cell in rows["page tables"][:2]] == [("10", "2"), ("", "")]
+    assert (rows["free"][0].blocks, rows["free"][0].sole_blocker) == ("99", "")
     assert "other kernel memory" not in rows
     assert [cell.blocks for cell in rows["unexplained"]] == ["2", "0", "0", ""]
     assert [arm.sentence for arm in table.arms] == [
@@ -256,11 +256,11 @@ def test_regions_are_added_up_and_the_most_alone_counts(run_dir: Path) -> None:
     ]
     assert table.arms[3].why_missing == "no unplug step ended"
     run = open_run(run_dir)
-    assert answer(RunView(run, arms))[-1] == (
+    assert conclusions(RunView(run, arms))[-1] == (
         "The class without which most pinned blocks would be free: "
         "slab (3 of 18) with two and none (0 of 4) with tied."
     )
-    assert answer(RunView(run, arms[1:]))[-1].startswith("No single class frees one")
+    assert conclusions(RunView(run, arms[1:]))[-1].startswith("No single class frees one")
     assert pinning_table(arms[3:]) is None
 
 
@@ -293,9 +293,9 @@ def test_injected_and_found_stand_side_by_side(page: html.HtmlElement) -> None:
     assert "page tables: no precision, since every trial injected it" in reason.text_content()
 
 
-def test_confusion_is_plain_numbers(run_dir: Path) -> None:
+def test_the_attribution_check_is_plain_numbers(run_dir: Path) -> None:
     run = open_run(run_dir)
-    rows = confusion_as_json(view_run(run, summary.load(run)))
+    rows = attribution_check_as_json(view_run(run, summary.load(run)))
     assert json.loads(json.dumps(rows)) == rows
     assert [row["trial"] for row in rows] == ["6.12-01", "7.3-pt-reclaim-01"]
     assert rows[0] == {
@@ -304,49 +304,57 @@ def test_confusion_is_plain_numbers(run_dir: Path) -> None:
         "snapshot": "after-unplug",
         "injected": ["sparse-touch"],
         "expected": ["page_table"],
-        "blocks_stayed": 213,
+        "blocks_still_plugged": 213,
         "blocks_expected": 203,
         "blocks_expected_share": 203 / 213,
         "blocks_unexplained": 0,
         "blocks_unexplained_share": 0.0,
-        "found": {"page_table": 203, "slab": 14, "free": 213},
-        "named": {"page_table": 203, "slab": 10, "free": 0},
+        "contained": {"page_table": 203, "slab": 14, "free": 213},
+        "attributed": {"page_table": 203, "slab": 10, "free": 0},
     }
 
 
-def confused(expected: str, stayed: int, found: dict[str, int], named: dict[str, int]) -> Confusion:
+def checked(
+    expected: str, still_plugged: int, contained: dict[str, int], attributed: dict[str, int]
+) -> CheckedSnapshot:
     names = tuple(expected.split())
-    return Confusion("t", "a", "s", ("w",), names, stayed, 0, None, 0, None, found, named)
+    return CheckedSnapshot(
+        "t", "a", "s", ("w",), names, still_plugged, 0, None, 0, None, contained, attributed
+    )
 
 
-def test_recall_and_precision_are_of_the_class_itself_as_named_and_as_contained() -> None:
+def test_recall_and_precision_are_of_the_class_itself_as_attributed_and_as_contained() -> None:
     rows = [
-        confused(
+        checked(
             "kernel_stack slab", 174, {"kernel_stack": 129, "slab": 170}, {"slab": 55, "page_table": 115}
         ),
-        confused("page_table", 212, {"page_table": 203, "slab": 4, "kernel_stack": 1}, {"page_table": 203}),
-        confused("pinned", 10, {}, {}),
+        checked("page_table", 212, {"page_table": 203, "slab": 4, "kernel_stack": 1}, {"page_table": 203}),
+        checked("pinned", 10, {}, {}),
     ]
-    rows.append(confused("slab", 138, {"slab": 131, "page_table": 2}, {"slab": 129, "page_table": 2}))
+    rows.append(checked("slab", 138, {"slab": 131, "page_table": 2}, {"slab": 129, "page_table": 2}))
     stack, table, pinned, slab = attributions(rows)
-    assert (stack.frame_class, stack.trials, stack.recall_named, stack.precision_named) == (
+    assert (stack.frame_class, stack.trials, stack.recall_attributed, stack.precision_attributed) == (
         "kernel_stack",
         1,
         0.0,
         None,
-    ), "never named"
+    ), "no block is attributed to it"
     assert (stack.recall_contained, stack.precision_contained) == (129 / 174, 129 / 130)
-    assert (slab.recall_named, slab.precision_contained) == (129 / 138, 301 / 305), "stacks bring slab along"
-    assert (table.recall_named, table.precision_named) == (203 / 212, 203 / 320), "115 are of kernel stacks"
-    assert (pinned.recall_named, pinned.precision_contained) == (0.0, None)
+    assert (slab.recall_attributed, slab.precision_contained) == (129 / 138, 301 / 305), (
+        "stacks bring slab along"
+    )
+    assert (table.recall_attributed, table.precision_attributed) == (203 / 212, 203 / 320), (
+        "115 are of kernel stacks"
+    )
+    assert (pinned.recall_attributed, pinned.precision_contained) == (0.0, None)
 
 
 def test_a_class_that_is_everywhere_has_recall_and_no_precision() -> None:
     """The trivial answer, "slab is in every block", is found out."""
-    rows = [confused(name, 100, {"slab": 100}, {"slab": 100}) for name in ("slab", "network", "pinned")]
+    rows = [checked(name, 100, {"slab": 100}, {"slab": 100}) for name in ("slab", "network", "pinned")]
     slab = attributions(rows)[0]
-    assert slab.recall_named == 1.0
-    assert slab.precision_named == pytest.approx(1 / 3)
+    assert slab.recall_attributed == 1.0
+    assert slab.precision_attributed == pytest.approx(1 / 3)
 
 
 def test_a_class_that_was_expected_and_not_found_has_its_column(run_dir: Path) -> None:
@@ -358,13 +366,13 @@ def test_a_class_that_was_expected_and_not_found_has_its_column(run_dir: Path) -
         arm_view(2, "c", result(blocks_plugged=3)),
     )
     view = RunView(open_run(run_dir), arms)
-    rows = confusion(view)
+    rows = attribution_check(view)
     assert [row.arm for row in rows] == ["a", "b"]
     assert (rows[1].blocks_expected_share, rows[1].blocks_unexplained_share) == (None, None)
-    columns = confusion_columns(rows)
+    columns = attribution_check_columns(rows)
     assert columns == ["network", "pinned", "slab", "kernel"]
-    first = confusion_rows(view, rows, columns)[0]
-    assert [(cell.text, cell.expected) for cell in first.cells] == [
+    first = attribution_check_rows(view, rows, columns)[0]
+    assert [(cell.contained, cell.expected) for cell in first.cells] == [
         ("0", True),
         ("0", True),
         ("0", False),

@@ -83,8 +83,8 @@ def test_the_first_screen_has_the_intervals_that_compare_has(many: tuple[Path, h
     directory, page = many
     run = open_run(directory)
     (pair,) = compare_arms(figures_of(run, summary.load(run))).pairs
-    assert pair.metrics[END].significance is Significance.DIFFERENT
-    assert pair.metrics[GOT].significance is Significance.NONE_DETECTED
+    assert pair.metrics[END].significance is Significance.SIGNIFICANT
+    assert pair.metrics[GOT].significance is Significance.NOT_SIGNIFICANT
     (row,) = rows(page.get_element_by_id("conclusions"))
     assert row[1].endswith(", not significant")
     assert row[2].endswith(", significant")
@@ -143,7 +143,7 @@ def pair_with(**metrics: Difference) -> PairOfArms:
 
 
 def different(estimate: float, relative: float | None, low: float, high: float) -> Difference:
-    return Difference(6, True, estimate, relative, Significance.DIFFERENT, Interval(low, high))
+    return Difference(6, True, estimate, relative, Significance.SIGNIFICANT, Interval(low, high))
 
 
 def test_better_and_worse_follow_the_metric() -> None:

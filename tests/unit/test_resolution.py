@@ -77,7 +77,7 @@ def test_one_dimm_more_in_every_trial_is_no_proof() -> None:
         return compare_arms(figures).pairs[0].metrics[ACHIEVED.name].significance
 
     blocks, dimms = does({"virtio_mem": SMALL}, UNPLUG), does({"dimms": [128 * MIB] * 4}, UNPLUG_DIMM)
-    assert verdict(blocks, blocks, 128 * MIB) is Significance.DIFFERENT, "64 blocks"
-    assert verdict(dimms, dimms, 128 * MIB) is Significance.NONE_DETECTED, "one DIMM"
-    assert verdict(blocks, dimms, 128 * MIB) is Significance.NONE_DETECTED, "the coarser of the two decides"
-    assert verdict(dimms, dimms, 1024 * MIB) is Significance.DIFFERENT
+    assert verdict(blocks, blocks, 128 * MIB) is Significance.SIGNIFICANT, "64 blocks"
+    assert verdict(dimms, dimms, 128 * MIB) is Significance.NOT_SIGNIFICANT, "one DIMM"
+    assert verdict(blocks, dimms, 128 * MIB) is Significance.NOT_SIGNIFICANT, "the coarser of the two decides"
+    assert verdict(dimms, dimms, 1024 * MIB) is Significance.SIGNIFICANT

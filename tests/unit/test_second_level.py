@@ -157,7 +157,7 @@ def test_only_a_memory_slot_that_goes_frees_tables(freed: str) -> None:
     run = open_run(REFERENCE.with_name("second-level-levers"))
     view = view_run(run, summary.saved(run))
     assert len(view.arms) == 5
-    for arm in view.arms:  # a trial that was lost, or had not settled, does not count; there is one of each boot
+    for arm in view.arms:  # a trial that was lost, or had not settled, does not count
         assert sum(not trial.summary.left_out for trial in arm.trials) >= 4
     for one in (trial.summary for arm in view.arms for trial in arm.trials):
         if one.left_out:

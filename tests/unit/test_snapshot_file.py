@@ -30,7 +30,7 @@ def small() -> Snapshot:
     return replace(
         snapshot,
         label="nach dem Abstecken \N{EURO SIGN}",
-        moved=-1,
+        frames_changed=-1,
         tables_unread=2,
         notes={"how": "HMP"},
         deposited_pfn=snapshot.table_pfn[1:2],
@@ -128,7 +128,7 @@ FAULTS = [
     ({"table_pfn": _array([3, 4, 2048], "i8")}, "outside of the frames"),
     ({"online_blocks": _array([1, 1], "i8")}, "online memory blocks"),
     ({"online_block_bytes": 0}, "no whole number of pages"),
-    ({"moved": -2}, "negative"),
+    ({"frames_changed": -2}, "negative"),
     ({"regions": (replace(REGION, block_pages=0),)}, "whole number of blocks"),
     ({"regions": (replace(REGION, pages=2047),)}, "whole number of blocks"),
     ({"regions": (replace(REGION, start_pfn=-1),)}, "outside of physical memory"),

@@ -47,14 +47,14 @@ def series(*snapshots: Leaves, reading: TouchBound = TouchBound.POSSIBLE) -> Sna
 
 
 def step(before: Leaves, after: Leaves) -> SnapshotPair:
-    return series(before, after).steps[1]
+    return series(before, after).pairs[1]
 
 
 ONE: Leaves = {20: (10, pages(3))}  # beside the anchor, which nothing ever happens to
 
 
 @pytest.mark.parametrize(
-    ("after", "made", "at_least", "at_most", "let_go"),
+    ("after", "allocated", "at_least", "at_most", "unmapped"),
     [
         (ONE, 0, 0, 1, 0),  # the bits may be old
         ({20: (10, pages(3, USER_UNACCESSED))}, 0, 0, 0, 0),
@@ -68,14 +68,15 @@ ONE: Leaves = {20: (10, pages(3))}  # beside the anchor, which nothing ever happ
         ({20: (10, pages(3)), 21: (11, {})}, 1, 1, 2, 1),  # made, filled and emptied again
     ],
 )
-def test_one_step(after: Leaves, made: int, at_least: int, at_most: int, let_go: int) -> None:
+def test_one_step(after: Leaves, allocated: int, at_least: int, at_most: int, unmapped: int) -> None:
     found = step(ONE, after)
-    assert (found.made, found.at_least, found.at_most, found.let_go) == (made, at_least, at_most, let_go)
+    assert (found.allocated, found.unmapped) == (allocated, unmapped)
+    assert (found.touched_at_least, found.touched_at_most) == (at_least, at_most)
 
 
 def test_new_accessed_bits_are_a_certain_touch() -> None:
     cold = {20: (10, pages(3, USER_UNACCESSED))}
-    assert (step(cold, ONE).at_least, step(cold, ONE).at_most) == (1, 1)
+    assert (step(cold, ONE).touched_at_least, step(cold, ONE).touched_at_most) == (1, 1)
 
 
 def test_idle_is_since_the_last_certain_touch() -> None:
@@ -109,9 +110,12 @@ def test_whatever_comes_the_bounds_and_the_tables_hold(snapshots: list[Leaves]) 
     there = (last.level == LAST_LEVEL) & ~last.kernel
     for reading, one in found.items():
         assert one.trace.faults() == []
-        for step in one.steps:
-            assert 0 <= step.made <= step.at_least <= step.at_most <= step.tables
-        touched = sum(step.at_least if reading is TouchBound.CERTAIN else step.at_most for step in one.steps)
+        for step in one.pairs:
+            assert 0 <= step.allocated <= step.touched_at_least <= step.touched_at_most <= step.tables
+        touched = sum(
+            step.touched_at_least if reading is TouchBound.CERTAIN else step.touched_at_most
+            for step in one.pairs
+        )
         assert one.trace.touches == touched
         # Whoever frees empty tables is left with those of the last snapshot that are not empty.
         kept = int((there & (last.state != TableState.EMPTY)).sum())

@@ -106,7 +106,7 @@ def test_boots_that_differ_raise_no_false_alarm(boots: tuple[int, ...], ratio: f
     one = Sample((1.0,) * 8, (2.0,) * 8, paired, boots=(boots, boots))
     assert one.enough is (len(set(boots)) >= FEWEST)
     if not one.enough:  # nothing is said, so nothing that is false
-        assert differences({"x": one})["x"].significance is Significance.TOO_FEW
+        assert differences({"x": one})["x"].significance is Significance.TOO_FEW_BOOTS
         return
     rng = np.random.default_rng([len(set(boots)), int(100 * ratio)])
     # Pairs of trials of a run are of boots of their own, too, be they of one arm or of two.
@@ -205,11 +205,11 @@ def test_losses_share_the_level_with_the_metrics() -> None:
         for i in range(3)
     }
     lost = differences({**noisy, "lost": LostCounts(0, 8, 8, 8)})["lost"]
-    assert lost.significance is Significance.DIFFERENT
+    assert lost.significance is Significance.SIGNIFICANT
     assert lost.p_adjusted == pytest.approx(4 * significance.p_of_counts(0, 8, 8, 8))
-    assert differences({"lost": LostCounts(0, 8, 1, 8)})["lost"].significance is Significance.NONE_DETECTED
+    assert differences({"lost": LostCounts(0, 8, 1, 8)})["lost"].significance is Significance.NOT_SIGNIFICANT
     assert {differences({"lost": LostCounts(n, 8, n, 8)})["lost"].significance for n in (0, 8)} == {
-        Significance.SAME
+        Significance.IDENTICAL
     }
     assert differences({**noisy, "lost": LostCounts(0, 8, 0, 8)})["m0"].p_adjusted == pytest.approx(
         differences(noisy)["m0"].p_adjusted
@@ -237,7 +237,7 @@ def test_a_planted_difference_is_found_and_the_others_are_not() -> None:
     }
     samples = {name: Sample(tuple(first[name]), tuple(second[name]), paired=True) for name in first}
     found = differences(samples, seed=7)
-    assert [name for name, one in found.items() if one.significance is Significance.DIFFERENT] == ["m3"]
+    assert [name for name, one in found.items() if one.significance is Significance.SIGNIFICANT] == ["m3"]
     planted = found["m3"]
     assert planted.interval is not None
     assert planted.interval.low < 12 < planted.interval.high
@@ -245,7 +245,7 @@ def test_a_planted_difference_is_found_and_the_others_are_not() -> None:
     assert planted.detectable < 12
     # Not paired, the spread between trials hides it; and it is said that it could not have been seen.
     apart = differences({name: Sample(s.first, s.second, paired=False) for name, s in samples.items()})["m3"]
-    assert apart.significance is Significance.NONE_DETECTED
+    assert apart.significance is Significance.NOT_SIGNIFICANT
     assert apart.detectable is not None
     assert apart.detectable > 12
 
@@ -287,7 +287,7 @@ def only(
 
 def test_few_boots_get_no_interval() -> None:
     found = only([1.0, 2.0, 3.0, 4.0], [100.0, 101.0, 99.0, 104.0])
-    assert (found.significance, found.n) == (Significance.TOO_FEW, 4)
+    assert (found.significance, found.n) == (Significance.TOO_FEW_BOOTS, 4)
     assert found.estimate == 98.5
     assert (found.interval, found.p, found.detectable, found.effect) == (None,) * 4
 
@@ -295,21 +295,21 @@ def test_few_boots_get_no_interval() -> None:
 @pytest.mark.parametrize("paired", [True, False])
 def test_what_is_always_the_same_is_said_to_be(paired: bool) -> None:
     found = only([60.0] * 6, [60.0] * 6, paired=paired, resolution=1)
-    assert (found.significance, found.estimate, found.interval) == (Significance.SAME, 0.0, None)
+    assert (found.significance, found.estimate, found.interval) == (Significance.IDENTICAL, 0.0, None)
     varied = only([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0], paired=paired)
-    assert varied.significance is (Significance.SAME if paired else Significance.NONE_DETECTED)
+    assert varied.significance is (Significance.IDENTICAL if paired else Significance.NOT_SIGNIFICANT)
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_without_any_spread_the_resolution_stands_in_for_it(paired: bool) -> None:
     far = only([25_611.0] * 6, [112.0] * 6, paired=paired, resolution=1)
-    assert far.significance is Significance.DIFFERENT
+    assert far.significance is Significance.SIGNIFICANT
     assert far.interval is not None
     assert far.interval.low == far.interval.high == far.estimate == -25_499
     assert far.effect is None
-    assert only([60.0] * 6, [200.0] * 6, paired=paired, resolution=1).significance is Significance.DIFFERENT
+    assert only([60.0] * 6, [200.0] * 6, paired=paired, resolution=1).significance is Significance.SIGNIFICANT
     near = only([60.0] * 6, [61.0] * 6, paired=paired, resolution=1)
-    assert near.significance is Significance.NONE_DETECTED
+    assert near.significance is Significance.NOT_SIGNIFICANT
     assert near.detectable is not None
     assert near.detectable > 1
 

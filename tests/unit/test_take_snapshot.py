@@ -137,7 +137,7 @@ def test_what_is_in_a_snapshot(tmp_path: Path, memory: int) -> None:
     assert snapshot.entry_value.tolist() == [0x67, 0x8000_0000_0000_0067]
     assert snapshot.online_block_bytes == 128 << 20
     assert snapshot.online_blocks.tolist() == [0, 10]
-    assert snapshot.moved == 0
+    assert snapshot.frames_changed == 0
     assert snapshot.regions == ()
     domain: Any = running.domain
     assert domain.calls == [("suspend",), ("resume",)]
@@ -165,7 +165,7 @@ def test_why_there_is_no_evidence(tmp_path: Path, memory: int) -> None:
 
 def test_what_changed_meanwhile_is_counted(tmp_path: Path, memory: int) -> None:
     later = [*RUNS[:-1], (0, 7), (BUDDY, FRAMES - 2002 - 7 - 5)]  # 7 frames changed, 5 are gone
-    assert take(guest(tmp_path, memory, answers(flags(), flags(later)))).moved == 12
+    assert take(guest(tmp_path, memory, answers(flags(), flags(later)))).frames_changed == 12
 
 
 def test_several_snapshots_one_after_the_other(tmp_path: Path, memory: int) -> None:

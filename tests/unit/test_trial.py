@@ -51,9 +51,9 @@ MAPPED = {
     "held_bytes": 0,
     "pages_touched": 512,
     "page_table_bytes_touched": 4096,
-    "page_table_bytes_let_go": 0,
+    "page_table_bytes_discarded": 0,
     "touch_seconds": 0.5,
-    "let_go_seconds": 0.25,
+    "discard_seconds": 0.25,
 }
 
 
@@ -70,17 +70,17 @@ class Watching:
     """A Progress that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, ...]] = []
+        self.messages: list[tuple[str, ...]] = []
 
     def note(self, text: str) -> None:
-        self.told.append(("note", text))
+        self.messages.append(("note", text))
 
     def trial(self, trial_id: str, number: int, total: int) -> None: ...
     def step(self, text: str, number: int, total: int) -> None:
-        self.told.append(("step", f"{number}/{total} {text}"))
+        self.messages.append(("step", f"{number}/{total} {text}"))
 
     def step_done(self, text: str, outcome: str, seconds: float) -> None:
-        self.told.append(("done", text, outcome))
+        self.messages.append(("done", text, outcome))
 
     def trial_done(self, trial_id: str, outcome: str, seconds: float) -> None: ...
 
@@ -212,8 +212,8 @@ def test_a_trial_that_completes(stage: Stage) -> None:
     assert (log["of"], log["source"], log["complaints"]) == ("guest", "dmesg", 1)
     end = stage.event("trial.end")
     assert (end["outcome"], end["error"], end["console_tail"]) == ("completed", "", "")
-    assert ("done", "exec true", "done") in stage.watching.told
-    assert ("step", "2/2 exec true") in stage.watching.told
+    assert ("done", "exec true", "done") in stage.watching.messages
+    assert ("step", "2/2 exec true") in stage.watching.messages
     observations = read_observations(stage.folder / "arm-01")
     assert (observations["name"] == "one").sum() >= 2
     assert stage.ended
@@ -272,9 +272,9 @@ def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> N
         "held_bytes": "bytes",
         "pages_touched": "count",
         "page_table_bytes_touched": "bytes",
-        "page_table_bytes_let_go": "bytes",
+        "page_table_bytes_discarded": "bytes",
         "touch_seconds": "seconds",
-        "let_go_seconds": "seconds",
+        "discard_seconds": "seconds",
     }
 
 
@@ -308,7 +308,7 @@ def test_a_resize_leaves_its_curve_and_what_the_guest_said(stage: Stage) -> None
     }
     assert stage.run({"action": "offline", "params": {"by": 2 * block}}) is None
     end = stage.event("step.end")
-    assert (end["outcome"], end["said"]) == ("partial", "EINTR 1")
+    assert (end["outcome"], end["message"]) == ("partial", "EINTR 1")
     assert end["curve"] == ((0, 0), (0.25, block))
     assert end["settled_ns"] - end["requested_ns"] == 5_250_000_000
 

@@ -40,9 +40,9 @@ MAPPED = {
     "held_bytes": 241664,
     "pages_touched": 25600,
     "page_table_bytes_touched": 105103360,
-    "page_table_bytes_let_go": 241664,
+    "page_table_bytes_discarded": 241664,
     "touch_seconds": 0.5,
-    "let_go_seconds": 0.25,
+    "discard_seconds": 0.25,
 }
 
 
@@ -66,7 +66,7 @@ def test_what_we_ship_loads(folder: Path) -> None:
     driver = load_workload(folder.parent)
     assert driver.processes, "or no probe would watch it"
     assert not driver.program or (folder.parent / driver.program).is_file()
-    assert driver.expects, "or nobody could say whether its memory was found"
+    assert driver.expects, "or it could not be said whether its memory was found"
 
 
 def test_redis_is_loaded_and_emptied() -> None:

@@ -194,11 +194,11 @@ static inline int holder_arguments(int argc, char **argv, size_t *amount, const 
 }
 
 /*
- * The main() of them all: `options` end with an empty one, `work` calls report(), and `let_go`, if there
- * is one, gives back before the process ends what the kernel would give back only some time after.
+ * The main() of them all: `options` end with an empty one, `work` calls report(), and `release`, if there
+ * is one, frees before the process ends what the kernel would free only some time after.
  */
 static inline int hold(int argc, char **argv, const struct option *options, void (*work)(size_t amount),
-		       void (*let_go)(void))
+		       void (*release)(void))
 {
 	char answer[4096];
 	size_t amount, length = 0;
@@ -230,14 +230,14 @@ static inline int hold(int argc, char **argv, const struct option *options, void
 		holder_report = both[1];
 		holder_began = seconds();
 		work(amount);
-		if (!let_go)
+		if (!release)
 			for (;;)
 				pause();
 		sigemptyset(&term);
 		sigaddset(&term, SIGTERM);
 		sigprocmask(SIG_BLOCK, &term, NULL);
 		sigwaitinfo(&term, NULL);
-		let_go();
+		release();
 		_exit(0);
 	}
 	}

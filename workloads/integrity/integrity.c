@@ -115,7 +115,7 @@ static size_t below(size_t limit)
 	return (size_t)((random_word(&self->random) >> 32) % limit);
 }
 
-/* An odd factor has an inverse modulo 2^64, so a word can be told whose it is; and no word is 0. */
+/* An odd factor has an inverse modulo 2^64, so it is known of a word whose it is; and no word is 0. */
 static uint64_t pattern(uintptr_t address, uint64_t number)
 {
 	return ((uint64_t)(address >> 3) << 20 | (number & 0xfffff)) * factor;

@@ -16,7 +16,7 @@
 static int ring;
 
 /*
- * Pins of whoever has no limit are in nobody's VmPin on 7.3 (those of others are; on 6.12, both): so be
+ * Pins of whoever has no limit are in no process's VmPin on 7.3 (those of others are; on 6.12, both): so be
  * one who has a limit, and make that infinite.
  */
 static void be_counted(void)
@@ -66,7 +66,7 @@ static void work(size_t amount)
 }
 
 /* A ring's end is left to a kernel thread (io_ring_exit_work()): after the process is gone. */
-static void let_go(void)
+static void release(void)
 {
 	syscall(SYS_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0);
 }
@@ -75,5 +75,5 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {{0}};
 
-	return hold(argc, argv, options, work, let_go);
+	return hold(argc, argv, options, work, release);
 }

@@ -1,5 +1,5 @@
 /*
- * Pipes full of data that nobody reads: plain kernel pages, one for every 4 KiB.
+ * Pipes full of data that is not read: plain kernel pages, one for every 4 KiB.
  *
  *   pipes AMOUNT [capacity=BYTES]
  *

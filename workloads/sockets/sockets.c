@@ -1,5 +1,5 @@
 /*
- * Network buffers: connections of this machine with itself, whose data nobody reads.
+ * Network buffers: connections of this machine with itself, whose data is not read.
  *
  *   sockets AMOUNT [family=tcp|unix] [connections=N]
  *

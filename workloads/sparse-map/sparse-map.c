@@ -1,5 +1,5 @@
 /*
- * A sparse mapping: one page touched for every STRIDE bytes over SPAN bytes, then let go by
+ * A sparse mapping: one page touched for every STRIDE bytes over SPAN bytes, then discarded by
  * madvise(), and the process lives on. What stays is what its page tables cost.
  *
  *   sparse-map SPAN [stride=BYTES] [advice=dontneed|free|keep] [chunk=BYTES] [backing=anonymous|file]
@@ -49,7 +49,7 @@ static char *map_file(size_t span)
 
 static void work(size_t span)
 {
-	double start = seconds(), touched, let_go;
+	double start = seconds(), touched, discarded;
 	size_t before, after, step = chunk ? chunk : span;
 	char *base = backing == SHARED_FILE ? map_file(span) : map_anonymous(span);
 
@@ -66,11 +66,11 @@ static void work(size_t span)
 			if (madvise(base + at, step > span - at ? span - at : step,
 				    advice == FREE ? MADV_FREE : MADV_DONTNEED))
 				die("madvise");
-	let_go = seconds();
+	discarded = seconds();
 	after = status_bytes("VmPTE");
 	report("\"held_bytes\": %zu, \"pages_touched\": %zu, \"page_table_bytes_touched\": %zu, "
-	       "\"page_table_bytes_let_go\": %zu, \"touch_seconds\": %.6f, \"let_go_seconds\": %.6f",
-	       after, (span - 1) / stride + 1, before, after, touched - start, let_go - touched);
+	       "\"page_table_bytes_discarded\": %zu, \"touch_seconds\": %.6f, \"discard_seconds\": %.6f",
+	       after, (span - 1) / stride + 1, before, after, touched - start, discarded - touched);
 }
 
 int main(int argc, char **argv)

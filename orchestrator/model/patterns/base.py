@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from orchestrator.errors import BadInputError
 from orchestrator.model.guest_tables import GuestMappings
 from orchestrator.model.snapshot import I16, I64, U32
 from orchestrator.model.trace import TouchKind, Trace
+from orchestrator.older_names import OlderNames
 from orchestrator.registry import Registry
 from orchestrator.suggestion import suggest
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES, PMD_BYTES, Size
@@ -22,10 +23,11 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1 << 30)]
 
 
-class Pattern(BaseModel, ABC):
+class Pattern(OlderNames, ABC):
     """One kind of made-up guest; the docstring says it in a line, the fields are its parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    older_names: ClassVar = {"let_go": "unmapped", "apart": "spacing"}
 
     @abstractmethod
     def guest_mappings(self, rng: np.random.Generator) -> GuestMappings:

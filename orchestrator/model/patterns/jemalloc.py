@@ -32,7 +32,7 @@ class Jemalloc(Pattern):
     pages: Annotated[float, Field(ge=0, le=512, allow_inf_nan=False)] = 2.0
     """Mean of the pages left in each 2 MiB; their number is Poisson."""
     zero: Share = 0.01
-    """Share of the tables in which memory was only read: they map the zero page alone."""
+    """Share of the tables in which memory was only read: they map the zero page only."""
     touches: Count = 1_000_000
     """Touches of what is left, Zipf with exponent 1."""
 

@@ -36,7 +36,7 @@ class RedisChurn(Pattern):
     survivors: Share = 0.1
     """Share of the resident pages that are scattered over the whole span."""
     zero: Share = 0.0
-    """Share of the tables with survivors that map the zero page alone."""
+    """Share of the tables with survivors that map the zero page only."""
     touches: Count = 1_000_000
     """Touches of tables in use, Zipf with exponent 1."""
 

@@ -1,7 +1,7 @@
 """The shape of a policy: one class under one name, which says by its base classes what it answers.
 
 Three questions can be asked. Over a *snapshot*: which tables go (`OverSnapshot`)? Over a *trace* of touches,
-with a budget: who is taken when one more table is needed (`OverTrace`; a replay and overcommit ask it)? Over
+with a budget: which is evicted when one more is needed (`OverTrace`; a replay and overcommit ask it)? Over
 a *tree* of second-level tables: which of them would be zapped (`OverTree`)?
 """
 
@@ -167,7 +167,7 @@ class OverSnapshot(Policy):
     def apply(self, state: WithTables, *, seed: int = 0, budget_tables: int | None = None) -> PolicyEffect:
         """Run the policy. `budget_tables` bounds how many tables it picks (None: no bound).
 
-        The same state, seed and budget give the same verdict.
+        The same state, seed and budget give the same effect.
         """
         if budget_tables is not None and budget_tables < 0:
             raise ValueError(f"a budget of {budget_tables} tables is less than none")

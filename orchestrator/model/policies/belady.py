@@ -13,7 +13,7 @@ from orchestrator.model.snapshot import I64, U8, U32
 from orchestrator.model.trace import TouchKind, Trace
 
 _WORD_BITS = 6
-_LET_GO = int(TouchKind.UNMAPPED)
+_UNMAPPED = int(TouchKind.UNMAPPED)
 _LEVELS = 6  # 64**6 keys
 
 
@@ -21,7 +21,7 @@ _LEVELS = 6  # 64**6 keys
 def _next_uses(table: U32, kind: U8, tables: int) -> I64:
     """For each event, a key that grows with the time until the table is touched again.
 
-    The index of that touch; where there is none, or all is let go before, the number of events plus the
+    The index of that touch; where there is none, or all is unmapped before, the number of events plus the
     index of this one: beyond all others, and unique.
     """
     events = len(table)
@@ -30,7 +30,7 @@ def _next_uses(table: U32, kind: U8, tables: int) -> I64:
     for at in range(events - 1, -1, -1):
         coming = upcoming[table[at]]
         key[at] = coming if coming >= 0 else events + at
-        upcoming[table[at]] = -1 if kind[at] == _LET_GO else at
+        upcoming[table[at]] = -1 if kind[at] == _UNMAPPED else at
     return key
 
 

@@ -9,7 +9,7 @@ from orchestrator.model.jit import inlined
 from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
 
-_MOST = 255  # where counting ends: old favourites are then told apart by age alone
+_MOST = 255  # where counting ends: the most used are then distinguished by age only
 _LISTS = _MOST + 1  # one for each number of touches
 _COUNT = 2  # a node's third word; that of the last row is the least count that anybody has
 

@@ -14,7 +14,7 @@ from orchestrator.model.policies.base import Functions, OverTrace
 from orchestrator.model.trace import Trace
 
 # include/linux/mmzone.h: MIN_NR_GENS are not evicted from, so that a walk looks at each accessed bit twice
-# before a table is taken: once for the touch that made it, once for what came then.
+# before a table is evicted: once for the touch that made it, once for what came then.
 _MIN_GENERATIONS = 2
 _MAX_GENERATIONS = 4  # MAX_NR_GENS
 _ACCESSED = 2  # a node's third word
@@ -88,7 +88,7 @@ class Generations(OverTrace, name="generations"):
 
     Generations are emptied from the oldest on, and a walk opens a new one when three are left. What comes
     joins the youngest, as a page that faulted in did until 6.13. A walk looks at every table. Each of them
-    was touched or came since the walk three before, or is taken or unmapped by the walk three after: walks
+    was touched or came since the walk three before, or is evicted or unmapped by the walk three after: walks
     cost a bounded number of steps an event.
     """
 

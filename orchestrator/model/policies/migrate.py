@@ -1,4 +1,4 @@
-"""Keep every table, and put it where it is in nobody's way: another node, or another part of this one."""
+"""Keep every table, and put it where it pins nothing: another node, or another part of this one."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _victim(state: Any, now: int) -> int:
 
 
 # The same for several lists: that of owner i is listed[begin[i]] and following, count[i] of them.
-_VISITED, _LEFT = 0, 1  # whose turn it is, and how many more are taken of it
+_VISITED, _LEFT = 0, 1  # whose turn it is, and how many more are evicted of it
 
 
 @inlined

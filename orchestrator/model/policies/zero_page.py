@@ -65,7 +65,7 @@ class ZeroPage(OverSnapshot, OverTrace, OverTree, name="zero_page"):
         return Choice(freed, to_move=np.zeros_like(freed))
 
     def state(self, trace: Trace, budget_tables: int, seed: int) -> tuple[Any, ...]:
-        # Every table may wait: what is in use is not taken, so that the budget is no bound.
+        # Every table may wait: what is in use is not evicted, so that the budget is no bound.
         return (new_queue(trace.tables, trace.tables), trace.kind)
 
     def zaps(self, tree: SecondLevelTree) -> Bool:

@@ -7,10 +7,10 @@ from typing import ClassVar, Self
 
 from orchestrator.analysis.attribution import (
     AttributionRow,
-    ConfusionRow,
+    CheckedSnapshotRow,
+    attribution_check_columns,
+    attribution_check_rows,
     attribution_rows,
-    confusion_columns,
-    confusion_rows,
 )
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.analysis.text import class_words
@@ -26,17 +26,17 @@ class AttributionCheck(Section):
     title: ClassVar = "Attribution check"
 
     columns: tuple[str, ...]
-    rows: tuple[ConfusionRow, ...]
+    rows: tuple[CheckedSnapshotRow, ...]
     attributions: tuple[AttributionRow, ...]
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
-        found = analysis.confusion
+        found = analysis.attribution_check
         if not found:
             return None
-        columns = confusion_columns(found)
+        columns = attribution_check_columns(found)
         return cls(
             tuple(class_words(name) for name in columns),
-            tuple(confusion_rows(analysis.view, found, columns)),
+            tuple(attribution_check_rows(analysis.view, found, columns)),
             tuple(attribution_rows(analysis.attributions, found)),
         )

@@ -36,18 +36,20 @@ _MOST_MAPS: Final = 24  # pictures; the rest of the snapshots is named, not draw
 class Kind:
     """What a block can be, in the order of the legend: attributed to one of `classes`. `css` is its colour.
 
-    `alone` tells blocks apart of which that class is the sole blocker.
+    `sole_blocker`: only blocks of which that class is the sole blocker, or only the others.
     """
 
     css: str
     label: str
     classes: tuple[FrameClass, ...]
-    alone: bool | None = None
+    sole_blocker: bool | None = None
 
 
 KINDS: Final = (
-    Kind("b-tables", "page tables as sole blocker", (FrameClass.PAGE_TABLE,), alone=True),
-    Kind("b-tables-more", "page tables and other kernel memory", (FrameClass.PAGE_TABLE,), alone=False),
+    Kind("b-tables", "page tables as sole blocker", (FrameClass.PAGE_TABLE,), sole_blocker=True),
+    Kind(
+        "b-tables-more", "page tables and other kernel memory", (FrameClass.PAGE_TABLE,), sole_blocker=False
+    ),
     Kind("b-slab", "slab, no page tables", (FrameClass.SLAB,)),
     Kind("b-stack", "kernel stacks, vmalloc", (FrameClass.KERNEL_STACK, FrameClass.VMALLOC)),
     Kind("b-memmap", "memmap", (FrameClass.MEMMAP,)),
@@ -181,7 +183,7 @@ def _picture(label: str, region: Region, block_map: BlockMap) -> Picture:
 def blocks_of(block_map: BlockMap, kind: Kind) -> Bool:
     """Which blocks are of a kind; each block is of just one."""
     mask: Bool = np.isin(block_map.attributed_to, kind.classes)
-    return mask if kind.alone is None else mask & (block_map.sole_blocker == kind.alone)
+    return mask if kind.sole_blocker is None else mask & (block_map.sole_blocker == kind.sole_blocker)
 
 
 def _caption(block_map: BlockMap) -> str:

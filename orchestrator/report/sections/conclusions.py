@@ -15,7 +15,7 @@ from orchestrator.analysis.text import clean, counted
 from orchestrator.errors import BadInputError
 from orchestrator.report.section import SECTIONS, Section
 from orchestrator.stats import Significance
-from orchestrator.verdict import Comparison, PairOfArms, Verdicts
+from orchestrator.verdict import Comparison, PairOfArms, RunVerdicts
 
 _MOST_FAILING: Final = 3  # metrics that kept no baseline, in the first screen
 _MOST_FIRST: Final = 4  # arms in the first screen; the section below has all
@@ -55,7 +55,7 @@ class Answer(Section):
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self:
         return cls(
-            tuple(clean(sentence, 1000) for sentence in analysis.answer),
+            tuple(clean(sentence, 1000) for sentence in analysis.conclusions),
             tuple(analysis.statistic),
             first_table(analysis.verdicts.comparison),
             tuple(status_lines(analysis.verdicts, len(analysis.trials))),
@@ -85,12 +85,12 @@ def first_table(comparison: Comparison | None) -> FirstTable | None:
     )
 
 
-def status_lines(verdicts: Verdicts, trials: int) -> Iterator[tuple[str, str]]:
+def status_lines(verdicts: RunVerdicts, trials: int) -> Iterator[tuple[str, str]]:
     """Sentences for the first screen, each with how it is to look: expectations, and trials left out."""
     yield from _expectations(verdicts)
     if verdicts.gate:
-        look, verdict = gate_line(verdicts.gate)
-        yield look, f"{verdict[0].upper()}{verdict[1:]}."
+        look, line = gate_line(verdicts.gate)
+        yield look, f"{line[0].upper()}{line[1:]}."
         yield from (("bad", f"{change_in_words(one)}.") for one in verdicts.gate.failing[:_MOST_FAILING])
     left_out = verdicts.comparison.left_out if verdicts.comparison else ()
     counted_out = [why for _, why in left_out if why != "is a warm-up"]
@@ -98,15 +98,15 @@ def status_lines(verdicts: Verdicts, trials: int) -> Iterator[tuple[str, str]]:
         yield "poor", f"{len(counted_out)} of {counted(trials, 'trial')} excluded: see Excluded trials below."
 
 
-def _expectations(verdicts: Verdicts) -> Iterator[tuple[str, str]]:
+def _expectations(verdicts: RunVerdicts) -> Iterator[tuple[str, str]]:
     try:
-        judged = verdicts.judgements
+        judged = verdicts.expectation_results
     except BadInputError as error:
         yield "bad", f"Expectations cannot be judged: {clean(error.brief, 300)}."
         return
     missed = [one for one in judged if not one.met]
     if missed:
-        words, found = clean(missed[0].words, 300), clean(missed[0].found, 300)
+        words, found = clean(missed[0].expectation, 300), clean(missed[0].found, 300)
         more = f" (and {len(missed) - 1} more, see Expectations)" if len(missed) > 1 else ""
         of = counted(len(judged), "expectation")
         yield "bad", f"{len(missed)} of {of} not met: {words}, but: {found}{more}."
@@ -127,7 +127,7 @@ def _rows(comparison: Comparison, pair: PairOfArms) -> dict[str, DifferenceRow]:
 def _first_cell(row: DifferenceRow | None) -> FirstCell:
     if row is None:
         return FirstCell("", "")
-    few = row.significance == differences.SIGNIFICANCE[Significance.TOO_FEW]  # a sentence below says so, once
+    few = row.significance == Significance.TOO_FEW_BOOTS.value  # a sentence below says so, once
     parts = (row.interval, "" if few else row.significance)
     return FirstCell(row.difference, ", ".join(filter(None, parts)))
 

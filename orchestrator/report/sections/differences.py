@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Final, Self
 
 from orchestrator.analysis.arm_table import ROWS
 from orchestrator.analysis.differences import (
-    SIGNIFICANCE,
     STATISTIC,
     DifferenceGroup,
     correction_note,
@@ -162,8 +161,7 @@ def effects_spec(pair: PairOfArms) -> Spec | None:
 def effects_alt(pair: PairOfArms) -> str:
     """The same in words."""
     differences = "; ".join(
-        f"{label} {text}{f' ({interval})' if interval else ''}, "
-        f"{SIGNIFICANCE[pair.metrics[metric].significance]}"
+        f"{label} {text}{f' ({interval})' if interval else ''}, {pair.metrics[metric].significance.value}"
         for metric, label in _drawn(pair)
         for text, interval in (with_sign(pair.metrics[metric], METRIC[metric].unit),)
     )
@@ -199,15 +197,15 @@ def _values(metric: str, label: str, found: Difference) -> dict[str, Any]:
         "at": round(100 * relative, 4),
         **ends,
         "direction": direction,
-        "filled": direction if found.significance is Significance.DIFFERENT else "hollow",
+        "filled": direction if found.significance is Significance.SIGNIFICANT else "hollow",
         "text": f"{text} ({relative:+.1%})",
         "interval": interval or "too few boots",
-        "significance": SIGNIFICANCE[found.significance],
+        "significance": found.significance.value,
     }
 
 
 def _direction(metric: str, found: Difference) -> str:
-    if found.significance is not Significance.DIFFERENT:
+    if found.significance is not Significance.SIGNIFICANT:
         return NOT_SIGNIFICANT
     better = METRIC[metric].better
     if not better:

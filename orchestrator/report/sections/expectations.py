@@ -33,8 +33,8 @@ class Expectations(Section):
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
         try:
-            judged = analysis.verdicts.judgements
+            judged = analysis.verdicts.expectation_results
         except BadInputError:
             return None
-        rows = (Expected(clean(one.words, 300), clean(one.found, 300), one.met) for one in judged)
+        rows = (Expected(clean(one.expectation, 300), clean(one.found, 300), one.met) for one in judged)
         return cls(tuple(rows)) if judged else None

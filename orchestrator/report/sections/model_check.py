@@ -22,5 +22,5 @@ class Predictions(Section):
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
-        rows = model_check_rows(analysis.predictions)
+        rows = model_check_rows(analysis.model_checks)
         return cls(tuple(rows)) if rows else None

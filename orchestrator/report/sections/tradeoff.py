@@ -1,4 +1,4 @@
-"""Policies by what they cost page tables and what they give back: one figure for all arms, modelled."""
+"""Policies by what they cost page tables and what they free: one figure for all arms, modelled."""
 
 from __future__ import annotations
 
