@@ -86,7 +86,7 @@ def compare_command(
     actions = tuple(dict.fromkeys(actions or ACTIONS))
     keep_compiled()
     found: dict[tuple[str, str], ReplayCounts] = {}
-    with err.status("compiling and replaying") as status:  # a second or two for each policy
+    with err.status("compiling and replaying") as status:  # a second or two for each policy, once
         for policy in OverTrace.every():
             name = policy.name
             status.update(f"replaying {name}")
