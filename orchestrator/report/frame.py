@@ -29,12 +29,16 @@ class Scripts:
 
 def fill(template: str, drawing: Scripts, **values: Any) -> str:
     """The page that a template makes of `values`; `specs` among them are its charts by element."""
-    page = _templates().get_template(template).render(
-        **values,
-        css=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        library=_raw(drawing.library),
-        embed=_raw(drawing.embed),
-        script_hashes=_raw(f"{_csp_hash(drawing.library)} {_csp_hash(drawing.embed)}"),
+    page = (
+        _templates()
+        .get_template(template)
+        .render(
+            **values,
+            css=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            library=_raw(drawing.library),
+            embed=_raw(drawing.embed),
+            script_hashes=_raw(f"{_csp_hash(drawing.library)} {_csp_hash(drawing.embed)}"),
+        )
     )
     return page + "\n"
 
