@@ -15,6 +15,7 @@ from orchestrator.cli.model_costs import costs_of
 from orchestrator.cli.model_input import (
     ACTIONS,
     Asked,
+    keep_compiled,
     read_touches,
     shared_options,
     snapshots_of,
@@ -83,8 +84,9 @@ def compare_command(
     if pick is not None and not blocks:
         raise BadInputError(f"--pick {pick}: it bounds what --blocks says", hint="add --blocks")
     actions = tuple(dict.fromkeys(actions or ACTIONS))
+    keep_compiled()
     found: dict[tuple[str, str], ReplayCounts] = {}
-    with err.status("compiling and replaying") as status:  # a second or two for each policy
+    with err.status("compiling and replaying") as status:  # a second or two for each policy, once
         for policy in OverTrace.every():
             name = policy.name
             status.update(f"replaying {name}")

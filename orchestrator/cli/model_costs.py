@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.calibrate import CODECS, calibrate
+from orchestrator.cli.model_input import keep_compiled
 from orchestrator.cli.options import Choice, force_option, json_option, may_write
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.cli.tables import plain_table, print_table
@@ -55,6 +56,7 @@ def overcommit_command(
     page = html or (None if as_json else Path(f"{file.stem}.html"))
     if page is not None:
         may_write(page, is_page, "a page of `model overcommit`", force=force)
+    keep_compiled()
     choices = list(asked.choices)
     found: list[OvercommitResult] = []
     for number, choice in enumerate(choices, 1):

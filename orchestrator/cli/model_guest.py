@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
+from orchestrator.cli.model_input import keep_compiled
 from orchestrator.cli.model_replay import pattern_of
 from orchestrator.cli.options import json_option
 from orchestrator.cli.output import err, out, print_json
@@ -41,6 +42,7 @@ def guest_command(
     from orchestrator.model.guest_tables import build_tables
     from orchestrator.model.policies import OverSnapshot
 
+    keep_compiled()
     with err.status("writing out tables"):  # 26 million tables take some ten seconds
         guest = build_tables(pattern_of(pattern, settings).guest_mappings(np.random.default_rng(seed)))
         effects = [policy.apply(guest, seed=seed, budget_tables=pick) for policy in OverSnapshot.every()]

@@ -28,6 +28,14 @@ READINGS = (
 )  # model.snapshot_trace.TouchBound, which is not needed for --help
 
 
+def keep_compiled() -> None:
+    """Compiled code is kept in the cache: without, each command compiles a second or two for each policy."""
+    from orchestrator.guest.cache import cache_dir
+    from orchestrator.store.machine_code import keep_code
+
+    keep_code(cache_dir() / "compiled")
+
+
 @dataclass(frozen=True)
 class Asked:
     """TARGET and the options that say what is read of it."""

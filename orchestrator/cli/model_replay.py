@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 
 from orchestrator.cli.model_costs import costs_of
-from orchestrator.cli.model_input import ACTIONS, Asked, read_touches, shared_options
+from orchestrator.cli.model_input import ACTIONS, Asked, keep_compiled, read_touches, shared_options
 from orchestrator.cli.options import Choice, force_option, json_option, may_write
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.cli.tables import plain_table, print_table
@@ -67,6 +67,7 @@ def replay_command(
     """
     from orchestrator.model.replay import EvictionAction, replay
 
+    keep_compiled()
     costs = costs_of(costs_file)
     read = read_touches(Asked(target, results, trial, touches))
     counts = replay(

@@ -9,10 +9,14 @@ from numba import njit as _njit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# What is called from Python; orchestrator.store.machine_code keeps its code between processes.
+COMPILED: list[Any] = []
+
 
 def njit(function: Function) -> Function:
     """Compile `function` when it is first called; bounds are not checked."""
     compiled: Function = _njit(nogil=True, boundscheck=False)(function)
+    COMPILED.append(compiled)
     return compiled
 
 

@@ -29,6 +29,22 @@ class Scripts:
 
 def fill(template: str, drawing: Scripts, **values: Any) -> str:
     """The page that a template makes of `values`; `specs` among them are its charts by element."""
+    page = (
+        _templates()
+        .get_template(template)
+        .render(
+            **values,
+            css=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            library=_raw(drawing.library),
+            embed=_raw(drawing.embed),
+            script_hashes=_raw(f"{_csp_hash(drawing.library)} {_csp_hash(drawing.embed)}"),
+        )
+    )
+    return page + "\n"
+
+
+@cache
+def _templates() -> Any:  # jinja2.Environment, which keeps what it compiled
     import jinja2
 
     environment = jinja2.Environment(
@@ -39,14 +55,7 @@ def fill(template: str, drawing: Scripts, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"clean": clean, "size": size}
-    page = environment.get_template(template).render(
-        **values,
-        css=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        library=_raw(drawing.library),
-        embed=_raw(drawing.embed),
-        script_hashes=_raw(f"{_csp_hash(drawing.library)} {_csp_hash(drawing.embed)}"),
-    )
-    return page + "\n"
+    return environment
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # pyte
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache that begins empty, for all tests that do not choose one."""
+def cache_of_the_tests(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A cache that begins empty, for all tests that do not choose one.
+
+    What takes seconds to make and is the same for all is shared by the processes of pytest-xdist.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if hasattr(pytestconfig, "workerinput") else own
+    cache = tmp_path_factory.mktemp("cache")
+    for name in ("compiled", "vega"):
+        folder = shared / f"{name}-of-the-tests"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (cache / name).symlink_to(folder)
+    if "orchestrator.model.jit" in sys.modules:  # a test that was collected compiles
+        from orchestrator.store.machine_code import keep_code
+
+        keep_code(cache / "compiled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(CACHE_VARIABLE, str(cache))
         REAL_CACHE.install()
         yield
 

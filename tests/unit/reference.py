@@ -25,9 +25,9 @@ from orchestrator.model.frame_class import FrameClass
 from orchestrator.records.versions import COLUMNS_2_TO_3
 from orchestrator.stats import FEWEST, Difference, of_few
 from orchestrator.store import open_run
-from orchestrator.summary import CATALOGUE, METRIC, load
+from orchestrator.summary import CATALOGUE, METRIC, TrialSummary, load
 from orchestrator.units import KIB, MIB, PAGE_BYTES
-from orchestrator.verdict import compare_arms, figures_of
+from orchestrator.verdict import Comparison, compare_arms, figures_of
 
 ROOT = Path(__file__).resolve().parents[2] / "results" / "reference"
 
@@ -158,11 +158,10 @@ class Reference:
 
     def freed(self, policy: str, arm: str, snapshot: str) -> Values:
         """Second-level tables that a policy would have freed, at a snapshot of each trial of an arm."""
-        run = open_run(self.folder)
         rows = pd.DataFrame(
             [
                 {"trial": summary.trial, "tables": row.tables_freed}
-                for summary in load(run)
+                for summary in self._summaries
                 for row in summary.second_level
                 if (row.snapshot, row.policy) == (snapshot, policy)
             ]
@@ -172,9 +171,7 @@ class Reference:
 
     def difference(self, metric: str, first: str, second: str) -> Difference:
         """A headline metric of arm `second` minus that of `first`, as `orchestrator compare` has it."""
-        run = open_run(self.folder)
-        compared = compare_arms(figures_of(run, load(run)), base=first)
-        (pair,) = (pair for pair in compared.pairs if pair.second.name == second)
+        (pair,) = (pair for pair in self._compared(first).pairs if pair.second.name == second)
         return pair.metrics[metric]
 
     @property
@@ -211,8 +208,7 @@ class Reference:
     @cached_property
     def attributions(self) -> list[AttributionRow]:
         """What `show` has under "Attribution check"."""
-        opened = open_run(self.folder)
-        rows = attribution_check(view_run(opened, load(opened)))
+        rows = attribution_check(view_run(open_run(self.folder), self._summaries))
         return attribution_rows(attributions(rows), rows)
 
     def prediction_error(self, *moments: str) -> float:
@@ -220,6 +216,14 @@ class Reference:
         rows = self._read("moments")
         rows = rows[rows["moment"].isin(moments) & rows["trial"].isin(self.trials["trial"])]
         return float((rows["second_level_bytes"] - rows["needed_bytes"]).abs().max()) / PAGE_BYTES
+
+    @cached_property
+    def _summaries(self) -> list[TrialSummary]:
+        return load(open_run(self.folder))
+
+    @cache  # noqa: B019  # as below. All metrics are compared at once, so that Holm's adjustment is right
+    def _compared(self, base: str) -> Comparison:
+        return compare_arms(figures_of(open_run(self.folder), self._summaries), base=base)
 
     def _of_arm(self, arm: str) -> pd.DataFrame:
         rows = self.trials[self.trials["arm"] == arm]

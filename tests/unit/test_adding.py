@@ -6,6 +6,8 @@ folders of its row, and is seen from there by whoever uses such things.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -21,6 +23,9 @@ from typing import Any
 import pytest
 from lxml import html
 from synthetic_run import ARMS, write_run
+
+from orchestrator.cli import main
+from orchestrator.probes import PROBES
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = Path(__file__).parent / "added"
@@ -147,8 +152,8 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(root)
 
 
-def scenario(folder: Path, step: str = "wait: {time: 1s}", host: str = "local") -> str:
-    path = folder / "x.yaml"
+def scenario(folder: Path, name: str = "x.yaml", step: str = "wait: {time: 1s}", host: str = "local") -> str:
+    path = folder / name
     path.write_text(SCENARIO.format(step=step, host=host))
     return str(path)
 
@@ -167,23 +172,33 @@ def test_nothing_else_is_touched(copy: Copy, thing: str) -> None:
     assert copy.added() == set(files_for(thing))
 
 
+def here(*argv: str) -> tuple[int, str]:
+    """A command without what is added: this process has the same files as a copy, as they are."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit) as end:
+        main(list(argv))
+    return int(end.value.code or 0), said.getvalue()
+
+
 def test_an_action(copy: Copy, tmp_path: Path) -> None:
     path = scenario(tmp_path, step="added: {path: /tmp/here}")
-    ((code, said),) = copy.ends(["validate", "--any-host", path, "--json"])
+    wrong = scenario(tmp_path, "wrong.yaml", step="added: {path: /etc/passwd}")
+    code, said = here("validate", "--any-host", path, "--json")
     assert code == 2
     assert "added" in said
 
     copy.add("action")
-    schema, valid = copy.documents(["schema"], ["validate", "--any-host", path, "--json"])
-    assert valid["valid"]
+    validate = (["validate", "--any-host", one, "--json"] for one in (path, wrong))
+    (_, schema_text), (code, said), refused = copy.ends(["schema"], *validate)
+    schema = json.loads(schema_text)
+    assert code == 0
+    assert json.loads(said)["valid"]
     own = schema["$defs"]["action.added"]
     assert own["description"] == "Make an empty file in the guest."
     assert own["properties"]["path"]["description"] == "Where."
     assert schema["$defs"]["Step"]["properties"]["added"]["$ref"] == "#/$defs/action.added"
 
-    ((code, said),) = copy.ends(
-        ["validate", "--any-host", scenario(tmp_path, step="added: {path: /etc/passwd}"), "--json"]
-    )
+    code, said = refused
     assert code == 2
     assert "path" in said
 
@@ -199,7 +214,7 @@ import sys, time
 from pathlib import Path
 from fakes import MACHINE, FakeChannel, FakeDomain, FakeShell
 from orchestrator.deadline import Deadline, wait_for
-from orchestrator.probes import HostView
+from orchestrator.probes import PROBES, HostView
 from orchestrator.run.sampling import Sampling
 from orchestrator.store import TrialWriter, read_observations
 
@@ -215,17 +230,15 @@ with TrialWriter(Path(sys.argv[1]), "t-01") as writer:
     view = HostView(FakeDomain(), MACHINE, "tcg")
     with Sampling(writer, lambda: 7, shell, view, 0.01).running([]):
         wait_for(lambda: readings() or None, Deadline(20), every=0.01)
-    print("/proc/loadavg" in shell.commands[0], readings())
+    print("added" in PROBES.names(), "/proc/loadavg" in shell.commands[0], readings())
 """
 
 
 def test_a_probe(copy: Copy, tmp_path: Path) -> None:
-    script = "from orchestrator.probes import PROBES; print('added' in PROBES.names())"
-    assert copy.python(script) == "False\n"
+    assert "added" not in PROBES.names()
     copy.add("probe")
-    assert copy.python(script) == "True\n"
     reading = {"t_ns": 7, "name": "load", "value": 0.25, "origin": "measured"}
-    assert copy.python(SAMPLED, str(tmp_path / "t-01")) == f"True {[reading]}\n"
+    assert copy.python(SAMPLED, str(tmp_path / "t-01")) == f"True True {[reading]}\n"
 
 
 OVER_STATES = """
@@ -251,8 +264,9 @@ print(json.dumps([freed, len(state.tables), SecondLevelCounts.of(tree).freed["ad
 
 
 def test_a_policy(copy: Copy, tmp_path: Path) -> None:
-    (before,) = copy.documents(["model", "policies", "--json"])
-    assert "added" not in {one["name"] for one in before["policies"]}
+    code, said = here("model", "policies", "--json")
+    assert code == 0
+    assert "added" not in {one["name"] for one in json.loads(said)["policies"]}
 
     copy.add("policy")
     trace = str(tmp_path / "t.npz")
@@ -307,7 +321,7 @@ print(plan.host, type(host_kind(plan.host)).__name__, is_guest(plan.host), sorte
 def test_a_host_kind(copy: Copy, tmp_path: Path) -> None:
     path = scenario(tmp_path, host="added")
     validate = ["validate", "--any-host", path, "--json"]
-    ((code, said),) = copy.ends(validate)
+    code, said = here(*validate)
     assert code == 2
     assert "added" in said
     copy.add("host kind")

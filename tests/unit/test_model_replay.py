@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -292,6 +295,29 @@ def test_pressure_visits_owners_in_turn_and_takes_an_eighth_of_each_list() -> No
     rest = [functions.victim(state, 0) for _ in range(74)]
     assert len({*taken, *rest}) == 87
     assert functions.victim(state, 0) == NO_VICTIM
+
+
+_ELSEWHERE = """
+import json, sys
+import numpy as np
+from orchestrator.guest.cache import cache_dir
+from orchestrator.model import replay
+from orchestrator.model.trace import Trace
+from orchestrator.store.machine_code import keep_code
+
+keep_code(cache_dir() / "compiled")
+table, kind = np.array(json.loads(sys.argv[1]), dtype=np.uint32), np.full(int(sys.argv[2]), 2, dtype=np.uint8)
+counts = replay.replay(Trace("by hand", 2048, table, kind), "lru", 8 * 4096)
+print(json.dumps([counts.as_dict(), sum(replay._replay.stats.cache_misses.values())]))
+"""
+
+
+def test_another_process_compiles_nothing_and_says_the_same() -> None:
+    tables = [*range(20), 3, *range(9)]
+    counts = run(trace_of(*((table, TOUCH) for table in tables)), "lru", 8)
+    argv = [sys.executable, "-c", _ELSEWHERE, json.dumps(tables), str(len(tables))]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert json.loads(said) == [counts.as_dict(), 0]
 
 
 def test_a_trace_with_owners_that_fit_it() -> None:
