@@ -29,7 +29,7 @@ class Scripts:
 
 def fill(template: str, drawing: Scripts, **values: Any) -> str:
     """The page that a template makes of `values`; `specs` among them are its charts by element."""
-    page = (
+    page: str = (
         _templates()
         .get_template(template)
         .render(
