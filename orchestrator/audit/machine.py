@@ -16,6 +16,7 @@ from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.shell import HostShell
 from orchestrator.printable import clean
 from orchestrator.procfs import of_first_processor
+from orchestrator.suggestion import suggest
 from orchestrator.units import KIB
 
 FindVms: TypeAlias = Callable[[HostShell, str | None, Deadline], Sequence[VmReading]]
@@ -41,12 +42,14 @@ def audit(
     find_vms: FindVms = no_vms,
     pids: Collection[int] = (),
     names: Collection[str] = (),
+    domains: Collection[str] = (),
     min_bytes: int = MIN_BYTES,
     progress: Callable[[str], object] = lambda _words: None,
 ) -> Audit:
-    """Read it. With `pids` or `names` only these processes, whatever their size, and no VMs.
+    """Read it. With `pids`, `names` or `domains` only these, whatever their size.
 
-    Raises HostLostError; BadInputError when none of those runs; InfrastructureError where it is no x86-64.
+    Raises HostLostError; BadInputError when one of those does not run; InfrastructureError on other than
+    x86-64.
     """
     before = shell.cpu_seconds()
     facts = shell.texts(_RELEASE, _NAME, _CPUINFO)
@@ -56,14 +59,18 @@ def audit(
     kernel = Kernel(
         clean(facts.get(_RELEASE, "unknown").strip()), _pt_reclaim(shell, facts.get(_RELEASE, ""))
     )
-    chosen = bool(pids or names)
-    progress("looking for VMs")
-    vms = () if chosen else tuple(find_vms(shell, connection, deadline))
+    chosen = bool(pids or names or domains)
+    vms: tuple[VmReading, ...] = ()
+    if domains or not chosen:
+        progress("looking for VMs")
+        vms = tuple(find_vms(shell, connection, deadline))
+    if chosen:
+        vms = _chosen_vms(vms, domains)
+        min_bytes = 0
     of_vms = {vm.pid for vm in vms}
     listed = [one for one in list_processes(shell) if one.pid not in of_vms]
     if chosen:
         listed = _chosen(listed, pids, names)
-        min_bytes = 0
     large = sorted(
         (one for one in listed if one.page_table_bytes >= min_bytes), key=lambda one: -one.page_table_bytes
     )
@@ -116,6 +123,14 @@ def _chosen(listed: Sequence[Listed], pids: Collection[int], names: Collection[s
     if missing_names:
         raise BadInputError(f"no process is called {missing_names[0]!r}", hint="ps -e -o comm=")
     return found
+
+
+def _chosen_vms(vms: Sequence[VmReading], domains: Collection[str]) -> tuple[VmReading, ...]:
+    named = {name: vm for vm in vms for name in (vm.domain, vm.uuid) if name}
+    for domain in domains:
+        if domain not in named:
+            raise BadInputError(f"no running VM is called {domain!r}", hint=suggest(domain, sorted(named)))
+    return tuple(vm for vm in vms if {vm.domain, vm.uuid} & set(domains))
 
 
 def _findings(processes: Sequence[ProcessReading], kernel: Kernel) -> tuple[Finding, ...]:
