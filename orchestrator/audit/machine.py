@@ -15,7 +15,7 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.shell import HostShell
 from orchestrator.printable import clean
-from orchestrator.procfs import of_first_processor
+from orchestrator.procfs import may_trace, of_first_processor
 from orchestrator.suggestion import suggest
 from orchestrator.units import KIB
 
@@ -26,6 +26,7 @@ MIN_BYTES: Final = 64 * KIB
 """Processes whose page tables are smaller are counted, not read page by page."""
 _MOST_CONFIG = 1 << 20
 _RELEASE, _NAME, _CPUINFO = "/proc/sys/kernel/osrelease", "/proc/sys/kernel/hostname", "/proc/cpuinfo"
+_SELF = "/proc/self/status"  # of the reader
 _PT_RECLAIM = re.compile(r"^CONFIG_PT_RECLAIM=y$", re.MULTILINE)
 
 
@@ -52,7 +53,7 @@ def audit(
     x86-64.
     """
     before = shell.cpu_seconds()
-    facts = shell.texts(_RELEASE, _NAME, _CPUINFO)
+    facts = shell.texts(_RELEASE, _NAME, _CPUINFO, _SELF)
     flags = of_first_processor(facts.get(_CPUINFO, ""), "flags").split()
     if "lm" not in flags:
         raise InfrastructureError(f"{shell.name} is no x86-64: its page tables are not known to audit")
@@ -78,12 +79,13 @@ def audit(
     processes: list[ProcessReading] = []
     gaps: list[Gap] = []
     denied = not_ours_bytes = 0
+    not_root = not may_trace(facts.get(_SELF, ""))
     for number, one in enumerate(large, 1):
         progress(f"reading process {number} of {len(large)}")
         found = read_listed(shell, one, deadline, five_levels="la57" in flags)
         if isinstance(found, ProcessReading):
             processes.append(found)
-        elif found.reason == ANOTHER_USERS and not chosen:
+        elif found.reason == ANOTHER_USERS and not chosen and not_root:
             denied += 1
             not_ours_bytes += one.page_table_bytes
         else:

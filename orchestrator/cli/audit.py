@@ -91,7 +91,7 @@ def audit_command(
 ) -> None:
     """Say how much memory page tables take that map nothing, of VMs and processes, and what would free it.
 
-    Reads only: it opens nothing for writing and stops nobody. As an ordinary user it reads one's own processes.
+    It only reads, and stops nobody. An ordinary user sees their own processes.
 
     \b
     orchestrator audit

@@ -25,14 +25,16 @@ def show(audit: Audit, *, top: int) -> None:
     out.print(f"[bold]{escape(_sentence(audit))}[/]")
     for sentence in _of_vms(audit.vms):
         out.print(f"[bold]{escape(sentence)}[/]")
-    if audit.findings:
-        print_next(audit.findings[0].next[0])
+    advice = next((words for finding in audit.findings for words in finding.next), None)
+    if advice:
+        print_next(advice)
     notes: list[str] = []
     if audit.vms:
         _vm_tables(audit.vms, notes)
     if audit.processes:
         _process_table(audit, top, notes)
     _finding_list(audit, top)
+    out.print()
     for note in (*notes, *_notes(audit, top)):
         out.print(f"[dim]{escape(note)}[/]")
 
@@ -118,8 +120,6 @@ def _finding_list(audit: Audit, top: int) -> None:
         out.print(escape(f"{_who(finding, names)}: {finding.what} ({finding.pattern})"))
         for words in finding.next:
             print_next(words)
-    if audit.findings:
-        out.print()
 
 
 def _who(finding: Finding, names: dict[int, str]) -> str:
@@ -143,11 +143,12 @@ def _notes(audit: Audit, top: int) -> Iterator[str]:
         )
     for gap in audit.gaps:
         yield f"not read: {clean_text(gap.comm) or 'process'} ({gap.pid}): {clean_text(gap.reason, 200)}."
+    yield "Held is measured (VmPTE); needed, deposited and what maps nothing are predicted from what is mapped."
     cost = audit.cost
     if cost.seconds_per_gib is not None:
         yield (
-            f"It took {cost.cpu_seconds:.3f} s of CPU time, {cost.seconds_per_gib:.3f} s for each GiB mapped; the "
-            f"longest call that may hold a process's mmap_lock took {cost.longest_call_seconds * 1000:.1f} ms."
+            f"This took {cost.cpu_seconds:.3f} s of CPU time, {cost.seconds_per_gib:.3f} s for each GiB mapped. No "
+            f"call held a process's mmap_lock longer than {cost.longest_call_seconds * 1000:.1f} ms."
         )
 
 
