@@ -75,7 +75,7 @@ def _of_processes(processes: Sequence[ProcessReading]) -> tuple[_Family, ...]:
 
 # What is said of a VM: name behind `kvm_vm_`, field, help.
 _VM_AMOUNTS: Final = (
-    ("memory_bytes", "memory", "Memory that the VM was started with; measured."),
+    ("memory_bytes", "memory", "Boot memory and DIMMs of the VM; measured."),
     ("resident_bytes", "resident", "Guest memory present in the VMM; measured."),
     ("balloon_bytes", "balloon", "Memory that the balloon leaves the guest; measured."),
     ("virtio_mem_bytes", "virtio_mem", "Memory plugged by virtio-mem; measured."),
@@ -86,7 +86,8 @@ _VM_AMOUNTS: Final = (
         "second_level_needed",
         "Those that its memory needs; predicted.",
     ),
-    ("memmap_bytes", "memmap", "memmap of its memory on the host; predicted."),
+    ("memmap_bytes", "memmap", "memmap in the guest for the memory that it has; predicted."),
+    ("host_memmap_bytes", "host_memmap", "memmap of the host for what is resident; predicted."),
 )
 
 
@@ -151,7 +152,11 @@ def _of_machine(audit: Audit) -> Iterator[_Family]:
     cpu.add(round(audit.cost.cpu_seconds, 6))
     when = _Family("page_table_audit_timestamp_seconds", "When it was made, in seconds since 1970.")
     when.add(round(audit.when, 3))
-    yield from (small, others, processes, cpu, when)
+    second_level = _Family(
+        "kvm_second_level_page_table_bytes", "Second-level page tables of all VMs of the machine; measured."
+    )
+    second_level.add(next((vm.second_level_of_machine.value for vm in audit.vms), None))
+    yield from (small, others, processes, cpu, when, second_level)
 
 
 def _escaped(text: str) -> str:
