@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from orchestrator.audit.diagnoses import DIAGNOSES, Kernel
 from orchestrator.audit.process import ANOTHER_USERS, Listed, list_processes, read_listed
-from orchestrator.audit.reading import Audit, Cost, Advice, Gap, ProcessReading, VmReading
+from orchestrator.audit.reading import Advice, Audit, Cost, Gap, ProcessReading, VmReading
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.shell import HostShell

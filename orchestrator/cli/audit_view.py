@@ -13,7 +13,7 @@ from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.units import format_size
 
 if TYPE_CHECKING:
-    from orchestrator.audit.reading import Amount, Audit, Advice, ProcessReading, VmReading
+    from orchestrator.audit.reading import Advice, Amount, Audit, ProcessReading, VmReading
 
 _NAMED = 3  # in the sentence
 
@@ -91,7 +91,9 @@ def _vm_tables(vms: Sequence[VmReading], notes: list[str]) -> None:
             table.add_column(title, overflow="fold")
         for vm, lever in levers:
             amount = _amount(lever.amount, f"{_vm_name(vm)}, {lever.name}", notes)
-            table.add_row(*map(escape, (_vm_name(vm), lever.name, amount, lever.scope, lever.cost, lever.next)))
+            table.add_row(
+                *map(escape, (_vm_name(vm), lever.name, amount, lever.scope, lever.cost, lever.next))
+            )
         out.print()
         print_table(table)
 
@@ -133,7 +135,7 @@ def _notes(audit: Audit, top: int) -> Iterator[str]:
         yield f"{_count(len(audit.processes) - top, 'process')} more were read: --top, or --json for all."
     if audit.small_processes:
         yield (
-            f"{_count(audit.small_processes, 'process')} with little page tables were not looked into: "
+            f"Not looked into: {_count(audit.small_processes, 'process')} with little page tables, "
             f"{format_size(audit.small_page_table_bytes)} in all (--min)."
         )
     if audit.not_ours:
@@ -142,13 +144,15 @@ def _notes(audit: Audit, top: int) -> Iterator[str]:
             f"{format_size(audit.not_ours_page_table_bytes)} of page tables."
         )
     for gap in audit.gaps:
-        yield f"not read: {clean_text(gap.comm) or 'process'} ({gap.pid}): {clean_text(gap.reason, 200)}."
+        yield f"Not read: {clean_text(gap.comm) or 'process'} ({gap.pid}): {clean_text(gap.reason, 200)}."
     yield "Held is measured (VmPTE); needed, deposited and what maps nothing are predicted from pages."
     cost = audit.cost
     if cost.seconds_per_gib is not None:
+        longest = cost.longest_call_seconds * 1000
         yield (
-            f"This took {cost.cpu_seconds:.3f} s of CPU time, {cost.seconds_per_gib:.3f} s for each GiB mapped. "
-            f"No call held a process's mmap_lock longer than {cost.longest_call_seconds * 1000:.1f} ms."
+            f"This took {cost.cpu_seconds:.3f} s of CPU time, {cost.seconds_per_gib:.3f} s for each "
+            "GiB mapped. "
+            f"No call held a process's mmap_lock longer than {longest:.1f} ms."
         )
 
 

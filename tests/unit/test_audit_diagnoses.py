@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.audit.diagnoses import LEAST_BYTES, DIAGNOSES, Kernel
-from orchestrator.audit.reading import Amount, Advice, ProcessReading, SharedMemory
+from orchestrator.audit.diagnoses import DIAGNOSES, LEAST_BYTES, Kernel
+from orchestrator.audit.reading import Advice, Amount, ProcessReading, SharedMemory
 
 MIB = 1 << 20
-OLD, NEW, UNKNOWN = Kernel("6.1", pt_reclaim=False), Kernel("7.3", pt_reclaim=True), Kernel("6.9", pt_reclaim=None)
+OLD, NEW, UNKNOWN = (
+    Kernel("6.1", pt_reclaim=False),
+    Kernel("7.3", pt_reclaim=True),
+    Kernel("6.9", pt_reclaim=None),
+)
 PLAIN = ProcessReading(
     pid=10,
     started_ticks=1,
@@ -68,7 +72,9 @@ def test_advice_for_empty_tables_depends_on_the_kernel(kernel: Kernel, words: st
 
 
 def test_advice_for_empty_tables_names_the_service_and_the_allocator() -> None:
-    server = replace(PLAIN, unused=Amount(100 * MIB), unit="redis-server.service", libraries=("libjemalloc.so.2",))
+    server = replace(
+        PLAIN, unused=Amount(100 * MIB), unit="redis-server.service", libraries=("libjemalloc.so.2",)
+    )
     (found,) = find("empty", server)
     assert found.next[0].startswith("systemctl restart redis-server.service ")
     assert "MALLOC_CONF=retain:false" in found.next[1]

@@ -30,11 +30,13 @@ def some() -> Audit:
     """A host with two processes that have tables too many, and two VMs, of which less is known of one."""
     processes = (
         bloated(10, EVIL[:15], 102_400),
-        bloated(11, "sparse", 20_480, tables=[5000, 9, 1, 1], sparse=4096, deposited=100),
+        bloated(11, "sparse", 20_440, tables=[5000, 9, 1, 1], sparse=4096, deposited=100),
         FakeProcess(12, "little", 8),
         FakeProcess(13, "vmm", 4096, answer={"deposited": 1}),
     )
-    levers = (Lever("flush", Amount(6 * 4096), "all VMs of the machine", "faults", "orchestrator reclaim flush"),)
+    levers = (
+        Lever("flush", Amount(6 * 4096), "all VMs of the machine", "faults", "orchestrator reclaim flush"),
+    )
     known = replace(vm(20, "web", "u-1"), reclaimable=levers, leaves={"4k": 7, "2m": 9})
     unknown = replace(vm(21, None), second_level_bytes=Amount.missing("its cgroup has two VMs"))
     found = run(audited_host(*processes), find_vms=lambda *_: [known, unknown, replace(unknown, pid=22)])
@@ -99,7 +101,9 @@ def test_json_has_every_field_and_gaps_have_reasons() -> None:
     assert found["cost"]["cpu_seconds_per_gib"] > 0
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], audit: Audit, columns: int) -> str:
+def shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], audit: Audit, columns: int
+) -> str:
     monkeypatch.setenv("COLUMNS", str(columns))
     console = output._Console(highlight=False, color_system=None)
     for module in (audit_view, tables, output):
@@ -121,7 +125,7 @@ def test_the_sentence_comes_first_and_says_what_to_type(
     text = "\n".join(lines)
     assert "its cgroup has two VMs." in text
     assert "flush" in text
-    assert "1 process with little page tables was not looked into: 8 KiB in all (--min)." in text
+    assert "Not looked into: 1 process with little page tables, 8 KiB in all (--min)." in text
     assert "0.2" in text
 
 

@@ -1,5 +1,5 @@
 """What wastes page tables, as their owner can tell from outside: one diagnosis to a file."""
 
-from orchestrator.audit.diagnoses.base import LEAST_BYTES, DIAGNOSES, Kernel, Diagnosis
+from orchestrator.audit.diagnoses.base import DIAGNOSES, LEAST_BYTES, Diagnosis, Kernel
 
-__all__ = ["LEAST_BYTES", "DIAGNOSES", "Kernel", "Diagnosis"]
+__all__ = ["DIAGNOSES", "LEAST_BYTES", "Diagnosis", "Kernel"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.diagnoses.base import LEAST_BYTES, DIAGNOSES, Kernel, Diagnosis
+from orchestrator.audit.diagnoses.base import DIAGNOSES, LEAST_BYTES, Diagnosis, Kernel
 from orchestrator.audit.reading import Advice, ProcessReading
 from orchestrator.units import format_size
 
@@ -21,8 +21,8 @@ class Deposited(Diagnosis):
                     diagnosis="deposited",
                     pids=(one.pid,),
                     amount=amount,
-                    what=f"{format_size(amount)} of page tables are set aside for the split of huge pages, and "
-                    "stay while these are mapped",
+                    what=f"{format_size(amount)} of page tables are set aside for the split of huge pages, "
+                    "and stay while these are mapped",
                     next=(),
                     source="mm/huge_memory.c, pgtable_trans_huge_deposit()",
                 )

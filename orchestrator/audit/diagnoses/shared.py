@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.diagnoses.base import LEAST_BYTES, DIAGNOSES, Kernel, Diagnosis
+from orchestrator.audit.diagnoses.base import DIAGNOSES, LEAST_BYTES, Diagnosis, Kernel
 from orchestrator.audit.reading import Advice, ProcessReading, SharedMemory
 from orchestrator.printable import clean
 from orchestrator.units import PAGE_BYTES, format_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.diagnoses.base import LEAST_BYTES, DIAGNOSES, Kernel, Diagnosis
+from orchestrator.audit.diagnoses.base import DIAGNOSES, LEAST_BYTES, Diagnosis, Kernel
 from orchestrator.audit.reading import Advice, ProcessReading
 from orchestrator.units import format_size
 
