@@ -110,6 +110,22 @@ def test_other_memory(word: str) -> None:
         assert names == (["/dev/zero (deleted)"] if word == "shared" else [])
 
 
+def test_regions_come_once() -> None:
+    """More of them than the kernel gives in one of its rounds (512), in one call and in several."""
+    with child("fragmented") as pid, Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as file:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        places = [tuple(int(one, 16) for one in line.split()[0].split("-")) for line in lines]
+        start, end = max((one for one in places if not one[1] >> 63), key=lambda one: one[1] - one[0])
+        for most_regions, most_pages in ((1 << 16, 0), (600, 0), (1 << 16, 700)):
+            scanner, place, found = pagemap.Scanner(file.fileno(), most_regions), start, []
+            while place < end:
+                regions, place = scanner.scan(place, end, most_pages)
+                found += regions.tolist()
+            assert found[::3] == sorted(set(found[::3]))
+            assert len(found) // 3 == 8192
+            assert sum(found[1::3]) - sum(found[::3]) == 8192 * PAGE
+
+
 @pytest.mark.parametrize(("word", "split"), [("huge", 0), ("half_huge", 16)])
 def test_tables_are_deposited_for_huge_pages(word: str, split: int) -> None:
     with child(word) as pid:
