@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def test_a_kernel_without_pagemap_scan_is_read_entry_by_entry(monkeypatch: pytes
 
     with child("fragmented", "zero", "huge") as pid:
         scanned = read(pid)
-        monkeypatch.setattr(pagemap.fcntl, "ioctl", refuse)
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
         slow = read(pid)
         assert slow.page_table_bytes == scanned.page_table_bytes
         assert slow.needed.value == known(scanned.needed) + known(scanned.deposited)
