@@ -21,8 +21,8 @@ ORCHESTRATOR = [sys.executable, "-m", "orchestrator"]
 SECONDS = 100
 _OPENS = ("openat", "openat2", "open", "creat")
 _TRACED = (*_OPENS, "ioctl", "process_madvise", "ptrace", "process_vm_writev", "kill", "pidfd_send_signal")
-# ioctls that read, of a terminal or a pipe, or are of its own socket (FIONBIO: Python learns of signals by it), and
-# PAGEMAP_SCAN, for which strace 6.1 has no name.
+# ioctls that read, of a terminal or a pipe, or are of its own socket (FIONBIO, by which Python learns of
+# signals), and PAGEMAP_SCAN, for which strace 6.1 has no name.
 _HARMLESS = re.compile(
     r"TCGETS|TIOCGWINSZ|TIOCGPGRP|FIONREAD|FIOCLEX|FIONBIO|PAGEMAP_SCAN|_IOC\(.*, 0x66, 0x10, 0x60\)"
 )
