@@ -34,7 +34,7 @@ class Sparse(Diagnosis):
 
 def _next(process: ProcessReading) -> Iterator[str]:
     if process.comm in _REDIS:
-        # With another jemalloc than its own it refuses: it needs a change of it (deps/jemalloc of its source).
+        # With another jemalloc than its own it refuses: its own is changed (deps/jemalloc of its source).
         if any("jemalloc" in library for library in process.libraries):
             yield f"{restart(process)}   (with the system's jemalloc, as Debian has it, it cannot defragment)"
         else:
