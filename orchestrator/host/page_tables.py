@@ -234,8 +234,8 @@ _PRESENCE = bytes(IS_PRESENT if bits & 0x80 else IS_SWAPPED if bits & 0x40 else 
 
 
 def _identity(folder: pathlib.Path) -> tuple[int, ...]:
-    """When it began, in clock ticks since the boot, and where its code and its stack do: these change, with all
-    of its memory, when it runs another program (proc_pid_stat(5), fields 22, 26, 28)."""
+    """When it began, in clock ticks since the boot, and where its code and its stack do: these change, with
+    all of its memory, when it runs another program (proc_pid_stat(5), fields 22, 26, 28)."""
     fields = _text(folder / "stat").rpartition(")")[2].split()
     if fields[0] in {"Z", "X"}:
         raise OSError(errno.ESRCH, "it has ended")
