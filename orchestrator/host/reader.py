@@ -7,6 +7,7 @@ and nothing else. Here its functions are called directly. `orchestrator.host.she
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import fcntl
 import glob
@@ -20,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 MAX_TEXT_BYTES = 1 << 18
@@ -32,6 +34,7 @@ _WATCH_SECONDS = 0.05
 _PAGEMAP_SCAN = 0xC0606610
 _SCAN_PRESENT, _SCAN_SWAPPED, _SCAN_ZERO, _SCAN_HUGE = 1 << 3, 1 << 4, 1 << 5, 1 << 6
 _MOST_REGIONS = 1 << 16
+_PAGE_FILES = ("kpageflags", "kpagecount", "kpagecgroup")
 
 
 def texts(patterns: Sequence[str]) -> dict[str, str]:
@@ -91,6 +94,27 @@ def page_regions(pid: int, address: int, size: int) -> bytes:
                 break
             start = walked
     return bytes(found)
+
+
+def page_words(name: str, first: int, frames: int, packed: bool) -> bytes:
+    """A u64 for each page frame from `first` on, of kpageflags, kpagecount or kpagecgroup in /proc; fewer where
+    memory ends. `packed` by zlib, for a reader elsewhere."""
+    if name not in _PAGE_FILES or not 0 < frames * 8 <= MAX_CHUNK_BYTES:
+        raise OSError(errno.EINVAL, "not a piece of what is known of page frames")
+    with pathlib.Path(f"/proc/{name}").open("rb", buffering=0) as file:
+        words = b"".join(_up_to(file.fileno(), frames * 8, first * 8))
+    return zlib.compress(words, 1) if packed else words
+
+
+def folders(root: str, most: int) -> list[tuple[int, str]]:
+    """(inode, path below `root`) of `root` and the folders in it, of `most` at the most; none of links."""
+    found: list[tuple[int, str]] = []
+    for folder, _, _ in os.walk(root):
+        if len(found) >= most:
+            break
+        with contextlib.suppress(OSError):  # it has gone
+            found.append((pathlib.Path(folder).stat().st_ino, folder.removeprefix(root) or "/"))
+    return found
 
 
 def memory(pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
@@ -207,16 +231,19 @@ def watch(
         return {"how": how, "out": printed(out), "err": printed(err), "seconds": time.monotonic() - began}
 
 
-def _exactly(descriptor: int, size: int, offset: int) -> bytes:
-    parts = []
-    while size:
-        part = os.pread(descriptor, min(size, MAX_CHUNK_BYTES), offset)
-        if not part:
-            raise OSError(errno.ENODATA, "there is nothing at this address")
-        parts.append(part)
+def _up_to(descriptor: int, size: int, offset: int) -> Iterator[bytes]:
+    """What there is of a range, in parts."""
+    while size and (part := os.pread(descriptor, min(size, MAX_CHUNK_BYTES), offset)):
+        yield part
         size -= len(part)
         offset += len(part)
-    return b"".join(parts)
+
+
+def _exactly(descriptor: int, size: int, offset: int) -> bytes:
+    found = b"".join(_up_to(descriptor, size, offset))
+    if len(found) != size:
+        raise OSError(errno.ENODATA, "there is nothing at this address")
+    return found
 
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -226,6 +253,8 @@ CALLS: dict[str, Callable[..., Any]] = {
         find_process,
         page_bits,
         page_regions,
+        page_words,
+        folders,
         memory,
         tail,
         kernel_log,
@@ -236,7 +265,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     )
 }
 
-RAW = frozenset({"page_bits", "page_regions", "memory", "tail"})
+RAW = frozenset({"page_bits", "page_regions", "page_words", "memory", "tail"})
 """Those that give bytes; the others give what JSON can say."""
 
 

@@ -12,6 +12,7 @@ import os
 import select
 import subprocess
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,6 +90,27 @@ class HostShell:
     def page_regions(self, pid: int, address: int, size: int) -> bytes:
         """(start, end, categories) of PAGEMAP_SCAN, u64 each."""
         return bytes(self._call("page_regions", pid, address, size))
+
+    def page_words(self, name: str, first: int, frames: int) -> bytes:
+        """A u64 for each page frame from `first` on, of /proc/kpageflags, kpagecount or kpagecgroup.
+
+        Fewer where memory ends. Raises InfrastructureError where they do not come as they were sent.
+        """
+        found = bytes(self._call("page_words", name, first, frames, not self.is_here))
+        if self.is_here:
+            return found
+        unpacking = zlib.decompressobj()
+        try:
+            words = unpacking.decompress(found, frames * 8 + 1)
+        except zlib.error as error:
+            raise InfrastructureError(f"what {self.name} sent of {name} cannot be read: {error}") from error
+        if len(words) > frames * 8 or not unpacking.eof:
+            raise InfrastructureError(f"{self.name} sent more of {name} than it was asked for")
+        return words
+
+    def folders(self, root: str, most: int) -> dict[int, str]:
+        """Path below `root` of `root` and the folders in it, by inode; of `most` at the most."""
+        return {int(inode): str(path) for inode, path in self._call("folders", root, most)}
 
     def memory(self, pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
         """Bytes of a process, of each (address, size)."""
