@@ -1,4 +1,4 @@
-"""`blame`: what pins each block still plugged, and what would free it."""
+"""`blame`: what pins each block still plugged, or of a machine that runs, and what would free it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.blame_live import LIVE, look_at
+from orchestrator.cli.blame_live_view import show as show_live
 from orchestrator.cli.blame_view import json_of, show
 from orchestrator.cli.model_input import no_such_trial
 from orchestrator.cli.options import Renamed, json_option, results_option
@@ -47,7 +49,7 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
 
 
 @click.command("blame")
-@click.argument("target", metavar="RUN|FILE")
+@click.argument("target", metavar="RUN|FILE|live")
 @click.option("--trial", "trial_id", metavar="TRIAL", help="One trial of the run; else all of them.")
 @click.option(
     "--snapshot", "label", metavar="LABEL", help="A snapshot of the run; else the last after an unplug."
@@ -59,7 +61,7 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
     cls=Renamed,
     metavar="SIZE",
     callback=_block,
-    help="Size of a block; else the device's, or 2MiB.",
+    help="Size of a block; else the device's, or 2MiB; of `live`, a memory block's.",
 )
 @click.option(
     "--all-memory",
@@ -82,6 +84,11 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
     "--meminfo", type=click.Path(path_type=Path), help="Copy of /proc/meminfo; else as for --kpagecount."
 )
 @click.option("--blocks", "list_blocks", is_flag=True, help="List every plugged block (--json has them).")
+@click.option(
+    "--connect",
+    metavar="URI",
+    help="With `live`: another machine, such as qemu+ssh://root@HOST/system, or `lab`.",
+)
 @results_option
 @json_option
 def blame_command(
@@ -95,6 +102,7 @@ def blame_command(
     counts: Path | None,
     meminfo: Path | None,
     list_blocks: bool,
+    connect: str | None,
     results: Path,
     as_json: bool,
 ) -> None:
@@ -103,13 +111,26 @@ def blame_command(
     \b
     RUN    a run folder, the beginning of its name, or `last`
     FILE   a snapshot (.npz of a trial), or a plain copy of /proc/kpageflags
+    live   this machine as it is now, as root, or the one of --connect: what could be
+           taken offline, what pins the rest, and whose it is
 
     \b
     orchestrator blame last
     orchestrator blame results/RUN/trials/TRIAL/snapshots/08-unplugged.npz --json
     dd if=/proc/kpageflags of=flags bs=1M; orchestrator blame flags --block-size 2MiB
-    orchestrator blame /proc/kpageflags
+    orchestrator blame live
+    orchestrator blame live --connect qemu+ssh://root@HOST/system --json
     """
+    if target == LIVE:
+        _of_a_run_or_dump(trial=trial_id, snapshot=label, kpagecount=counts, meminfo=meminfo)
+        found_live = look_at(connect, block)
+        if as_json:
+            print_json(found_live.as_json(), verb="blame live")
+        else:
+            show_live(found_live, list_blocks=list_blocks, connect=connect)
+        return
+    if connect is not None:
+        raise BadInputError("--connect is for the memory of a machine", hint="orchestrator blame live --connect URI")
     from orchestrator.model.policies import StateView
     from orchestrator.store.raw_flags import read_raw_flags
     from orchestrator.store.snapshot_file import read_snapshot
@@ -149,6 +170,13 @@ def blame_command(
             show(name, state, base_pfn, list_blocks=list_blocks)
     if as_json:
         print_json({"snapshots": found})
+
+
+def _of_a_run_or_dump(**options: object) -> None:
+    """Refuse options that `live` has no use for."""
+    for name, given in options.items():
+        if given is not None:
+            raise BadInputError(f"--{name} is for a run, a snapshot or a dump, and `live` is none of them")
 
 
 def _is_snapshot(path: Path) -> bool:

@@ -19,6 +19,7 @@ from orchestrator.store.layout import Status
 FORMATS: Final = {
     "baseline": 1,
     "blame": 2,  # 1 called its format `1`
+    "blame live": 1,
     "clean": 1,
     "compare": 1,
     "doctor": 1,
@@ -80,9 +81,10 @@ out = _Console(highlight=False)
 err = _Console(stderr=True, highlight=False)
 
 
-def print_json(document: Mapping[str, Any]) -> None:  # whatever JSON has
-    """Machine-readable result of the verb that runs: one JSON document on stdout, which names its format."""
-    named = {"format": format_name(_verb())}
+def print_json(document: Mapping[str, Any], verb: str = "") -> None:  # whatever JSON has
+    """Machine-readable result: one JSON document on stdout, which names its format by the verb that runs, or
+    that is given."""
+    named = {"format": format_name(verb or _verb())}
     print_text(json.dumps(named | {**document} | named, indent=2, default=str))
 
 

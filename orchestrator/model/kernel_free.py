@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
-from orchestrator.procfs import kib_lines, zones
+from orchestrator.procfs import Zone, kib_lines, zones
 from orchestrator.units import PAGE_BYTES
 
 _NOTE: Final = "kernel_free"
@@ -28,11 +29,7 @@ class KernelFree:
     def of_zoneinfo(cls, text: str) -> Self | None:
         """From /proc/zoneinfo; None if there is no zone in it."""
         found = zones(text)
-        kept = sum(
-            min(zone.free, zone.min + zone.protection[min(_NORMAL, len(zone.protection) - 1)])
-            for zone in found
-            if zone.protection
-        )
+        kept = sum(min(zone.free, _kept(zone)) for zone in found)
         return cls(sum(zone.free for zone in found), kept) if found else None
 
     @classmethod
@@ -55,3 +52,14 @@ class KernelFree:
     def note(self) -> dict[str, str]:
         """As notes of a snapshot."""
         return {_NOTE: json.dumps(asdict(self))}
+
+
+def unreserved(found: Iterable[Zone]) -> int:
+    """Pages that an ordinary allocation gets: free above what zones keep, and those on PCP lists."""
+    return sum(max(0, zone.free - _kept(zone)) + zone.on_lists for zone in found)
+
+
+def _kept(zone: Zone) -> int:
+    """Pages below the min watermark and lowmem reserve of a zone; 0 where it says nothing of them."""
+    reserves = zone.protection
+    return zone.min + reserves[min(_NORMAL, len(reserves) - 1)] if reserves else 0

@@ -71,6 +71,11 @@ class ZoneShare:
     states: I64
     frames: I64
 
+    @property
+    def unmovable(self) -> int:
+        """Frames that cannot be moved."""
+        return int(self.frames[list(UNMOVABLE)].sum())
+
     def blocks(self, *states: BlockState) -> int:
         """Blocks in one of `states`."""
         return int(self.states[list(states)].sum())
@@ -194,7 +199,7 @@ def _states(block_map: BlockMap, refused: Bool, of_movable: Bool) -> U8:
     there that is not reserved, and the zone takes no unmovable allocation.
     """
     state = np.full(len(refused), BlockState.FREE, dtype=np.uint8)
-    in_use = block_map.frames_of(*MOVABLE) > 0
+    in_use = block_map.frames_of(*MOVABLE, FrameClass.UNKNOWN) > 0
     state[in_use] = BlockState.MOVABLE
     state[block_map.unknown & ~of_movable] = BlockState.UNKNOWN
     state[refused] = BlockState.REFUSED

@@ -1,6 +1,6 @@
-"""The keys of `show --json`, as docs/json.md has them: written from the classes that it is printed from.
+"""The keys of `--json` documents that have classes, as docs/json.md has them: written from these.
 
-`python tests/unit/json_keys.py` writes the table again.
+`python tests/unit/json_keys.py` writes the tables again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.export.document import RunDocument
+from orchestrator.export.live_document import LiveDocument
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
-BEGIN, END = "<!-- keys of show --json -->\n", "<!-- end keys -->"
+DOCUMENTS: dict[str, type[BaseModel]] = {"show": RunDocument, "blame live": LiveDocument}
+END = "<!-- end keys -->"
 
 _WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "any"}
 
@@ -73,16 +75,31 @@ def _words(annotation: Any) -> str:
     return "object"
 
 
-def table() -> str:
-    """The table, in Markdown."""
-    rows = (f"| `{path}` | {kind} | {about} |" for path, kind, about in documented())
+def table(kind: type[BaseModel]) -> str:
+    """A table, in Markdown."""
+    rows = (f"| `{path}` | {words} | {about} |" for path, words, about in documented(kind))
     return "\n".join(("| key | type | what it is |", "|---|---|---|", *rows)) + "\n"
 
 
 def rendered(page: str) -> str:
-    """The page with its table as it should be."""
-    head, _, rest = page.partition(BEGIN)
-    return f"{head}{BEGIN}{table()}{END}{rest.partition(END)[2]}"
+    """The page with its tables as they should be."""
+    for verb, kind in DOCUMENTS.items():
+        begin = f"<!-- keys of {verb} --json -->\n"
+        head, found, rest = page.partition(begin)
+        assert found, f"docs/json.md has no place for the keys of {verb}"
+        page = f"{head}{begin}{table(kind)}{END}{rest.partition(END)[2]}"
+    return page
+
+
+def undocumented(kind: type[BaseModel], printed: Mapping[str, Any]) -> set[str]:
+    """Paths of a printed document that the table lacks; below mappings of names nothing is a key."""
+    known = {path: words for path, words, _ in documented(kind)}
+    free = tuple(
+        f"{path}."
+        for path, words in known.items()
+        if words == "object" and not any(one.startswith(f"{path}.") for one in known)
+    )
+    return {path for path in paths(printed) if not path.startswith(free)} - set(known)
 
 
 def paths(value: Any, prefix: str = "") -> Iterator[str]:
