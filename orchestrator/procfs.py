@@ -15,7 +15,9 @@ from orchestrator.units import KIB, PAGE_BYTES
 
 _KIB_LINE = re.compile(r"([A-Za-z0-9_()]{1,64}):\s+([0-9]{1,20}) kB")
 _ZONE: Final = re.compile(r"Node (\d{1,4}), zone +(\w{1,16})$")
-_ZONE_PAGES: Final = re.compile(r"  pages free +(\d{1,12})$|        (min|spanned|present|managed) +(\d{1,12})$")
+_ZONE_PAGES: Final = re.compile(
+    r"  pages free +(\d{1,12})$|        (min|spanned|present|managed) +(\d{1,12})$"
+)
 _PROTECTION: Final = re.compile(r" +protection: \((\d{1,12}(?:, \d{1,12}){0,15})\)$")
 _ON_LISTS: Final = re.compile(r" +count: +(\d{1,12})$")
 _START: Final = re.compile(r" +start_pfn: +(\d{1,16})$")
@@ -44,8 +46,8 @@ def of_first_processor(cpuinfo: str, name: str) -> str:
 class Zone:
     """A zone of /proc/zoneinfo; pages of 4 KiB.
 
-    `free` are those of the buddy allocator, `on_lists` those free on PCP lists beside them. `protection` is its
-    lowmem reserve against allocations that could go to each higher zone; empty where none is said.
+    `free` are those of the buddy allocator, `on_lists` those free on PCP lists beside them. `protection` is
+    its lowmem reserve against allocations that could go to each higher zone; empty where none is said.
     """
 
     node: int

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.blame_live import LIVE, look_at
-from orchestrator.cli.blame_live_view import show as show_live
+from orchestrator.cli.blame_live import LIVE, show_live
 from orchestrator.cli.blame_view import json_of, show
 from orchestrator.cli.model_input import no_such_trial
 from orchestrator.cli.options import Renamed, json_option, results_option
@@ -121,47 +120,25 @@ def blame_command(
     orchestrator blame live
     orchestrator blame live --connect qemu+ssh://root@HOST/system --json
     """
-    if target == LIVE:
-        _of_a_run_or_dump(trial=trial_id, snapshot=label, kpagecount=counts, meminfo=meminfo)
-        found_live = look_at(connect, block)
-        if as_json:
-            print_json(found_live.as_json(), verb="blame live")
-        else:
-            show_live(found_live, list_blocks=list_blocks, connect=connect)
-        return
-    if connect is not None:
-        raise BadInputError("--connect is for the memory of a machine", hint="orchestrator blame live --connect URI")
     from orchestrator.model.policies import StateView
-    from orchestrator.store.raw_flags import read_raw_flags
-    from orchestrator.store.snapshot_file import read_snapshot
 
-    found = []
+    of_dump = {"base-pfn": base_pfn, "kpagecount": counts, "meminfo": meminfo}
+    of_run = {"trial": trial_id, "snapshot": label}
+    if target == LIVE:
+        _refuse({**of_run, **of_dump, "all-memory": all_memory}, f"for a run or a file, not for `{LIVE}`")
+        show_live(connect, block, list_blocks=list_blocks, as_json=as_json)
+        return
+    _refuse({"connect": connect}, f"for `orchestrator blame {LIVE}`")
     path = Path(target)
     if path.is_file():
-        if trial_id or label:
-            raise BadInputError("--trial and --snapshot select from a run, but this is a file")
-    elif path.suffix in {".npz", ".bin"} and not path.exists():
-        raise BadInputError(f"{path}: no such file")
-    if path.is_file() and not _is_snapshot(path):
-        dump = read_raw_flags(
-            path,
-            base_pfn=base_pfn,
-            block_bytes=block or PMD_BYTES,
-            counts=counts or _beside(path, "kpagecount"),
-            meminfo=meminfo or _beside(path, "meminfo"),
-        )
-        chosen = iter([(path.name, dump)])
+        _refuse(of_run, "to select from a run, and this is a file")
+        if _is_snapshot(path):
+            _refuse(of_dump, f"for a plain copy of /proc/kpageflags, which {target} is not")
+        chosen = iter([(path.name, _of_file(path, block, base_pfn, counts, meminfo))])
     else:
-        for option, given in (("base-pfn", base_pfn), ("kpagecount", counts), ("meminfo", meminfo)):
-            if given:
-                raise BadInputError(
-                    f"--{option} is for a plain copy of /proc/kpageflags, which {target} is not"
-                )
-        chosen = (
-            iter([(path.name, read_snapshot(path))])
-            if path.is_file()
-            else _of_run(target, results, trial_id, label)
-        )
+        _refuse(of_dump, f"for a plain copy of /proc/kpageflags, which {target} is not")
+        chosen = _of_run(target, results, trial_id, label)
+    found = []
     for name, snapshot in chosen:
         state = StateView.of(_with_blocks(snapshot, block, all_memory=all_memory))
         if as_json:
@@ -172,11 +149,28 @@ def blame_command(
         print_json({"snapshots": found})
 
 
-def _of_a_run_or_dump(**options: object) -> None:
-    """Refuse options that `live` has no use for."""
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raise for the first of some options that is given."""
     for name, given in options.items():
-        if given is not None:
-            raise BadInputError(f"--{name} is for a run, a snapshot or a dump, and `live` is none of them")
+        if given:
+            raise BadInputError(f"--{name} is {why}")
+
+
+def _of_file(
+    path: Path, block: int | None, base_pfn: int, counts: Path | None, meminfo: Path | None
+) -> Snapshot:
+    from orchestrator.store.raw_flags import read_raw_flags
+    from orchestrator.store.snapshot_file import read_snapshot
+
+    if _is_snapshot(path):
+        return read_snapshot(path)
+    return read_raw_flags(
+        path,
+        base_pfn=base_pfn,
+        block_bytes=block or PMD_BYTES,
+        counts=counts or _beside(path, "kpagecount"),
+        meminfo=meminfo or _beside(path, "meminfo"),
+    )
 
 
 def _is_snapshot(path: Path) -> bool:
@@ -202,6 +196,8 @@ def _of_run(
     from orchestrator.store import find_run
     from orchestrator.store.snapshot_file import read_snapshot
 
+    if Path(target).suffix in {".npz", ".bin"} and not Path(target).exists():
+        raise BadInputError(f"{target}: no such file")
     run = find_run(target, results)
     trials = [trial for trial in run.trials if trial_id in {None, trial.id}]
     if not trials:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from rich.status import Status
 
-from orchestrator.cli.output import err
+from orchestrator.cli.blame_live_view import show
+from orchestrator.cli.output import err, print_json
 from orchestrator.errors import BadInputError
 from orchestrator.host_kinds import host_kind
 from orchestrator.host_kinds.base import LOCAL
@@ -27,8 +28,16 @@ _QUIET_SECONDS: Final = 2.0
 _LINE_SECONDS: Final = 10.0  # between two lines where there is no terminal
 
 
-def look_at(connect: str | None, block_bytes: int | None) -> LiveDocument:
-    """Read a machine's memory. Raises BadInputError and InfrastructureError."""
+def show_live(connect: str | None, block_bytes: int | None, *, list_blocks: bool, as_json: bool) -> None:
+    """Read a machine's memory and print what was found. Raises BadInputError and InfrastructureError."""
+    found = _read(connect, block_bytes)
+    if as_json:
+        print_json(found.as_json(), verb=f"blame {LIVE}")
+    else:
+        show(found, list_blocks=list_blocks, connect=connect)
+
+
+def _read(connect: str | None, block_bytes: int | None) -> LiveDocument:
     from orchestrator.export.live_document import LiveDocument
     from orchestrator.host.live_memory import read_live
 
@@ -66,7 +75,7 @@ def _shell(connect: str | None) -> Iterator[HostShell]:
 
 
 class _Progress:
-    """Says how far reading is once it takes seconds: a line that changes on a terminal, few lines elsewhere."""
+    """Says how far reading is once it takes seconds: a line that changes on a terminal, else a few lines."""
 
     def __init__(self) -> None:
         self._said = time.monotonic()

@@ -74,25 +74,26 @@ def _details(found: LiveDocument) -> Iterator[str]:
     blocks, fine = found.blocks, found.blocks_2mib
     if blocks.unknown:
         yield (
-            f"{blocks.unknown:,} blocks ({_bytes(blocks, blocks.unknown)}) are unknown: nothing in them is known "
-            "to be unmovable, but they have frames without a flag."
+            f"{blocks.unknown:,} blocks ({_bytes(blocks, blocks.unknown)}) are unknown: nothing in them is "
+            "known to be unmovable, but they have frames without a flag."
         )
     if found.unknown_frames:
         rest = found.unknown_frames - found.uninitialised_frames
         yield (
-            f"{_frames(found.unknown_frames)} have no flag: {_frames(found.uninitialised_frames)} in blocks whose "
-            f"memmap is not initialised, and {_frames(rest)} elsewhere, where {_frames(found.pcp_frames)} are free "
-            "on PCP lists by /proc/zoneinfo."
+            f"{_frames(found.unknown_frames)} have no flag: {_frames(found.uninitialised_frames)} in blocks "
+            f"whose memmap is not initialised, and {_frames(rest)} elsewhere, where by /proc/zoneinfo "
+            f"{_frames(found.pcp_frames)} are free on PCP lists."
         )
     if blocks.refused:
         yield (
-            f"{blocks.refused:,} blocks have nothing unmovable and are refused by the kernel: they span several "
-            "zones, or have a hole."
+            f"{blocks.refused:,} blocks have nothing unmovable and are refused by the kernel: they span "
+            "several zones, or have a hole."
         )
     if blocks.block_bytes > fine.block_bytes:
         yield (
-            f"By blocks of 2 MiB, as virtio-mem unplugs memory: {_bytes(fine, fine.lets_go)} have only free and "
-            f"movable frames, {_bytes(fine, fine.pinned)} are pinned, {_bytes(fine, fine.unknown)} unknown."
+            f"By blocks of 2 MiB, as virtio-mem unplugs memory: {_bytes(fine, fine.lets_go)} have only free "
+            f"and movable frames, {_bytes(fine, fine.pinned)} are pinned, "
+            f"{_bytes(fine, fine.unknown)} unknown."
         )
     if found.dma_pinned_pages:
         yield f"{found.dma_pinned_pages:,} pages are DMA-pinned; no flag says which: they count as movable."
@@ -174,10 +175,10 @@ def _policy(found: LiveDocument) -> Iterator[str]:
     )
     yield (
         f"\n{policy.kernel_zone_pinned:,} pinned blocks are in kernel zones. Their "
-        f"{format_size(policy.unmovable_bytes)} of unmovable memory would fit into {policy.least_pinned:,} blocks "
-        f"of {format_size(blocks.block_bytes)} (modelled). Memory that is added with online policy online_movable "
-        f"is in ZONE_MOVABLE, which takes no unmovable allocation, and stays movable.{auto}{now} "
-        "For boot memory: kernel parameter movablecore=."
+        f"{format_size(policy.unmovable_bytes)} of unmovable memory would fit into {policy.least_pinned:,} "
+        f"blocks of {format_size(blocks.block_bytes)} (modelled). Memory that is added with online policy "
+        "online_movable is in ZONE_MOVABLE, which takes no unmovable allocation, and stays movable."
+        f"{auto}{now} For boot memory: kernel parameter movablecore=."
     )
 
 

@@ -213,7 +213,7 @@ class LiveDocument(Document):
     frames: int
     """Frames that were read."""
     frames_changed: int
-    """Frames whose class differed between two readings, one right after the other: nothing stops meanwhile."""
+    """Frames whose class differed between two readings, one right after the other."""
     seconds: float
     """How long it took to read them."""
     cpu_seconds: float
@@ -231,7 +231,8 @@ class LiveDocument(Document):
     uninitialised_frames: int
     """Of these, those of memory blocks in which no frame has a flag."""
     pcp_frames: int
-    """Frames on PCP lists by /proc/zoneinfo: at most so many of those without a flag are free."""
+    """Frames on PCP lists by /proc/zoneinfo, half way between a reading before and one after: at most so many
+    of those without a flag are free."""
     dma_pinned_pages: int | None
     """Pages that are DMA-pinned by /proc/vmstat; no flag says which. Null where it does not say."""
     frees_most: str
@@ -278,7 +279,7 @@ class LiveDocument(Document):
             blocks_2mib=BlockCounts.of(fine),
             unknown_frames=int(memory.counts[:, FrameClass.UNKNOWN].sum()),
             uninitialised_frames=uninitialised(memory),
-            pcp_frames=sum(zone.on_lists for zone in zones),
+            pcp_frames=sum(zone.on_lists for zone in (*reading.before.zones, *zones)) // 2,
             dma_pinned_pages=reading.dma_pins,
             frees_most=best.frame_class.name.lower() if best else "",
             classes=tuple(

@@ -19,7 +19,7 @@ from orchestrator.model.memory_blocks import PATTERNS, MemoryBlocks
 from orchestrator.model.snapshot import U64
 from orchestrator.procfs import Zone, kib_lines, system_ram, zones
 
-# Reading takes about 0.1 s of CPU time for each GiB; under software emulation on a busy machine, 20 times that.
+# Reading takes about 0.1 s of CPU time for each GiB; under software emulation on a busy machine, far more.
 _SECONDS: Final = 3600.0
 _MOST_TEXT_BYTES: Final = 16 << 20  # /proc/zoneinfo has seven lines for each CPU and zone
 _MOST_CGROUPS: Final = 1 << 16
@@ -51,7 +51,9 @@ class LiveReading:
     dma_pins: int | None
 
 
-def read_live(shell: HostShell, progress: Callable[[int, int], None] = lambda _done, _all: None) -> LiveReading:
+def read_live(
+    shell: HostShell, progress: Callable[[int, int], None] = lambda _done, _frames: None
+) -> LiveReading:
     """Read all of it; `progress` is told the frames that were read, of how many.
 
     Raises InfrastructureError: where the host's user may not, or its kernel does not tell.

@@ -96,14 +96,14 @@ def page_regions(pid: int, address: int, size: int) -> bytes:
     return bytes(found)
 
 
-def page_words(name: str, first: int, frames: int, packed: bool) -> bytes:
-    """A u64 for each page frame from `first` on, of kpageflags, kpagecount or kpagecgroup in /proc; fewer where
-    memory ends. `packed` by zlib, for a reader elsewhere."""
+def page_words(name: str, first: int, frames: int, level: int) -> bytes:
+    """A u64 for each page frame from `first` on, of kpageflags, kpagecount or kpagecgroup in /proc; fewer
+    where memory ends. Packed by zlib with `level`, or for 0 as they are."""
     if name not in _PAGE_FILES or not 0 < frames * 8 <= MAX_CHUNK_BYTES:
         raise OSError(errno.EINVAL, "not a piece of what is known of page frames")
     with pathlib.Path(f"/proc/{name}").open("rb", buffering=0) as file:
         words = b"".join(_up_to(file.fileno(), frames * 8, first * 8))
-    return zlib.compress(words, 1) if packed else words
+    return zlib.compress(words, level) if level else words
 
 
 def folders(root: str, most: int) -> list[tuple[int, str]]:

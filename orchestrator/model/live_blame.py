@@ -40,8 +40,8 @@ LETS_GO = (BlockState.MOVABLE, BlockState.FREE)
 class CgroupShare:
     """What a memory cgroup has. `inode` is 0 for what none is charged with.
 
-    `blocks` have an unmovable frame of it, and in `alone` all unmovable frames are its own. `frames` counts by
-    FrameClass, shape (classes,).
+    `blocks` have an unmovable frame of it, and in `alone` all unmovable frames are its own. `frames` counts
+    by FrameClass, shape (classes,).
     """
 
     inode: int
@@ -62,7 +62,7 @@ class CgroupShare:
 
 @dataclass(frozen=True)
 class ZoneShare:
-    """The blocks of one zone by BlockState, shape (states,), and their frames by FrameClass, shape (classes,).
+    """The blocks of one zone by BlockState, shape (states,), their frames by FrameClass, shape (classes,).
 
     `zone` is None for blocks whose zone is not known, as that of memory that is offline.
     """
@@ -85,8 +85,8 @@ class ZoneShare:
 class LiveBlame:
     """A machine's memory in blocks of one size, arrays of shape (blocks,).
 
-    `first` is a block's first frame, `state` a BlockState, `zone` an index into `zones` or NO_ZONE, of the zone that
-    the block begins in. `room` is the free frames that an ordinary allocation gets.
+    `first` is a block's first frame, `state` a BlockState, `zone` an index into `zones` or NO_ZONE, of the
+    highest zone in it. `room` is the free frames that an ordinary allocation gets.
     """
 
     memory: LiveMemory
@@ -195,8 +195,8 @@ class LiveBlame:
 def _states(block_map: BlockMap, refused: Bool, of_movable: Bool) -> U8:
     """A BlockState for each block.
 
-    In ZONE_MOVABLE frames without a flag keep nothing: has_unmovable_pages() (mm/page_isolation.c) lets all pass
-    there that is not reserved, and the zone takes no unmovable allocation.
+    In ZONE_MOVABLE frames without a flag keep nothing: has_unmovable_pages() (mm/page_isolation.c) lets all
+    pass there that is not reserved, and the zone takes no unmovable allocation.
     """
     state = np.full(len(refused), BlockState.FREE, dtype=np.uint8)
     in_use = block_map.frames_of(*MOVABLE, FrameClass.UNKNOWN) > 0
@@ -208,10 +208,8 @@ def _states(block_map: BlockMap, refused: Bool, of_movable: Bool) -> U8:
     return state
 
 
-def _zones_of(
-    blocks: Sequence[MemoryBlock], cells: int, zones: Sequence[Zone], first: I64
-) -> I64:
-    """The zone of each cell: that of its memory block, or where this spans several, the one whose span it is in."""
+def _zones_of(blocks: Sequence[MemoryBlock], cells: int, zones: Sequence[Zone], first: I64) -> I64:
+    """The zone of each cell: that of its memory block, or if this spans several, the one that it lies in."""
     found = np.full(len(first), NO_ZONE, dtype=np.int64)
     by_name = {(zone.node, zone.name): number for number, zone in reversed(list(enumerate(zones)))}
     anywhere = {zone.name: number for number, zone in reversed(list(enumerate(zones)))}

@@ -67,8 +67,8 @@ def check_all(
             )
 
 
-# Lines of /proc/meminfo, summed, and what of LiveMemory.seen they count. AnonPages and Mapped are of mapped pages
-# only (NR_ANON_MAPPED, NR_FILE_MAPPED); Slab has large kmalloc as well, which no flag shows.
+# Lines of /proc/meminfo, summed, and what of LiveMemory.seen they count. AnonPages and Mapped are of mapped
+# pages only (NR_ANON_MAPPED, NR_FILE_MAPPED); Slab has large kmalloc as well, which no flag shows.
 _OF_MEMINFO: Mapping[tuple[str, ...], str] = {
     ("AnonPages",): "anonymous",
     ("Cached", "Buffers"): "file",

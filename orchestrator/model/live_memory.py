@@ -1,9 +1,9 @@
 """Page frames of a machine as it runs, counted while they are read: memory of terabytes is never held whole.
 
 Flags are read twice, with what they are judged by in between. A frame is what the younger reading says. It is
-"other kernel memory" only where both say so: a page that is just being read from disk, or put on the LRU, looks
-like that for a moment. Without any flag in both it is UNKNOWN, as in a dump (orchestrator.store.raw_flags), unless
-a memory cgroup is charged with it: then it is in use, and kernel memory.
+"other kernel memory" only where both say so: a page that is just being read from disk, or put on the LRU,
+looks like that for a moment. Without any flag in both it is UNKNOWN, as in a dump
+(orchestrator.store.raw_flags), unless a memory cgroup is charged with it: then it is kernel memory in use.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class Pins:
 class LiveMemory:
     """What was counted. A cell is an aligned 2 MiB; cells follow each other block by block.
 
-    `counts` is frames by cell and FrameClass. `owners` is frames in use by memory cgroup and FrameClass; row i is
-    that of inode `inodes[i]`, the first that of none. `seen` counts frames as /proc/meminfo would. `changed` frames
-    differed in class between two readings, of `frames` that were read.
+    `counts` is frames by cell and FrameClass. `owners` is frames in use by memory cgroup and FrameClass; row i
+    is that of inode `inodes[i]`, the first that of none. `seen` counts frames as /proc/meminfo would. `changed`
+    frames differed in class between two readings, of `frames` that were read.
     """
 
     blocks: MemoryBlocks
@@ -100,7 +100,7 @@ def pieces(blocks: Sequence[MemoryBlock]) -> Iterator[tuple[int, int]]:
 
 @dataclass
 class LiveTally:
-    """Takes pieces one by one. `ram` are ranges of frames; what lies outside is no memory; none: not known."""
+    """Takes pieces one by one. `ram` are ranges of frames outside of which is no memory; none: not known."""
 
     blocks: MemoryBlocks
     ram: Sequence[tuple[int, int]]
@@ -214,4 +214,3 @@ def _classes(piece: Piece) -> tuple[U8, int]:
         silent &= piece.cgroups == NO_CGROUP
     classes[silent] = FrameClass.UNKNOWN
     return classes, int(np.count_nonzero(older != younger))
-

@@ -61,8 +61,8 @@ class MemoryBlock:
 class MemoryBlocks:
     """All of them, lowest address first, and how memory that is added is brought online.
 
-    `real` is false where the kernel has none (CONFIG_MEMORY_HOTPLUG): these are sections then, and none of them
-    can be taken offline. `policy` has settings by name, as the kernel writes them.
+    `real` is false where the kernel has none (CONFIG_MEMORY_HOTPLUG): these are sections then, and none of
+    them can be taken offline. `policy` has settings by name, as the kernel writes them.
     """
 
     block_bytes: int
@@ -72,7 +72,7 @@ class MemoryBlocks:
 
     @classmethod
     def of(cls, texts: Mapping[str, str], ram: Sequence[tuple[int, int]], zones: Sequence[Zone]) -> Self:
-        """From files of sysfs (PATTERNS), ranges of RAM in frames (none where unknown), and /proc/zoneinfo."""
+        """From files of sysfs (PATTERNS), ranges of RAM in frames (none: unknown), and /proc/zoneinfo."""
         size_text = texts.get(f"{FOLDER}/block_size_bytes", "").strip()
         size = int(size_text, 16) if _HEX.fullmatch(size_text) else 0
         policy = dict(_settings(texts))

@@ -1,8 +1,7 @@
-"""`blame live` of a real guest, reached as any machine is; then its memory blocks are really taken offline."""
+"""`blame live` of a real guest, reached as any machine is; then its memory blocks are taken offline."""
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections import Counter
@@ -59,7 +58,6 @@ def test_what_could_be_taken_offline_can_be(orchestrator: Orchestrator, tmp_path
                 if block.state != "refused":
                     went[block.state, take_offline(shell, block.memory_block)] += 1
             told = {f"{state} {'went' if gone else 'stayed'}": count for (state, gone), count in went.items()}
-            print(json.dumps(told))
             after = LiveDocument.of("the guest", read_live(shell), None, 0.0, 0.0)
     finally:
         end(process, signal.SIGTERM)
@@ -68,7 +66,7 @@ def test_what_could_be_taken_offline_can_be(orchestrator: Orchestrator, tmp_path
     pinned = went["pinned", True] + went["pinned", False]
     assert lets_go >= 2, told
     assert pinned >= 2, told
-    # Unmovable memory may come into a block while the others are tried; a guess would be as often right of both.
+    # Unmovable memory may come into a block while others are tried; a guess would be as often right of both.
     assert let_go >= 0.8 * lets_go, told
     assert went["pinned", True] <= 0.2 * pinned, told
     assert after.blocks.offline == sum(count for (_, gone), count in went.items() if gone), told

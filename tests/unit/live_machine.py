@@ -114,8 +114,8 @@ class LiveMachine:
         assert (root, most > 100) == ("/sys/fs/cgroup/memory", True)
         return [(1, "/"), (77, "/a.service")]
 
-    def _page_words(self, name: str, first: int, frames: int, packed: bool) -> bytes:
-        assert not packed
+    def _page_words(self, name: str, first: int, frames: int, level: int) -> bytes:
+        assert not level
         if not self.may:
             raise PermissionError(errno.EACCES, "Permission denied")
         again = sum(one[:2] == (name, first) for one in self.asked) > 0

@@ -11,7 +11,15 @@ from live_machine import BLOCK, MEMINFO, LiveMachine
 from orchestrator.errors import InfrastructureError
 from orchestrator.export.live_document import LiveDocument
 from orchestrator.host.live_memory import read_live
-from orchestrator.model.frames import KPF_ANON, KPF_BUDDY, KPF_LRU, KPF_OFFLINE, KPF_PGTABLE, KPF_RESERVED, KPF_SLAB
+from orchestrator.model.frames import (
+    KPF_ANON,
+    KPF_BUDDY,
+    KPF_LRU,
+    KPF_OFFLINE,
+    KPF_PGTABLE,
+    KPF_RESERVED,
+    KPF_SLAB,
+)
 from orchestrator.model.live_memory import pieces
 from orchestrator.model.memory_blocks import MemoryBlock, MemoryBlocks
 from orchestrator.procfs import Zone, system_ram, zones
@@ -158,7 +166,10 @@ def test_a_policy_is_judged_by_what_it_would_have_kept_together(machine: LiveMac
     assert policy.auto_movable_bytes == 5 * BLOCK * 4096 * 3 // 4
     machine.zones = ("Normal", "Movable", "Normal", "Normal", "Normal", "Normal")
     machine.texts_too = {}
-    assert (document(machine).policy.kernel_zone_pinned, document(machine).policy.auto_movable_bytes) == (1, None)
+    assert (document(machine).policy.kernel_zone_pinned, document(machine).policy.auto_movable_bytes) == (
+        1,
+        None,
+    )
 
 
 def test_sums_are_beside_those_of_the_kernel(machine: LiveMachine) -> None:
@@ -238,7 +249,9 @@ def test_what_zoneinfo_says() -> None:
 
 
 def test_ram_is_whole_frames() -> None:
-    text = "00001000-0009fbff : System RAM\n  00001000-00001fff : x\n100000000-13fffffff : System RAM (kmem)\n"
+    text = (
+        "00001000-0009fbff : System RAM\n  00001000-00001fff : x\n100000000-13fffffff : System RAM (kmem)\n"
+    )
     assert list(system_ram(text)) == [(1, 0x9F), (0x100000, 0x140000)]
     assert list(system_ram("00000000-00000000 : System RAM\n")) == [], "what an ordinary user reads"
 

@@ -1,4 +1,4 @@
-"""`blame live` of this very machine: as root against the kernel's own sums and a process whose memory is known."""
+"""`blame live` of this very machine: against the kernel's own sums, and a process that locks memory."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def test_an_ordinary_user_is_refused_and_told_what_to_type() -> None:
     assert "next: sudo orchestrator blame live" in done.stderr
 
 
-pytestmark_root = pytest.mark.skipif(not ROOT, reason="only root may read /proc/kpageflags; the error is tested")
+as_root = pytest.mark.skipif(not ROOT, reason="only root may read /proc/kpageflags; the error is tested")
 
-# As shares of the kernel's own sum, beside what this changed by meanwhile. Measured on 24 GiB, idle: 0; 4 KiB of
+# As shares of the kernel's own sum, beside what this changed by meanwhile. Measured on 24 GiB: 0; 4 KiB of
 # 21 GiB; 0.5 %; 0.3 %; 0.1 %; 0.2 %; 0; 1.8 %, which is large kmalloc; 2.2 %.
 TOLERATED = {
     "present": 0.001,
@@ -84,7 +84,7 @@ TOLERATED = {
 }
 
 
-@pytestmark_root
+@as_root
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOLERATED)
 def test_sums_agree_with_the_kernel(readings: tuple[LiveDocument, LiveDocument], name: str) -> None:
@@ -98,10 +98,12 @@ def test_sums_agree_with_the_kernel(readings: tuple[LiveDocument, LiveDocument],
 
 def _spread(one: LiveSum, found: LiveDocument) -> int:
     """What changed while frames were read: by the kernel's two readings, and by frames that changed class."""
-    return abs(one.after_bytes - one.before_bytes) + 2 * min(found.frames_changed * 4096, one.before_bytes // 10)
+    return abs(one.after_bytes - one.before_bytes) + 2 * min(
+        found.frames_changed * 4096, one.before_bytes // 10
+    )
 
 
-@pytestmark_root
+@as_root
 @pytest.mark.slow
 def test_memory_that_a_process_locks_is_found_by_class_and_cgroup(
     readings: tuple[LiveDocument, LiveDocument],
@@ -125,12 +127,14 @@ def own_memory_cgroup() -> str:
     return (v1 or [path for _, controllers, path in lines if not controllers])[0]
 
 
-@pytestmark_root
+@as_root
 @pytest.mark.slow
 def test_blocks_and_frames_add_up(readings: tuple[LiveDocument, LiveDocument]) -> None:
     found = readings[1]
     blocks = found.blocks
-    in_states = blocks.free + blocks.movable + blocks.pinned + blocks.unknown + blocks.refused + blocks.offline
+    in_states = (
+        blocks.free + blocks.movable + blocks.pinned + blocks.unknown + blocks.refused + blocks.offline
+    )
     assert in_states == len(found.each_block)
     there = len(list(Path("/sys/devices/system/memory").glob("memory[0-9]*")))
     assert in_states == there or not found.has_memory_blocks
@@ -141,9 +145,9 @@ def test_blocks_and_frames_add_up(readings: tuple[LiveDocument, LiveDocument]) -
     assert of_zones == sum(one.counted_bytes for one in found.checks if one.name == "free")
 
 
-@pytestmark_root
+@as_root
 def test_pieces_are_the_same_from_near_and_far(shell: HostShell) -> None:
-    """Flags that boot has left for good, against what /proc itself gives: of the kernel's image, at 16 MiB."""
+    """Flags that boot left for good, against what /proc itself gives: of the kernel's image, at 16 MiB."""
     first, frames = 16 * MIB // 4096, 512
     with Path("/proc/kpageflags").open("rb") as file:
         file.seek(first * 8)
@@ -163,7 +167,10 @@ def test_folders_are_those_of_find(shell: HostShell, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "a")
     (tmp_path / "file").touch()
     found = subprocess.run(
-        ["find", str(tmp_path), "-type", "d", "-printf", "%i /%P\n"], capture_output=True, text=True, check=True
+        ["find", str(tmp_path), "-type", "d", "-printf", "%i /%P\n"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     expected = {int(number): path for number, path in (line.split() for line in found.stdout.splitlines())}
     assert shell.folders(str(tmp_path), 100) == expected
@@ -200,11 +207,13 @@ def test_it_begins_with_the_answer(made_up: LiveMachine, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     first = said.splitlines()[0]
     assert first == (
-        "128 MiB of this machine could be taken offline now: 1 of 4 blocks of 128 MiB have only free and movable "
-        "frames. 2 are pinned, most by page tables: 1, in 1 as sole blocker."
+        "128 MiB of this machine could be taken offline now: 1 of 4 blocks of 128 MiB have only free and "
+        "movable frames. 2 are pinned, most by page tables: 1, in 1 as sole blocker."
     )
     assert "/a.service" in said
-    assert "2 pinned blocks are in kernel zones. Their 8 KiB of unmovable memory would fit into 1 blocks" in said
+    assert (
+        "2 pinned blocks are in kernel zones. Their 8 KiB of unmovable memory would fit into 1 blocks" in said
+    )
     assert "next: orchestrator blame live --blocks" in said
     assert _exit_code(["blame", "live", "--blocks", "--block-size", "2MiB"]) == 0
     listed = capsys.readouterr().out
