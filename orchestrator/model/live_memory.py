@@ -68,9 +68,9 @@ class Pins:
 class LiveMemory:
     """What was counted. A cell is an aligned 2 MiB; cells follow each other block by block.
 
-    `counts` is frames by cell and FrameClass. `owners` is frames in use by memory cgroup and FrameClass; row i
-    is that of inode `inodes[i]`, the first that of none. `seen` counts frames as /proc/meminfo would. `changed`
-    frames differed in class between two readings, of `frames` that were read.
+    `counts` is frames by cell and FrameClass, `owners` frames in use by memory cgroup and FrameClass: row i
+    is that of inode `inodes[i]`, the first that of none. `seen` counts frames as /proc/meminfo would. Of
+    `frames` that were read, `changed` differed in class between two readings.
     """
 
     blocks: MemoryBlocks
