@@ -13,7 +13,8 @@ from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.units import PAGE_BYTES, format_size
 
 if TYPE_CHECKING:
-    from orchestrator.export.live_document import BlockCounts, LiveBlock, LiveDocument
+    from orchestrator.export.live_document import LiveDocument
+    from orchestrator.export.live_parts import BlockCounts, LiveBlock
 
 _STATES: Final = ("free", "movable", "pinned", "unknown", "refused", "offline")
 _MOST_CGROUPS: Final = 10

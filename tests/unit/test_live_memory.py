@@ -18,7 +18,8 @@ from orchestrator.cli import blame_live
 from orchestrator.cli.main import _exit_code
 from orchestrator.cli.output import format_name
 from orchestrator.errors import InfrastructureError
-from orchestrator.export.live_document import LiveDocument, LiveSum
+from orchestrator.export.live_document import LiveDocument
+from orchestrator.export.live_parts import LiveSum
 from orchestrator.host.live_memory import read_live
 from orchestrator.host.shell import HostShell
 from orchestrator.host_kinds import host_kind
