@@ -14,7 +14,7 @@ from orchestrator.cli.blame_live import LIVE, show_live
 from orchestrator.cli.blame_view import json_of, show
 from orchestrator.cli.model_input import no_such_trial
 from orchestrator.cli.options import Renamed, json_option, results_option
-from orchestrator.cli.output import print_json
+from orchestrator.cli.output import print_json, print_next
 from orchestrator.errors import BadInputError
 from orchestrator.units import PAGE_BYTES, PMD_BYTES, format_size, parse_size
 
@@ -147,6 +147,8 @@ def blame_command(
             show(name, state, base_pfn, list_blocks=list_blocks)
     if as_json:
         print_json({"snapshots": found})
+    elif path.is_relative_to("/proc"):
+        print_next(f"orchestrator blame {LIVE}   # by memory blocks and zones, and whose it is")
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:
