@@ -85,6 +85,11 @@ def _details(found: LiveDocument) -> Iterator[str]:
             f"whose memmap is not initialised, and {_frames(rest)} elsewhere, where by /proc/zoneinfo "
             f"{_frames(found.pcp_frames)} are free on PCP lists."
         )
+    if found.undecided:
+        yield (
+            f"{found.undecided:,} are pinned by one class and also have frames without a flag: whether they "
+            "would be free without it is unknown."
+        )
     if blocks.refused:
         yield (
             f"{blocks.refused:,} blocks have nothing unmovable and are refused by the kernel: they span "

@@ -56,6 +56,9 @@ class LiveDocument(Document):
     of those without a flag are free."""
     dma_pinned_pages: int | None
     """Pages that are DMA-pinned by /proc/vmstat; no flag says which. Null where it does not say."""
+    undecided: int
+    """Blocks that one class pins and that also have frames without a flag: whether they would be free without
+    that class is unknown, so that it is not their sole blocker."""
     frees_most: str
     """Class without which most blocks would be free; empty where no class frees any by itself."""
     classes: tuple[LiveClass, ...]
@@ -102,6 +105,7 @@ class LiveDocument(Document):
             uninitialised_frames=uninitialised(memory),
             pcp_frames=sum(zone.on_lists for zone in (*reading.before.zones, *zones)) // 2,
             dma_pinned_pages=reading.dma_pins,
+            undecided=blame.region.undecided,
             frees_most=best.frame_class.name.lower() if best else "",
             classes=tuple(LiveClass.of(one) for one in blame.region.classes),
             zones=tuple(LiveZone.of(one) for one in blame.zone_shares),

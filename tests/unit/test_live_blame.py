@@ -65,6 +65,9 @@ def test_each_block_has_a_state(machine: LiveMachine) -> None:
     assert found.frees_most == "page_table"
     assert (found.frames, found.frames_changed) == (5 * BLOCK, 0), "nothing is read of what is offline"
     assert found.dma_pinned_pages == 7
+    assert found.undecided == 0
+    machine.flags[BLOCK + 6] = 0
+    assert document(machine).undecided == 1
 
 
 def test_by_blocks_of_another_size(machine: LiveMachine) -> None:
