@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from orchestrator.units import KIB, PAGE_BYTES
 
@@ -80,8 +80,8 @@ def zones(zoneinfo: str) -> tuple[Zone, ...]:
 
 def _with_line(zone: Zone, line: str) -> Zone:
     if pages := _ZONE_PAGES.match(line):
-        name = pages[2] or "free"
-        return replace(zone, **{name: int(pages[1] or pages[3])})
+        counted: dict[str, Any] = {pages[2] or "free": int(pages[1] or pages[3])}
+        return replace(zone, **counted)
     if reserve := _PROTECTION.match(line):
         return replace(zone, protection=tuple(int(word) for word in reserve[1].split(", ")))
     if count := _ON_LISTS.match(line):
