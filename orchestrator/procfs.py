@@ -14,6 +14,7 @@ from typing import Any, Final
 from orchestrator.units import KIB, PAGE_BYTES
 
 _KIB_LINE = re.compile(r"([A-Za-z0-9_()]{1,64}):\s+([0-9]{1,20}) kB")
+_MOST_ZONES: Final = 1 << 13  # 1,024 nodes (CONFIG_NODES_SHIFT) of five zones
 _ZONE: Final = re.compile(r"Node (\d{1,4}), zone +(\w{1,16})$")
 _ZONE_PAGES: Final = re.compile(
     r"  pages free +(\d{1,12})$|        (min|spanned|present|managed) +(\d{1,12})$"
@@ -72,6 +73,8 @@ def zones(zoneinfo: str) -> tuple[Zone, ...]:
     found: list[Zone] = []
     for line in zoneinfo.splitlines():
         if head := _ZONE.match(line):
+            if len(found) == _MOST_ZONES:
+                break
             found.append(Zone(int(head[1]), head[2]))
         elif found:
             found[-1] = _with_line(found[-1], line)

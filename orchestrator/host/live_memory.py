@@ -22,6 +22,7 @@ from orchestrator.procfs import Zone, kib_lines, system_ram, zones
 # Reading takes about 0.1 s of CPU time for each GiB; under software emulation on a busy machine, far more.
 _SECONDS: Final = 3600.0
 _MOST_TEXT_BYTES: Final = 16 << 20  # /proc/zoneinfo has seven lines for each CPU and zone
+_MOST_FRAMES: Final = 1 << 32
 _MOST_CGROUPS: Final = 1 << 16
 _NOPAGE: Final = 1 << KPF_NOPAGE
 _MOUNT: Final = re.compile(r"\S+ \S+ \S+ \S+ (\S+) .*? - (cgroup2?) \S+ (\S+)")
@@ -63,6 +64,10 @@ def read_live(
     before = _counts(shell)
     ram = tuple(system_ram(_long_text(shell, "/proc/iomem")))
     blocks = MemoryBlocks.of(shell.texts(*PATTERNS), ram, before.zones)
+    if sum(one.frames for one in blocks.blocks) > _MOST_FRAMES:
+        raise InfrastructureError(
+            f"{shell.name} says it has memory of more than 16 TiB, which is not counted"
+        )
     tally, no_cgroups = LiveTally(blocks, ram), ""
     wanted = list(pieces(blocks.blocks))
     frames, done = sum(count for _, count in wanted), 0

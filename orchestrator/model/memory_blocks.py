@@ -100,7 +100,16 @@ class MemoryBlocks:
                     _has_hole(first, frames, ram),
                 )
             )
-        return cls(size, tuple(sorted(blocks, key=lambda one: one.first)), policy)
+        return cls(size, tuple(_apart(blocks)), policy)
+
+
+def _apart(blocks: Sequence[MemoryBlock]) -> Iterator[MemoryBlock]:
+    """By address, without those that overlap one before: no kernel has any, another machine may say so."""
+    end = 0
+    for block in sorted(blocks, key=lambda one: one.first):
+        if block.first >= end:
+            yield block
+            end = block.first + block.frames
 
 
 def _settings(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -20,9 +20,12 @@ SCENARIO = """\
 version: 1
 name: live
 guest: debian-13
-machine: {vcpus: 2, memory: 2GiB}
+machine: {vcpus: 2, memory: 2GiB, virtio_mem: {size: 1GiB}}
+setup: {online_policy: online_movable}
 arms: {only: {}}
 steps:
+  - plug: {to: 512MiB}
+  - start: {workload: tmpfs, set: {amount: 384MiB}}
   - start: {workload: sparse-map, set: {span: 20GiB}}
   - wait: {time: 10min}
 """
@@ -64,9 +67,13 @@ def test_what_could_be_taken_offline_can_be(orchestrator: Orchestrator, tmp_path
         end(process, signal.SIGTERM)
     lets_go = sum(count for (state, _), count in went.items() if state in {"free", "movable"})
     let_go = went["free", True] + went["movable", True]
+    movable = went["movable", True] + went["movable", False]
     pinned = went["pinned", True] + went["pinned", False]
     assert lets_go >= 2, told
     assert pinned >= 2, told
+    assert movable >= 2, told
+    assert {one.zone for one in found.each_block} == {"DMA32", "Movable"}
+    assert went["movable", True] >= 0.7 * movable, told
     # Unmovable memory may come into a block while others are tried; a guess would be as often right of both.
     assert let_go >= 0.8 * lets_go, told
     assert went["pinned", True] <= 0.2 * pinned, told

@@ -210,6 +210,19 @@ def test_an_ordinary_user_is_told_what_to_type() -> None:
     assert failed.value.hint == "sudo orchestrator blame live"
 
 
+def test_another_machine_may_say_what_it_likes(machine: LiveMachine) -> None:
+    folder = "/sys/devices/system/memory"
+    machine.texts_too = {f"{folder}/memory9/phys_index": "2\n", f"{folder}/memory8/phys_index": "no"}
+    assert [one.memory_block for one in document(machine).each_block][:2] == [0, 1]
+    assert len(document(machine).each_block) == 6, "one overlaps, one is nowhere"
+    machine.texts_too = {f"{folder}/block_size_bytes": "800000000"} | {
+        f"{folder}/memory{number}/phys_index": f"{number:x}" for number in range(600)
+    }
+    with pytest.raises(InfrastructureError, match="more than 16 TiB"):
+        document(machine)
+    assert len(zones("Node 0, zone Normal\n" * 9000)) == 8192
+
+
 def test_memory_that_ends_early_is_absent(machine: LiveMachine) -> None:
     machine.flags = machine.flags[: 4 * BLOCK + 512]
     found = document(machine)
