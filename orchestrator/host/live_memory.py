@@ -116,8 +116,6 @@ def _may_read(shell: HostShell) -> None:
             f"only root may read /proc/kpageflags of {shell.name}", hint=to_type
         ) from None
     except OSError as error:
-        if error.errno == errno.ENODATA:
-            return
         raise InfrastructureError(
             f"/proc/kpageflags of {shell.name} cannot be read: {error.strerror}"
         ) from error
@@ -125,7 +123,12 @@ def _may_read(shell: HostShell) -> None:
 
 def _words(shell: HostShell, name: str, first: int, frames: int, beyond: int = 0) -> U64:
     """One u64 for each frame; `beyond` for those behind the end of memory."""
-    data = shell.page_words(name, first, frames)
+    try:
+        data = shell.page_words(name, first, frames)
+    except OSError as error:
+        if name == "kpagecgroup" and error.errno == errno.ENOENT:
+            raise
+        raise InfrastructureError(f"/proc/{name} of {shell.name} cannot be read: {error.strerror}") from error
     words = np.frombuffer(data[: len(data) // 8 * 8], dtype="<u8")
     if len(words) == frames:
         return words

@@ -60,6 +60,7 @@ class LiveMachine:
     zoneinfo: str = ""
     iomem: str = ""
     may: bool = True
+    broken: str = ""  # a file that fails in the middle of it
     texts_too: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, int, int]] = field(default_factory=list)
 
@@ -118,6 +119,8 @@ class LiveMachine:
         assert not level
         if not self.may:
             raise PermissionError(errno.EACCES, "Permission denied")
+        if name == self.broken:
+            raise OSError(errno.EIO, "Input/output error")
         again = sum(one[:2] == (name, first) for one in self.asked) > 0
         if frames > 1:  # one frame is asked for to see whether it may be read
             self.asked.append((name, first, frames))

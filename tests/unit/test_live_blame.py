@@ -210,6 +210,12 @@ def test_an_ordinary_user_is_told_what_to_type() -> None:
     assert failed.value.hint == "sudo orchestrator blame live"
 
 
+@pytest.mark.parametrize("name", ["kpageflags", "kpagecount", "kpagecgroup"])
+def test_a_file_that_cannot_be_read_is_named(name: str) -> None:
+    with pytest.raises(InfrastructureError, match=f"/proc/{name} of this machine cannot be read: I"):
+        document(LiveMachine.of(1, broken=name))
+
+
 def test_another_machine_may_say_what_it_likes(machine: LiveMachine) -> None:
     folder = "/sys/devices/system/memory"
     machine.texts_too = {f"{folder}/memory9/phys_index": "2\n", f"{folder}/memory8/phys_index": "no"}
