@@ -1,19 +1,20 @@
-"""`blame`: what pins each block still plugged, and what would free it."""
+"""`blame`: what pins each block still plugged, or of a machine that runs, and what would free it."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.blame_live import LIVE, show_live
 from orchestrator.cli.blame_view import json_of, show
 from orchestrator.cli.model_input import no_such_trial
 from orchestrator.cli.options import Renamed, json_option, results_option
-from orchestrator.cli.output import print_json
+from orchestrator.cli.output import print_json, print_next
 from orchestrator.errors import BadInputError
 from orchestrator.units import PAGE_BYTES, PMD_BYTES, format_size, parse_size
 
@@ -47,7 +48,7 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
 
 
 @click.command("blame")
-@click.argument("target", metavar="RUN|FILE")
+@click.argument("target", metavar="RUN|FILE|live")
 @click.option("--trial", "trial_id", metavar="TRIAL", help="One trial of the run; else all of them.")
 @click.option(
     "--snapshot", "label", metavar="LABEL", help="A snapshot of the run; else the last after an unplug."
@@ -59,7 +60,7 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
     cls=Renamed,
     metavar="SIZE",
     callback=_block,
-    help="Size of a block; else the device's, or 2MiB.",
+    help="Size of a block; else the device's, or 2MiB; of `live`, a memory block's.",
 )
 @click.option(
     "--all-memory",
@@ -82,6 +83,11 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
     "--meminfo", type=click.Path(path_type=Path), help="Copy of /proc/meminfo; else as for --kpagecount."
 )
 @click.option("--blocks", "list_blocks", is_flag=True, help="List every plugged block (--json has them).")
+@click.option(
+    "--connect",
+    metavar="URI",
+    help="With `live`: another machine, such as qemu+ssh://root@HOST/system, or `lab`.",
+)
 @results_option
 @json_option
 def blame_command(
@@ -95,6 +101,7 @@ def blame_command(
     counts: Path | None,
     meminfo: Path | None,
     list_blocks: bool,
+    connect: str | None,
     results: Path,
     as_json: bool,
 ) -> None:
@@ -103,44 +110,35 @@ def blame_command(
     \b
     RUN    a run folder, the beginning of its name, or `last`
     FILE   a snapshot (.npz of a trial), or a plain copy of /proc/kpageflags
+    live   this machine as it is now, as root, or the one of --connect: what could be
+           taken offline, what pins the rest, and whose it is
 
     \b
     orchestrator blame last
     orchestrator blame results/RUN/trials/TRIAL/snapshots/08-unplugged.npz --json
     dd if=/proc/kpageflags of=flags bs=1M; orchestrator blame flags --block-size 2MiB
-    orchestrator blame /proc/kpageflags
+    orchestrator blame live
+    orchestrator blame live --connect qemu+ssh://root@HOST/system --json
     """
     from orchestrator.model.policies import StateView
-    from orchestrator.store.raw_flags import read_raw_flags
-    from orchestrator.store.snapshot_file import read_snapshot
 
-    found = []
+    of_dump = {"base-pfn": base_pfn, "kpagecount": counts, "meminfo": meminfo}
+    of_run = {"trial": trial_id, "snapshot": label}
+    if target == LIVE:
+        _refuse({**of_run, **of_dump, "all-memory": all_memory}, f"for a run or a file, not for `{LIVE}`")
+        show_live(connect, block, list_blocks=list_blocks, as_json=as_json)
+        return
+    _refuse({"connect": connect}, f"for `orchestrator blame {LIVE}`")
     path = Path(target)
     if path.is_file():
-        if trial_id or label:
-            raise BadInputError("--trial and --snapshot select from a run, but this is a file")
-    elif path.suffix in {".npz", ".bin"} and not path.exists():
-        raise BadInputError(f"{path}: no such file")
-    if path.is_file() and not _is_snapshot(path):
-        dump = read_raw_flags(
-            path,
-            base_pfn=base_pfn,
-            block_bytes=block or PMD_BYTES,
-            counts=counts or _beside(path, "kpagecount"),
-            meminfo=meminfo or _beside(path, "meminfo"),
-        )
-        chosen = iter([(path.name, dump)])
+        _refuse(of_run, "to select from a run, and this is a file")
+        if _is_snapshot(path):
+            _refuse(of_dump, f"for a plain copy of /proc/kpageflags, which {target} is not")
+        chosen = iter([(path.name, _of_file(path, block, base_pfn, counts, meminfo))])
     else:
-        for option, given in (("base-pfn", base_pfn), ("kpagecount", counts), ("meminfo", meminfo)):
-            if given:
-                raise BadInputError(
-                    f"--{option} is for a plain copy of /proc/kpageflags, which {target} is not"
-                )
-        chosen = (
-            iter([(path.name, read_snapshot(path))])
-            if path.is_file()
-            else _of_run(target, results, trial_id, label)
-        )
+        _refuse(of_dump, f"for a plain copy of /proc/kpageflags, which {target} is not")
+        chosen = _of_run(target, results, trial_id, label)
+    found = []
     for name, snapshot in chosen:
         state = StateView.of(_with_blocks(snapshot, block, all_memory=all_memory))
         if as_json:
@@ -149,6 +147,32 @@ def blame_command(
             show(name, state, base_pfn, list_blocks=list_blocks)
     if as_json:
         print_json({"snapshots": found})
+    elif path.is_relative_to("/proc"):
+        print_next(f"orchestrator blame {LIVE}   # by memory blocks and zones, and whose it is")
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raise for the first of some options that is given."""
+    for name, given in options.items():
+        if given:
+            raise BadInputError(f"--{name} is {why}")
+
+
+def _of_file(
+    path: Path, block: int | None, base_pfn: int, counts: Path | None, meminfo: Path | None
+) -> Snapshot:
+    from orchestrator.store.raw_flags import read_raw_flags
+    from orchestrator.store.snapshot_file import read_snapshot
+
+    if _is_snapshot(path):
+        return read_snapshot(path)
+    return read_raw_flags(
+        path,
+        base_pfn=base_pfn,
+        block_bytes=block or PMD_BYTES,
+        counts=counts or _beside(path, "kpagecount"),
+        meminfo=meminfo or _beside(path, "meminfo"),
+    )
 
 
 def _is_snapshot(path: Path) -> bool:
@@ -174,6 +198,8 @@ def _of_run(
     from orchestrator.store import find_run
     from orchestrator.store.snapshot_file import read_snapshot
 
+    if Path(target).suffix in {".npz", ".bin"} and not Path(target).exists():
+        raise BadInputError(f"{target}: no such file")
     run = find_run(target, results)
     trials = [trial for trial in run.trials if trial_id in {None, trial.id}]
     if not trials:

@@ -20,6 +20,7 @@ FORMATS: Final = {
     "audit": 1,
     "baseline": 1,
     "blame": 2,  # 1 called its format `1`
+    "blame live": 1,
     "clean": 1,
     "compare": 1,
     "doctor": 1,
@@ -81,11 +82,12 @@ out = _Console(highlight=False)
 err = _Console(stderr=True, highlight=False)
 
 
-def print_json(document: Mapping[str, Any]) -> None:  # whatever JSON has
-    """Machine-readable result of the verb that runs: one JSON document on stdout, which names its format."""
+def print_json(document: Mapping[str, Any], verb: str = "") -> None:  # whatever JSON has
+    """Machine-readable result: one JSON document on stdout, which names its format by the verb that runs, or
+    that is given."""
     from orchestrator.export.older_keys import with_older_keys
 
-    verb = _verb()
+    verb = verb or _verb()
     named = {"format": format_name(verb)}
     print_text(json.dumps(named | with_older_keys(verb, document) | named, indent=2))
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import pathlib
 import struct
+from collections.abc import Iterator
 
 PAGE = 4096
 MAX_CHUNK_BYTES = 64 << 20
@@ -77,14 +78,17 @@ def page_regions(pid: int, address: int, size: int) -> bytes:
     return bytes(found)
 
 
-def exactly(descriptor: int, size: int, offset: int) -> bytes:
-    """`size` bytes of a file, none less. Raises OSError with ENODATA where it ends before."""
-    parts = []
-    while size:
-        part = os.pread(descriptor, min(size, MAX_CHUNK_BYTES), offset)
-        if not part:
-            raise OSError(errno.ENODATA, "there is nothing at this address")
-        parts.append(part)
+def up_to(descriptor: int, size: int, offset: int) -> Iterator[bytes]:
+    """What a file has of a range, in parts."""
+    while size and (part := os.pread(descriptor, min(size, MAX_CHUNK_BYTES), offset)):
+        yield part
         size -= len(part)
         offset += len(part)
-    return b"".join(parts)
+
+
+def exactly(descriptor: int, size: int, offset: int) -> bytes:
+    """`size` bytes of a file, none less. Raises OSError with ENODATA where it ends before."""
+    found = b"".join(up_to(descriptor, size, offset))
+    if len(found) != size:
+        raise OSError(errno.ENODATA, "there is nothing at this address")
+    return found

@@ -7,6 +7,7 @@ is its only user.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import json
@@ -18,14 +19,17 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
 from orchestrator.host.page_tables import page_tables
-from orchestrator.host.pagemap import exactly, page_bits, page_regions
+from orchestrator.host.pagemap import MAX_CHUNK_BYTES, exactly, page_bits, page_regions, up_to
 
 MAX_TEXT_BYTES = 1 << 18
 _WATCH_SECONDS = 0.05
+
+_PAGE_FILES = ("kpageflags", "kpagecount", "kpagecgroup")
 
 
 def texts(patterns: Sequence[str]) -> dict[str, str]:
@@ -55,6 +59,27 @@ def find_process(name: str, words: Sequence[str]) -> int | None:
         if comm.startswith(name[:15]) and all(word in line for word in words):
             return int(folder.name)
     return None
+
+
+def page_words(name: str, first: int, frames: int, level: int) -> bytes:
+    """A u64 for each page frame from `first` on, of kpageflags, kpagecount or kpagecgroup in /proc; fewer
+    where memory ends. Packed by zlib with `level`, or for 0 as they are."""
+    if name not in _PAGE_FILES or not 0 < frames * 8 <= MAX_CHUNK_BYTES:
+        raise OSError(errno.EINVAL, "not a piece of what is known of page frames")
+    with pathlib.Path(f"/proc/{name}").open("rb", buffering=0) as file:
+        words = b"".join(up_to(file.fileno(), frames * 8, first * 8))
+    return zlib.compress(words, level) if level else words
+
+
+def folders(root: str, most: int) -> list[tuple[int, str]]:
+    """(inode, path below `root`) of `root` and the folders in it, of `most` at the most; none of links."""
+    found: list[tuple[int, str]] = []
+    for folder, _, _ in os.walk(root):
+        if len(found) >= most:
+            break
+        with contextlib.suppress(OSError):  # it has gone
+            found.append((pathlib.Path(folder).stat().st_ino, folder.removeprefix(root) or "/"))
+    return found
 
 
 def memory(pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
@@ -184,6 +209,8 @@ CALLS: dict[str, Callable[..., Any]] = {
         page_bits,
         page_regions,
         page_tables,
+        page_words,
+        folders,
         memory,
         tail,
         kernel_log,
@@ -195,7 +222,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     )
 }
 
-RAW = frozenset({"page_bits", "page_regions", "memory", "tail"})
+RAW = frozenset({"page_bits", "page_regions", "page_words", "memory", "tail"})
 """Those that give bytes; the others give what JSON can say."""
 
 

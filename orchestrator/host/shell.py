@@ -13,6 +13,7 @@ import os
 import select
 import subprocess
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ PLACE_SECONDS = 1800.0
 REMOTE_CACHE = "/var/cache/orchestrator/placed"
 _MOST_HEAD_BYTES = 1 << 16
 _MOST_BODY_BYTES = 1 << 30
+_PACKED = 1  # zlib: flags pack to a fiftieth and less in no time
 _NOT_OURS = "what it answers is not what the reader says"
 
 # What is sent: the reader last, behind what it imports.
@@ -104,6 +106,27 @@ class HostShell:
     def cpu_seconds(self) -> float:
         """CPU time that the reader has used there so far; on this machine, this process."""
         return float(self._call("cpu_seconds"))
+
+    def page_words(self, name: str, first: int, frames: int) -> bytes:
+        """A u64 for each page frame from `first` on, of /proc/kpageflags, kpagecount or kpagecgroup.
+
+        Fewer where memory ends. Raises InfrastructureError where they do not come as they were sent.
+        """
+        found = bytes(self._call("page_words", name, first, frames, 0 if self.is_here else _PACKED))
+        if self.is_here:
+            return found
+        unpacking = zlib.decompressobj()
+        try:
+            words = unpacking.decompress(found, frames * 8 + 1)
+        except zlib.error as error:
+            raise InfrastructureError(f"what {self.name} sent of {name} cannot be read: {error}") from error
+        if len(words) > frames * 8 or not unpacking.eof:
+            raise InfrastructureError(f"{self.name} sent more of {name} than it was asked for")
+        return words
+
+    def folders(self, root: str, most: int) -> dict[int, str]:
+        """Path below `root` of `root` and the folders in it, by inode; of `most` at the most."""
+        return {int(inode): str(path) for inode, path in self._call("folders", root, most)}
 
     def memory(self, pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
         """Bytes of a process, of each (address, size)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
@@ -75,6 +76,14 @@ class RegionBlame:
     block_map: BlockMap
     table_kinds: I64
     room: MigrationTargets
+
+    @classmethod
+    def of_counts(cls, block_map: BlockMap, room: int) -> Self:
+        """Of counts alone: no page table was read, each block is taken by itself, `room` frames are free."""
+        kinds = np.zeros((len(block_map.counts), _KINDS), dtype=np.int64)
+        kinds[:, -1] = block_map.frames_of(FrameClass.PAGE_TABLE)
+        alone = np.arange(len(block_map.counts), dtype=np.int64)
+        return cls(block_map, kinds, MigrationTargets(room, 0, alone))
 
     @cached_property
     def classes(self) -> tuple[ClassCount, ...]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
-from orchestrator.procfs import kib_lines
+from orchestrator.procfs import Zone, kib_lines, zones
 from orchestrator.units import PAGE_BYTES
 
 _NOTE: Final = "kernel_free"
-_ZONE: Final = re.compile(r"Node \d{1,4}, zone +\w{1,16}$")
-_PAGES: Final = re.compile(r"  pages free +(\d{1,12})$")
-_MIN: Final = re.compile(r" +min +(\d{1,12})$")
-_PROTECTION: Final = re.compile(r" +protection: \((\d{1,12}(?:, \d{1,12}){0,15})\)$")
 _NORMAL: Final = 2  # ZONE_NORMAL on x86-64, include/linux/mmzone.h
 
 
@@ -32,21 +28,9 @@ class KernelFree:
     @classmethod
     def of_zoneinfo(cls, text: str) -> Self | None:
         """From /proc/zoneinfo; None if there is no zone in it."""
-        free = kept = zone_free = zone_min = 0
-        zones = 0
-        for line in text.splitlines():
-            if _ZONE.match(line):
-                zones += 1
-                zone_free = zone_min = 0
-            elif found := _PAGES.match(line):
-                zone_free = int(found[1])
-                free += zone_free
-            elif found := _MIN.match(line):
-                zone_min = int(found[1])
-            elif found := _PROTECTION.match(line):
-                reserves = [int(word) for word in found[1].split(", ")]
-                kept += min(zone_free, zone_min + reserves[min(_NORMAL, len(reserves) - 1)])
-        return cls(free, kept) if zones else None
+        found = zones(text)
+        kept = sum(min(zone.free, _kept(zone)) for zone in found)
+        return cls(sum(zone.free for zone in found), kept) if found else None
 
     @classmethod
     def of_meminfo(cls, text: str) -> Self | None:
@@ -68,3 +52,14 @@ class KernelFree:
     def note(self) -> dict[str, str]:
         """As notes of a snapshot."""
         return {_NOTE: json.dumps(asdict(self))}
+
+
+def unreserved(found: Iterable[Zone]) -> int:
+    """Pages that an ordinary allocation gets: free above what zones keep, and those on PCP lists."""
+    return sum(max(0, zone.free - _kept(zone)) + zone.on_lists for zone in found)
+
+
+def _kept(zone: Zone) -> int:
+    """Pages below the min watermark and lowmem reserve of a zone; 0 where it says nothing of them."""
+    reserves = zone.protection
+    return zone.min + reserves[min(_NORMAL, len(reserves) - 1)] if reserves else 0

@@ -1,6 +1,7 @@
-"""Keys of `show --json`, and older names of keys, as docs/json.md has them: written from what prints them.
+"""Keys of `--json` documents that have classes, and older names of keys, as docs/json.md has them: written
+from these classes, and from what prints the older names.
 
-`python tests/unit/json_keys.py` writes both tables again.
+`python tests/unit/json_keys.py` writes the tables again.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.export.document import RunDocument
+from orchestrator.export.live_document import LiveDocument
 from orchestrator.export.older_keys import OLDER_KEYS, REMOVED_IN
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
-BEGIN, END = "<!-- keys of show --json -->\n", "<!-- end keys -->"
 OLDER_BEGIN, OLDER_END = "<!-- older keys -->\n", "<!-- end older keys -->"
+DOCUMENTS: dict[str, type[BaseModel]] = {"show": RunDocument, "blame live": LiveDocument}
+END = "<!-- end keys -->"
 
 _WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "any"}
 
@@ -75,9 +78,9 @@ def _words(annotation: Any) -> str:
     return "object"
 
 
-def table() -> str:
-    """The table, in Markdown."""
-    rows = (f"| `{path}` | {kind} | {about} |" for path, kind, about in documented())
+def table(kind: type[BaseModel]) -> str:
+    """A table, in Markdown."""
+    rows = (f"| `{path}` | {words} | {about} |" for path, words, about in documented(kind))
     return "\n".join(("| key | type | what it is |", "|---|---|---|", *rows)) + "\n"
 
 
@@ -101,10 +104,24 @@ def older_table() -> str:
 
 def rendered(page: str) -> str:
     """The page with its tables as they should be."""
-    head, _, rest = page.partition(BEGIN)
-    page = f"{head}{BEGIN}{table()}{END}{rest.partition(END)[2]}"
+    for verb, kind in DOCUMENTS.items():
+        begin = f"<!-- keys of {verb} --json -->\n"
+        head, found, rest = page.partition(begin)
+        assert found, f"docs/json.md has no place for the keys of {verb}"
+        page = f"{head}{begin}{table(kind)}{END}{rest.partition(END)[2]}"
     head, _, rest = page.partition(OLDER_BEGIN)
     return f"{head}{OLDER_BEGIN}{older_table()}{OLDER_END}{rest.partition(OLDER_END)[2]}"
+
+
+def undocumented(kind: type[BaseModel], printed: Mapping[str, Any]) -> set[str]:
+    """Paths of a printed document that the table lacks; below mappings of names nothing is a key."""
+    known = {path: words for path, words, _ in documented(kind)}
+    free = tuple(
+        f"{path}."
+        for path, words in known.items()
+        if words == "object" and not any(one.startswith(f"{path}.") for one in known)
+    )
+    return {path for path in paths(printed) if not path.startswith(free)} - set(known)
 
 
 def paths(value: Any, prefix: str = "") -> Iterator[str]:
