@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
+from orchestrator.host.vm_processes import mappings, regular_text, vms
+
 MAX_TEXT_BYTES = 1 << 18
 MAX_CHUNK_BYTES = 64 << 20
 _PAGE = 4096
@@ -224,6 +226,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     for call in (
         texts,
         find_process,
+        vms,
+        mappings,
+        regular_text,
         page_bits,
         page_regions,
         memory,

@@ -82,6 +82,19 @@ class HostShell:
         found: int | None = self._call("find_process", name, list(words))
         return found
 
+    def vms(self, seconds: float) -> dict[str, Any]:
+        """Processes that hold a VM of KVM's open, or whose program runs VMs (`reader.vms`)."""
+        found: dict[str, Any] = self._call("vms", seconds, seconds=seconds + CALL_SECONDS)
+        return found
+
+    def mappings(self, pid: int, least: int) -> list[str]:
+        """Lines of /proc/PID/maps, of writable mappings of `least` bytes and more."""
+        return [str(line) for line in self._call("mappings", pid, least)]
+
+    def regular_text(self, path: str, most: int) -> str:
+        """A file whose path is another process's word: no link, no device, no FIFO. Raises OSError."""
+        return str(self._call("regular_text", path, most))
+
     def page_bits(self, pid: int, address: int, pages: int) -> bytes:
         """A byte for each page: the upper eight bits of its entry in pagemap."""
         return bytes(self._call("page_bits", pid, address, pages))
