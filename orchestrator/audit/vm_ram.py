@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
+from orchestrator.audit.vm_process import VmProcess
 from orchestrator.deadline import Deadline
 from orchestrator.host.shell import HostShell
 from orchestrator.model.second_level import RamRanges
@@ -88,9 +90,9 @@ def ram_mappings(mappings: Sequence[Mapping], blocks: Sequence[int]) -> tuple[Ma
     return tuple(found)
 
 
-def read_ram(shell: HostShell, pid: int, blocks: Sequence[int], deadline: Deadline) -> VmRam:
-    """Scan it. Raises OSError: ENOTTY on a kernel without PAGEMAP_SCAN, ETIMEDOUT when the deadline is over."""
-    mappings = parse_mappings(shell.mappings(pid, PMD_BYTES))
+def read_ram(shell: HostShell, process: VmProcess, blocks: Sequence[int], deadline: Deadline) -> VmRam:
+    """Scan it. Raises OSError, as `HostShell.ram_regions` does."""
+    mappings = parse_mappings(shell.large_mappings(process.pid, PMD_BYTES))
     known = ram_mappings(mappings, blocks) if blocks else None
     ranges = []
     base = 0
@@ -98,7 +100,7 @@ def read_ram(shell: HostShell, pid: int, blocks: Sequence[int], deadline: Deadli
         # Where the guest has a block is not asked: at a multiple of 2 MiB, as in QEMU. So last-level tables are
         # right, and upper ones a few less or more.
         at = mapping.start if known is None else base
-        ranges.append(_scan(shell, pid, mapping, at, deadline))
+        ranges.append(_scan(shell, process, mapping, at, deadline))
         base += -(-mapping.size // GIB) * GIB
     together = RamRanges.of(np.concatenate(ranges)) if ranges else RamRanges.of(np.empty((0, 3), np.int64))
     full = together.nearly_full(MIN_PRESENT)
@@ -112,14 +114,15 @@ def read_ram(shell: HostShell, pid: int, blocks: Sequence[int], deadline: Deadli
     )
 
 
-def _scan(shell: HostShell, pid: int, mapping: Mapping, at: int, deadline: Deadline) -> np.ndarray:
+def _scan(
+    shell: HostShell, process: VmProcess, mapping: Mapping, at: int, deadline: Deadline
+) -> NDArray[np.int64]:
     """Regions that have memory: (first page, page behind the last, whether huge), as if it were mapped at `at`."""
     found = [np.empty((0, 3), np.int64)]
     for start in range(mapping.start, mapping.end, _PIECE_BYTES):
-        if deadline.expired:
-            raise TimeoutError(110, "the deadline was over before all of its memory was looked at")
         size = min(_PIECE_BYTES, mapping.end - start)
-        raw = np.frombuffer(shell.page_regions(pid, start, size), dtype="<u8").reshape(-1, 3).astype(np.int64)
+        told = shell.ram_regions(process.pid, process.ticks, start, size, deadline.remaining)
+        raw = np.frombuffer(told, dtype="<u8").reshape(-1, 3).astype(np.int64)
         # What maps the zero page takes no memory (orchestrator.host.qemu_process.PageState).
         raw = raw[(raw[:, 2] & (_IS_PRESENT | _IS_PFNZERO)) == _IS_PRESENT]
         pages = (raw[:, :2] - mapping.start + at) // PAGE_BYTES

@@ -1,21 +1,19 @@
 """What is read on a host: files, processes, and what QEMU has of a guest's memory.
 
-For a host elsewhere this very file is sent there and run (`serve`), so it uses Python's standard library
-and nothing else. Here its functions are called directly. `orchestrator.host.shell` is its only user.
+For a host elsewhere this very file is sent there and run (`serve`), with the three that it imports, so they use
+Python's standard library and nothing else. Here its functions are called directly. `orchestrator.host.shell`
+is its only user.
 """
 
 from __future__ import annotations
 
-import array
 import errno
-import fcntl
 import glob
 import json
 import os
 import pathlib
 import re
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -23,17 +21,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
-from orchestrator.host.vm_processes import mappings, regular_text, vms
+from orchestrator.host.page_tables import page_tables
+from orchestrator.host.pagemap import exactly, page_bits, page_regions
+from orchestrator.host.vm_processes import large_mappings, ram_regions, regular_text, vms
 
 MAX_TEXT_BYTES = 1 << 18
-MAX_CHUNK_BYTES = 64 << 20
-_PAGE = 4096
 _WATCH_SECONDS = 0.05
-
-# PAGEMAP_SCAN, since Linux 6.7 (include/uapi/linux/fs.h): _IOWR('f', 16, struct pm_scan_arg of 96 bytes).
-_PAGEMAP_SCAN = 0xC0606610
-_SCAN_PRESENT, _SCAN_SWAPPED, _SCAN_ZERO, _SCAN_HUGE = 1 << 3, 1 << 4, 1 << 5, 1 << 6
-_MOST_REGIONS = 1 << 16
 
 
 def texts(patterns: Sequence[str]) -> dict[str, str]:
@@ -65,40 +58,10 @@ def find_process(name: str, words: Sequence[str]) -> int | None:
     return None
 
 
-def page_bits(pid: int, address: int, pages: int) -> bytes:
-    """Bits 56 to 63 of each page's entry in pagemap, a byte each."""
-    with pathlib.Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
-        raw = _exactly(pagemap.fileno(), pages * 8, address // _PAGE * 8)
-    return raw[7::8]
-
-
-def page_regions(pid: int, address: int, size: int) -> bytes:
-    """What a process has of a range: (start, end, categories) in u64 each, as PAGEMAP_SCAN gives them, of all
-    pages that are present or swapped out. Raises OSError with ENOTTY where the kernel has no such call."""
-    regions = array.array("Q", bytes(24 * _MOST_REGIONS))
-    place, _ = regions.buffer_info()
-    found = bytearray()
-    start, end = address, address + size
-    wanted = _SCAN_PRESENT | _SCAN_SWAPPED
-    told = wanted | _SCAN_ZERO | _SCAN_HUGE
-    with pathlib.Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
-        while start < end:
-            asked = bytearray(
-                struct.pack("12Q", 96, 0, start, end, 0, place, _MOST_REGIONS, 0, 0, 0, wanted, told)
-            )
-            count = fcntl.ioctl(pagemap.fileno(), _PAGEMAP_SCAN, asked)
-            found += memoryview(regions)[: count * 3].tobytes()
-            walked = struct.unpack_from("Q", asked, 32)[0]
-            if walked <= start:
-                break
-            start = walked
-    return bytes(found)
-
-
 def memory(pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
     """Bytes of a process: `runs` are (address, size) each."""
     with pathlib.Path(f"/proc/{pid}/mem").open("rb", buffering=0) as stream:
-        return b"".join(_exactly(stream.fileno(), size, address) for address, size in runs)
+        return b"".join(exactly(stream.fileno(), size, address) for address, size in runs)
 
 
 def tail(path: str, offset: int, most: int) -> bytes:
@@ -209,28 +172,18 @@ def watch(
         return {"how": how, "out": printed(out), "err": printed(err), "seconds": time.monotonic() - began}
 
 
-def _exactly(descriptor: int, size: int, offset: int) -> bytes:
-    parts = []
-    while size:
-        part = os.pread(descriptor, min(size, MAX_CHUNK_BYTES), offset)
-        if not part:
-            raise OSError(errno.ENODATA, "there is nothing at this address")
-        parts.append(part)
-        size -= len(part)
-        offset += len(part)
-    return b"".join(parts)
-
-
 CALLS: dict[str, Callable[..., Any]] = {
     call.__name__: call
     for call in (
         texts,
         find_process,
         vms,
-        mappings,
+        large_mappings,
+        ram_regions,
         regular_text,
         page_bits,
         page_regions,
+        page_tables,
         memory,
         tail,
         kernel_log,
@@ -241,7 +194,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     )
 }
 
-RAW = frozenset({"page_bits", "page_regions", "memory", "tail"})
+RAW = frozenset({"ram_regions", "page_bits", "page_regions", "memory", "tail"})
 """Those that give bytes; the others give what JSON can say."""
 
 

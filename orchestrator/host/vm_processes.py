@@ -13,6 +13,8 @@ import stat
 import time
 from typing import Any
 
+from orchestrator.host.pagemap import Scanner
+
 _MOST_BYTES = 1 << 18
 # What an open descriptor is called: anon_inode_getfile() in virt/kvm/kvm_main.c, fops of drivers/vfio.
 _KVM_VM, _KVM_VCPU = "anon_inode:kvm-vm", "anon_inode:kvm-vcpu"
@@ -74,7 +76,7 @@ def _vm(folder: pathlib.Path) -> dict[str, Any] | None:
     vcpu = next((one for one in threads if _VCPU_THREAD.match(_comm(folder / "task" / str(one)))), None)
     return {
         "pid": int(folder.name),
-        "ticks": int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[19]),
+        "ticks": _ticks(folder),
         "comm": _comm(folder),
         "argv": argv,
         "vmm": bool(known),
@@ -100,7 +102,7 @@ def _comm(folder: pathlib.Path) -> str:
         return ""
 
 
-def mappings(pid: int, least: int) -> list[str]:
+def large_mappings(pid: int, least: int) -> list[str]:
     """Lines of /proc/PID/maps, of writable mappings of `least` bytes and more."""
     found = []
     with pathlib.Path(f"/proc/{pid}/maps").open(errors="replace") as stream:
@@ -109,6 +111,39 @@ def mappings(pid: int, least: int) -> list[str]:
             if int(end, 16) - int(start, 16) >= least and line.split(" ", 2)[1][1:2] == "w":
                 found.append(line.rstrip("\n"))
     return found
+
+
+# In one call of the kernel's, which holds mmap_lock: milliseconds.
+_PIECE, _PIECE_PAGES = 4 << 30, 1 << 18
+
+
+def ram_regions(pid: int, ticks: int, address: int, size: int, seconds: float) -> bytes:
+    """(start, end, categories) of PAGEMAP_SCAN, u64 each, of the process that began at `ticks`.
+
+    Raises OSError: ENOTTY where the kernel has no such call, ESRCH when the process has ended, ETIMEDOUT.
+    """
+    until = time.monotonic() + seconds
+    folder = pathlib.Path(f"/proc/{pid}")
+    found = bytearray()
+    with (folder / "pagemap").open("rb", buffering=0) as pagemap:
+        # As in page_tables(): a process that has mappings after its pagemap was opened had them then.
+        with (folder / "maps").open("rb") as mappings:
+            alive = mappings.read(1)
+        if not alive or _ticks(folder) != ticks:
+            raise OSError(errno.ESRCH, "it has ended")
+        scanner = Scanner(pagemap.fileno())
+        place, end = address, address + size
+        while place < end:
+            if time.monotonic() > until:
+                raise OSError(errno.ETIMEDOUT, "it takes too long to read")
+            regions, walked = scanner.scan(place, min(end, place + _PIECE), _PIECE_PAGES)
+            found += regions.tobytes()
+            place = max(walked, place + 4096)
+    return bytes(found)
+
+
+def _ticks(folder: pathlib.Path) -> int:
+    return int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[19])
 
 
 def regular_text(path: str, most: int) -> str:
