@@ -111,21 +111,31 @@ class VmReading:
     """libvirt's name, else the name on its command line, else None."""
     uuid: str | None
     memory: Amount
-    """Guest memory that it was started with."""
+    """Boot memory and DIMMs; without virtio-mem."""
     resident: Amount
-    """Of it, what is present in the VMM."""
+    """Of its RAM, what is present in the VMM."""
     balloon: Amount
+    """What the balloon leaves of `memory`."""
     virtio_mem: Amount
+    """Plugged now."""
     virtio_mem_requested: Amount
     second_level_bytes: Amount
     """Second-level tables held; measured, of this VM alone."""
     second_level_needed: Amount
+    second_level_of_machine: Amount
+    """Those of all VMs of its machine; measured, the same for each."""
     leaves: Mapping[str, int] = field(default_factory=dict)
     """KVM's leaf entries by size: {"4k": n, "2m": n, "1g": n}; empty where they cannot be read."""
     leaves_reason: str = ""
     page_tables: ProcessReading | None = None
     """The VMM's own page tables."""
+    page_tables_reason: str = ""
     memmap: Amount = Amount(None, "not computed")
+    """Of the guest's kernel, for the memory that it has; predicted."""
+    host_memmap: Amount = Amount(None, "not computed")
+    """Of its machine's kernel, for what is resident; predicted."""
+    huge: Amount = Amount(None, "not computed")
+    """Of what is resident, in huge pages; measured."""
     reclaimable: tuple[Lever, ...] = ()
 
 
@@ -135,10 +145,12 @@ class Lever:
 
     name: str
     amount: Amount
+    """Bytes of tables that it frees."""
     scope: str
     """What it touches: this VM, or all VMs of the machine."""
+    cost: str
     next: str
-    """What to type."""
+    """What to type, or to do."""
 
 
 @dataclass(frozen=True)

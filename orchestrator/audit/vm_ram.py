@@ -80,7 +80,9 @@ def ram_mappings(mappings: Sequence[Mapping], blocks: Sequence[int]) -> tuple[Ma
     QEMU_VMALLOC_ALIGN, include/qemu/osdep.h). Memory policies may split it into several lines.
     """
     runs = [_run(list(group)) for _, group in groupby(_numbered(mappings), key=lambda one: one[0])]
-    aligned = [one for one in dict.fromkeys([*mappings, *runs]) if one.start % PMD_BYTES == 0 and not one.executable]
+    aligned = [
+        one for one in dict.fromkeys([*mappings, *runs]) if one.start % PMD_BYTES == 0 and not one.executable
+    ]
     found: list[Mapping] = []
     for size, wanted in Counter(blocks).items():
         fitting = [one for one in aligned if one.size == size]
@@ -135,7 +137,10 @@ def _numbered(mappings: Sequence[Mapping]) -> list[tuple[int, Mapping]]:
     numbered: list[tuple[int, Mapping]] = []
     for one in sorted(mappings, key=lambda mapping: mapping.start):
         before = numbered[-1] if numbered else (0, one)
-        joined = before[1].end == one.start and (before[1].file, before[1].executable) == (one.file, one.executable)
+        joined = before[1].end == one.start and (before[1].file, before[1].executable) == (
+            one.file,
+            one.executable,
+        )
         numbered.append((before[0] if joined else before[0] + 1, one))
     return numbered
 

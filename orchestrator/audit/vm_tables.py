@@ -17,7 +17,10 @@ from orchestrator.units import PAGE_BYTES
 
 _CGROUPS = "/sys/fs/cgroup"
 _MEMINFO, _VMSTAT = "/proc/meminfo", "/proc/vmstat"
-_NX, _ITLB = "/sys/module/kvm/parameters/nx_huge_pages", "/sys/devices/system/cpu/vulnerabilities/itlb_multihit"
+_NX, _ITLB = (
+    "/sys/module/kvm/parameters/nx_huge_pages",
+    "/sys/devices/system/cpu/vulnerabilities/itlb_multihit",
+)
 _LEAVES = "/sys/kernel/debug/kvm/*/pages_[421][kmg]"
 _SIZES = ("4k", "2m", "1g")  # kvm_vm_stats_desc, arch/x86/kvm/x86.c
 
@@ -99,7 +102,9 @@ def held(process: VmProcess, among: VmProcesses, host: HostTables) -> Amount:
         return Amount.missing(f"its cgroup {own} has {number} VMs, and counts them together")
     unread = any(_is_in(_path(text), own) for pid, text in among.unread if pid != process.pid)
     if unread or among.cut:
-        return Amount.missing(f"its cgroup {own} has other processes, of which only root sees whether they are VMs")
+        return Amount.missing(
+            f"its cgroup {own} has other processes, of which only root sees whether they are VMs"
+        )
     told = "with the tables of an IOMMU, since it uses VFIO" if process.vfio and host.counts_iommu else ""
     return Amount(int(counted[1]), told)
 

@@ -15,7 +15,18 @@ from orchestrator.units import GIB, KIB, MIB, TIB
 MOST_XML_BYTES = 1 << 18
 
 # virScaleInteger(), src/util/virutil.c.
-_UNITS = {"b": 1, "bytes": 1, "": KIB, "k": KIB, "KiB": KIB, "M": MIB, "MiB": MIB, "G": GIB, "GiB": GIB, "TiB": TIB}
+_UNITS = {
+    "b": 1,
+    "bytes": 1,
+    "": KIB,
+    "k": KIB,
+    "KiB": KIB,
+    "M": MIB,
+    "MiB": MIB,
+    "G": GIB,
+    "GiB": GIB,
+    "TiB": TIB,
+}
 _UNITS |= {"KB": 1000, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -103,7 +114,10 @@ def _devices(domain: etree._Element) -> Iterator[VirtioMemMemory | int]:
         if size is None:
             continue
         if device.get("model") == "virtio-mem":
-            requested, current = _bytes(device.find("target/requested")), _bytes(device.find("target/current"))
+            requested, current = (
+                _bytes(device.find("target/requested")),
+                _bytes(device.find("target/current")),
+            )
             yield VirtioMemMemory(size, requested or 0, current or 0)
         elif device.get("model") == "dimm":
             yield size

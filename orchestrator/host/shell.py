@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError
-from orchestrator.host import mappings, page_tables, pagemap, reader
+from orchestrator.host import mappings, page_tables, pagemap, reader, vm_processes
 from orchestrator.host.ssh import SshTarget
 from orchestrator.interrupts import deferred, stopping
 

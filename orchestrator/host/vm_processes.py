@@ -71,7 +71,9 @@ def _vm(folder: pathlib.Path) -> dict[str, Any] | None:
         may_read = False
     kvm = sorted(int(number) for number, link in links.items() if link == _KVM_VM)
     if not known and not kvm:
-        return None if may_read else {"argv": argv, "may_read": False, "vmm": False, "cgroup": _cgroup(folder)}
+        return (
+            None if may_read else {"argv": argv, "may_read": False, "vmm": False, "cgroup": _cgroup(folder)}
+        )
     threads = sorted(int(one) for one in os.listdir(folder / "task"))[:_MOST_THREADS]  # noqa: PTH208  # as above
     vcpu = next((one for one in threads if _VCPU_THREAD.match(_comm(folder / "task" / str(one)))), None)
     return {

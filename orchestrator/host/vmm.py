@@ -36,8 +36,10 @@ class VmCommand:
     uuid: str = ""
     memory: int | None = None
     """What the guest boots with, and DIMMs that are there from the beginning."""
-    blocks: tuple[int, ...] = ()
-    """Sizes of QEMU's RAM blocks, those of virtio-mem devices included."""
+    initial: tuple[int, ...] = ()
+    """Sizes of the RAM blocks that QEMU has its boot memory in."""
+    devices: tuple[int, ...] = ()
+    """Sizes of those of memory devices: DIMMs, then virtio-mem."""
     virtio_mem: bool = False
     accelerators: tuple[str, ...] = ()
     """In the order of preference."""
@@ -45,6 +47,11 @@ class VmCommand:
     """A QEMU that has no machine: libvirt starts one to ask what it can do."""
     state_folder: str = ""
     """Of libvirt, where it is known (`status_files`)."""
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Of all RAM that it started with."""
+        return (*self.initial, *self.devices)
 
     @property
     def status_files(self) -> tuple[str, ...]:
@@ -71,7 +78,9 @@ def _qemu(argv: Sequence[str], user: int) -> VmCommand:
     given: dict[str, list[dict[str, str]]] = {}
     for option, value in options:
         given.setdefault(option, []).append(_fields(value, _FIRST_KEY.get(option, "")))
-    machine = {key: value for one in given.get("machine", []) + given.get("M", []) for key, value in one.items()}
+    machine = {
+        key: value for one in given.get("machine", []) + given.get("M", []) for key, value in one.items()
+    }
     name = {key: value for one in given.get("name", []) for key, value in one.items()}
     memory = {key: value for one in given.get("m", []) for key, value in one.items()}
     backends = {
@@ -96,7 +105,8 @@ def _qemu(argv: Sequence[str], user: int) -> VmCommand:
         name.get("guest", ""),
         next((one.get("uuid", "") for one in given.get("uuid", [])), ""),
         boot + sum(dimms),
-        tuple([*initial, *dimms, *(size for size in virtio_mem if size)]),
+        tuple(initial),
+        tuple([*dimms, *(size for size in virtio_mem if size)]),
         bool(virtio_mem),
         tuple(one for one in accelerators if one),
         machine.get("type") == "none",
