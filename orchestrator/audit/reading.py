@@ -99,7 +99,7 @@ class ProcessReading:
 
 @dataclass(frozen=True)
 class VmReading:
-    """A VM. What its second-level tables hold is measured, what they need and what is reclaimable predicted."""
+    """A VM. What its second-level tables hold is measured; what they need, what is reclaimable: predicted."""
 
     pid: int
     comm: str

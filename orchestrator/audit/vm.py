@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from orchestrator.audit.process import read_process
@@ -32,63 +33,73 @@ _DEVICES = "without the tables of devices, a handful"
 
 
 def find_vms(shell: HostShell, connection: str | None, deadline: Deadline) -> Sequence[VmReading]:
-    """All VMs of a machine, by process id. `connection` is the URI of its libvirt, else that of its own system.
+    """All VMs of a machine, by process id. `connection` is the URI of its libvirt, if not its system's.
 
     A VM that ends meanwhile is left out. Raises HostLostError.
     """
     processes = find_processes(shell, deadline.remaining)
-    host = read_host(shell, processes.found)
     domains, why = _domains(shell, connection, processes.found, deadline)
-    found = (_read(shell, one, processes, host, domains, why, deadline) for one in processes.found)
+    machine = _Machine(shell, processes, read_host(shell, processes.found), domains, why, deadline)
+    found = (_read(machine, one) for one in processes.found)
     return tuple(one for one in found if one is not None)
 
 
-def _read(
-    shell: HostShell,
-    process: VmProcess,
-    among: VmProcesses,
-    host: HostTables,
-    domains: Sequence[DomainMemory],
-    why: str,
-    deadline: Deadline,
-) -> VmReading | None:
+@dataclass(frozen=True)
+class _Machine:
+    """What is known of a machine before any of its VMs is read."""
+
+    shell: HostShell
+    processes: VmProcesses
+    tables: HostTables
+    domains: Sequence[DomainMemory]
+    """Of its system's libvirt."""
+    why: str
+    """Why it told of none."""
+    deadline: Deadline
+
+
+def _read(machine: _Machine, process: VmProcess) -> VmReading | None:
+    """One VM; None if it has ended."""
     command = process.command
-    domain = _domain(shell, process, domains)
-    own = read_process(shell, process.pid, deadline)
+    domain = _domain(machine, process)
+    own = read_process(machine.shell, process.pid, machine.deadline)
     if isinstance(own, ProcessReading) and own.started_ticks != process.ticks:
         return None
-    ram, why_not = _ram(shell, process, domain, deadline)
-    if ram is None and not shell.texts(f"/proc/{process.pid}/status"):
+    ram, why_not = _ram(machine, process, domain)
+    if ram is None and not machine.shell.texts(f"/proc/{process.pid}/status"):
         return None
-    tables = held(process, among, host)
+    tables = held(process, machine.processes, machine.tables)
     needed = _needed(process, ram, why_not)
-    leaves, no_leaves = leaves_of(process, host)
+    leaves, no_leaves = leaves_of(process, machine.tables)
     memory = _memory(process, domain)
-    plugged, requested = _virtio_mem(process, domain, why)
+    plugged, requested = _virtio_mem(process, domain, machine.why)
     resident = _resident(ram, own, why_not)
+    levers = [*_levers(process, reclaimable(tables, needed), machine.tables, ram, domain)]
+    if isinstance(own, ProcessReading):
+        levers.append(unused(own))
     return VmReading(
-        process.pid,
-        process.comm,
-        clean(command.vmm),
-        process.accelerator,
-        clean(domain.name if domain else command.name) or None,
-        clean(domain.uuid if domain else command.uuid) or None,
-        memory,
-        resident,
-        _balloon(process, domain, why),
-        plugged,
-        requested,
-        tables,
-        needed,
-        host.total,
-        leaves,
-        no_leaves,
-        own if isinstance(own, ProcessReading) else None,
-        own.reason if isinstance(own, Gap) else "",
-        _memmap(memory, plugged),
-        Amount(None, resident.reason) if resident.value is None else Amount(resident.value // _MEMMAP_SHARE),
-        Amount.missing(why_not) if ram is None else Amount(ram.huge_present),
-        tuple(_levers(process, tables, needed, host, ram, domain, own)),
+        pid=process.pid,
+        comm=process.comm,
+        vmm=clean(command.vmm),
+        accelerator=process.accelerator,
+        domain=clean(domain.name if domain else command.name) or None,
+        uuid=clean(domain.uuid if domain else command.uuid) or None,
+        memory=memory,
+        resident=resident,
+        balloon=_balloon(process, domain, machine.why),
+        virtio_mem=plugged,
+        virtio_mem_requested=requested,
+        second_level_bytes=tables,
+        second_level_needed=needed,
+        second_level_of_machine=machine.tables.total,
+        leaves=leaves,
+        leaves_reason=no_leaves,
+        page_tables=own if isinstance(own, ProcessReading) else None,
+        page_tables_reason=own.reason if isinstance(own, Gap) else "",
+        memmap=_memmap(memory, plugged),
+        host_memmap=_memmap(resident, Amount.missing(_NO_DEVICE)),
+        huge=Amount.missing(why_not) if ram is None else Amount(ram.huge_present),
+        reclaimable=tuple(levers),
     )
 
 
@@ -110,7 +121,7 @@ def _reader(uri: str) -> DomainReader:
     return DomainReader(uri)
 
 
-def _domain(shell: HostShell, process: VmProcess, domains: Sequence[DomainMemory]) -> DomainMemory | None:
+def _domain(machine: _Machine, process: VmProcess) -> DomainMemory | None:
     """What libvirt says of a process's domain: asked, or as it last wrote it down for itself.
 
     An embedded libvirt, or that of a session, is another process's and can only be read.
@@ -118,12 +129,12 @@ def _domain(shell: HostShell, process: VmProcess, domains: Sequence[DomainMemory
     command = process.command
     if command.vmm != QEMU:
         return None
-    for one in domains:
+    for one in machine.domains:
         if one.name == command.name and one.uuid == command.uuid.lower():
             return one
     for path in command.status_files:
         try:
-            written = read_domain(shell.regular_text(path, MOST_XML_BYTES))
+            written = read_domain(machine.shell.regular_text(path, MOST_XML_BYTES))
         except HostLostError:
             raise
         except OSError:
@@ -133,16 +144,14 @@ def _domain(shell: HostShell, process: VmProcess, domains: Sequence[DomainMemory
     return None
 
 
-def _ram(
-    shell: HostShell, process: VmProcess, domain: DomainMemory | None, deadline: Deadline
-) -> tuple[VmRam | None, str]:
+def _ram(machine: _Machine, process: VmProcess, domain: DomainMemory | None) -> tuple[VmRam | None, str]:
     """What is present of its RAM, and else why that is not known."""
     command = process.command
     blocks = command.blocks
     if domain is not None:
         blocks = (*command.initial, *domain.dimms, *(one.maximum for one in domain.virtio_mem))
     try:
-        return read_ram(shell, process, blocks, deadline), ""
+        return read_ram(machine.shell, process, blocks, machine.deadline), ""
     except HostLostError:
         raise
     except OSError as error:
@@ -209,19 +218,11 @@ def _memmap(memory: Amount, plugged: Amount) -> Amount:
 
 
 def _levers(
-    process: VmProcess,
-    tables: Amount,
-    needed: Amount,
-    host: HostTables,
-    ram: VmRam | None,
-    domain: DomainMemory | None,
-    own: ProcessReading | Gap,
+    process: VmProcess, tables: Amount, host: HostTables, ram: VmRam | None, domain: DomainMemory | None
 ) -> Iterable[Lever]:
+    """Those of second-level tables, of which `tables` bytes are not needed."""
     if process.accelerator == "kvm":
-        unneeded = reclaimable(tables, needed)
-        yield flush(unneeded, host)
-        yield slot(unneeded, domain)
+        yield flush(tables, host)
+        yield slot(tables, domain)
         if ram is not None:
             yield collapse(ram)
-    if isinstance(own, ProcessReading):
-        yield unused(own)

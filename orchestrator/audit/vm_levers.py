@@ -35,14 +35,16 @@ def flush(tables: Amount, host: HostTables) -> Lever:
         why = f"{_NX} is `never`, which is for good until KVM is loaded again" if value == "never" else ""
         return Lever("flush", Amount.missing(why or f"{_NX} cannot be read"), ALL_VMS, _FAULTS, "")
     if bug != _UNAFFECTED:
-        why = f"the CPU has iTLB multihit, or that is not known ({bug or 'not told'}): {_NX} protects this machine"
+        why = f"{_NX} protects this machine: its CPU has iTLB multihit ({bug or 'not told'})"
         return Lever("flush", Amount.missing(why), ALL_VMS, _FAULTS, "")
     return Lever("flush", tables, ALL_VMS, _FAULTS, f"echo {flip[0]} > {_NX}; echo {flip[1]} > {_NX}")
 
 
 def slot(tables: Amount, domain: DomainMemory | None) -> Lever:
-    """A memory slot that comes and goes: KVM then frees all tables of the VM (kvm_arch_flush_shadow_memslot(),
-    KVM_X86_QUIRK_SLOT_ZAP_ALL, arch/x86/kvm)."""
+    """A memory slot that comes and goes: KVM then frees all tables of the VM.
+
+    kvm_arch_flush_shadow_memslot(), with KVM_X86_QUIRK_SLOT_ZAP_ALL (arch/x86/kvm).
+    """
     if domain is None:
         why = "whether it has a slot for a DIMM is not known without libvirt"
         return Lever("slot", Amount.missing(why), THIS_VM, _FAULTS, "")
@@ -54,9 +56,10 @@ def slot(tables: Amount, domain: DomainMemory | None) -> Lever:
 
 
 def collapse(ram: VmRam) -> Lever:
-    """MADV_COLLAPSE on ranges that are nearly full: each is then mapped by one entry, with no last-level table."""
+    """MADV_COLLAPSE on ranges that are nearly full: one entry then maps each, with no last-level table."""
     todo = f"process_madvise(2) with MADV_COLLAPSE on ranges with {MIN_PRESENT} of {ENTRIES_PER_TABLE} pages"
-    cost = f"{format_size(ram.lacking)} of memory that these ranges lack; a table goes when the guest touches its range"
+    lacking = f"{format_size(ram.lacking)} of memory that these ranges lack"
+    cost = f"{lacking}; a table goes when the guest touches its range"
     if not ram.exact:
         return Lever("collapse", Amount.missing("which mappings are its RAM is not known"), THIS_VM, cost, "")
     return Lever("collapse", Amount(ram.nearly_full * PAGE_BYTES), THIS_VM, cost, todo)
@@ -64,5 +67,5 @@ def collapse(ram: VmRam) -> Lever:
 
 def unused(process: ProcessReading) -> Lever:
     """The VMM's own tables that map nothing."""
-    todo = "they go with their process; a kernel with CONFIG_PT_RECLAIM frees those of ranges discarded as a whole"
+    todo = "they go with their process; CONFIG_PT_RECLAIM frees those of ranges that are discarded as a whole"
     return Lever("process", process.unused, THIS_VM, "none", todo)

@@ -49,7 +49,7 @@ class Mapping:
 class VmRam:
     """What is present of a VM's RAM; bytes, counts of ranges of 2 MiB.
 
-    `exact`: it is known which mappings are RAM; else all that may be are counted, so that figures are upper bounds.
+    `exact`: it is known which mappings are RAM; else all that may be are counted: figures are upper bounds.
     """
 
     exact: bool
@@ -74,10 +74,10 @@ def parse_mappings(lines: Sequence[str]) -> tuple[Mapping, ...]:
 
 
 def ram_mappings(mappings: Sequence[Mapping], blocks: Sequence[int]) -> tuple[Mapping, ...] | None:
-    """The mappings of QEMU's RAM blocks of these sizes, the first block first; None where that is not certain.
+    """The mappings of QEMU's RAM blocks of these sizes, the first block first; None where it is not certain.
 
-    QEMU maps a block in one piece, between guard pages, at a multiple of 2 MiB (qemu_ram_mmap(), util/mmap-alloc.c;
-    QEMU_VMALLOC_ALIGN, include/qemu/osdep.h). Memory policies may split it into several lines.
+    QEMU maps a block in one piece, between guard pages, at a multiple of 2 MiB (qemu_ram_mmap(),
+    util/mmap-alloc.c; QEMU_VMALLOC_ALIGN, include/qemu/osdep.h). Memory policies may split it into lines.
     """
     runs = [_run(list(group)) for _, group in groupby(_numbered(mappings), key=lambda one: one[0])]
     aligned = [
@@ -99,8 +99,8 @@ def read_ram(shell: HostShell, process: VmProcess, blocks: Sequence[int], deadli
     ranges = []
     base = 0
     for mapping in mappings if known is None else known:
-        # Where the guest has a block is not asked: at a multiple of 2 MiB, as in QEMU. So last-level tables are
-        # right, and upper ones a few less or more.
+        # Where the guest has a block is not asked: at a multiple of 2 MiB, as in QEMU. So last-level tables
+        # are right, and upper ones a few less or more.
         at = mapping.start if known is None else base
         ranges.append(_scan(shell, process, mapping, at, deadline))
         base += -(-mapping.size // GIB) * GIB
@@ -119,7 +119,7 @@ def read_ram(shell: HostShell, process: VmProcess, blocks: Sequence[int], deadli
 def _scan(
     shell: HostShell, process: VmProcess, mapping: Mapping, at: int, deadline: Deadline
 ) -> NDArray[np.int64]:
-    """Regions that have memory: (first page, page behind the last, whether huge), as if it were mapped at `at`."""
+    """Regions with memory, as if mapped at `at`: (first page, page behind the last, whether huge)."""
     found = [np.empty((0, 3), np.int64)]
     for start in range(mapping.start, mapping.end, _PIECE_BYTES):
         size = min(_PIECE_BYTES, mapping.end - start)

@@ -1,4 +1,4 @@
-"""Second-level page tables of a host and of its VMs, as its kernel and KVM count them. Read, never computed."""
+"""Second-level page tables of a host and of its VMs, as its kernel and KVM count them. Measured."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from orchestrator.audit.reading import Amount
 from orchestrator.audit.vm_process import VmProcess, VmProcesses
 from orchestrator.host.shell import HostShell
 from orchestrator.observation import NO_SECOND_LEVEL
+from orchestrator.printable import clean
 from orchestrator.procfs import kib_lines
 from orchestrator.units import PAGE_BYTES
 
@@ -79,34 +80,41 @@ def read_host(shell: HostShell, processes: Sequence[VmProcess]) -> HostTables:
 def held(process: VmProcess, among: VmProcesses, host: HostTables) -> Amount:
     """What the second-level tables of one VM take, of all levels.
 
-    KVM allocates them in the VM's own threads and on the account of their memory cgroup (GFP_KERNEL_ACCOUNT in
-    __kvm_mmu_topup_memory_cache(), virt/kvm/kvm_main.c), whose memory.stat counts them, with those of cgroups below.
+    KVM allocates them in the VM's own threads, on the account of their memory cgroup (GFP_KERNEL_ACCOUNT,
+    __kvm_mmu_topup_memory_cache(), virt/kvm/kvm_main.c). memory.stat counts them, and those of cgroups below.
     """
     if process.accelerator != "kvm":
         known = process.accelerator != "unknown"
         return Amount.missing(NO_SECOND_LEVEL if known else "whether it is a VM of KVM's is for root to see")
-    path, why = _memory_cgroup(process)
-    if why:
-        return Amount.missing(why)
-    own = next((above for above in _above(path) if above in host.stats), None)
-    if own is None:
-        return Amount.missing(f"cgroup {path} has no memory.stat: its memory controller is off")
-    if own == "/":
-        return Amount.missing("it is in the root cgroup, which counts the whole machine")
-    counted = _COUNT.search(host.stats[own])
-    if counted is None:
-        return Amount.missing(_NOT_COUNTED)
-    others = [one for one in among.found if one.accelerator == "kvm" and _is_in(_memory_cgroup(one)[0], own)]
-    if len(others) > 1 or len(process.kvm) > 1:
-        number = sum(max(1, len(one.kvm)) for one in others)
-        return Amount.missing(f"its cgroup {own} has {number} VMs, and counts them together")
-    unread = any(_is_in(_path(text), own) for pid, text in among.unread if pid != process.pid)
-    if unread or among.cut:
-        return Amount.missing(
-            f"its cgroup {own} has other processes, of which only root sees whether they are VMs"
-        )
+    own, why = _counting_cgroup(process, host)
+    why = why or _why_shared(process, own, among)
+    counted = _COUNT.search(host.stats.get(own, ""))
+    if why or counted is None:
+        return Amount.missing(why or _NOT_COUNTED)
     told = "with the tables of an IOMMU, since it uses VFIO" if process.vfio and host.counts_iommu else ""
     return Amount(int(counted[1]), told)
+
+
+def _counting_cgroup(process: VmProcess, host: HostTables) -> tuple[str, str]:
+    """The cgroup that counts a VM's memory, and else why there is none."""
+    path, why = _memory_cgroup(process)
+    own = next((above for above in _above(path) if above in host.stats), "")
+    if not why and not own:
+        why = f"cgroup {clean(path)} has no memory.stat: its memory controller is off"
+    if not why and own == "/":
+        why = "it is in the root cgroup, which counts the whole machine"
+    return own, why
+
+
+def _why_shared(process: VmProcess, own: str, among: VmProcesses) -> str:
+    """Why what a cgroup counts is not one VM's; empty if it is."""
+    others = [one for one in among.found if one.accelerator == "kvm" and _is_in(_memory_cgroup(one)[0], own)]
+    number = sum(max(1, len(one.kvm)) for one in others)
+    if number > 1:
+        return f"its cgroup {clean(own)} has {number} VMs, and counts them together"
+    if among.cut or any(_is_in(_path(text), own) for pid, text in among.unread if pid != process.pid):
+        return f"its cgroup {clean(own)} has other processes, of which only root sees whether they are VMs"
+    return ""
 
 
 def leaves_of(process: VmProcess, host: HostTables) -> tuple[dict[str, int], str]:

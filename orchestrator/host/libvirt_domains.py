@@ -17,7 +17,7 @@ _MOST_DOMAINS = 10_000
 
 
 class DomainReader:
-    """One libvirt, asked again and again. After one that did not answer, it is not asked until that has ended."""
+    """One libvirt, asked again and again; while an old question is not answered, none is put."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri

@@ -97,7 +97,7 @@ class HostShell:
         return [str(line) for line in self._call("large_mappings", pid, least)]
 
     def ram_regions(self, pid: int, ticks: int, address: int, size: int, seconds: float) -> bytes:
-        """As `page_regions`, in bounded pieces, and only of the process that began at `ticks` after the boot."""
+        """As `page_regions`, in bounded pieces, and of the process that began at `ticks` only."""
         words = (pid, ticks, address, size, seconds)
         return bytes(self._call("ram_regions", *words, seconds=seconds + CALL_SECONDS))
 

@@ -151,14 +151,14 @@ def _ticks(folder: pathlib.Path) -> int:
 def regular_text(path: str, most: int) -> str:
     """A file whose path another process chose: opening it has no effect, whatever it is. Raises OSError.
 
-    No symbolic link, and only then read when it is a regular file: to open a FIFO waits for its other end, to open
-    a device may start what it drives.
+    No symbolic link, and only then read when it is a regular file: to open a FIFO waits for its other end, to
+    open a device may start what it drives.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        with open(descriptor, "rb", closefd=False) as stream:  # noqa: PTH123  # a descriptor
+        with open(descriptor, "rb", closefd=False) as stream:
             return stream.read(most).decode(errors="replace")
     finally:
         os.close(descriptor)

@@ -1,6 +1,7 @@
 """What the command line of a program that runs a VM says of the VM. Pure.
 
-A command line is its user's: nothing in it is believed that another source has, and what cannot be read is left out.
+A command line is its user's: nothing in it is believed that another source has, and what cannot be read is
+left out.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class VmCommand:
 
     @property
     def status_files(self) -> tuple[str, ...]:
-        """Where its libvirt says what it knows of the live domain (virDomainObjSave(), src/conf/domain_conf.c)."""
+        """Where its libvirt keeps the live domain's XML (virDomainObjSave(), src/conf/domain_conf.c)."""
         if not self.state_folder or not self.name or "/" in self.name:
             return ()
         return (f"{self.state_folder}/{self.name}.xml",)
@@ -106,7 +107,7 @@ def _qemu(argv: Sequence[str], user: int) -> VmCommand:
         next((one.get("uuid", "") for one in given.get("uuid", [])), ""),
         boot + sum(dimms),
         tuple(initial),
-        tuple([*dimms, *(size for size in virtio_mem if size)]),
+        (*dimms, *(size for size in virtio_mem if size)),
         bool(virtio_mem),
         tuple(one for one in accelerators if one),
         machine.get("type") == "none",
@@ -140,7 +141,7 @@ def _cloud_hypervisor(argv: Sequence[str]) -> VmCommand:
     )
 
 
-# The key that the first word of an option's value may leave out (qemu-options.hx, QemuOptsList.implied_opt_name).
+# The key that the first word of an option's value may leave out (QemuOptsList.implied_opt_name).
 _FIRST_KEY = {
     "machine": "type", "M": "type", "accel": "accel", "m": "size", "name": "guest", "object": "qom-type",
     "device": "driver", "numa": "type", "uuid": "uuid",
@@ -158,7 +159,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _fields(text: str, first: str) -> dict[str, str]:
-    """`a,b=c` or a JSON object, as QEMU takes them; a comma in a value is written twice (docs/system/invocation)."""
+    """`a,b=c` or a JSON object, as QEMU takes them; in a value a comma is written twice."""
     if text.startswith("{"):
         with suppress(ValueError):
             found = json.loads(text)

@@ -96,5 +96,5 @@ class RamRanges:
         return int(above + np.count_nonzero(small)) * PAGE_BYTES
 
     def nearly_full(self, least_pages: int) -> NDArray[np.int64]:
-        """How many pages the host has of each range that is not huge and of which it has `least_pages` at least."""
+        """Pages present of each range that is not huge, of those with `least_pages` at least."""
         return self.present[~self.huge & (self.present >= least_pages)]
