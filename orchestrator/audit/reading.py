@@ -1,7 +1,7 @@
 """What an audit found: of a process, of a VM, of a machine. Bytes, unless a name says otherwise.
 
-The name of a field says where its value is from: `page_table_bytes`, `second_level_bytes` are measured, `needed`,
-`deposited`, `unused` and `reclaimable` are predicted from what is mapped.
+The name of a field says where its value is from: `page_table_bytes`, `second_level_bytes` are measured;
+`needed`, `deposited`, `unused` and `reclaimable` are predicted from what is mapped.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Levels:
     pmd: int = 0
     pud: int = 0
     p4d: int = 0
-    """With 5 levels only. VmPTE counts neither these nor the top level (`mm_inc_nr_*`, include/linux/mm.h)."""
+    """With 5 levels only. VmPTE counts neither these nor the top level (mm_inc_nr_puds() and the like,
+    include/linux/mm.h: there is none for them)."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,20 @@ class ProcessReading:
 
 
 @dataclass(frozen=True)
+class Lever:
+    """What would give memory of a VM back, and how much; predicted."""
+
+    name: str
+    amount: Amount
+    """Bytes of tables that it frees."""
+    scope: str
+    """What it touches: this VM, or all VMs of the machine."""
+    cost: str
+    next: str
+    """What to type, or to do."""
+
+
+@dataclass(frozen=True)
 class VmReading:
     """A VM. What its second-level tables hold is measured; what they need, what is reclaimable: predicted."""
 
@@ -140,20 +155,6 @@ class VmReading:
 
 
 @dataclass(frozen=True)
-class Lever:
-    """What would give memory of a VM back, and how much; predicted."""
-
-    name: str
-    amount: Amount
-    """Bytes of tables that it frees."""
-    scope: str
-    """What it touches: this VM, or all VMs of the machine."""
-    cost: str
-    next: str
-    """What to type, or to do."""
-
-
-@dataclass(frozen=True)
 class Finding:
     """A pattern in the page tables of one process, or of several."""
 
@@ -162,8 +163,8 @@ class Finding:
     amount: int
     """Bytes of page tables that it is about; predicted."""
     what: str
-    next: str
-    """What to type, or to change."""
+    next: tuple[str, ...]
+    """What to type, or to change; the first is the nearest."""
     source: str
     """Where that is documented."""
 
@@ -202,5 +203,7 @@ class Audit:
     findings: tuple[Finding, ...]
     gaps: tuple[Gap, ...]
     not_ours: int
-    """Processes that root would see more of."""
+    """Processes of other users, which root could read."""
+    not_ours_page_table_bytes: int
+    """Page tables that these hold; measured."""
     cost: Cost

@@ -58,7 +58,7 @@ def page_tables(pid: int, seconds: float) -> dict[str, Any]:
         for regions in walk.regions(mappings):
             count.add(regions)
     count.close()
-    after = _text(folder / "status")
+    after, cgroup = _text(folder / "status"), _text(folder / "cgroup")
     if _started(folder) != started:
         raise OSError(errno.ESRCH, "another process has its id now")
     shared = sorted(count.shared.items(), key=lambda one: -one[1][1])[:_MOST_SHARED]
@@ -66,6 +66,7 @@ def page_tables(pid: int, seconds: float) -> dict[str, Any]:
         "started": started,
         "before": before,
         "after": after,
+        "cgroup": cgroup,
         "tables": [count.pte, count.pmd, count.pud, count.p4d],
         "deposited": count.deposited,
         "zero_only": count.zero_only,

@@ -1,6 +1,6 @@
 """What is read on a host: files, processes, and what QEMU has of a guest's memory.
 
-For a host elsewhere this very file is sent there and run (`serve`), with the three that it imports, so they use
+For a host elsewhere this very file is sent there and run (`serve`), with the three that it imports: they use
 Python's standard library and nothing else. Here its functions are called directly. `orchestrator.host.shell`
 is its only user.
 """
@@ -96,6 +96,11 @@ def kernel_log(words: Sequence[str], seconds: float) -> list[str]:
         os.close(log)
 
 
+def cpu_seconds() -> float:
+    """CPU time that the reader's process has used so far, user and system."""
+    return time.process_time()
+
+
 def write(path: str, text: str) -> None:
     """Write a file that is there, as one of /sys."""
     with pathlib.Path(path).open("r+") as stream:
@@ -187,6 +192,7 @@ CALLS: dict[str, Callable[..., Any]] = {
         memory,
         tail,
         kernel_log,
+        cpu_seconds,
         write,
         free_port,
         run,

@@ -118,6 +118,10 @@ class HostShell:
         found: dict[str, Any] = self._call("page_tables", pid, seconds, seconds=seconds + CALL_SECONDS)
         return found
 
+    def cpu_seconds(self) -> float:
+        """CPU time that the reader has used there so far; on this machine, this process."""
+        return float(self._call("cpu_seconds"))
+
     def memory(self, pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
         """Bytes of a process, of each (address, size)."""
         return bytes(self._call("memory", pid, list(runs)))
