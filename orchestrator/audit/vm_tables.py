@@ -52,8 +52,10 @@ class HostTables:
 
 def read_host(shell: HostShell, processes: Sequence[VmProcess]) -> HostTables:
     """Read it. Raises HostLostError."""
-    paths = {above for one in processes if one.kvm for above in _above(_memory_cgroup(one)[0])}
-    names = {f"{_CGROUPS}{path}/memory.stat": path for path in paths}
+    paths = {
+        above for one in processes if one.accelerator == "kvm" for above in _above(_memory_cgroup(one)[0])
+    }
+    names = {f"{_CGROUPS}{path.rstrip('/')}/memory.stat": path for path in paths}
     # A name of a cgroup may have what a pattern takes for a sign of its own.
     found = shell.texts(_MEMINFO, _VMSTAT, _NX, _ITLB, _LEAVES, *(glob.escape(path) for path in names))
     values = kib_lines(found.get(_MEMINFO, ""))
