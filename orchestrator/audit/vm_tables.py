@@ -129,7 +129,11 @@ def leaves_of(process: VmProcess, host: HostTables) -> tuple[dict[str, int], str
         return {}, NO_SECOND_LEVEL if process.accelerator != "unknown" else _NO_LEAVES
     wanted = {(thread, number) for thread in process.threads for number in process.kvm}
     found = [counts for name, counts in host.leaves.items() if _identity(name) in wanted]
-    if len(found) != len(process.kvm) or not all(size in one for one in found for size in _SIZES):
+    if (
+        not found
+        or len(found) != len(process.kvm)
+        or not all(size in one for one in found for size in _SIZES)
+    ):
         return {}, _NO_LEAVES
     return {size: sum(one[size] for one in found) for size in _SIZES}, ""
 
