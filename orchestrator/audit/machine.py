@@ -15,7 +15,8 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.shell import HostShell
 from orchestrator.printable import clean
-from orchestrator.procfs import of_first_processor
+from orchestrator.procfs import may_trace, of_first_processor
+from orchestrator.suggestion import suggest
 from orchestrator.units import KIB
 
 FindVms: TypeAlias = Callable[[HostShell, str | None, Deadline], Sequence[VmReading]]
@@ -25,6 +26,7 @@ MIN_BYTES: Final = 64 * KIB
 """Processes whose page tables are smaller are counted, not read page by page."""
 _MOST_CONFIG = 1 << 20
 _RELEASE, _NAME, _CPUINFO = "/proc/sys/kernel/osrelease", "/proc/sys/kernel/hostname", "/proc/cpuinfo"
+_SELF = "/proc/self/status"  # of the reader
 _PT_RECLAIM = re.compile(r"^CONFIG_PT_RECLAIM=y$", re.MULTILINE)
 
 
@@ -41,29 +43,35 @@ def audit(
     find_vms: FindVms = no_vms,
     pids: Collection[int] = (),
     names: Collection[str] = (),
+    domains: Collection[str] = (),
     min_bytes: int = MIN_BYTES,
     progress: Callable[[str], object] = lambda _words: None,
 ) -> Audit:
-    """Read it. With `pids` or `names` only these processes, whatever their size, and no VMs.
+    """Read it. With `pids`, `names` or `domains` only these, whatever their size.
 
-    Raises HostLostError; BadInputError when none of those runs; InfrastructureError where it is no x86-64.
+    Raises HostLostError; BadInputError when one of those does not run; InfrastructureError on other than
+    x86-64.
     """
     before = shell.cpu_seconds()
-    facts = shell.texts(_RELEASE, _NAME, _CPUINFO)
+    facts = shell.texts(_RELEASE, _NAME, _CPUINFO, _SELF)
     flags = of_first_processor(facts.get(_CPUINFO, ""), "flags").split()
     if "lm" not in flags:
         raise InfrastructureError(f"{shell.name} is no x86-64: its page tables are not known to audit")
     kernel = Kernel(
         clean(facts.get(_RELEASE, "unknown").strip()), _pt_reclaim(shell, facts.get(_RELEASE, ""))
     )
-    chosen = bool(pids or names)
-    progress("looking for VMs")
-    vms = () if chosen else tuple(find_vms(shell, connection, deadline))
+    chosen = bool(pids or names or domains)
+    vms: tuple[VmReading, ...] = ()
+    if domains or not chosen:
+        progress("looking for VMs")
+        vms = tuple(find_vms(shell, connection, deadline))
+    if chosen:
+        vms = _chosen_vms(vms, domains)
+        min_bytes = 0
     of_vms = {vm.pid for vm in vms}
     listed = [one for one in list_processes(shell) if one.pid not in of_vms]
     if chosen:
         listed = _chosen(listed, pids, names)
-        min_bytes = 0
     large = sorted(
         (one for one in listed if one.page_table_bytes >= min_bytes), key=lambda one: -one.page_table_bytes
     )
@@ -71,12 +79,13 @@ def audit(
     processes: list[ProcessReading] = []
     gaps: list[Gap] = []
     denied = not_ours_bytes = 0
+    not_root = not may_trace(facts.get(_SELF, ""))
     for number, one in enumerate(large, 1):
         progress(f"reading process {number} of {len(large)}")
         found = read_listed(shell, one, deadline, five_levels="la57" in flags)
         if isinstance(found, ProcessReading):
             processes.append(found)
-        elif found.reason == ANOTHER_USERS and not chosen:
+        elif found.reason == ANOTHER_USERS and not chosen and not_root:
             denied += 1
             not_ours_bytes += one.page_table_bytes
         else:
@@ -116,6 +125,14 @@ def _chosen(listed: Sequence[Listed], pids: Collection[int], names: Collection[s
     if missing_names:
         raise BadInputError(f"no process is called {missing_names[0]!r}", hint="ps -e -o comm=")
     return found
+
+
+def _chosen_vms(vms: Sequence[VmReading], domains: Collection[str]) -> tuple[VmReading, ...]:
+    named = {name: vm for vm in vms for name in (vm.domain, vm.uuid) if name}
+    for domain in domains:
+        if domain not in named:
+            raise BadInputError(f"no running VM is called {domain!r}", hint=suggest(domain, sorted(named)))
+    return tuple(vm for vm in vms if {vm.domain, vm.uuid} & set(domains))
 
 
 def _findings(processes: Sequence[ProcessReading], kernel: Kernel) -> tuple[Finding, ...]:

@@ -164,7 +164,7 @@ class Finding:
     """Bytes of page tables that it is about; predicted."""
     what: str
     next: tuple[str, ...]
-    """What to type, or to change; the first is the nearest."""
+    """What to type, or to change; the first is the nearest. Empty where nothing can be done."""
     source: str
     """Where that is documented."""
 
@@ -203,7 +203,7 @@ class Audit:
     findings: tuple[Finding, ...]
     gaps: tuple[Gap, ...]
     not_ours: int
-    """Processes of other users, which root could read."""
+    """Processes of other users, which root could read; 0 for root."""
     not_ours_page_table_bytes: int
     """Page tables that these hold; measured."""
     cost: Cost

@@ -21,10 +21,9 @@ class Deposited(Pattern):
                     pattern="deposited",
                     pids=(one.pid,),
                     amount=amount,
-                    what=f"{format_size(amount)} of page tables are set aside for the split of huge pages",
-                    next=(
-                        "nothing frees them while the huge pages are mapped; hugetlbfs and shmem need none",
-                    ),
+                    what=f"{format_size(amount)} of page tables are set aside for the split of huge pages; nothing "
+                    "frees them while these are mapped",
+                    next=(),
                     source="mm/huge_memory.c, pgtable_trans_huge_deposit()",
                 )
 

@@ -10,7 +10,7 @@ from orchestrator.units import format_size
 
 
 class Empty(Pattern):
-    """All entries were cleared, by madvise(MADV_DONTNEED) or reclaim; the table goes at munmap, or at the end."""
+    """madvise(MADV_DONTNEED) or reclaim cleared all entries; munmap frees the table, or the process's end."""
 
     def find(self, processes: Sequence[ProcessReading], kernel: Kernel) -> Iterator[Finding]:
         for one in processes:
@@ -29,8 +29,8 @@ class Empty(Pattern):
 def _next(process: ProcessReading, kernel: Kernel) -> Iterator[str]:
     yield f"{restart(process)}   (frees all of it)"
     if any("jemalloc" in library for library in process.libraries):
-        # extent_dalloc_mmap(), src/extent_mmap.c: without `retain` it calls munmap(2), and tables go with that.
-        yield "start it with MALLOC_CONF=retain:false: jemalloc then unmaps what it frees, and tables go with it"
+        # extent_dalloc_mmap(), src/extent_mmap.c: without `retain` it calls munmap(2).
+        yield "start it with MALLOC_CONF=retain:false: jemalloc then unmaps what it frees, with its tables"
     # zap_pte_range(), mm/memory.c: only if the range that is discarded is at least PMD_SIZE.
     most = f"at most {format_size(process.unused.value or 0)}"
     if kernel.pt_reclaim:
@@ -45,8 +45,8 @@ def _next(process: ProcessReading, kernel: Kernel) -> Iterator[str]:
         )
     else:
         yield (
-            f"grep PT_RECLAIM /boot/config-{kernel.release}: a kernel that has it frees {most}, namely of what "
-            "is discarded 2 MiB or more at once"
+            f"grep PT_RECLAIM /boot/config-{kernel.release}: a kernel that has it frees {most}, namely "
+            "of what is discarded 2 MiB or more at once"
         )
 
 

@@ -41,10 +41,10 @@ class Shared(Pattern):
 
 def _next(process: ProcessReading) -> Iterator[str]:
     if process.comm.startswith("postgres"):
-        yield "postgres -D $PGDATA -C shared_memory_size_in_huge_pages   (server stopped), and set vm.nr_hugepages"
+        yield "postgres -D $PGDATA -C shared_memory_size_in_huge_pages   (it stopped): for vm.nr_hugepages"
         yield "huge_pages = on in postgresql.conf: hugetlbfs needs no last-level tables"
     else:
-        yield "map it from hugetlbfs (MAP_HUGETLB, SHM_HUGETLB, MFD_HUGETLB), which needs no last-level tables"
+        yield "map it from hugetlbfs (MAP_HUGETLB, SHM_HUGETLB, MFD_HUGETLB): it needs no last-level tables"
 
 
 PATTERNS.register("shared")(Shared())

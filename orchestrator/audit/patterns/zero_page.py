@@ -20,7 +20,7 @@ class ZeroPage(Pattern):
                     pattern="zero-page",
                     pids=(one.pid,),
                     amount=amount,
-                    what=f"{format_size(amount)} of page tables map zero pages only: it read what it never wrote",
+                    what=f"{format_size(amount)} of page tables map zero pages only: read, never written",
                     next=tuple(_next(kernel)),
                     source="mm/memory.c, do_anonymous_page(); Documentation/admin-guide/mm/pagemap.rst",
                 )
