@@ -75,8 +75,9 @@ def _of_processes(processes: Sequence[ProcessReading]) -> tuple[_Family, ...]:
 
 # What is said of a VM: name behind `kvm_vm_`, field, help.
 _VM_AMOUNTS: Final = (
-    ("memory_bytes", "memory", "Memory that the VM was started with; measured."),
+    ("memory_bytes", "memory", "Boot memory and DIMMs of the VM; measured."),
     ("resident_bytes", "resident", "Guest memory present in the VMM; measured."),
+    ("huge_bytes", "huge", "Of that, what is in huge pages; measured."),
     ("balloon_bytes", "balloon", "Memory that the balloon leaves the guest; measured."),
     ("virtio_mem_bytes", "virtio_mem", "Memory plugged by virtio-mem; measured."),
     ("virtio_mem_requested_bytes", "virtio_mem_requested", "Memory requested of virtio-mem; measured."),
@@ -86,7 +87,8 @@ _VM_AMOUNTS: Final = (
         "second_level_needed",
         "Those that its memory needs; predicted.",
     ),
-    ("memmap_bytes", "memmap", "memmap of its memory on the host; predicted."),
+    ("memmap_bytes", "memmap", "memmap in the guest, of the memory that it has; predicted."),
+    ("host_memmap_bytes", "host_memmap", "memmap on the host, of what is resident; predicted."),
 )
 
 
@@ -115,7 +117,10 @@ def _of_vms(vms: Sequence[VmReading]) -> list[_Family]:
                 family.add(value, **labels)
         for lever in vm.reclaimable:
             reclaimable.add(lever.amount.value, **labels, lever=lever.name)
-    return [*amounts, leaves, *own, reclaimable]
+    # The same for each, whichever VM it is read from.
+    together = _Family("kvm_second_level_page_table_bytes", "Those of all VMs of the machine; measured.")
+    together.add(next((vm.second_level_of_machine.value for vm in vms), None))
+    return [*amounts, leaves, *own, reclaimable, together]
 
 
 def _named(vms: Sequence[VmReading]) -> Iterator[tuple[VmReading, dict[str, str]]]:

@@ -64,6 +64,9 @@ def _of_vms(vms: Sequence[VmReading]) -> Iterator[str]:
         )
     if len(known) < len(vms):
         yield f"{_count(len(vms) - len(known), 'VM')} whose second-level page tables are not known."
+    machine = vms[0].second_level_of_machine  # the same for each
+    if machine.value:
+        yield f"The machine counts {format_size(machine.value)} of second-level page tables for all of its VMs."
 
 
 def _vm_tables(vms: Sequence[VmReading], notes: list[str]) -> None:
@@ -87,11 +90,11 @@ def _vm_tables(vms: Sequence[VmReading], notes: list[str]) -> None:
     if levers:
         table = plain_table()
         table.add_column("VM", overflow="fold")
-        for title in ("lever", "frees", "touches", "next"):
+        for title in ("lever", "frees", "touches", "costs", "next"):
             table.add_column(title, overflow="fold")
         for vm, lever in levers:
             amount = _amount(lever.amount, f"{_vm_name(vm)}, {lever.name}", notes)
-            table.add_row(*map(escape, (_vm_name(vm), lever.name, amount, lever.scope, lever.next)))
+            table.add_row(*map(escape, (_vm_name(vm), lever.name, amount, lever.scope, lever.cost, lever.next)))
         out.print()
         print_table(table)
 
