@@ -59,8 +59,9 @@ def overcommit_text(audit: Audit, meminfo: str) -> str:
     many = _how_many(total - others, classes)
     lines = [
         _FIRST_LINE,
-        f"# {clean(audit.machine)}, Linux {clean(audit.kernel)}. Sizes, `used` and `huge` are measured; all else is",
-        "# assumed: nothing outside of a guest tells what its memory will do, or what its own page tables map.",
+        f"# {clean(audit.machine)}, Linux {clean(audit.kernel)}.",
+        "# Sizes, `used` and `huge` are measured. All else is assumed: nothing outside of a guest tells what",
+        "# its memory will do, or what its own page tables map.",
         "version: 1",
         f"name: {json.dumps(clean(audit.machine) or 'host')}",
         "host:",
@@ -119,7 +120,8 @@ def _left_out(vms: tuple[VmReading, ...], classes: list[_Class]) -> Iterator[str
     for vm in vms:
         if vm.pid not in pids:
             why = vm.memory.reason if vm.memory.value is None else vm.resident.reason
-            yield f"Left out: {clean(vm.domain or vm.comm)} ({vm.pid}): {clean(why, 200) or 'more than 50 VMs'}"
+            name = clean(vm.domain or vm.comm)
+            yield f"Left out: {name} ({vm.pid}): {clean(why, 200) or 'more than 50 VMs'}"
 
 
 def _is_ours(path: Path) -> bool:

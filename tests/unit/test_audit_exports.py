@@ -1,4 +1,4 @@
-"""What leaves an audit: the dashboard and the timer that the docs ship, and the file for `model overcommit`."""
+"""What leaves an audit: dashboard and timer that the docs ship, and the file for `model overcommit`."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def vm(
     return replace(made, **more)  # type: ignore[arg-type]  # a test's own fields
 
 
-def read(*vms: FakeVm, files: Mapping[str, str] = {}, **more: object) -> tuple[VmReading, ...]:  # noqa: B006  # read only
+def read(*vms: FakeVm, files: Mapping[str, str] = {}, **more: object) -> tuple[VmReading, ...]:
     host = FakeVmHost(vms, {**STATS, **KVM, **LEAVES, **files}, **more)  # type: ignore[arg-type]  # as above
     return tuple(find_vms(host.shell(), None, Deadline(10)))
 

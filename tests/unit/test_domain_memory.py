@@ -1,4 +1,4 @@
-"""What libvirt says of a domain's memory, as it answers and as it writes it down, and what is none of that."""
+"""What libvirt says of a domain's memory: as it answers, as it writes it down, and what is no such thing."""
 
 from __future__ import annotations
 

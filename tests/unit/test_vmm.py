@@ -10,8 +10,7 @@ GIB, MIB = 1 << 30, 1 << 20
 # What libvirt 11.3 wrote for a guest with virtio-mem (shortened).
 LIBVIRT = [
     "/usr/bin/qemu-system-x86_64", "-name", "guest=web,debug-threads=on", "-S",
-    "-object", '{"qom-type":"secret","id":"masterKey0","format":"raw",'
-    '"file":"/var/lib/libvirt/qemu/domain-1-web/master-key.aes"}',
+    "-object", '{"qom-type":"secret","id":"k","file":"/var/lib/libvirt/qemu/domain-1-web/master-key.aes"}',
     "-machine", "pc-q35-10.0,usb=off,dump-guest-core=off,acpi=on", "-accel", "kvm", "-cpu", "max",
     "-m", "size=2097152k,slots=16,maxmem=6291456k",
     "-object", '{"qom-type":"memory-backend-ram","id":"ram-node0","size":2147483648}',
@@ -72,8 +71,9 @@ def test_sizes_as_qemu_takes_them(text: str, size: int) -> None:
 
 def test_dimms_and_backends_are_blocks_of_their_own() -> None:
     found = qemu(
-        "-m 1G,slots=4,maxmem=8G -object memory-backend-memfd,id=a,size=512M -object memory-backend-ram,id=b,size=512M "
-        "-numa node,memdev=a -numa node,memdev=b -object memory-backend-ram,id=d,size=2G -device pc-dimm,memdev=d"
+        "-m 1G,slots=4,maxmem=8G -object memory-backend-memfd,id=a,size=512M "
+        "-object memory-backend-ram,id=b,size=512M -numa node,memdev=a -numa node,memdev=b "
+        "-object memory-backend-ram,id=d,size=2G -device pc-dimm,memdev=d"
     )
     assert found.memory == 3 * GIB
     assert found.blocks == (512 * MIB, 512 * MIB, 2 * GIB)

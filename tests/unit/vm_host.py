@@ -103,8 +103,9 @@ class FakeVmHost:
         vm = self._vm(pid)
         status = f"VmRSS:\t{vm.size >> 10} kB\nVmPTE:\t80 kB\n"
         return {
-            "started": vm.ticks, "before": status, "after": status, "cgroup": vm.cgroup, "tables": (10, 2, 1, 0),
-            "deposited": 3, "zero_only": 0, "sparse": 0, "unseen": 0, "scanned": True, "shared": [], "libraries": [],
+            "started": vm.ticks, "before": status, "after": status, "cgroup": vm.cgroup,
+            "tables": (10, 2, 1, 0), "deposited": 3, "zero_only": 0, "sparse": 0, "unseen": 0,
+            "scanned": True, "shared": [], "libraries": [],
             "cpu_seconds": 0.0, "longest_seconds": 0.0,
         }  # fmt: skip
 
