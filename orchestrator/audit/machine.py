@@ -8,9 +8,9 @@ import zlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeAlias
 
-from orchestrator.audit.patterns import PATTERNS, Kernel
+from orchestrator.audit.diagnoses import DIAGNOSES, Kernel
 from orchestrator.audit.process import ANOTHER_USERS, Listed, list_processes, read_listed
-from orchestrator.audit.reading import Audit, Cost, Finding, Gap, ProcessReading, VmReading
+from orchestrator.audit.reading import Advice, Audit, Cost, Gap, ProcessReading, VmReading
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.shell import HostShell
@@ -100,7 +100,7 @@ def audit(
         processes=tuple(processes),
         small_processes=len(small),
         small_page_table_bytes=sum(one.page_table_bytes for one in small),
-        findings=_findings(everything, kernel),
+        advice=_advice(everything, kernel),
         gaps=tuple(gaps),
         not_ours=denied,
         not_ours_page_table_bytes=not_ours_bytes,
@@ -135,8 +135,8 @@ def _chosen_vms(vms: Sequence[VmReading], domains: Collection[str]) -> tuple[VmR
     return tuple(vm for vm in vms if {vm.domain, vm.uuid} & set(domains))
 
 
-def _findings(processes: Sequence[ProcessReading], kernel: Kernel) -> tuple[Finding, ...]:
-    found = [finding for _, pattern in PATTERNS for finding in pattern.find(processes, kernel)]
+def _advice(processes: Sequence[ProcessReading], kernel: Kernel) -> tuple[Advice, ...]:
+    found = [advice for _, diagnosis in DIAGNOSES for advice in diagnosis.find(processes, kernel)]
     return tuple(sorted(found, key=lambda one: -one.amount))
 
 

@@ -87,8 +87,8 @@ _VM_AMOUNTS: Final = (
         "second_level_needed",
         "Those that its memory needs; predicted.",
     ),
-    ("memmap_bytes", "memmap", "memmap in the guest, of the memory that it has; predicted."),
-    ("host_memmap_bytes", "host_memmap", "memmap on the host, of what is resident; predicted."),
+    ("memmap_bytes", "memmap", "memmap in the guest for the memory that it has; predicted."),
+    ("host_memmap_bytes", "host_memmap", "memmap of the host for what is resident; predicted."),
 )
 
 
@@ -117,10 +117,7 @@ def _of_vms(vms: Sequence[VmReading]) -> list[_Family]:
                 family.add(value, **labels)
         for lever in vm.reclaimable:
             reclaimable.add(lever.amount.value, **labels, lever=lever.name)
-    # The same for each, whichever VM it is read from.
-    together = _Family("kvm_second_level_page_table_bytes", "Those of all VMs of the machine; measured.")
-    together.add(next((vm.second_level_of_machine.value for vm in vms), None))
-    return [*amounts, leaves, *own, reclaimable, together]
+    return [*amounts, leaves, *own, reclaimable]
 
 
 def _named(vms: Sequence[VmReading]) -> Iterator[tuple[VmReading, dict[str, str]]]:
@@ -156,7 +153,11 @@ def _of_machine(audit: Audit) -> Iterator[_Family]:
     cpu.add(round(audit.cost.cpu_seconds, 6))
     when = _Family("page_table_audit_timestamp_seconds", "When it was made, in seconds since 1970.")
     when.add(round(audit.when, 3))
-    yield from (small, others, processes, cpu, when)
+    second_level = _Family(
+        "kvm_second_level_page_table_bytes", "Second-level page tables of all VMs of the machine; measured."
+    )
+    second_level.add(next((vm.second_level_of_machine.value for vm in audit.vms), None))
+    yield from (small, others, processes, cpu, when, second_level)
 
 
 def _escaped(text: str) -> str:

@@ -155,10 +155,10 @@ class VmReading:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A pattern in the page tables of one process, or of several."""
+class Advice:
+    """What a diagnosis found in the page tables of one process, or of several, and what to do."""
 
-    pattern: str
+    diagnosis: str
     pids: tuple[int, ...]
     amount: int
     """Bytes of page tables that it is about; predicted."""
@@ -200,7 +200,7 @@ class Audit:
     small_processes: int
     """Not read page by page, since all of their page tables together are small."""
     small_page_table_bytes: int
-    findings: tuple[Finding, ...]
+    advice: tuple[Advice, ...]
     gaps: tuple[Gap, ...]
     not_ours: int
     """Processes of other users, which root could read; 0 for root."""

@@ -161,6 +161,8 @@ def _opened(connect: str | None) -> Iterator[tuple[HostShell, str | None]]:
         return
     with tempfile.TemporaryDirectory(prefix="orchestrator-audit-") as folder:
         address = kind.address(Path(folder))
+        if not isinstance(address, SshTarget) and not connect.startswith("qemu+ssh://"):
+            raise BadInputError(f"{connect} is not reached by ssh", hint="use qemu+ssh://root@HOST/system")
         target = address if isinstance(address, SshTarget) else user_target(connect, Path(folder))
         with remote_shell(target) as shell:
             yield shell, target.libvirt_uri()

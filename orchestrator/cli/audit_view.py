@@ -13,7 +13,7 @@ from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.units import format_size
 
 if TYPE_CHECKING:
-    from orchestrator.audit.reading import Amount, Audit, Finding, ProcessReading, VmReading
+    from orchestrator.audit.reading import Advice, Amount, Audit, ProcessReading, VmReading
 
 _NAMED = 3  # in the sentence
 
@@ -25,7 +25,7 @@ def show(audit: Audit, *, top: int) -> None:
     out.print(f"[bold]{escape(_sentence(audit))}[/]")
     for sentence in _of_vms(audit.vms):
         out.print(f"[bold]{escape(sentence)}[/]")
-    advice = next((words for finding in audit.findings for words in finding.next), None)
+    advice = next((words for advice in audit.advice for words in advice.next), None)
     if advice:
         print_next(advice)
     notes: list[str] = []
@@ -33,7 +33,7 @@ def show(audit: Audit, *, top: int) -> None:
         _vm_tables(audit.vms, notes)
     if audit.processes:
         _process_table(audit, top, notes)
-    _finding_list(audit, top)
+    _advice_list(audit, top)
     out.print()
     for note in (*notes, *_notes(audit, top)):
         out.print(f"[dim]{escape(note)}[/]")
@@ -94,7 +94,9 @@ def _vm_tables(vms: Sequence[VmReading], notes: list[str]) -> None:
             table.add_column(title, overflow="fold")
         for vm, lever in levers:
             amount = _amount(lever.amount, f"{_vm_name(vm)}, {lever.name}", notes)
-            table.add_row(*map(escape, (_vm_name(vm), lever.name, amount, lever.scope, lever.cost, lever.next)))
+            table.add_row(
+                *map(escape, (_vm_name(vm), lever.name, amount, lever.scope, lever.cost, lever.next))
+            )
         out.print()
         print_table(table)
 
@@ -116,18 +118,18 @@ def _process_table(audit: Audit, top: int, notes: list[str]) -> None:
     print_table(table)
 
 
-def _finding_list(audit: Audit, top: int) -> None:
+def _advice_list(audit: Audit, top: int) -> None:
     names = {one.pid: _name(one) for one in _readings(audit)}
-    for finding in audit.findings[:top]:
+    for advice in audit.advice[:top]:
         out.print()
-        out.print(escape(f"{_who(finding, names)}: {finding.what} ({finding.pattern})"))
-        for words in finding.next:
+        out.print(escape(f"{_who(advice, names)}: {advice.what} ({advice.diagnosis})"))
+        for words in advice.next:
             print_next(words)
 
 
-def _who(finding: Finding, names: dict[int, str]) -> str:
-    first = [names.get(pid, str(pid)) for pid in finding.pids[:_NAMED]]
-    more = len(finding.pids) - len(first)
+def _who(advice: Advice, names: dict[int, str]) -> str:
+    first = [names.get(pid, str(pid)) for pid in advice.pids[:_NAMED]]
+    more = len(advice.pids) - len(first)
     return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 
@@ -136,7 +138,7 @@ def _notes(audit: Audit, top: int) -> Iterator[str]:
         yield f"{_count(len(audit.processes) - top, 'process')} more were read: --top, or --json for all."
     if audit.small_processes:
         yield (
-            f"{_count(audit.small_processes, 'process')} with little page tables were not looked into: "
+            f"Not looked into: {_count(audit.small_processes, 'process')} with little page tables, "
             f"{format_size(audit.small_page_table_bytes)} in all (--min)."
         )
     if audit.not_ours:
@@ -145,13 +147,15 @@ def _notes(audit: Audit, top: int) -> Iterator[str]:
             f"{format_size(audit.not_ours_page_table_bytes)} of page tables."
         )
     for gap in audit.gaps:
-        yield f"not read: {clean_text(gap.comm) or 'process'} ({gap.pid}): {clean_text(gap.reason, 200)}."
-    yield "Held is measured (VmPTE); needed, deposited and what maps nothing are predicted from what is mapped."
+        yield f"Not read: {clean_text(gap.comm) or 'process'} ({gap.pid}): {clean_text(gap.reason, 200)}."
+    yield "Held is measured (VmPTE); needed, deposited and what maps nothing are predicted from pages."
     cost = audit.cost
     if cost.seconds_per_gib is not None:
+        longest = cost.longest_call_seconds * 1000
         yield (
-            f"This took {cost.cpu_seconds:.3f} s of CPU time, {cost.seconds_per_gib:.3f} s for each GiB mapped. No "
-            f"call held a process's mmap_lock longer than {cost.longest_call_seconds * 1000:.1f} ms."
+            f"This took {cost.cpu_seconds:.3f} s of CPU time, {cost.seconds_per_gib:.3f} s for each "
+            "GiB mapped. "
+            f"No call held a process's mmap_lock longer than {longest:.1f} ms."
         )
 
 

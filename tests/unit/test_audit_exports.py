@@ -38,7 +38,7 @@ def audit(*vms: VmReading) -> Audit:
         processes=processes,
         small_processes=0,
         small_page_table_bytes=0,
-        findings=(),
+        advice=(),
         gaps=(),
         not_ours=0,
         not_ours_page_table_bytes=0,

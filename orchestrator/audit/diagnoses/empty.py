@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.patterns.base import LEAST_BYTES, PATTERNS, Kernel, Pattern, restart
-from orchestrator.audit.reading import Finding, ProcessReading
+from orchestrator.audit.diagnoses.base import DIAGNOSES, LEAST_BYTES, Diagnosis, Kernel, restart
+from orchestrator.audit.reading import Advice, ProcessReading
 from orchestrator.units import format_size
 
 
-class Empty(Pattern):
+class Empty(Diagnosis):
     """madvise(MADV_DONTNEED) or reclaim cleared all entries; munmap frees the table, or the process's end."""
 
-    def find(self, processes: Sequence[ProcessReading], kernel: Kernel) -> Iterator[Finding]:
+    def find(self, processes: Sequence[ProcessReading], kernel: Kernel) -> Iterator[Advice]:
         for one in processes:
             amount = one.unused.value or 0
             if amount >= LEAST_BYTES:
-                yield Finding(
-                    pattern="empty",
+                yield Advice(
+                    diagnosis="empty",
                     pids=(one.pid,),
                     amount=amount,
                     what=f"{format_size(amount)} of page tables map nothing: what they mapped was discarded",
@@ -50,4 +50,4 @@ def _next(process: ProcessReading, kernel: Kernel) -> Iterator[str]:
         )
 
 
-PATTERNS.register("empty")(Empty())
+DIAGNOSES.register("empty")(Empty())
