@@ -24,6 +24,8 @@ _PIECE_BYTES = 16 * GIB  # of which the answer takes 48 MiB at most
 # PAGE_IS_*, include/uapi/linux/fs.h.
 _IS_PRESENT, _IS_PFNZERO, _IS_HUGE = 1 << 3, 1 << 5, 1 << 6
 
+_NOTHING = np.empty((0, 3), np.int64)
+
 _LINE = re.compile(
     r"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ..(.)(.) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) ([0-9]+) *(.*)", re.DOTALL
 )
@@ -76,16 +78,14 @@ def parse_mappings(lines: Sequence[str]) -> tuple[Mapping, ...]:
 def ram_mappings(mappings: Sequence[Mapping], blocks: Sequence[int]) -> tuple[Mapping, ...] | None:
     """The mappings of QEMU's RAM blocks of these sizes, the first block first; None where it is not certain.
 
-    QEMU maps a block in one piece, between guard pages, at a multiple of 2 MiB (qemu_ram_mmap(),
-    util/mmap-alloc.c; QEMU_VMALLOC_ALIGN, include/qemu/osdep.h). Memory policies may split it into lines.
+    QEMU maps a block in one piece, between guard pages (qemu_ram_mmap(), util/mmap-alloc.c). Memory policies
+    may split it into several lines.
     """
     runs = [_run(list(group)) for _, group in groupby(_numbered(mappings), key=lambda one: one[0])]
-    aligned = [
-        one for one in dict.fromkeys([*mappings, *runs]) if one.start % PMD_BYTES == 0 and not one.executable
-    ]
+    candidates = [one for one in dict.fromkeys([*mappings, *runs]) if not one.executable]
     found: list[Mapping] = []
     for size, wanted in Counter(blocks).items():
-        fitting = [one for one in aligned if one.size == size]
+        fitting = [one for one in candidates if one.size == size]
         if len(fitting) != wanted:
             return None
         found += fitting
@@ -96,21 +96,29 @@ def read_ram(shell: HostShell, process: VmProcess, blocks: Sequence[int], deadli
     """Scan it. Raises OSError, as `HostShell.ram_regions` does."""
     mappings = parse_mappings(shell.large_mappings(process.pid, PMD_BYTES))
     known = ram_mappings(mappings, blocks) if blocks else None
-    ranges = []
-    base = 0
+    as_kvm, collapsible = [_NOTHING], [_NOTHING]
+    huge_pages = base = 0
     for mapping in mappings if known is None else known:
-        # Where the guest has a block is not asked: at a multiple of 2 MiB, as in QEMU. So last-level tables
-        # are right, and upper ones a few less or more.
-        at = mapping.start if known is None else base
-        ranges.append(_scan(shell, process, mapping, at, deadline))
+        # Where the guest has a block is not asked: at a multiple of 2 MiB. So last-level tables are right,
+        # and upper ones a few less or more.
+        found = _scan(shell, process, mapping, mapping.start if known is None else base, deadline)
         base += -(-mapping.size // GIB) * GIB
-    together = RamRanges.of(np.concatenate(ranges)) if ranges else RamRanges.of(np.empty((0, 3), np.int64))
-    full = together.nearly_full(MIN_PRESENT)
+        huge_pages += int(((found[:, 1] - found[:, 0]) * found[:, 2]).sum())
+        if known is None or mapping.start % PMD_BYTES == 0:
+            collapsible.append(found)
+        else:
+            # Only anonymous memory is aligned to QEMU_VMALLOC_ALIGN (include/qemu/osdep.h), a file's to its
+            # pages. Where guest and host differ modulo 2 MiB, KVM has no huge leaves
+            # (kvm_alloc_memslot_metadata(), arch/x86/kvm/x86.c).
+            found = found * (1, 1, 0)
+        as_kvm.append(found)
+    ranges = RamRanges.of(np.concatenate(as_kvm))
+    full = RamRanges.of(np.concatenate(collapsible)).nearly_full(MIN_PRESENT)
     return VmRam(
         known is not None,
-        int(together.present.sum()) * PAGE_BYTES,
-        together.needed_bytes,
-        int(together.present[together.huge].sum()) * PAGE_BYTES,
+        int(ranges.present.sum()) * PAGE_BYTES,
+        ranges.needed_bytes,
+        huge_pages * PAGE_BYTES,
         len(full),
         len(full) * PMD_BYTES - int(full.sum()) * PAGE_BYTES,
     )
@@ -120,7 +128,7 @@ def _scan(
     shell: HostShell, process: VmProcess, mapping: Mapping, at: int, deadline: Deadline
 ) -> NDArray[np.int64]:
     """Regions with memory, as if mapped at `at`: (first page, page behind the last, whether huge)."""
-    found = [np.empty((0, 3), np.int64)]
+    found = [_NOTHING]
     for start in range(mapping.start, mapping.end, _PIECE_BYTES):
         size = min(_PIECE_BYTES, mapping.end - start)
         told = shell.ram_regions(process.pid, process.ticks, start, size, deadline.remaining)

@@ -227,3 +227,12 @@ def test_leaves_of_a_thread_that_is_another_process_are_not_its_own() -> None:
     assert found.leaves == {}
     assert "debugfs" in found.leaves_reason
     assert found.resident.value == (20 * 490 + 30 + 512) * PAGE
+
+
+def test_memory_that_is_not_aligned_needs_a_table_for_each_huge_page() -> None:
+    """As QEMU maps a memfd: KVM cannot map a huge page of it by one entry, and collapsing makes none such."""
+    (aligned,) = read(vm())
+    (shifted,) = read(vm(shift=PAGE))
+    assert shifted.second_level_needed.value == NEEDED + PAGE
+    assert (shifted.resident.value, shifted.huge.value) == (aligned.resident.value, aligned.huge.value)
+    assert lever(shifted, "collapse").amount.value == 0

@@ -35,6 +35,8 @@ class FakeVm:
     ticks: int = 77
     lines: Sequence[str] = ()
     """More lines of maps."""
+    shift: int = 0
+    """Its RAM begins so many bytes later."""
     fails: int = 0
     """The error number that reading its memory ends with."""
 
@@ -111,14 +113,16 @@ class FakeVmHost:
 
     def _large_mappings(self, pid: int, least: int) -> list[str]:
         vm = self._vm(pid)
-        line = f"{RAM:x}-{RAM + vm.size:x} rw-p 00000000 00:00 0 "
+        first = RAM + vm.shift
+        line = f"{first:x}-{first + vm.size:x} rw-p 00000000 00:00 0 "
         return [line, *vm.lines] if vm.size >= least else list(vm.lines)
 
     def _ram_regions(self, pid: int, ticks: int, address: int, size: int, seconds: float) -> bytes:
         vm = self._vm(pid)
         assert (ticks, seconds > 0) == (vm.ticks, True)
+        begin = RAM + vm.shift
         cut = (
-            (max(RAM + first, address), min(RAM + end, address + size), told)
+            (max(begin + first, address), min(begin + end, address + size), told)
             for first, end, told in vm.regions
         )
         return b"".join(struct.pack("3Q", *one) for one in cut if one[0] < one[1])
