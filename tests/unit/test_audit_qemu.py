@@ -112,13 +112,3 @@ def test_what_libvirt_wrote_down_is_read_where_the_command_line_says(
         told = found(shell, process, 96 * MIB)
     assert told.balloon.value is None
     assert "cannot be read" in told.balloon.reason
-
-
-def test_a_fifo_in_place_of_a_file_holds_nobody_up(shell: HostShell, tmp_path: Path) -> None:
-    import os
-
-    os.mkfifo(tmp_path / "fifo")
-    began = time.monotonic()
-    with pytest.raises(OSError, match="regular"):
-        shell.regular_text(str(tmp_path / "fifo"), 100)
-    assert time.monotonic() - began < 30
