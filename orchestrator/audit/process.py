@@ -17,7 +17,7 @@ from orchestrator.procfs import ProcessStatus, kib_lines, process_status, system
 from orchestrator.units import PAGE_BYTES, format_size
 
 ANOTHER_USERS: Final = "the kernel refuses: it is another user's, or protected, or about to end"
-ENDED: Final = "it ended while it was read"
+ENDED: Final = "it ended, or ran another program, while it was read"
 _PID = re.compile(r"/proc/([0-9]{1,10})/status")
 _NO_HUGE = "the kernel does not tell huge pages (Linux 6.7 does, by PAGEMAP_SCAN): counted as needed"
 _NO_ZERO = "the kernel does not tell zero pages (Linux 6.7 does, by PAGEMAP_SCAN)"

@@ -135,7 +135,7 @@ def _who(advice: Advice, names: dict[int, str]) -> str:
 
 def _notes(audit: Audit, top: int) -> Iterator[str]:
     if len(audit.processes) > top:
-        yield f"{_count(len(audit.processes) - top, 'process')} more were read: --top, or --json for all."
+        yield f"{len(audit.processes) - top} more of the processes that were read: --top, or --json for all."
     if audit.small_processes:
         yield (
             f"Not looked into: {_count(audit.small_processes, 'process')} with little page tables, "

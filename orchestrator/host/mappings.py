@@ -1,6 +1,6 @@
 """What a process has mapped: /proc/PID/maps, with what bears on its page tables.
 
-Sent to other hosts with `orchestrator.host.reader`: Python's standard library and nothing else.
+Sent to other hosts with `orchestrator.host.reader`: the standard library of Python 3.8 and nothing else.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def hugetlb_devices(folder: pathlib.Path, status: str) -> dict[str, int]:
             found[f"{major:02x}:{minor:02x}"] = int(size[1]) << {"K": 10, "M": 20, "G": 30}[size[2]]
     # MAP_HUGETLB and memfd's have devices of the kernel's own, one for each size, which no mount shows.
     for name in os.listdir("/sys/kernel/mm/hugepages") if os.path.isdir("/sys/kernel/mm/hugepages") else ():  # noqa: PTH112, PTH208  # names
-        size_kib = int(name.rpartition("-")[2].removesuffix("kB"))
+        size_kib = int(name.rpartition("-")[2][: -len("kB")])
         flags = os.MFD_HUGETLB | (size_kib.bit_length() + 9) << os.MFD_HUGE_SHIFT
         try:
             empty = os.memfd_create("size", flags)

@@ -1,7 +1,7 @@
 """How many page tables a process's pages take, counted from /proc/PID/maps and PAGEMAP_SCAN; the process is
 neither stopped nor changed. x86-64 with pages of 4 KiB.
 
-Sent to other hosts with `orchestrator.host.reader`: Python's standard library and nothing else.
+Sent to other hosts with `orchestrator.host.reader`: the standard library of Python 3.8 and nothing else.
 """
 
 from __future__ import annotations
@@ -40,30 +40,31 @@ _ALLOCATOR = re.compile(r"lib(?:jemalloc|tcmalloc|mimalloc)[\w.-]*")
 def page_tables(pid: int, seconds: float) -> dict[str, Any]:
     """Tables that the process's pages take, as counts by level, and what else is told of them.
 
-    Raises OSError: ESRCH when the process ends or another takes its id, EACCES or EPERM when it is another
-    user's, ETIMEDOUT after `seconds`, EFBIG where the kernel has no PAGEMAP_SCAN and too much is mapped.
+    Raises OSError: ESRCH when the process ends, runs another program, or another takes its id; EACCES or
+    EPERM when it is another user's; ETIMEDOUT after `seconds`; EFBIG where the kernel has no PAGEMAP_SCAN and
+    too much is mapped.
     """
     began, cpu = time.monotonic(), time.process_time()
     folder = pathlib.Path(f"/proc/{pid}")
     # The order matters: a pagemap that was opened while the process ended has no mm, and before 65c66047259f
-    # (6.16) PAGEMAP_SCAN does not look. A process that has mappings afterwards, and the same start, had one.
-    started = _started(folder)
+    # (6.16) PAGEMAP_SCAN does not look. A process that has mappings afterwards, and is the same, had one.
+    identity = _identity(folder)
     before = _text(folder / "status")
     with (folder / "pagemap").open("rb", buffering=0) as pagemap:
         mappings = parse_mappings(_text(folder / "maps"), hugetlb_devices(folder, before))
-        if _started(folder) != started:
-            raise OSError(errno.ESRCH, "another process has its id now")
+        if _identity(folder) != identity:
+            raise OSError(errno.ESRCH, "it is another now")
         walk = _Walk(pagemap.fileno(), began + seconds)
         count = Count(mappings)
         for regions in walk.regions(mappings):
             count.add(regions)
     count.close()
     after, cgroup = _text(folder / "status"), _text(folder / "cgroup")
-    if _started(folder) != started:
-        raise OSError(errno.ESRCH, "another process has its id now")
+    if _identity(folder) != identity:
+        raise OSError(errno.ESRCH, "it is another now")
     shared = sorted(count.shared.items(), key=lambda one: -one[1][1])[:_MOST_SHARED]
     return {
-        "started": started,
+        "started": identity[0],
         "before": before,
         "after": after,
         "cgroup": cgroup,
@@ -101,7 +102,7 @@ class Count:
 
     def add(self, regions: memoryview) -> None:
         """(start, end, categories) each."""
-        for start, end, categories in zip(regions[::3], regions[1::3], regions[2::3], strict=True):
+        for start, end, categories in zip(regions[::3], regions[1::3], regions[2::3]):  # noqa: B905  # since 3.10
             if end <= self._limit:  # most are: this is what takes the time
                 self._size += end - start
                 if not categories & IS_ZERO:
@@ -232,12 +233,13 @@ class _Walk:
 _PRESENCE = bytes(IS_PRESENT if bits & 0x80 else IS_SWAPPED if bits & 0x40 else 0 for bits in range(256))
 
 
-def _started(folder: pathlib.Path) -> int:
-    """When it began, in clock ticks since the boot (proc(5), /proc/PID/stat, field 22)."""
+def _identity(folder: pathlib.Path) -> tuple[int, ...]:
+    """When it began, in clock ticks since the boot, and where its code and its stack do: these change, with
+    all of its memory, when it runs another program (proc_pid_stat(5), fields 22, 26, 28)."""
     fields = _text(folder / "stat").rpartition(")")[2].split()
     if fields[0] in {"Z", "X"}:
         raise OSError(errno.ESRCH, "it has ended")
-    return int(fields[19])
+    return tuple(int(fields[number - 3]) for number in (22, 26, 28))
 
 
 def _text(path: pathlib.Path) -> str:

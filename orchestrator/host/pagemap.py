@@ -1,6 +1,6 @@
 """What the kernel says of a process's pages: /proc/PID/pagemap, read or scanned.
 
-Sent to other hosts with `orchestrator.host.reader`: Python's standard library and nothing else.
+Sent to other hosts with `orchestrator.host.reader`: the standard library of Python 3.8 and nothing else.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Scanner:
         count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, bytearray(struct.pack("12Q", *words)))
         found = memoryview(self._regions)[: count * 3]
         full = count == self._most or (most_pages and _pages(found) >= most_pages)
-        # Not by walk_end: do_pagemap_scan() leaves there where an earlier one of its rounds came to, if the last
-        # round ends the range. What was to be found before the last region's end was found.
+        # Not by walk_end: do_pagemap_scan() sets it in a round that fills its buffer, and leaves it so when a
+        # later round ends the range. All that is to be found before the last region's end has been found.
         return found, found[-2] if full else end
 
 

@@ -66,7 +66,8 @@ class FakeProcess:
             "libraries": [],
             "cpu_seconds": 0.25,
             "longest_seconds": 0.001,
-        } | self.answer
+            **self.answer,
+        }
 
 
 def audited_host(

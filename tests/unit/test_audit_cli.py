@@ -15,13 +15,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from test_audit_live import child
 
 from orchestrator.cli import main
+from orchestrator.host.ssh import SshTarget
 
 ORCHESTRATOR = [sys.executable, "-m", "orchestrator"]
 SECONDS = 100
 _OPENS = ("openat", "openat2", "open", "creat")
 _TRACED = (*_OPENS, "ioctl", "process_madvise", "ptrace", "process_vm_writev", "kill", "pidfd_send_signal")
-# ioctls that read, of a terminal or a pipe, or are of its own socket (FIONBIO: Python learns of signals by it);
-# and PAGEMAP_SCAN, for which strace 6.1 has no name.
+# ioctls that read, of a terminal or a pipe, or are of its own socket (FIONBIO, by which Python learns of
+# signals), and PAGEMAP_SCAN, for which strace 6.1 has no name.
 _HARMLESS = re.compile(
     r"TCGETS|TIOCGWINSZ|TIOCGPGRP|FIONREAD|FIOCLEX|FIONBIO|PAGEMAP_SCAN|_IOC\(.*, 0x66, 0x10, 0x60\)"
 )
@@ -46,11 +47,26 @@ def test_one_process_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert process["levels"]["pte"] >= 32
     (held,) = [
         sample.value
-        for family in text_string_to_metric_families(metrics.read_text())
+        for family in text_string_to_metric_families(metrics.read_text())  # type: ignore[no-untyped-call]  # as it is
         if family.name == "process_page_table_bytes"
         for sample in family.samples
     ]
     assert held == process["page_table_bytes"]
+
+
+def test_another_host_is_read_by_ssh(
+    capsys: pytest.CaptureFixture[str], target: SshTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is this one, behind an ssh that stays here."""
+    monkeypatch.setenv("PATH", f"{target.script.parent}:{os.environ['PATH']}")
+    with child("fragmented") as pid:
+        code, printed, _ = run_cli(
+            capsys, "--connect", "qemu+ssh://root@there/system", "--pid", str(pid), "--json"
+        )
+    assert code == 0
+    (process,) = json.loads(printed)["processes"]
+    assert process["pid"] == pid
+    assert process["levels"]["pte"] >= 32
 
 
 def test_the_whole_machine_is_read(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +105,7 @@ def test_it_watches_until_it_is_told_to_end(tmp_path: Path) -> None:
         "--pid",
         str(os.getpid()),
         "--openmetrics",
-        metrics,
+        str(metrics),
     ]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -84,7 +84,9 @@ def test_sparse_tables_of_zero_pages_are_not_found_twice() -> None:
     both = replace(PLAIN, sparse=Amount(5 * MIB), zero_only=Amount(5 * MIB))
     assert find("sparse", both) == []
     (found,) = find("sparse", replace(both, comm="redis-server", zero_only=Amount(0)))
-    assert "activedefrag" in found.next[0]
+    assert found.next[0] == "redis-cli CONFIG SET activedefrag yes"
+    debian = replace(both, comm="redis-server", zero_only=Amount(0), libraries=("libjemalloc.so.2",))
+    assert find("sparse", debian)[0].next[0].startswith("restart process 10 ")
     assert len(find("zero-page", both, kernel=NEW)[0].next) == 2
 
 

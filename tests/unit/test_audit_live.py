@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from orchestrator.audit.process import ENDED, list_processes, read_listed, read_process
 from orchestrator.audit.reading import Amount, Gap, ProcessReading
-from orchestrator.deadline import Deadline
+from orchestrator.deadline import Deadline, wait_for
 from orchestrator.host import page_tables, pagemap
 from orchestrator.host.shell import HostShell
 
@@ -173,7 +174,7 @@ def test_a_kernel_without_pagemap_scan_is_read_entry_by_entry(monkeypatch: pytes
 
     with child("fragmented", "zero", "huge") as pid:
         scanned = read(pid)
-        monkeypatch.setattr(pagemap.fcntl, "ioctl", refuse)
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
         slow = read(pid)
         assert slow.page_table_bytes == scanned.page_table_bytes
         assert slow.needed.value == known(scanned.needed) + known(scanned.deposited)
@@ -190,10 +191,13 @@ def test_a_process_that_ends_or_is_another_is_a_gap(monkeypatch: pytest.MonkeyPa
     shell = HostShell()
     with child() as pid:
         (listed,) = list_processes(shell, pid)
-        starts = iter([5, 5, 6])
-        monkeypatch.setattr(page_tables, "_started", lambda _folder: next(starts))
-        assert read_listed(shell, listed, Deadline(SECONDS)) == Gap(pid, listed.status.comm, ENDED)
-        monkeypatch.setattr(page_tables, "_started", lambda _folder: 7)  # the id was given away before
+        same = (listed.status.started_ticks, 1, 1)
+        for other in ((6, 1, 1), (same[0], 2, 1)):  # another with its id, another program
+            seen = iter([same, same, other])
+            monkeypatch.setattr(page_tables, "_identity", lambda _folder, seen=seen: next(seen))
+            assert read_listed(shell, listed, Deadline(SECONDS)) == Gap(pid, listed.status.comm, ENDED)
+        before = (7, 1, 1)  # the id was given away since it was listed
+        monkeypatch.setattr(page_tables, "_identity", lambda _folder: before)
         assert read_listed(shell, listed, Deadline(SECONDS)) == Gap(pid, listed.status.comm, ENDED)
         monkeypatch.undo()
         late = read_listed(shell, listed, Deadline(0))
@@ -203,6 +207,26 @@ def test_a_process_that_ends_or_is_another_is_a_gap(monkeypatch: pytest.MonkeyPa
     assert gone == Gap(pid, listed.status.comm, ENDED)
     assert isinstance(read_process(shell, pid, Deadline(SECONDS)), Gap)
     assert isinstance(read_process(shell, 2, Deadline(SECONDS)), Gap)  # a kernel thread, or nothing
+
+
+def test_a_process_that_runs_another_program_is_another() -> None:
+    argv = ["sh", "-c", "echo ready; read line; exec sleep 60"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        folder = Path(f"/proc/{process.pid}")
+        before = page_tables._identity(folder)
+        assert page_tables._identity(folder) == before
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert wait_for(
+            lambda: (folder / "comm").read_text() == "sleep\n" or None, Deadline(SECONDS), every=0.01
+        )
+        after = page_tables._identity(folder)
+        process.kill()
+    assert after[0] == before[0]
+    assert after != before
 
 
 def test_what_it_costs_goes_with_tables_not_with_addresses() -> None:

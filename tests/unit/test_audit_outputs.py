@@ -46,7 +46,7 @@ def some() -> Audit:
 
 
 def samples(audit: Audit, *, top: int = 20) -> dict[str, list[tuple[dict[str, str], float]]]:
-    families = text_string_to_metric_families(exposition(audit, top=top))
+    families = text_string_to_metric_families(exposition(audit, top=top))  # type: ignore[no-untyped-call]  # as it is
     return {one.name: [(dict(sample.labels), sample.value) for sample in one.samples] for one in families}
 
 

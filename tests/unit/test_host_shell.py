@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import os
 import shutil
@@ -46,6 +48,15 @@ def test_files_are_read_the_same_from_near_and_far(shell: HostShell, tmp_path: P
         shell.write(str(tmp_path / "missing"), "3")
     assert not (tmp_path / "missing").exists()
     assert 1024 <= shell.free_port() < 65536
+
+
+def test_what_is_sent_is_python_3_8() -> None:
+    """Hosts elsewhere have what they have: Ubuntu 20.04 that, RHEL 9 3.9."""
+    for module in shell_module._SENT:
+        text = inspect.getsource(module)
+        ast.parse(text, feature_version=(3, 8))
+        assert "strict=" not in text
+        assert ".removesuffix(" not in text
 
 
 def test_what_a_process_has(shell: HostShell) -> None:

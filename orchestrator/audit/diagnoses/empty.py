@@ -20,7 +20,7 @@ class Empty(Diagnosis):
                     diagnosis="empty",
                     pids=(one.pid,),
                     amount=amount,
-                    what=f"{format_size(amount)} of page tables map nothing: what they mapped was discarded",
+                    what=f"{format_size(amount)} of page tables map nothing: all was discarded or reclaimed",
                     next=tuple(_next(one, kernel)),
                     source="mm/pt_reclaim.c; https://jemalloc.net/jemalloc.3.html#opt.retain",
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.diagnoses.base import DIAGNOSES, LEAST_BYTES, Diagnosis, Kernel
+from orchestrator.audit.diagnoses.base import DIAGNOSES, LEAST_BYTES, Diagnosis, Kernel, restart
 from orchestrator.audit.reading import Advice, ProcessReading
 from orchestrator.units import format_size
 
@@ -34,7 +34,11 @@ class Sparse(Diagnosis):
 
 def _next(process: ProcessReading) -> Iterator[str]:
     if process.comm in _REDIS:
-        yield "redis-cli CONFIG SET activedefrag yes   (a Redis that was built with its own jemalloc can)"
+        # With another jemalloc than its own it refuses: its own is changed (deps/jemalloc of its source).
+        if any("jemalloc" in library for library in process.libraries):
+            yield f"{restart(process)}   (with the system's jemalloc, as Debian has it, it cannot defragment)"
+        else:
+            yield "redis-cli CONFIG SET activedefrag yes"
     yield "place data closer together: a table stays while one page of its 2 MiB is there"
 
 
