@@ -77,6 +77,7 @@ def _of_processes(processes: Sequence[ProcessReading]) -> tuple[_Family, ...]:
 _VM_AMOUNTS: Final = (
     ("memory_bytes", "memory", "Boot memory and DIMMs of the VM; measured."),
     ("resident_bytes", "resident", "Guest memory present in the VMM; measured."),
+    ("huge_bytes", "huge", "Of that, what is in huge pages; measured."),
     ("balloon_bytes", "balloon", "Memory that the balloon leaves the guest; measured."),
     ("virtio_mem_bytes", "virtio_mem", "Memory plugged by virtio-mem; measured."),
     ("virtio_mem_requested_bytes", "virtio_mem_requested", "Memory requested of virtio-mem; measured."),

@@ -67,6 +67,12 @@ def _interval(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     help="Write it for Prometheus, in place of this file; as node_exporter's textfile collector reads it.",
 )
 @click.option(
+    "--overcommit",
+    metavar="FILE.yaml",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the VMs and their host as a question for `orchestrator model overcommit`.",
+)
+@click.option(
     "--top", type=click.IntRange(min=1), default=_TOP, show_default=True, help="Processes that are listed."
 )
 @click.option(
@@ -85,6 +91,7 @@ def audit_command(
     domains: tuple[str, ...],
     every: float | None,
     openmetrics: Path | None,
+    overcommit: Path | None,
     top: int,
     min_bytes: int | None,
     as_json: bool,
@@ -100,8 +107,10 @@ def audit_command(
     orchestrator audit --watch 30s --openmetrics /var/lib/prometheus/node-exporter/page_tables.prom
     """
     from orchestrator.audit.document import document
-    from orchestrator.audit.machine import MIN_BYTES, audit, no_vms
+    from orchestrator.audit.machine import MIN_BYTES, audit
     from orchestrator.audit.openmetrics import write_openmetrics
+    from orchestrator.audit.overcommit import write_overcommit
+    from orchestrator.audit.vm import find_vms
     from orchestrator.deadline import Deadline
 
     with stop_at_signals("ending the audit"), _opened(connect) as (shell, connection):
@@ -112,7 +121,7 @@ def audit_command(
                     shell,
                     deadline=Deadline(AUDIT_SECONDS),
                     connection=connection,
-                    find_vms=no_vms,
+                    find_vms=find_vms,
                     pids=pids,
                     names=names,
                     domains=domains,
@@ -121,6 +130,8 @@ def audit_command(
                 )
             if openmetrics:
                 write_openmetrics(openmetrics, found, top=top)
+            if overcommit:
+                write_overcommit(overcommit, found, shell.text("/proc/meminfo"))
             if as_json:
                 print_json(document(found))
             else:

@@ -64,6 +64,9 @@ def _of_vms(vms: Sequence[VmReading]) -> Iterator[str]:
         )
     if len(known) < len(vms):
         yield f"{_count(len(vms) - len(known), 'VM')} whose second-level page tables are not known."
+    machine = vms[0].second_level_of_machine  # the same for each
+    if machine.value:
+        yield f"{format_size(machine.value)} of second-level page tables are counted for all VMs together."
 
 
 def _vm_tables(vms: Sequence[VmReading], notes: list[str]) -> None:

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from orchestrator.host.page_tables import page_tables
 from orchestrator.host.pagemap import MAX_CHUNK_BYTES, exactly, page_bits, page_regions, up_to
+from orchestrator.host.vm_processes import large_mappings, ram_regions, regular_text, vms
 
 MAX_TEXT_BYTES = 1 << 18
 _WATCH_SECONDS = 0.05
@@ -206,6 +207,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     for call in (
         texts,
         find_process,
+        vms,
+        large_mappings,
+        ram_regions,
+        regular_text,
         page_bits,
         page_regions,
         page_tables,
@@ -222,7 +227,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     )
 }
 
-RAW = frozenset({"page_bits", "page_regions", "page_words", "memory", "tail"})
+RAW = frozenset({"ram_regions", "page_bits", "page_regions", "page_words", "memory", "tail"})
 """Those that give bytes; the others give what JSON can say."""
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError
-from orchestrator.host import mappings, page_tables, pagemap, reader
+from orchestrator.host import mappings, page_tables, pagemap, reader, vm_processes
 from orchestrator.host.ssh import SshTarget
 from orchestrator.interrupts import deferred, stopping
 
@@ -36,7 +36,7 @@ _PACKED = 1  # zlib: flags pack to a fiftieth and less in no time
 _NOT_OURS = "what it answers is not what the reader says"
 
 # What is sent: the reader last, behind what it imports.
-_SENT = (pagemap, mappings, page_tables, reader)
+_SENT = (pagemap, mappings, page_tables, vm_processes, reader)
 # Takes their names and texts from the first line, and then serves what follows it.
 _LOADER = """
 import base64, json, sys, types
@@ -89,6 +89,24 @@ class HostShell:
         """The process of that name with all those words on its command line."""
         found: int | None = self._call("find_process", name, list(words))
         return found
+
+    def vms(self, seconds: float) -> dict[str, Any]:
+        """Processes that hold a VM of KVM's open, or whose program runs VMs (`reader.vms`)."""
+        found: dict[str, Any] = self._call("vms", seconds, seconds=seconds + CALL_SECONDS)
+        return found
+
+    def large_mappings(self, pid: int, least: int) -> list[str]:
+        """Lines of /proc/PID/maps, of writable mappings of `least` bytes and more."""
+        return [str(line) for line in self._call("large_mappings", pid, least)]
+
+    def ram_regions(self, pid: int, ticks: int, address: int, size: int, seconds: float) -> bytes:
+        """As `page_regions`, in bounded pieces, and of the process that began at `ticks` only."""
+        words = (pid, ticks, address, size, seconds)
+        return bytes(self._call("ram_regions", *words, seconds=seconds + CALL_SECONDS))
+
+    def regular_text(self, path: str, most: int) -> str:
+        """A file whose path is another process's word: no link, no device, no FIFO. Raises OSError."""
+        return str(self._call("regular_text", path, most))
 
     def page_bits(self, pid: int, address: int, pages: int) -> bytes:
         """A byte for each page: the upper eight bits of its entry in pagemap."""

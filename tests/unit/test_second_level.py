@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from orchestrator import summary
 from orchestrator.analysis.arms import view_run
 from orchestrator.host.libvirt_domain import LibvirtDomain
-from orchestrator.model.second_level import device_pages, needed_bytes
+from orchestrator.model.second_level import RamRanges, device_pages, needed_bytes
 from orchestrator.records.summary import Moment
 from orchestrator.stats import FEWEST
 from orchestrator.store import open_run
@@ -169,3 +169,28 @@ def test_only_a_memory_slot_that_goes_frees_tables(freed: str) -> None:
             assert at["emptied"] < at["filled"] / 2
         elif one.arm in {"balloon", "reporting", "unplug"}:
             assert at["emptied"] >= at["filled"] * 0.95
+
+
+def test_ranges_say_the_same_as_pages() -> None:
+    """Regions of a scan, of which RAM may have millions, against the pages that they stand for."""
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        cuts = np.unique(rng.integers(0, 600 * 512, 2 * int(rng.integers(1, 900))))
+        runs = cuts[: len(cuts) // 2 * 2].reshape(-1, 2)
+        huge = np.unique(rng.integers(700, 1400, 50))[:, None] * 512 + (0, 512)
+        regions = np.concatenate([np.insert(runs, 2, 0, axis=1), np.insert(huge, 2, 1, axis=1)])
+        pages = np.concatenate([np.arange(first, end) for first, end, _ in regions.tolist()])
+        is_huge = pages >= 700 * 512
+        found = RamRanges.of(rng.permutation(regions))
+        assert found.needed_bytes == needed_bytes(pages, is_huge)
+        number, present = np.unique(pages // 512, return_counts=True)
+        assert found.number.tolist() == number.tolist()
+        assert found.present.tolist() == present.tolist()
+        full = present[(present >= 500) & (number < 700)]
+        assert found.nearly_full(500).tolist() == full.tolist()
+    assert RamRanges.of(np.empty((0, 3), np.int64)).needed_bytes == 0
+
+
+def test_the_first_range_is_never_mapped_by_a_huge_page() -> None:
+    both = RamRanges.of(np.array([[0, 1024, 1]]))
+    assert both.needed_bytes == needed_bytes(np.arange(1024), np.ones(1024, dtype=bool))
