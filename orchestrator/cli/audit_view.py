@@ -162,7 +162,9 @@ def _notes(audit: Audit, top: int) -> Iterator[str]:
 def _amount(amount: Amount, of: str, notes: list[str]) -> str:
     """For a cell; why it is missing, or what it depends on, is a note below the table."""
     if amount.reason:
-        notes.append(f"{of}: {clean_text(amount.reason, 300)}.")
+        note = f"{of}: {clean_text(amount.reason, 300)}."
+        if note not in notes:
+            notes.append(note)
     if amount.value is None:
         return "-"
     return format_size(amount.value) + ("*" if amount.reason else "")
