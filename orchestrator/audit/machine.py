@@ -31,7 +31,7 @@ _PT_RECLAIM = re.compile(r"^CONFIG_PT_RECLAIM=y$", re.MULTILINE)
 
 
 def no_vms(_shell: HostShell, _connection: str | None, _deadline: Deadline) -> Sequence[VmReading]:
-    """What is used where nobody looks for VMs."""
+    """For an audit of processes alone."""
     return ()
 
 

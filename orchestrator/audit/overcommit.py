@@ -88,9 +88,9 @@ def _class_lines(one: _Class, many: int) -> Iterator[str]:
     huge = min(1.0, (one.vm.huge.value or 0) / one.resident) if one.resident else 0.0
     yield f"  {json.dumps(one.name)}:"
     held, needed = one.vm.second_level_bytes, one.vm.second_level_needed
-    told = f"held {format_size(held.value)}" if held.value is not None else clean(held.reason, 200)
+    known = f"held {format_size(held.value)}" if held.value is not None else clean(held.reason, 200)
     more = f", needed {format_size(needed.value)} (predicted)" if needed.value is not None else ""
-    yield f"    # Its second-level tables: {told}{more}. The model has one table for each 2 MiB of data."
+    yield f"    # Its second-level tables: {known}{more}. The model has one table for each 2 MiB of data."
     yield f"    size: {write_size(one.size)}"
     yield f"    at_most: {many}  # assumed: as many as would fit {_ROOM} times, in even parts"
     yield f"    phases: [{{after: 0s, used: {share:.4f}}}]  # as it is now; how it changes was not watched"

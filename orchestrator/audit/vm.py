@@ -55,7 +55,7 @@ class _Machine:
     domains: Sequence[DomainMemory]
     """Of its system's libvirt."""
     why: str
-    """Why it told of none."""
+    """Why it reports none."""
     deadline: Deadline
 
 
@@ -165,8 +165,8 @@ def _needed(process: VmProcess, ram: VmRam | None, why_not: str) -> Amount:
         return Amount.missing(NO_SECOND_LEVEL)
     if ram is None:
         return Amount.missing(why_not)
-    told = _DEVICES if ram.exact else f"at most: which mappings are its RAM is not known of {process.comm}"
-    return Amount(ram.needed, told)
+    basis = _DEVICES if ram.exact else f"at most: which mappings are its RAM is not known of {process.comm}"
+    return Amount(ram.needed, basis)
 
 
 def _resident(ram: VmRam | None, own: ProcessReading | Gap, why_not: str) -> Amount:
@@ -182,7 +182,7 @@ def _memory(process: VmProcess, domain: DomainMemory | None) -> Amount:
     if domain is not None:
         return Amount(domain.boot + sum(domain.dimms))
     if process.command.memory is None:
-        return Amount.missing("its command line does not say: its API was told")
+        return Amount.missing("its command line does not say: it was set by API")
     return Amount(process.command.memory, "by its command line: what was plugged since is not known")
 
 

@@ -21,9 +21,9 @@ def reclaimable(held: Amount, needed: Amount) -> Amount:
         return Amount.missing(f"what it holds is not known: {held.reason}")
     if needed.value is None:
         return Amount.missing(f"what it needs is not known: {needed.reason}")
-    told = "; ".join(one for one in (held.reason, needed.reason) if one)
+    known = "; ".join(one for one in (held.reason, needed.reason) if one)
     # What needs more than it holds has memory that was not touched by way of KVM since its tables went.
-    return Amount(max(0, held.value - needed.value), told.replace("at most", "at least"))
+    return Amount(max(0, held.value - needed.value), known.replace("at most", "at least"))
 
 
 def flush(tables: Amount, host: HostTables) -> Lever:
@@ -35,7 +35,7 @@ def flush(tables: Amount, host: HostTables) -> Lever:
         why = f"{_NX} is `never`, which is for good until KVM is loaded again" if value == "never" else ""
         return Lever("flush", Amount.missing(why or f"{_NX} cannot be read"), ALL_VMS, _FAULTS, "")
     if bug != _UNAFFECTED:
-        why = f"{_NX} protects this machine: its CPU has iTLB multihit ({bug or 'not told'})"
+        why = f"{_NX} protects this machine: its CPU has iTLB multihit ({bug or 'unknown'})"
         return Lever("flush", Amount.missing(why), ALL_VMS, _FAULTS, "")
     return Lever("flush", tables, ALL_VMS, _FAULTS, f"echo {flip[0]} > {_NX}; echo {flip[1]} > {_NX}")
 

@@ -42,10 +42,10 @@ class VmProcess:
         """kvm, tcg, another one that its command line names, or unknown."""
         if self.kvm:
             return "kvm"
-        told = [one for one in self.command.accelerators if self.may_read is False or one != "kvm"]
-        if self.may_read and not told and self.command.vmm == "qemu":
+        known = [one for one in self.command.accelerators if self.may_read is False or one != "kvm"]
+        if self.may_read and not known and self.command.vmm == "qemu":
             return "tcg"  # QEMU's default, and what it falls back to
-        return clean(told[0]) if len(told) == 1 else "unknown"
+        return clean(known[0]) if len(known) == 1 else "unknown"
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class VmProcesses:
 
 def find_processes(shell: HostShell, seconds: float) -> VmProcesses:
     """Look for them. A QEMU that has no machine, as libvirt starts one to ask what it can do, is none."""
-    told = shell.vms(seconds)
-    found = (_process(one) for one in told["vms"][:_MOST_VMS])
+    known = shell.vms(seconds)
+    found = (_process(one) for one in known["vms"][:_MOST_VMS])
     return VmProcesses(
         tuple(sorted((one for one in found if not one.command.empty), key=lambda one: one.pid)),
-        tuple((int(pid), str(cgroup)) for pid, cgroup in told["unread"]),
-        bool(told["cut"]),
+        tuple((int(pid), str(cgroup)) for pid, cgroup in known["unread"]),
+        bool(known["cut"]),
     )
 
 

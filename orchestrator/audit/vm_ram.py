@@ -131,8 +131,8 @@ def _scan(
     found = [_NOTHING]
     for start in range(mapping.start, mapping.end, _PIECE_BYTES):
         size = min(_PIECE_BYTES, mapping.end - start)
-        told = shell.ram_regions(process.pid, process.ticks, start, size, deadline.remaining)
-        raw = np.frombuffer(told, dtype="<u8").reshape(-1, 3).astype(np.int64)
+        known = shell.ram_regions(process.pid, process.ticks, start, size, deadline.remaining)
+        raw = np.frombuffer(known, dtype="<u8").reshape(-1, 3).astype(np.int64)
         # What maps the zero page takes no memory (orchestrator.host.qemu_process.PageState).
         raw = raw[(raw[:, 2] & (_IS_PRESENT | _IS_PFNZERO)) == _IS_PRESENT]
         pages = (raw[:, :2] - mapping.start + at) // PAGE_BYTES

@@ -93,8 +93,8 @@ def held(process: VmProcess, among: VmProcesses, host: HostTables) -> Amount:
     counted = _COUNT.search(host.stats.get(own, ""))
     if why or counted is None:
         return Amount.missing(why or _NOT_COUNTED)
-    told = "with the tables of an IOMMU, since it uses VFIO" if process.vfio and host.counts_iommu else ""
-    return Amount(int(counted[1]), told)
+    note = "with the tables of an IOMMU, since it uses VFIO" if process.vfio and host.counts_iommu else ""
+    return Amount(int(counted[1]), note)
 
 
 def _counting_cgroup(process: VmProcess, host: HostTables) -> tuple[str, str]:

@@ -98,7 +98,7 @@ def audit_command(
 ) -> None:
     """Say how much memory page tables take that map nothing, of VMs and processes, and what would free it.
 
-    It only reads, and stops nobody. An ordinary user sees their own processes.
+    It only reads, and stops no process. An ordinary user sees their own processes.
 
     \b
     orchestrator audit

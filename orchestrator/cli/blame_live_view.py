@@ -121,13 +121,13 @@ def _classes(found: LiveDocument) -> Table:
 
 
 def _cgroups(found: LiveDocument) -> Table:
-    table = _table("", "blocks", "alone", "unmovable", "movable")
+    table = _table("", "blocks", "sole owner", "unmovable", "movable")
     for one in found.cgroups[:_MOST_CGROUPS] if not found.no_cgroups else ():
         path = one.path or (f"not mounted here, or ended ({one.inode})" if one.inode else "charged to none")
         table.add_row(
             escape(path),
             f"{one.blocks:,}",
-            f"{one.alone:,}",
+            f"{one.sole_owner:,}",
             format_size(one.unmovable_bytes),
             format_size(one.movable_bytes),
         )

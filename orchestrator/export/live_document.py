@@ -68,7 +68,7 @@ class LiveDocument(Document):
     cgroups: tuple[LiveCgroup, ...]
     """Whose memory it is, most blocks first."""
     no_cgroups: str
-    """Why nobody is named; empty where cgroups are known."""
+    """Why no cgroup is named; empty where cgroups are known."""
     policy: LivePolicy
     """What the online policy has to do with it."""
     checks: tuple[LiveSum, ...]

@@ -125,7 +125,7 @@ class LiveCgroup(Document):
     """Its path in the hierarchy; empty where it is not below what is mounted here, or has ended."""
     blocks: int
     """Blocks with an unmovable frame of it."""
-    alone: int
+    sole_owner: int
     """Blocks in which all unmovable frames are of it."""
     unmovable_bytes: int
     """Its memory that cannot be moved."""
@@ -141,7 +141,7 @@ class LiveCgroup(Document):
             inode=share.inode,
             path=clean(paths.get(share.inode, ""), 200),
             blocks=share.blocks,
-            alone=share.alone,
+            sole_owner=share.sole_owner,
             unmovable_bytes=share.unmovable * PAGE_BYTES,
             movable_bytes=share.movable * PAGE_BYTES,
             frames=_by_class(share.frames),

@@ -27,8 +27,8 @@ _MOST_REGIONS = 1 << 16
 class Scanner:
     """PAGEMAP_SCAN over an open pagemap. It only reads: no flags, so nothing is write-protected.
 
-    One call is bounded by `regions` that it can give, and by the pages of them if it is told so. The kernel
-    holds mmap_lock for reading while it walks, and lets go of it after 512 regions at the latest
+    One call is bounded by `regions` that it can give, and by `most_pages`. The kernel
+    holds mmap_lock for reading while it walks, and releases it after 512 regions at the latest
     (PAGEMAP_WALK_SIZE, do_pagemap_scan(), fs/proc/task_mmu.c).
     """
 
@@ -44,8 +44,8 @@ class Scanner:
         """
         place, _ = self._regions.buffer_info()
         wanted = IS_PRESENT | IS_SWAPPED
-        told = wanted | IS_ZERO | IS_HUGE
-        words = (96, 0, start, end, 0, place, self._most, most_pages, 0, 0, wanted, told)
+        reported = wanted | IS_ZERO | IS_HUGE
+        words = (96, 0, start, end, 0, place, self._most, most_pages, 0, 0, wanted, reported)
         count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, bytearray(struct.pack("12Q", *words)))
         found = memoryview(self._regions)[: count * 3]
         full = count == self._most or (most_pages and _pages(found) >= most_pages)

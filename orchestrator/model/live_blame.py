@@ -40,13 +40,13 @@ LETS_GO = (BlockState.MOVABLE, BlockState.FREE)
 class CgroupShare:
     """What a memory cgroup has. `inode` is 0 for what none is charged with.
 
-    `blocks` have an unmovable frame of it, and in `alone` all unmovable frames are its own. `frames` counts
-    by FrameClass, shape (classes,).
+    `blocks` have an unmovable frame of it, and in `sole_owner` of them all unmovable frames are its own.
+    `frames` counts by FrameClass, shape (classes,).
     """
 
     inode: int
     blocks: int
-    alone: int
+    sole_owner: int
     frames: I64
 
     @property

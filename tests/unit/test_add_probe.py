@@ -60,7 +60,7 @@ import series_table
 from fakes import MACHINE, FakeChannel, FakeDomain, FakeShell
 from synthetic_run import ARMS, META, plan_json
 from orchestrator import summary
-from orchestrator.analysis.differences import _label
+from orchestrator.analysis.differences import label_of
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
@@ -100,7 +100,7 @@ print(json.dumps({
     "observed": seen[["name", "value", "unit", "origin"]].values.tolist(),
     "page": render(RunAnalysis.open(writer.directory), Scripts("", "")),
     "table": series_table.table(),
-    "label": _label("host_runnable_tasks"),
+    "label": label_of("host_runnable_tasks"),
     "bound": Expectation(metric="host_runnable_tasks", arm="6.12", at_most=4).at_most,
 }))
 """

@@ -121,7 +121,8 @@ def test_the_sentence_comes_first_and_says_what_to_type(
     assert lines[1] == '99.95 MiB of 124 MiB of page tables map nothing: 99.95 MiB in a"b\\c {}= (10).'
     assert lines[2] == "32 KiB of second-level page tables in 1 VM, where 8 KiB are needed."
     assert lines[3] == "2 VMs whose second-level page tables are not known."
-    assert lines[4] == "next: restart process 10   (frees all of it)"
+    assert lines[4] == "36 KiB of second-level page tables are counted for all VMs together."
+    assert lines[5] == "next: restart process 10   (frees all of it)"
     text = "\n".join(lines)
     assert "its cgroup has two VMs." in text
     assert "flush" in text

@@ -436,6 +436,7 @@ def test_validate_imports_nothing_heavy() -> None:
 def test_a_long_step_is_told_in_full(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # else it would wrap, as on a terminal
     words = "exec " + " ".join(f"argument-{number}" for number in range(30))
     monkeypatch.setattr(Look, "describe", lambda _: words)
     (folder / "good.yaml").write_text(GOOD + SOME)

@@ -84,11 +84,11 @@ def test_by_blocks_of_another_size(machine: LiveMachine) -> None:
 
 def test_whose_it_is(machine: LiveMachine) -> None:
     found = {one.inode: one for one in document(machine).cgroups}
-    assert (found[77].path, found[77].blocks, found[77].alone) == ("/a.service", 2, 1)
+    assert (found[77].path, found[77].blocks, found[77].sole_owner) == ("/a.service", 2, 1)
     assert found[77].frames == {"page_table": 2, "anonymous": 1}
     assert (found[1].path, found[1].blocks, found[1].movable_bytes) == ("/", 0, 4096)
     assert (found[99].path, found[99].movable_bytes) == ("", 4096), "one that has ended"
-    assert (found[0].blocks, found[0].alone) == (1, 0)
+    assert (found[0].blocks, found[0].sole_owner) == (1, 0)
     assert found[0].frames == {"slab": 1, "anonymous": 7}
     machine.cgroups = None
     alone = document(machine)

@@ -260,7 +260,15 @@ def test_a_guest_without_memory_to_take_has_no_blocks_and_not_none_of_them(
     assert int(row["huge_ranges"]) > 0
     assert {key: row[key] for key in row if key.startswith("blocks_")} == {
         f"blocks_{what}": ""
-        for what in ("plugged", "held", "together", "following", "no_room", "unexplained", "expected")
+        for what in (
+            "plugged",
+            "pinned",
+            "pinned_by_several",
+            "pinned_by_memmap_only",
+            "no_migration_target",
+            "unexplained",
+            "expected",
+        )
     }
     assert json.loads(found["show --json"])["attribution_check"] == []
     assert "blocks that stayed" not in found["show"]

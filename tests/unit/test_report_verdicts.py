@@ -91,7 +91,7 @@ def test_the_first_screen_has_the_intervals_that_compare_has(many: tuple[Path, h
     interval = pair.metrics[END].interval
     assert interval is not None
     assert f"{interval.low / MIB:+.3g} to {interval.high / MIB:+.3g}" in row[2]
-    assert "Ranges are 95 % intervals" in text_of(page.get_element_by_id("conclusions"))
+    assert "ranges are their 95 % intervals" in text_of(page.get_element_by_id("conclusions"))
 
 
 def test_the_chart_has_each_interval_in_percent(many: tuple[Path, html.HtmlElement]) -> None:

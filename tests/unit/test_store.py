@@ -263,12 +263,12 @@ def test_a_run_whose_writer_is_gone_was_killed(tmp_path: Path) -> None:
     assert with_writer(pid=os.getpid()) is Status.RUNNING
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", True, None])
+@pytest.mark.parametrize("version", [0, 4, "1", True, None])
 def test_another_schema_version_is_named(tmp_path: Path, version: object) -> None:
     directory = write_run(tmp_path, trials=0)
     meta = json.loads((directory / "meta.json").read_text())
     (directory / "meta.json").write_text(json.dumps(meta | {"schema_version": version}))
-    with pytest.raises(BadInputError, match=f"schema version {version}; this program reads 1 to 2"):
+    with pytest.raises(BadInputError, match=f"schema version {version}; this program reads 1 to 3"):
         open_run(directory)
 
 
