@@ -16,7 +16,7 @@ from orchestrator.procfs import kib_lines
 from orchestrator.store.atomic import replace_text
 from orchestrator.units import MIB, format_size, write_size
 
-_FIRST_LINE: Final = "# Written by `orchestrator audit --overcommit`; change what you know better."
+_FIRST_LINE: Final = "# Written by `orchestrator audit`; change what you know better."
 _MOST_GUESTS = 300  # more would take `model overcommit` minutes
 _ROOM = 2  # as many guests may come as would fit twice
 _NAME = re.compile(r"[^A-Za-z0-9_.-]")
@@ -39,7 +39,7 @@ def write_overcommit(path: Path, audit: Audit, meminfo: str) -> None:
     """
     if path.exists() and not _is_ours(path):
         raise BadInputError(
-            f"{path} was not written by `audit --overcommit`", hint="name another file, or remove that one"
+            f"{path} was not written by `orchestrator audit`", hint="name another file, or remove that one"
         )
     replace_text(path, overcommit_text(audit, meminfo))
 
@@ -52,7 +52,7 @@ def overcommit_text(audit: Audit, meminfo: str) -> str:
     if not classes or not total:
         raise BadInputError(
             "there is nothing to write: no VM was found whose size and resident memory are known",
-            hint="orchestrator audit says why, VM by VM",
+            hint="orchestrator audit",
         )
     of_vms = sum(one.resident for one in classes)
     others = max(0, total - values.get("MemAvailable", 0) - of_vms)
