@@ -19,6 +19,7 @@ from orchestrator.units import MIB, format_size, write_size
 _FIRST_LINE: Final = "# Written by `orchestrator audit`; change what you know better."
 _MOST_GUESTS = 300  # more would take `model overcommit` minutes
 _ROOM = 2  # as many guests may come as would fit twice
+_TICKS = 200  # of the simulation; a guest is there from one to the next
 _NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -77,6 +78,7 @@ def overcommit_text(audit: Audit, meminfo: str) -> str:
     lines += [
         "arrive_every: 1min",
         f"lasts: {minutes + 10}min",
+        f"tick: {max(15, (minutes + 10) * 60 // _TICKS)}s",
         "policies: [none, empty, pressure_random, lru]",
         "actions: [drop, migrate, compress, swap]",
     ]
@@ -92,7 +94,7 @@ def _class_lines(one: _Class, many: int) -> Iterator[str]:
     more = f", needed {format_size(needed.value)} (predicted)" if needed.value is not None else ""
     yield f"    # Its second-level tables: {known}{more}. The model has one table for each 2 MiB of data."
     yield f"    size: {write_size(one.size)}"
-    yield f"    at_most: {many}  # assumed: as many as would fit {_ROOM} times, in even parts"
+    yield f"    at_most: {many}  # assumed: as many as would fit {_ROOM} times, {_MOST_GUESTS} in all at most"
     yield f"    phases: [{{after: 0s, used: {share:.4f}}}]  # as it is now; how it changes was not watched"
     yield "    entries_per_table: 512  # assumed, the fewest tables: only a look into the guest tells"
     yield f"    huge: {huge:.4f}  # of QEMU's memory; the guest's own share is not known"

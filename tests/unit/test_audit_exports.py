@@ -12,12 +12,11 @@ from typing import Any
 import figures
 import pytest
 from test_audit_vm import read, vm
-from vm_host import GIB, MIB, qemu
+from vm_host import GIB, MIB
 
 from orchestrator.audit.openmetrics import exposition
-from orchestrator.audit.overcommit import overcommit_text, write_overcommit
+from orchestrator.audit.overcommit import write_overcommit
 from orchestrator.audit.reading import Amount, Audit, Cost, ProcessReading, VmReading
-from orchestrator.cli import main
 from orchestrator.errors import BadInputError
 from orchestrator.scenario.overcommit import load_overcommit
 from orchestrator.units import PAGE_BYTES
@@ -138,21 +137,6 @@ def test_what_was_measured_is_a_question_for_the_model(tmp_path: Path) -> None:
     assert "Left out: fn (700): its command line does not say" in text
     assert "held 800 KiB, needed 132 KiB (predicted)" in text
     assert 33 * PAGE_BYTES == 132 << 10
-
-
-def test_the_model_answers_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "host.yaml"
-    (one,) = read(vm(argv=qemu("-accel", "kvm", name="a b/../<&>")))
-    text = overcommit_text(audit(one), MEMINFO.replace(str(16 << 20), str(9 << 20)))
-    # All policies over hours take most of a minute, and one shows that the model reads each field.
-    text = re.sub(r"lasts: \d+min", "lasts: 8min", text)
-    path.write_text(text.replace("[none, empty, pressure_random, lru]", "[none, empty]"))
-    with pytest.raises(SystemExit) as ended:
-        main(["model", "overcommit", str(path), "--html", str(tmp_path / "page.html"), "--json"])
-    said = capsys.readouterr()
-    assert ended.value.code == 0, said.err
-    assert "a_b_.._" in path.read_text()
-    assert json.loads(said.out)
 
 
 def test_a_file_of_someone_elses_stays_and_ours_is_replaced(tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""The model answers what an audit asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_audit_exports import MEMINFO, audit
+from test_audit_vm import read, vm
+from vm_host import qemu
+
+from orchestrator.audit.overcommit import overcommit_text
+from orchestrator.cli import main
+
+
+def test_the_model_answers_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "host.yaml"
+    (one,) = read(vm(argv=qemu("-accel", "kvm", name="a b/../<&>")))
+    text = overcommit_text(audit(one), MEMINFO.replace(str(16 << 20), str(9 << 20)))
+    # Of policies two will do: each other one is compiled for seconds.
+    assert "policies: [none, empty, pressure_random, lru]" in text
+    path.write_text(text.replace(", pressure_random, lru]", "]"))
+    with pytest.raises(SystemExit) as ended:
+        main(["model", "overcommit", str(path), "--html", str(tmp_path / "page.html"), "--json"])
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    assert "a_b_.._" in path.read_text()
+    assert json.loads(said.out)
