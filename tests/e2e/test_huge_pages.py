@@ -39,7 +39,7 @@ steps:
 # It prints to the console what the reader reads of itself.
 PROGRAM = """\
 import json, mmap, os, time, types
-reader = types.ModuleType("reader")
+reader = types.ModuleType("pagemap")
 exec({source!r}, reader.__dict__)
 KSM, PAGE, HUGE = "/sys/kernel/mm/ksm/", 4096, 2 << 20
 
@@ -84,7 +84,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]
     """Folders of the trials, by kernel."""
     folder = tmp_path_factory.mktemp("huge-pages")
     orchestrator = Orchestrator(folder / "results")
-    source = (ROOT / "orchestrator" / "host" / "reader.py").read_text()
+    source = (ROOT / "orchestrator" / "host" / "pagemap.py").read_text()
     scenario = folder / "huge-pages.yaml"
     scenario.write_text(SCENARIO.format(program=json.dumps(PROGRAM.format(source=source))))
     finished = orchestrator.run(scenario, "--json")
