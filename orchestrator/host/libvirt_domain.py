@@ -81,6 +81,29 @@ class LibvirtDomain(Domain):
             return False
         return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
 
+    def busy(self) -> dict[str, str]:
+        """Domains of the connection with a job, this one among them or not; one that does not tell counts as
+        busy."""
+        libvirt, found = self._libvirt, {}
+        names = {
+            getattr(libvirt, name): name.rpartition("_OPERATION_")[2].lower().replace("_", " ")
+            for name in dir(libvirt)
+            if name.startswith("VIR_DOMAIN_JOB_OPERATION_")
+        }
+        for one in self._call(self._connection.listAllDomains, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+            try:
+                job = one.jobStats()
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in {
+                    libvirt.VIR_ERR_NO_DOMAIN,
+                    libvirt.VIR_ERR_OPERATION_INVALID,
+                }:
+                    found[one.name()] = str(error)
+                continue  # else it has ended
+            if job.get("type", libvirt.VIR_DOMAIN_JOB_NONE) != libvirt.VIR_DOMAIN_JOB_NONE:
+                found[one.name()] = names.get(job.get("operation"), "a job")
+        return found
+
     def why_ended(self) -> str:
         """What is told of a guest that runs no more: by libvirt, by the kernel of its host, and by QEMU."""
         said = [self._trouble] if self._trouble else []

@@ -7,6 +7,7 @@ and nothing else. Here its functions are called directly. `orchestrator.host.she
 from __future__ import annotations
 
 import array
+import ctypes
 import errno
 import fcntl
 import glob
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 MAX_TEXT_BYTES = 1 << 18
 MAX_CHUNK_BYTES = 64 << 20
@@ -32,6 +33,11 @@ _WATCH_SECONDS = 0.05
 _PAGEMAP_SCAN = 0xC0606610
 _SCAN_PRESENT, _SCAN_SWAPPED, _SCAN_ZERO, _SCAN_HUGE = 1 << 3, 1 << 4, 1 << 5, 1 << 6
 _MOST_REGIONS = 1 << 16
+
+# process_madvise(2) of another process, since Linux 5.10; MADV_COLLAPSE, since 6.1 (uapi/asm-generic/).
+_PROCESS_MADVISE, _MADV_COLLAPSE = 440, 25
+_RANGE = 2 << 20
+_STARTED = 19  # in /proc/PID/stat, behind the name
 
 
 def texts(patterns: Sequence[str]) -> dict[str, str]:
@@ -73,7 +79,8 @@ def page_bits(pid: int, address: int, pages: int) -> bytes:
 def page_regions(pid: int, address: int, size: int) -> bytes:
     """What a process has of a range: (start, end, categories) in u64 each, as PAGEMAP_SCAN gives them, of all
     pages that are present or swapped out. Raises OSError with ENOTTY where the kernel has no such call."""
-    regions = array.array("Q", bytes(24 * _MOST_REGIONS))
+    most = min(_MOST_REGIONS, size // _PAGE)
+    regions = array.array("Q", bytes(24 * most))
     place, _ = regions.buffer_info()
     found = bytearray()
     start, end = address, address + size
@@ -81,9 +88,7 @@ def page_regions(pid: int, address: int, size: int) -> bytes:
     told = wanted | _SCAN_ZERO | _SCAN_HUGE
     with pathlib.Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
         while start < end:
-            asked = bytearray(
-                struct.pack("12Q", 96, 0, start, end, 0, place, _MOST_REGIONS, 0, 0, 0, wanted, told)
-            )
+            asked = bytearray(struct.pack("12Q", 96, 0, start, end, 0, place, most, 0, 0, 0, wanted, told))
             count = fcntl.ioctl(pagemap.fileno(), _PAGEMAP_SCAN, asked)
             found += memoryview(regions)[: count * 3].tobytes()
             walked = struct.unpack_from("Q", asked, 32)[0]
@@ -97,6 +102,90 @@ def memory(pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
     """Bytes of a process: `runs` are (address, size) each."""
     with pathlib.Path(f"/proc/{pid}/mem").open("rb", buffering=0) as stream:
         return b"".join(_exactly(stream.fileno(), size, address) for address, size in runs)
+
+
+class Identity(NamedTuple):
+    """Whose a process id is."""
+
+    started_ticks: int
+    """When the process began, since the boot."""
+    user: int
+    """As whom it acts."""
+    same_namespace: bool
+    """Whether it is in the pid namespace of whoever asks; else it is a container's."""
+    ours: bool
+    """Whether who asks is that user, or root."""
+
+
+def identity(pid: int) -> Identity:
+    """Whose a process id is. Raises OSError where it is nobody's, or not to be looked at."""
+    stat = pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    status = pathlib.Path(f"/proc/{pid}/status").read_text(errors="replace")
+    user = int(re.findall(r"^Uid:\s+\d+\s+(\d+)", status, re.MULTILINE)[0])
+    theirs, own = (pathlib.Path(f"/proc/{one}/ns/pid").stat().st_ino for one in (pid, "self"))
+    return Identity(int(stat[_STARTED]), user, theirs == own, os.geteuid() in {0, user})
+
+
+class Collapsed(NamedTuple):
+    """What became of ranges of 2 MiB that were to become huge pages."""
+
+    done: int
+    skipped: int
+    """Fewer pages were there by then than are asked for, or there was no room to fill the rest."""
+    filled_bytes: int
+    """Pages that were not there, in the ranges that are done."""
+    errors: dict[str, int]
+    """How many met which errno: of MADV_COLLAPSE in madvise(2)."""
+
+
+def collapse(
+    pid: int, whose: Identity | Sequence[int], addresses: Sequence[int], min_present: int, room_bytes: int
+) -> Collapsed:
+    """Make huge pages of ranges of 2 MiB of a process, each at least `min_present` pages full; contents stay.
+
+    What is missing in them takes at most `room_bytes`. `whose` is the process's `identity` as it was when the
+    ranges were chosen. Raises OSError: ESRCH where the id is another process's by now, EPERM where it is not
+    ours to act on, ENOTTY where the kernel does not say what is there (before 6.7).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    done = skipped = filled = 0
+    errors: dict[str, int] = {}
+    process = os.pidfd_open(pid)  # who has it has the process, whatever becomes of the id
+    try:
+        now = identity(pid)
+        if list(now) != list(whose):
+            raise OSError(errno.ESRCH, f"process {pid} is another one by now")
+        if not (now.same_namespace and now.ours):
+            raise OSError(errno.EPERM, f"process {pid} is another user's, or in another pid namespace")
+        for address in addresses:
+            present = _pages_with_memory(pid, address)
+            missing = _RANGE - present * _PAGE
+            if present < min_present or missing > room_bytes - filled:
+                skipped += 1
+                continue
+            vector = struct.pack("2Q", address, _RANGE)
+            # A call for each: mmap_lock is free in between, and a range that fails keeps no other from it.
+            advised = libc.syscall(
+                ctypes.c_long(_PROCESS_MADVISE), process, vector, ctypes.c_size_t(1), _MADV_COLLAPSE, 0
+            )
+            if advised == _RANGE:
+                done, filled = done + 1, filled + missing
+            else:
+                why = str(ctypes.get_errno())
+                errors[why] = errors.get(why, 0) + 1
+    finally:
+        os.close(process)
+    return Collapsed(done, skipped, filled, errors)
+
+
+def _pages_with_memory(pid: int, address: int) -> int:
+    """How many pages of a range of 2 MiB are present and not the zero page."""
+    regions = struct.iter_unpack("3Q", page_regions(pid, address, _RANGE))
+    there = (
+        (start, end) for start, end, what in regions if what & (_SCAN_PRESENT | _SCAN_ZERO) == _SCAN_PRESENT
+    )
+    return int(sum(end - start for start, end in there)) // _PAGE
 
 
 def tail(path: str, offset: int, most: int) -> bytes:
@@ -133,8 +222,25 @@ def kernel_log(words: Sequence[str], seconds: float) -> list[str]:
 
 def write(path: str, text: str) -> None:
     """Write a file that is there, as one of /sys."""
-    with pathlib.Path(path).open("r+") as stream:
-        stream.write(text)
+    file = os.open(path, os.O_WRONLY | os.O_TRUNC)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
+
+
+def set_and_restore(path: str, text: str, former: str) -> None:
+    """Write a file of /sys, and then `former`, which is what it says now, in one call: it is put back even if
+    whoever asked is gone meanwhile. Raises OSError: ESTALE where it says something else now, EAGAIN where
+    somebody else is in this call."""
+    with pathlib.Path(path).open("rb", buffering=0) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock.read(MAX_TEXT_BYTES).decode(errors="replace").strip() != former:
+            raise OSError(errno.ESTALE, f"{path} says something else by now")
+        try:
+            write(path, text)
+        finally:
+            write(path, former)
 
 
 def free_port() -> int:
@@ -227,9 +333,12 @@ CALLS: dict[str, Callable[..., Any]] = {
         page_bits,
         page_regions,
         memory,
+        identity,
+        collapse,
         tail,
         kernel_log,
         write,
+        set_and_restore,
         free_port,
         run,
         watch,

@@ -94,6 +94,18 @@ class HostShell:
         """Bytes of a process, of each (address, size)."""
         return bytes(self._call("memory", pid, list(runs)))
 
+    def identity(self, pid: int) -> reader.Identity:
+        """Whose a process id is (`reader.identity`)."""
+        return reader.Identity(*self._call("identity", pid))
+
+    def collapse(
+        self, pid: int, whose: reader.Identity, addresses: Sequence[int], min_present: int, room_bytes: int
+    ) -> reader.Collapsed:
+        """Make huge pages of ranges of 2 MiB of a process (`reader.collapse`)."""
+        return reader.Collapsed(
+            *self._call("collapse", pid, list(whose), list(addresses), min_present, room_bytes)
+        )
+
     def tail(self, path: str, offset: int, most: int) -> bytes:
         """What a file has from `offset` on."""
         return bytes(self._call("tail", path, offset, most))
@@ -105,6 +117,10 @@ class HostShell:
     def write(self, path: str, text: str) -> None:
         """Write a file that is there."""
         self._call("write", path, text)
+
+    def set_and_restore(self, path: str, text: str, former: str, *, seconds: float) -> None:
+        """Write a file of /sys, and at once what it said before (`reader.set_and_restore`)."""
+        self._call("set_and_restore", path, text, former, seconds=seconds)
 
     def free_port(self) -> int:
         """A TCP port of its 127.0.0.1 that nobody listens on now."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.observation import NO_SECOND_LEVEL, Reading
 from orchestrator.probes.base import PROBES, HostView, Probe
-from orchestrator.procfs import kib_lines
+from orchestrator.procfs import MEMINFO, SECOND_LEVEL, VMSTAT, kib_lines, second_level_bytes
 from orchestrator.series import Chart, Headline, Line, Series
 from orchestrator.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from orchestrator.host.shell import HostShell
 
-MEMINFO, VMSTAT = "/proc/meminfo", "/proc/vmstat"
-SECOND_LEVEL = "SecPageTables"
 SECOND_LEVEL_BYTES = "second_level_bytes"
 _NOT_COUNTED = "the host's kernel does not count it"
-_IOMMU = re.compile(r"^nr_iommu_pages ([0-9]{1,18})$", re.MULTILINE)
 SECOND_LEVEL_CHART = Chart(
     "second-level-time",
     "Second-level tables over time",
@@ -74,9 +70,5 @@ class HostMeminfo(Probe):
                 yield Reading(name, values[name])
             else:
                 yield Reading(name, None, gap=_NOT_COUNTED)
-        if SECOND_LEVEL in values:
-            iommu = _IOMMU.search(files.get(VMSTAT, ""))
-            bytes_of_iommu = int(iommu[1]) * PAGE_BYTES if iommu else 0
-            yield Reading(SECOND_LEVEL_BYTES, values[SECOND_LEVEL] - bytes_of_iommu)
-        else:
-            yield Reading(SECOND_LEVEL_BYTES, None, gap=_NOT_COUNTED)
+        counted = second_level_bytes(values, files.get(VMSTAT, ""))
+        yield Reading(SECOND_LEVEL_BYTES, counted, gap=_NOT_COUNTED if counted is None else "")

@@ -1,0 +1,40 @@
+"""`collapse-and-flush`: nearly full ranges become huge pages, and then all second-level tables go."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from orchestrator.levers.base import LEVERS, LeverTarget, Prediction, Pulled, Scope
+from orchestrator.levers.collapse import Collapse
+from orchestrator.levers.flush import Flush, predicted_flush
+from orchestrator.records.step import StepOutcome
+
+
+@LEVERS.register("collapse-and-flush")
+class CollapseAndFlush(Collapse):
+    """First `collapse`, so that faults map by huge pages what `flush` then drops."""
+
+    scope: ClassVar = Scope.HOST
+    cost: ClassVar = f"that of both: {Collapse.cost}; {Flush.cost}"
+    undone: ClassVar = f"{Flush.undone}; {Collapse.undone}"
+
+    def refusal(self, target: LeverTarget) -> str:
+        return Flush().refusal(target) or super().refusal(target)
+
+    def predict(self, target: LeverTarget) -> Prediction:
+        first, ranges = super().predict(target), self.chosen(target)
+        return predicted_flush(
+            target,
+            target.memory.needed(ranges),
+            takes_at_most=first.takes_at_most,
+            ranges=first.ranges,
+        )
+
+    def pull(self, target: LeverTarget) -> Pulled:
+        first = super().pull(target)
+        if first.outcome is StepOutcome.REFUSED and first.said:
+            return first
+        then = Flush().pull(target)
+        worse = then.outcome if then.outcome is not StepOutcome.DONE else first.outcome
+        said = ", ".join(one for one in (first.said, then.said) if one)
+        return Pulled(worse, {**first.values, **then.values}, said)
