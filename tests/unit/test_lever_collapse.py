@@ -31,8 +31,8 @@ pytestmark = pytest.mark.skipif(
     reason="needs CAP_SYS_NICE, and a kernel with huge pages that does not give them by itself",
 )
 
-# Writes that many pages of a range of 2 MiB for each of argv[1:], and says where the first range is. For each line
-# it then prints the hash of them all.
+# Writes that many pages of a range of 2 MiB for each of argv[1:], and says where the first range is. For each
+# line it then prints the hash of them all.
 _PROCESS = """
 import ctypes, hashlib, mmap, random, sys
 counts = [int(word) for word in sys.argv[1:]]
