@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from orchestrator.units import KIB, PAGE_BYTES
@@ -53,3 +54,44 @@ def stalled_percent(pressure: str) -> float | None:
     was stalled; None for what is no such file."""
     found = _STALLED.search(pressure)
     return float(found[1]) if found else None
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """What /proc/PID/stat and status say. `sizes` are the lines in kB, in bytes: VmRSS, VmPTE, ..."""
+
+    comm: str
+    """Up to 15 characters, whatever they are; of a kernel thread up to 63."""
+    user: int
+    started_ticks: int
+    ended: bool
+    """It is a zombie: it holds nothing."""
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+_UID = re.compile(r"^Uid:\t([0-9]{1,10})\b", re.MULTILINE)
+_STAT = re.compile(r"[0-9]{1,10} \((.{0,64})\) (.+)", re.DOTALL)
+# Behind the name in /proc/PID/stat: the state is field 3, the start field 22 (proc_pid_stat(5)).
+_STATE, _START = 0, 19
+
+
+def process_status(stat: str, status: str) -> ProcessStatus | None:
+    """A process by its two files; None where they are not of one."""
+    found, user = _STAT.match(stat), _UID.search(status)
+    fields = found[2].split() if found else []
+    if not found or not user or len(fields) <= _START or not fields[_START].isdigit():
+        return None
+    ended = fields[_STATE] in {"Z", "X"}
+    return ProcessStatus(found[1], int(user[1]), int(fields[_START]), ended, kib_lines(status))
+
+
+_UNIT = re.compile(
+    r"^(?:0:|[0-9]+:name=systemd):/(?:[^/\n]+\.slice/)*([A-Za-z0-9@._:-]{1,255}\.service)(?:/|$)",
+    re.MULTILINE,
+)
+
+
+def system_unit(cgroup: str) -> str:
+    """The service of the system's systemd that /proc/PID/cgroup names; empty where there is none."""
+    found = _UNIT.search(cgroup)
+    return found[1] if found and not found[1].startswith("user@") else ""

@@ -52,7 +52,7 @@ _loop_lock = threading.Lock()
 _loop_running = False
 
 
-def _libvirt(log: Path | None) -> ModuleType:
+def libvirt_module(log: Path | None) -> ModuleType:
     """The module. libvirt reads where to log when it is first imported, so that comes first."""
     if log is not None:
         os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", f"3:file:{log}")
@@ -210,7 +210,7 @@ def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterat
     `cache` keeps verdicts on KVM, and what libvirt learns of QEMU by starting it several times (4 s); libvirt
     itself checks that it still fits (virQEMUCapsIsValid).
     """
-    libvirt = _libvirt(runtime / "libvirt.log")
+    libvirt = libvirt_module(runtime / "libvirt.log")
     with ExitStack() as stack:
         shell = HostShell()
         if isinstance(uri, str) and urlsplit(uri).netloc:

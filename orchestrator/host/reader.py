@@ -1,13 +1,12 @@
 """What is read on a host: files, processes, and what QEMU has of a guest's memory.
 
-For a host elsewhere this very file is sent there and run (`serve`), so it uses Python's standard library
-and nothing else. Here its functions are called directly. `orchestrator.host.shell` is its only user.
+For a host elsewhere this very file is sent there and run (`serve`), with the three that it imports: they use
+Python's standard library and nothing else. Here its functions are called directly. `orchestrator.host.shell`
+is its only user.
 """
 
 from __future__ import annotations
 
-import array
-import ctypes
 import errno
 import fcntl
 import glob
@@ -16,28 +15,20 @@ import os
 import pathlib
 import re
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
+
+from orchestrator.host.collapse import collapse, identity
+from orchestrator.host.page_tables import page_tables
+from orchestrator.host.pagemap import exactly, page_bits, page_regions
+from orchestrator.host.vm_processes import large_mappings, ram_regions, regular_text, vms
 
 MAX_TEXT_BYTES = 1 << 18
-MAX_CHUNK_BYTES = 64 << 20
-_PAGE = 4096
 _WATCH_SECONDS = 0.05
-
-# PAGEMAP_SCAN, since Linux 6.7 (include/uapi/linux/fs.h): _IOWR('f', 16, struct pm_scan_arg of 96 bytes).
-_PAGEMAP_SCAN = 0xC0606610
-_SCAN_PRESENT, _SCAN_SWAPPED, _SCAN_ZERO, _SCAN_HUGE = 1 << 3, 1 << 4, 1 << 5, 1 << 6
-_MOST_REGIONS = 1 << 16
-
-# process_madvise(2) of another process, since Linux 5.10; MADV_COLLAPSE, since 6.1 (uapi/asm-generic/).
-_PROCESS_MADVISE, _MADV_COLLAPSE = 440, 25
-_RANGE = 2 << 20
-_STARTED = 19  # in /proc/PID/stat, behind the name
 
 
 def texts(patterns: Sequence[str]) -> dict[str, str]:
@@ -69,123 +60,10 @@ def find_process(name: str, words: Sequence[str]) -> int | None:
     return None
 
 
-def page_bits(pid: int, address: int, pages: int) -> bytes:
-    """Bits 56 to 63 of each page's entry in pagemap, a byte each."""
-    with pathlib.Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
-        raw = _exactly(pagemap.fileno(), pages * 8, address // _PAGE * 8)
-    return raw[7::8]
-
-
-def page_regions(pid: int, address: int, size: int) -> bytes:
-    """What a process has of a range: (start, end, categories) in u64 each, as PAGEMAP_SCAN gives them, of all
-    pages that are present or swapped out. Raises OSError with ENOTTY where the kernel has no such call."""
-    most = min(_MOST_REGIONS, size // _PAGE)
-    regions = array.array("Q", bytes(24 * most))
-    place, _ = regions.buffer_info()
-    found = bytearray()
-    start, end = address, address + size
-    wanted = _SCAN_PRESENT | _SCAN_SWAPPED
-    told = wanted | _SCAN_ZERO | _SCAN_HUGE
-    with pathlib.Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
-        while start < end:
-            asked = bytearray(struct.pack("12Q", 96, 0, start, end, 0, place, most, 0, 0, 0, wanted, told))
-            count = fcntl.ioctl(pagemap.fileno(), _PAGEMAP_SCAN, asked)
-            found += memoryview(regions)[: count * 3].tobytes()
-            walked = struct.unpack_from("Q", asked, 32)[0]
-            if walked <= start:
-                break
-            start = walked
-    return bytes(found)
-
-
 def memory(pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
     """Bytes of a process: `runs` are (address, size) each."""
     with pathlib.Path(f"/proc/{pid}/mem").open("rb", buffering=0) as stream:
-        return b"".join(_exactly(stream.fileno(), size, address) for address, size in runs)
-
-
-class Identity(NamedTuple):
-    """Whose a process id is."""
-
-    started_ticks: int
-    """When the process began, since the boot."""
-    user: int
-    """As whom it acts."""
-    same_namespace: bool
-    """Whether it is in the pid namespace of whoever asks; else it is a container's."""
-    ours: bool
-    """Whether who asks is that user, or root."""
-
-
-def identity(pid: int) -> Identity:
-    """Whose a process id is. Raises OSError where it is nobody's, or not to be looked at."""
-    stat = pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    status = pathlib.Path(f"/proc/{pid}/status").read_text(errors="replace")
-    user = int(re.findall(r"^Uid:\s+\d+\s+(\d+)", status, re.MULTILINE)[0])
-    theirs, own = (pathlib.Path(f"/proc/{one}/ns/pid").stat().st_ino for one in (pid, "self"))
-    return Identity(int(stat[_STARTED]), user, theirs == own, os.geteuid() in {0, user})
-
-
-class Collapsed(NamedTuple):
-    """What became of ranges of 2 MiB that were to become huge pages."""
-
-    done: int
-    skipped: int
-    """Fewer pages were there by then than are asked for, or there was no room to fill the rest."""
-    filled_bytes: int
-    """Pages that were not there, in the ranges that are done."""
-    errors: dict[str, int]
-    """How many met which errno: of MADV_COLLAPSE in madvise(2)."""
-
-
-def collapse(
-    pid: int, whose: Identity | Sequence[int], addresses: Sequence[int], min_present: int, room_bytes: int
-) -> Collapsed:
-    """Make huge pages of ranges of 2 MiB of a process, each at least `min_present` pages full; contents stay.
-
-    What is missing in them takes at most `room_bytes`. `whose` is the process's `identity` as it was when the
-    ranges were chosen. Raises OSError: ESRCH where the id is another process's by now, EPERM where it is not
-    ours to act on, ENOTTY where the kernel does not say what is there (before 6.7).
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    done = skipped = filled = 0
-    errors: dict[str, int] = {}
-    process = os.pidfd_open(pid)  # who has it has the process, whatever becomes of the id
-    try:
-        now = identity(pid)
-        if list(now) != list(whose):
-            raise OSError(errno.ESRCH, f"process {pid} is another one by now")
-        if not (now.same_namespace and now.ours):
-            raise OSError(errno.EPERM, f"process {pid} is another user's, or in another pid namespace")
-        for address in addresses:
-            present = _pages_with_memory(pid, address)
-            missing = _RANGE - present * _PAGE
-            if present < min_present or missing > room_bytes - filled:
-                skipped += 1
-                continue
-            vector = struct.pack("2Q", address, _RANGE)
-            # A call for each: mmap_lock is free in between, and a range that fails keeps no other from it.
-            advised = libc.syscall(
-                ctypes.c_long(_PROCESS_MADVISE), process, vector, ctypes.c_size_t(1), _MADV_COLLAPSE, 0
-            )
-            if advised == _RANGE:
-                done, filled = done + 1, filled + missing
-            else:
-                why = str(ctypes.get_errno())
-                errors[why] = errors.get(why, 0) + 1
-    finally:
-        os.close(process)
-    return Collapsed(done, skipped, filled, errors)
-
-
-def _pages_with_memory(pid: int, address: int) -> int:
-    """How many pages of a range of 2 MiB are present and not the zero page."""
-    regions = struct.iter_unpack("3Q", page_regions(pid, address, _RANGE))
-    there = (
-        (start, end) for start, end, what in regions if what & (_SCAN_PRESENT | _SCAN_ZERO) == _SCAN_PRESENT
-    )
-    return int(sum(end - start for start, end in there)) // _PAGE
+        return b"".join(exactly(stream.fileno(), size, address) for address, size in runs)
 
 
 def tail(path: str, offset: int, most: int) -> bytes:
@@ -218,6 +96,11 @@ def kernel_log(words: Sequence[str], seconds: float) -> list[str]:
                 found.append(line)
     finally:
         os.close(log)
+
+
+def cpu_seconds() -> float:
+    """CPU time that the reader's process has used so far, user and system."""
+    return time.process_time()
 
 
 def write(path: str, text: str) -> None:
@@ -313,30 +196,24 @@ def watch(
         return {"how": how, "out": printed(out), "err": printed(err), "seconds": time.monotonic() - began}
 
 
-def _exactly(descriptor: int, size: int, offset: int) -> bytes:
-    parts = []
-    while size:
-        part = os.pread(descriptor, min(size, MAX_CHUNK_BYTES), offset)
-        if not part:
-            raise OSError(errno.ENODATA, "there is nothing at this address")
-        parts.append(part)
-        size -= len(part)
-        offset += len(part)
-    return b"".join(parts)
-
-
 CALLS: dict[str, Callable[..., Any]] = {
     call.__name__: call
     for call in (
         texts,
         find_process,
+        vms,
+        large_mappings,
+        ram_regions,
+        regular_text,
         page_bits,
         page_regions,
+        page_tables,
         memory,
         identity,
         collapse,
         tail,
         kernel_log,
+        cpu_seconds,
         write,
         set_and_restore,
         free_port,
@@ -345,7 +222,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     )
 }
 
-RAW = frozenset({"page_bits", "page_regions", "memory", "tail"})
+RAW = frozenset({"ram_regions", "page_bits", "page_regions", "memory", "tail"})
 """Those that give bytes; the others give what JSON can say."""
 
 

@@ -19,7 +19,9 @@ from typing import Any, TypeAlias
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError
-from orchestrator.host import reader
+from orchestrator.host import collapse as collapsing
+from orchestrator.host import mappings, page_tables, pagemap, reader, vm_processes
+from orchestrator.host.collapse import Collapsed, Identity
 from orchestrator.host.ssh import SshTarget
 from orchestrator.interrupts import deferred, stopping
 
@@ -32,11 +34,16 @@ _MOST_HEAD_BYTES = 1 << 16
 _MOST_BODY_BYTES = 1 << 30
 _NOT_OURS = "what it answers is not what the reader says"
 
-# Takes the reader's text from its first line, and then serves what follows it.
-_LOADER = (
-    "import base64, sys; "
-    "exec(compile(base64.b64decode(sys.stdin.buffer.readline()), 'reader', 'exec'), {'__name__': '__main__'})"
-)
+# What is sent: the reader last, behind what it imports.
+_SENT = (pagemap, collapsing, mappings, page_tables, vm_processes, reader)
+# Takes their names and texts from the first line, and then serves what follows it.
+_LOADER = """
+import base64, json, sys, types
+for name, text in json.loads(base64.b64decode(sys.stdin.buffer.readline())):
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+module.serve(sys.stdin.buffer, sys.stdout.buffer)
+"""
 
 Call: TypeAlias = Callable[..., Any]
 
@@ -82,6 +89,24 @@ class HostShell:
         found: int | None = self._call("find_process", name, list(words))
         return found
 
+    def vms(self, seconds: float) -> dict[str, Any]:
+        """Processes that hold a VM of KVM's open, or whose program runs VMs (`reader.vms`)."""
+        found: dict[str, Any] = self._call("vms", seconds, seconds=seconds + CALL_SECONDS)
+        return found
+
+    def large_mappings(self, pid: int, least: int) -> list[str]:
+        """Lines of /proc/PID/maps, of writable mappings of `least` bytes and more."""
+        return [str(line) for line in self._call("large_mappings", pid, least)]
+
+    def ram_regions(self, pid: int, ticks: int, address: int, size: int, seconds: float) -> bytes:
+        """As `page_regions`, in bounded pieces, and of the process that began at `ticks` only."""
+        words = (pid, ticks, address, size, seconds)
+        return bytes(self._call("ram_regions", *words, seconds=seconds + CALL_SECONDS))
+
+    def regular_text(self, path: str, most: int) -> str:
+        """A file whose path is another process's word: no link, no device, no FIFO. Raises OSError."""
+        return str(self._call("regular_text", path, most))
+
     def page_bits(self, pid: int, address: int, pages: int) -> bytes:
         """A byte for each page: the upper eight bits of its entry in pagemap."""
         return bytes(self._call("page_bits", pid, address, pages))
@@ -90,21 +115,28 @@ class HostShell:
         """(start, end, categories) of PAGEMAP_SCAN, u64 each."""
         return bytes(self._call("page_regions", pid, address, size))
 
+    def page_tables(self, pid: int, seconds: float) -> dict[str, Any]:
+        """What a process's pages need of page tables, as counts (`orchestrator.host.page_tables`)."""
+        found: dict[str, Any] = self._call("page_tables", pid, seconds, seconds=seconds + CALL_SECONDS)
+        return found
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the reader has used there so far; on this machine, this process."""
+        return float(self._call("cpu_seconds"))
+
     def memory(self, pid: int, runs: Sequence[tuple[int, int]]) -> bytes:
         """Bytes of a process, of each (address, size)."""
         return bytes(self._call("memory", pid, list(runs)))
 
-    def identity(self, pid: int) -> reader.Identity:
-        """Whose a process id is (`reader.identity`)."""
-        return reader.Identity(*self._call("identity", pid))
+    def identity(self, pid: int) -> Identity:
+        """Whose a process id is (`collapse.identity`)."""
+        return Identity(*self._call("identity", pid))
 
     def collapse(
-        self, pid: int, whose: reader.Identity, addresses: Sequence[int], min_present: int, room_bytes: int
-    ) -> reader.Collapsed:
-        """Make huge pages of ranges of 2 MiB of a process (`reader.collapse`)."""
-        return reader.Collapsed(
-            *self._call("collapse", pid, list(whose), list(addresses), min_present, room_bytes)
-        )
+        self, pid: int, whose: Identity, addresses: Sequence[int], min_present: int, room_bytes: int
+    ) -> Collapsed:
+        """Make huge pages of ranges of 2 MiB of a process (`collapse.collapse`)."""
+        return Collapsed(*self._call("collapse", pid, list(whose), list(addresses), min_present, room_bytes))
 
     def tail(self, path: str, offset: int, most: int) -> bytes:
         """What a file has from `offset` on."""
@@ -245,7 +277,8 @@ class _Remote:
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
         try:
-            self._send(base64.b64encode(Path(reader.__file__).read_bytes()) + b"\n")
+            texts = [(one.__name__, Path(one.__file__).read_text(encoding="utf-8")) for one in _SENT]
+            self._send(base64.b64encode(json.dumps(texts).encode()) + b"\n")
             self.call("free_port")  # it answers
         except BaseException as error:
             self.__exit__()

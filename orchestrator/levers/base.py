@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from orchestrator.host.collapse import Identity
 from orchestrator.host.domain import Domain
 from orchestrator.host.machine import Frozen
 from orchestrator.host.qemu_process import Segment, status_bytes
-from orchestrator.host.reader import Identity
 from orchestrator.host.shell import HostShell
 from orchestrator.levers.memory import GuestMemory
 from orchestrator.procfs import MEMINFO, VMSTAT, kib_lines, second_level_bytes

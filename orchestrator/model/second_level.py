@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,3 +50,51 @@ def needed_bytes(
     small = np.union1d(pages[~huge | (pages < ENTRIES_PER_TABLE)], beside)
     above = needed_tables(np.union1d(pages, beside))[2:].sum()
     return int(above + needed_tables(small, levels=1)[1]) * PAGE_BYTES
+
+
+@dataclass(frozen=True)
+class RamRanges:
+    """A guest's RAM by ranges of 2 MiB, as the host has it; only those of which it has something.
+
+    Arrays of shape (ranges,), by ascending number.
+    """
+
+    number: NDArray[np.int64]
+    """Address / 2 MiB."""
+    present: NDArray[np.int64]
+    """4 KiB pages that the host has of it."""
+    huge: NDArray[np.bool_]
+    """Backed by a huge page."""
+
+    @classmethod
+    def of(cls, regions: NDArray[np.int64]) -> RamRanges:
+        """Of regions (first page, page behind the last, whether huge), shape (n, 3), that do not overlap."""
+        kept = regions[regions[:, 1] > regions[:, 0]]
+        first, last = kept[:, 0] // ENTRIES_PER_TABLE, (kept[:, 1] - 1) // ENTRIES_PER_TABLE
+        of_each = last - first + 1
+        # A row for each range that a region touches.
+        region = np.repeat(np.arange(len(kept)), of_each)
+        within = np.arange(int(of_each.sum())) - np.repeat(np.cumsum(of_each) - of_each, of_each)
+        number = first[region] + within
+        start = np.maximum(kept[region, 0], number * ENTRIES_PER_TABLE)
+        end = np.minimum(kept[region, 1], (number + 1) * ENTRIES_PER_TABLE)
+        found, at = np.unique(number, return_inverse=True)
+        present = np.zeros(len(found), dtype=np.int64)
+        huge = np.zeros(len(found), dtype=np.bool_)
+        np.add.at(present, at, end - start)
+        np.logical_or.at(huge, at, kept[region, 2] != 0)
+        return cls(found, present, huge)
+
+    @property
+    def needed_bytes(self) -> int:
+        """As `needed_bytes` has it, without devices."""
+        if not len(self.number):
+            return 0
+        small = ~self.huge | (self.number == 0)
+        # A PMD table for each GiB of which there is something, and so on.
+        above = needed_tables(self.number, levels=3)[1:].sum()
+        return int(above + np.count_nonzero(small)) * PAGE_BYTES
+
+    def nearly_full(self, least_pages: int) -> NDArray[np.int64]:
+        """Pages present of each range that is not huge, of those with `least_pages` at least."""
+        return self.present[~self.huge & (self.present >= least_pages)]

@@ -15,7 +15,7 @@ import pytest
 from fakes import Clock, FakeDomain
 
 from orchestrator import deadline as deadline_module
-from orchestrator.host import reader
+from orchestrator.host import collapse, reader
 from orchestrator.host.qemu_process import Segment, status_bytes
 from orchestrator.host.shell import HostShell
 from orchestrator.levers import LEVERS, LeverTarget, Pulled
@@ -228,7 +228,7 @@ def test_a_host_that_gets_short_of_memory_ends_it() -> None:
 
 def test_another_process_with_the_same_id_is_left_alone() -> None:
     with process(500) as one:
-        now = reader.identity(one.popen.pid)
+        now = collapse.identity(one.popen.pid)
         for other in (
             now._replace(started_ticks=now.started_ticks - 1),
             now._replace(user=65534),
@@ -254,9 +254,9 @@ def test_anothers_vm_and_a_containers_are_refused(monkeypatch: pytest.MonkeyPatc
     with process(500) as one:
         for change in ({"ours": False}, {"same_namespace": False}):
             target = one.target(HostShell())
-            identity = reader.identity(one.popen.pid)._replace(**change)
-            monkeypatch.setattr(reader, "identity", lambda _, found=identity: found)
-            monkeypatch.setitem(reader.CALLS, "identity", reader.identity)
+            identity = collapse.identity(one.popen.pid)._replace(**change)
+            monkeypatch.setattr(collapse, "identity", lambda _, found=identity: found)
+            monkeypatch.setitem(reader.CALLS, "identity", collapse.identity)
             came = pulled(target)
             assert came.outcome is StepOutcome.REFUSED
             assert came.said.startswith("the VM is another user's, or in a container")
@@ -270,9 +270,9 @@ def test_an_ordinary_user_may_not(tmp_path: Path) -> None:
     """By the kernel's own rules, in a process that has given up its rights."""
     with process(500) as one:
         script = (
-            "import os, sys; from orchestrator.host import reader\n"
+            "import os, sys; from orchestrator.host import collapse\n"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-            "try: print(reader.identity(int(sys.argv[1])))\n"
+            "try: print(collapse.identity(int(sys.argv[1])))\n"
             "except OSError as error: print(error.errno)\n"
         )
         argv = [sys.executable, "-c", script, str(one.popen.pid)]
@@ -297,8 +297,8 @@ def test_a_container_is_seen() -> None:
             pytest.skip("no pid namespace may be made here")
         with suppress(ProcessLookupError):
             (inner,) = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-            assert not reader.identity(int(inner)).same_namespace
-            assert reader.identity(outer.pid).same_namespace
+            assert not collapse.identity(int(inner)).same_namespace
+            assert collapse.identity(outer.pid).same_namespace
         outer.kill()
 
 
