@@ -277,7 +277,7 @@ class _Remote:
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
         try:
-            texts = [(one.__name__, Path(one.__file__).read_text(encoding="utf-8")) for one in _SENT]
+            texts = [(one.__name__, Path(str(one.__file__)).read_text(encoding="utf-8")) for one in _SENT]
             self._send(base64.b64encode(json.dumps(texts).encode()) + b"\n")
             self.call("free_port")  # it answers
         except BaseException as error:

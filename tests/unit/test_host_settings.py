@@ -64,7 +64,7 @@ def parameter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for nx_huge_pages, and a base for runtime folders."""
     path = tmp_path / "nx_huge_pages"
     path.write_text("N\n")
-    monkeypatch.setitem(settings.PATHS, NX_HUGE_PAGES, str(path))  # type: ignore[arg-type]  # Final, for all but this
+    monkeypatch.setitem(settings.PATHS, NX_HUGE_PAGES, str(path))
     monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path / "runtime"))
     return path
 
