@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from orchestrator.actions.base import ACTIONS
 from orchestrator.actions.lever import LeverStep
 from orchestrator.levers.flush import Flush
@@ -13,6 +15,8 @@ class FlushTables(LeverStep, Flush):
 
     Refused where the setting is `never`, mitigates iTLB multihit, or a guest is migrated or backed up.
     """
+
+    of_whole_host: ClassVar = True
 
     def describe(self) -> str:
         return "flush second-level tables"

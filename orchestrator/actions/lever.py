@@ -23,7 +23,7 @@ class LeverStep(Action, Lever):
             trial.check()
 
         segments = ram_segments(trial.domain, trial.machine)
-        target = LeverTarget(trial.domain, segments, trial.runtime, wait)
+        target = LeverTarget(trial.domain, trial.domain.qemu, segments, trial.runtime, wait)
         before = target.held()
         requested_ns = trial.now_ns()
         pulled = self.pull(target)
@@ -46,9 +46,10 @@ class LeverStep(Action, Lever):
 
 def _values(moment: str, held: Held) -> dict[str, float]:
     """By name; what was not measured is left out."""
-    counted = {} if held.second_level is None else {f"second_level_{moment}_bytes": held.second_level}
-    return {
-        **counted,
+    values = {
+        f"second_level_{moment}_bytes": held.second_level,
         f"resident_{moment}_bytes": held.resident,
         f"host_page_table_{moment}_bytes": held.page_tables,
+        f"faults_{moment}": held.faults,
     }
+    return {name: value for name, value in values.items() if value is not None}

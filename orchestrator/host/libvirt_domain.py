@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, VirtioMemState
+from orchestrator.host.domain_memory import DomainMemory, read_domain
 from orchestrator.host.domain_xml import RunFiles, dimm_device, disk_path, run_files, virtio_mem_request
 from orchestrator.host.shell import HostShell
 from orchestrator.units import KIB
@@ -80,6 +81,13 @@ class LibvirtDomain(Domain):
             self._trouble = str(error)
             return False
         return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
+
+    def memory(self) -> DomainMemory:
+        """What its XML says of its memory."""
+        found = read_domain(self._call(self._handle.XMLDesc))
+        if found is None:
+            raise InfrastructureError(f"libvirt's XML of {self._handle.name()} says nothing of its memory")
+        return found
 
     def busy(self) -> dict[str, str]:
         """Domains of the connection with a job, this one among them or not; one that does not tell counts as

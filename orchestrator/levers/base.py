@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from orchestrator.host.collapse import Identity
-from orchestrator.host.domain import Domain
+from orchestrator.host.domain import Domain, QemuProcess
 from orchestrator.host.machine import Frozen
 from orchestrator.host.qemu_process import Segment, status_bytes
 from orchestrator.host.shell import HostShell
@@ -34,20 +34,23 @@ class Held:
     """What is held at one instant: measured, in bytes.
 
     `second_level` is of all VMs of the host, None where its kernel does not count; `resident` and
-    `page_tables` are VmRSS and VmPTE of the VM's QEMU.
+    `page_tables` are VmRSS and VmPTE of the VM's QEMU. `faults` are those that KVM has handled for the VM so
+    far (`pf_taken`, kvm_vcpu_stats_desc in arch/x86/kvm/x86.c), None where its debugfs is not to be read.
     """
 
     second_level: int | None
     resident: int
     page_tables: int
+    faults: int | None
 
 
 @dataclass(frozen=True)
 class LeverTarget:
-    """A VM, and its host. `segments` are where its RAM lies in QEMU, `runtime` is the folder in which what
-    `clean` has to put right is noted, `wait` sleeps."""
+    """A VM, its QEMU, and its host. `segments` are where its RAM lies in QEMU, `runtime` is the folder in
+    which what `clean` has to put right is noted, `wait` sleeps."""
 
     domain: Domain
+    qemu: QemuProcess
     segments: tuple[Segment, ...]
     runtime: Path
     wait: Callable[[float], object] = time.sleep
@@ -55,40 +58,40 @@ class LeverTarget:
     @property
     def shell(self) -> HostShell:
         """The host."""
-        return self.domain.qemu.shell
+        return self.qemu.shell
 
     @cached_property
     def identity(self) -> Identity:
         """Whose QEMU's process is, when it is first asked. Raises OSError."""
-        return self.shell.identity(self.domain.qemu.pid)
+        return self.shell.identity(self.qemu.pid)
 
     def held(self) -> Held:
         """What is held now. Raises OSError where the VM is gone."""
-        files = self.shell.texts(MEMINFO, VMSTAT)
-        own = status_bytes(self.domain.qemu)
+        files = self.shell.texts(MEMINFO, VMSTAT, f"/sys/kernel/debug/kvm/{self.qemu.pid}-*/pf_taken")
+        own = status_bytes(self.qemu)
         counted = second_level_bytes(kib_lines(files.get(MEMINFO, "")), files.get(VMSTAT, ""))
-        return Held(counted, own.get("VmRSS", 0), own.get("VmPTE", 0))
+        faults = [int(text) for path, text in files.items() if path.endswith("pf_taken")]
+        return Held(counted, own.get("VmRSS", 0), own.get("VmPTE", 0), sum(faults) if faults else None)
 
     @cached_property
     def memory(self) -> GuestMemory:
         """What QEMU has of the VM's memory, when it is first asked. Raises OSError."""
-        return GuestMemory.read(self.domain, self.segments)
+        return GuestMemory.read(self.qemu, self.segments)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a lever would do, in bytes: predicted from what was measured. None where `why_not` says why.
+    """What a lever would leave of a VM's second-level tables, in bytes: predicted from what was measured.
 
-    At most `frees_at_most` of second-level tables go at once. Faults make anew what is used; when the VM has
-    touched all that its host has of it, `frees_at_least` are gone for good. `takes_at_most` is memory that
-    the VM's process gains.
+    `tables_at_most` are there when the VM has touched all that its host has of it, as faults make anew what
+    is used. None where that follows from what it holds, and this is not known. `takes_at_most` is memory that
+    its process gains, in `ranges` of 2 MiB.
     """
 
-    frees_at_most: int | None
-    frees_at_least: int | None
+    tables_at_least: int | None
+    tables_at_most: int | None
     takes_at_most: int = 0
     ranges: int = 0
-    why_not: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,9 @@ class Lever(Frozen, ABC):
         """Why it must not, or cannot, be used on this VM now; empty if it can. Changes nothing."""
 
     @abstractmethod
-    def predict(self, target: LeverTarget) -> Prediction:
-        """What it would do. Changes nothing; raises OSError and InfrastructureError."""
+    def predict(self, target: LeverTarget, held: int | None) -> Prediction:
+        """What it would do to a VM that holds so many bytes of second-level tables. Changes nothing; raises
+        OSError and InfrastructureError."""
 
     @abstractmethod
     def pull(self, target: LeverTarget) -> Pulled:

@@ -91,14 +91,13 @@ class Collapse(Lever):
         """The ranges, the fullest first."""
         return target.memory.candidates(self.min_present, self.max_growth)
 
-    def predict(self, target: LeverTarget) -> Prediction:
+    def predict(self, target: LeverTarget, held: int | None) -> Prediction:
         ranges = self.chosen(target)
         return Prediction(
-            frees_at_most=len(ranges) * PAGE_BYTES,
-            frees_at_least=0,
+            tables_at_least=None if held is None else max(0, held - len(ranges) * PAGE_BYTES),
+            tables_at_most=held,
             takes_at_most=sum(one.missing_bytes for one in ranges),
             ranges=len(ranges),
-            why_not=target.memory.unknown,
         )
 
     def pull(self, target: LeverTarget) -> Pulled:
@@ -117,7 +116,7 @@ class Collapse(Lever):
             addresses = [one.address for one in piece]
             try:
                 came = target.shell.collapse(
-                    target.domain.qemu.pid,
+                    target.qemu.pid,
                     target.identity,
                     addresses,
                     self.min_present,

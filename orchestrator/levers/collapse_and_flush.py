@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from orchestrator.levers.base import LEVERS, LeverTarget, Prediction, Pulled, Scope
 from orchestrator.levers.collapse import Collapse
-from orchestrator.levers.flush import Flush, predicted_flush
+from orchestrator.levers.flush import Flush
 from orchestrator.records.step import StepOutcome
 
 
@@ -21,14 +22,9 @@ class CollapseAndFlush(Collapse):
     def refusal(self, target: LeverTarget) -> str:
         return Flush().refusal(target) or super().refusal(target)
 
-    def predict(self, target: LeverTarget) -> Prediction:
-        first, ranges = super().predict(target), self.chosen(target)
-        return predicted_flush(
-            target,
-            target.memory.needed(ranges),
-            takes_at_most=first.takes_at_most,
-            ranges=first.ranges,
-        )
+    def predict(self, target: LeverTarget, held: int | None) -> Prediction:
+        needed = target.memory.needed(self.chosen(target))
+        return replace(super().predict(target, held), tables_at_least=0, tables_at_most=needed)
 
     def pull(self, target: LeverTarget) -> Pulled:
         first = super().pull(target)

@@ -6,13 +6,11 @@ import errno
 from typing import ClassVar, Final
 
 from orchestrator.host.settings import NX_HUGE_PAGES, PATHS, WRITE_SECONDS, chosen, noted_setting
-from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
 from orchestrator.levers.base import LEVERS, Lever, LeverTarget, Prediction, Pulled, Scope
 from orchestrator.records.step import StepOutcome
 
 ITLB_MULTIHIT: Final = "/sys/devices/system/cpu/vulnerabilities/itlb_multihit"
-_STATS: Final = "/sys/kernel/debug/kvm"
 # get_nx_huge_pages() in arch/x86/kvm/mmu/mmu.c prints `never` or a bool: what turns it, and what it is then.
 _OTHER: Final = {"N": ("force", "Y"), "Y": ("off", "N")}
 _NOT_NOW: Final = {
@@ -66,8 +64,8 @@ class Flush(Lever):
             )
         return ""
 
-    def predict(self, target: LeverTarget) -> Prediction:
-        return predicted_flush(target, target.memory.needed())
+    def predict(self, target: LeverTarget, held: int | None) -> Prediction:  # noqa: ARG002  # all go
+        return Prediction(0, target.memory.needed())
 
     def pull(self, target: LeverTarget) -> Pulled:
         why_not = self.refusal(target)
@@ -89,30 +87,3 @@ class Flush(Lever):
                 raise
             return Pulled(StepOutcome.REFUSED, said=_NOT_NOW[error.errno])
         return Pulled(StepOutcome.DONE)
-
-
-def predicted_flush(
-    target: LeverTarget, needed: int, *, takes_at_most: int = 0, ranges: int = 0
-) -> Prediction:
-    """What goes with all tables, if `needed` bytes of them come again. Known where the host has one VM."""
-    vms, held = vms_of(target.shell), target.held().second_level
-    why_not = target.memory.unknown
-    if held is None:
-        why_not = "the host's kernel does not count second-level tables (Linux 6.1 does)"
-    elif vms is None:
-        why_not = "which VMs the host has is not known: KVM's debugfs is not to be read"
-    elif len(vms) > 1:
-        why_not = f"the host counts second-level tables of {len(vms)} VMs together"
-    if held is None or why_not:
-        return Prediction(held, None, takes_at_most, ranges, why_not)
-    return Prediction(held, max(0, held - needed), takes_at_most, ranges)
-
-
-def vms_of(shell: HostShell) -> frozenset[int] | None:
-    """Process ids of the host's VMs, of whatever program, by the folders of KVM's debugfs (PID-FD:
-    kvm_create_vm_debugfs(), virt/kvm/kvm_main.c); None where it is not to be read."""
-    found = shell.texts(f"{_STATS}/pages_4k", f"{_STATS}/*-*/pages_4k")
-    if not found:
-        return None
-    folders = (path.split("/")[-2].partition("-")[0] for path in found)
-    return frozenset(int(one) for one in folders if one.isdigit())

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.host.domain import Domain
+from orchestrator.host.domain import QemuProcess
 from orchestrator.host.qemu_process import NO_ZERO_PAGES, Segment, page_state
-from orchestrator.model.second_level import device_pages, needed_bytes
+from orchestrator.model.second_level import needed_bytes
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES, PMD_BYTES
 
 
@@ -32,21 +32,19 @@ class SmallRange:
 @dataclass(frozen=True)
 class GuestMemory:
     """The guest's 4 KiB pages that the host has: `pages`, sorted, and whether each is part of a huge page,
-    `huge`, both of shape (n,); its ranges; and where it finds devices (`device_pages`). `unknown`: why the
-    host cannot tell that; else empty."""
+    `huge`, both of shape (n,); and its ranges. `unknown`: why the host cannot tell that; else empty."""
 
     pages: NDArray[np.int64]
     huge: NDArray[np.bool_]
     ranges: tuple[SmallRange, ...]
-    devices: NDArray[np.int64]
     unknown: str = ""
 
     @classmethod
-    def read(cls, domain: Domain, segments: Sequence[Segment]) -> GuestMemory:
+    def read(cls, qemu: QemuProcess, segments: Sequence[Segment]) -> GuestMemory:
         """As it is now. Raises OSError, and InfrastructureError where QEMU's memory ends too soon."""
         pages, huge, ranges, unknown = [], [], [], ""
         for segment in segments:
-            state = page_state(domain.qemu, segment)
+            state = page_state(qemu, segment)
             if state.huge is None or state.zero_page is None:
                 unknown = NO_ZERO_PAGES
             is_huge = np.zeros(len(state.present), bool) if state.huge is None else state.huge
@@ -58,7 +56,6 @@ class GuestMemory:
             np.concatenate(pages),
             np.concatenate(huge),
             tuple(ranges),
-            device_pages(*domain.pci_memory()),
             unknown,
         )
 
@@ -72,12 +69,15 @@ class GuestMemory:
         return tuple(full[: int(np.searchsorted(missing, most_missing_bytes, side="right"))])
 
     def needed(self, collapsed: Sequence[SmallRange] = ()) -> int:
-        """Bytes of second-level tables that map what is there, with some ranges as huge pages."""
+        """Bytes of second-level tables that map what is there, with some ranges as huge pages.
+
+        Without those of devices, a handful.
+        """
         first = np.array([one.guest_physical // PAGE_BYTES for one in collapsed], np.int64)
         inside = (first[:, None] + np.arange(ENTRIES_PER_TABLE)).ravel()
         pages = np.union1d(self.pages, inside)
         huge = np.isin(pages, np.union1d(self.pages[self.huge], inside))
-        return needed_bytes(pages, huge, self.devices)
+        return needed_bytes(pages, huge)
 
 
 def _ranges(

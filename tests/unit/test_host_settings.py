@@ -55,7 +55,8 @@ reader.write = slowly
 ssh = SshTarget(Path(sys.argv[2]), "there", 22, "root") if sys.argv[2:] else None
 with runtime_folder(Path("r1")) as folder, remote_shell(ssh) if ssh else nullcontext(HostShell()) as shell:
     print(folder, flush=True)
-    LEVERS["flush"]().pull(LeverTarget(FakeDomain(shell=shell), (), folder))
+    domain = FakeDomain(shell=shell)
+    LEVERS["flush"]().pull(LeverTarget(domain, domain.qemu, (), folder))
 """
 
 

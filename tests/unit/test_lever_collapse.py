@@ -16,6 +16,7 @@ from fakes import Clock, FakeDomain
 
 from orchestrator import deadline as deadline_module
 from orchestrator.host import collapse, reader
+from orchestrator.host.domain import QemuProcess
 from orchestrator.host.qemu_process import Segment, status_bytes
 from orchestrator.host.shell import HostShell
 from orchestrator.levers import LEVERS, LeverTarget, Pulled
@@ -75,6 +76,7 @@ class Process:
         domain = FakeDomain(pid=self.popen.pid, shell=shell)
         return LeverTarget(
             domain,
+            domain.qemu,
             (Segment(4 * GIB, self.address, self.ranges * PMD_BYTES),),
             Path("/nowhere"),
             lambda _: None,
@@ -104,9 +106,9 @@ def pulled(target: LeverTarget, **parameters: Any) -> Pulled:
 
 def test_nearly_full_ranges_become_huge_pages_and_keep_their_contents(shell: HostShell) -> None:
     with process(490, 490, 300, 512) as one:
-        before, resident = one.contents(), status_bytes(one.target(shell).domain.qemu)["VmRSS"]
+        before, resident = one.contents(), status_bytes(one.target(shell).qemu)["VmRSS"]
         assert one.huge_bytes() == 0, "or there is nothing to do"
-        predicted = LEVERS["collapse"]().predict(one.target(shell))
+        predicted = LEVERS["collapse"]().predict(one.target(shell), None)
         came = pulled(one.target(shell))
         assert came.outcome is StepOutcome.DONE
         assert came.values == {
@@ -118,7 +120,7 @@ def test_nearly_full_ranges_become_huge_pages_and_keep_their_contents(shell: Hos
         }
         assert came.said == ""
         assert one.huge_bytes() == 3 * PMD_BYTES
-        grown = status_bytes(one.target(shell).domain.qemu)["VmRSS"] - resident
+        grown = status_bytes(one.target(shell).qemu)["VmRSS"] - resident
         # VmRSS is summed up of counters per CPU, each up to some pages behind (percpu_counter, mm/memory.c).
         assert grown == pytest.approx(2 * 22 * PAGE_BYTES, abs=64 * PAGE_BYTES)
         assert one.contents() == before
@@ -168,7 +170,9 @@ def test_time_ends_it_between_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         def late(seconds: float) -> None:
             clock.sleep(6)
 
-        came = pulled(LeverTarget(target.domain, target.segments, target.runtime, late), within="10s")
+        came = pulled(
+            LeverTarget(target.domain, target.qemu, target.segments, target.runtime, late), within="10s"
+        )
         assert came.outcome is StepOutcome.PARTIAL
         assert (came.values["ranges_asked"], came.values["ranges_collapsed"]) == (40, 32)
         assert came.said == "the time of 10 s is over"
@@ -304,7 +308,7 @@ def test_a_container_is_seen() -> None:
 
 def test_ranges_and_what_they_need(shell: HostShell) -> None:
     with process(512, 511, 1, 0) as one:
-        memory = GuestMemory.read(FakeDomain(pid=one.popen.pid, shell=shell), one.target(shell).segments)
+        memory = GuestMemory.read(QemuProcess(one.popen.pid, shell), one.target(shell).segments)
         assert [found.present for found in memory.ranges] == [512, 511, 1]
         assert [found.address - one.address for found in memory.ranges] == [0, PMD_BYTES, 2 * PMD_BYTES]
         assert [found.guest_physical for found in memory.ranges] == [
@@ -317,6 +321,6 @@ def test_ranges_and_what_they_need(shell: HostShell) -> None:
 def test_a_segment_that_begins_within_a_range() -> None:
     with process(512, 512, 512) as one:
         segment = Segment(MIB, one.address + MIB, 2 * PMD_BYTES)
-        memory = GuestMemory.read(FakeDomain(pid=one.popen.pid), [segment])
+        memory = GuestMemory.read(QemuProcess(one.popen.pid), [segment])
         (whole,) = memory.ranges
         assert (whole.address, whole.guest_physical) == (one.address + PMD_BYTES, 2 * MIB)
