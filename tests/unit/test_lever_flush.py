@@ -233,7 +233,7 @@ def small(number: int, present: int) -> SmallRange:
 
 
 def test_predictions(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three ranges in one GiB, of which two are nearly full: three last-level tables, one of each level above."""
+    """Three ranges in one GiB, two nearly full: three last-level tables, and one of each level above."""
     pages = np.concatenate(
         [np.arange(first, first + count) for first, count in ((512, 500), (1024, 512), (1536, 9))]
     )
