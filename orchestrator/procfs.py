@@ -95,3 +95,13 @@ def system_unit(cgroup: str) -> str:
     """The service of the system's systemd that /proc/PID/cgroup names; empty where there is none."""
     found = _UNIT.search(cgroup)
     return found[1] if found and not found[1].startswith("user@") else ""
+
+
+_CAPABILITIES = re.compile(r"^CapEff:\t([0-9a-f]{1,16})$", re.MULTILINE)
+_CAP_SYS_PTRACE = 19  # include/uapi/linux/capability.h
+
+
+def may_trace(status: str) -> bool:
+    """Whether /proc/PID/status is of a process that may read the memory maps of other users' processes."""
+    found = _CAPABILITIES.search(status)
+    return bool(found and int(found[1], 16) >> _CAP_SYS_PTRACE & 1)

@@ -8,14 +8,15 @@ import zlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeAlias
 
-from orchestrator.audit.patterns import PATTERNS, Kernel
+from orchestrator.audit.diagnoses import DIAGNOSES, Kernel
 from orchestrator.audit.process import ANOTHER_USERS, Listed, list_processes, read_listed
-from orchestrator.audit.reading import Audit, Cost, Finding, Gap, ProcessReading, VmReading
+from orchestrator.audit.reading import Advice, Audit, Cost, Gap, ProcessReading, VmReading
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host.shell import HostShell
 from orchestrator.printable import clean
-from orchestrator.procfs import of_first_processor
+from orchestrator.procfs import may_trace, of_first_processor
+from orchestrator.suggestion import suggest
 from orchestrator.units import KIB
 
 FindVms: TypeAlias = Callable[[HostShell, str | None, Deadline], Sequence[VmReading]]
@@ -25,6 +26,7 @@ MIN_BYTES: Final = 64 * KIB
 """Processes whose page tables are smaller are counted, not read page by page."""
 _MOST_CONFIG = 1 << 20
 _RELEASE, _NAME, _CPUINFO = "/proc/sys/kernel/osrelease", "/proc/sys/kernel/hostname", "/proc/cpuinfo"
+_SELF = "/proc/self/status"  # of the reader
 _PT_RECLAIM = re.compile(r"^CONFIG_PT_RECLAIM=y$", re.MULTILINE)
 
 
@@ -41,29 +43,35 @@ def audit(
     find_vms: FindVms = no_vms,
     pids: Collection[int] = (),
     names: Collection[str] = (),
+    domains: Collection[str] = (),
     min_bytes: int = MIN_BYTES,
     progress: Callable[[str], object] = lambda _words: None,
 ) -> Audit:
-    """Read it. With `pids` or `names` only these processes, whatever their size, and no VMs.
+    """Read it. With `pids`, `names` or `domains` only these, whatever their size.
 
-    Raises HostLostError; BadInputError when none of those runs; InfrastructureError where it is no x86-64.
+    Raises HostLostError; BadInputError when one of those does not run; InfrastructureError on other than
+    x86-64.
     """
     before = shell.cpu_seconds()
-    facts = shell.texts(_RELEASE, _NAME, _CPUINFO)
+    facts = shell.texts(_RELEASE, _NAME, _CPUINFO, _SELF)
     flags = of_first_processor(facts.get(_CPUINFO, ""), "flags").split()
     if "lm" not in flags:
         raise InfrastructureError(f"{shell.name} is no x86-64: its page tables are not known to audit")
     kernel = Kernel(
         clean(facts.get(_RELEASE, "unknown").strip()), _pt_reclaim(shell, facts.get(_RELEASE, ""))
     )
-    chosen = bool(pids or names)
-    progress("looking for VMs")
-    vms = () if chosen else tuple(find_vms(shell, connection, deadline))
+    chosen = bool(pids or names or domains)
+    vms: tuple[VmReading, ...] = ()
+    if domains or not chosen:
+        progress("looking for VMs")
+        vms = tuple(find_vms(shell, connection, deadline))
+    if chosen:
+        vms = _chosen_vms(vms, domains)
+        min_bytes = 0
     of_vms = {vm.pid for vm in vms}
     listed = [one for one in list_processes(shell) if one.pid not in of_vms]
     if chosen:
         listed = _chosen(listed, pids, names)
-        min_bytes = 0
     large = sorted(
         (one for one in listed if one.page_table_bytes >= min_bytes), key=lambda one: -one.page_table_bytes
     )
@@ -71,12 +79,13 @@ def audit(
     processes: list[ProcessReading] = []
     gaps: list[Gap] = []
     denied = not_ours_bytes = 0
+    not_root = not may_trace(facts.get(_SELF, ""))
     for number, one in enumerate(large, 1):
         progress(f"reading process {number} of {len(large)}")
         found = read_listed(shell, one, deadline, five_levels="la57" in flags)
         if isinstance(found, ProcessReading):
             processes.append(found)
-        elif found.reason == ANOTHER_USERS and not chosen:
+        elif found.reason == ANOTHER_USERS and not chosen and not_root:
             denied += 1
             not_ours_bytes += one.page_table_bytes
         else:
@@ -91,7 +100,7 @@ def audit(
         processes=tuple(processes),
         small_processes=len(small),
         small_page_table_bytes=sum(one.page_table_bytes for one in small),
-        findings=_findings(everything, kernel),
+        advice=_advice(everything, kernel),
         gaps=tuple(gaps),
         not_ours=denied,
         not_ours_page_table_bytes=not_ours_bytes,
@@ -118,8 +127,16 @@ def _chosen(listed: Sequence[Listed], pids: Collection[int], names: Collection[s
     return found
 
 
-def _findings(processes: Sequence[ProcessReading], kernel: Kernel) -> tuple[Finding, ...]:
-    found = [finding for _, pattern in PATTERNS for finding in pattern.find(processes, kernel)]
+def _chosen_vms(vms: Sequence[VmReading], domains: Collection[str]) -> tuple[VmReading, ...]:
+    named = {name: vm for vm in vms for name in (vm.domain, vm.uuid) if name}
+    for domain in domains:
+        if domain not in named:
+            raise BadInputError(f"no running VM is called {domain!r}", hint=suggest(domain, sorted(named)))
+    return tuple(vm for vm in vms if {vm.domain, vm.uuid} & set(domains))
+
+
+def _advice(processes: Sequence[ProcessReading], kernel: Kernel) -> tuple[Advice, ...]:
+    found = [advice for _, diagnosis in DIAGNOSES for advice in diagnosis.find(processes, kernel)]
     return tuple(sorted(found, key=lambda one: -one.amount))
 
 

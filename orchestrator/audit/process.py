@@ -16,7 +16,7 @@ from orchestrator.printable import clean
 from orchestrator.procfs import ProcessStatus, kib_lines, process_status, system_unit
 from orchestrator.units import PAGE_BYTES, format_size
 
-ANOTHER_USERS: Final = "it is another user's"
+ANOTHER_USERS: Final = "the kernel refuses: it is another user's, or protected, or about to end"
 ENDED: Final = "it ended while it was read"
 _PID = re.compile(r"/proc/([0-9]{1,10})/status")
 _NO_HUGE = "the kernel does not tell huge pages (Linux 6.7 does, by PAGEMAP_SCAN): counted as needed"

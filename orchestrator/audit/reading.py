@@ -155,16 +155,16 @@ class VmReading:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A pattern in the page tables of one process, or of several."""
+class Advice:
+    """What a diagnosis found in the page tables of one process, or of several, and what to do."""
 
-    pattern: str
+    diagnosis: str
     pids: tuple[int, ...]
     amount: int
     """Bytes of page tables that it is about; predicted."""
     what: str
     next: tuple[str, ...]
-    """What to type, or to change; the first is the nearest."""
+    """What to type, or to change; the first is the nearest. Empty where nothing can be done."""
     source: str
     """Where that is documented."""
 
@@ -200,10 +200,10 @@ class Audit:
     small_processes: int
     """Not read page by page, since all of their page tables together are small."""
     small_page_table_bytes: int
-    findings: tuple[Finding, ...]
+    advice: tuple[Advice, ...]
     gaps: tuple[Gap, ...]
     not_ours: int
-    """Processes of other users, which root could read."""
+    """Processes of other users, which root could read; 0 for root."""
     not_ours_page_table_bytes: int
     """Page tables that these hold; measured."""
     cost: Cost

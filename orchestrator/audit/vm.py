@@ -21,12 +21,13 @@ from orchestrator.host.vmm import QEMU
 from orchestrator.observation import NO_SECOND_LEVEL
 from orchestrator.printable import clean
 
-_SYSTEM = "qemu:///system"
+_SYSTEM, _SYSTEM_STATE = "qemu:///system", "/run/libvirt/qemu"
 _LIBVIRT_SECONDS = 5.0
 _MEMMAP_SHARE = 64  # a struct page of 64 bytes for each 4,096 (include/linux/mm_types.h)
 
 _NO_DEVICE = "it has no such device"
 _NOT_ROOT = "another user's VM: root sees more"
+_NO_FILE = "its libvirt is another process's own, and the file that it keeps of it cannot be read"
 _NO_MONITOR = "only its own monitor tells, and that is left alone"
 _NO_SCAN = "its kernel does not tell huge pages from others (Linux 6.7 does, by PAGEMAP_SCAN)"
 _DEVICES = "without the tables of devices, a handful"
@@ -110,8 +111,8 @@ def _domains(
 
     It is asked only if it runs a VM: else a socket of systemd's might start it.
     """
-    if not any(one.command.state_folder == "/run/libvirt/qemu" for one in processes):
-        return (), "libvirt does not run it"
+    if not any(one.command.state_folder == _SYSTEM_STATE for one in processes):
+        return (), ""
     uri = shell.target.libvirt_uri() if shell.target else connection or _SYSTEM
     return _reader(uri).read(deadline.sooner(_LIBVIRT_SECONDS))
 
@@ -206,7 +207,9 @@ def _virtio_mem(process: VmProcess, domain: DomainMemory | None, why: str) -> tu
 
 def _unknown(process: VmProcess, why: str) -> str:
     """Why what libvirt would say is not known."""
-    return clean(why, 300) if process.command.state_folder else _NO_MONITOR
+    if process.command.state_folder == _SYSTEM_STATE:
+        return clean(why, 300) or "the system's libvirt does not know it"
+    return _NO_FILE if process.command.state_folder else _NO_MONITOR
 
 
 def _memmap(memory: Amount, plugged: Amount) -> Amount:

@@ -52,8 +52,10 @@ class HostTables:
 
 def read_host(shell: HostShell, processes: Sequence[VmProcess]) -> HostTables:
     """Read it. Raises HostLostError."""
-    paths = {above for one in processes if one.kvm for above in _above(_memory_cgroup(one)[0])}
-    names = {f"{_CGROUPS}{path}/memory.stat": path for path in paths}
+    paths = {
+        above for one in processes if one.accelerator == "kvm" for above in _above(_memory_cgroup(one)[0])
+    }
+    names = {f"{_CGROUPS}{path.rstrip('/')}/memory.stat": path for path in paths}
     # A name of a cgroup may have what a pattern takes for a sign of its own.
     found = shell.texts(_MEMINFO, _VMSTAT, _NX, _ITLB, _LEAVES, *(glob.escape(path) for path in names))
     values = kib_lines(found.get(_MEMINFO, ""))
@@ -127,7 +129,11 @@ def leaves_of(process: VmProcess, host: HostTables) -> tuple[dict[str, int], str
         return {}, NO_SECOND_LEVEL if process.accelerator != "unknown" else _NO_LEAVES
     wanted = {(thread, number) for thread in process.threads for number in process.kvm}
     found = [counts for name, counts in host.leaves.items() if _identity(name) in wanted]
-    if len(found) != len(process.kvm) or not all(size in one for one in found for size in _SIZES):
+    if (
+        not found
+        or len(found) != len(process.kvm)
+        or not all(size in one for one in found for size in _SIZES)
+    ):
         return {}, _NO_LEAVES
     return {size: sum(one[size] for one in found) for size in _SIZES}, ""
 

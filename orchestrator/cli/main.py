@@ -43,6 +43,7 @@ VERBS = {
     "baseline": ("baseline", "Save the metrics of a run as baseline for later runs."),
     "report": ("runs", "Make the report of a run again from its folder."),
     "blame": ("blame", "Say what pins each block still plugged, and what would free it."),
+    "audit": ("audit", "Say what page tables map nothing, on a machine as it runs."),
     "model": ("model", "Replay reclaim policies over traces and runs."),
     "image": ("image", "Build, list or remove cached guest images."),
     "lab": ("lab", "A KVM host with nested paging on this machine, whatever its processor."),

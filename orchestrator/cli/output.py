@@ -17,6 +17,7 @@ from orchestrator.store.layout import Status
 # Of the document that `--json` of each verb prints: one more when a key goes or changes its meaning. `schema`
 # prints a JSON schema, which names its format itself. docs/json.md lists them.
 FORMATS: Final = {
+    "audit": 1,
     "baseline": 1,
     "blame": 2,  # 1 called its format `1`
     "clean": 1,

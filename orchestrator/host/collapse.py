@@ -105,8 +105,7 @@ def _pages_with_memory(scanner: Scanner, address: int) -> int:
     """How many pages of a range of 2 MiB are present and not the zero page."""
     size, place, end = 0, address, address + _RANGE
     while place < end:
-        regions, walked = scanner.scan(place, end)
+        regions, place = scanner.scan(place, end)
         for start, stop, what in zip(regions[::3], regions[1::3], regions[2::3], strict=True):
             size += stop - start if what & (IS_PRESENT | IS_ZERO) == IS_PRESENT else 0
-        place = max(walked, place + PAGE)
     return size // PAGE

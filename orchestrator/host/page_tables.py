@@ -215,7 +215,7 @@ class _Walk:
                     why = "its kernel has no PAGEMAP_SCAN (Linux 6.7 has), and it maps more than can be read"
                     raise OSError(errno.EFBIG, why) from error
             else:
-                return found, max(walked, start + PAGE)
+                return found, walked
         return self._read(start, min(end, start + _PIECE_PAGES * PAGE))
 
     def _read(self, start: int, end: int) -> tuple[memoryview, int]:

@@ -45,9 +45,16 @@ class Scanner:
         wanted = IS_PRESENT | IS_SWAPPED
         told = wanted | IS_ZERO | IS_HUGE
         words = (96, 0, start, end, 0, place, self._most, most_pages, 0, 0, wanted, told)
-        asked = bytearray(struct.pack("12Q", *words))
-        count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, asked)
-        return memoryview(self._regions)[: count * 3], struct.unpack_from("Q", asked, 32)[0]
+        count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, bytearray(struct.pack("12Q", *words)))
+        found = memoryview(self._regions)[: count * 3]
+        full = count == self._most or (most_pages and _pages(found) >= most_pages)
+        # Not by walk_end: do_pagemap_scan() leaves there where an earlier one of its rounds came to, if the last
+        # round ends the range. What was to be found before the last region's end was found.
+        return found, found[-2] if full else end
+
+
+def _pages(regions: memoryview) -> int:
+    return (sum(regions[1::3]) - sum(regions[::3])) // PAGE
 
 
 def page_bits(pid: int, address: int, pages: int) -> bytes:
@@ -65,11 +72,8 @@ def page_regions(pid: int, address: int, size: int) -> bytes:
     with pathlib.Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
         scanner = Scanner(pagemap.fileno())
         while start < end:
-            regions, walked = scanner.scan(start, end)
+            regions, start = scanner.scan(start, end)
             found += regions.tobytes()
-            if walked <= start:
-                break
-            start = walked
     return bytes(found)
 
 

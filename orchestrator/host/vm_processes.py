@@ -5,6 +5,7 @@ Sent to other hosts with `orchestrator.host.reader`: Python's standard library a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -62,11 +63,10 @@ def _vm(folder: pathlib.Path) -> dict[str, Any] | None:
     links: dict[str, str] = {}
     may_read = True
     try:
-        for entry in os.scandir(folder / "fd"):
-            try:
-                links[entry.name] = os.readlink(entry.path)  # noqa: PTH115  # a fraction of the time
-            except FileNotFoundError:
-                continue  # it was closed
+        with os.scandir(folder / "fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it was closed
+                    links[entry.name] = os.readlink(entry.path)  # noqa: PTH115  # a fraction of the time
     except PermissionError:
         may_read = False
     kvm = sorted(int(number) for number, link in links.items() if link == _KVM_VM)

@@ -84,10 +84,13 @@ class Machine:
     def installs(self) -> list[str]:
         return [call for call in self.calls if " install " in call]
 
-    def has(self, *, without: tuple[str, ...] = (), version: str = BACKPORTS) -> None:
+    def has(
+        self, *, without: tuple[str, ...] = (), version: str = BACKPORTS, with_checks: bool = False
+    ) -> None:
         """All packages but some, in one version."""
         text = (self.clone / "bootstrap").read_text()
-        names = [name for key in ("packages", "newer") for name in _words(text, key)]
+        keys = ("packages", "newer", *(["for_checks"] if with_checks else []))
+        names = [name for key in keys for name in _words(text, key)]
         lines = [f"installed {name} {version}" for name in names if name not in without]
         (self.root / "dpkg").write_text("".join(f"{line}\n" for line in lines))
 
@@ -265,8 +268,8 @@ def test_sudo_installs_the_packages_and_the_user_runs_the_command(machine: Machi
 
 
 @pytest.mark.parametrize("command", ["tox", "pytest"])
-def test_checks_have_a_browser_and_runs_need_none(machine: Machine, command: str) -> None:
-    (browser,) = _words((machine.clone / "bootstrap").read_text(), "for_checks")
+def test_checks_have_programs_that_runs_do_not_need(machine: Machine, command: str) -> None:
+    wanted = _words((machine.clone / "bootstrap").read_text(), "for_checks")
     assert machine.run("true").returncode == 0
     assert machine.run("--packages").returncode == 0
     assert machine.calls == []
@@ -277,7 +280,48 @@ def test_checks_have_a_browser_and_runs_need_none(machine: Machine, command: str
     assert machine.run(command).returncode == 7
     assert machine.calls[1] == f"sudo -n {machine.clone}/bootstrap --packages {command}"
     (install,) = machine.installs
-    assert install.endswith(f"--no-install-recommends {browser}")
+    assert install.endswith(f"--no-install-recommends {' '.join(wanted)}")
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_promtool_is_taken_out_of_its_package(machine: Machine, tmp_path: Path, works: bool) -> None:
+    """Which is not installed: that would start a daemon."""
+    tree = tmp_path / "tree"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        "Package: prometheus\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example>\nDescription: x\n"
+    )
+    (tree / "usr" / "bin").mkdir(parents=True)
+    promtool = tree / "usr" / "bin" / "promtool"
+    promtool.write_text("#!/bin/sh\nexit 0\n" if works else "#!/bin/sh\nexit 1\n")
+    promtool.chmod(0o755)
+    deb = tmp_path / "prometheus_1_all.deb"
+    subprocess.run(["dpkg-deb", "--build", tree, deb], check=True, capture_output=True)
+    (machine.clone / ".venv" / "bin").mkdir()
+    (machine.root / "bin" / "apt-get").write_text(
+        f'#!/bin/sh\necho "apt-get $*" >>"$STATE/log"\ncp {deb} .\n'
+    )
+    program = machine.root / "bin" / "pytest"
+    program.write_text("#!/bin/sh\nexit 7\n")
+    program.chmod(0o755)
+    # The machine's own tools, but for a promtool that it may have.
+    tools = machine.root / "tools"
+    tools.mkdir()
+    for tool in Path("/usr/bin").iterdir():
+        if tool.name != "promtool":
+            (tools / tool.name).symlink_to(tool)
+    machine.environ["PATH"] = f"{machine.root / 'bin'}:{tools}"
+    machine.has(with_checks=True)
+    done = machine.run("pytest")
+    assert done.returncode == 7
+    assert machine.calls == ["apt-get -q download prometheus"]
+    unpacked = machine.clone / ".venv" / "bin" / "promtool"
+    assert unpacked.exists() == works
+    assert ("there is no promtool" in done.stderr) != works
+    if works:
+        assert unpacked.stat().st_mode & 0o777 == 0o755
+        machine.run("pytest")
+        assert len(machine.calls) == 1, "it is there"
 
 
 def test_on_a_terminal_sudo_may_ask(machine: Machine) -> None:

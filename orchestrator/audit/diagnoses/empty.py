@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.patterns.base import LEAST_BYTES, PATTERNS, Kernel, Pattern, restart
-from orchestrator.audit.reading import Finding, ProcessReading
+from orchestrator.audit.diagnoses.base import DIAGNOSES, LEAST_BYTES, Diagnosis, Kernel, restart
+from orchestrator.audit.reading import Advice, ProcessReading
 from orchestrator.units import format_size
 
 
-class Empty(Pattern):
-    """All entries were cleared, by madvise(MADV_DONTNEED) or reclaim; the table goes at munmap, or at the end."""
+class Empty(Diagnosis):
+    """madvise(MADV_DONTNEED) or reclaim cleared all entries; munmap frees the table, or the process's end."""
 
-    def find(self, processes: Sequence[ProcessReading], kernel: Kernel) -> Iterator[Finding]:
+    def find(self, processes: Sequence[ProcessReading], kernel: Kernel) -> Iterator[Advice]:
         for one in processes:
             amount = one.unused.value or 0
             if amount >= LEAST_BYTES:
-                yield Finding(
-                    pattern="empty",
+                yield Advice(
+                    diagnosis="empty",
                     pids=(one.pid,),
                     amount=amount,
                     what=f"{format_size(amount)} of page tables map nothing: what they mapped was discarded",
@@ -29,8 +29,8 @@ class Empty(Pattern):
 def _next(process: ProcessReading, kernel: Kernel) -> Iterator[str]:
     yield f"{restart(process)}   (frees all of it)"
     if any("jemalloc" in library for library in process.libraries):
-        # extent_dalloc_mmap(), src/extent_mmap.c: without `retain` it calls munmap(2), and tables go with that.
-        yield "start it with MALLOC_CONF=retain:false: jemalloc then unmaps what it frees, and tables go with it"
+        # extent_dalloc_mmap(), src/extent_mmap.c: without `retain` it calls munmap(2).
+        yield "start it with MALLOC_CONF=retain:false: jemalloc then unmaps what it frees, with its tables"
     # zap_pte_range(), mm/memory.c: only if the range that is discarded is at least PMD_SIZE.
     most = f"at most {format_size(process.unused.value or 0)}"
     if kernel.pt_reclaim:
@@ -45,9 +45,9 @@ def _next(process: ProcessReading, kernel: Kernel) -> Iterator[str]:
         )
     else:
         yield (
-            f"grep PT_RECLAIM /boot/config-{kernel.release}: a kernel that has it frees {most}, namely of what "
-            "is discarded 2 MiB or more at once"
+            f"grep PT_RECLAIM /boot/config-{kernel.release}: a kernel that has it frees {most}, namely "
+            "of what is discarded 2 MiB or more at once"
         )
 
 
-PATTERNS.register("empty")(Empty())
+DIAGNOSES.register("empty")(Empty())

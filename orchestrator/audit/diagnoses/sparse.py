@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.patterns.base import LEAST_BYTES, PATTERNS, Kernel, Pattern
-from orchestrator.audit.reading import Finding, ProcessReading
+from orchestrator.audit.diagnoses.base import DIAGNOSES, LEAST_BYTES, Diagnosis, Kernel
+from orchestrator.audit.reading import Advice, ProcessReading
 from orchestrator.units import format_size
 
 _REDIS = ("redis-server", "valkey-server")
 
 
-class Sparse(Pattern):
+class Sparse(Diagnosis):
     """At most 8 of the 512 pages of a table's range are there: a fragmented heap, or data that is spread.
 
     Discarding more empties no table while one page of its range stays.
     """
 
-    def find(self, processes: Sequence[ProcessReading], kernel: Kernel) -> Iterator[Finding]:  # noqa: ARG002  # all patterns are called alike
+    def find(self, processes: Sequence[ProcessReading], kernel: Kernel) -> Iterator[Advice]:  # noqa: ARG002  # all are called alike
         for one in processes:
-            # Those with zero pages only have a pattern of their own, and may be all of these.
+            # Those with zero pages only have a diagnosis of their own, and may be all of these.
             amount = max(0, (one.sparse.value or 0) - (one.zero_only.value or 0))
             if amount >= LEAST_BYTES:
-                yield Finding(
-                    pattern="sparse",
+                yield Advice(
+                    diagnosis="sparse",
                     pids=(one.pid,),
                     amount=amount,
                     what=f"{format_size(amount)} of page tables map at most 8 of 512 pages each",
@@ -38,4 +38,4 @@ def _next(process: ProcessReading) -> Iterator[str]:
     yield "place data closer together: a table stays while one page of its 2 MiB is there"
 
 
-PATTERNS.register("sparse")(Sparse())
+DIAGNOSES.register("sparse")(Sparse())

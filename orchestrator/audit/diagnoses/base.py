@@ -1,4 +1,4 @@
-"""The shape of a pattern: it looks at all processes, and says what it sees and what to type next."""
+"""The shape of a diagnosis: it looks at all processes, says what it sees, and what to type next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from orchestrator.audit.reading import Finding, ProcessReading
+from orchestrator.audit.reading import Advice, ProcessReading
 from orchestrator.registry import Registry
 from orchestrator.units import MIB
 
@@ -23,15 +23,15 @@ class Kernel:
     pt_reclaim: bool | None
 
 
-class Pattern(ABC):
-    """One pattern; registered by `@PATTERNS.register("name")` as an instance."""
+class Diagnosis(ABC):
+    """One diagnosis; registered by `@DIAGNOSES.register("name")` as an instance."""
 
     @abstractmethod
-    def find(self, processes: Sequence[ProcessReading], kernel: Kernel) -> Iterator[Finding]:
+    def find(self, processes: Sequence[ProcessReading], kernel: Kernel) -> Iterator[Advice]:
         """Where it is seen. Amounts are of page tables, and at least LEAST_BYTES."""
 
 
-PATTERNS: Registry[Pattern] = Registry("pattern", "orchestrator.audit.patterns")
+DIAGNOSES: Registry[Diagnosis] = Registry("diagnosis", "orchestrator.audit.diagnoses")
 
 
 def restart(process: ProcessReading) -> str:
