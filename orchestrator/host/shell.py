@@ -21,7 +21,9 @@ from typing import Any, TypeAlias
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError
+from orchestrator.host import collapse as collapsing
 from orchestrator.host import mappings, page_tables, pagemap, reader, vm_processes
+from orchestrator.host.collapse import Collapsed, Identity
 from orchestrator.host.ssh import SshTarget
 from orchestrator.interrupts import deferred, stopping
 
@@ -36,7 +38,7 @@ _PACKED = 1  # zlib: flags pack to a fiftieth and less in no time
 _NOT_OURS = "what it answers is not what the reader says"
 
 # What is sent: the reader last, behind what it imports.
-_SENT = (pagemap, mappings, page_tables, vm_processes, reader)
+_SENT = (pagemap, collapsing, mappings, page_tables, vm_processes, reader)
 # Takes their names and texts from the first line, and then serves what follows it.
 _LOADER = """
 import base64, json, sys, types
@@ -150,6 +152,16 @@ class HostShell:
         """Bytes of a process, of each (address, size)."""
         return bytes(self._call("memory", pid, list(runs)))
 
+    def identity(self, pid: int) -> Identity:
+        """Whose a process id is (`collapse.identity`)."""
+        return Identity(*self._call("identity", pid))
+
+    def collapse(
+        self, pid: int, whose: Identity, addresses: Sequence[int], min_present: int, room_bytes: int
+    ) -> Collapsed:
+        """Make huge pages of ranges of 2 MiB of a process (`collapse.collapse`)."""
+        return Collapsed(*self._call("collapse", pid, list(whose), list(addresses), min_present, room_bytes))
+
     def tail(self, path: str, offset: int, most: int) -> bytes:
         """What a file has from `offset` on."""
         return bytes(self._call("tail", path, offset, most))
@@ -161,6 +173,10 @@ class HostShell:
     def write(self, path: str, text: str) -> None:
         """Write a file that is there."""
         self._call("write", path, text)
+
+    def set_and_restore(self, path: str, text: str, former: str, *, seconds: float) -> None:
+        """Write a file of /sys, and at once what it said before (`reader.set_and_restore`)."""
+        self._call("set_and_restore", path, text, former, seconds=seconds)
 
     def free_port(self) -> int:
         """A TCP port of its 127.0.0.1 that no process listens on now."""

@@ -226,7 +226,7 @@ def test_a_console_elsewhere_is_brought_here(target: SshTarget, tmp_path: Path) 
     assert console.tail() == "one\nKernel panic - not syncing: x", "what came before is kept"
 
 
-def test_huge_pages_are_set_and_put_back() -> None:
+def test_huge_pages_are_set_and_put_back(tmp_path: Path) -> None:
     written: list[str] = []
 
     def call(name: str, *words: object, **_: object) -> object:
@@ -235,15 +235,15 @@ def test_huge_pages_are_set_and_put_back() -> None:
         written.append(str(words[1]))
         return None
 
-    with apply_host_settings(HostShell(call), HostSetup(thp="never")):
+    with apply_host_settings(HostShell(call), HostSetup(thp="never"), tmp_path):
         assert written == ["never"]
     assert written == ["never", "madvise"]
-    with apply_host_settings(HostShell(call), HostSetup()):
+    with apply_host_settings(HostShell(call), HostSetup(), tmp_path):
         pass
     assert written == ["never", "madvise"]
 
 
-def test_huge_pages_are_put_back_if_a_signal_comes_as_they_are_set() -> None:
+def test_huge_pages_are_put_back_if_a_signal_comes_as_they_are_set(tmp_path: Path) -> None:
     written: list[str] = []
 
     def call(name: str, *words: object, **_: object) -> object:
@@ -257,13 +257,13 @@ def test_huge_pages_are_put_back_if_a_signal_comes_as_they_are_set() -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         stopped_by_signals(lambda: None, lambda: None),
-        apply_host_settings(HostShell(call), HostSetup(thp="never")),
+        apply_host_settings(HostShell(call), HostSetup(thp="never"), tmp_path),
     ):
         pass
     assert written == ["never", "madvise"]
 
 
-def test_a_host_that_lets_nobody_set_it_says_so() -> None:
+def test_a_host_that_lets_nobody_set_it_says_so(tmp_path: Path) -> None:
     def call(name: str, *_: object, **__: object) -> object:
         if name == "texts":
             return {"/sys/kernel/mm/transparent_hugepage/enabled": "[always] never\n"}
@@ -271,7 +271,7 @@ def test_a_host_that_lets_nobody_set_it_says_so() -> None:
 
     with (
         pytest.raises(InfrastructureError, match="cannot set transparent huge pages of this machine"),
-        apply_host_settings(HostShell(call), HostSetup(thp="never")),
+        apply_host_settings(HostShell(call), HostSetup(thp="never"), tmp_path),
     ):
         pass
 
