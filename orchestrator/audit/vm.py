@@ -225,7 +225,7 @@ def _levers(
 ) -> Iterable[Lever]:
     """Those of second-level tables, of which `tables` bytes are not needed."""
     if process.accelerator == "kvm":
-        yield flush(tables, host)
+        yield flush(tables, host, domain)
         yield slot(tables, domain)
         if ram is not None:
-            yield collapse(ram)
+            yield collapse(ram, domain)

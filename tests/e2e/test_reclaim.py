@@ -49,7 +49,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[s
 
 def test_flush_leaves_at_most_a_quarter(steps: dict[str, dict[str, Any]]) -> None:
     end = steps["flush"]["flush"]
-    assert (end["outcome"], end["said"]) == ("done", "")
+    assert (end["outcome"], end["message"]) == ("done", "")
     values = end["values"]
     assert values["second_level_at_once_bytes"] <= 0.25 * values["second_level_before_bytes"]
     assert values["second_level_before_bytes"] >= 300 * PAGE_BYTES, "or there was nothing to free"
@@ -57,7 +57,7 @@ def test_flush_leaves_at_most_a_quarter(steps: dict[str, dict[str, Any]]) -> Non
 
 def test_after_a_collapse_it_leaves_at_most_a_tenth(steps: dict[str, dict[str, Any]]) -> None:
     collapse, flush = (steps["collapse-and-flush"][action] for action in ("collapse", "flush"))
-    assert (collapse["outcome"], flush["outcome"]) == ("done", "done"), collapse["said"]
+    assert (collapse["outcome"], flush["outcome"]) == ("done", "done"), collapse["message"]
     before, at_once = collapse["values"], flush["values"]
     assert at_once["second_level_at_once_bytes"] <= 0.10 * before["second_level_before_bytes"]
     assert before["ranges_collapsed"] >= 50
