@@ -16,7 +16,8 @@ from orchestrator.audit.vm_tables import HostTables, held, leaves_of, read_host
 from orchestrator.deadline import Deadline
 from orchestrator.host.domain_memory import MOST_XML_BYTES, DomainMemory, read_domain
 from orchestrator.host.libvirt_domains import DomainReader
-from orchestrator.host.shell import HostLostError, HostShell
+from orchestrator.host.remote import HostLostError
+from orchestrator.host.shell import HostShell
 from orchestrator.host.vmm import QEMU
 from orchestrator.observation import NO_SECOND_LEVEL
 from orchestrator.printable import clean

@@ -81,7 +81,7 @@ def folders(root: str, most: int) -> list[tuple[int, str]]:
         if len(found) >= most:
             break
         with contextlib.suppress(OSError):  # it has gone
-            found.append((pathlib.Path(folder).stat().st_ino, folder.removeprefix(root) or "/"))
+            found.append((pathlib.Path(folder).stat().st_ino, folder[len(root) :] or "/"))
     return found
 
 
