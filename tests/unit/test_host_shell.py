@@ -58,7 +58,8 @@ def test_what_is_sent_is_python_3_8() -> None:
         text = inspect.getsource(module)
         ast.parse(text, feature_version=(3, 8))
         assert "strict=" not in text
-        assert ".removesuffix(" not in text and ".removeprefix(" not in text
+        assert ".removesuffix(" not in text
+        assert ".removeprefix(" not in text
 
 
 def test_what_a_process_has(shell: HostShell) -> None:
