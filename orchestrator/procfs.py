@@ -7,11 +7,15 @@ are bounded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from orchestrator.units import KIB, PAGE_BYTES
+
+MEMINFO: Final = "/proc/meminfo"
+VMSTAT: Final = "/proc/vmstat"
+SECOND_LEVEL: Final = "SecPageTables"
 
 _KIB_LINE = re.compile(r"([A-Za-z0-9_()]{1,64}):\s+([0-9]{1,20}) kB")
 _COUNTER = re.compile(r"([A-Za-z0-9_]{1,64}) ([0-9]{1,20})")
@@ -24,6 +28,7 @@ _PROTECTION: Final = re.compile(r" +protection: \((\d{1,12}(?:, \d{1,12}){0,15})
 _ON_LISTS: Final = re.compile(r" +count: +(\d{1,12})$")
 _START_PFN: Final = re.compile(r" +start_pfn: +(\d{1,16})$")
 _RAM: Final = re.compile(r" *([0-9a-f]{1,16})-([0-9a-f]{1,16}) : System RAM\b")
+_STALLED = re.compile(r"^some avg10=([0-9]{1,3}\.[0-9]{2}) ", re.MULTILINE)
 _PROCESSOR = re.compile(r"^processor\b", re.MULTILINE)
 
 
@@ -48,6 +53,21 @@ def of_first_processor(cpuinfo: str, name: str) -> str:
     """A line of /proc/cpuinfo by its name, of the first processor that has it; else empty."""
     found = re.search(rf"^{re.escape(name)}[ \t]*:(.*)$", cpuinfo, re.MULTILINE)
     return found[1].strip() if found else ""
+
+
+def second_level_bytes(meminfo: Mapping[str, int], vmstat: str) -> int | None:
+    """KVM's second-level tables of all VMs, in bytes: `SecPageTables` of /proc/meminfo (since 6.1) without
+    those of the IOMMU, which it has since 6.11 (mm/vmstat.c: nr_iommu_pages). None where it is not there."""
+    if SECOND_LEVEL not in meminfo:
+        return None
+    return meminfo[SECOND_LEVEL] - counters(vmstat).get("nr_iommu_pages", 0) * PAGE_BYTES
+
+
+def stalled_percent(pressure: str) -> float | None:
+    """Of a file of /proc/pressure (Documentation/accounting/psi.rst): in how much of the last 10 s some task
+    was stalled; None for what is no such file."""
+    found = _STALLED.search(pressure)
+    return float(found[1]) if found else None
 
 
 @dataclass(frozen=True)

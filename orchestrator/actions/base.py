@@ -37,6 +37,9 @@ class Action(Frozen, OlderNames, ABC):
     effect: ClassVar[Effect] = Effect()
     """What it does to memory; a snapshot after one that takes some shows what stayed."""
 
+    of_whole_host: ClassVar[bool] = False
+    """Whether it acts on all guests of the host, so that no other trial may be on it meanwhile."""
+
     def unplugs_by(self, machine: Machine) -> int | None:  # noqa: ARG002  # for those that override it
         """Bytes that it takes by hot-unplug as a whole or not at all; None if it takes none so."""
         return None

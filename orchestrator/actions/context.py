@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 
 from orchestrator.deadline import Deadline
 from orchestrator.host.domain import Domain
@@ -28,6 +29,11 @@ class StepContext(ABC):
     @abstractmethod
     def host_domain(self) -> Domain | None:
         """Its host, where that one is a guest of ours, too."""
+
+    @property
+    @abstractmethod
+    def runtime(self) -> Path:
+        """The run's folder in which it notes what `clean` has to put right after a kill -9."""
 
     @property
     @abstractmethod

@@ -16,7 +16,8 @@ from orchestrator.audit.vm_tables import HostTables, held, leaves_of, read_host
 from orchestrator.deadline import Deadline
 from orchestrator.host.domain_memory import MOST_XML_BYTES, DomainMemory, read_domain
 from orchestrator.host.libvirt_domains import DomainReader
-from orchestrator.host.shell import HostLostError, HostShell
+from orchestrator.host.remote import HostLostError
+from orchestrator.host.shell import HostShell
 from orchestrator.host.vmm import QEMU
 from orchestrator.observation import NO_SECOND_LEVEL
 from orchestrator.printable import clean
@@ -225,7 +226,7 @@ def _levers(
 ) -> Iterable[Lever]:
     """Those of second-level tables, of which `tables` bytes are not needed."""
     if process.accelerator == "kvm":
-        yield flush(tables, host)
+        yield flush(tables, host, domain)
         yield slot(tables, domain)
         if ram is not None:
-            yield collapse(ram)
+            yield collapse(ram, domain)

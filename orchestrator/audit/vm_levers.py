@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from orchestrator.audit.reading import Amount, Lever, ProcessReading
-from orchestrator.audit.vm_ram import MIN_PRESENT, VmRam
+from orchestrator.audit.vm_ram import VmRam
 from orchestrator.audit.vm_tables import HostTables
 from orchestrator.host.domain_memory import DomainMemory
 from orchestrator.printable import clean
-from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES, format_size
+from orchestrator.units import PAGE_BYTES, format_size
 
 THIS_VM, ALL_VMS = "this VM", "all VMs of the machine"
 _NX = "/sys/module/kvm/parameters/nx_huge_pages"
@@ -26,18 +26,17 @@ def reclaimable(held: Amount, needed: Amount) -> Amount:
     return Amount(max(0, held.value - needed.value), known.replace("at most", "at least"))
 
 
-def flush(tables: Amount, host: HostTables) -> Lever:
+def flush(tables: Amount, host: HostTables, domain: DomainMemory | None) -> Lever:
     """A change of nx_huge_pages and back: KVM then frees all tables of all VMs (set_nx_huge_pages(),
     arch/x86/kvm/mmu/mmu.c)."""
     value, bug = host.nx_huge_pages, host.itlb_multihit
-    flip = {"N": ("force", "N"), "Y": ("N", "Y")}.get(value)
-    if flip is None:
+    if value not in {"N", "Y"}:
         why = f"{_NX} is `never`, which is for good until KVM is loaded again" if value == "never" else ""
         return Lever("flush", Amount.missing(why or f"{_NX} cannot be read"), ALL_VMS, _FAULTS, "")
     if bug != _UNAFFECTED:
         why = f"{_NX} protects this machine: its CPU has iTLB multihit ({bug or 'unknown'})"
         return Lever("flush", Amount.missing(why), ALL_VMS, _FAULTS, "")
-    return Lever("flush", tables, ALL_VMS, _FAULTS, f"echo {flip[0]} > {_NX}; echo {flip[1]} > {_NX}")
+    return Lever("flush", tables, ALL_VMS, _FAULTS, _reclaim("flush", domain))
 
 
 def slot(tables: Amount, domain: DomainMemory | None) -> Lever:
@@ -55,14 +54,22 @@ def slot(tables: Amount, domain: DomainMemory | None) -> Lever:
     return Lever("slot", tables, THIS_VM, f"{_FAULTS}; the guest has a DIMM for a moment", attach)
 
 
-def collapse(ram: VmRam) -> Lever:
-    """MADV_COLLAPSE on ranges that are nearly full: one entry then maps each, with no last-level table."""
-    todo = f"process_madvise(2) with MADV_COLLAPSE on ranges with {MIN_PRESENT} of {ENTRIES_PER_TABLE} pages"
+def collapse(ram: VmRam, domain: DomainMemory | None) -> Lever:
+    """MADV_COLLAPSE on ranges that are nearly full, 480 pages of 512 (MIN_PRESENT): one entry then maps each,
+    with no last-level table."""
     lacking = f"{format_size(ram.lacking)} of memory that these ranges lack"
     cost = f"{lacking}; a table goes when the guest touches its range"
     if not ram.exact:
         return Lever("collapse", Amount.missing("which mappings are its RAM is not known"), THIS_VM, cost, "")
-    return Lever("collapse", Amount(ram.nearly_full * PAGE_BYTES), THIS_VM, cost, todo)
+    return Lever(
+        "collapse", Amount(ram.nearly_full * PAGE_BYTES), THIS_VM, cost, _reclaim("collapse", domain)
+    )
+
+
+def _reclaim(lever: str, domain: DomainMemory | None) -> str:
+    """What to type; `reclaim` finds a VM by libvirt."""
+    name = clean(domain.name) if domain else ""
+    return f"orchestrator reclaim {lever} --domain {name} --dry-run" if name else ""
 
 
 def unused(process: ProcessReading) -> Lever:

@@ -13,8 +13,7 @@ from orchestrator.audit.vm_process import VmProcess, VmProcesses
 from orchestrator.host.shell import HostShell
 from orchestrator.observation import NO_SECOND_LEVEL
 from orchestrator.printable import clean
-from orchestrator.procfs import kib_lines
-from orchestrator.units import PAGE_BYTES
+from orchestrator.procfs import counters, kib_lines, second_level_bytes
 
 _CGROUPS = "/sys/fs/cgroup"
 _MEMINFO, _VMSTAT = "/proc/meminfo", "/proc/vmstat"
@@ -25,7 +24,6 @@ _NX, _ITLB = (
 _LEAVES = "/sys/kernel/debug/kvm/*/pages_[421][kmg]"
 _SIZES = ("4k", "2m", "1g")  # kvm_vm_stats_desc, arch/x86/kvm/x86.c
 
-_IOMMU = re.compile(r"^nr_iommu_pages ([0-9]{1,18})$", re.MULTILINE)
 _COUNT = re.compile(r"^sec_pagetables ([0-9]{1,18})$", re.MULTILINE)
 _LINE = re.compile(r"^([0-9]+):([^:]*):(/.*)$", re.MULTILINE)  # cgroups(7), /proc/PID/cgroup
 
@@ -59,11 +57,9 @@ def read_host(shell: HostShell, processes: Sequence[VmProcess]) -> HostTables:
     # A name of a cgroup may have what a pattern takes for a sign of its own.
     found = shell.texts(_MEMINFO, _VMSTAT, _NX, _ITLB, _LEAVES, *(glob.escape(path) for path in names))
     values = kib_lines(found.get(_MEMINFO, ""))
-    iommu = _IOMMU.search(found.get(_VMSTAT, ""))
-    counted = values.get("SecPageTables")
-    total = Amount.missing(_NOT_COUNTED)
-    if counted is not None:
-        total = Amount(max(0, counted - (int(iommu[1]) * PAGE_BYTES if iommu else 0)))
+    vmstat = found.get(_VMSTAT, "")
+    counted = second_level_bytes(values, vmstat)
+    total = Amount.missing(_NOT_COUNTED) if counted is None else Amount(max(0, counted))
     leaves: dict[str, dict[str, int]] = {}
     for path, text in found.items():
         folder, name = PurePosixPath(path).parent.name, PurePosixPath(path).name
@@ -74,7 +70,7 @@ def read_host(shell: HostShell, processes: Sequence[VmProcess]) -> HostTables:
         found.get(_NX, "").strip(),
         found.get(_ITLB, "").strip(),
         {names[path]: text for path, text in found.items() if path in names},
-        iommu is not None,
+        "nr_iommu_pages" in counters(vmstat),
         leaves,
     )
 

@@ -20,6 +20,7 @@ from orchestrator.errors import ExitCode, InfrastructureError
 if TYPE_CHECKING:
     from orchestrator.host.remote_leftovers import RemoteGuest
     from orchestrator.host.runtime import Leftover
+    from orchestrator.host.settings import SettingNote
 
 
 class _Days(click.ParamType[timedelta]):
@@ -44,8 +45,9 @@ def clean_command(
     """Remove what a killed run left behind.
 
     That is its runtime folder and the QEMU, passt and ssh processes that run from it, its guests on other
-    hosts, and an image or a guest's state that it had not finished. Runs that are still
-    going and what is complete in the cache stay; so are run folders, unless --older-than names an age.
+    hosts, and an image or a guest's state that it had not finished. A setting of a host that it had changed
+    is put back. Runs that are still going and what is complete in the cache stay; so are run folders, unless
+    --older-than names an age.
     Exit code 3 if something could not be removed.
     """
     from orchestrator.guest.cache import cache_dir
@@ -53,9 +55,11 @@ def clean_command(
     from orchestrator.guest.states import unfinished_states
     from orchestrator.host.remote_leftovers import remote_leftovers
     from orchestrator.host.runtime import leftovers
+    from orchestrator.host.settings import left_settings
 
     found = leftovers()
     elsewhere = {leftover.folder: remote_leftovers(leftover.folder) for leftover in found}
+    settings = {leftover.folder: left_settings(leftover.folder) for leftover in found}
     builds = [*unfinished_builds(cache_dir()), *unfinished_states(cache_dir())]
     runs = old_runs(results, older_than) if older_than is not None else []
     errors: list[InfrastructureError] = []
@@ -82,13 +86,18 @@ def clean_command(
                     for guests in elsewhere.values()
                     for guest in guests
                 ],
+                "settings": [
+                    {"host": note.host, "setting": note.setting, "former": note.former}
+                    for notes in settings.values()
+                    for note in notes
+                ],
                 "unfinished_builds": [str(build) for build in builds],
                 "old_runs": [str(run) for run in runs],
                 "errors": [error.brief for error in errors],
             }
         )
     elif found or builds or runs or errors:
-        _print(found, elsewhere, builds, runs, dry_run=dry_run)
+        _print(found, elsewhere, settings, builds, runs, dry_run=dry_run)
     else:
         out.print("nothing to clean")
     for failure in errors:
@@ -100,8 +109,15 @@ def _remove(folder: Path) -> list[InfrastructureError]:
     """Remove what a runtime folder stands for, here and elsewhere; what could not be."""
     from orchestrator.host.remote_leftovers import end_remote, remote_leftovers
     from orchestrator.host.runtime import remove
+    from orchestrator.host.settings import left_settings, put_back
 
     errors = []
+    # First, as it is of all that the host's other guests have.
+    for note in left_settings(folder):
+        try:
+            put_back(note)
+        except InfrastructureError as error:
+            errors.append(error)
     # A host elsewhere may be gone for good, which shall not keep this folder forever: it is reported, once.
     for guest in remote_leftovers(folder):
         try:
@@ -140,6 +156,7 @@ def old_runs(results: Path, age: timedelta) -> list[Path]:
 def _print(
     found: list[Leftover],
     elsewhere: Mapping[Path, list[RemoteGuest]],
+    settings: Mapping[Path, list[SettingNote]],
     builds: list[Path],
     runs: list[Path],
     *,
@@ -154,6 +171,12 @@ def _print(
             # What could not be ended there is reported as an error.
             what = f"{guest.domain} on {guest.target.name}, and {guest.folder} there"
             out.print(f"  {'would end' if dry_run else 'asked for the end of'} the guest {escape(what)}")
+        for note in settings[leftover.folder]:
+            # As above; and after a reboot, or a change by somebody else, there is nothing to put back.
+            what = f"{note.setting} of {note.host} to {note.former}"
+            out.print(
+                f"  {'would put' if dry_run else 'put'} back {escape(what)}, unless it has changed since"
+            )
     for build in builds:
         out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(build))}, left unfinished")
     for run_dir in runs:

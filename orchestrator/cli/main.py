@@ -47,6 +47,7 @@ VERBS = {
     "model": ("model", "Replay reclaim policies over traces and runs."),
     "image": ("image", "Build, list or remove cached guest images."),
     "lab": ("lab", "A KVM host with nested paging on this machine, whatever its processor."),
+    "reclaim": ("reclaim", "Free second-level page tables that a VM holds, by a lever."),
     "shell": ("shell", "Boot a guest and open a shell in it, or run one command."),
     "clean": ("clean", "Remove what a killed run left behind."),
 }

@@ -38,6 +38,7 @@ FORMATS: Final = {
     "model replay": 1,
     "model trace": 1,
     "plan": 2,  # 1 called its format `1`, as plan.json does
+    "reclaim": 1,
     "report": 1,
     "resume": 1,
     "run": 1,

@@ -29,8 +29,9 @@ from orchestrator.host.kvm_cache import forget_working
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import Machine
+from orchestrator.host.remote import HostLostError
 from orchestrator.host.remote_leftovers import noted
-from orchestrator.host.shell import HostLostError, HostShell
+from orchestrator.host.shell import HostShell
 from orchestrator.printable import printable
 
 # A saved guest answers within seconds; on a machine that is busy with others it may take longer.

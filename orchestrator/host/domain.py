@@ -66,6 +66,10 @@ class Domain(ABC):
         """False once QEMU has ended or the guest has stopped, for whatever reason."""
 
     @abstractmethod
+    def busy(self) -> dict[str, str]:
+        """Domains of this libvirt, by name, that are migrated, saved or backed up now, and which of these."""
+
+    @abstractmethod
     def virtio_mem(self) -> VirtioMemState | None:
         """The virtio-mem device, or None if there is none."""
 

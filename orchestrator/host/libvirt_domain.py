@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, VirtioMemState
+from orchestrator.host.domain_memory import DomainMemory, read_domain
 from orchestrator.host.domain_xml import RunFiles, dimm_device, disk_path, run_files, virtio_mem_request
 from orchestrator.host.shell import HostShell
 from orchestrator.units import KIB
@@ -80,6 +81,36 @@ class LibvirtDomain(Domain):
             self._trouble = str(error)
             return False
         return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
+
+    def memory(self) -> DomainMemory:
+        """What its XML says of its memory."""
+        found = read_domain(self._call(self._handle.XMLDesc))
+        if found is None:
+            raise InfrastructureError(f"libvirt's XML of {self._handle.name()} says nothing of its memory")
+        return found
+
+    def busy(self) -> dict[str, str]:
+        """Domains of the connection with a job, this one among them or not; one that does not tell counts as
+        busy."""
+        libvirt, found = self._libvirt, {}
+        names = {
+            getattr(libvirt, name): name.rpartition("_OPERATION_")[2].lower().replace("_", " ")
+            for name in dir(libvirt)
+            if name.startswith("VIR_DOMAIN_JOB_OPERATION_")
+        }
+        for one in self._call(self._connection.listAllDomains, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+            try:
+                job = one.jobStats()
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in {
+                    libvirt.VIR_ERR_NO_DOMAIN,
+                    libvirt.VIR_ERR_OPERATION_INVALID,
+                }:
+                    found[one.name()] = str(error)
+                continue  # else it has ended
+            if job.get("type", libvirt.VIR_DOMAIN_JOB_NONE) != libvirt.VIR_DOMAIN_JOB_NONE:
+                found[one.name()] = names.get(job.get("operation"), "a job")
+        return found
 
     def why_ended(self) -> str:
         """What is known of a guest that has ended: by libvirt, by the kernel of its host, and by QEMU."""

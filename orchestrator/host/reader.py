@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import json
 import os
@@ -23,6 +24,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
+from orchestrator.host.collapse import collapse, identity
 from orchestrator.host.page_tables import page_tables
 from orchestrator.host.pagemap import MAX_CHUNK_BYTES, exactly, page_bits, page_regions, up_to
 from orchestrator.host.vm_processes import large_mappings, ram_regions, regular_text, vms
@@ -79,7 +81,7 @@ def folders(root: str, most: int) -> list[tuple[int, str]]:
         if len(found) >= most:
             break
         with contextlib.suppress(OSError):  # it has gone
-            found.append((pathlib.Path(folder).stat().st_ino, folder.removeprefix(root) or "/"))
+            found.append((pathlib.Path(folder).stat().st_ino, folder[len(root) :] or "/"))
     return found
 
 
@@ -128,8 +130,25 @@ def cpu_seconds() -> float:
 
 def write(path: str, text: str) -> None:
     """Write a file that is there, as one of /sys."""
-    with pathlib.Path(path).open("r+") as stream:
-        stream.write(text)
+    file = os.open(path, os.O_WRONLY | os.O_TRUNC)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
+
+
+def set_and_restore(path: str, text: str, former: str) -> None:
+    """Write a file of /sys, and then `former`, which is what it says now, in one call: it is put back even if
+    whoever asked is gone meanwhile. Raises OSError: ESTALE where it says something else now, EAGAIN where
+    somebody else is in this call."""
+    with pathlib.Path(path).open("rb", buffering=0) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock.read(MAX_TEXT_BYTES).decode(errors="replace").strip() != former:
+            raise OSError(errno.ESTALE, f"{path} says something else by now")
+        try:
+            write(path, text)
+        finally:
+            write(path, former)
 
 
 def free_port() -> int:
@@ -217,10 +236,13 @@ CALLS: dict[str, Callable[..., Any]] = {
         page_words,
         folders,
         memory,
+        identity,
+        collapse,
         tail,
         kernel_log,
         cpu_seconds,
         write,
+        set_and_restore,
         free_port,
         run,
         watch,

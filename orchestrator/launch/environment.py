@@ -333,7 +333,11 @@ class SharedHost(Starts):
     """Guests of trials that are this host's own: on it come those of one trial after another, or at once."""
 
     def guest(self, begin: GuestLaunch) -> Guest:
-        begin.stack.enter_context(apply_host_settings(begin.environment.host.shell, begin.plan.host_setup))
+        begin.stack.enter_context(
+            apply_host_settings(
+                begin.environment.host.shell, begin.plan.host_setup, begin.environment.runtime
+            )
+        )
         return begin.warm() if starts_warm(begin.plan, begin.environment) else begin.cold()
 
     def spec(self, plan: LaunchSpec, environment: TrialEnvironment) -> GuestSpec:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from orchestrator.host.accel import second_level
 from orchestrator.host.libvirt_host import LibvirtHost
-from orchestrator.launch.host_settings import THP
+from orchestrator.host.settings import PATHS, THP, chosen
 from orchestrator.procfs import kib_lines, of_first_processor, processors
 
 
@@ -15,7 +13,7 @@ def host_facts(host: LibvirtHost) -> dict[str, object]:
     shell = host.shell
     cpuinfo = shell.text("/proc/cpuinfo")
     # "always [madvise] never"; a kernel without CONFIG_TRANSPARENT_HUGEPAGE has no such file.
-    thp = re.search(r"\[(\w+)\]", shell.texts(THP).get(THP, "[none]"))
+    thp = shell.texts(PATHS[THP]).get(PATHS[THP])
     return {
         "second_level": second_level(shell),
         "libvirt_uri": host.uri.partition("?")[0],
@@ -26,6 +24,6 @@ def host_facts(host: LibvirtHost) -> dict[str, object]:
             "cpu": of_first_processor(cpuinfo, "model name"),
             "cpus": processors(cpuinfo) or None,
             "memory_bytes": kib_lines(shell.text("/proc/meminfo")).get("MemTotal"),
-            "thp": thp[1] if thp else "",
+            "thp": "none" if thp is None else chosen(thp),
         },
     }

@@ -152,7 +152,7 @@ def _connect(begin: GuestLaunch, outer: Guest, scratch: Path, stack: ExitStack) 
         host = stack.enter_context(
             open_host(replace(target, ours=True), begin.environment.runtime, begin.environment.places.cache)
         )
-        stack.enter_context(apply_host_settings(host.shell, begin.plan.host_setup))
+        stack.enter_context(apply_host_settings(host.shell, begin.plan.host_setup, begin.environment.runtime))
     return host
 
 

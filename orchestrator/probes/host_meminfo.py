@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.observation import NO_SECOND_LEVEL, Reading
 from orchestrator.probes.base import PROBES, HostView, Probe
-from orchestrator.procfs import counters, kib_lines
+from orchestrator.procfs import MEMINFO, SECOND_LEVEL, VMSTAT, kib_lines, second_level_bytes
 from orchestrator.series import Chart, Headline, Line, Series
 from orchestrator.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from orchestrator.host.shell import HostShell
 
-MEMINFO, VMSTAT = "/proc/meminfo", "/proc/vmstat"
-SECOND_LEVEL = "SecPageTables"
 SECOND_LEVEL_BYTES = "second_level_bytes"
 _NOT_COUNTED = "the host's kernel does not count it"
 SECOND_LEVEL_CHART = Chart(
@@ -72,8 +70,5 @@ class HostMeminfo(Probe):
                 yield Reading(name, values[name])
             else:
                 yield Reading(name, None, gap=_NOT_COUNTED)
-        if SECOND_LEVEL in values:
-            iommu_pages = counters(files.get(VMSTAT, "")).get("nr_iommu_pages", 0)
-            yield Reading(SECOND_LEVEL_BYTES, values[SECOND_LEVEL] - iommu_pages * PAGE_BYTES)
-        else:
-            yield Reading(SECOND_LEVEL_BYTES, None, gap=_NOT_COUNTED)
+        counted = second_level_bytes(values, files.get(VMSTAT, ""))
+        yield Reading(SECOND_LEVEL_BYTES, counted, gap=_NOT_COUNTED if counted is None else "")

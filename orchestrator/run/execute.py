@@ -224,8 +224,11 @@ class Job:
 
     @property
     def _at_once(self) -> bool:
-        # The settings of a host that trials share are one trial's at a time.
-        sets = any(self.plan.trial(trial.id).host_setup != HostSetup() for trial in self.trials)
+        # The settings of a host that trials share are one trial's at a time, as are its tables.
+        sets = any(
+            plan.host_setup != HostSetup() or any(step.load().of_whole_host for step in plan.steps)
+            for plan in (self.plan.trial(trial.id) for trial in self.trials)
+        )
         return self.plan.times == "ignored" and len(self.trials) > 1 and not (self.kind.shared and sets)
 
     def _learn(self, run: RunWriter, facts: Mapping[str, object]) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.actions import Action
@@ -88,6 +89,10 @@ class RunningTrial(StepContext):
     @property
     def host_domain(self) -> LibvirtDomain | None:
         return self.guest.host.domain if self.guest.host else None
+
+    @property
+    def runtime(self) -> Path:
+        return self.environment.runtime
 
     @property
     def step(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -74,6 +75,7 @@ class FakeDomain(Domain):
     statistics: dict[str, int] = field(default_factory=dict)
     events: bool = False
     running: bool = True
+    jobs: dict[str, str] = field(default_factory=dict)
     ended: str = ""
     pid: int = 0
     shell: HostShell = field(default_factory=HostShell)
@@ -90,6 +92,9 @@ class FakeDomain(Domain):
 
     def is_running(self) -> bool:
         return self.running
+
+    def busy(self) -> dict[str, str]:
+        return self.jobs
 
     def why_ended(self) -> str:
         return self.ended
@@ -162,10 +167,12 @@ class FakeTrial(StepContext):
         *,
         dies_at: float = float("inf"),
         printed: str = "",
+        runtime: Path = Path("/no/runtime/folder"),
     ) -> None:
         self._domain = domain or FakeDomain()
         self._machine, self._host = machine, host
         self.dies_at, self.printed = dies_at, printed
+        self._runtime = runtime
         self.calls: list[tuple[object, ...]] = []
         self.events: list[Event] = []
 
@@ -180,6 +187,10 @@ class FakeTrial(StepContext):
     @property
     def host_domain(self) -> FakeDomain | None:
         return self._host
+
+    @property
+    def runtime(self) -> Path:
+        return self._runtime
 
     @property
     def step(self) -> int:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 from vm_host import GIB, HUGE, PAGE, PRESENT, RANGE, FakeVm, FakeVmHost, qemu
 
-from orchestrator.audit.reading import Lever, VmReading
+from orchestrator.audit.reading import Amount, Lever, VmReading
 from orchestrator.audit.vm import find_vms
+from orchestrator.audit.vm_levers import flush
+from orchestrator.audit.vm_tables import HostTables
+from orchestrator.cli.reclaim import reclaim_command
 from orchestrator.deadline import Deadline
+from orchestrator.host.domain_memory import DomainMemory
 
 SCOPE = "/machine.slice/machine-qemu\\x2d1\\x2dweb.scope"
 STATS = {f"/sys/fs/cgroup{SCOPE}/memory.stat": "anon 5\nsec_pagetables 819200\nslab 3\n"}
@@ -64,15 +69,24 @@ def test_a_vm_in_a_cgroup_of_its_own_has_what_that_counts() -> None:
 
 def test_levers_say_what_they_free_on_what_scope_and_at_what_cost() -> None:
     (found,) = read(vm())
-    flush = lever(found, "flush")
-    assert flush.amount.value == 819200 - NEEDED
-    assert flush.scope == "all VMs of the machine"
-    assert flush.next.startswith("echo force > /sys/module/kvm/parameters/nx_huge_pages; echo N >")
+    flushed = lever(found, "flush")
+    assert flushed.amount.value == 819200 - NEEDED
+    assert flushed.scope == "all VMs of the machine"
+    assert flushed.next == "", "libvirt does not know it, so `reclaim` would not find it"
     collapse = lever(found, "collapse")
     assert (collapse.amount.value, collapse.scope) == (20 * PAGE, "this VM")
     assert "1.719 MiB" in collapse.cost, "20 ranges lack 22 pages each"
     assert lever(found, "slot").amount.value is None, "there is no libvirt"
     assert lever(found, "process").amount.value == (20 - 13 - 3) * PAGE
+
+
+def test_a_lever_on_a_vm_of_libvirt_says_what_to_type() -> None:
+    domain = DomainMemory("web", "", 500, True, GIB, (), None, (), 0)
+    host = HostTables(Amount(0), "N", "Not affected", {}, False, {})
+    found = flush(Amount(4096), host, domain)
+    assert found.next == "orchestrator reclaim flush --domain web --dry-run"
+    words = shlex.split(found.next)[1:]
+    assert reclaim_command.make_context("reclaim", words[1:]).params["dry_run"] is True
 
 
 @pytest.mark.parametrize(

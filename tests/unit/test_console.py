@@ -15,7 +15,7 @@ from orchestrator.errors import BootTimeoutError, GuestError, GuestLostError, Gu
 from orchestrator.guest import boot
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.console import MAX_CONSOLE_BYTES, Console
-from orchestrator.host.shell import HostLostError
+from orchestrator.host.remote import HostLostError
 from orchestrator.printable import printable
 
 PANIC = "[    1.5] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n[    1.6] CPU: 0\r\n"

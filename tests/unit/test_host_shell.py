@@ -21,11 +21,13 @@ import pytest
 from orchestrator.errors import BadInputError, GuestLostError, InfrastructureError
 from orchestrator.guest.console import mirrored
 from orchestrator.host import lab as host_lab
+from orchestrator.host import remote as remote_module
 from orchestrator.host import shell as shell_module
 from orchestrator.host.machine import HostSetup
+from orchestrator.host.remote import HostLostError
 from orchestrator.host.remote_leftovers import end_remote, noted, remote_leftovers
 from orchestrator.host.runtime import runtime_base
-from orchestrator.host.shell import HostLostError, HostShell, remote_shell
+from orchestrator.host.shell import HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget, own_target, user_target
 from orchestrator.host_kinds import host_kind
 from orchestrator.interrupts import stopped_by_signals
@@ -52,11 +54,12 @@ def test_files_are_read_the_same_from_near_and_far(shell: HostShell, tmp_path: P
 
 def test_what_is_sent_is_python_3_8() -> None:
     """Hosts elsewhere have what they have: Ubuntu 20.04 that, RHEL 9 3.9."""
-    for module in shell_module._SENT:
+    for module in remote_module._SENT:
         text = inspect.getsource(module)
         ast.parse(text, feature_version=(3, 8))
         assert "strict=" not in text
         assert ".removesuffix(" not in text
+        assert ".removeprefix(" not in text
 
 
 def test_what_a_process_has(shell: HostShell) -> None:
@@ -159,7 +162,7 @@ def test_a_signal_within_an_answer_leaves_a_host_that_can_be_cleaned_up(
 def test_a_signal_does_not_wait_long_for_a_host_that_is_silent(
     target: SshTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell_module, "_LAST_SECONDS", 0.1)
+    monkeypatch.setattr(remote_module, "_LAST_SECONDS", 0.1)
     began = time.monotonic()
     with remote_shell(target) as remote, stopped_soon():
         remote.run(["sleep", "15"], seconds=20)
@@ -226,7 +229,7 @@ def test_a_console_elsewhere_is_brought_here(target: SshTarget, tmp_path: Path) 
     assert console.tail() == "one\nKernel panic - not syncing: x", "what came before is kept"
 
 
-def test_huge_pages_are_set_and_put_back() -> None:
+def test_huge_pages_are_set_and_put_back(tmp_path: Path) -> None:
     written: list[str] = []
 
     def call(name: str, *words: object, **_: object) -> object:
@@ -235,15 +238,15 @@ def test_huge_pages_are_set_and_put_back() -> None:
         written.append(str(words[1]))
         return None
 
-    with apply_host_settings(HostShell(call), HostSetup(thp="never")):
+    with apply_host_settings(HostShell(call), HostSetup(thp="never"), tmp_path):
         assert written == ["never"]
     assert written == ["never", "madvise"]
-    with apply_host_settings(HostShell(call), HostSetup()):
+    with apply_host_settings(HostShell(call), HostSetup(), tmp_path):
         pass
     assert written == ["never", "madvise"]
 
 
-def test_huge_pages_are_put_back_if_a_signal_comes_as_they_are_set() -> None:
+def test_huge_pages_are_put_back_if_a_signal_comes_as_they_are_set(tmp_path: Path) -> None:
     written: list[str] = []
 
     def call(name: str, *words: object, **_: object) -> object:
@@ -257,13 +260,13 @@ def test_huge_pages_are_put_back_if_a_signal_comes_as_they_are_set() -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         stopped_by_signals(lambda: None, lambda: None),
-        apply_host_settings(HostShell(call), HostSetup(thp="never")),
+        apply_host_settings(HostShell(call), HostSetup(thp="never"), tmp_path),
     ):
         pass
     assert written == ["never", "madvise"]
 
 
-def test_a_host_that_lets_nobody_set_it_says_so() -> None:
+def test_a_host_that_lets_nobody_set_it_says_so(tmp_path: Path) -> None:
     def call(name: str, *_: object, **__: object) -> object:
         if name == "texts":
             return {"/sys/kernel/mm/transparent_hugepage/enabled": "[always] never\n"}
@@ -271,7 +274,7 @@ def test_a_host_that_lets_nobody_set_it_says_so() -> None:
 
     with (
         pytest.raises(InfrastructureError, match="cannot set transparent huge pages of this machine"),
-        apply_host_settings(HostShell(call), HostSetup(thp="never")),
+        apply_host_settings(HostShell(call), HostSetup(thp="never"), tmp_path),
     ):
         pass
 

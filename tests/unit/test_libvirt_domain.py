@@ -310,3 +310,61 @@ def test_the_next_guest_begins_when_the_one_before_has_gone(monkeypatch: pytest.
         done.append("summed up")
     host.wait_for_ends()
     assert done == ["started", "summed up", "gone", "started", "summed up", "gone"]
+
+
+class BusyError(FakeError):
+    """With libvirt's number of what went wrong."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("cannot acquire state change lock")
+        self.code = code
+
+    def get_error_code(self) -> int:
+        return self.code
+
+
+def test_which_domains_are_migrated_or_backed_up() -> None:
+    """By the constants of the real binding, and what it gives for each."""
+    import libvirt
+
+    def one(name: str, job: object) -> Any:
+        def stats() -> object:
+            if isinstance(job, Exception):
+                raise job
+            return job
+
+        return SimpleNamespace(name=lambda: name, jobStats=stats)
+
+    running = [
+        one("idle", {"type": libvirt.VIR_DOMAIN_JOB_NONE}),
+        one(
+            "leaves",
+            {
+                "type": libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
+                "operation": libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT,
+            },
+        ),
+        one(
+            "saved",
+            {"type": libvirt.VIR_DOMAIN_JOB_UNBOUNDED, "operation": libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP},
+        ),
+        one("strange", {"type": libvirt.VIR_DOMAIN_JOB_BOUNDED}),
+        one("silent", BusyError(libvirt.VIR_ERR_OPERATION_TIMEOUT)),
+        one("ended", BusyError(libvirt.VIR_ERR_NO_DOMAIN)),
+        one("stopped", BusyError(libvirt.VIR_ERR_OPERATION_INVALID)),
+    ]
+    constants = {name: getattr(libvirt, name) for name in dir(libvirt) if name.startswith("VIR_")}
+    module = SimpleNamespace(**constants, libvirtError=FakeError)
+    connection = SimpleNamespace(listAllDomains=lambda flags: running if flags == 1 else [])
+    assert LibvirtDomain(module, connection, None, HostShell()).busy() == {
+        "leaves": "migration out",
+        "saved": "backup",
+        "strange": "a job",
+        "silent": "cannot acquire state change lock",
+    }
+
+
+def test_what_its_xml_says_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = domain(Monitor(), monkeypatch).memory()
+    assert found.boot > 0
+    assert f"<uuid>{found.uuid}</uuid>" in LIVE.read_text()

@@ -54,7 +54,10 @@ def test_what_is_missing_or_lost_is_done_and_the_rest_stays(tmp_path: Path, tria
         resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
 
 
-def test_what_sets_a_host_that_trials_share_runs_in_turn(tmp_path: Path, trials: Played) -> None:
+@pytest.mark.parametrize("changed", ["  - wait: {time: 1s}\nhost_setup: {thp: never}\n", "  - flush: {}\n"])
+def test_what_sets_a_host_that_trials_share_runs_in_turn(
+    tmp_path: Path, trials: Played, changed: str
+) -> None:
     started: list[str] = []
 
     def side_by_side(tasks: Sequence[TrialTask]) -> Iterator[Ended]:
@@ -66,7 +69,7 @@ def test_what_sets_a_host_that_trials_share_runs_in_turn(tmp_path: Path, trials:
     execute_plan(ignored, places(tmp_path), tmp_path / "together", PROGRESS, machinery=trials)
     assert started == [trial.id for trial in ignored.trials]
     started.clear()
-    sets = plan("  - wait: {time: 1s}\ntimes: ignored\nhost_setup: {thp: never}\n")
+    sets = plan(f"{changed}times: ignored\n")
     execute_plan(sets, places(tmp_path), tmp_path / "in-turn", PROGRESS, machinery=trials)
     assert started == []
     assert trials.ran == [trial.id for trial in sets.trials]
