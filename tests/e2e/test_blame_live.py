@@ -62,7 +62,6 @@ def test_what_could_be_taken_offline_can_be(orchestrator: Orchestrator, tmp_path
                 if block.state != "refused":
                     went[block.state, take_offline(shell, block.memory_block)] += 1
             told = {f"{state} {'went' if gone else 'stayed'}": count for (state, gone), count in went.items()}
-            after = LiveDocument.of("the guest", read_live(shell), None, 0.0, 0.0)
     finally:
         end(process, signal.SIGTERM)
     lets_go = sum(count for (state, _), count in went.items() if state in {"free", "movable"})
@@ -79,4 +78,3 @@ def test_what_could_be_taken_offline_can_be(orchestrator: Orchestrator, tmp_path
     # Unmovable memory may come into a block while others are tried; a guess would be as often right of both.
     assert let_go >= 0.8 * lets_go, told
     assert went["pinned", True] <= 0.2 * pinned, told
-    assert after.blocks.offline == sum(count for (_, gone), count in went.items() if gone), told
