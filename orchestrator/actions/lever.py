@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from orchestrator.actions.base import Action
 from orchestrator.actions.context import StepContext
-from orchestrator.host.qemu_process import ram_segments
 from orchestrator.levers import Lever, LeverTarget
 from orchestrator.levers.base import Held
 from orchestrator.records.step import StepResult
@@ -18,6 +17,8 @@ class LeverStep(Action, Lever):
     """How long to wait, before what is held is read again: faults make tables anew meanwhile."""
 
     def run(self, trial: StepContext) -> StepResult:
+        from orchestrator.host.qemu_process import ram_segments
+
         def wait(seconds: float) -> None:
             trial.sleep(seconds)
             trial.check()

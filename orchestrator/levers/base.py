@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.host.collapse import Identity
 from orchestrator.host.domain import Domain, QemuProcess
 from orchestrator.host.machine import Frozen
-from orchestrator.host.qemu_process import Segment, status_bytes
 from orchestrator.host.shell import HostShell
-from orchestrator.levers.memory import GuestMemory
 from orchestrator.procfs import MEMINFO, VMSTAT, kib_lines, second_level_bytes
 from orchestrator.records.step import StepOutcome
 from orchestrator.registry import Registry
+
+if TYPE_CHECKING:  # numpy, which a check of a scenario does without
+    from orchestrator.host.qemu_process import Segment
+    from orchestrator.levers.memory import GuestMemory
 
 
 class Scope(StrEnum):
@@ -67,6 +69,8 @@ class LeverTarget:
 
     def held(self) -> Held:
         """What is held now. Raises OSError where the VM is gone."""
+        from orchestrator.host.qemu_process import status_bytes
+
         files = self.shell.texts(MEMINFO, VMSTAT, f"/sys/kernel/debug/kvm/{self.qemu.pid}-*/pf_taken")
         own = status_bytes(self.qemu)
         counted = second_level_bytes(kib_lines(files.get(MEMINFO, "")), files.get(VMSTAT, ""))
@@ -76,6 +80,8 @@ class LeverTarget:
     @cached_property
     def memory(self) -> GuestMemory:
         """What QEMU has of the VM's memory, when it is first asked. Raises OSError."""
+        from orchestrator.levers.memory import GuestMemory
+
         return GuestMemory.read(self.qemu, self.segments)
 
 

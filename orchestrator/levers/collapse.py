@@ -6,16 +6,18 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from pydantic import Field
 
 from orchestrator.deadline import Deadline
 from orchestrator.levers.base import LEVERS, Lever, LeverTarget, Prediction, Pulled, Scope
-from orchestrator.levers.memory import SmallRange
 from orchestrator.procfs import MEMINFO, kib_lines, stalled_percent
 from orchestrator.records.step import StepOutcome
 from orchestrator.units import ENTRIES_PER_TABLE, MIB, PAGE_BYTES, Duration, Size, format_size
+
+if TYPE_CHECKING:
+    from orchestrator.levers.memory import SmallRange
 
 PRESSURE: Final = "/proc/pressure/memory"
 _PIECE: Final = 16  # ranges in a call: what the host has free is looked at in between

@@ -11,7 +11,6 @@ import pytest
 from fakes import FakeDomain, FakeTrial
 
 from orchestrator.actions import ACTIONS
-from orchestrator.actions import lever as lever_step
 from orchestrator.errors import GuestError
 from orchestrator.host import reader, settings
 from orchestrator.host.collapse import Identity
@@ -164,7 +163,7 @@ def test_a_note_is_there_before_it_is_written(runtime: Path, monkeypatch: pytest
 
 @pytest.fixture
 def trial(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Kvm, FakeTrial]:
-    monkeypatch.setattr(lever_step, "ram_segments", lambda *_: (Segment(0, 0, 0),))
+    monkeypatch.setattr("orchestrator.host.qemu_process.ram_segments", lambda *_: (Segment(0, 0, 0),))
     host = Kvm()
     return host, FakeTrial(FakeDomain(shell=host.shell), runtime=runtime)
 

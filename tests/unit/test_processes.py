@@ -76,4 +76,6 @@ def test_nothing_else_signals_by_a_pid() -> None:
     assert "os.kill" in calls("import os\nos.kill(1, 2)")
     there = {path.relative_to(PACKAGE).as_posix(): calls(path.read_text()) for path in PACKAGE.rglob("*.py")}
     assert there.pop("processes.py") & _BY_PID == {"os.killpg", "os.pidfd_open", "signal.pidfd_send_signal"}
+    # For process_madvise(2), which it takes; no signal.
+    assert there.pop("host/collapse.py") & _BY_PID == {"os.pidfd_open"}
     assert {name: found & _BY_PID for name, found in there.items() if found & _BY_PID} == {}
