@@ -30,7 +30,7 @@ steps:
 """
 BALLOON = """\
   - mark: {moment: booted}
-  - exec: {argv: [dd, if=/dev/zero, of=/dev/shm/fill, bs=1M, count=256]}
+  - exec: {argv: [dd, if=/dev/zero, of=/dev/shm/fill, bs=1M, count=256], timeout: 5min}
   - mark: {moment: filled}
   - exec: {argv: [rm, /dev/shm/fill]}
   - inflate: {by: 400MiB, settle: 6s}
