@@ -26,6 +26,7 @@ guest: debian-13
 kernel: "6.12"
 machine: {vcpus: 1, memory: 768MiB, balloon: {free_page_reporting: false}}
 arms: {balloon: {host_setup: {thp: never}}}
+sample_every: 2s  # a sample takes a good part of a second of an emulated host
 steps:
 """
 BALLOON = """\
