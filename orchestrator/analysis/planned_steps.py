@@ -15,7 +15,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.plan import PlannedStep
 from orchestrator.records.plan import PlanRecord
 
-_LONGEST: Final = 2000  # characters of a step; a command is told in full
+_LONGEST: Final = 2000  # characters of a step; a command is printed in full
 
 
 @dataclass(frozen=True)

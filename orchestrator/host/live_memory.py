@@ -55,7 +55,7 @@ class LiveReading:
 def read_live(
     shell: HostShell, progress: Callable[[int, int], None] = lambda _done, _frames: None
 ) -> LiveReading:
-    """Read all of it; `progress` is told the frames that were read, of how many.
+    """Read all of it; `progress` gets the frames that were read, and of how many.
 
     Raises InfrastructureError: where the host's user may not, or its kernel does not tell.
     """

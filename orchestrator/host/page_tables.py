@@ -38,7 +38,7 @@ _ALLOCATOR = re.compile(r"lib(?:jemalloc|tcmalloc|mimalloc)[\w.-]*")
 
 
 def page_tables(pid: int, seconds: float) -> dict[str, Any]:
-    """Tables that the process's pages take, as counts by level, and what else is told of them.
+    """Tables that the process's pages take, as counts by level, and what else is known of them.
 
     Raises OSError: ESRCH when the process ends, runs another program, or another takes its id; EACCES or
     EPERM when it is another user's; ETIMEDOUT after `seconds`; EFBIG where the kernel has no PAGEMAP_SCAN and

@@ -132,7 +132,7 @@ def _state_folder(objects: Sequence[Mapping[str, str]], user: int) -> str:
 def _cloud_hypervisor(argv: Sequence[str]) -> VmCommand:
     words = [_fields(word, "") for word in _values(argv, "--memory")]
     if not words and "--kernel" not in argv and "--firmware" not in argv:
-        return VmCommand(CLOUD_HYPERVISOR)  # it is told by its API
+        return VmCommand(CLOUD_HYPERVISOR)  # it is configured by its API
     memory = {key: value for one in words for key, value in one.items()}
     return VmCommand(
         CLOUD_HYPERVISOR,

@@ -1,4 +1,4 @@
-"""An audit of a real KVM host: the lab, with a guest of libvirt's and a QEMU that nobody manages."""
+"""An audit of a real KVM host: the lab, with a guest of libvirt's and a QEMU without libvirt."""
 
 from __future__ import annotations
 

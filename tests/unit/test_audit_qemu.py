@@ -1,4 +1,4 @@
-"""A QEMU that nobody told us of, started by its command line, found as it is."""
+"""A QEMU that libvirt did not start, found as it is."""
 
 from __future__ import annotations
 
