@@ -74,11 +74,12 @@ class RemoteReader:
 
     def __exit__(self, *_: object) -> None:
         assert self._ssh.stdin and self._ssh.stdout and self._ssh.stderr  # noqa: S101, PT018  # pipes
+        answers = not self._broken
         self._broken = self._broken or "it was closed"
         with suppress(OSError):
             self._ssh.stdin.close()
         try:
-            self._ssh.wait(2)
+            self._ssh.wait(2 if answers else 0)  # what is lost would not end by itself
         except subprocess.TimeoutExpired:
             self._ssh.kill()
             self._ssh.wait()

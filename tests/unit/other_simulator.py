@@ -11,7 +11,7 @@ from orchestrator.model.snapshot import U32
 from orchestrator.model.trace import TouchKind, Trace
 
 TABLES = 300_000  # of a dense guest of 586 GiB
-TOUCHES = 5_000_000
+TOUCHES = 1_000_000
 BUDGETS = (15_000, 60_000, 200_000)  # tables
 PATTERNS = ("uniform", "zipf", "scan")
 OTHERS = {

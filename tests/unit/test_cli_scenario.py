@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, NoReturn
@@ -307,9 +310,17 @@ def test_the_tables_of_a_plan_fit_the_room(
     assert "new-and-with-a-long-name-01" in "\n".join(lines), "and none of them is broken"
 
 
-def schema(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    assert call("schema") == 0
-    made: dict[str, Any] = json.loads(capsys.readouterr().out)
+@pytest.fixture
+def schema() -> dict[str, Any]:
+    """As `orchestrator schema` prints it, with the actions of these tests."""
+    return _schema()
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    with redirect_stdout(StringIO()) as printed:
+        assert call("schema") == 0
+    made: dict[str, Any] = json.loads(printed.getvalue())
     jsonschema.Draft202012Validator.check_schema(made)
     return made
 
@@ -319,9 +330,8 @@ def accepts(made: dict[str, Any], text: str) -> bool:
     return bool(jsonschema.Draft202012Validator(made).is_valid(data))
 
 
-def test_the_schema_agrees_with_validate(capsys: pytest.CaptureFixture[str]) -> None:
-    made = schema(capsys)
-    assert accepts(made, GOOD)
+def test_the_schema_agrees_with_validate(schema: dict[str, Any]) -> None:
+    assert accepts(schema, GOOD)
     for old, new in [
         ("name: quick", "name: Quick"),
         ("memory: 1GiB", "memory: 1536MB"),
@@ -339,12 +349,12 @@ def test_the_schema_agrees_with_validate(capsys: pytest.CaptureFixture[str]) -> 
         ("- look:", "- {}"),
     ]:
         assert GOOD.count(old) == 1
-        assert not accepts(made, GOOD.replace(old, new)), new
+        assert not accepts(schema, GOOD.replace(old, new)), new
     for old, new in [
         ("setup: {thp: never}", "machine: {virtio_mem: {block: 4MiB}, balloon: {}}"),
         ("- look:", "- look: {}"),
     ]:
-        assert accepts(made, GOOD.replace(old, new)), new
+        assert accepts(schema, GOOD.replace(old, new)), new
 
 
 ARMS_OF_A_STEP = [
@@ -383,29 +393,28 @@ SETTINGS = [
     [("- look:", *case) for case in ARMS_OF_A_STEP] + [("setup: {thp: never}", *case) for case in SETTINGS],
 )
 def test_schema_and_loader_take_and_refuse_the_same(
-    folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, good: bool
+    folder: Path, schema: dict[str, Any], old: str, new: str, good: bool
 ) -> None:
     assert GOOD.count(old) == 1
     text = GOOD.replace(old, new)
     (folder / "good.yaml").write_text(text)
-    assert accepts(schema(capsys), text) is good
+    assert accepts(schema, text) is good
     assert call("validate", "good.yaml") == (0 if good else 2)
 
 
-def test_the_schema_describes_keys_actions_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
-    made = schema(capsys)
-    step = made["$defs"]["Step"]["properties"]["grow"]
+def test_the_schema_describes_keys_actions_and_parameters(schema: dict[str, Any]) -> None:
+    step = schema["$defs"]["Step"]["properties"]["grow"]
     assert step["description"] == "Plug memory until so much is plugged."
-    arms = made["$defs"]["Step"]["properties"]["in"]["description"]
+    arms = schema["$defs"]["Step"]["properties"]["in"]["description"]
     assert arms == "The arms that have this step, a name or a list of names; without it, all have it."
-    grow = made["$defs"]["action.grow"]
+    grow = schema["$defs"]["action.grow"]
     assert grow["properties"]["to"]["description"] == "Bytes that are plugged afterwards."
     assert grow["properties"]["timeout"]["default"] == "60s"
     assert grow["properties"]["within"]["deprecated"] is True, "its older name"
     assert grow["additionalProperties"] is False
-    assert made["$defs"]["VirtioMem"]["properties"]["block"]["default"] == "2MiB"
-    assert made["properties"]["repeats"]["description"] == "Trials of each arm."
-    assert made["additionalProperties"] is False
+    assert schema["$defs"]["VirtioMem"]["properties"]["block"]["default"] == "2MiB"
+    assert schema["properties"]["repeats"]["description"] == "Trials of each arm."
+    assert schema["additionalProperties"] is False
 
 
 VALIDATED = """

@@ -134,7 +134,7 @@ def test_a_host_that_says_something_else_is_lost(target: SshTarget) -> None:
 
 @pytest.mark.parametrize("answer", ["Welcome!", "7", '{"bytes": 99999999999}', '{"errno": "x", "error": ""}'])
 def test_a_host_that_greets_or_makes_up_answers_is_lost(target: SshTarget, answer: str) -> None:
-    target.script.write_text(f"#!/bin/sh\necho '{answer}'\necho $$ >{target.script}.pid\nexec sleep 60\n")
+    target.script.write_text(f"#!/bin/sh\necho $$ >{target.script}.pid\necho '{answer}'\nexec sleep 60\n")
     with pytest.raises(InfrastructureError, match="cannot reach") as failed, remote_shell(target):
         pass
     assert failed.value.details == f"what it answers is not what the reader says: {answer}"
