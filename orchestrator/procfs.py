@@ -17,7 +17,7 @@ MEMINFO: Final = "/proc/meminfo"
 VMSTAT: Final = "/proc/vmstat"
 SECOND_LEVEL: Final = "SecPageTables"
 
-_KIB_LINE = re.compile(r"([A-Za-z0-9_()]{1,64}):\s+([0-9]{1,20}) kB")
+_KIB_LINE = re.compile(r"^([A-Za-z0-9_()]{1,64}):[ \t]+([0-9]{1,20}) kB$", re.MULTILINE)
 _COUNTER = re.compile(r"([A-Za-z0-9_]{1,64}) ([0-9]{1,20})")
 _MOST_ZONES: Final = 1 << 13  # 1,024 nodes (CONFIG_NODES_SHIFT) of five zones
 _ZONE: Final = re.compile(r"Node (\d{1,4}), zone +(\w{1,16})$")
@@ -34,8 +34,7 @@ _PROCESSOR = re.compile(r"^processor\b", re.MULTILINE)
 
 def kib_lines(text: str) -> dict[str, int]:
     """The `Name:  N kB` lines of /proc/meminfo or /proc/PID/status, in bytes."""
-    lines = (_KIB_LINE.fullmatch(line) for line in text.splitlines())
-    return {line[1]: int(line[2]) * KIB for line in lines if line}
+    return {name: int(size) * KIB for name, size in _KIB_LINE.findall(text)}
 
 
 def counters(text: str) -> dict[str, int]:

@@ -94,8 +94,9 @@ def print_json(document: Mapping[str, Any], verb: str = "") -> None:  # whatever
 
 
 def print_text(text: str) -> None:
-    """Text for programs, as it is."""
-    out.out(text, highlight=False)
+    """Text for programs, as it is: rich would look at each of its lines."""
+    out.file.write(f"{text}\n")
+    out.file.flush()
 
 
 def format_name(verb: str) -> str:
