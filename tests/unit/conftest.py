@@ -50,13 +50,17 @@ def cache_of_the_tests(
 ) -> Iterator[None]:
     """A cache that begins empty, for all tests that do not choose one.
 
-    What takes seconds to make and is the same for all is shared by the processes of pytest-xdist.
+    What takes seconds to make and is the same for all is shared by the processes of pytest-xdist; compiled
+    code is kept in pytest's own cache, since a file of it is named by all that it is made from.
     """
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if hasattr(pytestconfig, "workerinput") else own
     cache = tmp_path_factory.mktemp("cache")
-    for name in ("compiled", "vega"):
-        folder = shared / f"{name}-of-the-tests"
+    kept = getattr(pytestconfig, "cache", None)  # not with -p no:cacheprovider
+    for name, folder in {
+        "compiled": kept.mkdir("compiled") if kept else shared / "compiled-of-the-tests",
+        "vega": shared / "vega-of-the-tests",
+    }.items():
         folder.mkdir(mode=0o700, exist_ok=True)
         (cache / name).symlink_to(folder)
     if "orchestrator.model.jit" in sys.modules:  # a test that was collected compiles
