@@ -88,12 +88,19 @@ class Orchestrator:
 
     def start(self, scenario: Path, log: Path) -> subprocess.Popen[bytes]:
         """Begin to `run` a scenario in a process group of its own, with what it says in `log`."""
-        argv = self._argv(
-            "run", str(scenario), "--results", str(self.results), "--guests-dir", self._guests(scenario)
-        )
+        words = ("--results", str(self.results), "--guests-dir", self._guests(scenario))
+        return self.begin("run", str(scenario), *words, log=log)
+
+    def begin(self, *words: str, log: Path) -> subprocess.Popen[bytes]:
+        """Begin to call it, in a process group of its own."""
         with log.open("wb") as sink:
             return subprocess.Popen(
-                argv, stdout=sink, stderr=sink, cwd=ROOT, env=self._environment, start_new_session=True
+                self._argv(*words),
+                stdout=sink,
+                stderr=sink,
+                cwd=ROOT,
+                env=self._environment,
+                start_new_session=True,
             )
 
     def show(self, run: str = "last") -> Any:  # JSON

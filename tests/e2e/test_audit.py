@@ -1,16 +1,22 @@
-"""An audit of a real KVM host: the lab, with a guest of libvirt's and a QEMU without libvirt."""
+"""A real KVM host, audited and relieved: the lab, with a guest of libvirt's and a QEMU without libvirt."""
 
 from __future__ import annotations
 
+import random
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import ROOT, Orchestrator
+from driver import ROOT, Orchestrator, end
 
 TABLE_BYTES = 4096
 TRIES = 8
+KILLS, KILL_SEED = 6, 7
+NX_HUGE_PAGES = "/sys/module/kvm/parameters/nx_huge_pages"
+FLUSH = ("reclaim", "flush", "--domain", "audited", "--connect", "lab")
 # What the lab's own image has to boot: a kernel that ends in a shell, without a disk. Base pages on the host,
 # so that there are tables to count.
 DOMAIN = """\
@@ -143,3 +149,47 @@ def test_what_was_measured_is_asked_of_the_model(lab: Orchestrator, tmp_path: Pa
     assert lab.call("audit", "--connect", "lab", "--overcommit", str(path)).code == 0
     answered = lab.call("model", "overcommit", str(path), "--html", str(tmp_path / "page.html"))
     assert answered.code == 0, answered.err
+
+
+def test_a_dry_run_frees_nothing(lab: Orchestrator, at_rest: tuple[dict[str, Any], dict[int, int]]) -> None:
+    _, held = at_rest
+    told = lab.call(*FLUSH, "--dry-run", "--json")
+    assert told.code == 0, told.err
+    assert {vm["pid"] for vm in told.json["vms"]} == set(held), "it says that it acts on both"
+    assert told.json["refused"] == ""
+    now = counted(lab)
+    assert all(now[pid] >= held[pid] for pid in held)
+
+
+def test_what_a_killed_flush_leaves_is_put_right(lab: Orchestrator, tmp_path: Path) -> None:
+    """kill -9 at random moments of the command; its other end is in the lab, and may be in the middle."""
+    former = shell(lab, f"cat {NX_HUGE_PAGES}")
+    began = time.monotonic()
+    assert lab.call(*FLUSH, "--dry-run").code == 0
+    lasts = time.monotonic() - began
+    chance = random.Random(KILL_SEED)  # noqa: S311  # no secret
+    for number in range(KILLS):
+        log = tmp_path / f"{number}.log"
+        process = lab.begin(*FLUSH, "--yes", "--watch", "1s", log=log)
+        time.sleep(chance.uniform(0.3, 1.3) * lasts)
+        end(process, signal.SIGKILL)
+        cleaned = lab.call("clean")
+        assert cleaned.code == 0, cleaned.err
+        assert shell(lab, f"cat {NX_HUGE_PAGES}") == former, log.read_text()
+    assert set(vms(lab)) == {"audited", "plain"}, "and both run on"
+
+
+def test_a_flush_frees_what_both_hold(lab: Orchestrator) -> None:
+    """Beside what each cgroup counts, and what the lever predicted."""
+    before = counted(lab)
+    done = lab.call(*FLUSH, "--yes", "--watch", "1s", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["outcome"], done.json["message"]) == ("done", "")
+    audited = next(vm["pid"] for vm in done.json["vms"] if vm["name"] == "audited")
+    held = {name: done.json["measured"][name]["second_level_bytes"] for name in ("before", "at_once")}
+    assert abs(held["before"] - before[audited]) <= 16 * TABLE_BYTES, "the guest runs on"
+    assert held["at_once"] <= 0.25 * held["before"]
+    assert held["at_once"] <= done.json["predicted"]["second_level_at_most_bytes"]
+    plain = next(pid for pid in before if pid != audited)
+    assert counted(lab)[plain] < before[plain], "its scope is all VMs of the host"
+    assert shell(lab, f"cat {NX_HUGE_PAGES}").strip() == "N"
