@@ -15,6 +15,7 @@ from orchestrator.units import KIB, PAGE_BYTES
 
 MEMINFO: Final = "/proc/meminfo"
 VMSTAT: Final = "/proc/vmstat"
+PRESSURE: Final = "/proc/pressure/memory"
 SECOND_LEVEL: Final = "SecPageTables"
 
 _KIB_LINE = re.compile(r"^([A-Za-z0-9_()]{1,64}):[ \t]+([0-9]{1,20}) kB$", re.MULTILINE)

@@ -13,11 +13,11 @@ import click
 from rich.status import Status
 
 from orchestrator.cli.audit_view import show
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import json_option, watch_option
 from orchestrator.cli.output import err, print_json
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import BadInputError
-from orchestrator.units import parse_duration, parse_size
+from orchestrator.units import parse_size
 
 if TYPE_CHECKING:
     from orchestrator.host.shell import HostShell
@@ -35,16 +35,6 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, text: str | None) ->
         raise click.BadParameter(str(error)) from error
 
 
-def _interval(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
-    try:
-        seconds = None if text is None else parse_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-    if seconds is not None and seconds < 1:
-        raise click.BadParameter("less than 1s would disturb what it looks at")
-    return seconds
-
-
 @click.command("audit")
 @click.option(
     "--connect",
@@ -60,7 +50,7 @@ def _interval(_ctx: click.Context, _parameter: click.Parameter, text: str | None
 @click.option(
     "--domain", "domains", metavar="NAME", multiple=True, help="Only this VM, by name or UUID; repeatable."
 )
-@click.option("--watch", "every", metavar="TIME", callback=_interval, help="Again and again, as `30s`.")
+@watch_option
 @click.option(
     "--openmetrics",
     type=click.Path(dir_okay=False, path_type=Path),

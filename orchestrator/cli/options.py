@@ -11,6 +11,7 @@ import click
 
 from orchestrator.errors import BadInputError
 from orchestrator.suggestion import nearest
+from orchestrator.units import parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -49,6 +50,13 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
+def watch_option(command: Command) -> Command:
+    """`--watch`: again and again, every so many seconds; None for once."""
+    return click.option(
+        "--watch", "every", metavar="TIME", callback=_interval, help="Again and again, as `30s`."
+    )(command)
+
+
 def guests_dir_option(command: Command) -> Command:
     """`--guests-dir`."""
     return click.option(
@@ -84,3 +92,13 @@ def may_write(path: Path, ours: Callable[[Path], bool], what: str, *, force: boo
         raise BadInputError(
             f"{path} exists and is not {what}", hint="give another name, or --force to replace it"
         )
+
+
+def _interval(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    try:
+        seconds = None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if seconds is not None and seconds < 1:
+        raise click.BadParameter("less than 1s would disturb what it looks at")
+    return seconds

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 from rich.markup import escape
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import json_option, watch_option
 from orchestrator.cli.output import clean_text, err, out, print_json
+from orchestrator.cli.reclaim_policy import run_policy
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.cli.tables import plain_table, print_table
-from orchestrator.errors import BadInputError, InfrastructureError
+from orchestrator.errors import BadInputError, ExitCode, InfrastructureError
 from orchestrator.units import format_size, parse_duration
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from orchestrator.host_kinds import HostKind
     from orchestrator.levers import Lever, Prediction, Pulled
     from orchestrator.levers.base import Held
-    from orchestrator.reclaim import LiveVm, Measured, MomentHeld
+    from orchestrator.reclaim import LiveVm, MomentHeld, Pull
 
 _NOT_KNOWN = "?"
+_OF_POLICY: Final = ("policy", "act", "every")  # options that LEVER does not take
 
 
 def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str) -> float:
@@ -35,13 +39,24 @@ def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str) -> flo
 
 
 @click.command("reclaim")
-@click.argument("lever")
-@click.option("--domain", metavar="NAME", required=True, help="The VM, by libvirt's name.")
+@click.argument("lever", required=False)
+@click.option("--domain", metavar="NAME", help="The VM, by libvirt's name.")
+@click.option(
+    "--policy",
+    metavar="FILE.yaml",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Look at VMs, and use the lever of this file where one is due by it; in place of LEVER.",
+)
+@click.option(
+    "--act", is_flag=True, help="With --policy: do what is due. Else it is told, and in the journal."
+)
+@watch_option
 @click.option("--connect", metavar="URI", default="qemu:///system", show_default=True, help="Its libvirt.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
-    "--watch",
+    "--settle",
+    metavar="TIME",
     default="15s",
     show_default=True,
     callback=_seconds,
@@ -52,39 +67,95 @@ def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str) -> flo
 )
 @click.option("--max-growth", metavar="SIZE", help="collapse: memory that the VM's process may gain.")
 @json_option
+@click.pass_context
 def reclaim_command(
+    ctx: click.Context,
     *,
-    lever: str,
-    domain: str,
+    lever: str | None,
+    domain: str | None,
+    policy: Path | None,
+    act: bool,
+    every: float | None,
     connect: str,
     dry_run: bool,
     yes: bool,
-    watch: float,
+    settle: float,
     min_present: int | None,
     max_growth: str | None,
     as_json: bool,
 ) -> None:
-    """Free second-level page tables that a VM holds, by LEVER.
+    """Free second-level page tables that a VM holds, by LEVER, or by a policy.
 
     flush (all VMs of the host), collapse (one VM) or collapse-and-flush. Each says first which VMs it touches
-    and what it may cost, asks, and measures before, at once and after --watch. What it changes on the host is
-    put back at once, and by `clean` after a kill. docs/second-level.md tells what each does.
+    and what it may cost, asks, and measures before, at once and after --settle. What it changes on the host
+    is put back at once, and by `clean` after a kill. docs/second-level.md tells what each does,
+    docs/reclaim.md what a policy is; with one, nothing is changed without --act.
 
     \b
     orchestrator reclaim flush --domain web1 --dry-run
     orchestrator reclaim collapse --domain web1 --connect qemu+ssh://root@HOST/system --max-growth 16MiB --yes
+    orchestrator reclaim --policy reclaim.yaml --watch 30s --act
     """
-    from orchestrator.guest.cache import cache_dir
-    from orchestrator.host.runtime import runtime_folder
     from orchestrator.host_kinds import host_kind
-    from orchestrator.reclaim import LiveVm
 
-    chosen = _lever(lever, {"min_present": min_present, "max_growth": max_growth})
+    _check_together(ctx)
     kind = host_kind(connect)
     if not kind.shared or kind.takes_our_memory:
         raise BadInputError(f"{connect!r} has no VMs but our own", hint="use --connect qemu:///system")
+    if policy:
+        reached = run_policy(policy, kind, every, act=act)
+        ctx.exit(ExitCode.COMPLETED if reached else ExitCode.INFRASTRUCTURE)
+    assert lever is not None  # noqa: S101  # checked with the others
+    assert domain is not None  # noqa: S101  # as above
+    chosen = _lever(lever, {"min_present": min_present, "max_growth": max_growth})
     if not (dry_run or yes or sys.stdin.isatty()):
         raise BadInputError("there is no terminal to ask at", hint="see --dry-run first, and then give --yes")
+    _once(kind, domain, lever, chosen, settle, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _check_together(ctx: click.Context) -> None:
+    """Raise BadInputError for options that go with LEVER and --policy, and what both lack."""
+    given = {
+        param.name: param.opts[0] if param.param_type_name == "option" else param.human_readable_name
+        for param in ctx.command.params
+        if ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        and ctx.params[param.name or ""] is not None
+    }
+    if "policy" in given:
+        strange = [words for name, words in given.items() if name not in {*_OF_POLICY, "connect"}]
+        if strange:
+            raise BadInputError(
+                f"--policy and {strange[0]} exclude each other", hint="the file has the lever and the VMs"
+            )
+        return
+    if "lever" not in given:
+        raise BadInputError(
+            "neither LEVER nor --policy is given", hint="orchestrator reclaim flush --domain NAME --dry-run"
+        )
+    strange = [words for name, words in given.items() if name in _OF_POLICY]
+    if strange:
+        raise BadInputError(f"{strange[0]} is for --policy; LEVER is used once", hint="see --settle")
+    if "domain" not in given:
+        raise BadInputError(f"{ctx.params['lever']} needs --domain", hint="virsh list has the names of VMs")
+
+
+def _once(
+    kind: HostKind,
+    domain: str,
+    lever: str,
+    chosen: Lever,
+    settle: float,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Use a lever on a VM, or say what would be done."""
+    from orchestrator.guest.cache import cache_dir
+    from orchestrator.host.runtime import runtime_folder
+    from orchestrator.reclaim import LiveVm
+    from orchestrator.reclaim.document import before_it, moment, result
+
     with (
         stop_at_signals("putting the host back as it was"),
         runtime_folder(Path("reclaim") / lever) as runtime,
@@ -95,24 +166,25 @@ def reclaim_command(
         before = vm.measure()
         why_not = chosen.refusal(vm.target)
         predicted = vm.predict(chosen, before)
-        document = _document(vm, lever, chosen, why_not, predicted)
+        document = before_it(vm, lever, chosen, why_not, predicted)
         if dry_run:
             if as_json:
-                print_json({**document, "measured": {"before": _moment(before)}})
+                print_json({**document, "measured": {"before": moment(before)}})
             else:
                 _print(vm, lever, chosen, why_not)
-                print_table(_table(predicted, before, None))
+                print_table(_table(predicted, {"now": before}))
             return
         if why_not:
             raise InfrastructureError(f"{lever} is refused on {host.shell.name}", details=why_not)
         if not yes:
             _print(vm, lever, chosen, why_not, console=err)
             click.confirm("Do it?", abort=True, err=True)
-        pulled, measured = _pulled(vm, chosen, watch)
+        one, pulled = _pulled(vm, chosen, settle)
     if as_json:
-        print_json(document | _result(pulled, measured))
+        print_json(document | result(pulled, one.moments, settle))
         return
-    print_table(_table(predicted, measured.before, measured))
+    heads = ("before", "at once", f"after {settle:.0f} s")
+    print_table(_table(predicted, dict(zip(heads, one.moments.values(), strict=True))))
     counts = [f"{name.replace('_', ' ')} {value:.0f}" for name, value in pulled.values.items()]
     out.print(escape(", ".join(filter(None, [f"{lever}: {pulled.outcome}", *counts, pulled.message]))))
 
@@ -135,11 +207,12 @@ def _lever(name: str, parameters: dict[str, object]) -> Lever:
         raise BadInputError(f"--{option}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def _pulled(vm: LiveVm, lever: Lever, watch: float) -> tuple[Pulled, Measured]:
-    from orchestrator.reclaim import pull
+def _pulled(vm: LiveVm, lever: Lever, settle: float) -> tuple[Pull, Pulled]:
+    from orchestrator.reclaim import Pull
 
+    one = Pull(vm, lever)
     try:
-        return pull(vm, lever, watch)
+        return one, one.run(settle)
     except OSError as error:
         raise InfrastructureError(
             f"{vm.name} was gone before it was measured again", details=str(error), hint="virsh list"
@@ -164,56 +237,11 @@ def _names(vm: LiveVm, lever: Lever) -> Iterator[str]:
         yield f"{clean_text(one.command.name or one.comm)} (process {one.pid})"
 
 
-def _document(vm: LiveVm, name: str, lever: Lever, why_not: str, predicted: Prediction) -> dict[str, Any]:
-    return {
-        "lever": name,
-        "domain": vm.name,
-        "host": vm.target.shell.name,
-        "scope": lever.scope.value,
-        "vms": [{"pid": one.pid, "name": clean_text(one.command.name)} for one in vm.touched(lever)],
-        "cost": lever.cost,
-        "undone": lever.undone,
-        "refused": why_not,
-        "predicted": {
-            "second_level_at_least_bytes": predicted.tables_at_least,
-            "second_level_at_most_bytes": predicted.tables_at_most,
-            "grows_at_most_bytes": predicted.takes_at_most,
-            "ranges": predicted.ranges,
-        },
-    }
-
-
-def _moment(moment: MomentHeld) -> dict[str, Any]:
-    return {
-        "second_level_bytes": moment.own.value,
-        "second_level_reason": moment.own.reason,
-        "second_level_of_host_bytes": moment.host.second_level,
-        "resident_bytes": moment.host.resident,
-        "host_page_table_bytes": moment.host.page_tables,
-        "faults": moment.host.faults,
-    }
-
-
-def _result(pulled: Pulled, measured: Measured) -> dict[str, Any]:
-    return {
-        "outcome": pulled.outcome.value,
-        "message": pulled.message,
-        "values": dict(pulled.values),
-        "watched_seconds": measured.watched_seconds,
-        "measured": {
-            "before": _moment(measured.before),
-            "at_once": _moment(measured.at_once),
-            "after": _moment(measured.after),
-        },
-    }
-
-
-def _table(predicted: Prediction, before: MomentHeld, measured: Measured | None) -> Table:
-    """What is measured, and beside it what was predicted of the end."""
-    moments = [before, measured.at_once, measured.after] if measured else [before]
-    heads = ["before", "at once", f"after {measured.watched_seconds:.0f} s"] if measured else ["now"]
+def _table(predicted: Prediction, columns: Mapping[str, MomentHeld]) -> Table:
+    """What is measured, by the head of its column, and beside it what was predicted of the end."""
+    moments = list(columns.values())
     table = plain_table()
-    for head in ("", *heads, "predicted: at least", "at most"):
+    for head in ("", *columns, "predicted: at least", "at most"):
         table.add_column(head, justify="left" if not head else "right")
 
     def add(name: str, values: list[int | None], least: int | None = None, most: int | None = None) -> None:
@@ -222,7 +250,7 @@ def _table(predicted: Prediction, before: MomentHeld, measured: Measured | None)
             name, *map(_size, values), *(predictions if (least, most) != (None, None) else ("", ""))
         )
 
-    resident = before.host.resident
+    resident = moments[0].host.resident
     add(
         "second-level tables of the VM",
         [one.own.value for one in moments],

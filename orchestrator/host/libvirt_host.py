@@ -139,6 +139,14 @@ class LibvirtHost:
         with self._started(restore) as domain:
             yield domain
 
+    def running_names(self) -> list[str]:
+        """Names of the domains that run there, sorted."""
+        try:
+            running = self._connection.listAllDomains(self._libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+            return sorted(str(one.name()) for one in running)
+        except self._libvirt.libvirtError as error:
+            raise InfrastructureError(f"{self.uri} does not answer", details=str(error)) from error
+
     @contextmanager
     def running_domain(self, name: str) -> Iterator[LibvirtDomain]:
         """A domain that runs there already, and goes on running."""

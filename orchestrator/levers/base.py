@@ -117,6 +117,8 @@ class Lever(Frozen, ABC):
     """What it may cost, in a sentence for people."""
     undone: ClassVar[str]
     """How it is undone."""
+    touching_frees: ClassVar[bool] = False
+    """Whether tables go when the VM touches its memory, rather than come again."""
 
     @abstractmethod
     def refusal(self, target: LeverTarget) -> str:
@@ -126,6 +128,16 @@ class Lever(Frozen, ABC):
     def predict(self, target: LeverTarget, held: int | None) -> Prediction:
         """What it would do to a VM that holds so many bytes of second-level tables. Changes nothing; raises
         OSError and InfrastructureError."""
+
+    def reclaimable(self, held: int | None, predicted: Prediction) -> int | None:
+        """Of what a VM holds, the bytes that are free in the end: once it has touched all that its host has
+        of it. None where that is not known.
+
+        What is free at once may be more, until faults make tables anew; so `tables_at_most` is taken off. A
+        lever that frees by the VM's touches has done so by then, and leaves `tables_at_least`.
+        """
+        left = predicted.tables_at_least if self.touching_frees else predicted.tables_at_most
+        return None if held is None or left is None else max(0, held - left)
 
     @abstractmethod
     def pull(self, target: LeverTarget) -> Pulled:

@@ -12,14 +12,13 @@ from pydantic import Field
 
 from orchestrator.deadline import Deadline
 from orchestrator.levers.base import LEVERS, Lever, LeverTarget, Prediction, Pulled, Scope
-from orchestrator.procfs import MEMINFO, kib_lines, stalled_percent
+from orchestrator.procfs import MEMINFO, PRESSURE, kib_lines, stalled_percent
 from orchestrator.records.step import StepOutcome
 from orchestrator.units import ENTRIES_PER_TABLE, MIB, PAGE_BYTES, Duration, Size, format_size
 
 if TYPE_CHECKING:
     from orchestrator.levers.memory import SmallRange
 
-PRESSURE: Final = "/proc/pressure/memory"
 _PIECE: Final = 16  # ranges in a call: what the host has free is looked at in between
 _GONE: Final = "the VM's process has ended, or its id is another's"
 _NOT_OURS: Final = {
@@ -46,6 +45,7 @@ class Collapse(Lever):
     """
 
     scope: ClassVar = Scope.VM
+    touching_frees: ClassVar = True
     cost: ClassVar = (
         "the VM's process gains what was missing in those ranges; each is copied, and the VM waits where it "
         "touches one meanwhile"

@@ -16,6 +16,7 @@ class CollapseAndFlush(Collapse):
     """First `collapse`, so that faults map by huge pages what `flush` then drops."""
 
     scope: ClassVar = Scope.HOST
+    touching_frees: ClassVar = False  # faults make tables anew of what the flush freed
     cost: ClassVar = f"that of both: {Collapse.cost}; {Flush.cost}"
     undone: ClassVar = f"{Flush.undone}; {Collapse.undone}"
 

@@ -15,7 +15,6 @@ from test_lever_collapse import Process, process, pytestmark
 from test_runtime import typed
 
 from orchestrator import host_kinds
-from orchestrator import reclaim as module
 from orchestrator.audit.vm_ram import Mapping
 from orchestrator.host import reader
 from orchestrator.host.domain_memory import DomainMemory
@@ -23,6 +22,8 @@ from orchestrator.host.runtime import runtime_base
 from orchestrator.host.settings import NX_HUGE_PAGES, PATHS
 from orchestrator.host.shell import HostShell
 from orchestrator.processes import started_ticks
+from orchestrator.procfs import PRESSURE
+from orchestrator.reclaim import vm as module
 from orchestrator.units import KIB, PAGE_BYTES, PMD_BYTES
 
 __all__ = ["pytestmark"]
@@ -46,6 +47,7 @@ class Host:
     own_kib: int = 1712
     nx: str = "N"
     jobs: dict[str, str] = field(default_factory=dict)
+    psi: str = ""
     flushes: int = 0
 
     def call(self, name: str, *words: Any, **_: object) -> Any:
@@ -69,6 +71,7 @@ class Host:
             "/proc/meminfo": f"SecPageTables:  {self.own_kib + 400} kB\nMemAvailable: 9000000 kB\n",
             "/proc/vmstat": "",
             group: f"sec_pagetables {self.own_kib * KIB}\n",
+            PRESSURE: self.psi,
         }
         return found | {path: text for path, text in made.items() if path in words[0]}
 
@@ -101,6 +104,9 @@ class Host:
     @property
     def shell(self) -> HostShell:
         return HostShell(self.call)
+
+    def running_names(self) -> list[str]:
+        return ["web1"]
 
     @contextmanager
     def running_domain(self, name: str) -> Iterator[Domain]:
@@ -149,7 +155,7 @@ def test_a_dry_run_says_which_vms_and_changes_nothing(host: Host, capsys: pytest
 
 def test_it_measures_before_at_once_and_after(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     before = host.vm.contents()
-    argv = ("reclaim", "collapse-and-flush", "--domain", "web1", "--watch", "0.1", "--yes")
+    argv = ("reclaim", "collapse-and-flush", "--domain", "web1", "--settle", "0.1", "--yes")
     code, text, err = typed(capsys, *argv, "--json")
     assert code == 0, err
     document = json.loads(text)
@@ -171,7 +177,7 @@ def test_it_measures_before_at_once_and_after(host: Host, capsys: pytest.Capture
 
 
 def test_growth_is_for_the_user_to_bound(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ("reclaim", "collapse", "--domain", "web1", "--watch", "0", "--yes", "--json")
+    argv = ("reclaim", "collapse", "--domain", "web1", "--settle", "0", "--yes", "--json")
     code, text, _ = typed(capsys, *argv, "--max-growth", "0B")
     assert (code, json.loads(text)["values"]["ranges_collapsed"]) == (0, 2)
     code, text, _ = typed(capsys, *argv, "--min-present", "490")
@@ -195,7 +201,7 @@ def test_what_is_refused_is_an_error_and_changes_nothing(
 def test_it_asks_on_a_terminal_and_needs_yes_elsewhere(
     host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv = ("reclaim", "flush", "--domain", "web1", "--watch", "0")
+    argv = ("reclaim", "flush", "--domain", "web1", "--settle", "0")
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     code, _, err = typed(capsys, *argv)
     assert code == 2
@@ -216,7 +222,7 @@ def test_it_asks_on_a_terminal_and_needs_yes_elsewhere(
         (("collapse", "--max-growth", "much"), "--max-growth: 'much' is not a size"),
         (("flush", "--connect", "local"), "'local' has no VMs but our own"),
         (("flush", "--connect", "nested"), "'nested' has no VMs but our own"),
-        (("flush", "--watch", "soon"), "'soon' is not a duration"),
+        (("flush", "--settle", "soon"), "'soon' is not a duration"),
     ],
 )
 def test_bad_usage(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,9 +20,8 @@ from orchestrator.host.domain import QemuProcess
 from orchestrator.host.qemu_process import Segment, status_bytes
 from orchestrator.host.shell import HostShell
 from orchestrator.levers import LEVERS, LeverTarget, Pulled
-from orchestrator.levers.collapse import PRESSURE
 from orchestrator.levers.memory import GuestMemory
-from orchestrator.procfs import MEMINFO, kib_lines
+from orchestrator.procfs import MEMINFO, PRESSURE, kib_lines
 from orchestrator.records.step import StepOutcome
 from orchestrator.units import GIB, KIB, MIB, PAGE_BYTES, PMD_BYTES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.audit.reading import Amount
@@ -33,16 +33,6 @@ class MomentHeld:
 
     own: Amount
     host: Held
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Three instants: `after` is `watched_seconds` behind `at_once`."""
-
-    before: MomentHeld
-    at_once: MomentHeld
-    after: MomentHeld
-    watched_seconds: float
 
 
 @dataclass(frozen=True)
@@ -92,13 +82,27 @@ class LiveVm:
         return lever.predict(self.target, now.own.value)
 
 
-def pull(
-    vm: LiveVm, lever: Lever, watch_seconds: float, sleep: Callable[[float], object] = time.sleep
-) -> tuple[Pulled, Measured]:
-    """Pull it and measure before, at once, and `watch_seconds` later."""
-    before = vm.measure()
-    pulled = lever.pull(vm.target)
-    at_once, deadline = vm.measure(), Deadline(watch_seconds)
-    while not deadline.expired:
-        sleep(min(_SLICE_SECONDS, deadline.remaining))
-    return pulled, Measured(before, at_once, vm.measure(), watch_seconds)
+@dataclass
+class Pull:
+    """A lever, pulled on a VM once.
+
+    `pulled` is how it went, and `moments` are what was measured, `before`, `at_once` and `after`: what there
+    is of both is right also where the VM, or its host, is lost meanwhile.
+    """
+
+    vm: LiveVm
+    lever: Lever
+    moments: dict[str, MomentHeld] = field(default_factory=dict)
+    pulled: Pulled | None = None
+
+    def run(self, settle_seconds: float, sleep: Callable[[float], object] = time.sleep) -> Pulled:
+        """Pull it and measure before, at once, and `settle_seconds` later. Raises OSError when the VM has
+        ended, and InfrastructureError."""
+        self.moments["before"] = self.vm.measure()
+        self.pulled = self.lever.pull(self.vm.target)
+        self.moments["at_once"] = self.vm.measure()
+        deadline = Deadline(settle_seconds)
+        while not deadline.expired:
+            sleep(min(_SLICE_SECONDS, deadline.remaining))
+        self.moments["after"] = self.vm.measure()
+        return self.pulled
