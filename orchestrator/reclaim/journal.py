@@ -1,4 +1,4 @@
-"""The journal of `orchestrator reclaim --policy`: a line of JSON for each attempt, in a bounded file."""
+"""The journal of `reclaim --policy`: a line of JSON for each attempt, in a bounded file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of `orchestrator reclaim --policy`: which lever, on which VMs, and when."""
+"""The file of `reclaim --policy`: which lever, on which VMs, and when."""
 
 from __future__ import annotations
 

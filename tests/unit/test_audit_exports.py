@@ -97,11 +97,11 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     there = tmp_path / "orchestrator"
     there.write_text("#!/bin/sh\n")
     there.chmod(0o755)
-    for unit in DOCS.glob("orchestrator-audit.*"):
+    for unit in (*DOCS.glob("orchestrator-audit.*"), *DOCS.parent.glob("reclaim/*.service")):
         text = unit.read_text().replace("/opt/orchestrator/.venv/bin/orchestrator", str(there))
         (tmp_path / unit.name).write_text(text)
     units = [str(path) for path in sorted(tmp_path.glob("*.service")) + sorted(tmp_path.glob("*.timer"))]
-    assert len(units) == 2
+    assert len(units) == 3
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units],
         capture_output=True,
@@ -109,9 +109,7 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    ours = [
-        line for line in done.stderr.splitlines() if str(tmp_path) in line or "orchestrator-audit" in line
-    ]
+    ours = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "orchestrator-" in line]
     assert not ours, done.stderr
     assert done.returncode == 0, done.stderr
 
