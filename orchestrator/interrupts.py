@@ -54,6 +54,13 @@ def stopping() -> bool:
     return _deferral.noted and threading.current_thread() is threading.main_thread()
 
 
+def interrupted(error: BaseException | None) -> bool:
+    """Whether it was raised while a KeyboardInterrupt was being dealt with."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
 @contextmanager
 def stopped_by_signals(notice: Callable[[], None], unstick: Callable[[], None]) -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP calls `notice` and raises KeyboardInterrupt; others do nothing.

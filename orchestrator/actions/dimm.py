@@ -16,10 +16,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from orchestrator.actions import ost
 from orchestrator.actions.base import ACTIONS, Action, FieldProblem
 from orchestrator.actions.context import StepContext
 from orchestrator.actions.settle import Settled, SettleTimeouts, settle
+from orchestrator.host import ost
 from orchestrator.host.domain import Dimm, DimmAnswer
 from orchestrator.host.machine import MOST_DIMMS, Machine
 from orchestrator.records.events import DimmAnswered

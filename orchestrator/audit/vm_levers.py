@@ -50,8 +50,8 @@ def slot(tables: Amount, domain: DomainMemory | None) -> Lever:
     if not domain.free_slots:
         why = "it has no slot for a DIMM (<maxMemory slots='...'>)"
         return Lever("slot", Amount.missing(why), THIS_VM, _FAULTS, "")
-    attach = f"virsh attach-device {clean(domain.name)} dimm.xml --live, and detach-device"
-    return Lever("slot", tables, THIS_VM, f"{_FAULTS}; the guest has a DIMM for a moment", attach)
+    cost = f"{_FAULTS}; the guest has a DIMM for a moment"
+    return Lever("slot", tables, THIS_VM, cost, _reclaim("slot", domain))
 
 
 def collapse(ram: VmRam, domain: DomainMemory | None) -> Lever:

@@ -18,6 +18,7 @@ from orchestrator.cli.output import out, print_error, print_json
 from orchestrator.errors import ExitCode, InfrastructureError
 
 if TYPE_CHECKING:
+    from orchestrator.host.noted_dimms import DimmNote
     from orchestrator.host.remote_leftovers import RemoteGuest
     from orchestrator.host.runtime import Leftover
     from orchestrator.host.settings import SettingNote
@@ -46,13 +47,15 @@ def clean_command(
 
     That is its runtime folder and the QEMU, passt and ssh processes that run from it, its guests on other
     hosts, and an image or a guest's state that it had not finished. A setting of a host that it had changed
-    is put back. Runs that are still going and what is complete in the cache stay; so are run folders, unless
+    is put back, and a DIMM that it had plugged into a VM is unplugged. Runs that are still going and what is
+    complete in the cache stay; so are run folders, unless
     --older-than names an age.
     Exit code 3 if something could not be removed.
     """
     from orchestrator.guest.cache import cache_dir
     from orchestrator.guest.image import unfinished_builds
     from orchestrator.guest.states import unfinished_states
+    from orchestrator.host.noted_dimms import left_dimms
     from orchestrator.host.remote_leftovers import remote_leftovers
     from orchestrator.host.runtime import leftovers
     from orchestrator.host.settings import left_settings
@@ -60,6 +63,7 @@ def clean_command(
     found = leftovers()
     elsewhere = {leftover.folder: remote_leftovers(leftover.folder) for leftover in found}
     settings = {leftover.folder: left_settings(leftover.folder) for leftover in found}
+    dimms = {leftover.folder: left_dimms(leftover.folder) for leftover in found}
     builds = [*unfinished_builds(cache_dir()), *unfinished_states(cache_dir())]
     runs = old_runs(results, older_than) if older_than is not None else []
     errors: list[InfrastructureError] = []
@@ -91,13 +95,26 @@ def clean_command(
                     for notes in settings.values()
                     for note in notes
                 ],
+                "dimms": [
+                    {"host": note.host, "domain": note.vm, "alias": note.alias}
+                    for notes in dimms.values()
+                    for note in notes
+                ],
                 "unfinished_builds": [str(build) for build in builds],
                 "old_runs": [str(run) for run in runs],
                 "errors": [error.brief for error in errors],
             }
         )
     elif found or builds or runs or errors:
-        _print(found, elsewhere, settings, builds, runs, dry_run=dry_run)
+        _print(
+            found,
+            elsewhere=elsewhere,
+            settings=settings,
+            dimms=dimms,
+            builds=builds,
+            runs=runs,
+            dry_run=dry_run,
+        )
     else:
         out.print("nothing to clean")
     for failure in errors:
@@ -107,6 +124,7 @@ def clean_command(
 
 def _remove(folder: Path) -> list[InfrastructureError]:
     """Remove what a runtime folder stands for, here and elsewhere; what could not be."""
+    from orchestrator.host.noted_dimms import left_dimms, unplug
     from orchestrator.host.remote_leftovers import end_remote, remote_leftovers
     from orchestrator.host.runtime import remove
     from orchestrator.host.settings import left_settings, put_back
@@ -116,6 +134,11 @@ def _remove(folder: Path) -> list[InfrastructureError]:
     for note in left_settings(folder):
         try:
             put_back(note)
+        except InfrastructureError as error:
+            errors.append(error)
+    for dimm in left_dimms(folder):
+        try:
+            unplug(dimm)
         except InfrastructureError as error:
             errors.append(error)
     # A host elsewhere may be gone for good, which shall not keep this folder forever: it is reported, once.
@@ -155,11 +178,12 @@ def old_runs(results: Path, age: timedelta) -> list[Path]:
 
 def _print(
     found: list[Leftover],
+    *,
     elsewhere: Mapping[Path, list[RemoteGuest]],
     settings: Mapping[Path, list[SettingNote]],
+    dimms: Mapping[Path, list[DimmNote]],
     builds: list[Path],
     runs: list[Path],
-    *,
     dry_run: bool,
 ) -> None:
     for leftover in found:
@@ -177,6 +201,10 @@ def _print(
             out.print(
                 f"  {'would put' if dry_run else 'put'} back {escape(what)}, unless it has changed since"
             )
+        for dimm in dimms[leftover.folder]:
+            # As above; and it may have gone by itself.
+            what = f"the DIMM {dimm.alias} of {dimm.vm} on {dimm.host}"
+            out.print(f"  {'would ask' if dry_run else 'asked'} for the removal of {escape(what)}")
     for build in builds:
         out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(build))}, left unfinished")
     for run_dir in runs:

@@ -22,6 +22,7 @@ import click
 
 from orchestrator.cli.output import print_error
 from orchestrator.errors import ExitCode, InfrastructureError, OrchestratorError
+from orchestrator.interrupts import interrupted
 
 # As a shell has it for what SIGPIPE ended: neither completed nor failed.
 _BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -129,7 +130,7 @@ def _exit_code(argv: list[str] | None) -> int:
 def _failed(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         return _reader_gone()
-    if isinstance(error, OSError) and error.errno == errno.EIO and _interrupted(error):
+    if isinstance(error, OSError) and error.errno == errno.EIO and interrupted(error):
         return ExitCode.INTERRUPTED  # the terminal has gone, and with it whom to tell
     reported = _as_error(error)
     # What cannot be printed, since standard error is closed, still has its code. rich exits by itself.
@@ -181,13 +182,6 @@ def _tool_failure(error: subprocess.CalledProcessError) -> InfrastructureError:
         details=details.strip()[-2000:],
         hint="orchestrator doctor",
     )
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether it was raised while a KeyboardInterrupt was being dealt with."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
 
 
 def _reader_gone() -> int:

@@ -66,6 +66,7 @@ def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str) -> flo
     "--min-present", type=click.IntRange(1, 512), help="collapse: pages of a range that must be there."
 )
 @click.option("--max-growth", metavar="SIZE", help="collapse: memory that the VM's process may gain.")
+@click.option("--size", metavar="SIZE", help="slot: size of the DIMM.")
 @json_option
 @click.pass_context
 def reclaim_command(
@@ -82,14 +83,15 @@ def reclaim_command(
     settle: float,
     min_present: int | None,
     max_growth: str | None,
+    size: str | None,
     as_json: bool,
 ) -> None:
     """Free second-level page tables that a VM holds, by LEVER, or by a policy.
 
-    flush (all VMs of the host), collapse (one VM) or collapse-and-flush. Each says first which VMs it touches
-    and what it may cost, asks, and measures before, at once and after --settle. What it changes on the host
-    is put back at once, and by `clean` after a kill. docs/second-level.md tells what each does,
-    docs/reclaim.md what a policy is; with one, nothing is changed without --act.
+    flush and collapse-and-flush (all VMs of the host), slot and collapse (one VM). Each says first which VMs
+    it touches and what it may cost, asks, and measures before, at once and after --settle. What it changes is
+    put back at once, and by `clean` after a kill. docs/second-level.md tells what each does, docs/reclaim.md
+    what a policy is; with one, nothing is changed without --act.
 
     \b
     orchestrator reclaim flush --domain web1 --dry-run
@@ -107,7 +109,7 @@ def reclaim_command(
         ctx.exit(ExitCode.COMPLETED if reached else ExitCode.INFRASTRUCTURE)
     assert lever is not None  # noqa: S101  # checked with the others
     assert domain is not None  # noqa: S101  # as above
-    chosen = _lever(lever, {"min_present": min_present, "max_growth": max_growth})
+    chosen = _lever(lever, {"min_present": min_present, "max_growth": max_growth, "size": size})
     if not (dry_run or yes or sys.stdin.isatty()):
         raise BadInputError("there is no terminal to ask at", hint="see --dry-run first, and then give --yes")
     _once(kind, domain, lever, chosen, settle, dry_run=dry_run, yes=yes, as_json=as_json)

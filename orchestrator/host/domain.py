@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from orchestrator.host.shell import HostShell
+
+if TYPE_CHECKING:  # lxml, which a check of a scenario does without
+    from orchestrator.host.domain_memory import DomainMemory
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,15 @@ class Domain(ABC):
     def qemu(self) -> QemuProcess:
         """Its QEMU on its host."""
 
+    @property
+    @abstractmethod
+    def libvirt_uri(self) -> str:
+        """Its libvirt, as it is called on its own host."""
+
+    @abstractmethod
+    def memory(self) -> DomainMemory:
+        """What libvirt says of its memory."""
+
     @abstractmethod
     def is_running(self) -> bool:
         """False once QEMU has ended or the guest has stopped, for whatever reason."""
@@ -90,8 +103,9 @@ class Domain(ABC):
         """The plugged pc-dimm devices, by ascending address."""
 
     @abstractmethod
-    def attach_dimm(self, size_bytes: int) -> None:
-        """Plug a pc-dimm. Returns at once; the guest answers when it has accepted it."""
+    def attach_dimm(self, size_bytes: int, alias: str = "") -> None:
+        """Plug a pc-dimm, under an alias of ours ("ua-...") if one is given. Returns at once; the guest
+        answers when it has accepted it."""
 
     @abstractmethod
     def request_dimm_removal(self, alias: str) -> None:

@@ -47,6 +47,10 @@ class DomainMemory:
     virtio_mem: tuple[VirtioMemMemory, ...]
     free_slots: int
     """For DIMMs that may be plugged yet."""
+    room: int = 0
+    """Up to what its memory may grow, in more bytes (<maxMemory>)."""
+    dimm_aliases: tuple[str, ...] = ()
+    """What libvirt calls each DIMM; a program that plugs one may choose it ("ua-...")."""
     huge_pages: int | None = None
     """Size of the huge pages that back all of it, in bytes; None: base pages, or each node has its own."""
 
@@ -92,6 +96,8 @@ def _domain(domain: etree._Element, pid: int | None) -> DomainMemory | None:
         left = now - sum(device.size for device in virtio_mem)
     maximum = domain.find("maxMemory")
     slots = 0 if maximum is None else int(maximum.get("slots", "0"))
+    room = 0 if maximum is None else max(0, (_bytes(maximum) or 0) - total)
+    aliases = (one.get("name", "") for one in domain.iterfind("devices/memory[@model='dimm']/alias"))
     pages = domain.findall("memoryBacking/hugepages/page")
     huge = _bytes(pages[0], "size") if len(pages) == 1 and not pages[0].get("nodeset") else None
     return DomainMemory(
@@ -104,6 +110,8 @@ def _domain(domain: etree._Element, pid: int | None) -> DomainMemory | None:
         left,
         virtio_mem,
         max(0, slots - len(dimms) - len(virtio_mem)),
+        room,
+        tuple(aliases),
         huge,
     )
 

@@ -120,9 +120,12 @@ def virtio_mem_request(live_xml: str, requested_bytes: int) -> str:
     return etree.tostring(device, encoding="unicode")
 
 
-def dimm_device(size_bytes: int) -> str:
-    """A pc-dimm on the guest's only node, for `attachDeviceFlags`."""
+def dimm_device(size_bytes: int, alias: str = "") -> str:
+    """A pc-dimm on the guest's first node, for `attachDeviceFlags`. libvirt takes an alias that begins with
+    "ua-" (https://libvirt.org/formatdomain.html#devices), and makes one otherwise."""
     device = E.memory(E.target(E.size(str(size_bytes // KIB), unit="KiB"), E.node("0")), model="dimm")
+    if alias:
+        device.append(E.alias(name=alias))
     return etree.tostring(device, encoding="unicode")
 
 

@@ -73,6 +73,11 @@ class LibvirtDomain(Domain):
             self._qemu = QemuProcess(pid, self._shell)
         return self._qemu
 
+    @property
+    def libvirt_uri(self) -> str:
+        """Its libvirt, as it is called on its own host."""
+        return str(self._call(self._connection.getURI)) if self._shell.is_here else "qemu:///system"
+
     def is_running(self) -> bool:
         """False once QEMU has ended or the guest has stopped, for whatever reason."""
         try:
@@ -177,9 +182,9 @@ class LibvirtDomain(Domain):
         found = (Dimm(one["id"], int(one["slot"]), int(one["addr"]), int(one["size"])) for one in data)
         return tuple(sorted(found, key=lambda dimm: dimm.address))
 
-    def attach_dimm(self, size_bytes: int) -> None:
-        """Plug a pc-dimm; libvirt gives it the next free alias, QEMU a slot and an address."""
-        self._call(self._handle.attachDeviceFlags, dimm_device(size_bytes), self._live)
+    def attach_dimm(self, size_bytes: int, alias: str = "") -> None:
+        """Plug a pc-dimm; libvirt gives it the next free alias if it has none, QEMU a slot and an address."""
+        self._call(self._handle.attachDeviceFlags, dimm_device(size_bytes, alias), self._live)
 
     def request_dimm_removal(self, alias: str) -> None:
         """Ask the guest to eject a pc-dimm. Unlike the call by XML, this one does not wait for it."""

@@ -19,7 +19,7 @@ from orchestrator.errors import InfrastructureError, OrchestratorError
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.remote import HostLostError
 from orchestrator.host.shell import HostShell
-from orchestrator.interrupts import deferred
+from orchestrator.interrupts import deferred, interrupted
 from orchestrator.levers import Lever, Scope
 from orchestrator.procfs import PRESSURE, stalled_percent
 from orchestrator.reclaim.document import moment, predicted
@@ -114,6 +114,7 @@ class PolicyLoop:
             with self._connect() as host:
                 self._look(host)
         except (InfrastructureError, OSError) as error:
+            _end_if_asked(error)
             why = f"the host cannot be looked at: {_words(error)}"
         self._note("host", why)
         return not why
@@ -137,6 +138,7 @@ class PolicyLoop:
             except HostLostError:
                 raise
             except (InfrastructureError, OSError) as error:
+                _end_if_asked(error)
                 why = _words(error)
             self._note(f"vm {name}", why, vm=name)
 
@@ -195,6 +197,7 @@ class PolicyLoop:
         except (InfrastructureError, OSError) as error:
             when = "before it was measured again" if one.pulled else "before it was done"
             reason = f"{when}: {_words(error)}"
+            _end_if_asked(error)
             if isinstance(error, HostLostError):
                 raise
         except KeyboardInterrupt:
@@ -249,6 +252,12 @@ class PolicyLoop:
 
     def _time(self) -> str:
         return self._clock.now().isoformat(timespec="seconds")
+
+
+def _end_if_asked(error: Exception) -> None:
+    """Raise KeyboardInterrupt where it was raised on the way to the end that a signal asked for."""
+    if interrupted(error):
+        raise KeyboardInterrupt from error
 
 
 def _words(error: OrchestratorError | OSError) -> str:

@@ -15,12 +15,14 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
 from orchestrator.guest.shell import CommandResult, GuestShell
 from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, VirtioMemState
+from orchestrator.host.domain_memory import DomainMemory
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.plan import TrialSpec
 from orchestrator.records.events import Event
 
 MIB = 1 << 20
+UUID = "8b5b5e4c-0000-4000-8000-000000000001"
 MACHINE = Machine.model_validate({"memory": "1GiB", "virtio_mem": {"size": "2GiB"}})
 DEVICE = VirtioMemState(address=4 << 30, size=0, requested=0, maximum=2048 * MIB, block=2 * MIB)
 
@@ -84,11 +86,23 @@ class FakeDomain(Domain):
     calls: list[tuple[object, ...]] = field(default_factory=list)
     asked: bool = False
     plugged: tuple[Dimm, ...] = ()
+    slots: int = 16
+    room: int = 4096 * MIB
     dimm_turns: Iterator[DimmTurn] = field(default_factory=lambda: iter(()))
 
     @property
     def qemu(self) -> QemuProcess:
         return QemuProcess(self.pid, self.shell)
+
+    @property
+    def libvirt_uri(self) -> str:
+        return "qemu:///system"
+
+    def memory(self) -> DomainMemory:
+        aliases = tuple(dimm.alias for dimm in self.plugged)
+        dimms = tuple(dimm.size for dimm in self.plugged)
+        free = self.slots - len(dimms)
+        return DomainMemory("web1", UUID, None, True, 1024 * MIB, dimms, None, (), free, self.room, aliases)
 
     def is_running(self) -> bool:
         return self.running
@@ -118,12 +132,12 @@ class FakeDomain(Domain):
     def dimms(self) -> tuple[Dimm, ...]:
         return self.plugged
 
-    def attach_dimm(self, size_bytes: int) -> None:
+    def attach_dimm(self, size_bytes: int, alias: str = "") -> None:
         self.asked = True
         self.calls.append(("attach_dimm", size_bytes))
         slot = len(self.plugged)
         address = (4 << 30) + sum(dimm.size for dimm in self.plugged)
-        self.plugged += (Dimm(f"dimm{slot}", slot, address, size_bytes),)
+        self.plugged += (Dimm(alias or f"dimm{slot}", slot, address, size_bytes),)
 
     def request_dimm_removal(self, alias: str) -> None:
         self.asked = True

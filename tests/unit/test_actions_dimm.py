@@ -10,10 +10,10 @@ from fakes import MIB, Clock, DimmTurn, FakeDomain, FakeTrial
 
 from orchestrator import deadline as deadline_module
 from orchestrator.actions import ACTIONS, Action
-from orchestrator.actions.ost import in_words, is_failure, is_pending
 from orchestrator.errors import GuestError
 from orchestrator.host.domain import Dimm, DimmAnswer
 from orchestrator.host.machine import Machine
+from orchestrator.host.ost import in_words, is_failure, is_pending
 from orchestrator.records.events import DimmAnswered, of_kind
 from orchestrator.records.step import StepOutcome, StepResult
 

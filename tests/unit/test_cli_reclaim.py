@@ -198,6 +198,15 @@ def test_what_is_refused_is_an_error_and_changes_nothing(
     assert "refused:" in text
 
 
+def test_a_vm_without_a_slot_is_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = typed(capsys, "reclaim", "slot", "--domain", "web1", "--yes")
+    assert (code, "web1 has no slot for a DIMM" in err) == (3, True)
+    code, text, _ = typed(capsys, "reclaim", "slot", "--domain", "web1", "--dry-run", "--json")
+    document = json.loads(text)
+    assert (code, document["refused"][:12], document["scope"]) == (0, "web1 has no ", "one VM")
+    assert document["predicted"]["second_level_at_least_bytes"] == 0
+
+
 def test_it_asks_on_a_terminal_and_needs_yes_elsewhere(
     host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +228,8 @@ def test_it_asks_on_a_terminal_and_needs_yes_elsewhere(
     [
         (("flsh",), "flush"),
         (("flush", "--max-growth", "1MiB"), "flush takes no --max-growth"),
+        (("flush", "--size", "1MiB"), "flush takes no --size"),
+        (("slot", "--size", "1B"), "--size: "),
         (("collapse", "--max-growth", "much"), "--max-growth: 'much' is not a size"),
         (("flush", "--connect", "local"), "'local' has no VMs but our own"),
         (("flush", "--connect", "nested"), "'nested' has no VMs but our own"),

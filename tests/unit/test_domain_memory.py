@@ -40,7 +40,14 @@ def test_what_a_domain_has() -> None:
     assert (found.boot, found.dimms) == (1536 * MIB, (512 * MIB,))
     assert found.virtio_mem == (VirtioMemMemory(2 * GIB, GIB, 512 * MIB),)
     assert found.balloon == 1280 * MIB, "without what virtio-mem has plugged"
-    assert found.free_slots == 14
+    assert (found.free_slots, found.room) == (14, 4 * GIB)
+    assert found.dimm_aliases == ()
+    aliased = read_domain(DOMAIN.replace("</size></target>", "</size></target><alias name='ua-x'/>"))
+    assert aliased is not None
+    assert aliased.dimm_aliases == ("ua-x",), "of the DIMM"
+    without = read_domain(DOMAIN.replace("<maxMemory slots='16' unit='GiB'>8</maxMemory>", ""))
+    assert without is not None
+    assert (without.free_slots, without.room) == (0, 0)
 
 
 def test_its_own_file_says_whose_process_it_is() -> None:
@@ -129,7 +136,7 @@ def test_libvirt_is_asked_for_what_only_it_knows(libvirt: _Libvirt) -> None:
     assert (found.virtio_mem.value, found.virtio_mem_requested.value) == (512 * MIB, GIB)
     assert found.memmap.value == (2 * GIB + 512 * MIB) // 64
     slot = next(one for one in found.reclaimable if one.name == "slot")
-    assert "virsh attach-device web" in slot.next
+    assert slot.next == "orchestrator reclaim slot --domain web --dry-run"
 
 
 def test_a_libvirt_that_runs_nothing_here_is_not_woken(libvirt: _Libvirt) -> None:

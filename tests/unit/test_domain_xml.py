@@ -129,6 +129,9 @@ def test_a_dimm() -> None:
     (size,) = device.findall("target/size")
     assert (size.text, size.get("unit")) == ("262144", "KiB")
     assert device.findtext("target/node") == "0", "the guest has no other"
+    assert device.find("alias") is None
+    (alias,) = etree.fromstring(dimm_device(256 << 20, "ua-x")).findall("alias")
+    assert alias.get("name") == "ua-x"
 
 
 def test_text_from_a_scenario_cannot_break_out() -> None:

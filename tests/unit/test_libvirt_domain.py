@@ -171,6 +171,9 @@ def test_a_dimm_is_plugged_and_asked_back(monkeypatch: pytest.MonkeyPatch) -> No
     assert 'model="dimm"' in str(xml)
     assert ">262144</size>" in str(xml)
     assert (live, detach) == (1, ("detach", "dimm0", 1))
+    guest.attach_dimm(256 * MIB, "ua-x")
+    assert '<alias name="ua-x"/>' in str(monitor.calls[-1][1])
+    assert guest.libvirt_uri == "qemu:///system"
 
 
 def test_answers_of_a_guest_are_heard_in_order_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
