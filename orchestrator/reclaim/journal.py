@@ -31,13 +31,13 @@ class Line(Record):
     loop from its work, or does no more (`notice`); or lines that could not be written.
 
     `outcome` is that of an attempt, and what a dry run knows of it: `refused`. `because` is why it was due,
-    `reason` why there is less than was asked for. `predicted` and `reclaimable_bytes` are predicted,
-    `measured` by moment and `psi_some_avg10` are measured; null is not known.
+    `reason` why there is less than was asked for. `measured`, by moment, and `psi_some_avg10` are
+    measured; null is not known.
     """
 
     version: Literal[1]
     time: Text
-    """UTC, ISO 8601."""
+    """When it was written, which is when an attempt has ended; UTC, ISO 8601."""
     event: Literal["attempt", "dry-run", "notice", "lost-lines"]
     host: Text
     vm: Text = ""
@@ -47,7 +47,6 @@ class Line(Record):
     because: Text = ""
     reason: Text = ""
     psi_some_avg10: float | None = None
-    reclaimable_bytes: int | None = None
     predicted: Bytes | None = None
     measured: Mapping[str, Mapping[str, int | str | None]] = Field(default_factory=dict)
     settle_seconds: float | None = None

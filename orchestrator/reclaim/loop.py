@@ -162,8 +162,7 @@ class PolicyLoop:
             because=because,
             reason=self._lever.refusal(vm.target),
             psi_some_avg10=stalled,
-            reclaimable_bytes=reclaimable,
-            predicted=predicted(foreseen),
+            predicted={**predicted(foreseen), "reclaimable_bytes": reclaimable},
             measured={"before": moment(before)},
         )
         if line.reason:
@@ -224,7 +223,7 @@ class PolicyLoop:
     def _end(self, line: Line) -> None:
         """An attempt is over, whatever came of it: the pause begins."""
         self._end_attempt(line.vm, self._lever.scope, self._clock.monotonic())
-        self._write(line)
+        self._write(line.model_copy(update={"time": self._time()}))
 
     def _end_attempt(self, vm: str, scope: Scope | None, when: float) -> None:
         for key in (vm, _HOST) if scope is Scope.HOST else (vm,):

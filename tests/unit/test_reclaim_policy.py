@@ -131,7 +131,7 @@ def test_without_act_it_says_what_it_would_do(service: Service) -> None:
     assert list(line["measured"]) == ["before"]
     assert line["predicted"]["second_level_at_least_bytes"] == 0
     most = line["predicted"]["second_level_at_most_bytes"]
-    assert line["reclaimable_bytes"] == 1712 * KIB - most > MIB
+    assert line["predicted"]["reclaimable_bytes"] == 1712 * KIB - most > MIB
     assert line["because"].endswith("reclaimable (from 1 MiB on)")
     assert "outcome" not in line
     assert service.host.flushes == 0
@@ -209,7 +209,7 @@ def test_a_lever_on_one_vm_is_paused_for_that_vm(service: Service, monkeypatch: 
     )
     loop.look()
     assert [line["vm"] for line in service.lines()] == ["db", "web1"]
-    assert {line["reclaimable_bytes"] for line in service.lines()} == {3 * 4 * KIB}, (
+    assert {line["predicted"]["reclaimable_bytes"] for line in service.lines()} == {3 * 4 * KIB}, (
         "as ranges, not as needed"
     )
     loop.look()
