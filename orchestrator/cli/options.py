@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -32,6 +32,9 @@ class Renamed(click.Option):
         shown = copy(self)
         shown.opts = self.opts[:1]
         return super(Renamed, shown).get_help_record(ctx)
+
+
+LEAST_INTERVAL_SECONDS: Final = 1
 
 
 def results_option(command: Command) -> Command:
@@ -99,6 +102,6 @@ def _interval(_ctx: click.Context, _parameter: click.Parameter, text: str | None
         seconds = None if text is None else parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
-    if seconds is not None and seconds < 1:
-        raise click.BadParameter("less than 1s would disturb what it looks at")
+    if seconds is not None and seconds < LEAST_INTERVAL_SECONDS:
+        raise click.BadParameter(f"less than {LEAST_INTERVAL_SECONDS}s would disturb what it looks at")
     return seconds

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 from rich.markup import escape
 
-from orchestrator.cli.options import json_option, watch_option
+from orchestrator.cli.options import LEAST_INTERVAL_SECONDS, json_option
 from orchestrator.cli.output import clean_text, err, out, print_json
 from orchestrator.cli.reclaim_policy import run_policy
 from orchestrator.cli.signals import stop_at_signals
@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from orchestrator.reclaim import LiveVm, MomentHeld, Pull
 
 _NOT_KNOWN = "?"
-_OF_POLICY: Final = ("policy", "act", "every")  # options that LEVER does not take
+_SETTLE_SECONDS: Final = 15.0
+_OF_POLICY: Final = ("policy", "act")  # options that LEVER does not take
 
 
-def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str) -> float:
+def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
     try:
         return float(text) if text.replace(".", "", 1).isdigit() else parse_duration(text)
     except ValueError as error:
@@ -50,17 +53,16 @@ def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str) -> flo
 @click.option(
     "--act", is_flag=True, help="With --policy: do what is due. Else it is told, and in the journal."
 )
-@watch_option
 @click.option("--connect", metavar="URI", default="qemu:///system", show_default=True, help="Its libvirt.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
-    "--settle",
+    "--watch",
     metavar="TIME",
-    default="15s",
-    show_default=True,
     callback=_seconds,
-    help="How long to wait before measuring again: faults make tables anew.",
+    help="LEVER: how long to wait before measuring again, since faults make tables anew; "
+    f"{_SETTLE_SECONDS:.0f}s if not given. "
+    "With --policy: look again and again, every so often.",
 )
 @click.option(
     "--min-present", type=click.IntRange(1, 512), help="collapse: pages of a range that must be there."
@@ -76,11 +78,10 @@ def reclaim_command(
     domain: str | None,
     policy: Path | None,
     act: bool,
-    every: float | None,
+    watch: float | None,
     connect: str,
     dry_run: bool,
     yes: bool,
-    settle: float,
     min_present: int | None,
     max_growth: str | None,
     size: str | None,
@@ -89,7 +90,7 @@ def reclaim_command(
     """Free second-level page tables that a VM holds, by LEVER, or by a policy.
 
     flush and collapse-and-flush (all VMs of the host), slot and collapse (one VM). Each says first which VMs
-    it touches and what it may cost, asks, and measures before, at once and after --settle. What it changes is
+    it touches and what it may cost, asks, and measures before, at once and after --watch. What it changes is
     put back at once, and by `clean` after a kill. docs/second-level.md tells what each does, docs/reclaim.md
     what a policy is; with one, nothing is changed without --act.
 
@@ -105,13 +106,16 @@ def reclaim_command(
     if not kind.shared or kind.takes_our_memory:
         raise BadInputError(f"{connect!r} has no VMs but our own", hint="use --connect qemu:///system")
     if policy:
-        reached = run_policy(policy, kind, every, act=act)
+        if watch is not None and watch < LEAST_INTERVAL_SECONDS:
+            raise BadInputError(f"--watch: less than {LEAST_INTERVAL_SECONDS}s would disturb the host")
+        reached = run_policy(policy, kind, watch, act=act)
         ctx.exit(ExitCode.COMPLETED if reached else ExitCode.INFRASTRUCTURE)
     assert lever is not None  # noqa: S101  # checked with the others
     assert domain is not None  # noqa: S101  # as above
     chosen = _lever(lever, {"min_present": min_present, "max_growth": max_growth, "size": size})
     if not (dry_run or yes or sys.stdin.isatty()):
         raise BadInputError("there is no terminal to ask at", hint="see --dry-run first, and then give --yes")
+    settle = _SETTLE_SECONDS if watch is None else watch
     _once(kind, domain, lever, chosen, settle, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -124,7 +128,7 @@ def _check_together(ctx: click.Context) -> None:
         and ctx.params[param.name or ""] is not None
     }
     if "policy" in given:
-        strange = [words for name, words in given.items() if name not in {*_OF_POLICY, "connect"}]
+        strange = [words for name, words in given.items() if name not in {*_OF_POLICY, "connect", "watch"}]
         if strange:
             raise BadInputError(
                 f"--policy and {strange[0]} exclude each other", hint="the file has the lever and the VMs"
@@ -136,7 +140,9 @@ def _check_together(ctx: click.Context) -> None:
         )
     strange = [words for name, words in given.items() if name in _OF_POLICY]
     if strange:
-        raise BadInputError(f"{strange[0]} is for --policy; LEVER is used once", hint="see --settle")
+        raise BadInputError(
+            f"{strange[0]} is for --policy; LEVER is used once", hint="see --dry-run and --yes"
+        )
     if "domain" not in given:
         raise BadInputError(f"{ctx.params['lever']} needs --domain", hint="virsh list has the names of VMs")
 

@@ -91,6 +91,7 @@ def test_a_machine_with_many_processes(benchmark: BenchmarkFixture, busy_machine
     found = benchmark.pedantic(audit, rounds=5)
     assert {vm["pid"] for vm in found["vms"]} >= busy_machine
     assert len(found["processes"]) + found["small_processes"] >= PROCESSES
+    assert benchmark.stats is not None
     assert benchmark.stats.stats.median < WHOLE_SECONDS
 
 
@@ -118,12 +119,12 @@ def test_to_watch_it(benchmark: BenchmarkFixture, busy_machine: set[int], tmp_pa
 def seconds_for(tables: int, size: int) -> float:
     """CPU time of the reading of a process, the least of three."""
     with child(_SPARSE, str(size), str(tables)) as pid:
-        taken = []
+        taken: list[float] = []
         for _ in range(3):
             (one,) = audit("--pid", str(pid))["processes"]
             assert one["levels"]["pte"] >= tables
             assert one["virtual_bytes"] >= size
-            taken.append(one["cpu_seconds"])
+            taken.append(float(one["cpu_seconds"]))
     return min(taken)
 
 

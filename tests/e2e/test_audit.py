@@ -170,7 +170,7 @@ def test_what_a_killed_flush_leaves_is_put_right(lab: Orchestrator, tmp_path: Pa
     chance = random.Random(KILL_SEED)  # noqa: S311  # no secret
     for number in range(KILLS):
         log = tmp_path / f"{number}.log"
-        process = lab.begin(*FLUSH, "--yes", "--settle", "1s", log=log)
+        process = lab.begin(*FLUSH, "--yes", "--watch", "1s", log=log)
         time.sleep(chance.uniform(0.3, 1.3) * lasts)
         end(process, signal.SIGKILL)
         cleaned = lab.call("clean")
@@ -182,7 +182,7 @@ def test_what_a_killed_flush_leaves_is_put_right(lab: Orchestrator, tmp_path: Pa
 def test_a_flush_frees_what_both_hold(lab: Orchestrator) -> None:
     """Beside what each cgroup counts, and what the lever predicted."""
     before = counted(lab)
-    done = lab.call(*FLUSH, "--yes", "--settle", "1s", "--json")
+    done = lab.call(*FLUSH, "--yes", "--watch", "1s", "--json")
     assert done.code == 0, done.err
     assert (done.json["outcome"], done.json["message"]) == ("done", "")
     audited = next(vm["pid"] for vm in done.json["vms"] if vm["name"] == "audited")

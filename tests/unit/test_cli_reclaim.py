@@ -155,7 +155,7 @@ def test_a_dry_run_says_which_vms_and_changes_nothing(host: Host, capsys: pytest
 
 def test_it_measures_before_at_once_and_after(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     before = host.vm.contents()
-    argv = ("reclaim", "collapse-and-flush", "--domain", "web1", "--settle", "0.1", "--yes")
+    argv = ("reclaim", "collapse-and-flush", "--domain", "web1", "--watch", "0.1", "--yes")
     code, text, err = typed(capsys, *argv, "--json")
     assert code == 0, err
     document = json.loads(text)
@@ -177,7 +177,7 @@ def test_it_measures_before_at_once_and_after(host: Host, capsys: pytest.Capture
 
 
 def test_growth_is_for_the_user_to_bound(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ("reclaim", "collapse", "--domain", "web1", "--settle", "0", "--yes", "--json")
+    argv = ("reclaim", "collapse", "--domain", "web1", "--watch", "0", "--yes", "--json")
     code, text, _ = typed(capsys, *argv, "--max-growth", "0B")
     assert (code, json.loads(text)["values"]["ranges_collapsed"]) == (0, 2)
     code, text, _ = typed(capsys, *argv, "--min-present", "490")
@@ -210,7 +210,7 @@ def test_a_vm_without_a_slot_is_refused(host: Host, capsys: pytest.CaptureFixtur
 def test_it_asks_on_a_terminal_and_needs_yes_elsewhere(
     host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv = ("reclaim", "flush", "--domain", "web1", "--settle", "0")
+    argv = ("reclaim", "flush", "--domain", "web1", "--watch", "0")
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     code, _, err = typed(capsys, *argv)
     assert code == 2
@@ -233,7 +233,7 @@ def test_it_asks_on_a_terminal_and_needs_yes_elsewhere(
         (("collapse", "--max-growth", "much"), "--max-growth: 'much' is not a size"),
         (("flush", "--connect", "local"), "'local' has no VMs but our own"),
         (("flush", "--connect", "nested"), "'nested' has no VMs but our own"),
-        (("flush", "--settle", "soon"), "'soon' is not a duration"),
+        (("flush", "--watch", "soon"), "'soon' is not a duration"),
     ],
 )
 def test_bad_usage(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
