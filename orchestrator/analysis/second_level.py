@@ -13,8 +13,9 @@ from orchestrator.analysis.arm_table import Cell
 from orchestrator.analysis.arms import ArmView, RunView
 from orchestrator.analysis.text import clean, count, size
 from orchestrator.model.policies import OverTree
-from orchestrator.records.summary import Moment, TrialSummary
+from orchestrator.records.summary import Moment, SecondLevelResult, TrialSummary
 from orchestrator.stats import averaged, of_few
+from orchestrator.units import PAGE_BYTES
 
 _NO_READING = "no trial of the arm that counts has read it"
 _MEASURED, _NEEDED = "second_level_bytes", "needed_bytes"  # fields of a Moment
@@ -126,8 +127,18 @@ def _ratio(moments: Sequence[tuple[str, Moment]], why_missing: str) -> Cell:
 
 
 @dataclass(frozen=True)
+class TreeCell:
+    """What a policy would free, in bytes; `rebuilt` and `taken` bound what comes again, and what huge pages
+    take. Each is empty where no trial says it, `taken` also where there is no huge page."""
+
+    freed: str = ""
+    rebuilt: str = ""
+    taken: str = ""
+
+
+@dataclass(frozen=True)
 class TreeRow:
-    """KVM's tables in a snapshot of a host: medians of an arm's trials. `cells` are bytes, by policy."""
+    """KVM's tables in a snapshot of a host: medians of an arm's trials, `cells` by policy."""
 
     first: bool
     arm: str
@@ -135,7 +146,7 @@ class TreeRow:
     snapshot: str
     trials: int
     tables: str
-    cells: tuple[str, ...]
+    cells: tuple[TreeCell, ...]
 
 
 @dataclass(frozen=True)
@@ -172,15 +183,14 @@ def _counted(arm: ArmView) -> list[TrialSummary]:
 
 def _tree_rows(arm: ArmView, policies: Sequence[str]) -> Iterator[TreeRow]:
     looked_for: dict[str, list[int]] = {}
-    freed: dict[tuple[str, str], list[int]] = {}
+    results: dict[tuple[str, str], list[SecondLevelResult]] = {}
     for summary in _counted(arm):
         for found in summary.snapshots:
             if found.second_level_tables is not None:
                 looked_for.setdefault(found.snapshot, []).append(found.second_level_tables)
         for one in summary.second_level:
-            freed.setdefault((one.snapshot, one.policy), []).append(one.bytes_freed)
+            results.setdefault((one.snapshot, one.policy), []).append(one)
     for number, (label, tables) in enumerate(looked_for.items()):
-        cells = (freed.get((label, policy), []) for policy in policies)
         yield TreeRow(
             first=number == 0,
             arm=clean(arm.name, 60),
@@ -188,6 +198,18 @@ def _tree_rows(arm: ArmView, policies: Sequence[str]) -> Iterator[TreeRow]:
             snapshot=clean(label, 64),
             trials=len(tables),
             tables=count(median(tables)),
-            # Empty where no trial says how many tables the policy would free.
-            cells=tuple(size(median(one)) if one else "" for one in cells),
+            cells=tuple(_tree_cell(results.get((label, policy), [])) for policy in policies),
         )
+
+
+def _tree_cell(results: Sequence[SecondLevelResult]) -> TreeCell:
+    if not results:
+        return TreeCell()
+    rebuilt = [one.tables_rebuilt_at_most for one in results if one.tables_rebuilt_at_most is not None]
+    huge = [one.huge_pages for one in results if one.huge_pages is not None]
+    taken = [one.bytes_taken_at_most for one in results if one.bytes_taken_at_most is not None]
+    return TreeCell(
+        freed=size(median(one.bytes_freed for one in results)),
+        rebuilt=f"at most {size(median(rebuilt) * PAGE_BYTES)} again" if rebuilt else "",
+        taken=f"{count(median(huge))} huge pages, at most {size(median(taken))} taken" if any(huge) else "",
+    )

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from orchestrator.audit.vm_process import VmProcess
 from orchestrator.deadline import Deadline
 from orchestrator.host.shell import HostShell
+from orchestrator.model.nearly_full import MIN_PRESENT
 from orchestrator.model.second_level import RamRanges
 from orchestrator.units import GIB, PAGE_BYTES, PMD_BYTES
 
-# Of 512 pages, so many present make a range worth a huge page: what collapsing it takes is then at most a
-# sixteenth of it. Measured in the project's facts: 270 of 270 such ranges were collapsed.
-MIN_PRESENT = 480
 _PIECE_BYTES = 16 * GIB  # of which the answer takes 48 MiB at most
 # PAGE_IS_*, include/uapi/linux/fs.h.
 _IS_PRESENT, _IS_PFNZERO, _IS_HUGE = 1 << 3, 1 << 5, 1 << 6

@@ -9,6 +9,7 @@ from orchestrator.cli.group import Group
 from orchestrator.cli.model_compare import compare_command
 from orchestrator.cli.model_costs import calibrate_command, overcommit_command
 from orchestrator.cli.model_guest import guest_command
+from orchestrator.cli.model_rebuild import rebuild_command
 from orchestrator.cli.model_replay import replay_command, trace_command
 from orchestrator.cli.options import json_option
 from orchestrator.cli.output import print_json
@@ -23,6 +24,7 @@ def model_command() -> None:
 for command in (
     replay_command,
     compare_command,
+    rebuild_command,
     trace_command,
     guest_command,
     overcommit_command,
@@ -39,7 +41,7 @@ def policies_command(*, as_json: bool) -> None:
     \b
     snapshot  which tables of a guest go, as it was at an instant; `model guest` asks it of one made up
     trace     which tables are evicted under a budget; `model replay`, `compare` and `overcommit` ask it
-    tree      which second-level tables of a host go
+    tree      which second-level tables of a host go; `model rebuild` asks it of a trace's
     """
     from orchestrator.model.policies import POLICIES, QUESTIONS
 

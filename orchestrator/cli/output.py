@@ -35,6 +35,7 @@ FORMATS: Final = {
     "model guest": 1,
     "model overcommit": 2,  # 1 called its format `1`
     "model policies": 1,
+    "model rebuild": 1,
     "model replay": 1,
     "model trace": 1,
     "plan": 2,  # 1 called its format `1`, as plan.json does

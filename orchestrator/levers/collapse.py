@@ -12,6 +12,7 @@ from pydantic import Field
 
 from orchestrator.deadline import Deadline
 from orchestrator.levers.base import LEVERS, Lever, LeverTarget, Prediction, Pulled, Scope
+from orchestrator.model.nearly_full import MAX_GROWTH, MIN_PRESENT
 from orchestrator.procfs import MEMINFO, PRESSURE, kib_lines, stalled_percent
 from orchestrator.records.step import StepOutcome
 from orchestrator.units import ENTRIES_PER_TABLE, MIB, PAGE_BYTES, Duration, Size, format_size
@@ -54,9 +55,9 @@ class Collapse(Lever):
         "the kernel splits a huge page where the guest gives part of it back, by its balloon for one"
     )
 
-    min_present: Annotated[int, Field(ge=1, le=ENTRIES_PER_TABLE)] = 480
+    min_present: Annotated[int, Field(ge=1, le=ENTRIES_PER_TABLE)] = MIN_PRESENT
     """How many of a range's 512 pages must be there."""
-    max_growth: Size = 64 * MIB
+    max_growth: Size = MAX_GROWTH
     """How much memory the VM's process may gain by it, at the most."""
     timeout: Duration = 60.0
     """How long it may take at the most."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from orchestrator.host.domain import QemuProcess
 from orchestrator.host.qemu_process import NO_ZERO_PAGES, Segment, page_state
-from orchestrator.model.second_level import needed_bytes
+from orchestrator.model.second_level import fullest, needed_bytes
 from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES, PMD_BYTES
 
 
@@ -61,12 +61,9 @@ class GuestMemory:
 
     def candidates(self, min_present: int, most_missing_bytes: int) -> tuple[SmallRange, ...]:
         """Ranges with so many pages there, the fullest first, as many as lack no more than that together."""
-        full = sorted(
-            (one for one in self.ranges if one.present >= min_present),
-            key=lambda one: (one.missing_bytes, one.address),
-        )
-        missing = np.cumsum([one.missing_bytes for one in full])
-        return tuple(full[: int(np.searchsorted(missing, most_missing_bytes, side="right"))])
+        ranges = sorted(self.ranges, key=lambda one: one.address)
+        present = np.array([one.present for one in ranges], np.int64)
+        return tuple(ranges[at] for at in fullest(present, min_present, most_missing_bytes).tolist())
 
     def needed(self, collapsed: Sequence[SmallRange] = ()) -> int:
         """Bytes of second-level tables that map what is there, with some ranges as huge pages.

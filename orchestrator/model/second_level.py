@@ -52,6 +52,18 @@ def needed_bytes(
     return int(above + needed_tables(small, levels=1)[1]) * PAGE_BYTES
 
 
+def fullest(present: NDArray[np.int64], least_pages: int, most_missing_bytes: int) -> NDArray[np.int64]:
+    """Which ranges of 2 MiB become huge pages, as indices into `present`, shape (ranges,): pages of each.
+
+    Those with `least_pages` at least, the fullest first and the first of equals, as many as lack no more
+    than `most_missing_bytes` together.
+    """
+    full = np.flatnonzero(present >= least_pages)
+    order = full[np.argsort(-present[full], kind="stable")]
+    missing = np.cumsum((ENTRIES_PER_TABLE - present[order].astype(np.int64)) * PAGE_BYTES)
+    return order[: int(np.searchsorted(missing, most_missing_bytes, side="right"))]
+
+
 @dataclass(frozen=True)
 class RamRanges:
     """A guest's RAM by ranges of 2 MiB, as the host has it; only those of which it has something.

@@ -9,12 +9,14 @@ memory faults on purpose. Their count can be checked against SecPageTables.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
 from orchestrator.model.snapshot import I16, I64, U8, U64, Bool
-from orchestrator.model.tables import LAST_LEVEL
+from orchestrator.model.tables import LAST_LEVEL, TOP_LEVEL
+from orchestrator.units import ENTRIES_PER_TABLE
 
 NONPRESENT: Final = np.uint64(1 << 63)
 MMU_PRESENT: Final = np.uint64(1 << 11)
@@ -30,8 +32,8 @@ _UNLINKED = 0
 @dataclass(frozen=True)
 class SecondLevelTree:
     """Tables `pfn` (n,), sorted, and of each: its `level`, entries that map memory, of these the zero page
-    and accessed ones, and links to lower tables. Link i stands in table `link_source[i]` (links,) and leads
-    to table `link_target[i]`: indices into these arrays.
+    and accessed ones, and links to lower tables. Link i stands in table `link_source[i]` (links,), at
+    place `link_slot[i]`, and leads to table `link_target[i]`: indices into these arrays.
 
     Level 1 maps pages of 4 KiB; 0 are those that no table points at and that point at none: zapped ones wait
     so until they are freed, and KVM keeps a stock of blank ones.
@@ -45,6 +47,7 @@ class SecondLevelTree:
     links: I16
     link_source: I64
     link_target: I64
+    link_slot: I64
 
     @property
     def linked(self) -> Bool:
@@ -57,6 +60,26 @@ class SecondLevelTree:
         """Those that map pages of 4 KiB."""
         last: Bool = self.level == LAST_LEVEL
         return last
+
+    @cached_property
+    def in_use(self) -> Bool:
+        """Those that map something, and those above them."""
+        used: Bool = self.linked & (self.mapped > 0)
+        for level in range(LAST_LEVEL + 1, TOP_LEVEL + 1):
+            leads = used[self.link_target] & (self.level[self.link_source] == level)
+            used[self.link_source[leads]] = True
+        return used
+
+    @cached_property
+    def number(self) -> I64:
+        """Of each, what it maps: the guest-physical address divided by the size of what a table of its level
+        maps, 2 MiB for the last one. 0 for a root, and for what no table points at."""
+        found = np.zeros(len(self.pfn), dtype=np.int64)
+        for level in range(TOP_LEVEL, LAST_LEVEL, -1):
+            down = self.level[self.link_source] == level
+            above = found[self.link_source[down]]
+            found[self.link_target[down]] = above * ENTRIES_PER_TABLE + self.link_slot[down]
+        return found
 
 
 def looks_like_table(contents: U64) -> Bool:
@@ -81,7 +104,7 @@ def decode_tree(pfn: I64, contents: U64, zero_pages: I64, second_level: str) -> 
     place = np.searchsorted(pfn, target)
     hit = mapped & ((contents & PSE) == 0) & (place < len(pfn))
     hit[hit] = pfn[place[hit]] == target[hit]
-    source, _ = np.nonzero(hit)
+    source, slot = np.nonzero(hit)
     child = place[hit]
     leaf = mapped & ~hit
     return SecondLevelTree(
@@ -93,6 +116,7 @@ def decode_tree(pfn: I64, contents: U64, zero_pages: I64, second_level: str) -> 
         links=hit.sum(axis=1).astype(np.int16),
         link_source=source,
         link_target=child,
+        link_slot=slot,
     )
 
 

@@ -28,13 +28,21 @@ class PolicyResult:
 
 @dataclass(frozen=True)
 class SecondLevelResult:
-    """What one policy would have freed of KVM's tables in one snapshot of a host. Never measured."""
+    """What one policy would have freed of KVM's tables in one snapshot of a host. Never measured.
+
+    `tables_rebuilt_at_most` of these map something: faults may make them anew, and none of the others for
+    memory that is mapped then. `huge_pages` are ranges of 2 MiB that become some, which takes no more than
+    `bytes_taken_at_most`. All three are None in runs of older versions, which did not ask.
+    """
 
     snapshot: str
     policy: str
     tables_freed: int
     bytes_freed: int
     origin: str  # "modelled"
+    tables_rebuilt_at_most: int | None = None
+    huge_pages: int | None = None
+    bytes_taken_at_most: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from orchestrator.model.second_level_counts import TreeEffectCounts
 from orchestrator.observation import NO_SECOND_LEVEL, Origin
 from orchestrator.records.summary import SecondLevelResult
 from orchestrator.units import PAGE_BYTES
@@ -45,7 +46,16 @@ class GuestShare:
         return (own, "") if own > 0 else (None, _NONE_LEFT)
 
 
-def second_level_rows(snapshot: str, freed: Mapping[str, int]) -> Iterator[SecondLevelResult]:
-    """A row for each policy; `freed` are numbers of tables by its name."""
-    for policy, tables in freed.items():
-        yield SecondLevelResult(snapshot, policy, tables, tables * PAGE_BYTES, Origin.MODELLED.value)
+def second_level_rows(snapshot: str, effects: Mapping[str, TreeEffectCounts]) -> Iterator[SecondLevelResult]:
+    """A row for each policy; `effects` are by its name."""
+    for policy, effect in effects.items():
+        yield SecondLevelResult(
+            snapshot,
+            policy,
+            effect.tables_freed,
+            effect.tables_freed * PAGE_BYTES,
+            Origin.MODELLED.value,
+            effect.tables_rebuilt_at_most,
+            effect.huge_pages,
+            effect.bytes_taken_at_most,
+        )

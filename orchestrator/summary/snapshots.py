@@ -143,7 +143,7 @@ def _facts(
             deposited=int((state.tables.state == TableState.DEPOSITED).sum()),
             second_level=second_level,
         ),
-        second_level=tuple(second_level_rows(label, second_level.freed)) if second_level else (),
+        second_level=tuple(second_level_rows(label, second_level.effects)) if second_level else (),
         blame=tuple(row for region in regions for row in blame_rows(label, region)),
     )
 

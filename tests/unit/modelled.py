@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from orchestrator.model.guest_tables import GuestTables, build_tables
 from orchestrator.model.overcommit import OvercommitResult, answers
 from orchestrator.model.patterns import pattern_named
 from orchestrator.model.policies import OverSnapshot, OverTrace
+from orchestrator.model.rebuild import Rebuild, rebuild
 from orchestrator.model.replay import EvictionAction
 from orchestrator.model.tables import LAST_LEVEL
 from orchestrator.report.overcommit import cost_words, counted, ranged
@@ -35,7 +36,7 @@ from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
 from orchestrator.store import open_run
 from orchestrator.store.costs_file import CostsFile, read_costs
 from orchestrator.summary import load
-from orchestrator.units import GIB, PAGE_BYTES, format_size
+from orchestrator.units import ENTRIES_PER_TABLE, GIB, PAGE_BYTES, format_size
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -198,6 +199,16 @@ def extrapolate(before: float, measured: float, factor: float) -> float:
     return before + (measured - before) * factor
 
 
+def rebuilt(name: str, settings: Mapping[str, str], lasts: int, after: Sequence[int]) -> Rebuild:
+    """What `orchestrator model rebuild` says of a pattern that lasts some seconds, with its defaults."""
+    trace = pattern_named(name, dict(settings)).trace(np.random.default_rng(0))
+
+    def event(seconds: float) -> int:
+        return -int(-seconds * len(trace) // lasts)
+
+    return rebuild(trace, event(lasts / 2), [event(lasts / 2 + one) for one in after], ENTRIES_PER_TABLE)
+
+
 def predicted(name: str) -> ModelCheck:
     """What `empty` would free in a reference run, and what another kernel had fewer."""
     run = open_run(REFERENCE / name)
@@ -247,6 +258,7 @@ GLOBALS: Mapping[str, object] = {
     "sizes_kernel": sizes_kernel,
     "extrapolate": extrapolate,
     "predicted": predicted,
+    "rebuilt": rebuilt,
     "compared": compared,
     "shown": shown,
 }

@@ -14,9 +14,9 @@ from orchestrator import summary
 from orchestrator.analysis.arms import view_run
 from orchestrator.analysis.conclusions import conclusions
 from orchestrator.analysis.run import RunAnalysis
-from orchestrator.analysis.second_level import moment_rows, tree_table
+from orchestrator.analysis.second_level import TreeCell, moment_rows, tree_table
 from orchestrator.cli import main
-from orchestrator.model.second_level_counts import SecondLevelCounts
+from orchestrator.model.second_level_counts import SecondLevelCounts, TreeEffectCounts
 from orchestrator.observation import Observation, Origin
 from orchestrator.records.events import Mark, SnapshotTaken, TrialBegin, TrialEnd
 from orchestrator.report.page import build_report
@@ -30,7 +30,15 @@ COUNTS = SecondLevelCounts(
     tables=372,
     last_level=361,
     unlinked=42,
-    freed={"empty": 204, "empty_all_levels": 206, "zero_page": 210, "lru": 300, "drop": 361},
+    effects={
+        "empty": TreeEffectCounts(204, 0, 0, 0),
+        "empty_all_levels": TreeEffectCounts(206, 0, 0, 0),
+        "zero_page": TreeEffectCounts(210, 6, 0, 0),
+        "lru": TreeEffectCounts(300, 96, 0, 0),
+        "drop": TreeEffectCounts(361, 157, 0, 0),
+        "collapse-and-flush": TreeEffectCounts(372, 65, 101, 2 << 20),
+        "of an older version": TreeEffectCounts(1),
+    },
 )
 EMPTIED = (1480, 1490, 1500, 1530, 1540)  # KiB, in each trial
 
@@ -116,7 +124,16 @@ def test_a_snapshot_of_the_host_is_none_of_the_guest(directory: Path) -> None:
     assert "guest_page_tables_total" in one.gaps
     (result,) = one.snapshots
     assert (result.of, result.second_level_tables) == ("host", 372)
-    assert {row.policy: row.tables_freed for row in one.second_level}["lru"] == 300
+    rows = {row.policy: row for row in one.second_level}
+    assert (rows["lru"].tables_freed, rows["lru"].tables_rebuilt_at_most, rows["lru"].huge_pages) == (
+        300,
+        96,
+        0,
+    )
+    huge = rows["collapse-and-flush"]
+    assert (huge.bytes_freed, huge.huge_pages, huge.bytes_taken_at_most) == (372 * 4096, 101, 2 << 20)
+    older = rows["of an older version"]
+    assert (older.tables_freed, older.tables_rebuilt_at_most, older.bytes_taken_at_most) == (1, None, None)
     assert {(row.snapshot, row.origin) for row in one.second_level} == {(result.snapshot, "modelled")}
     assert result.injected == ""
 
@@ -135,9 +152,14 @@ def test_the_table_has_medians_and_an_interval_of_the_ratio(directory: Path) -> 
     assert emptied.ranges.why_missing
     table = tree_table(view)
     (tree,) = table.rows
-    assert (table.policies[0], table.policies[-1]) == ("empty", "drop")
-    assert [name for name, _ in table.explained] == list(table.policies)
-    assert (tree.tables, tree.cells[0], tree.cells[-1]) == ("372", "816 KiB", "1.41 MiB")
+    assert table.policies == tuple(COUNTS.effects)[-1:] + tuple(COUNTS.effects)[:-1], "by what they free"
+    assert [name for name, _ in table.explained] == list(table.policies[1:])
+    assert tree.tables == "372"
+    assert tree.cells[:2] == (TreeCell("4 KiB"), TreeCell("816 KiB", "at most 0 B again"))
+    assert tree.cells[-2:] == (
+        TreeCell("1.41 MiB", "at most 628 KiB again"),
+        TreeCell("1.453 MiB", "at most 260 KiB again", "101 huge pages, at most 2 MiB taken"),
+    )
 
 
 def test_the_answer_names_the_moment_at_which_most_was_kept(directory: Path) -> None:
@@ -157,6 +179,7 @@ def test_show_and_report_have_it(directory: Path, capsys: pytest.CaptureFixture[
     assert "Second-level tables (NPT)" in page
     assert "Second-level tables over time" in page
     assert "Second-level tables that each policy would free" in page
+    assert "101 huge pages, at most 2 MiB taken" in page
     with pytest.raises(SystemExit):
         main(["show", str(directory), "--json"])
     assert json.loads(capsys.readouterr().out)["trials"]

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from orchestrator.levers.collapse import Collapse
+from orchestrator.model.nearly_full import MAX_GROWTH, MIN_PRESENT
 from orchestrator.model.policies import OverTree
-from orchestrator.model.second_level_counts import SecondLevelCounts
+from orchestrator.model.second_level import fullest
+from orchestrator.model.second_level_counts import SecondLevelCounts, TreeEffectCounts
 from orchestrator.model.second_level_tree import NONPRESENT, decode_tree, looks_like_table
+from orchestrator.units import PAGE_BYTES
 
 # Entries as KVM makes them for NPT: present, writable, user, accessed, host- and MMU-writable, MMU-present.
 LINK = 0xC27 | 1 << 5
@@ -85,11 +92,61 @@ def test_levels_follow_from_links() -> None:
 def test_what_policies_would_free() -> None:
     tree = decode_tree(PFN, CONTENTS, np.array([ZERO_FRAME]), "NPT")
     counts = SecondLevelCounts.of(tree)
-    freed = {"empty": 1, "empty_all_levels": 1, "zero_page": 2, "lru": 3, "drop": 4}
-    assert counts == SecondLevelCounts(tables=7, last_level=4, unlinked=1, freed=freed)
+    nothing = {"huge_pages": 0, "bytes_taken_at_most": 0}
+    effects = {
+        "empty": TreeEffectCounts(1, 0, **nothing),
+        "empty_all_levels": TreeEffectCounts(1, 0, **nothing),
+        "zero_page": TreeEffectCounts(2, 1, **nothing),
+        "lru": TreeEffectCounts(3, 2, **nothing),
+        "drop": TreeEffectCounts(4, 3, **nothing),
+        "flush": TreeEffectCounts(7, 6, **nothing),
+        # FULL is in the first 2 MiB, which are several memory slots.
+        "collapse": TreeEffectCounts(0, 0, **nothing),
+        "collapse-and-flush": TreeEffectCounts(7, 6, **nothing),
+    }
+    assert counts == SecondLevelCounts(tables=7, last_level=4, unlinked=1, effects=effects)
     assert SecondLevelCounts.from_json(counts.to_json()) == counts
-    assert OverTree.names() == sorted(freed)
+    assert OverTree.names() == sorted(effects)
     assert tree.pfn[OverTree.named("zero_page").zaps(tree)].tolist() == [EMPTY, ZERO]
+
+
+def test_what_huge_pages_free_and_take() -> None:
+    """Ranges with 480 pages of their own and more, other than the first: the zero page is none."""
+    contents, pfn = CONTENTS.copy(), dict(zip(PFN.tolist(), range(len(PFN)), strict=True))
+    contents[pfn[EMPTY], :480] = entry(0x4000, LEAF)
+    contents[pfn[ZERO], :479] = entry(0x5000, LEAF)
+    contents[pfn[ZERO], 479:] = entry(ZERO_FRAME, LEAF)
+    contents[pfn[IDLE], :500] = entry(0x6000, LEAF)
+    tree = decode_tree(PFN, contents, np.array([ZERO_FRAME]), "NPT")
+    assert [tree.number[pfn[one]] for one in (FULL, EMPTY, ZERO, IDLE, STOCK)] == [0, 1, 2, 3, 0]
+    collapse, both = (OverTree.named(name).effect(tree) for name in ("collapse", "collapse-and-flush"))
+    assert PFN[collapse.collapsed].tolist() == PFN[collapse.freed].tolist() == [EMPTY, IDLE]
+    assert collapse.bytes_taken == both.bytes_taken == (32 + 12) * PAGE_BYTES
+    assert not collapse.rebuilt.any(), "a huge page needs no last-level table"
+    assert PFN[both.freed].tolist() == [ROOT, PDPT, PMD, FULL, EMPTY, ZERO, IDLE]
+    assert PFN[both.rebuilt].tolist() == [ROOT, PDPT, PMD, FULL, ZERO]
+    assert OverTree.named("collapse").when_touched
+    assert not OverTree.named("collapse-and-flush").when_touched
+
+
+@given(
+    st.lists(st.integers(1, 512), max_size=40).map(lambda found: np.array(found, np.int64)),
+    st.integers(1, 512),
+    st.integers(0, 5000),
+)
+def test_the_fullest_ranges_are_chosen(present: NDArray[np.int64], least: int, lacking: int) -> None:
+    chosen, left = [], lacking
+    for at in sorted(range(len(present)), key=lambda at: (-present[at], at)):
+        missing = 512 - int(present[at])
+        if present[at] < least or missing > left:
+            break
+        chosen.append(at)
+        left -= missing
+    assert fullest(present, least, lacking * PAGE_BYTES).tolist() == chosen
+
+
+def test_the_lever_and_the_policy_choose_alike() -> None:
+    assert (Collapse().min_present, Collapse().max_growth) == (MIN_PRESENT, MAX_GROWTH)
 
 
 def test_the_note_of_an_older_snapshot_is_read() -> None:
@@ -125,6 +182,16 @@ def test_without_any_table_there_is_nothing() -> None:
     assert SecondLevelCounts.of(tree).tables == 0
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"tables": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"tables": "x"}',
+        '{"tables": 1, "last_level": 1, "unlinked": 0, "effects": {"drop": {"of a later version": 1}}}',
+        '{"tables": 1, "last_level": 1, "unlinked": 0, "effects": [1]}',
+    ],
+)
 def test_a_note_that_is_none(text: str) -> None:
     assert SecondLevelCounts.from_json(text) is None

@@ -12,6 +12,7 @@ from orchestrator.model.policies.base import (
     Policy,
     PolicyEffect,
     StateView,
+    TreeEffect,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "Policy",
     "PolicyEffect",
     "StateView",
+    "TreeEffect",
 ]

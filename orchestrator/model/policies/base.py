@@ -27,7 +27,7 @@ from orchestrator.model.tables import LAST_LEVEL, Tables, TableState, decode_tab
 from orchestrator.model.trace import Trace
 from orchestrator.registry import Registry
 from orchestrator.suggestion import suggest
-from orchestrator.units import PAGE_BYTES
+from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
 
 class Policy(ABC):
@@ -224,14 +224,44 @@ class OverTrace(Policy):
         return self.functions
 
 
+@dataclass(frozen=True)
+class TreeEffect:
+    """What a policy would do to second-level tables. Modelled; masks are of shape (tables,).
+
+    `freed` go. Of them `rebuilt` map something: faults make no others anew for memory that is mapped now, and
+    at the least none, since entries do not say what will be touched. `collapsed` are last-level tables whose
+    range is a huge page then, which takes `bytes_taken` that KVM had not mapped: at the most, as QEMU may
+    have some of it.
+    """
+
+    policy: str
+    freed: Bool
+    rebuilt: Bool
+    collapsed: Bool
+    bytes_taken: int
+
+
 class OverTree(Policy):
     """Says which second-level tables go: KVM's, of a host that was read from outside."""
 
     question = "tree"
+    # Whether KVM frees what `zaps` names only when the guest touches its range the next time.
+    when_touched: ClassVar[bool] = False
 
     @abstractmethod
     def zaps(self, tree: SecondLevelTree) -> Bool:
         """Mask over the tables of `tree`, shape (tables,): those that would be zapped. Nothing was done."""
+
+    def collapses(self, tree: SecondLevelTree) -> Bool:
+        """Mask of the same shape: last-level tables whose range becomes a huge page, which needs none."""
+        return np.zeros(len(tree.pfn), dtype=np.bool_)
+
+    def effect(self, tree: SecondLevelTree) -> TreeEffect:
+        """All that it would do."""
+        freed, collapsed = self.zaps(tree), self.collapses(tree)
+        own = tree.mapped[collapsed].astype(np.int64) - tree.zero_page[collapsed]
+        missing = int((ENTRIES_PER_TABLE - own).sum())
+        return TreeEffect(self.name, freed, freed & tree.in_use & ~collapsed, collapsed, missing * PAGE_BYTES)
 
 
 QUESTIONS: Final[tuple[type[Policy], ...]] = (OverSnapshot, OverTrace, OverTree)

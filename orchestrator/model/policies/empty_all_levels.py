@@ -47,9 +47,5 @@ class EmptyAllLevels(OverSnapshot, OverTrace, OverTree, name="empty_all_levels")
 
     def zaps(self, tree: SecondLevelTree) -> Bool:
         """Tables that map nothing, of all levels, and those that then lead nowhere."""
-        gone: Bool = tree.last_level & (tree.mapped == 0)
-        for level in range(LAST_LEVEL + 1, TOP_LEVEL + 1):
-            stays = ~gone[tree.link_target]
-            below = np.bincount(tree.link_source[stays], minlength=len(gone))
-            gone |= (tree.level == level) & (tree.mapped == 0) & (below == 0)
+        gone: Bool = tree.linked & ~tree.in_use
         return gone
