@@ -67,6 +67,22 @@ _GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
+        "Want of memory",
+        (
+            ("guest_oom_kills", "OOM kills in the guest"),
+            ("guest_swap_out_pages", "pages swapped out by the guest"),
+            ("guest_swap_in_pages", "pages swapped in by the guest"),
+            ("guest_memory_some_seconds", "some task of the guest stalled"),
+            ("guest_memory_full_seconds", "all tasks of the guest stalled"),
+            ("host_oom_kills", "OOM kills on the host"),
+            ("host_cgroup_oom_kills", "of these, in QEMU's cgroup"),
+            ("host_swap_out_pages", "pages swapped out by the host"),
+            ("host_swap_in_pages", "pages swapped in by the host"),
+            ("host_memory_some_seconds", "some task of the host stalled"),
+            ("host_memory_full_seconds", "all tasks of the host stalled"),
+        ),
+    ),
+    (
         "Integrity",
         (
             ("integrity_checked_bytes", "bytes checked"),

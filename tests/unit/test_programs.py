@@ -299,8 +299,8 @@ def test_letting_go_gives_the_pages_back_and_the_process_stays(hold: Hold) -> No
 
 @pytest.fixture(scope="module")
 def frees_empty_tables() -> bool:
-    """Whether this machine's kernel frees last-level tables that madvise() has emptied (CONFIG_PT_RECLAIM, from
-    6.14): what it does, by a mapping of our own."""
+    """Whether this machine's kernel frees last-level tables that madvise() has emptied (CONFIG_PT_RECLAIM):
+    what it does to a mapping of our own."""
     span = 256 * MIB
     with mmap.mmap(-1, span, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
         area.madvise(mmap.MADV_NOHUGEPAGE)
