@@ -12,9 +12,17 @@ put() { # VALUE FILE
     printf '%s\n' "$1" >"$2"
 }
 
+# The OOM killer takes what a scenario runs, not the connection that watches it. What is started over the
+# connection inherits that: workloads are given a value of their own.
+pid=$PPID
+while [ "$pid" -gt 1 ]; do
+    put -1000 "/proc/$pid/oom_score_adj"
+    pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status")
+done
+
 printf '%s\n' 'bind 127.0.0.1' 'port 6379' 'daemonize yes' 'dir /var/lib/redis' 'save ""' 'appendonly no' >"$redis"
 
-policy='' ratio=''
+policy='' ratio='' swap='' swap_size=''
 for word in "$@"; do
     value=${word#*=}
     case $word in
@@ -23,6 +31,8 @@ for word in "$@"; do
     auto_movable_ratio=*) ratio=$value ;;
     thp=image) ;;
     thp=*) put "$value" "$thp" ;;
+    swap=*) swap=$value ;;
+    swap_size=*) swap_size=$value ;;
     sysctl.*=*) sysctl -q -w -- "${word#sysctl.}" ;;
     redis_config.*=*)
         name=${word%%=*}
@@ -34,6 +44,27 @@ for word in "$@"; do
         ;;
     esac
 done
+
+case $swap in
+'' | none) ;;
+disk)
+    device=/var/swap
+    fallocate -l "$swap_size" "$device"
+    chmod 600 "$device"
+    ;;
+zram)
+    modprobe zram
+    device=$(zramctl --find --size "$swap_size")
+    ;;
+*)
+    echo "guest-settings: what is swap=$swap?" >&2
+    exit 2
+    ;;
+esac
+if [ "${device-}" ]; then
+    mkswap "$device" >/dev/null
+    swapon "$device"
+fi
 
 if [ "$policy" = auto-movable ]; then
     for name in auto_movable_ratio online_policy; do
