@@ -388,7 +388,7 @@ def test_what_is_asked_for_is_held_to_the_byte(hold: Hold, name: str, words: lis
 
 def test_a_program_that_is_killed_at_work_says_by_which_signal(programs: dict[str, Path]) -> None:
     """As by the OOM killer: its child is gone, and who waits for the first word of it is told."""
-    argv = [programs["sparse-map"], str(64 << 40), "stride=4096", f"window={2 * MIB}"]
+    argv = [str(programs["sparse-map"]), str(64 << 40), "stride=4096", f"window={2 * MIB}"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as parent:
         children = wait_for(lambda: psutil.Process(parent.pid).children() or None, Deadline(20), every=0.01)
         assert children
