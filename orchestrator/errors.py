@@ -101,6 +101,10 @@ class CommandError(GuestError):
     outcome = "command-failed"
 
 
+class WorkloadKilledError(CommandError):
+    """A workload's process was killed. That is the outcome of its step, and not the end of the trial."""
+
+
 class CommandTimeoutError(GuestError):
     """A command in the guest did not end in time though the guest answers."""
 

@@ -15,7 +15,8 @@ from orchestrator.units import KIB, PAGE_BYTES
 
 MEMINFO: Final = "/proc/meminfo"
 VMSTAT: Final = "/proc/vmstat"
-PRESSURE: Final = "/proc/pressure/memory"
+MEMORY_PRESSURE: Final = "/proc/pressure/memory"
+NO_PRESSURE: Final = f"kernel has no {MEMORY_PRESSURE}: no CONFIG_PSI, or psi=0"
 SECOND_LEVEL: Final = "SecPageTables"
 
 _KIB_LINE = re.compile(r"^([A-Za-z0-9_()]{1,64}):[ \t]+([0-9]{1,20}) kB$", re.MULTILINE)
@@ -30,6 +31,7 @@ _ON_LISTS: Final = re.compile(r" +count: +(\d{1,12})$")
 _START_PFN: Final = re.compile(r" +start_pfn: +(\d{1,16})$")
 _RAM: Final = re.compile(r" *([0-9a-f]{1,16})-([0-9a-f]{1,16}) : System RAM\b")
 _STALLED = re.compile(r"^some avg10=([0-9]{1,3}\.[0-9]{2}) ", re.MULTILINE)
+_STALLS = re.compile(r"^(some|full) avg10=.{1,64} total=([0-9]{1,18})$", re.MULTILINE)
 _PROCESSOR = re.compile(r"^processor\b", re.MULTILINE)
 
 
@@ -68,6 +70,11 @@ def stalled_percent(pressure: str) -> float | None:
     was stalled; None for what is no such file."""
     found = _STALLED.search(pressure)
     return float(found[1]) if found else None
+
+
+def stalled_seconds(pressure: str) -> dict[str, float]:
+    """Of the same file: for how long since the boot some task, and all that were not idle, were stalled."""
+    return {line[1]: int(line[2]) / 1e6 for line in _STALLS.finditer(pressure)}
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,40 @@ def system_unit(cgroup: str) -> str:
     """The service of the system's systemd that /proc/PID/cgroup names; empty where there is none."""
     found = _UNIT.search(cgroup)
     return found[1] if found and not found[1].startswith("user@") else ""
+
+
+_CGROUPS: Final = "/sys/fs/cgroup"
+_CGROUP = re.compile(r"^([0-9]+):([^:\n]*):(/.*)$", re.MULTILINE)  # cgroups(7), /proc/PID/cgroup
+
+
+@dataclass(frozen=True)
+class MemoryCgroup:
+    """The cgroup that counts a process's memory. `path` is below the mount, and empty where it is outside of
+    those that are to be seen from here; `v1`: of the hierarchy of the memory controller alone."""
+
+    path: str
+    v1: bool
+
+    @property
+    def events(self) -> str:
+        """The file that counts its OOM kills; the root of v2 has none."""
+        path = self.path.rstrip("/")
+        if self.v1:
+            return f"{_CGROUPS}/memory{path}/memory.oom_control"
+        return f"{_CGROUPS}{path}/memory.events"
+
+
+def memory_cgroup(cgroup: str) -> MemoryCgroup:
+    """By /proc/PID/cgroup."""
+    lines = _CGROUP.findall(cgroup)
+    v1 = next((path for _, controllers, path in lines if "memory" in controllers.split(",")), None)
+    path = unified_cgroup(cgroup) if v1 is None else v1
+    return MemoryCgroup("" if "/../" in f"{path}/" else path, v1 is not None)
+
+
+def unified_cgroup(cgroup: str) -> str:
+    """The path in the unified hierarchy (v2) that /proc/PID/cgroup names; empty where there is none."""
+    return next((line[3] for line in _CGROUP.finditer(cgroup) if line[1] == "0"), "")
 
 
 _CAPABILITIES = re.compile(r"^CapEff:\t([0-9a-f]{1,16})$", re.MULTILINE)

@@ -13,21 +13,25 @@ from orchestrator.observation import Origin
 
 @dataclass(frozen=True)
 class Headline:
-    """The metric that stands for a series in summary.csv: its last value in a trial, or its largest.
+    """The metric that stands for a series in summary.csv: its last value in a trial, its largest, or, of a
+    counter that began before the trial, by how much it has grown.
 
     The metric's unit and origin are those of the series; the rest is as `Metric` has it.
     """
 
     metric: str
-    choice: Literal["last", "largest"]
+    choice: Literal["last", "largest", "growth"]
     better: Better = ""
     resolution: float = 0.0
     shifts: bool = False
+    worst: bool = False
 
     def of(self, values: Sequence[float]) -> float | None:
         """The figure of a trial; None where nothing was read."""
         if not values:
             return None
+        if self.choice == "growth":
+            return values[-1] - values[0]
         return values[-1] if self.choice == "last" else max(values)
 
 
@@ -96,6 +100,14 @@ class Series:
         """Its headline metrics."""
         predicted = self.origin is Origin.PREDICTED
         return tuple(
-            Metric(one.metric, self.unit, one.better, one.resolution, predicted=predicted, shifts=one.shifts)
+            Metric(
+                one.metric,
+                self.unit,
+                one.better,
+                one.resolution,
+                predicted=predicted,
+                worst=one.worst,
+                shifts=one.shifts,
+            )
             for one in self.headlines
         )

@@ -1,6 +1,7 @@
 #!/bin/sh
 # guest-settings NAME=VALUE...: what is set in a guest that stands already, by the names that a scenario
-# has for it under `setup` (a key of a mapping after a dot), and `clock`, in seconds since 1970.
+# has for it under `setup` (a key of a mapping after a dot); `clock`, in seconds since 1970; and
+# `connection=spared`, by the OOM killer.
 # Takes one ssh command, where a task of ansible takes 5 to 7 s under software emulation.
 set -eu
 auto_online=/sys/devices/system/memory/auto_online_blocks
@@ -12,17 +13,30 @@ put() { # VALUE FILE
     printf '%s\n' "$1" >"$2"
 }
 
+# The OOM killer is to take what a scenario runs, not the connection that watches it. What is started over it
+# inherits that: workloads are given a value of their own (WorkloadDriver.oom_score_adj).
+spare_connection() {
+    pid=$PPID
+    while [ "$pid" -gt 1 ]; do
+        put -1000 "/proc/$pid/oom_score_adj"
+        pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status")
+    done
+}
+
 printf '%s\n' 'bind 127.0.0.1' 'port 6379' 'daemonize yes' 'dir /var/lib/redis' 'save ""' 'appendonly no' >"$redis"
 
-policy='' ratio=''
+policy='' ratio='' swap='' swap_size=''
 for word in "$@"; do
     value=${word#*=}
     case $word in
+    connection=spared) spare_connection ;;
     clock=*) date -u -s "@$value" >/dev/null ;;
     online_policy=*) policy=$value ;;
     auto_movable_ratio=*) ratio=$value ;;
     thp=image) ;;
     thp=*) put "$value" "$thp" ;;
+    swap=*) swap=$value ;;
+    swap_size=*) swap_size=$value ;;
     sysctl.*=*) sysctl -q -w -- "${word#sysctl.}" ;;
     redis_config.*=*)
         name=${word%%=*}
@@ -34,6 +48,27 @@ for word in "$@"; do
         ;;
     esac
 done
+
+case $swap in
+'' | none) ;;
+disk)
+    device=/var/swap
+    fallocate -l "$swap_size" "$device"
+    chmod 600 "$device"
+    ;;
+zram)
+    modprobe zram
+    device=$(zramctl --find --size "$swap_size")
+    ;;
+*)
+    echo "guest-settings: what is swap=$swap?" >&2
+    exit 2
+    ;;
+esac
+if [ "${device-}" ]; then
+    mkswap "$device" >/dev/null
+    swapon "$device"
+fi
 
 if [ "$policy" = auto-movable ]; then
     for name in auto_movable_ratio online_policy; do

@@ -60,11 +60,12 @@ class StepContext(ABC):
     def start_workload(
         self, name: str, settings: Mapping[str, object], deadline: Deadline
     ) -> dict[str, float]:
-        """Bring a workload to its steady state; returns what it measured."""
+        """Bring a workload to its steady state; returns what it measured. Raises WorkloadKilledError."""
 
     @abstractmethod
     def stop_workload(self, name: str, deadline: Deadline) -> dict[str, float]:
-        """End a workload; returns what it measured. What it found wrong is recorded."""
+        """End a workload; returns what it measured. What it found wrong is recorded. Raises
+        WorkloadKilledError where the OOM killer had ended it before."""
 
     @abstractmethod
     def execute(self, argv: list[str], deadline: Deadline) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field
 from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
+from orchestrator.errors import WorkloadKilledError
 from orchestrator.records.step import StepOutcome, StepResult
 from orchestrator.units import Duration
 
@@ -33,7 +34,10 @@ class Start(Action):
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
-        measured = trial.start_workload(self.workload, self.set, Deadline(self.timeout))
+        try:
+            measured = trial.start_workload(self.workload, self.set, Deadline(self.timeout))
+        except WorkloadKilledError as error:
+            return _killed(requested_ns, error)
         return StepResult(
             StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured
         )
@@ -46,6 +50,10 @@ def _written(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
             yield from _written(value, f"{above}{name}.")
         else:
             yield f"{above}{name}={value}"
+
+
+def _killed(requested_ns: int, error: WorkloadKilledError) -> StepResult:
+    return StepResult(StepOutcome.KILLED, requested_ns=requested_ns, message=error.brief)
 
 
 @ACTIONS.register("stop")
@@ -62,7 +70,10 @@ class Stop(Action):
 
     def run(self, trial: StepContext) -> StepResult:
         requested_ns = trial.now_ns()
-        measured = trial.stop_workload(self.workload, Deadline(self.timeout))
+        try:
+            measured = trial.stop_workload(self.workload, Deadline(self.timeout))
+        except WorkloadKilledError as error:
+            return _killed(requested_ns, error)
         return StepResult(
             StepOutcome.DONE, requested_ns=requested_ns, settled_ns=trial.now_ns(), values=measured
         )

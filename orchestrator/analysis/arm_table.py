@@ -11,6 +11,7 @@ import numpy as np
 
 from orchestrator.analysis.arms import ArmView
 from orchestrator.analysis.conditions import NOT_COMPARABLE, emulated
+from orchestrator.analysis.oom_kills import END, OWNER_KILLED, killed_workloads
 from orchestrator.analysis.text import FORMATS, clean
 from orchestrator.stats import Significance, averaged
 from orchestrator.summary import CATALOGUE, METRIC, TrialSummary
@@ -67,6 +68,22 @@ _GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
+        "Want of memory",
+        (
+            ("guest_oom_kills", "OOM kills in the guest"),
+            ("guest_swap_out_pages", "pages swapped out by the guest"),
+            ("guest_swap_in_pages", "pages swapped in by the guest"),
+            ("guest_memory_some_seconds", "some task of the guest stalled"),
+            ("guest_memory_full_seconds", "all tasks of the guest stalled"),
+            ("host_oom_kills", "OOM kills on the host"),
+            ("host_cgroup_oom_kills", "of these, in QEMU's cgroup"),
+            ("host_swap_out_pages", "pages swapped out by the host"),
+            ("host_swap_in_pages", "pages swapped in by the host"),
+            ("host_memory_some_seconds", "some task of the host stalled"),
+            ("host_memory_full_seconds", "all tasks of the host stalled"),
+        ),
+    ),
+    (
         "Integrity",
         (
             ("integrity_checked_bytes", "bytes checked"),
@@ -107,8 +124,11 @@ SAME_SHARE: Final = 0.05
 # The note of a metric that a restore shifts.
 RESTORED: Final = "measured in restored guests; booted ones differ"
 
+# The note of a figure at the end, where the OOM killer had ended processes before.
+AFTER_KILLS: Final = "after OOM kills in the guest"
+
 # A note in words, and what stands for it in a terminal's table.
-_SIGNS: Final = {NOT_COMPARABLE: "†", RESTORED: "‡"}
+_SIGNS: Final = {NOT_COMPARABLE: "†", RESTORED: "‡", AFTER_KILLS: "§"}
 
 
 @dataclass(frozen=True)
@@ -257,7 +277,8 @@ def _number(arm: ArmView, metric: str, unit: str, largest: float) -> Cell:
     if typical is None:
         return Cell("", why_missing=_reason(arm, metric))
     share = round(100 * abs(typical) / largest, 2) if largest else 0.0
-    return Cell(FORMATS[unit](typical), _spread(arm, metric, unit), share, numeric=True)
+    owner = f", {OWNER_KILLED}" if metric == END and killed_workloads(arm) else ""
+    return Cell(f"{FORMATS[unit](typical)}{owner}", _spread(arm, metric, unit), share, numeric=True)
 
 
 def _spread(arm: ArmView, metric: str, unit: str) -> str:

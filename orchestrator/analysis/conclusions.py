@@ -9,6 +9,7 @@ from orchestrator.analysis.arm_table import ROWS, about_same
 from orchestrator.analysis.arms import ArmView, RunView
 from orchestrator.analysis.differences import label_of, limited, with_sign
 from orchestrator.analysis.findings import finding_sentences
+from orchestrator.analysis.oom_kills import END, kill_sentences, killed_workloads
 from orchestrator.analysis.pinning import PinningClass, pinning_view
 from orchestrator.analysis.second_level import most_kept
 from orchestrator.analysis.text import class_words, clean, count, percent, size
@@ -29,10 +30,11 @@ _LITTLE_SHARE = 0.25
 
 
 def conclusions(view: RunView, comparison: Comparison | None = None) -> list[str]:
-    """Up to some eight sentences: how it ended, page tables, memory unplugged, what pins the rest, what would
-    free most of that, and what else `comparison` has of significant differences."""
+    """Up to some eight sentences: OOM kills if there were any, how it ended, page tables, memory unplugged,
+    what pins the rest, what would free most of that, and what else `comparison` has that is significant."""
     arms = view.arms[:_FEW_ARMS]
     sentences = [
+        *kill_sentences(view),
         *_state(view),
         *finding_sentences(view),
         *_second_level(arms),
@@ -87,13 +89,16 @@ def _second_level(arms: Sequence[ArmView]) -> Iterator[str]:
 
 
 def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:
-    ends = [(arm, end) for arm in arms if (end := arm.typical("guest_page_table_bytes_end")) is not None]
+    ends = [(arm, end) for arm in arms if (end := arm.typical(END)) is not None]
     if not ends:
         return
     (first, end), *others = ends
-    parts = [f"{_name(first)} ended with {size(end)} of guest page tables"]
-    parts += [f"{_name(arm)} with {size(end)}" for arm, end in others]
+    parts = [f"{_name(first)} ended with {size(end)} of guest page tables{_after_kill(first)}"]
+    parts += [f"{_name(arm)} with {size(end)}{_after_kill(arm)}" for arm, end in others]
     sentence = ", ".join(parts)
+    if any(killed_workloads(arm) for arm, _ in ends):
+        yield f"{sentence}."  # what a workload that is gone has left is not to be compared
+        return
     low, high = min(ends, key=_second), max(ends, key=_second)
     if len(ends) > 1:
         if about_same(low[1], high[1]):
@@ -104,6 +109,12 @@ def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:
             sentence += f": 1/{times:,.0f} of that" if times >= 10 else f": {1 - low[1] / high[1]:.0%} less"
             sentence += f" with {_name(low[0])}" if len(ends) > 2 or low[0] is ends[0][0] else ""
     yield sentence + "."
+
+
+def _after_kill(arm: ArmView) -> str:
+    """That the figure is of a guest whose workload was killed."""
+    killed = killed_workloads(arm)
+    return f" (after {_join([clean(name, 40) for name in killed])} was killed)" if killed else ""
 
 
 def _given_back(arms: Sequence[ArmView]) -> Iterator[str]:
@@ -152,7 +163,8 @@ def _bytes_or_blocks(arms: Sequence[ArmView]) -> Iterator[str]:
     both = [
         (arm, end, left)
         for arm in arms
-        if (end := arm.typical("guest_page_table_bytes_end")) is not None
+        if not killed_workloads(arm)
+        and (end := arm.typical(END)) is not None
         and (left := arm.typical("unplug_shortfall_bytes")) is not None
     ]
     if len(both) < 2:  # nothing to compare

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
-from orchestrator.analysis.arm_table import OTHER, ROWS, condition_note
+from orchestrator.analysis.arm_table import AFTER_KILLS, OTHER, ROWS, condition_note
 from orchestrator.analysis.conditions import TCG
+from orchestrator.analysis.oom_kills import END
 from orchestrator.analysis.scale import bytes_axis, seconds_axis
 from orchestrator.analysis.text import clean, counted, quantity, signed
 from orchestrator.stats import FEWEST, Difference, Significance
@@ -250,7 +251,9 @@ def _note(metric: str, pair: PairOfArms) -> str:
     both = (pair.first, pair.second)
     restored = any(trial.state for arm in both for trial in arm.trials)
     tcg = any(TCG in arm.accel.split() for arm in both)
-    return condition_note(metric, tcg=tcg, restored=restored)
+    killed = metric == END and any(sum(arm.values("guest_oom_kills")) for arm in both)
+    notes = (AFTER_KILLS if killed else "", condition_note(metric, tcg=tcg, restored=restored))
+    return ", ".join(filter(None, notes))
 
 
 def with_sign(found: Difference, unit: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from orchestrator.analysis.conclusions import conclusions, statistic
 from orchestrator.analysis.conditions import Conditions, conditions_of
 from orchestrator.analysis.findings import FindingRow, finding_rows
 from orchestrator.analysis.model_check import ModelCheck, model_checks
+from orchestrator.analysis.oom_kills import KillRow, kill_rows
 from orchestrator.analysis.second_level import MomentRow, moment_rows
 from orchestrator.store import Run, open_run
 from orchestrator.summary import TimeSpent, TrialSummary, load, time_spent
@@ -104,6 +105,11 @@ class RunAnalysis:
     def findings(self) -> tuple[FindingRow, ...]:
         """Integrity findings: the first of all trials, the bad ones first."""
         return tuple(finding_rows(self.view))
+
+    @cached_property
+    def oom_kills(self) -> tuple[KillRow, ...]:
+        """Whom OOM killers ended: the first of all trials."""
+        return tuple(kill_rows(self.view))
 
     @cached_property
     def moments(self) -> tuple[MomentRow, ...]:

@@ -13,7 +13,7 @@ from orchestrator.audit.vm_process import VmProcess, VmProcesses
 from orchestrator.host.shell import HostShell
 from orchestrator.observation import NO_SECOND_LEVEL
 from orchestrator.printable import clean
-from orchestrator.procfs import counters, kib_lines, second_level_bytes
+from orchestrator.procfs import counters, kib_lines, memory_cgroup, second_level_bytes, unified_cgroup
 
 _CGROUPS = "/sys/fs/cgroup"
 _MEMINFO, _VMSTAT = "/proc/meminfo", "/proc/vmstat"
@@ -25,7 +25,6 @@ _LEAVES = "/sys/kernel/debug/kvm/*/pages_[421][kmg]"
 _SIZES = ("4k", "2m", "1g")  # kvm_vm_stats_desc, arch/x86/kvm/x86.c
 
 _COUNT = re.compile(r"^sec_pagetables ([0-9]{1,18})$", re.MULTILINE)
-_LINE = re.compile(r"^([0-9]+):([^:]*):(/.*)$", re.MULTILINE)  # cgroups(7), /proc/PID/cgroup
 
 _NOT_COUNTED = "its kernel does not count second-level tables (Linux 6.1 does)"
 _NO_LEAVES = "KVM's debugfs does not tell (as root, with /sys/kernel/debug mounted, it does)"
@@ -110,7 +109,8 @@ def _why_shared(process: VmProcess, own: str, among: VmProcesses) -> str:
     number = sum(max(1, len(one.kvm)) for one in others)
     if number > 1:
         return f"its cgroup {clean(own)} has {number} VMs, and counts them together"
-    if among.cut or any(_is_in(_path(text), own) for pid, text in among.unread if pid != process.pid):
+    unread = [unified_cgroup(text) for pid, text in among.unread if pid != process.pid]
+    if among.cut or any(_is_in(path, own) for path in unread):
         return f"its cgroup {clean(own)} has other processes, of which only root sees whether they are VMs"
     return ""
 
@@ -139,19 +139,12 @@ def _identity(folder: str) -> tuple[int, int] | None:
     return (int(thread), int(number)) if thread.isdecimal() and number.isdecimal() else None
 
 
-def _path(cgroup: str) -> str:
-    """Of the unified hierarchy."""
-    return next((line[3] for line in _LINE.finditer(cgroup) if line[1] == "0"), "")
-
-
 def _memory_cgroup(process: VmProcess) -> tuple[str, str]:
     """Path of a VM's cgroup that may count its memory, and else why there is none."""
-    if any("memory" in line[2].split(",") for line in _LINE.finditer(process.cgroup)):
+    found = memory_cgroup(process.cgroup)
+    if found.v1:
         return "", "its memory is counted by cgroup v1, whose memory.stat has no second-level tables"
-    path = _path(process.cgroup)
-    if not path or "/../" in f"{path}/":
-        return "", "its cgroup is outside of those that are to be seen from here"
-    return path, ""
+    return found.path, "" if found.path else "its cgroup is outside of those that are to be seen from here"
 
 
 def _above(path: str) -> Iterator[str]:

@@ -118,6 +118,7 @@ def _show_text(analysis: RunAnalysis) -> None:
         out.print(escape(pair.sentence))
     _print_attribution(analysis)
     _print_time(analysis)
+    _print_oom_kills(analysis)
     _print_findings(analysis)
     for trial in analysis.trials:
         if trial.failed:
@@ -143,6 +144,12 @@ def _print_time(analysis: RunAnalysis) -> None:
     all_of_it, steps, starting = map(format_duration, (spent.wall, spent.steps, spent.starting))
     share = f"overhead of the orchestrator {spent.overhead / spent.wall:.1%}"
     out.print(f"[dim]{all_of_it} in all: steps {steps}, starting guests {starting}, {share}[/]")
+
+
+def _print_oom_kills(analysis: RunAnalysis) -> None:
+    for row in analysis.oom_kills[:_MOST_FINDINGS]:
+        had = f"{row.page_tables or 'unknown'} of page tables, {row.anonymous or 'unknown'} anonymous"
+        out.print(f"[red]{escape(f'{row.trial}: OOM kill')}[/] {escape(f'({row.of}) {row.who}: {had}')}")
 
 
 def _print_findings(analysis: RunAnalysis) -> None:

@@ -14,6 +14,7 @@ from orchestrator.export.run_row import Document, RunRow, run_row
 from orchestrator.records.summary import (
     BlameResult,
     Finding,
+    KilledProcess,
     Moment,
     MomentGap,
     SecondLevelResult,
@@ -96,6 +97,8 @@ class TrialDocument(Document):
     """moment_gaps.csv."""
     findings: tuple[Finding, ...]
     """findings.csv: what must not be."""
+    oom_kills: tuple[KilledProcess, ...]
+    """oom_kills.csv: whom OOM killers ended, and with what."""
 
     @classmethod
     def of(cls, trial: TrialView) -> Self:

@@ -13,6 +13,7 @@ from typing import Final
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest.boot import Guest
+from orchestrator.guest.oom_log import OomKill, find_kills
 from orchestrator.printable import printable
 
 DMESG_SECONDS: Final = 60.0
@@ -56,7 +57,8 @@ class KernelLog:
 
     `complaints` is None where it could not be read as a whole and what was read has none: `gap` says why.
     `source` is `dmesg` or `console`, of which the latter has errors only. `lines` are the first complaints,
-    `stall_lines` the first stalls.
+    `stall_lines` the first stalls. `kills` are what its OOM killer ended, which are no complaints: the kernel
+    did as it should.
     """
 
     source: str
@@ -64,6 +66,7 @@ class KernelLog:
     lines: tuple[str, ...]
     stall_lines: tuple[str, ...]
     gap: str = ""
+    kills: tuple[OomKill, ...] = ()
 
 
 def find_complaints(text: str) -> tuple[list[str], list[str]]:
@@ -98,6 +101,7 @@ def _judged(source: str, text: str, gap: str) -> KernelLog:
         tuple(complaints[:_MOST_LINES]),
         tuple(stalls[:_MOST_LINES]),
         gap if unknown else "",
+        find_kills(text),
     )
 
 

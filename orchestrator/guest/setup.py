@@ -116,11 +116,12 @@ def apply_playbook(
 
 
 def apply_settings(shell: GuestShell, settings: Mapping[str, object], *, clock: bool) -> None:
-    """Set what arms may differ in (a scenario's `setup`), and the clock to ours if `clock`.
+    """Set what arms may differ in (a scenario's `setup`), the clock to ours if `clock`, and that the OOM
+    killer spares this connection.
 
     Raises SetupError with what the guest said.
     """
-    words = setting_words(settings)
+    words = ["connection=spared", *setting_words(settings)]
     if clock:
         words.insert(0, f"clock={time.time():.3f}")
     done = shell.run([SETTINGS, *words], seconds=SETTINGS_SECONDS, check=False)

@@ -99,14 +99,21 @@ class GuestShell:
         return channel
 
     def run(
-        self, argv: list[str], *, seconds: float, stdin: bytes = b"", check: bool = True
+        self,
+        argv: list[str],
+        *,
+        seconds: float,
+        stdin: bytes = b"",
+        check: bool = True,
+        oom_score_adj: int | None = None,
     ) -> CommandResult:
-        """Run a command to its end.
+        """Run a command to its end; with `oom_score_adj`, under that in place of the connection's own.
 
         Raises GuestLostError when the connection fails or `seconds` are over, CommandError when
         `check` and the command's exit code is not 0.
         """
-        channel = self.stream(argv)
+        choose = [] if oom_score_adj is None else ["choom", "-n", str(oom_score_adj), "--"]
+        channel = self.stream([*choose, *argv])
         try:
             result = _drain(channel, argv, stdin, Deadline(seconds))
         finally:

@@ -13,7 +13,7 @@ from pydantic import Field
 from orchestrator.deadline import Deadline
 from orchestrator.levers.base import LEVERS, Lever, LeverTarget, Prediction, Pulled, Scope
 from orchestrator.model.nearly_full import MAX_GROWTH, MIN_PRESENT
-from orchestrator.procfs import MEMINFO, PRESSURE, kib_lines, stalled_percent
+from orchestrator.procfs import MEMINFO, MEMORY_PRESSURE, kib_lines, stalled_percent
 from orchestrator.records.step import StepOutcome
 from orchestrator.units import ENTRIES_PER_TABLE, MIB, PAGE_BYTES, Duration, Size, format_size
 
@@ -80,12 +80,12 @@ class Collapse(Lever):
 
     def host_says(self, target: LeverTarget) -> str:
         """Why the host has no memory to spare for it now; empty if it has."""
-        files = target.shell.texts(MEMINFO, PRESSURE)
+        files = target.shell.texts(MEMINFO, MEMORY_PRESSURE)
         available = kib_lines(files.get(MEMINFO, "")).get("MemAvailable")
         if available is None or available < self.leave_available:
             left = "an unknown amount" if available is None else format_size(available)
             return f"the host has {left} available, and {format_size(self.leave_available)} are to be left"
-        stalled = stalled_percent(files.get(PRESSURE, ""))  # a kernel without PSI has no such file
+        stalled = stalled_percent(files.get(MEMORY_PRESSURE, ""))  # a kernel without PSI has no such file
         if stalled is not None and stalled > self.most_stalled:
             return f"tasks of the host were stalled for memory for {stalled:.0f} % of the last 10 s"
         return ""

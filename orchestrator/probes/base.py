@@ -65,6 +65,9 @@ class Probe:
     series: ClassVar[tuple[Series, ...]] = ()
     """All that it reads: the first that covers a reading's name says what the reading is."""
 
+    outlives_guest: ClassVar[bool] = False
+    """Whether `from_host` says something when QEMU has ended, too: it is asked once more then."""
+
     guest_files: ClassVar[tuple[str, ...]] = ()
     """Files of the guest that the sampler brings along for `from_guest`."""
 

@@ -1,4 +1,4 @@
-"""The guest's /proc/vmstat: memory-map size, and the counters of THP, compaction and ballooning."""
+"""The guest's /proc/vmstat: memory-map size; counters of THP, compaction, balloon, swap and OOM kills."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from orchestrator.observation import Reading
 from orchestrator.probes.base import PROBES, Probe
 from orchestrator.procfs import counters
-from orchestrator.series import Series
+from orchestrator.series import Headline, Series
 
 if TYPE_CHECKING:
     from orchestrator.guest.sampler import Tick
@@ -33,7 +33,24 @@ class GuestVmstat(Probe):
         Series("pgmigrate_*", "count", "pages that were migrated, or failed to be"),
         Series("pgsteal_*", "count", "pages that were reclaimed"),
         Series("pgfault*", "count", "page faults"),
-        Series("oom_kill", "count", "processes that the OOM killer ended"),
+        Series(
+            "oom_kill",
+            "count",
+            "processes that the OOM killer ended (kernels from 4.13)",
+            headlines=(Headline("guest_oom_kills", "growth", "lower", 1, worst=True),),
+        ),
+        Series(
+            "pswpin",
+            "count",
+            "pages that were read from swap",
+            headlines=(Headline("guest_swap_in_pages", "growth", "lower", 1),),
+        ),
+        Series(
+            "pswpout",
+            "count",
+            "pages that were written to swap",
+            headlines=(Headline("guest_swap_out_pages", "growth", "lower", 1),),
+        ),
     )
 
     def from_guest(self, tick: Tick) -> Iterator[Reading]:

@@ -21,7 +21,7 @@ from orchestrator.host.remote import HostLostError
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred, interrupted
 from orchestrator.levers import Lever, Scope
-from orchestrator.procfs import PRESSURE, stalled_percent
+from orchestrator.procfs import MEMORY_PRESSURE, NO_PRESSURE, stalled_percent
 from orchestrator.reclaim.document import moment, predicted
 from orchestrator.reclaim.journal import Journal, Line
 from orchestrator.reclaim.policy import ReclaimPolicy
@@ -30,7 +30,7 @@ from orchestrator.records.step import StepOutcome
 from orchestrator.units import format_size
 
 _HOST = ""  # among names of VMs, of which none is empty: all of them
-_NO_PSI = f"no PSI on this kernel: {PRESSURE} is not to be read (CONFIG_PSI, and `psi=1` when it boots)"
+_NO_PSI = f"the host's {NO_PRESSURE}"
 
 
 class VmHost(Protocol):
@@ -184,7 +184,7 @@ class PolicyLoop:
         return "; ".join(passed)
 
     def _stalled(self, shell: HostShell) -> float | None:
-        percent = stalled_percent(shell.texts(PRESSURE).get(PRESSURE, ""))
+        percent = stalled_percent(shell.texts(MEMORY_PRESSURE).get(MEMORY_PRESSURE, ""))
         asked = self._policy.psi_some_avg10_at_least is not None
         self._note("psi", _NO_PSI if asked and percent is None else "")
         return percent

@@ -204,6 +204,27 @@ class KernelLogRead(Event):
     gap: Text = ""
 
 
+class OomKilled(Event):
+    """A process that an OOM killer ended, as the log of its kernel has it (`orchestrator.guest.oom_log`).
+
+    `workload` is the one that it belonged to, empty for others.
+    """
+
+    event: Literal["oom.kill"] = "oom.kill"
+    of: Literal["guest", "host"] = "guest"
+    workload: Text = ""
+    pid: int = 0
+    comm: Text = ""
+    out_of: Text = ""
+    uptime_seconds: OptionalNumber = None
+    total_vm_bytes: OptionalNumber = None
+    anon_rss_bytes: OptionalNumber = None
+    file_rss_bytes: OptionalNumber = None
+    shmem_rss_bytes: OptionalNumber = None
+    page_table_bytes: OptionalNumber = None
+    oom_score_adj: OptionalNumber = None
+
+
 class Mark(Event):
     """A moment with a name, once every probe had read what was there."""
 
@@ -243,6 +264,7 @@ KnownEvent: TypeAlias = Annotated[
     | SnapshotTaken
     | WorkloadFinding
     | KernelLogRead
+    | OomKilled
     | Mark
     | TrialEnd,
     Field(discriminator="event"),

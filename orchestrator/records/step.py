@@ -18,6 +18,7 @@ class StepOutcome(StrEnum):
     PARTIAL = "partial"  # something came of it, and less than was asked
     REFUSED = "refused"  # it never moved
     TIMEOUT = "timeout"  # still moving when its time was over
+    KILLED = "killed"  # the workload that it is about was killed
     FAILED = "failed"  # it could not be carried out: no action returns this
 
 

@@ -148,6 +148,28 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class KilledProcess:
+    """A process that an OOM killer ended, as it was then: of the guest, or of its host.
+
+    `workload` is the one that it belonged to, empty for others; `out_of` whose memory had run out: `memory`,
+    the whole machine's, or `cgroup`.
+    """
+
+    of: str
+    workload: str
+    comm: str
+    pid: int
+    out_of: str
+    uptime_seconds: float | None
+    total_vm_bytes: int | None
+    anon_rss_bytes: int | None
+    file_rss_bytes: int | None
+    shmem_rss_bytes: int | None
+    page_table_bytes: int | None
+    oom_score_adj: int | None
+
+
+@dataclass(frozen=True)
 class TrialSummary:
     """One row of summary.csv. Every name in METRICS is a key of `metrics` or of `gaps`.
 
@@ -180,6 +202,7 @@ class TrialSummary:
     kernel_sha256: str = ""
     findings: tuple[Finding, ...] = ()
     second_level: tuple[SecondLevelResult, ...] = ()
+    oom_kills: tuple[KilledProcess, ...] = ()
 
     @property
     def after_unplug(self) -> SnapshotResult | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from orchestrator.deadline import Deadline
@@ -19,6 +19,8 @@ from orchestrator.store import TrialWriter
 # A guest that unplugs under software emulation may not answer for a while; this long is too long.
 SILENCE_SECONDS = 90.0
 _JOIN_SECONDS = 10.0
+# Of a probe: beside what it raises on purpose, an answer of QEMU or the kernel in another shape.
+_REFUSED = (OrchestratorError, OSError, ValueError, KeyError, TypeError)
 
 
 class Sampling:
@@ -112,18 +114,24 @@ class Sampling:
         while not self._stop.is_set():
             for name, probe in self._probes:
                 try:
-                    readings = list(probe.from_host(self._host))
-                # Beside what they raise on purpose: an answer of QEMU or the kernel in another shape.
-                except (OrchestratorError, OSError, ValueError, KeyError, TypeError) as error:
+                    self._ask(name, probe)
+                except _REFUSED as error:
                     if self._stop.is_set():
-                        return
+                        break
                     self._keep(self._missing(name, "host", str(error) or type(error).__name__))
-                else:
-                    self._keep(self._observed(name, probe, readings))
             self._rounds[1] += 1
             # What was missed is not made up for.
             next_at = max(next_at + self._every, time.monotonic())
             self._stop.wait(next_at - time.monotonic())
+        # A guest that is lost may be one whose QEMU the host has killed: only these can say so.
+        for name, probe in self._probes:
+            if probe.outlives_guest:
+                with suppress(*_REFUSED):
+                    self._ask(name, probe)
+
+    def _ask(self, name: str, probe: Probe) -> None:
+        readings = list(probe.from_host(self._host))  # before any is kept: half a sample is none
+        self._keep(self._observed(name, probe, readings))
 
     def _missing(self, source: str, name: str, reason: str) -> list[Observation]:
         """That a whole side or probe could not be read: it cannot say which readings it owed."""

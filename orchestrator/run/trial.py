@@ -14,9 +14,10 @@ from typing import Any, Literal
 from orchestrator.actions import Action
 from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError
+from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError, WorkloadKilledError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.kernel_log import read_kernel_log
+from orchestrator.guest.oom_log import KILLED, OomKill, find_kills, in_words
 from orchestrator.guest.setup import apply_settings
 from orchestrator.guest.shell import GuestShell
 from orchestrator.guest.snapshot import SnapshotTaker
@@ -34,6 +35,7 @@ from orchestrator.records.events import (
     GuestKernel,
     KernelLogRead,
     Mark,
+    OomKilled,
     SnapshotTaken,
     StepBegin,
     StepEnd,
@@ -122,9 +124,12 @@ class RunningTrial(StepContext):
     ) -> dict[str, float]:
         driver = load_workload(self.environment.places.workloads / name, settings)
         self.facts = {"workload": name, "expects": list(driver.expects)}
-        measured = driver.start(
-            self.guest.shell, seed=self.plan.seed, deadline=deadline.sooner(self.deadline.remaining)
-        )
+        try:
+            measured = driver.start(
+                self.guest.shell, seed=self.plan.seed, deadline=deadline.sooner(self.deadline.remaining)
+            )
+        except WorkloadKilledError as error:
+            raise WorkloadKilledError(self._how_killed(driver) or error.brief) from error
         self._observe_workload(name, measured)
         return measured
 
@@ -136,7 +141,16 @@ class RunningTrial(StepContext):
         self._observe_workload(name, ending.figures)
         for finding in ending.findings:
             self.record(WorkloadFinding(t_ns=self.now_ns(), step=self.step, workload=name, **finding))
+        how = self._how_killed(self.workloads[name]) if ending.gone else ""
+        if how:
+            raise WorkloadKilledError(how)
         return dict(ending.figures)
+
+    def _how_killed(self, driver: WorkloadDriver) -> str:
+        """What the guest's kernel says of the OOM kill that ended a workload; empty where it does not."""
+        self.sampling.wait_for_sample(self.check)  # counters have it then, whatever comes next
+        kills = read_kernel_log(self.guest).kills
+        return next((in_words(one) for one in reversed(kills) if one.comm in driver.processes), "")
 
     def _observe_workload(self, name: str, measured: Mapping[str, float]) -> None:
         t_ns = self.now_ns()
@@ -147,7 +161,7 @@ class RunningTrial(StepContext):
 
     def execute(self, argv: list[str], deadline: Deadline) -> str:
         seconds = deadline.sooner(self.deadline.remaining).remaining
-        return self.guest.shell.run(argv, seconds=seconds).text
+        return self.guest.shell.run(argv, seconds=seconds, oom_score_adj=0).text
 
     def mark(self, label: str) -> None:
         self.sampling.wait_for_sample(self.check)
@@ -252,7 +266,7 @@ def _run(plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter, be
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         guest = stack.enter_context(launched_guest(plan, environment, writer, scratch, now_ns))
-        with guest.telling(), _kernel_logs_at_end(guest, writer, now_ns):
+        with guest.telling(), _kernel_logs_at_end(guest, writer, now_ns, workloads):
             progress.step("set up", 0, len(plan.steps))
             with phase(writer, "settings", now_ns):
                 apply_settings(guest.shell, plan.setup.model_dump(), clock=True)
@@ -302,8 +316,11 @@ def _kernel_sha256(plan: TrialSpec, environment: TrialEnvironment) -> str:
 
 
 @contextmanager
-def _kernel_logs_at_end(guest: Guest, writer: TrialWriter, now_ns: Callable[[], int]) -> Iterator[None]:
-    """Record what the kernels of the guest, and of its host if that is one, have complained of by the end.
+def _kernel_logs_at_end(
+    guest: Guest, writer: TrialWriter, now_ns: Callable[[], int], workloads: Mapping[str, WorkloadDriver]
+) -> Iterator[None]:
+    """Record what the kernels of the guest, and of its host if that is one, have complained of by the end,
+    and whom their OOM killers have ended.
 
     Also when a step failed, which may be no more than a sign of that.
     """
@@ -313,9 +330,17 @@ def _kernel_logs_at_end(guest: Guest, writer: TrialWriter, now_ns: Callable[[], 
         kernels.append(("host", guest.host))
 
     def observe() -> None:
+        if guest.host is None:
+            for kill in _kills_on_host(guest.domain.qemu.shell, now_ns() / 1e9):
+                writer.record(OomKilled(t_ns=now_ns(), of="host", **asdict(kill)))
         for of, one in kernels:
             t_ns = now_ns()
-            writer.record(KernelLogRead(t_ns=t_ns, of=of, **asdict(read_kernel_log(one))))
+            log = read_kernel_log(one)
+            facts = {key: value for key, value in asdict(log).items() if key != "kills"}
+            writer.record(KernelLogRead(t_ns=t_ns, of=of, **facts))
+            for kill in log.kills:
+                workload = _workload_of(kill, workloads) if of == "guest" else ""
+                writer.record(OomKilled(t_ns=t_ns, of=of, workload=workload, **asdict(kill)))
 
     try:
         yield
@@ -323,6 +348,20 @@ def _kernel_logs_at_end(guest: Guest, writer: TrialWriter, now_ns: Callable[[], 
         observe()
         raise
     observe()
+
+
+def _kills_on_host(shell: HostShell, seconds: float) -> tuple[OomKill, ...]:
+    """Whom the host's OOM killer has ended in the last `seconds`; none where its log is not to be read, which
+    its counter (probe host_vmstat) makes up for."""
+    try:
+        return find_kills("\n".join(shell.kernel_log(KILLED, seconds=seconds)))
+    except (OrchestratorError, OSError):
+        return ()
+
+
+def _workload_of(kill: OomKill, workloads: Mapping[str, WorkloadDriver]) -> str:
+    """The workload whose process it was; empty for any other."""
+    return next((name for name, driver in workloads.items() if kill.comm in driver.processes), "")
 
 
 def _observe_bare_host(plan: TrialSpec, shell: HostShell, writer: TrialWriter) -> None:

@@ -24,7 +24,7 @@ from orchestrator.host.machine import Frozen, HostSetup, Machine
 from orchestrator.host_kinds import LOCAL
 from orchestrator.host_kinds.base import forms, scenario_pattern
 from orchestrator.scenario.expect import Expectation
-from orchestrator.units import Duration
+from orchestrator.units import MIB, PAGE_BYTES, Duration, Size
 from orchestrator.yamlfile import YamlFile
 
 
@@ -92,6 +92,7 @@ DEFAULT_DEADLINE_SECONDS = 3600.0
 DEFAULT_MOST_BOOTS = 8
 IN = "in"  # the key of a step that is no action
 AUTO_MOVABLE = "auto-movable"
+DEFAULT_SWAP_BYTES = 512 * MIB
 DEFAULT_AUTO_MOVABLE_RATIO_PERCENT = 301  # the kernel's own: auto_movable_ratio, mm/memory_hotplug.c
 
 
@@ -107,6 +108,12 @@ class Setup(Frozen):
     """With `auto-movable`: movable memory in percent of kernel memory, at the most; 301 if not given."""
     thp: Literal["image", "always", "madvise", "never"] = "image"
     """Transparent huge pages; `image` leaves what the image has."""
+    swap: Literal["none", "disk", "zram"] = "none"
+    """What the guest swaps to: nothing, a file on its disk, or compressed memory of its own (zram)."""
+    swap_size: Annotated[Size, Field(ge=MIB, multiple_of=PAGE_BYTES)] | None = Field(
+        default=None, validate_default=True
+    )
+    """With `disk` or `zram`: how much, 512MiB if not given; of zram before compression."""
     redis_config: dict[RedisKey, RedisValue] = Field(default_factory=dict)
     """Directives of redis.conf."""
     sysctl: dict[SysctlName, SysctlValue] = Field(default_factory=dict)
@@ -123,6 +130,19 @@ class Setup(Frozen):
         if ratio is not None:
             right = f"remove it, or use {AUTO_MOVABLE}; in an arm, `auto_movable_ratio: null` removes it"
             raise ValueError(f"it means nothing with online_policy {policy!r}; {right}")
+        return None
+
+    @field_validator("swap_size")
+    @classmethod
+    def _size_of_what_there_is(cls, size: int | None, info: ValidationInfo) -> int | None:
+        swap = info.data.get("swap")
+        if swap is None:  # what is wrong with it is reported already
+            return size
+        if swap != "none":
+            return DEFAULT_SWAP_BYTES if size is None else size
+        if size is not None:
+            right = "remove it, or use disk or zram; in an arm, `swap_size: null` removes it"
+            raise ValueError(f"it means nothing without swap; {right}")
         return None
 
 

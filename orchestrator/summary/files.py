@@ -13,6 +13,7 @@ from orchestrator.headline import METRICS
 from orchestrator.records.summary import (
     BlameResult,
     Finding,
+    KilledProcess,
     Moment,
     MomentGap,
     PolicyResult,
@@ -40,7 +41,15 @@ _MIDDLE: Final = (
 )
 
 Result = TypeVar(
-    "Result", PolicyResult, SecondLevelResult, SnapshotResult, BlameResult, Moment, MomentGap, Finding
+    "Result",
+    PolicyResult,
+    SecondLevelResult,
+    SnapshotResult,
+    BlameResult,
+    Moment,
+    MomentGap,
+    Finding,
+    KilledProcess,
 )
 
 # Tables with a row for each result of a trial, by name.
@@ -52,6 +61,7 @@ _DETAILS: Final[tuple[tuple[str, type[Any], Callable[[TrialSummary], Sequence[An
     (layout.MOMENTS, Moment, lambda summary: summary.moments),
     (layout.MOMENT_GAPS, MomentGap, lambda summary: summary.moment_gaps),
     (layout.FINDINGS, Finding, lambda summary: summary.findings),
+    (layout.OOM_KILLS, KilledProcess, lambda summary: summary.oom_kills),
 )
 
 
@@ -131,6 +141,7 @@ def _saved(run: Run) -> list[TrialSummary]:
     moments = _by_trial(tables, layout.MOMENTS, Moment)
     moment_gaps = _by_trial(tables, layout.MOMENT_GAPS, MomentGap)
     findings = _by_trial(tables, layout.FINDINGS, Finding)
+    oom_kills = _by_trial(tables, layout.OOM_KILLS, KilledProcess)
     known = {*_FRONT, *_MIDDLE, *METRICS}
     return [
         TrialSummary(
@@ -156,6 +167,7 @@ def _saved(run: Run) -> list[TrialSummary]:
             kernel_build=row["kernel_build"],
             kernel_sha256=row["kernel_sha256"],
             findings=tuple(findings.get(row["trial"], ())),
+            oom_kills=tuple(oom_kills.get(row["trial"], ())),
             left_out=row["left_out"],
         )
         for row in tables[layout.SUMMARY]

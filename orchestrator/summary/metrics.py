@@ -15,6 +15,7 @@ from orchestrator.records.summary import TrialSummary, Value
 from orchestrator.store import Run, TrialFolder
 from orchestrator.summary.integrity import findings_of, integrity_of
 from orchestrator.summary.moments import moments_of
+from orchestrator.summary.oom_kills import oom_kills_of
 from orchestrator.summary.second_level import GuestShare
 from orchestrator.summary.snapshots import SnapshotFacts, after, look_at_snapshots, of_tables
 from orchestrator.units import PAGE_BYTES
@@ -126,6 +127,7 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         kernel_build=_last_word(kernels, "kernel_build"),
         kernel_sha256=_last_word(kernels, "kernel_sha256"),
         findings=findings_of(trial.events),
+        oom_kills=oom_kills_of(trial.events),
     )
 
 

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from pydantic import ConfigDict, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError
@@ -34,6 +34,8 @@ class WorkloadResult:
 
     figures: Mapping[str, float] = field(default_factory=dict)
     findings: tuple[Mapping[str, str], ...] = ()
+    gone: bool = False
+    """Its process was not there any more."""
 
 
 class WorkloadDriver(Frozen, ABC):
@@ -44,6 +46,9 @@ class WorkloadDriver(Frozen, ABC):
     """Source of the program to install in the guest, beside `workload.yaml`; none if the image has it."""
     linkage: Linkage = "static"
     """How that program is linked."""
+    oom_score_adj: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = 0
+    """How much rather than others the OOM killer takes it (proc_pid_oom_score_adj(5)); -1000: never. What
+    watches the guest has -1000, which it would inherit."""
     expects: tuple[str, ...] = ()
     """The classes of frames (`FRAME_CLASSES`) as which its memory is to be found in the guest, the finest
     first: where a stock kernel cannot tell that class, the next one is what it is counted as."""
@@ -67,7 +72,8 @@ class WorkloadDriver(Frozen, ABC):
 
     @abstractmethod
     def start(self, shell: GuestShell, *, seed: int, deadline: Deadline) -> dict[str, float]:
-        """Bring it to its steady state and leave it there. Returns what it measured, by name with unit."""
+        """Bring it to its steady state and leave it there. Returns what it measured, by name with unit.
+        Raises WorkloadKilledError."""
 
     @abstractmethod
     def stop(self, shell: GuestShell, *, deadline: Deadline) -> WorkloadResult:

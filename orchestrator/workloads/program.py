@@ -12,11 +12,14 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import CommandError, CommandTimeoutError
+from orchestrator.errors import CommandError, CommandTimeoutError, WorkloadKilledError
 from orchestrator.guest.shell import GuestShell
 from orchestrator.workloads.base import WorkloadDriver, WorkloadResult
 
 _MAX_FIGURES = 32
+# 128 + SIGKILL, as a holder says of its child; none, where the program was killed itself (paramiko: -1).
+_KILLED = (137, -1)
+_NO_SUCH_PROCESS = 1  # pkill(1)
 _FIGURE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -50,18 +53,23 @@ class ProgramDriver(WorkloadDriver):
     def start(self, shell: GuestShell, *, seed: int, deadline: Deadline) -> dict[str, float]:
         given = [f"{name}={value}" for name, value in self.variables().items()]
         argv = [*(["env", *given] if given else []), f"/usr/local/bin/{self.name}", *self.words(seed)]
-        text = shell.run(argv, seconds=deadline.remaining).text
+        done = shell.run(argv, seconds=deadline.remaining, check=False, oom_score_adj=self.oom_score_adj)
+        if done.code in _KILLED:
+            raise WorkloadKilledError(f"{self.name} was killed before it held what it was to hold")
+        if done.code != 0:
+            said = done.stderr.decode(errors="replace")[-2000:]
+            raise CommandError(f"in the guest, {self.name} ended with code {done.code}", details=said)
         try:
-            return parse_report(text, self.figures)
+            return parse_report(done.text, self.figures)
         except ValueError as error:
-            raise CommandError(f"{self.name} printed no result: {error}", details=text[:500]) from None
+            raise CommandError(f"{self.name} printed no result: {error}", details=done.text[:500]) from None
 
     def stop(self, shell: GuestShell, *, deadline: Deadline) -> WorkloadResult:
-        shell.run(["pkill", "-x", self.name], seconds=deadline.remaining, check=False)
+        ended = shell.run(["pkill", "-x", self.name], seconds=deadline.remaining, check=False)
         while shell.run(["pgrep", "-x", self.name], seconds=deadline.remaining, check=False).code == 0:
             if deadline.expired:
                 raise CommandTimeoutError(f"{self.name} did not end")
-        return WorkloadResult()
+        return WorkloadResult(gone=ended.code == _NO_SUCH_PROCESS)
 
 
 def parse_report(text: str, figures: tuple[str, ...]) -> dict[str, float]:

@@ -46,7 +46,8 @@ class Redis(WorkloadDriver):
 
     def start(self, shell: GuestShell, *, seed: int, deadline: Deadline) -> dict[str, float]:
         given = ["env", f"MALLOC_CONF={malloc_conf_text(self.malloc_conf)}"] if self.malloc_conf else []
-        shell.run([*given, "redis-server", CONFIGURATION], seconds=deadline.remaining)
+        server = [*given, "redis-server", CONFIGURATION]
+        shell.run(server, seconds=deadline.remaining, oom_score_adj=self.oom_score_adj)
         self._wait_until_up(shell, deadline)
         load = ["redis-benchmark", "-t", "set", "-n", str(self.requests), "-r", str(self.keys)]
         load += ["-d", str(self.value), "-c", str(self.clients), "--seed", str(seed % 2**31), "--csv"]

@@ -292,11 +292,19 @@ class FakeShell(GuestShell):
         }
         self.channel = channel or FakeChannel()
         self.commands: list[list[str]] = []
+        self.oom_score_adj: dict[str, int | None] = {}
 
     def run(
-        self, argv: list[str], *, seconds: float, stdin: bytes = b"", check: bool = True
+        self,
+        argv: list[str],
+        *,
+        seconds: float,
+        stdin: bytes = b"",
+        check: bool = True,
+        oom_score_adj: int | None = None,
     ) -> CommandResult:
         self.commands.append(argv)
+        self.oom_score_adj[argv[0]] = oom_score_adj
         line = " ".join(argv)
         found = [begin for begin in self._answers if line.startswith(begin)]
         assert found, f"{line!r} was not expected"

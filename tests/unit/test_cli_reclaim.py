@@ -22,7 +22,7 @@ from orchestrator.host.runtime import runtime_base
 from orchestrator.host.settings import NX_HUGE_PAGES, PATHS
 from orchestrator.host.shell import HostShell
 from orchestrator.processes import started_ticks
-from orchestrator.procfs import PRESSURE
+from orchestrator.procfs import MEMORY_PRESSURE
 from orchestrator.reclaim import vm as module
 from orchestrator.units import KIB, PAGE_BYTES, PMD_BYTES
 
@@ -71,7 +71,7 @@ class Host:
             "/proc/meminfo": f"SecPageTables:  {self.own_kib + 400} kB\nMemAvailable: 9000000 kB\n",
             "/proc/vmstat": "",
             group: f"sec_pagetables {self.own_kib * KIB}\n",
-            PRESSURE: self.psi,
+            MEMORY_PRESSURE: self.psi,
         }
         return found | {path: text for path, text in made.items() if path in words[0]}
 

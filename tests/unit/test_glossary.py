@@ -44,6 +44,7 @@ ROWS = (
     summary.Moment,
     summary.MomentGap,
     summary.Finding,
+    summary.KilledProcess,
 )
 SOURCES = private_words.sources(figures.ROOT)
 TABLES = sorted((figures.ROOT / "results" / "reference").glob("*/*.csv"))

@@ -21,7 +21,7 @@ from orchestrator.host.qemu_process import Segment, status_bytes
 from orchestrator.host.shell import HostShell
 from orchestrator.levers import LEVERS, LeverTarget, Pulled
 from orchestrator.levers.memory import GuestMemory
-from orchestrator.procfs import MEMINFO, PRESSURE, kib_lines
+from orchestrator.procfs import MEMINFO, MEMORY_PRESSURE, kib_lines
 from orchestrator.records.step import StepOutcome
 from orchestrator.units import GIB, KIB, MIB, PAGE_BYTES, PMD_BYTES
 
@@ -180,7 +180,7 @@ def test_time_ends_it_between_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def saying(**files: str) -> HostShell:
     """This machine, which says something else of itself."""
-    paths = {"meminfo": MEMINFO, "pressure": PRESSURE}
+    paths = {"meminfo": MEMINFO, "pressure": MEMORY_PRESSURE}
 
     def call(name: str, *words: Any, **_: object) -> object:
         if name == "texts" and {*words[0]} & {*paths.values()}:

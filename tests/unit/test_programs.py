@@ -6,6 +6,7 @@ import ctypes
 import errno
 import io
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from orchestrator.errors import InfrastructureError
 from orchestrator.guest.programs import build_program
 from orchestrator.guest.sampler import Tick, read_ticks, sampler_argv
 from orchestrator.guest.stream import Stream
+from orchestrator.procfs import kib_lines
 from orchestrator.workloads import WorkloadDriver, load_workload
 
 ROOT = Path(__file__).parents[2]
@@ -154,6 +156,7 @@ def test_linkage_is_part_of_a_program(tmp_path: Path) -> None:
         ("sparse-map", ["4096", "advice"]),
         ("sparse-map", ["4096", "chunk=all"]),
         ("sparse-map", ["4096", "chunk=99999999999999999999"]),
+        ("sparse-map", ["4096", "window=all"]),
         ("sparse-map", ["4096", "=keep"]),
         ("sockets", ["4096", "connections=0"]),
         ("sockets", ["4096", "family=unixtcp"]),
@@ -294,6 +297,59 @@ def test_letting_go_gives_the_pages_back_and_the_process_stays(hold: Hold) -> No
     end(answer)
 
 
+@pytest.fixture(scope="module")
+def frees_empty_tables() -> bool:
+    """Whether this machine's kernel frees last-level tables that madvise() has emptied (CONFIG_PT_RECLAIM):
+    what it does to a mapping of our own."""
+    span = 256 * MIB
+    with mmap.mmap(-1, span, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        area.madvise(mmap.MADV_NOHUGEPAGE)
+        for at in range(0, span, 2 * MIB):
+            area[at] = 1
+        touched = status_bytes("self", "VmPTE")
+        area.madvise(mmap.MADV_DONTNEED)
+        freed = touched - status_bytes("self", "VmPTE")
+    assert freed == 0 or freed >= 100 * 4096, "the tables of a range are all freed or none"
+    return freed > 0
+
+
+def status_bytes(pid: float | str, name: str) -> int:
+    pid = pid if isinstance(pid, str) else int(pid)
+    return kib_lines(Path(f"/proc/{pid}/status").read_text())[name]
+
+
+def test_with_a_window_tables_grow_where_pages_do_not(hold: Hold, frees_empty_tables: bool) -> None:
+    span, window = 16 * GIB, 128 * MIB
+    tables, at_once = span // (2 * MIB), window // (2 * MIB)
+    answer, whole = hold("sparse-map", span, f"window={window}"), hold("sparse-map", span)
+    assert answer["pages_touched"] == whole["pages_touched"] == tables
+    resident = status_bytes(answer["pid"], "VmHWM")
+    assert status_bytes(whole["pid"], "VmHWM") >= tables * 4096
+    assert resident <= at_once * 4096 + 4 * MIB, "the pages of a window, and the program itself"
+    most = at_once if frees_empty_tables else tables
+    assert most * 4096 <= answer["page_table_bytes_touched"] <= (most + 90) * 4096
+    assert answer["held_bytes"] == status_bytes(answer["pid"], "VmPTE")
+    left = 0 if frees_empty_tables else tables
+    assert left * 4096 <= answer["held_bytes"] <= (left + 90) * 4096
+
+
+@pytest.mark.parametrize(("stride", "window"), [(3 * MIB, 4 * MIB), (8 * MIB, 4 * MIB), (4096, 4096)])
+def test_a_window_leaves_no_page_out(hold: Hold, stride: int, window: int) -> None:
+    """Also where no page of a window is due, or its first one is not at its beginning."""
+    span = 64 * MIB + 1
+    whole = hold("sparse-map", span, f"stride={stride}", "backing=file", "advice=keep")
+    pieces = hold("sparse-map", span, f"stride={stride}", "backing=file", f"window={window}", "advice=keep")
+    assert pieces["pages_touched"] == whole["pages_touched"] == -(-span // stride)
+    mapped = [
+        one.rss
+        for answer in (whole, pieces)
+        for one in psutil.Process(int(answer["pid"])).memory_maps()
+        if "sparse-map-" in one.path
+    ]
+    assert mapped == [-(-span // stride) * 4096] * 2
+    end(hold("sparse-map", span, f"stride={stride}", f"window={window}"))
+
+
 def test_a_sparse_map_of_a_file_costs_the_same_tables(hold: Hold) -> None:
     answer = hold("sparse-map", GIB, "backing=file", "advice=keep")
     assert 512 * 4096 <= answer["page_table_bytes_touched"] <= 600 * 4096
@@ -328,6 +384,17 @@ def test_what_is_asked_for_is_held_to_the_byte(hold: Hold, name: str, words: lis
     assert answer["held_bytes"] == amount
     assert psutil.Process(int(answer["pid"])).name() == name
     end(answer)
+
+
+def test_a_program_that_is_killed_at_work_says_by_which_signal(programs: dict[str, Path]) -> None:
+    """As by the OOM killer: its child is gone, and who waits for the first word of it is told."""
+    argv = [str(programs["sparse-map"]), str(64 << 40), "stride=4096", f"window={2 * MIB}"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as parent:
+        children = wait_for(lambda: psutil.Process(parent.pid).children() or None, Deadline(20), every=0.01)
+        assert children
+        children[0].kill()
+        out, said = parent.communicate(timeout=20)
+    assert (parent.returncode, out, said) == (128 + signal.SIGKILL, b"", b"")
 
 
 @pytest.mark.parametrize(

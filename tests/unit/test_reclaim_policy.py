@@ -336,7 +336,7 @@ def test_memory_pressure_of_the_host_makes_a_vm_due(service: Service) -> None:
     loop.look()
     ((event, _, reason),) = service.events()
     assert event == "notice"
-    assert reason.startswith("no PSI on this kernel: /proc/pressure/memory is not to be read")
+    assert reason.startswith("the host's kernel has no /proc/pressure/memory")
     service.host.psi = "some avg10=4.99 avg60=0.00 avg300=0.00 total=7\n"
     loop.look()
     assert service.host.flushes == 0

@@ -50,6 +50,20 @@ class Failing(Probe):
         raise InfrastructureError("libvirt refused")
 
 
+class Counter(Probe):
+    """Counts how often it was asked."""
+
+    outlives_guest = True
+    series = (Series("asked", "count", "how often"),)
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def from_host(self, host: HostView) -> Iterator[Reading]:
+        self.asked += 1
+        yield Reading("asked", self.asked)
+
+
 class Vanished(Probe):
     def from_host(self, host: HostView) -> Iterator[Reading]:
         raise ProcessLookupError
@@ -119,6 +133,19 @@ def test_a_probe_that_fails_is_a_gap_and_the_others_go_on(writer: TrialWriter) -
     assert gaps == {"failing": "libvirt refused", "vanished": "ProcessLookupError"}
     assert not (table["name"] == "half").any(), "half a sample would look like a whole one"
     assert (table["name"] == "one").sum() >= 2
+
+
+def test_what_reads_the_host_alone_is_asked_once_more(
+    writer: TrialWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PROBES", [("counter", Counter), ("steady", Steady), ("vanished", Vanished)])
+    sampler = sampling(writer, FakeShell(), every=60)
+    with sampler.running([]):
+        until(lambda: count(writer, source="vanished"))
+        assert count(writer, name="asked") == 1
+    table = rows(writer)
+    assert table.loc[table["name"] == "asked", "value"].tolist() == [1, 2]
+    assert (table["name"] == "one").sum() == 1, "the others may need a QEMU"
 
 
 @pytest.mark.usefixtures("probes")

@@ -158,6 +158,30 @@ def test_a_ratio_belongs_to_auto_movable(tmp_path: Path) -> None:
     assert {tuple(arm.setup.sysctl.items()) for arm in made.arms} == {(("vm.swappiness", 7),)}
 
 
+def test_a_size_of_swap_belongs_to_swap(tmp_path: Path) -> None:
+    arms = "  a: {setup: {swap: none, swap_size: null}}\n  b:\n  c: {setup: {swap: zram, swap_size: null}}\n"
+    setup = "setup: {swap: disk, swap_size: 64MiB}\n"
+    made = load(tmp_path, good_but('arms:\n  a: {kernel: "6.12"}\n', f"{setup}arms:\n{arms}"))
+    assert [(arm.setup.swap, arm.setup.swap_size) for arm in made.arms] == [
+        ("none", None),
+        ("disk", 64 << 20),
+        ("zram", 512 << 20),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setup", "wrong"),
+    [
+        ("{swap_size: 64MiB}", "it means nothing without swap"),
+        ("{swap: disk, swap_size: 5KiB}", "swap_size"),
+        ("{swap: disk, swap_size: 1025KiB}", "swap_size"),
+    ],
+)
+def test_a_size_of_swap_that_cannot_be(tmp_path: Path, setup: str, wrong: str) -> None:
+    with pytest.raises(FileProblemsError, match=wrong):
+        load(tmp_path, good_but('arms:\n  a: {kernel: "6.12"}\n', f"setup: {setup}\narms:\n  a:\n"))
+
+
 def test_without_a_kernel_the_definition_decides_and_null_takes_a_device_away(tmp_path: Path) -> None:
     text = good_but('{kernel: "6.12"}', "{machine: {virtio_mem: null}}").replace("grow: {to: 1GiB}", "look:")
     (arm,) = load(tmp_path, text).arms

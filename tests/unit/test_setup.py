@@ -140,7 +140,7 @@ class Sys:
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         script = SETTINGS_SOURCE.read_text()
-        for folder in ("/sys/", "/etc/redis/"):
+        for folder in ("/sys/", "/etc/redis/", "/proc/", "/var/swap"):
             assert folder in script
             script = script.replace(folder, f"{self.folder}{folder}")
         env = {"PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
@@ -228,6 +228,49 @@ def test_redis_is_configured(guest_sys: Sys) -> None:
     lines = guest_sys.redis.read_text().splitlines()
     assert lines[0] == "bind 127.0.0.1"
     assert lines[-2:] == ["maxmemory 100", "save a = $(touch x) 'b'"]
+
+
+@pytest.mark.parametrize(
+    ("setup", "called"),
+    [
+        ({}, []),
+        ({"swap": "none"}, []),
+        (
+            {"swap": "disk", "swap_size": "64MiB"},
+            ["fallocate -l 67108864 {0}/var/swap", "mkswap {0}/var/swap", "swapon {0}/var/swap"],
+        ),
+        (
+            {"swap": "zram"},
+            ["modprobe zram", "zramctl --find --size 536870912", "mkswap /dev/zram0", "swapon /dev/zram0"],
+        ),
+    ],
+)
+def test_swap_is_made_and_switched_on(guest_sys: Sys, setup: dict[str, object], called: list[str]) -> None:
+    log = guest_sys.folder / "called"
+    for name in ("fallocate", "mkswap", "swapon", "modprobe", "zramctl"):
+        makes = f"touch {guest_sys.folder}/var/swap" if name == "fallocate" else ""
+        says = "echo /dev/zram0" if name == "zramctl" else "echo not to be seen >/dev/null"
+        text = f'#!/bin/sh\necho "{name} $*" >>{log}\n{makes}\n{says}'
+        guest_sys.file(f"bin/{name}", text).chmod(0o755)
+    (guest_sys.folder / "var").mkdir()
+    done = guest_sys.set(**setup)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    lines = log.read_text().splitlines() if log.exists() else []
+    assert lines == [line.format(guest_sys.folder) for line in called]
+    if setup.get("swap") == "disk":
+        assert (guest_sys.folder / "var" / "swap").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_connection_is_spared_up_to_the_first_process(guest_sys: Sys) -> None:
+    for pid, parent in ((os.getpid(), 70), (70, 1), (1, 0)):
+        guest_sys.file(f"proc/{pid}/status", f"Name:\tsshd\nPid:\t{pid}\nPPid:\t{parent}\nTracerPid:\t0")
+        guest_sys.file(f"proc/{pid}/oom_score_adj", "0")
+    done = guest_sys.call("connection=spared")
+    assert (done.returncode, done.stderr) == (0, "")
+    adjusted = {
+        path.parent.name: path.read_text().strip() for path in guest_sys.folder.glob("proc/*/oom_score_adj")
+    }
+    assert adjusted == {str(os.getpid()): "-1000", "70": "-1000", "1": "0"}
 
 
 def test_a_setting_that_guest_settings_does_not_know(guest_sys: Sys) -> None:

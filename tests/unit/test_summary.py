@@ -25,6 +25,7 @@ from synthetic_run import (
 from orchestrator import summary
 from orchestrator.model.frames import KPF_PGTABLE
 from orchestrator.observation import Observation, Origin
+from orchestrator.probes import declared_series
 from orchestrator.records.events import Mark, SnapshotTaken, StepEnd, TrialBegin
 from orchestrator.store import RunWriter, TrialWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
@@ -86,7 +87,13 @@ def test_the_whole_run(whole: Path) -> None:
     assert old.metrics["workload_ops_per_second"] == 5120.5
     assert old.metrics["workload_p99_seconds"] == 0.0042
     no_check = dict.fromkeys(NOT_CHECKED, NONE_ENDED)
-    assert old.gaps == {"second_level_bytes": "no second level under TCG", **no_check}
+    unread = {
+        headline.metric: f"no probe read {one}"
+        for one in declared_series()
+        for headline in one.series.headlines
+        if headline.choice == "growth"
+    }
+    assert old.gaps == {"second_level_bytes": "no second level under TCG", **no_check, **unread}
     assert (old.tables_snapshot, old.blocks_snapshot) == ("loaded", "after-unplug")
     assert old.kernel_release == arm.release
     assert new.metrics["guest_page_table_bytes_end"] == ARMS[1].kept_tables_only * 4096

@@ -246,6 +246,91 @@ def test_a_kernel_that_cannot_be_read_is_no_crash(stage: Stage) -> None:
     assert stage.event("trial.end")["outcome"] == "failed"
 
 
+KILLED = (
+    "[   71.200011] Out of memory: Killed process 312 (sparse-map) total-vm:1073742608kB, anon-rss:2944kB, "
+    "file-rss:4kB, shmem-rss:0kB, UID:0 pgtables:634680kB oom_score_adj:0\n"
+    "[   71.900000] Out of memory: Killed process 201 (agetty) total-vm:5120kB, anon-rss:256kB, "
+    "file-rss:1792kB, shmem-rss:0kB, UID:0 pgtables:52kB oom_score_adj:0\n"
+)
+START = {"action": "start", "params": {"workload": "sparse-map", "set": {"oom_score_adj": 7}}}
+STOP = {"action": "stop", "params": {"workload": "sparse-map"}}
+
+
+@pytest.fixture
+def sampled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Waiting for a sample, of which the played guest sends one only."""
+    waited: list[str] = []
+    monkeypatch.setattr(sampling.Sampling, "wait_for_sample", lambda *_: waited.append("waited"))
+    return waited
+
+
+@pytest.mark.parametrize("code", [137, -1])
+def test_a_workload_that_is_killed_is_the_outcome_of_its_step(
+    stage: Stage, sampled: list[str], code: int
+) -> None:
+    stage.answers = {
+        "/usr/local/bin/sparse-map": code,
+        "dmesg": f"{DMESG}{KILLED}",
+        "pkill -x sparse-map": 1,
+        "pgrep -x sparse-map": 1,
+        "true": "",
+    }
+    assert stage.run(START, EXEC, STOP) is None, "the trial goes on"
+    assert stage.shell.oom_score_adj["/usr/local/bin/sparse-map"] == 7
+    assert stage.shell.oom_score_adj["true"] == 0, "not what the connection has"
+    ends = [_said(event) for event in stage.events if event.name == "step.end"]
+    assert [(end["action"], end["outcome"]) for end in ends] == [
+        ("start", "killed"),
+        ("exec", "done"),
+        ("stop", "killed"),
+    ]
+    how = "the OOM killer ended sparse-map, with 619.8 MiB of page tables and 2.875 MiB of anonymous memory"
+    assert [end["message"] for end in ends] == [how, "", how]
+    assert ends[0]["workload"] == "sparse-map"
+    assert stage.event("trial.end")["outcome"] == "completed"
+    assert sampled, "its counter is read before anything else happens"
+    kills = [_said(event) for event in stage.events if event.name == "oom.kill"]
+    assert [(one["workload"], one["comm"], one["pid"]) for one in kills] == [
+        ("sparse-map", "sparse-map", 312),
+        ("", "agetty", 201),
+    ]
+    assert kills[0]["page_table_bytes"] == 634680 << 10
+
+
+@pytest.mark.usefixtures("sampled")
+def test_a_workload_that_is_killed_by_another_is_killed_all_the_same(stage: Stage) -> None:
+    stage.answers = {"/usr/local/bin/sparse-map": 137, "pkill -x sparse-map": 1, "pgrep -x sparse-map": 1}
+    assert stage.run(START, STOP) is None
+    start, stop = (_said(event) for event in stage.events if event.name == "step.end")
+    assert start["outcome"] == "killed"
+    assert start["message"] == "sparse-map was killed before it held what it was to hold"
+    assert stop["outcome"] == "done", "that it is gone does not say how it went"
+    assert not [event for event in stage.events if event.name == "oom.kill"]
+
+
+def test_a_workload_that_fails_is_not_killed(stage: Stage) -> None:
+    stage.answers = {"/usr/local/bin/sparse-map": 1}
+    error = stage.run(START)
+    assert error
+    assert "sparse-map ended with code 1" in error.brief
+    assert stage.event("trial.end")["outcome"] == "command-failed"
+
+
+def test_whom_the_host_killed_is_recorded_when_the_guest_is_lost(stage: Stage) -> None:
+    line = KILLED.splitlines()[0].partition("] ")[2].replace("sparse-map", "qemu-system-x86")
+
+    def call(name: str, *words: object, **_: object) -> object:
+        return [line] if name == "kernel_log" else {}
+
+    stage.domain = FakeDomain(shell=HostShell(call))
+    stage.answers = {"true": GuestLostError("the ssh connection to the guest broke")}
+    assert isinstance(stage.run(EXEC), GuestLostError)
+    kill = stage.event("oom.kill")
+    assert (kill["of"], kill["comm"]) == ("host", "qemu-system-x86")
+    assert "workload" not in kill
+    assert kill["uptime_seconds"] is None
+
+
 def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> None:
     stage.answers = {
         "/usr/local/bin/sparse-map": json.dumps(MAPPED),
@@ -258,7 +343,7 @@ def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> N
     assert stage.installed >= {"guest-probe", "guest-settings", "memory-blocks"}
     (settings,) = (argv for argv in stage.shell.commands if argv[0] == SETTINGS)
     assert settings[1].startswith("clock=")
-    assert settings[2:] == ["online_policy=online", "thp=never"]
+    assert settings[2:] == ["connection=spared", "online_policy=online", "thp=never", "swap=none"]
     assert stage.kernel_args == "page_owner=on"
     assert ["/usr/local/bin/sparse-map", str(1 << 30)] in [argv[:2] for argv in stage.shell.commands]
     (sampler,) = (argv for argv in stage.shell.commands if "sample" in argv)

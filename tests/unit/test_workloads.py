@@ -162,12 +162,26 @@ def test_stopping_waits_until_it_is_gone(clock: Clock, name: str, end: str, look
         (
             "sparse-map",
             {},
-            "/usr/local/bin/sparse-map 53687091200 stride=2097152 advice=dontneed chunk=0 backing=anonymous",
+            (
+                "/usr/local/bin/sparse-map 53687091200 stride=2097152 advice=dontneed chunk=0 "
+                "backing=anonymous window=0"
+            ),
         ),
         (
             "sparse-map",
             {"span": "1GiB", "chunk": "64MiB", "advice": "keep", "backing": "file"},
-            "/usr/local/bin/sparse-map 1073741824 stride=2097152 advice=keep chunk=67108864 backing=file",
+            (
+                "/usr/local/bin/sparse-map 1073741824 stride=2097152 advice=keep chunk=67108864 "
+                "backing=file window=0"
+            ),
+        ),
+        (
+            "sparse-map",
+            {"span": "1GiB", "window": "128MiB"},
+            (
+                "/usr/local/bin/sparse-map 1073741824 stride=2097152 advice=dontneed chunk=0 "
+                "backing=anonymous window=134217728"
+            ),
         ),
         ("dentries", {"amount": "16MiB"}, "/usr/local/bin/dentries 16777216"),
         ("sockets", {}, "/usr/local/bin/sockets 67108864 family=tcp connections=64"),
@@ -319,6 +333,9 @@ def test_bad_settings_are_the_users(settings: dict[str, object]) -> None:
         ("pin", {"expects": ["pinned", "pinned"]}, "named twice"),
         ("pin", {"program": "../pin.c"}, "program"),
         ("sparse-map", {"backing": "file", "advice": "free"}, "anonymous memory only"),
+        ("sparse-map", {"advice": "keep", "window": "2MiB"}, "with advice: keep nothing is discarded"),
+        ("sparse-map", {"window": "4097B"}, "window"),
+        ("sparse-map", {"window": "some"}, "window"),
         ("sparse-map", {"span": "0B"}, "span"),
         ("sparse-map", {"stride": "0B"}, "stride"),
         ("churn", {"allocator": "glibc", "malloc_conf": {"thp": "never"}}, "read by jemalloc only"),

@@ -5,7 +5,7 @@
  *
  * with sizes in bytes, does its work in a child process, prints one line of JSON with what it measured
  * and keeps the memory until SIGTERM. When it fails, it says why on standard error and ends with
- * code 1 (2: bad arguments), and nothing is held.
+ * code 1 (2: bad arguments), and nothing is held; when its child is killed by a signal, with 128 and that.
  */
 #ifndef HOLDER_H
 #define HOLDER_H
@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -204,7 +205,8 @@ static inline int hold(int argc, char **argv, const struct option *options, void
 	size_t amount, length = 0;
 	ssize_t got;
 	sigset_t term;
-	int both[2];
+	pid_t child;
+	int both[2], ended = 0;
 
 	if (!holder_arguments(argc, argv, &amount, options)) {
 		fprintf(stderr, "usage: %s BYTES", program_invocation_short_name);
@@ -216,7 +218,7 @@ static inline int hold(int argc, char **argv, const struct option *options, void
 	if (pipe2(both, O_CLOEXEC))
 		die("pipe");
 	/* The child does it all: a fork afterwards would copy the very tables this may be about. */
-	switch (fork()) {
+	switch (child = fork()) {
 	case -1:
 		die("fork");
 	case 0: {
@@ -244,8 +246,11 @@ static inline int hold(int argc, char **argv, const struct option *options, void
 	close(both[1]);
 	while (length < sizeof(answer) && (got = read(both[0], answer + length, sizeof(answer) - length)) > 0)
 		length += (size_t)got;
-	if (!length)
-		return 1;
+	if (!length) {
+		while (waitpid(child, &ended, 0) < 0 && errno == EINTR)
+			;
+		return WIFSIGNALED(ended) ? 128 + WTERMSIG(ended) : 1;
+	}
 	fwrite(answer, 1, length, stdout);
 	return 0;
 }

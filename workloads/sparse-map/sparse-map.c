@@ -3,8 +3,10 @@
  * madvise(), and the process lives on. What stays is what its page tables cost.
  *
  *   sparse-map SPAN [stride=BYTES] [advice=dontneed|free|keep] [chunk=BYTES] [backing=anonymous|file]
+ *              [window=BYTES]
  *
- * The advice is given CHUNK bytes at a time (0: all at once). A file is a sparse one on the guest's
+ * The advice is given CHUNK bytes at a time (0: all at once). With a WINDOW that many bytes are touched and
+ * discarded before the next ones are touched (0: all at once), so that tables grow where pages do not. A file is a sparse one on the guest's
  * disk, mapped shared and only read: each page touched is a page of the page cache, which the advice
  * leaves there.
  */
@@ -14,7 +16,7 @@
 enum { DONTNEED, FREE, KEEP };
 enum { ANONYMOUS, SHARED_FILE };
 
-static size_t stride = 2 * MIB, advice = DONTNEED, chunk, backing = ANONYMOUS;
+static size_t stride = 2 * MIB, advice = DONTNEED, chunk, backing = ANONYMOUS, window;
 
 static char *map_anonymous(size_t span)
 {
@@ -47,30 +49,51 @@ static char *map_file(size_t span)
 	return base;
 }
 
+static void touch(char *at)
+{
+	if (backing == SHARED_FILE)
+		(void)*(volatile char *)at;
+	else
+		*(volatile char *)at = 1;
+}
+
+static void discard(char *base, size_t size)
+{
+	size_t step = chunk ? chunk : size;
+
+	for (size_t at = 0; at < size; at += step)
+		if (madvise(base + at, step > size - at ? size - at : step,
+			    advice == FREE ? MADV_FREE : MADV_DONTNEED))
+			die("madvise");
+}
+
 static void work(size_t span)
 {
-	double start = seconds(), touched, discarded;
-	size_t before, after, step = chunk ? chunk : span;
+	double touching = 0, discarding = 0;
+	size_t most = 0, tables, size, at = 0;
 	char *base = backing == SHARED_FILE ? map_file(span) : map_anonymous(span);
 
-	for (size_t at = 0; at < span; at += stride)
-		if (backing == SHARED_FILE)
-			(void)*(volatile char *)(base + at);
-		else
-			*(volatile char *)(base + at) = 1;
-	touched = seconds();
-	/* VmPTE: PTE, PMD and PUD tables together (mm_pgtables_bytes()). */
-	before = status_bytes("VmPTE");
-	if (advice != KEEP)
-		for (size_t at = 0; at < span; at += step)
-			if (madvise(base + at, step > span - at ? span - at : step,
-				    advice == FREE ? MADV_FREE : MADV_DONTNEED))
-				die("madvise");
-	discarded = seconds();
-	after = status_bytes("VmPTE");
+	/* A piece begins where the one before ended, and a page is touched at each multiple of STRIDE in it. */
+	for (size_t from = 0; from < span; from += size) {
+		double start = seconds(), touched;
+
+		size = window && window < span - from ? window : span - from;
+		for (; at < from + size; at += stride)
+			touch(base + at);
+		touched = seconds();
+		touching += touched - start;
+		/* VmPTE: PTE, PMD and PUD tables together (mm_pgtables_bytes()). */
+		tables = status_bytes("VmPTE");
+		most = tables > most ? tables : most;
+		start = seconds();
+		if (advice != KEEP)
+			discard(base + from, size);
+		discarding += seconds() - start;
+	}
+	tables = status_bytes("VmPTE");
 	report("\"held_bytes\": %zu, \"pages_touched\": %zu, \"page_table_bytes_touched\": %zu, "
 	       "\"page_table_bytes_discarded\": %zu, \"touch_seconds\": %.6f, \"discard_seconds\": %.6f",
-	       after, (span - 1) / stride + 1, before, after, touched - start, discarded - touched);
+	       tables, (span - 1) / stride + 1, most, tables, touching, discarding);
 }
 
 int main(int argc, char **argv)
@@ -80,6 +103,7 @@ int main(int argc, char **argv)
 		{"advice", &advice, 0, {"dontneed", "free", "keep"}},
 		{"chunk", &chunk, 0, {0}},
 		{"backing", &backing, 0, {"anonymous", "file"}},
+		{"window", &window, 0, {0}},
 		{0},
 	};
 

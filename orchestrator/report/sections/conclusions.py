@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 from orchestrator.analysis import differences
+from orchestrator.analysis.arm_table import AFTER_KILLS
 from orchestrator.analysis.conclusions import FIRST
 from orchestrator.analysis.differences import DifferenceRow
 from orchestrator.analysis.gate import change_in_words, gate_line
@@ -128,7 +129,8 @@ def _first_cell(row: DifferenceRow | None) -> FirstCell:
     if row is None:
         return FirstCell("", "")
     few = row.significance == Significance.TOO_FEW_BOOTS.value  # a sentence below says so, once
-    parts = (row.interval, "" if few else row.significance)
+    killed = AFTER_KILLS if AFTER_KILLS in row.note else ""
+    parts = (row.interval, "" if few else row.significance, killed)
     return FirstCell(row.difference, ", ".join(filter(None, parts)))
 
 
