@@ -7,14 +7,18 @@ from functools import cache
 
 from orchestrator.claims import Committed, JudgedClaim, every_claim, judge, reference_folder
 from orchestrator.claims.document import part_rows, verdict_words
+from orchestrator.errors import BadInputError
 from orchestrator.observation import Origin
 
 
 @cache
 def judged_claims() -> tuple[JudgedClaim, ...]:
-    """All of them, in the order of the talk."""
+    """All of them, in the order of the talk. Raises ValueError where a claim refers to what is not there."""
     committed = Committed(reference_folder())
-    return tuple(judge(claim, committed) for claim in every_claim())
+    try:
+        return tuple(judge(claim, committed) for claim in every_claim())
+    except BadInputError as error:
+        raise ValueError(error.brief) from error
 
 
 FILTERS: Mapping[str, Callable[..., object]] = {

@@ -15,21 +15,15 @@ import pytest
 
 from orchestrator.claims import Claim, Committed, JudgedClaim, Verdict, claim_named, every_claim, judge
 from orchestrator.claims import committed as committed_module
+from orchestrator.claims.arithmetic import Ratio, weakest
 from orchestrator.claims.base import CLAIMS, Criterion, Part
 from orchestrator.claims.committed import reference_folder
 from orchestrator.claims.document import claims_as_json, part_rows
-from orchestrator.claims.evidence import (
-    AtSnapshot,
-    Awaited,
-    Compared,
-    Headline,
-    OvercommitFigure,
-    Ratio,
-    Untestable,
-    weakest,
-)
+from orchestrator.claims.evidence import Awaited, Untestable
 from orchestrator.claims.figure import Figure, NoFigureError, Sample, Spread, Unit, figure_words, spread_words
 from orchestrator.claims.judge import PartResult, result_of, verdict_of
+from orchestrator.claims.of_models import OvercommitFigure
+from orchestrator.claims.of_runs import AtSnapshot, Compared, Headline
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
 from orchestrator.observation import Origin

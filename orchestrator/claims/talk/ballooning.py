@@ -1,8 +1,10 @@
 """Ballooning beside unmovable memory."""
 
+from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import Awaited, Headline, Ratio
+from orchestrator.claims.evidence import Awaited
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import Headline
 
 BALLOONING = claim(
     "ballooning",

@@ -1,8 +1,10 @@
 """Huge pages beside page tables."""
 
+from orchestrator.claims.arithmetic import Less, Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import AtSnapshot, Awaited, Less, OfPolicy, Ratio
+from orchestrator.claims.evidence import Awaited
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import AtSnapshot, OfPolicy
 
 
 def _freeable(policy: str) -> OfPolicy:

@@ -1,8 +1,10 @@
 """Which table to take."""
 
+from orchestrator.claims.arithmetic import AtSameCosts
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import AtSameCosts, OvercommitFigure, Untestable
+from orchestrator.claims.evidence import Untestable
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_models import OvercommitFigure
 
 
 def _ratio(policy: str, other: str, key: str) -> AtSameCosts:

@@ -1,8 +1,10 @@
 """Moving tables to make room for huge pages and unplug."""
 
+from orchestrator.claims.arithmetic import Less, Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import AtSnapshot, Less, OfPolicy, Ratio, Untestable
+from orchestrator.claims.evidence import Untestable
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import AtSnapshot, OfPolicy
 
 
 def _with(policy: str, column: str) -> OfPolicy:

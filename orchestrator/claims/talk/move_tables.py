@@ -1,8 +1,10 @@
 """Under pressure: tables in use."""
 
+from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import OvercommitFigure, Ratio, Untestable
+from orchestrator.claims.evidence import Untestable
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_models import OvercommitFigure
 
 
 def _kills(what: str, action: str) -> Part:

@@ -1,8 +1,10 @@
 """Tables that faults can make again."""
 
+from orchestrator.claims.arithmetic import Less, Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import Awaited, Headline, Less, OfPolicy, Ratio
+from orchestrator.claims.evidence import Awaited
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import Headline, OfPolicy
 from orchestrator.observation import Origin
 
 

@@ -1,8 +1,9 @@
 """Bytes are not blocks."""
 
+from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import AtSnapshot, Compared, OfPolicy, Ratio
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import AtSnapshot, Compared, OfPolicy
 
 
 def _freed(policy: str) -> Ratio:

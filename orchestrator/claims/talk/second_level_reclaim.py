@@ -1,8 +1,9 @@
 """Freeing KVM's tables under a guest."""
 
+from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import AtMoment, Ratio
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import AtMoment
 
 _HALF = Criterion(at_most=0.5)
 

@@ -1,8 +1,9 @@
 """What KVM's tables map."""
 
+from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import AtMoment, AtSnapshot, Ratio, SecondLevelFreed
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import AtMoment, AtSnapshot, SecondLevelFreed
 
 
 def _used(what: str, arm: str, moment: str) -> Part:

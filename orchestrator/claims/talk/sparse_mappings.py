@@ -1,8 +1,9 @@
 """What allocators leave."""
 
+from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import Headline, Ratio
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import Headline
 
 
 def _tables_left(allocator: str, arm: str) -> Part:

@@ -1,8 +1,10 @@
 """How large page tables are."""
 
+from orchestrator.claims.arithmetic import Ratio, Times
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import GuestBytes, Headline, Ratio, Times, WorkloadSize
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_models import GuestBytes
+from orchestrator.claims.of_runs import Headline, WorkloadSize
 from orchestrator.units import GIB, MIB, PAGE_BYTES
 
 _TABLES = Headline("pmd", "linux-6.12", "guest_page_tables_total")

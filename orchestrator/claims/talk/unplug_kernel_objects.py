@@ -1,8 +1,9 @@
 """Kernel objects against hot-unplug."""
 
+from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import AtSnapshot, Blamed, Ratio
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import AtSnapshot, Blamed
 from orchestrator.model.frame_class import FrameClass
 
 

@@ -1,8 +1,9 @@
 """Page tables against hot-unplug."""
 
+from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import AtSnapshot, Blamed, Headline, Ratio
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import AtSnapshot, Blamed, Headline
 from orchestrator.model.frame_class import FrameClass
 
 UNPLUG_PAGE_TABLES = claim(

@@ -1,8 +1,10 @@
 """The microbenchmark."""
 
+from orchestrator.claims.arithmetic import Less, Times
 from orchestrator.claims.base import Criterion, Part, claim
-from orchestrator.claims.evidence import Compared, GuestBytes, Headline, Less, Times
 from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_models import GuestBytes
+from orchestrator.claims.of_runs import Compared, Headline
 from orchestrator.units import KIB, MIB, PAGE_BYTES
 
 _HUNDRED_KIB = Criterion(at_most=100 * KIB)
