@@ -45,6 +45,7 @@ VERBS = {
     "report": ("runs", "Make the report of a run again from its folder."),
     "blame": ("blame", "Say what pins each block still plugged, and what would free it."),
     "audit": ("audit", "Say what page tables map nothing, on a machine as it runs."),
+    "claims": ("claims", "Say of each claim of the talk whether committed results bear it out."),
     "model": ("model", "Replay reclaim policies over traces and runs."),
     "image": ("image", "Build, list or remove cached guest images."),
     "lab": ("lab", "A KVM host with nested paging on this machine, whatever its processor."),

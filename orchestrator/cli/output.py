@@ -21,6 +21,7 @@ FORMATS: Final = {
     "baseline": 1,
     "blame": 2,  # 1 called its format `1`
     "blame live": 1,
+    "claims": 1,
     "clean": 1,
     "compare": 1,
     "doctor": 1,

@@ -1,0 +1,93 @@
+"""What a part of a claim is judged by: a typed reference to a committed result, or why there is none."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from orchestrator.claims.committed import Committed
+from orchestrator.claims.figure import Figure, NoFigureError, Sample
+from orchestrator.errors import BadInputError
+from orchestrator.observation import Origin
+
+
+@dataclass(frozen=True)
+class Source:
+    """A committed result, and the arm of it that is read, or in guests.json the synthetic guest."""
+
+    result: str
+    arm: str = ""
+    guest: str = ""
+
+    @property
+    def command(self) -> str:
+        """What makes it again."""
+        if self.arm:
+            return f"orchestrator run scenarios/{self.result}.yaml"
+        if self.result.startswith("overcommit/"):
+            return f"orchestrator model overcommit scenarios/{self.result}.yaml"
+        return f"orchestrator model guest {self.guest}"
+
+
+class Evidence(ABC):
+    """What a part of a claim is judged by."""
+
+    @property
+    @abstractmethod
+    def origin(self) -> Origin:
+        """Measured, predicted or modelled."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The results that it reads."""
+        return ()
+
+    @abstractmethod
+    def figure(self, committed: Committed) -> Figure:
+        """Raises NoFigureError where there is none, and BadInputError where the reference is wrong."""
+
+
+class Sampled(Evidence):
+    """Evidence with a value for each boot, or for each end of a model's range."""
+
+    @abstractmethod
+    def sample(self, committed: Committed) -> Sample:
+        """Raises as `figure` does."""
+
+    def figure(self, committed: Committed) -> Figure:
+        return self.sample(committed).figure()
+
+
+@dataclass(frozen=True)
+class Awaited(Evidence):
+    """A result that is still to be committed: until then nothing is tested, after that its figure is to be
+    named here. `run` is the folder of results/reference, and the scenario's name."""
+
+    run: str
+    kind: Origin = Origin.MEASURED
+
+    @property
+    def origin(self) -> Origin:
+        return self.kind
+
+    def figure(self, committed: Committed) -> Figure:
+        if committed.has(self.run):
+            raise BadInputError(
+                f"results/reference/{self.run} is there, and a claim does not yet name a figure of it",
+                hint="replace its Awaited evidence in orchestrator/claims/talk",
+            )
+        raise NoFigureError(f"no committed result in results/reference/{self.run}")
+
+
+@dataclass(frozen=True)
+class Untestable(Evidence):
+    """Why no result of this testbed can be evidence."""
+
+    reason: str
+
+    @property
+    def origin(self) -> Origin:
+        return Origin.MEASURED
+
+    def figure(self, committed: Committed) -> Figure:  # noqa: ARG002  # as the others
+        raise NoFigureError(self.reason, cannot=True)

@@ -1,0 +1,34 @@
+"""Huge pages beside page tables."""
+
+from orchestrator.claims.arithmetic import Less, Ratio
+from orchestrator.claims.base import Criterion, Part, claim
+from orchestrator.claims.evidence import Awaited
+from orchestrator.claims.figure import Unit
+from orchestrator.claims.of_runs import AtSnapshot, OfPolicy
+
+
+def _freeable(policy: str) -> OfPolicy:
+    return OfPolicy("pmd", "linux-6.12", "loaded", policy, "huge_freeable")
+
+
+HUGE_PAGES = claim(
+    "huge-pages",
+    place=8,
+    sentence="Page tables hinder compaction, so that there are fewer huge pages.",
+    parts=(
+        Part(
+            "huge pages that faults get, and compaction that fails, beside page tables",
+            Awaited("huge-pages"),
+        ),
+        Part(
+            "ranges of 2 MiB that only empty page tables keep from compaction, as a share of all ranges",
+            Ratio(
+                Less(_freeable("empty_all_levels"), _freeable("none")),
+                AtSnapshot("pmd", "linux-6.12", "loaded", "huge_ranges"),
+            ),
+            Criterion(at_least=0.05),
+            Unit.SHARE,
+        ),
+    ),
+    changes="A scenario that faults huge pages in beside page tables and counts those it gets.",
+)
