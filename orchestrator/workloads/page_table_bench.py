@@ -12,12 +12,10 @@ from pydantic import Field, model_validator
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError
 from orchestrator.guest.shell import GuestShell
+from orchestrator.metric import COST_PHASES
 from orchestrator.units import PMD_BYTES, Size
 from orchestrator.workloads.base import DRIVERS
 from orchestrator.workloads.program import ProgramDriver, checked_figures
-
-PHASES: Final = ("touch", "discard", "touch_again", "fork", "mremap", "munmap")
-"""What a round does to its mapping, in order."""
 
 _MOST_ROUNDS: Final = 64
 _COUNTS: Final = (
@@ -87,8 +85,8 @@ def parse_rounds(text: str, *, unit: str, rounds: int, warm_up: int) -> dict[str
     if not counts["ranges"] or not counts["pages"]:
         raise ValueError("it has no pages")
     word, one = _UNITS[unit]
-    measured = {phase: _counted(answer, "rounds", phase, rounds) for phase in PHASES}
-    before = {phase: _counted(answer, "warm_up", phase, warm_up) for phase in PHASES}
+    measured = {phase: _counted(answer, "rounds", phase, rounds) for phase in COST_PHASES}
+    before = {phase: _counted(answer, "warm_up", phase, warm_up) for phase in COST_PHASES}
     total = sum(map(sum, measured.values()))
     return {
         "tables": counts["ranges"],
@@ -97,7 +95,7 @@ def parse_rounds(text: str, *, unit: str, rounds: int, warm_up: int) -> dict[str
         "others_share": max(0.0, 1 - counts["cpu"] / total) if total else 0.0,
         **{
             name: value * one
-            for phase in PHASES
+            for phase in COST_PHASES
             for name, value in _of_phase(f"{phase}_{word}", before[phase], measured[phase], counts)
         },
     }

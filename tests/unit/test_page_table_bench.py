@@ -14,8 +14,9 @@ from fakes import FakeShell
 from orchestrator.deadline import Deadline
 from orchestrator.errors import BadInputError, CommandError
 from orchestrator.guest.programs import build_program
+from orchestrator.metric import COST_PHASES
 from orchestrator.workloads import load_workload
-from orchestrator.workloads.page_table_bench import PHASES, parse_rounds
+from orchestrator.workloads.page_table_bench import parse_rounds
 
 FOLDER = Path(__file__).parents[2] / "workloads" / "page-table-bench"
 MIB = 1 << 20
@@ -60,7 +61,7 @@ def test_it_measures_every_phase_of_every_round(program: Path, words: list[str],
     answer = measured(program, 32 * MIB, *words, "rounds=3", "warm_up=2")
     assert (answer["ranges"], answer["pages"], answer["unit"]) == (16, pages, "nanoseconds")
     for part, count in (("warm_up", 2), ("rounds", 3)):
-        assert set(answer[part]) == set(PHASES)
+        assert set(answer[part]) == set(COST_PHASES)
         assert {len(values) for values in answer[part].values()} == {count}
         assert min(map(min, answer[part].values())) > 0
     assert parse_rounds(json.dumps(answer), unit="nanoseconds", rounds=3, warm_up=2)["pages"] == pages
@@ -120,8 +121,8 @@ def printed(unit: str = "instructions", **changes: Any) -> str:
         "page_table_bytes_mapped": 40960,
         "page_table_bytes_touched": 106496,
         "page_table_bytes_discarded": 45056,
-        "warm_up": {phase: [1000 * n] for n, phase in enumerate(PHASES, start=1)},
-        "rounds": {phase: [16 * n, 20 * n, 24 * n, 200 * n] for n, phase in enumerate(PHASES, start=1)},
+        "warm_up": {phase: [1000 * n] for n, phase in enumerate(COST_PHASES, start=1)},
+        "rounds": {phase: [16 * n, 20 * n, 24 * n, 200 * n] for n, phase in enumerate(COST_PHASES, start=1)},
     }
     return json.dumps({**answer, **changes})
 
@@ -166,10 +167,10 @@ def test_nanoseconds_become_seconds() -> None:
         printed(cpu=-1),
         printed(pages="32"),
         printed(rounds={}),
-        printed(rounds={phase: [1, 2, 3] for phase in PHASES}),
-        printed(rounds={phase: [1, 2, 3, "4"] for phase in PHASES}),
-        printed(rounds={phase: [1, 2, 3, True] for phase in PHASES}),
-        printed(warm_up={phase: [] for phase in PHASES}),
+        printed(rounds={phase: [1, 2, 3] for phase in COST_PHASES}),
+        printed(rounds={phase: [1, 2, 3, "4"] for phase in COST_PHASES}),
+        printed(rounds={phase: [1, 2, 3, True] for phase in COST_PHASES}),
+        printed(warm_up={phase: [] for phase in COST_PHASES}),
     ],
 )
 def test_an_answer_that_is_none_is_an_error(text: str) -> None:
