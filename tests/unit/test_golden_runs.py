@@ -77,5 +77,8 @@ def test_its_tables_are_what_is_read_from_its_trials(folder: Path, tmp_path: Pat
         before = saved[one.trial]
         assert list(differences(before.metrics, one.metrics)) == []
         assert {*before.policies} <= {*one.policies}, "a policy that came later has more to say"
-        for table in ("gaps", "snapshots", "blame", "moments", "findings", "left_out", "kernel_build"):
+        known = {name: why for name, why in one.gaps.items() if name in {**before.metrics, **before.gaps}}
+        assert known == before.gaps
+        assert {one.gaps[name] for name in one.gaps.keys() - known} <= {"no workload counted instructions"}
+        for table in ("snapshots", "blame", "moments", "findings", "left_out", "kernel_build"):
             assert getattr(one, table) == getattr(before, table), table
