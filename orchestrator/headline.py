@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestrator.metric import Metric
+from orchestrator.metric import COST_PHASES, Metric
 from orchestrator.probes import declared_series
 from orchestrator.units import PAGE_BYTES, PMD_BYTES
 
 _POLL_SECONDS: Final = 0.25  # POLL_SECONDS of orchestrator/actions/settle.py
+# Of a thousand tables less than what one interrupt takes.
+_INSTRUCTIONS: Final = 0.1
 
 # The columns of summary.csv in their order; a name by itself is that of a series, which its probe declares.
 # When an unplug settled is known to the time between two looks.
@@ -50,6 +52,10 @@ _COLUMNS: Final[tuple[Metric | str, ...]] = (
     "host_swap_out_pages",
     "host_memory_some_seconds",
     "host_memory_full_seconds",
+    *(
+        Metric(f"{phase}_instructions_per_table", "instructions", "lower", _INSTRUCTIONS)
+        for phase in COST_PHASES
+    ),
     Metric("integrity_checked_bytes", "bytes", given=True),
     Metric("integrity_mismatches", "count", "lower", 1, worst=True),
     Metric("integrity_stuck_threads", "count", "lower", 1, worst=True),

@@ -32,7 +32,7 @@ class Observation:
     source: str  # the probe, or probe/object: "guest_process/redis-server"
     name: str
     value: float | None
-    unit: str  # "bytes", "seconds", "count", "1/s"
+    unit: str  # "bytes", "seconds", "count", "1/s", "instructions"
     origin: Origin = Origin.MEASURED
     gap: str = ""
 

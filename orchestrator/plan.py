@@ -17,6 +17,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
 from orchestrator.host.machine import Frozen, HostSetup, Machine
 from orchestrator.host_kinds import LOCAL
+from orchestrator.records.accel import ICOUNT
 from orchestrator.records.plan import PlanRecord
 from orchestrator.registry import Registry
 from orchestrator.scenario.expect import Expectation
@@ -24,6 +25,7 @@ from orchestrator.scenario.model import (
     DEFAULT_MOST_BOOTS,
     Accel,
     Arm,
+    Clock,
     Scenario,
     Setup,
     Start,
@@ -90,7 +92,7 @@ class TrialSpec(Frozen):
     guest: str
     kernel: str
     kernel_args: str = ""
-    accel: Accel
+    accel: Accel | Literal["tcg-icount"]
     start: Start = "cold"
     boot: int = 1
     machine: Machine
@@ -129,6 +131,7 @@ class Plan(Frozen):
     host: str = LOCAL
     host_machine: Machine = NESTED_MACHINE
     accel: Accel
+    clock: Clock = "time"
     start: Start = "cold"
     times: Literal["measured", "ignored"] = "measured"
     sample_every_seconds: float
@@ -139,6 +142,11 @@ class Plan(Frozen):
     arms: tuple[PlannedArm, ...]
     trials: tuple[PlannedTrial, ...]
     expect: tuple[Expectation, ...] = ()
+
+    @property
+    def acceleration(self) -> Accel | Literal["tcg-icount"]:
+        """What guests shall run under, as `host.accel.choose` takes it."""
+        return ICOUNT if self.clock == "instructions" else self.accel
 
     def trial(self, trial_id: str) -> TrialSpec:
         """A trial with all that it needs. Raises BadInputError when there is no such trial."""
@@ -160,7 +168,7 @@ class Plan(Frozen):
             guest=self.guest,
             kernel=arm.kernel,
             kernel_args=arm.kernel_args,
-            accel=self.accel,
+            accel=self.acceleration,
             start=arm.start or self.start,
             boot=trial.boot,
             machine=arm.machine,
@@ -241,8 +249,9 @@ def make_plan(
         host=host or body.host,
         host_machine=body.host_machine,
         accel=body.accel,
+        clock=body.clock,
         start=start or body.start,
-        times=body.times,
+        times="ignored" if body.clock == "instructions" else body.times,
         sample_every_seconds=body.sample_every,
         deadline_seconds=body.deadline,
         seed=seed,

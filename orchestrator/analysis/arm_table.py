@@ -13,6 +13,7 @@ from orchestrator.analysis.arms import ArmView
 from orchestrator.analysis.conditions import NOT_COMPARABLE, emulated
 from orchestrator.analysis.oom_kills import END, OWNER_KILLED, killed_workloads
 from orchestrator.analysis.text import FORMATS, clean
+from orchestrator.metric import COST_PHASES
 from orchestrator.stats import Significance, averaged
 from orchestrator.summary import CATALOGUE, METRIC, TrialSummary
 from orchestrator.verdict import Comparison
@@ -98,6 +99,10 @@ _GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("workload_ops_per_second", "operations"),
             ("workload_p99_seconds", "99th percentile"),
         ),
+    ),
+    (
+        "Instructions for each page table",
+        tuple((f"{phase}_instructions_per_table", phase.replace("_", " ")) for phase in COST_PHASES),
     ),
 )
 

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.analysis.text import clean, size
+from orchestrator.records.accel import ICOUNT, KVM, TCG, is_emulated
 from orchestrator.records.plan import ArmRecord, Object
 from orchestrator.store import Run
 from orchestrator.summary import TrialSummary
 
-TCG: Final = "tcg"  # as `accel` of a trial has it
-_ACCELERATION: Final = {"kvm": "KVM", "tcg": "TCG (software emulation)"}
+_ACCELERATION: Final = {
+    KVM: "KVM",
+    TCG: "TCG (software emulation)",
+    ICOUNT: "TCG (software emulation), its clock counts instructions",
+}
 # What stands beside a rate or a time that was taken under software emulation.
 NOT_COMPARABLE: Final = "TCG: not comparable with real machines"
 
@@ -46,12 +50,12 @@ def conditions_of(run: Run, summaries: Sequence[TrialSummary]) -> Conditions:
                 values.setdefault(value, []).append(clean(arm.name, 60))
         if values:
             rows.append(Condition(name, _by_arm(values, len(run.plan.arms))))
-    return Conditions(tuple(rows), emulated=TCG in accels)
+    return Conditions(tuple(rows), emulated=any(map(is_emulated, accels)))
 
 
 def emulated(summaries: Iterable[TrialSummary]) -> bool:
     """Whether any trial ran under software emulation."""
-    return TCG in _accels(summaries)
+    return any(map(is_emulated, _accels(summaries)))
 
 
 def _accels(summaries: Iterable[TrialSummary]) -> list[str]:

@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any, Final
 
 from orchestrator.analysis.arm_table import AFTER_KILLS, OTHER, ROWS, condition_note
-from orchestrator.analysis.conditions import TCG
 from orchestrator.analysis.oom_kills import END
 from orchestrator.analysis.scale import bytes_axis, seconds_axis
 from orchestrator.analysis.text import clean, counted, quantity, signed
+from orchestrator.records.accel import is_emulated
 from orchestrator.stats import FEWEST, Difference, Significance
 from orchestrator.summary import METRIC
 from orchestrator.verdict import Comparison, PairOfArms
@@ -250,7 +250,7 @@ def _note(metric: str, pair: PairOfArms) -> str:
     """What the table of arms says beside the same metric."""
     both = (pair.first, pair.second)
     restored = any(trial.state for arm in both for trial in arm.trials)
-    tcg = any(TCG in arm.accel.split() for arm in both)
+    tcg = any(is_emulated(word) for arm in both for word in arm.accel.split())
     killed = metric == END and any(sum(arm.values("guest_oom_kills")) for arm in both)
     notes = (AFTER_KILLS if killed else "", condition_note(metric, tcg=tcg, restored=restored))
     return ", ".join(filter(None, notes))
@@ -272,7 +272,7 @@ def _scale(largest: float, unit: str) -> tuple[float, str]:
     if unit == "seconds":
         axis = seconds_axis(largest)
         return axis.factor, axis.unit
-    return 1.0, {"1/s": "/s"}.get(unit, "")
+    return 1.0, {"1/s": "/s", "instructions": "instructions"}.get(unit, "")
 
 
 def _detectable(metric: str, found: Difference) -> str:

@@ -88,11 +88,17 @@ def class_words(name: str) -> str:
     return _CLASS_WORDS.get(name.lower(), clean(name.lower().replace("_", " "), 40))
 
 
+def instructions(value: float) -> str:
+    """Instructions, to four digits or, from 1,000 on, whole."""
+    return f"{value:,.0f} instructions" if abs(value) >= 1000 else f"{value:,.4g} instructions"
+
+
 FORMATS: Final[dict[str, Callable[[float], str]]] = {
     "bytes": size,
     "count": count,
     "seconds": seconds,
     "1/s": rate,
+    "instructions": instructions,
 }
 
 

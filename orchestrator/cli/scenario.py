@@ -187,8 +187,9 @@ def _print_plan(plan: Plan, scenario: Scenario) -> None:
         out.print(text, markup=False)
 
     show(f"{plan.scenario}: {plan.description}" if plan.description else plan.scenario)
+    counted = " with a clock that counts instructions (no times)" if plan.clock == "instructions" else ""
     show(
-        f"guest {plan.guest}, accel {plan.accel}, seed {plan.seed}, "
+        f"guest {plan.guest}, accel {plan.accel}{counted}, seed {plan.seed}, "
         f"a reading every {format_duration(plan.sample_every_seconds)}"
     )
     columns = list(plan.arms[0].differs)

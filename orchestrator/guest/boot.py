@@ -33,14 +33,16 @@ from orchestrator.host.remote import HostLostError
 from orchestrator.host.remote_leftovers import noted
 from orchestrator.host.shell import HostShell
 from orchestrator.printable import printable
+from orchestrator.records.accel import ICOUNT, KVM
 
 # A saved guest answers within seconds; on a machine that is busy with others it may take longer.
 ANSWER_SECONDS = 120.0
 HOST_SECONDS = 5.0
 _OVERLAY_SECONDS = 60.0
 _DOUBT = "it printed nothing: the cached result that KVM works is dropped, and the next run checks again"
-# A host of ours is a guest itself, and mostly emulated: what boots in it takes several times as long.
-_NESTED_PATIENCE = 4
+# A host of ours is a guest itself, and mostly emulated: what boots in it takes several times as long. So does
+# a guest whose instructions are counted, which QEMU checks in each translated block.
+_SLOW_PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def booted(
             domain = stack.enter_context(host.domain(xml, keep=keep))
             progress(f"booting {boot.release}")
             shell = guest_shell(stack, host, files.ssh_port, keys, scratch)
-            patience = _NESTED_PATIENCE if target and target.ours else 1
+            slow = accel == ICOUNT or (target and target.ours)
+            patience = _SLOW_PATIENCE if slow else 1
             guest = answering(Guest(domain, shell, console, keys), patience * definition.boot_timeout)
         yield guest
 
@@ -171,7 +174,7 @@ def _doubting(host: LibvirtHost, accel: str, console: Console) -> Iterator[None]
     except InfrastructureError as error:
         # What had been brought of it counts: a host that is lost shows no more.
         silent = console.path.stat().st_size == before
-        if accel == "kvm" and silent and forget_working(host.cache, host.shell):
+        if accel == KVM and silent and forget_working(host.cache, host.shell):
             error.details = f"{error.details}\n{_DOUBT}".strip()
         raise
 

@@ -22,6 +22,7 @@ from orchestrator.host.kvm import (
     unusable,
 )
 from orchestrator.host.shell import HostShell
+from orchestrator.records.accel import ICOUNT, KVM, TCG
 
 __all__ = ["Acceleration", "KernelFile", "choose", "chosen_meanwhile", "second_level"]
 
@@ -39,7 +40,7 @@ class KernelFile:
 
 @dataclass(frozen=True)
 class Acceleration:
-    """`name` is kvm or tcg; `reason` is one line for people; `second_level` is EPT, NPT or none.
+    """`name` is one of `records.accel`; `reason` is one line for people; `second_level` is EPT, NPT or none.
 
     `probed_at` is when a kernel was tried under KVM for this, in UTC; empty if none was. `kept`: that was
     not now, the check is one that was kept.
@@ -72,24 +73,28 @@ def choose(
     again: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Acceleration:
-    """`auto`, `kvm` or `tcg`, decided. Asking for kvm where it does not work is left to the caller.
+    """What is asked for, decided: `auto`, or one of `records.accel`. Asking for kvm where it does not work is
+    left to the caller.
 
     `shell` is a host elsewhere. The KVM check is kept in `cache`; `again` probes whatever is kept.
     """
-    if wanted == "tcg":
-        return Acceleration("tcg", "software emulation, as the scenario asks", "none")
+    if wanted == TCG:
+        return Acceleration(TCG, "software emulation, as the scenario asks", "none")
+    if wanted == ICOUNT:
+        reason = "software emulation whose clock counts instructions, as the scenario asks"
+        return Acceleration(ICOUNT, reason, "none")
     shell = shell or HostShell()
     trouble = unusable(shell)
     if trouble:
-        return Acceleration("tcg", f"software emulation: {trouble}", "none")
+        return Acceleration(TCG, f"software emulation: {trouble}", "none")
     check, is_kept = _check(kernel, cache, shell, again=again, stopped=stopped)
     if check.outcome is not KvmState.WORKS:
         reason = f"software emulation: {check.trouble}"
-        return Acceleration("tcg", reason, "none", check.probed_at, is_kept)
+        return Acceleration(TCG, reason, "none", check.probed_at, is_kept)
     level = second_level(shell)
     what = "" if level != "none" else shadow_paging(shell)
     reason = "KVM: a stock kernel printed under it" + (f"; {what}" if what else "")
-    return Acceleration("kvm", reason, level, check.probed_at, is_kept)
+    return Acceleration(KVM, reason, level, check.probed_at, is_kept)
 
 
 def _check(

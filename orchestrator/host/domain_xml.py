@@ -11,6 +11,7 @@ from lxml import etree
 from lxml.builder import E as _E
 
 from orchestrator.host.machine import Machine
+from orchestrator.records.accel import ICOUNT, KVM
 from orchestrator.units import KIB
 
 
@@ -22,6 +23,7 @@ class _Maker(Protocol):
 
 E: _Maker = _E
 
+_QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 _SLOTS = 16  # for memory devices, unless there are more DIMMs; an unused one costs nothing
 
 
@@ -44,7 +46,7 @@ class DomainFiles(RunFiles):
 
 
 def domain_xml(name: str, machine: Machine, files: DomainFiles, *, accel: str, guest_address: str) -> str:
-    """The domain as XML text. `accel` is `kvm` or `tcg`."""
+    """The domain as XML text. `accel` is a name of `records.accel`."""
     domain = E.domain(
         E.name(name),
         *_memory(machine),
@@ -65,9 +67,25 @@ def domain_xml(name: str, machine: Machine, files: DomainFiles, *, accel: str, g
             E.rng(E.backend("/dev/urandom", model="random"), model="virtio"),
             E.controller(type="usb", model="none"),
         ),
-        type="kvm" if accel == "kvm" else "qemu",
+        type="kvm" if accel == KVM else "qemu",
     )
+    if accel == ICOUNT:
+        domain.append(_counted())
     return etree.tostring(domain, pretty_print=True, encoding="unicode")
+
+
+def _counted() -> etree._Element:
+    """One nanosecond of the guest's clock for each instruction, for which libvirt has no element of its own.
+
+    QEMU runs all vCPUs in one thread then (default_mttcg_enabled(), accel/tcg/tcg-all.c). `sleep=on`: an idle
+    guest waits in the host's time. With `off` its clock jumps to the next timer at once, so that sshd's time
+    to log in, and thousands of samples, are over before a packet has arrived (icount_start_warp_timer(),
+    accel/tcg/icount-common.c). What never idles is counted alike under both.
+    """
+    commandline = etree.Element(f"{{{_QEMU}}}commandline", nsmap={"qemu": _QEMU})
+    for word in ("-icount", "shift=0,sleep=on"):
+        etree.SubElement(commandline, f"{{{_QEMU}}}arg", value=word)
+    return commandline
 
 
 def relocated_xml(saved_xml: str, files: RunFiles) -> str:
@@ -149,7 +167,7 @@ def _boot(files: DomainFiles) -> etree._Element:
 
 def _cpu(machine: Machine, accel: str) -> etree._Element:
     # `maximum` is `-cpu max`: all that TCG emulates, SVM with nested paging among it.
-    mode = "host-passthrough" if accel == "kvm" else "maximum"
+    mode = "host-passthrough" if accel == KVM else "maximum"
     # Memory devices need a guest NUMA node to live on.
     cells = E.numa(
         E.cell(id="0", cpus=f"0-{machine.vcpus - 1}", memory=str(machine.memory // KIB), unit="KiB")

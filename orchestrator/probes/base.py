@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HostView:
-    """What a probe of the host side may look at. `accel` is what the guest runs under: kvm or tcg."""
+    """What a probe of the host side may look at. `accel` is what the guest runs under (`records.accel`)."""
 
     domain: Domain
     machine: Machine

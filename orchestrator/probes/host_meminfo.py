@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from orchestrator.observation import NO_SECOND_LEVEL, Reading
 from orchestrator.probes.base import PROBES, HostView, Probe
 from orchestrator.procfs import MEMINFO, SECOND_LEVEL, VMSTAT, kib_lines, second_level_bytes
+from orchestrator.records.accel import is_emulated
 from orchestrator.series import Chart, Headline, Line, Series
 from orchestrator.units import PAGE_BYTES
 
@@ -57,7 +58,7 @@ class HostMeminfo(Probe):
 
     def from_host(self, host: HostView) -> Iterator[Reading]:
         for reading in self.from_bare_host(host.shell):
-            if reading.name == SECOND_LEVEL_BYTES and host.accel == "tcg":
+            if reading.name == SECOND_LEVEL_BYTES and is_emulated(host.accel):
                 yield Reading(reading.name, None, gap=NO_SECOND_LEVEL)
             else:
                 yield reading

@@ -54,6 +54,7 @@ class PlanRecord(Record):
     host: str = "local"
     host_machine: Object | None = None
     accel: Text = ""
+    clock: str = "time"
     start: str | None = None
     times: str = "measured"
     sample_every_seconds: float = 0.0

@@ -202,7 +202,7 @@ class Job:
         image = self.machinery.image(self.definition, keys, places.cache, progress.note)
         learn({"image_seconds": round(time.monotonic() - began, 3)})
         kernel = image.kernel_to_try(self.definition.default_kernel)
-        site = Site(plan.accel, kernel, runtime, places, keys, progress.note)
+        site = Site(plan.acceleration, kernel, runtime, places, keys, progress.note)
         opened = stack.enter_context(self.kind.open(site))
         acceleration = opened.acceleration
         _must_be_kvm_if_asked(plan, acceleration)

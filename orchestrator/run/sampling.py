@@ -6,18 +6,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError, OrchestratorError
 from orchestrator.guest.sampler import Tick, read_ticks, sampler_argv
 from orchestrator.guest.shell import GuestShell, close
+from orchestrator.metric import is_time
 from orchestrator.observation import Observation, Reading
 from orchestrator.probes import PROBES, HostView, Probe
+from orchestrator.records.accel import ICOUNT, NO_TIMES
 from orchestrator.store import TrialWriter
 
 # A guest that unplugs under software emulation may not answer for a while; this long is too long.
 SILENCE_SECONDS = 90.0
+# And where instructions are counted: what a busy guest does in a second of its clock takes it half a minute.
+COUNTED_SILENCE_SECONDS = 600.0
 _JOIN_SECONDS = 10.0
 # Of a probe: beside what it raises on purpose, an answer of QEMU or the kernel in another shape.
 _REFUSED = (OrchestratorError, OSError, ValueError, KeyError, TypeError)
@@ -38,7 +43,8 @@ class Sampling:
         self._stop = threading.Event()
         self._lost = ""
         self._broken = ""
-        self._quiet = Deadline(SILENCE_SECONDS)
+        self._silence = COUNTED_SILENCE_SECONDS if host.accel == ICOUNT else SILENCE_SECONDS
+        self._quiet = Deadline(self._silence)
         self._channel: Any = None  # paramiko.Channel
         self._rounds = [0, 0]  # samples of the guest, and of its host
 
@@ -49,7 +55,7 @@ class Sampling:
         if self._lost:
             raise GuestLostError("the guest stopped answering on ssh", details=self._lost)
         if self._quiet.expired:
-            raise GuestLostError(f"the guest sent no sample for {SILENCE_SECONDS:.0f} s")
+            raise GuestLostError(f"the guest sent no sample for {self._silence:.0f} s")
 
     def wait_for_sample(self, check: Callable[[], None]) -> None:
         """Wait until every probe has read what is there now, of the guest and of its host.
@@ -57,11 +63,11 @@ class Sampling:
         Two rounds: the one that goes on had begun before.
         """
         wanted = [count + 2 for count in self._rounds]
-        deadline = Deadline(SILENCE_SECONDS)
+        deadline = Deadline(self._silence)
         while any(count < least for count, least in zip(self._rounds, wanted, strict=True)):
             check()
             if deadline.expired:
-                raise GuestLostError(f"no sample came in {SILENCE_SECONDS:.0f} s")
+                raise GuestLostError(f"no sample came in {self._silence:.0f} s")
             time.sleep(min(0.1, self._every))
 
     @contextmanager
@@ -69,7 +75,7 @@ class Sampling:
         """Sample until the end of the block. `processes` are the names that are watched in the guest."""
         files = sorted({path for _, probe in self._probes for path in probe.guest_files})
         self._channel = self._shell.stream(sampler_argv(self._every, files, processes))
-        self._quiet = Deadline(SILENCE_SECONDS)
+        self._quiet = Deadline(self._silence)
         threads = [
             threading.Thread(target=self._guest_side, name="guest probes", daemon=True),
             threading.Thread(target=self._host_side, name="host probes", daemon=True),
@@ -89,10 +95,10 @@ class Sampling:
         last_ns = -1
         try:
             for tick in read_ticks(self._channel.recv):
-                self._quiet = Deadline(SILENCE_SECONDS)
+                self._quiet = Deadline(self._silence)
                 last_ns = _later(tick, last_ns)
                 for name, probe in self._probes:
-                    self._keep(self._observed(name, probe, probe.from_guest(tick)))
+                    self._keep(self._without_times(self._observed(name, probe, probe.from_guest(tick))))
                 self._rounds[0] += 1
         except (OrchestratorError, OSError, EOFError) as error:
             reason = str(error) or type(error).__name__
@@ -136,6 +142,12 @@ class Sampling:
     def _missing(self, source: str, name: str, reason: str) -> list[Observation]:
         """That a whole side or probe could not be read: it cannot say which readings it owed."""
         return [Observation(self._now_ns(), self._writer.trial_id, source, name, None, "", gap=reason)]
+
+    def _without_times(self, rows: list[Observation]) -> list[Observation]:
+        """What a guest says, without times where its clock tells none."""
+        if self._host.accel != ICOUNT:
+            return rows
+        return [replace(row, value=None, gap=NO_TIMES) if is_time(row.unit) else row for row in rows]
 
     def _observed(self, source: str, probe: Probe, readings: Iterable[Reading]) -> list[Observation]:
         return probe.observe(source, self._now_ns(), self._writer.trial_id, readings)

@@ -27,9 +27,11 @@ from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.interrupts import deferred
 from orchestrator.launch.environment import TrialEnvironment, phase
+from orchestrator.metric import is_time
 from orchestrator.observation import Observation
 from orchestrator.plan import TrialSpec
 from orchestrator.probes import PROBES, HostView
+from orchestrator.records.accel import ICOUNT, NO_TIMES
 from orchestrator.records.events import (
     Event,
     GuestKernel,
@@ -130,21 +132,20 @@ class RunningTrial(StepContext):
             )
         except WorkloadKilledError as error:
             raise WorkloadKilledError(self._how_killed(driver) or error.brief) from error
-        self._observe_workload(name, measured)
-        return measured
+        return self._observe_workload(name, measured)
 
     def stop_workload(self, name: str, deadline: Deadline) -> dict[str, float]:
         self.facts = {"workload": name}
         ending = self.workloads[name].stop(
             self.guest.shell, deadline=deadline.sooner(self.deadline.remaining)
         )
-        self._observe_workload(name, ending.figures)
+        figures = self._observe_workload(name, ending.figures)
         for finding in ending.findings:
             self.record(WorkloadFinding(t_ns=self.now_ns(), step=self.step, workload=name, **finding))
         how = self._how_killed(self.workloads[name]) if ending.gone else ""
         if how:
             raise WorkloadKilledError(how)
-        return dict(ending.figures)
+        return figures
 
     def _how_killed(self, driver: WorkloadDriver) -> str:
         """What the guest's kernel says of the OOM kill that ended a workload; empty where it does not."""
@@ -152,12 +153,21 @@ class RunningTrial(StepContext):
         kills = read_kernel_log(self.guest).kills
         return next((in_words(one) for one in reversed(kills) if one.comm in driver.processes), "")
 
-    def _observe_workload(self, name: str, measured: Mapping[str, float]) -> None:
-        t_ns = self.now_ns()
+    def _observe_workload(self, name: str, measured: Mapping[str, float]) -> dict[str, float]:
+        """Keep what was measured, and return it: all but times where the guest's clock tells none."""
+        t_ns, source = self.now_ns(), f"workload/{name}"
+        kept = {
+            key: value
+            for key, value in measured.items()
+            if self.environment.accel != ICOUNT or not is_time(_unit(key))
+        }
         self.writer.observe(
-            Observation(t_ns, self.plan.id, f"workload/{name}", key, value, _unit(key))
+            Observation(t_ns, self.plan.id, source, key, None, _unit(key), gap=NO_TIMES)
+            if key not in kept
+            else Observation(t_ns, self.plan.id, source, key, value, _unit(key))
             for key, value in measured.items()
         )
+        return kept
 
     def execute(self, argv: list[str], deadline: Deadline) -> str:
         seconds = deadline.sooner(self.deadline.remaining).remaining
@@ -391,4 +401,4 @@ def _run_step(trial: RunningTrial, number: int, name: str, action: Action) -> No
 def _unit(key: str) -> str:
     if key.endswith("_per_second"):
         return "1/s"
-    return next((unit for unit in ("seconds", "bytes") if unit in key.split("_")), "count")
+    return next((unit for unit in ("instructions", "seconds", "bytes") if unit in key.split("_")), "count")

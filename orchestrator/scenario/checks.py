@@ -10,7 +10,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.host.bzimage import bzimage_release, not_a_bzimage
 from orchestrator.host.kernel_bugs import known_bugs
 from orchestrator.host.machine import MEMORY_BLOCK_BYTES, Machine, VirtioMem
-from orchestrator.scenario.model import Scenario, Step
+from orchestrator.scenario.model import Body, Scenario, Step
 from orchestrator.units import MIB, PMD_BYTES, format_size, write_size
 from orchestrator.workloads import load_workload
 from orchestrator.yamlfile import Location, dotted
@@ -64,6 +64,20 @@ def _virtio_mem_faults(device: VirtioMem) -> Iterator[FieldProblem]:
         yield FieldProblem(("machine", "virtio_mem", "plugged"), wrong, f"at most {write_size(device.size)}")
     elif device.plugged % device.block:
         yield _not_a_multiple(("virtio_mem", "plugged"), device.plugged, device.block)
+
+
+def clock_faults(body: Body | None) -> Iterator[FieldProblem]:
+    """What a clock that counts instructions does not go with, in a scenario with one arm written into it."""
+    if body is None or body.clock != "instructions":
+        return
+    if body.accel != "tcg":
+        wrong = f"accel is {body.accel!r}, and QEMU counts instructions under TCG only"
+        yield FieldProblem(("accel",), wrong, "write `accel: tcg`, or `clock: time`")
+    if body.machine.vcpus != 1:
+        wrong = (
+            f"machine.vcpus is {body.machine.vcpus}, and all vCPUs advance the clock that counts instructions"
+        )
+        yield FieldProblem(("machine", "vcpus"), wrong, "write `vcpus: 1`, or `clock: time`")
 
 
 def _not_a_multiple(key: Location, size: int, unit: int) -> FieldProblem:

@@ -22,6 +22,7 @@ from orchestrator.host.machine import Machine
 from orchestrator.host_kinds import LOCAL, is_guest, takes_our_memory
 from orchestrator.registry import Registry
 from orchestrator.scenario.checks import (
+    clock_faults,
     kernel_file_fault,
     label_faults,
     machine_problems,
@@ -106,7 +107,7 @@ class _Loader:
         host_kernels = {name: self._host_kernel(view) for name, view in views.items()}
         machines = {name: machine for name, view in views.items() if (machine := self._machine(view))}
         for name, machine in machines.items():
-            for fault in machine_problems(machine):
+            for fault in (*machine_problems(machine), *clock_faults(bodies[name])):
                 self._problems.append(views[name].problem(fault.path, fault.wrong, fault.right))
         self._check_steps(steps, machines)
         for fault in (
@@ -190,7 +191,7 @@ class _Loader:
 
     def _check_expectations(self, arms: tuple[str, ...]) -> None:
         """What each says of arms and times, also where something else of it is wrong."""
-        listed, times = self._file.node(("expect",)), self._file.node(("times",))
+        listed, timeless = self._file.node(("expect",)), self._timeless()
         if arms == ("",) or listed is None or not isinstance(listed.content, tuple):
             return
         for index, node in enumerate(listed.content):
@@ -200,13 +201,24 @@ class _Loader:
                 if isinstance(name, str) and name and name not in arms:
                     self._fault(("expect", index, key), f"there is no arm {name!r}", suggest(name, arms))
             metric = said.get("metric")
-            ignored = times is not None and times.content == "ignored"
-            if ignored and isinstance(metric, str) and is_timed(metric):
+            if timeless and isinstance(metric, str) and is_timed(metric):
+                where, right = timeless
                 self._fault(
                     ("expect", index, "metric"),
-                    f"{metric} is missing where `times` is ignored",
-                    "expect a count or a size, or write `times: measured`",
+                    f"{metric} is missing where {where}",
+                    f"expect a count or a size, or write {right}",
                 )
+
+    def _timeless(self) -> tuple[str, str] | None:
+        """Where no time or rate is measured: by which key, and what would be right."""
+        for key, value, words, right in (
+            ("times", "ignored", "`times` is ignored", "`times: measured`"),
+            ("clock", "instructions", "the clock counts instructions", "`clock: time`"),
+        ):
+            node = self._file.node((key,))
+            if node is not None and node.content == value:
+                return words, right
+        return None
 
     def _kernels(self) -> Collection[str]:
         """The kernels of the guest; none (and a problem) where there is no usable definition."""

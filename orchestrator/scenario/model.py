@@ -84,6 +84,7 @@ HostName: TypeAlias = Annotated[
     Field(json_schema_extra={"pattern": f"^({_HOST})$"}),
 ]
 Accel: TypeAlias = Literal["auto", "kvm", "tcg"]
+Clock: TypeAlias = Literal["time", "instructions"]
 Start: TypeAlias = Literal["warm", "cold"]
 
 DEFAULT_DEADLINE_SECONDS = 3600.0
@@ -207,6 +208,9 @@ class Body(Frozen):
     """What is set on the host."""
     accel: Accel = "auto"
     """`kvm`, `tcg` (software emulation), or `auto`: kvm where there is one."""
+    clock: Clock = "time"
+    """`instructions`: the guest's clock counts instructions (QEMU's icount), so that a trial has no times; it
+    takes `accel: tcg` and one vCPU."""
     start: Start = "warm"
     """`warm`: trials begin with the saved memory of a guest that has booted; `cold`: each boots its own."""
     machine: Machine

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.headline import CATALOGUE, METRICS
 from orchestrator.host_kinds import is_shared
+from orchestrator.metric import COST_PHASES
 from orchestrator.probes import declared_series
+from orchestrator.records.accel import ICOUNT, NO_TIMES
 from orchestrator.records.events import Event, GuestKernel, GuestStart, StepEnd, TrialBegin, of_kind
 from orchestrator.records.step import Mechanism, StepOutcome
 from orchestrator.records.summary import TrialSummary, Value
@@ -99,8 +101,10 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
     for metric, value, reason in integrity_of(trial.events):
         found.put(metric, value, reason)
     found.put("accel", accel or None, "meta.json does not say")
-    if run.plan.times == "ignored":
-        found.drop([metric.name for metric in CATALOGUE if metric.timed], _IGNORED)
+    if accel == ICOUNT or run.plan.times == "ignored":
+        found.drop(
+            [metric.name for metric in CATALOGUE if metric.timed], NO_TIMES if accel == ICOUNT else _IGNORED
+        )
     moments, moment_gaps = moments_of(trial, frame, share)
     seen_kernel = next((fact.kernel for fact in snapshots if fact.kernel), "")
     return TrialSummary(
@@ -200,6 +204,8 @@ def _from_steps(found: _Findings, events: Sequence[Event]) -> None:
         ("workload_p99_seconds", "p99_seconds"),
     ):
         found.put(metric, _last_workload_value(ends, key), f"no workload reported {key}")
+    for metric in (f"{phase}_instructions_per_table" for phase in COST_PHASES):
+        found.put(metric, _last_workload_value(ends, metric), "no workload counted instructions")
 
 
 def _tables(found: _Findings, snapshots: Sequence[SnapshotFacts]) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from orchestrator.model.second_level_counts import TreeEffectCounts
 from orchestrator.observation import NO_SECOND_LEVEL, Origin
+from orchestrator.records.accel import is_emulated
 from orchestrator.records.summary import SecondLevelResult
 from orchestrator.units import PAGE_BYTES
 
@@ -31,7 +32,7 @@ class GuestShare:
     @classmethod
     def of(cls, accel: str, others_bytes: float | None, *, shared: bool) -> GuestShare:
         """`shared`: guests of other trials come and go on the host."""
-        why_not = NO_SECOND_LEVEL if accel == "tcg" else _SHARED if shared else ""
+        why_not = NO_SECOND_LEVEL if is_emulated(accel) else _SHARED if shared else ""
         return cls(others_bytes, why_not)
 
     def take(self, counted: float | None, gap: str) -> tuple[float | None, str]:

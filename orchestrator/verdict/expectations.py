@@ -146,4 +146,4 @@ def _written(value: float, metric: str) -> str:
 
 
 def _suffix(unit: str) -> str:
-    return {"seconds": " s", "1/s": " /s"}.get(unit, "")
+    return {"seconds": " s", "1/s": " /s", "instructions": " instructions"}.get(unit, "")

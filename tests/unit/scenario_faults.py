@@ -94,6 +94,25 @@ FAULTS = [
         "6:31: machine.dimms[3] is 100MiB, not a multiple of 128MiB; it should be 128MiB",
     ),
     case(
+        "machine:\n",
+        "clock: instructions\nmachine:\n",
+        "1:1: accel is 'auto', and QEMU counts instructions under TCG only; "
+        "write `accel: tcg`, or `clock: time`",
+        "6:3: machine.vcpus is 2, and all vCPUs advance the clock that counts instructions; "
+        "write `vcpus: 1`, or `clock: time`",
+    ),
+    case(
+        '{kernel: "6.12"}',
+        "{machine: {vcpus: 3}}\nclock: instructions\naccel: tcg",
+        "8:24: machine.vcpus is 3, and all vCPUs advance the clock that counts instructions; "
+        "write `vcpus: 1`, or `clock: time`",
+    ),
+    case(
+        "machine:\n",
+        "clock: cycles\nmachine:\n",
+        "4:8: clock is 'cycles'; it should be 'time' or 'instructions'",
+    ),
+    case(
         "  memory: 1GiB",
         "  memory: 1GiB\n  dimms: 256MiB",
         "6:10: machine.dimms is '256MiB'; it should be a list",
@@ -109,8 +128,8 @@ FAULTS = [
         "machine: 3\nx:\n",
         "4:10: machine is 3; it should be a mapping with keys of: vcpus, memory, virtio_mem, dimms, balloon",
         "5:1: unknown key 'x' in the file; there are: version, name, description, guest, "
-        "kernel, kernel_args, host, host_machine, host_kernel, host_setup, accel, start, machine, setup, "
-        "sample_every, deadline, repeats, boots, times, warm_up, seed, "
+        "kernel, kernel_args, host, host_machine, host_kernel, host_setup, accel, clock, start, machine, "
+        "setup, sample_every, deadline, repeats, boots, times, warm_up, seed, "
         "expect, steps, "
         "matrix, arms",
     ),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.actions import ACTIONS
+from orchestrator.metric import COST_PHASES
 from orchestrator.model.frames import KPF_ANON, KPF_BUDDY, KPF_LRU, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB
 from orchestrator.model.snapshot import Region, Snapshot
 from orchestrator.observation import Observation, Origin
@@ -51,6 +52,7 @@ META: dict[str, object] = {
 
 
 # What no workload of this run checks.
+NOT_COUNTED = {f"{phase}_instructions_per_table": "no workload counted instructions" for phase in COST_PHASES}
 NOT_CHECKED = ("integrity_checked_bytes", "integrity_mismatches", "integrity_stuck_threads")
 NONE_ENDED = "no workload that checks contents was stopped: then it says what it found"
 

@@ -94,6 +94,13 @@ def parameter(machine: Path, module: str, name: str, value: str) -> None:
     (folder / name).write_text(value + "\n")
 
 
+def test_what_counts_instructions_is_tcg_and_no_kvm_is_tried(machine: Path) -> None:
+    chosen = choose("tcg-icount", machine)
+    assert (chosen.name, chosen.second_level, chosen.probed_at) == ("tcg-icount", "none", "")
+    assert "counts instructions" in chosen.reason
+    assert starts(machine) == 0
+
+
 def test_a_kernel_that_prints_is_believed(machine: Path) -> None:
     qemu(machine, _BANNER + "sleep 0.1\n" + _MEMORY + _STAY)
     parameter(machine, "kvm_amd", "npt", "1")

@@ -135,6 +135,12 @@ def test_conditions_are_those_of_the_plan(tmp_path: Path) -> None:
         "online policy": "online",
         "THP": "as in the guest's image",
     }
+    counted = write_run(tmp_path / "counted", snapshots=False)
+    path = counted / "meta.json"
+    path.write_text(path.read_text().replace('"tcg"', '"tcg-icount"'))
+    conditions = RunAnalysis.open(counted).conditions
+    assert conditions.rows[0].value == "TCG (software emulation), its clock counts instructions"
+    assert conditions.emulated
     # Arms that differ in one say so, each value with its arms; a plan that says nothing claims nothing.
     directory = write_run(tmp_path, snapshots=False)
     plan = json.loads((directory / "plan.json").read_text())

@@ -53,6 +53,7 @@ def xml_of(machine: dict[str, Any], files: DomainFiles = FILES, accel: str = "tc
     [
         ("domain-tcg", xml_of(FULL)),
         ("domain-dimms", xml_of(SMALL | {"dimms": ["256MiB", "512MiB"]})),
+        ("domain-tcg-icount", xml_of(SMALL, accel="tcg-icount")),
         ("domain-kvm-own-kernel", xml_of(SMALL, replace(FILES, initrd=None), "kvm")),
     ],
 )
@@ -132,6 +133,21 @@ def test_a_dimm() -> None:
     assert device.find("alias") is None
     (alias,) = etree.fromstring(dimm_device(256 << 20, "ua-x")).findall("alias")
     assert alias.get("name") == "ua-x"
+
+
+def test_a_guest_whose_instructions_are_counted_is_emulated_and_stays_so_when_it_is_restored() -> None:
+    plain, counted = (etree.fromstring(xml_of(SMALL, accel=accel)) for accel in ("tcg", "tcg-icount"))
+    (passed,) = (child for child in counted if child.tag not in {one.tag for one in plain})
+    assert [word.get("value") for word in passed] == ["-icount", "shift=0,sleep=on"]
+    other = RunFiles(Path("/run2/disk.qcow2"), Path("/results2/console.log"), 40023)
+    restored = etree.fromstring(relocated_xml(xml_of(SMALL, accel="tcg-icount"), other))
+    (still,) = restored.iterchildren(str(passed.tag))
+    assert etree.tostring(still, with_tail=False) == etree.tostring(passed, with_tail=False)
+    counted.remove(passed)
+    rest, all_of_it = (
+        etree.canonicalize(etree.tostring(one).decode(), strip_text=True) for one in (counted, plain)
+    )
+    assert rest == all_of_it
 
 
 def test_text_from_a_scenario_cannot_break_out() -> None:

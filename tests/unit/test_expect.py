@@ -65,6 +65,10 @@ def test_no_time_is_expected_where_times_are_ignored(tmp_path: Path) -> None:
     assert load(tmp_path, timed).body.expect[0].metric == RATE
     (found,) = faults(tmp_path, timed.replace("steps:", "times: ignored\nsteps:"))
     assert "10:14: workload_ops_per_second is missing where `times` is ignored" in found
+    counted = timed.replace("steps:", "accel: tcg\nclock: instructions\nsteps:")
+    (found,) = faults(tmp_path, counted.replace("  memory:", "  vcpus: 1\n  memory:"))
+    assert "11:14: workload_ops_per_second is missing where the clock counts instructions" in found
+    assert "`clock: time`" in found
 
 
 def test_a_good_one_is_in_the_plan_in_bytes(tmp_path: Path) -> None:

@@ -56,6 +56,26 @@ steps:
         return load_scenario(path, kernels_of=lambda _: ["6.12", "7.x"], actions=ACTIONS)
 
 
+def test_a_clock_that_counts_instructions_leaves_no_times_and_reaches_every_trial() -> None:
+    extra = "accel: tcg\nclock: instructions"
+    plan = make_plan(scenario({"a": {"machine": {"vcpus": 1}}}, extra=extra))
+    assert (plan.accel, plan.clock, plan.times, plan.acceleration) == (
+        "tcg",
+        "instructions",
+        "ignored",
+        "tcg-icount",
+    )
+    assert Plan.from_json(plan.to_json()) == plan
+    # As a process for one trial has it, once the run has found out what executes it.
+    found = plan.model_copy(update={"accel": "tcg-icount"})
+    assert found.acceleration == "tcg-icount"
+    for trial in (plan.trial("a-01"), found.trial("a-01")):
+        assert trial.accel == "tcg-icount"
+        assert TrialSpec.from_json(trial.to_json()) == trial
+    timed = make_plan(scenario({"a": {}}, extra="accel: tcg"))
+    assert (timed.clock, timed.times, timed.acceleration) == ("time", "measured", "tcg")
+
+
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,12}", fullmatch=True)
 arms_of = st.dictionaries(
     names,

@@ -81,9 +81,9 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBES", [("steady", Steady), ("failing", Failing), ("vanished", Vanished)])
 
 
-def sampling(writer: TrialWriter, shell: FakeShell, every: float = 0.01) -> Sampling:
+def sampling(writer: TrialWriter, shell: FakeShell, every: float = 0.01, accel: str = "tcg") -> Sampling:
     began = time.monotonic_ns()
-    view = HostView(FakeDomain(pid=os.getpid()), MACHINE, "tcg")
+    view = HostView(FakeDomain(pid=os.getpid()), MACHINE, accel)
     return Sampling(writer, lambda: time.monotonic_ns() - began, shell, view, every)
 
 
@@ -122,6 +122,34 @@ def test_every_tick_and_both_sides(writer: TrialWriter) -> None:
     assert after["t_ns"].min() >= 0
     time.sleep(0.05)
     assert len(rows(writer)) == len(after), "nothing goes on behind it"
+
+
+class Timed(Probe):
+    """Says when it was, on both sides."""
+
+    series = (Series("uptime", "seconds", "of either"), Series("one", "count", "always 1"))
+
+    def from_guest(self, tick: Any) -> Iterator[Reading]:
+        yield Reading("uptime", tick.uptime_ns / 1e9, source="guest")
+        yield Reading("one", 1, source="guest")
+
+    def from_host(self, host: HostView) -> Iterator[Reading]:
+        yield Reading("uptime", 7, source="host")
+
+
+@pytest.mark.parametrize("accel", ["tcg", "tcg-icount"])
+def test_a_clock_that_counts_instructions_tells_no_seconds(
+    writer: TrialWriter, monkeypatch: pytest.MonkeyPatch, accel: str
+) -> None:
+    monkeypatch.setattr(module, "PROBES", [("timed", Timed)])
+    with sampling(writer, FakeShell(channel=FakeChannel([TICK])), accel=accel).running([]):
+        until(lambda: count(writer, source="timed/guest") >= 2 and count(writer, source="timed/host") >= 1)
+    table = rows(writer)
+    said = table.loc[table["source"] == "timed/guest"].set_index("name")
+    counted = accel == "tcg-icount"
+    assert said["value"].isna().to_dict() == {"uptime": counted, "one": False}
+    assert ("counts instructions" in str(said.loc["uptime", "gap"])) is counted
+    assert set(table.loc[table["source"] == "timed/host", "value"]) == {7}, "the host's clock is one"
 
 
 @pytest.mark.usefixtures("probes")

@@ -79,6 +79,7 @@ def test_a_state_is_made_once(guests: Guests) -> None:
         {"domain": "<domain type='kvm'/>"},
         {"installed": (("guest-probe", "q"),)},
         {"accel": "kvm"},
+        {"accel": "tcg-icount"},
         {"cpu": "another"},
         {"versions": (("libvirt", "11.3.0"), ("qemu", "10.0.3"))},
         {"boot": 2},

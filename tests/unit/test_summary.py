@@ -15,6 +15,7 @@ from synthetic_run import (
     MIB,
     NONE_ENDED,
     NOT_CHECKED,
+    NOT_COUNTED,
     TABLES,
     plan_json,
     snapshot,
@@ -23,10 +24,12 @@ from synthetic_run import (
 )
 
 from orchestrator import summary
+from orchestrator.actions import ACTIONS
 from orchestrator.model.frames import KPF_PGTABLE
 from orchestrator.observation import Observation, Origin
 from orchestrator.probes import declared_series
-from orchestrator.records.events import Mark, SnapshotTaken, StepEnd, TrialBegin
+from orchestrator.records.events import Mark, SnapshotTaken, StepBegin, StepEnd, TrialBegin
+from orchestrator.records.step import StepOutcome, StepResult
 from orchestrator.store import RunWriter, TrialWriter, open_run
 from orchestrator.store.snapshot_file import write_snapshot
 from orchestrator.summary import METRICS, TrialSummary
@@ -93,7 +96,12 @@ def test_the_whole_run(whole: Path) -> None:
         for headline in one.series.headlines
         if headline.choice == "growth"
     }
-    assert old.gaps == {"second_level_bytes": "no second level under TCG", **no_check, **unread}
+    assert old.gaps == {
+        "second_level_bytes": "no second level under TCG",
+        **no_check,
+        **unread,
+        **NOT_COUNTED,
+    }
     assert (old.tables_snapshot, old.blocks_snapshot) == ("loaded", "after-unplug")
     assert old.kernel_release == arm.release
     assert new.metrics["guest_page_table_bytes_end"] == ARMS[1].kept_tables_only * 4096
@@ -214,6 +222,28 @@ def test_times_of_trials_side_by_side_are_missing_and_counts_are_not(tmp_path: P
     for metric in ("unplug_seconds", "workload_ops_per_second", "workload_p99_seconds"):
         assert one.gaps[metric] == "times are ignored: trials may run in parallel"
     assert one.metrics["unplug_shortfall_bytes"]
+
+
+def test_a_clock_that_counts_instructions_has_costs_and_no_times(tmp_path: Path) -> None:
+    writer, trial = begin(tmp_path, accel="tcg-icount")
+    for number, costs in enumerate(({"touch": 9000.5, "fork": 7.25}, {"touch": 12000.5}), start=1):
+        begun = StepBegin(t_ns=number * S, step=number, action="start", describe="start a workload")
+        values: dict[str, float] = {
+            "ops_per_second": 5.0,
+            **{f"{phase}_instructions_per_table": value for phase, value in costs.items()},
+        }
+        result = StepResult(StepOutcome.DONE, values=values)
+        trial.record(begun)
+        trial.record(StepEnd.of(begun, number * S + 1, ACTIONS["start"].effect, result, {}))
+    trial.close()
+    one = summarised(writer)
+    assert one.metrics["accel"] == "tcg-icount"
+    found = {name: value for name, value in one.metrics.items() if name.endswith("_instructions_per_table")}
+    assert found == {"touch_instructions_per_table": 12000.5, "fork_instructions_per_table": 7.25}
+    assert one.gaps["munmap_instructions_per_table"] == "no workload counted instructions"
+    for metric in ("unplug_seconds", "workload_ops_per_second", "workload_p99_seconds"):
+        assert one.gaps[metric] == "the guest's clock counts instructions: it has no times"
+    assert one.gaps["second_level_bytes"] == "no second level under TCG"
 
 
 @pytest.mark.parametrize(

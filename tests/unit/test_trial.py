@@ -141,7 +141,7 @@ class Stage(Guests):
     def plan(self, *steps: object, **changes: object) -> TrialSpec:
         return trial_plan("arm-01", steps=steps, sample_every_seconds=0.01, **changes)
 
-    def run(self, *steps: object, **changes: object) -> OrchestratorError | None:
+    def run(self, *steps: object, accel: str = "tcg", **changes: object) -> OrchestratorError | None:
         places = ProjectPaths(ROOT / "guests", ROOT / "workloads", ROOT / "playbooks", self.folder / "cache")
         image: Any = SimpleNamespace(boot_files=lambda kernel: SimpleNamespace(kernel=self.kernel))
         host: Any = SimpleNamespace(
@@ -155,7 +155,7 @@ class Stage(Guests):
             image,
             unused,
             places,
-            "tcg",
+            accel,
             unused,
             runtime,
             self.watching,
@@ -361,6 +361,24 @@ def test_a_workload_is_installed_started_recorded_and_stopped(stage: Stage) -> N
         "touch_seconds": "seconds",
         "discard_seconds": "seconds",
     }
+
+
+def test_a_guest_whose_clock_counts_instructions_tells_no_seconds(stage: Stage) -> None:
+    stage.answers = {"/usr/local/bin/sparse-map": json.dumps({**MAPPED, "touch_instructions": 7})}
+    start = {"action": "start", "params": {"workload": "sparse-map"}}
+    assert stage.run(start, accel="tcg-icount") is None
+    values = stage.event("step.end")["values"]
+    assert values == {
+        **{name: value for name, value in MAPPED.items() if "seconds" not in name},
+        "touch_instructions": 7,
+    }
+    table = read_observations(stage.folder / "arm-01")
+    measured = table.loc[table["source"] == "workload/sparse-map"].set_index("name")
+    assert measured.loc["touch_instructions", "unit"] == "instructions"
+    timed = measured.loc[measured["unit"] == "seconds"]
+    assert set(timed.index) == {"touch_seconds", "discard_seconds"}
+    assert timed["value"].isna().all()
+    assert set(timed["gap"]) == {"the guest's clock counts instructions: it has no times"}
 
 
 def test_what_a_workload_finds_is_recorded_when_it_is_stopped(stage: Stage) -> None:

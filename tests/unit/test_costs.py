@@ -1,0 +1,95 @@
+"""Instructions of trials compared: one in a hundred more is found, and the same is not called different.
+
+Trials are made of what the program prints, round by round, so that medians and spreads are as in real ones.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from orchestrator.analysis.differences import significance_sentences
+from orchestrator.metric import COST_PHASES
+from orchestrator.stats import Significance
+from orchestrator.store import SCHEMA_VERSION
+from orchestrator.verdict import ArmFigures, Gate, RunFigures, TrialFigures, compare_arms
+from orchestrator.workloads.page_table_bench import parse_rounds
+
+TABLES, ROUNDS = 1024, 20
+# Instructions of a phase over 1,024 tables, in millions; and shares of them by which boots and rounds differ.
+MILLIONS = {"touch": 13.9, "discard": 6.1, "touch_again": 13.9, "fork": 9.0, "mremap": 0.1, "munmap": 6.0}
+OF_BOOTS, OF_ROUNDS = 0.001, 0.002
+DISTURBED, BY = 0.15, 0.1  # rounds with a timer or another task in them, and how much longer they take
+METRICS = [f"{phase}_instructions_per_table" for phase in COST_PHASES]
+
+
+def printed(rng: np.random.Generator, boot: np.ndarray, factors: dict[str, float]) -> str:
+    """A trial's answer: each phase as its boot has it, times what is planted."""
+    rounds = {}
+    for phase, share in zip(COST_PHASES, boot, strict=True):
+        noise = 1 + rng.normal(0, OF_ROUNDS, ROUNDS) + BY * (rng.random(ROUNDS) < DISTURBED)
+        values = MILLIONS[phase] * 1e6 * factors.get(phase, 1.0) * (1 + share) * noise
+        rounds[phase] = [int(value) for value in values]
+    sizes = {f"page_table_bytes_{when}": 4096 for when in ("mapped", "touched", "discarded")}
+    answer = {"unit": "instructions", "ranges": TABLES, "pages": TABLES, "cpu": 1, **sizes}
+    return json.dumps({**answer, "warm_up": {phase: [] for phase in COST_PHASES}, "rounds": rounds})
+
+
+def arm(name: str, seed: int, factors: dict[str, float] | None = None, *, boots: int = 5) -> ArmFigures:
+    """An arm with one trial of each of its own boots; `boots` of one seed are the same ones."""
+    trials = []
+    for number in range(1, boots + 1):
+        boot = np.random.default_rng([seed, number, *name.encode()]).normal(0, OF_BOOTS, len(COST_PHASES))
+        rng = np.random.default_rng([seed, number, 7, *name.encode()])
+        found = parse_rounds(printed(rng, boot, factors or {}), unit="instructions", rounds=ROUNDS, warm_up=0)
+        metrics = {metric: found[metric] for metric in METRICS}
+        trials.append(TrialFigures(f"{name}-{number}", number, number, f"{name}.{number}", metrics))
+    return ArmFigures(name, "6.12", "tcg-icount", {"guest": '"debian-13"'}, tuple(trials))
+
+
+def run(*arms: ArmFigures) -> RunFigures:
+    return RunFigures("r1", "costs", SCHEMA_VERSION, "c0ffee", arms)
+
+
+@pytest.mark.parametrize("phase", COST_PHASES)
+def test_one_in_a_hundred_more_in_a_phase_is_found_there_and_nowhere_else(phase: str) -> None:
+    compared = compare_arms(run(arm("a", 1), arm("b", 1, {phase: 1.01})))
+    (pair,) = compared.pairs
+    found = {name for name, one in pair.metrics.items() if one.significance is Significance.SIGNIFICANT}
+    planted = f"{phase}_instructions_per_table"
+    assert found == {planted}
+    assert pair.metrics[planted].relative == pytest.approx(0.01, abs=0.004)
+    significant, others = " ".join(significance_sentences(compared, pair)).split("Not significant")
+    assert significant.endswith(f"instructions for each page table: {phase.replace('_', ' ')}. ")
+    assert "detectable from about" in others
+    assert "instructions)" in others
+
+
+def test_the_gate_fails_on_one_in_a_hundred_more_and_passes_the_same() -> None:
+    gate = Gate(run(arm("a", 1)), "regression")
+    more = gate.judge(run(arm("a", 2, {"touch_again": 1.01})))
+    assert {one.metric for one in more.failing} == {"touch_again_instructions_per_table"}
+    assert not more.passed
+    less = gate.judge(run(arm("a", 2, {"touch_again": 0.99})))
+    assert {one.result for one in less.changes} == {"none", "improvement"}
+    assert less.passed
+    assert gate.judge(run(arm("a", 3))).passed
+
+
+def test_the_same_is_seldom_called_different() -> None:
+    runs = 120
+    called = sum(
+        any(one.significance is Significance.SIGNIFICANT for one in pair.metrics.values())
+        for seed in range(runs)
+        for pair in compare_arms(run(arm("a", seed), arm("b", seed))).pairs
+    )
+    # One in twenty is promised; 13 or more of 120 such runs come by chance once in 160 times.
+    assert called <= 12
+
+
+def test_rounds_of_one_boot_are_no_boots() -> None:
+    """However many rounds: with four boots nothing is said of guests."""
+    (pair,) = compare_arms(run(arm("a", 1, boots=4), arm("b", 1, {"touch": 1.5}, boots=4))).pairs
+    assert {one.significance for one in pair.metrics.values()} == {Significance.TOO_FEW_BOOTS}
