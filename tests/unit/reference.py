@@ -333,6 +333,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "kib_range": _with_range(0, " KiB", KIB),
     "n_range": _with_range(0),
     "x_range": _with_range(2),
+    "x4_range": _with_range(4),
     "mib0_range": _with_range(0, " MiB", MIB),
     "mib_difference": _mib_difference,
     "in_unit": _in_unit,
