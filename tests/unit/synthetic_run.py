@@ -18,6 +18,7 @@ from orchestrator.metric import COST_PHASES
 from orchestrator.model.frames import KPF_ANON, KPF_BUDDY, KPF_LRU, KPF_OFFLINE, KPF_PGTABLE, KPF_SLAB
 from orchestrator.model.snapshot import Region, Snapshot
 from orchestrator.observation import Observation, Origin
+from orchestrator.probes import declared_series
 from orchestrator.records.events import (
     Event,
     GuestKernel,
@@ -55,6 +56,20 @@ META: dict[str, object] = {
 NOT_COUNTED = {f"{phase}_instructions_per_table": "no workload counted instructions" for phase in COST_PHASES}
 NOT_CHECKED = ("integrity_checked_bytes", "integrity_mismatches", "integrity_stuck_threads")
 NONE_ENDED = "no workload that checks contents was stopped: then it says what it found"
+# Of a trial whose probes are older than what grows: OOM kills, swap, stalls.
+NOT_READ = {
+    headline.metric: f"no probe read {one}"
+    for one in declared_series()
+    for headline in one.series.headlines
+    if headline.choice == "growth"
+}
+# What its trials have no figure of, and why.
+GAPS = {
+    "second_level_bytes": "no second level under TCG",
+    **dict.fromkeys(NOT_CHECKED, NONE_ENDED),
+    **NOT_COUNTED,
+    **NOT_READ,
+}
 
 # A name that would be markup, a terminal's escape or a template, where it is not taken as text.
 EVIL = "</script><script>alert(1)</script>\u202e\x1b[2J\"'`{{7*7}}&"
