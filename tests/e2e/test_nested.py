@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
-from driver import ROOT, Orchestrator, wait_for_line
+from driver import Orchestrator, wait_for_line
 
 from orchestrator.store.snapshot_file import read_snapshot
 
@@ -169,22 +169,3 @@ def test_a_host_that_is_killed_loses_its_trial_and_nothing_else(
     assert "host is lost" in log.read_text()
     other.close()
     assert driver.left_behind() == []
-
-
-def test_a_lab_comes_up_answers_and_goes(tmp_path: Path) -> None:
-    driver = Orchestrator(tmp_path / "results")
-    try:
-        up = driver.call("lab", "up", "--guests-dir", str(ROOT / "guests"), "--json")
-        assert up.code == 0, up.err
-        assert up.json["second_level"] in {"NPT", "EPT"}
-        assert driver.call("lab", "shell", "--", "test", "-w", "/dev/kvm").code == 0
-        assert driver.call("lab", "status").code == 0
-        doctor = driver.call("doctor", "--connect", "lab", "--json")
-        assert doctor.code == 0, doctor.out
-        assert doctor.json["accel"] == "kvm", "a stock kernel prints under it"
-        assert doctor.json["second_level"] == up.json["second_level"]
-    finally:
-        down = driver.call("lab", "down")
-    assert down.code == 0, down.err
-    assert driver.call("lab", "status").code == 2
-    driver.close()

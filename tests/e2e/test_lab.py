@@ -1,4 +1,4 @@
-"""A real KVM host, audited and relieved: the lab, with a guest of libvirt's and a QEMU without libvirt."""
+"""The lab comes up, answers and goes; VMs in it, libvirt's and another, are audited and relieved."""
 
 from __future__ import annotations
 
@@ -63,15 +63,16 @@ done
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
     """The lab with both VMs in it; they end with it."""
     driver = Orchestrator(tmp_path_factory.mktemp("audit") / "results")
-    up = driver.call("lab", "up", "--guests-dir", str(ROOT / "guests"), "--json")
-    assert up.code == 0, up.err
     try:
+        up = driver.call("lab", "up", "--guests-dir", str(ROOT / "guests"), "--json")
+        assert up.code == 0, up.err
         shell(driver, START, DOMAIN)
         shell(driver, BOOTED)
         yield driver
     finally:
         down = driver.call("lab", "down")
     assert down.code == 0, down.err
+    assert driver.call("lab", "status").code == 2
     driver.close()
 
 
@@ -111,6 +112,17 @@ def at_rest(lab: Orchestrator) -> tuple[dict[str, Any], dict[int, int]]:
             return found, after
         before = after
     raise AssertionError("tables come and go without an end")
+
+
+def test_it_answers_and_has_kvm(lab: Orchestrator) -> None:
+    status = lab.call("lab", "status", "--json")
+    assert status.code == 0, status.err
+    assert status.json["second_level"] in {"NPT", "EPT"}
+    assert lab.call("lab", "shell", "--", "test", "-w", "/dev/kvm").code == 0
+    doctor = lab.call("doctor", "--connect", "lab", "--json")
+    assert doctor.code == 0, doctor.out
+    assert doctor.json["accel"] == "kvm", "a stock kernel prints under it"
+    assert doctor.json["second_level"] == status.json["second_level"]
 
 
 def test_each_vm_holds_what_its_cgroup_counts(at_rest: tuple[dict[str, Any], dict[int, int]]) -> None:
