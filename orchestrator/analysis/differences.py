@@ -276,7 +276,7 @@ def _scale(largest: float, unit: str) -> tuple[float, str]:
     if unit == "seconds":
         axis = seconds_axis(largest)
         return axis.factor, axis.unit
-    return 1.0, {"1/s": "/s", "instructions": "instructions"}.get(unit, "")
+    return 1.0, {"1/s": "/s"}.get(unit, "")
 
 
 def _detectable(metric: str, found: Difference) -> str:
