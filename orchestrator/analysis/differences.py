@@ -141,13 +141,20 @@ def correction_note(pair: PairOfArms, level: float) -> tuple[str, bool]:
 
 
 def missing_sentences(pair: PairOfArms) -> list[str]:
-    """Metrics that are not compared, with the reason; those of one reason in one sentence."""
+    """Metrics that are not compared, with the reason; those of one reason in one sentence.
+
+    Where all that a heading has are missing for one reason, the heading stands for them.
+    """
     by_reason: dict[str, list[str]] = {}
-    for _, rows in ROWS:
+    for title, rows in ROWS:
+        reasons = {pair.missing.get(metric) for metric, _ in rows}
+        if len(rows) > 1 and len(reasons) == 1 and (why := reasons.pop()):
+            by_reason.setdefault(why, []).append(title.lower())
+            continue
         for metric, _ in rows:
             if metric in pair.missing:
-                by_reason.setdefault(pair.missing[metric], []).append(metric)
-    return [f"Not compared: {_list(metrics)}: {clean(why, 200)}." for why, metrics in by_reason.items()]
+                by_reason.setdefault(pair.missing[metric], []).append(label_of(metric))
+    return [f"Not compared: {limited(names)}: {clean(why, 200)}." for why, names in by_reason.items()]
 
 
 def excluded_sentences(left_out: Sequence[tuple[str, str]]) -> list[str]:
@@ -272,7 +279,7 @@ def _scale(largest: float, unit: str) -> tuple[float, str]:
     if unit == "seconds":
         axis = seconds_axis(largest)
         return axis.factor, axis.unit
-    return 1.0, {"1/s": "/s", "instructions": "instructions"}.get(unit, "")
+    return 1.0, {"1/s": "/s"}.get(unit, "")
 
 
 def _detectable(metric: str, found: Difference) -> str:

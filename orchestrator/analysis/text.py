@@ -89,8 +89,8 @@ def class_words(name: str) -> str:
 
 
 def instructions(value: float) -> str:
-    """Instructions, to four digits or, from 1,000 on, whole."""
-    return f"{value:,.0f} instructions" if abs(value) >= 1000 else f"{value:,.4g} instructions"
+    """To four digits or, from 1,000 on, whole; what they are is in the heading of the metrics."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.4g}"
 
 
 FORMATS: Final[dict[str, Callable[[float], str]]] = {

@@ -16,12 +16,18 @@ import pytest
 from synthetic_run import ARMS, write_run
 
 from orchestrator import summary
-from orchestrator.analysis.differences import comparison_as_json, heading, significance_sentences
+from orchestrator.analysis.differences import (
+    comparison_as_json,
+    heading,
+    missing_sentences,
+    significance_sentences,
+)
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import compare as compare_module
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
 from orchestrator.export.older_keys import with_older_keys
+from orchestrator.metric import COST_PHASES
 from orchestrator.stats import Significance
 from orchestrator.store import SCHEMA_VERSION, open_run
 from orchestrator.summary import CATALOGUE
@@ -85,6 +91,20 @@ def test_what_makes_a_pair() -> None:
     # Of two runs only the same saved guest makes a pair: they share no time.
     assert compare_runs(run(arm("a")), run(arm("a", seed=2), name="r2")).pairs[0].pairing == "state"
     assert compare_runs(run(cold), run(arm("a", state=""), name="r2")).pairs[0].pairing == "none"
+
+
+def test_a_heading_stands_for_all_it_has_where_all_is_missing_for_one_reason() -> None:
+    names = [f"{phase}_instructions_per_table" for phase in COST_PHASES]
+    why = "no workload counted instructions"
+
+    def said(*missing: str) -> str:
+        gaps = dict.fromkeys(missing, why)
+        (pair,) = compare_arms(run(arm("a", gaps=gaps), arm("b", gaps=gaps))).pairs
+        (sentence,) = (one for one in missing_sentences(pair) if why in one)
+        return sentence
+
+    assert said(*names) == f"Not compared: instructions for each page table: not measured in a: {why}."
+    assert said(*names[:1]).startswith("Not compared: instructions for each page table: touch: ")
 
 
 def test_trials_of_one_boot_are_one_and_the_words_say_so() -> None:
