@@ -15,7 +15,7 @@ from orchestrator.analysis.conclusions import conclusions, statistic
 from orchestrator.analysis.conditions import Conditions, conditions_of
 from orchestrator.analysis.findings import FindingRow, finding_rows
 from orchestrator.analysis.model_check import ModelCheck, model_checks
-from orchestrator.analysis.oom_kills import KillRow, kill_rows
+from orchestrator.analysis.oom_kills import KillRow, kill_rows, kill_sentences
 from orchestrator.analysis.second_level import MomentRow, moment_rows
 from orchestrator.store import Run, open_run
 from orchestrator.summary import TimeSpent, TrialSummary, load, time_spent
@@ -70,6 +70,11 @@ class RunAnalysis:
     def conclusions(self) -> tuple[str, ...]:
         """What came out, in some eight sentences."""
         return tuple(conclusions(self.view, self.verdicts.comparison))
+
+    @cached_property
+    def kill_sentences(self) -> tuple[str, ...]:
+        """OOM kills in the guest and on the host, if there were any; `conclusions` begin with them."""
+        return tuple(kill_sentences(self.view))
 
     @cached_property
     def statistic(self) -> tuple[str, ...]:

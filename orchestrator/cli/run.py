@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import click
+from rich.markup import escape
 
 from orchestrator.cli.gate import GateOptions, gate_of, gate_options, print_gate
 from orchestrator.cli.options import connect_option, guests_dir_option, json_option, results_option
@@ -171,6 +172,8 @@ def _print_result(result: RunResult, files: dict[str, str], *, as_json: bool) ->
         shown = {**RunDocument.of_run(analysis).as_json(), "comparison": run_comparison_as_json(analysis)}
         print_json({**shown, "exit_code": int(result.exit_code), "files": files})
         return
+    for sentence in analysis.kill_sentences:
+        out.print(f"[red]{escape(sentence)}[/]")
     print_arm_table(analysis)
     print_conditions(analysis)
     print_second_level(analysis)

@@ -79,7 +79,6 @@ def test_who_was_killed_is_what_the_kernel_printed(found: Found) -> None:
     assert [(str(one["pid"]), one["comm"]) for one in kills] == [line[:2] for line in printed]
     assert [one["anon_rss_bytes"] >> 10 for one in kills] == [int(line[2]) for line in printed]
     assert [one["page_table_bytes"] >> 10 for one in kills] == [int(line[3]) for line in printed]
-    assert "sshd-session" not in {one["comm"] for one in kills}, "what watches is spared"
     (trial,) = found.document["trials"]
     assert trial["metrics"]["guest_oom_kills"] == len(printed)
 

@@ -15,9 +15,12 @@ from orchestrator.analysis.arm_table import AFTER_KILLS
 from orchestrator.analysis.differences import difference_groups
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli.main import main
+from orchestrator.cli.run import _print_result
+from orchestrator.errors import ExitCode
 from orchestrator.observation import Observation
 from orchestrator.records.events import OomKilled, TrialBegin, TrialEnd
 from orchestrator.report.page import build_report
+from orchestrator.run import RunResult
 from orchestrator.store import RunWriter, open_run
 
 S, MIB = 10**9, 1 << 20
@@ -147,6 +150,13 @@ def test_the_figure_at_the_end_says_that_its_owner_is_gone(tmp_path: Path) -> No
     }
     assert AFTER_KILLS in notes["guest_page_table_bytes_end"]
     assert AFTER_KILLS not in notes["guest_page_table_bytes_peak"]
+
+
+def test_the_end_of_a_run_begins_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = run_of(tmp_path, (OWNER,), (), counted=(1, 0))
+    result = RunResult(directory, ExitCode.COMPLETED, (), RunAnalysis.open(directory))
+    _print_result(result, {"report": "report.html"}, as_json=False)
+    assert capsys.readouterr().out.startswith("OOM kills in the guest: 1 with 6.12 (sparse-map with 619.8")
 
 
 def test_terminal_page_and_json_have_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
