@@ -57,8 +57,10 @@ disk)
     chmod 600 "$device"
     ;;
 zram)
+    # zramctl(8) would reset the device first, which udev has open at that moment: EBUSY.
     modprobe zram
-    device=$(zramctl --find --size "$swap_size")
+    put "$swap_size" /sys/block/zram0/disksize
+    device=/dev/zram0
     ;;
 *)
     echo "guest-settings: what is swap=$swap?" >&2
