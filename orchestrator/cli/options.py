@@ -105,3 +105,10 @@ def _interval(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     if seconds is not None and seconds < LEAST_INTERVAL_SECONDS:
         raise click.BadParameter(f"less than {LEAST_INTERVAL_SECONDS}s would disturb what it looks at")
     return seconds
+
+
+def arms_option(command: Command) -> Command:
+    """`--arm`: some of a scenario's arms; none given are all."""
+    return click.option(
+        "--arm", "arms", metavar="NAME", multiple=True, help="Only this arm of the scenario; repeatable."
+    )(command)

@@ -9,7 +9,13 @@ import click
 from rich.markup import escape
 
 from orchestrator.cli.gate import GateOptions, gate_of, gate_options, print_gate
-from orchestrator.cli.options import connect_option, guests_dir_option, json_option, results_option
+from orchestrator.cli.options import (
+    arms_option,
+    connect_option,
+    guests_dir_option,
+    json_option,
+    results_option,
+)
 from orchestrator.cli.output import err, out, print_error, print_json, print_next, print_warnings
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 @results_option
 @guests_dir_option
 @connect_option
+@arms_option
 @click.option("--seed", type=click.IntRange(min=0), help="Seed, instead of the scenario's.")
 @click.option("--repeats", type=click.IntRange(min=1), help="Trials of each arm, instead of the scenario's.")
 @click.option("--boots", type=click.IntRange(min=1), help="Boots of each guest, instead of the scenario's.")
@@ -41,6 +48,7 @@ def run_command(
     results: Path,
     guests_dir: Path | None,
     connect: str | None,
+    arms: tuple[str, ...],
     seed: int | None,
     repeats: int | None,
     boots: int | None,
@@ -58,6 +66,8 @@ def run_command(
     gate = gate_of(words)
     available = psutil.virtual_memory().available
     scenario = open_scenario(scenario_file, guests_dir, available_bytes=available, to_run=True)
+    if arms:
+        scenario = scenario.only(arms)
     print_warnings(kernel_warnings(scenario))
     start: Start | None = "cold" if cold else None
     # What the run was on is read from its plan: by reports, comparisons, and `resume`.

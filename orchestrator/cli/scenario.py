@@ -12,7 +12,7 @@ import click
 from rich.markup import escape
 
 import orchestrator
-from orchestrator.cli.options import guests_dir_option, json_option
+from orchestrator.cli.options import arms_option, guests_dir_option, json_option
 from orchestrator.cli.output import out, print_json, print_text, print_warnings
 from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError, ExitCode, FileProblemsError, Problem
@@ -157,16 +157,25 @@ def _count(number: int, noun: str) -> str:
 @click.command("plan")
 @click.argument("file", type=click.Path(path_type=Path))
 @guests_dir_option
+@arms_option
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed instead of the scenario's.")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="Trials of each arm instead of the scenario's.")
 @json_option
 def plan_command(
-    *, file: Path, guests_dir: Path | None, seed: int | None, repeats: int | None, as_json: bool
+    *,
+    file: Path,
+    guests_dir: Path | None,
+    arms: tuple[str, ...],
+    seed: int | None,
+    repeats: int | None,
+    as_json: bool,
 ) -> None:
     """Show what a scenario would do, trial by trial, without doing it."""
     from orchestrator.plan import make_plan
 
     scenario = open_scenario(file, guests_dir)
+    if arms:
+        scenario = scenario.only(arms)
     plan = make_plan(scenario, seed=seed, repeats=repeats)
     if as_json:
         print_json(plan.model_dump(mode="json"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -18,12 +18,13 @@ from pydantic import (
 )
 
 from orchestrator.actions.base import Action
-from orchestrator.errors import Problem
+from orchestrator.errors import BadInputError, Problem
 from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
 from orchestrator.host.machine import Frozen, HostSetup, Machine
 from orchestrator.host_kinds import LOCAL
 from orchestrator.host_kinds.base import forms, scenario_pattern
 from orchestrator.scenario.expect import Expectation
+from orchestrator.suggestion import suggest
 from orchestrator.units import MIB, PAGE_BYTES, Duration, Size
 from orchestrator.yamlfile import YamlFile
 
@@ -322,3 +323,18 @@ class Scenario:
     def path(self) -> str:
         """The file, as it was given."""
         return self.file.name
+
+    def only(self, names: Collection[str]) -> Scenario:
+        """With no other arms than these, and what is expected of them. Raises BadInputError."""
+        known = [arm.name for arm in self.arms]
+        for name in names:
+            if name not in known:
+                raise BadInputError(f"{self.path} has no arm {name[:80]!r}; {suggest(name, known)}")
+        steps = (replace(one, arms=tuple(arm for arm in one.arms if arm in names)) for one in self.steps)
+        expect = [one for one in self.body.expect if {one.arm, one.versus} - {"", None} <= set(names)]
+        return replace(
+            self,
+            body=self.body.model_copy(update={"expect": expect}),
+            arms=tuple(arm for arm in self.arms if arm.name in names),
+            steps=tuple(step for step in steps if step.arms),
+        )

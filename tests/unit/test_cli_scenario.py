@@ -296,6 +296,19 @@ def test_plan_json_is_the_plan(folder: Path, capsys: pytest.CaptureFixture[str])
     assert plan.trials[0].steps[0].load() == Grow.model_validate({"to": "1536MiB"})
 
 
+def test_some_arms_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expect = "expect:\n  - {metric: outcome, one_of: completed}\n"
+    expect += "  - {metric: outcome, arm: new-and-with-a-long-name, one_of: completed}\n"
+    (folder / "good.yaml").write_text(GOOD + expect)
+    assert call("plan", "good.yaml", "--json", "--arm", "old") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [arm["name"] for arm in plan["arms"]] == ["old"]
+    assert [trial["id"] for trial in plan["trials"]] == ["old-01", "old-02"]
+    assert [one["arm"] for one in plan["expect"]] == ["old"]
+    assert call("plan", "good.yaml", "--arm", "older") == 2
+    assert "did you mean 'old'?" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("columns", [40, 90, 200])
 def test_the_tables_of_a_plan_fit_the_room(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
