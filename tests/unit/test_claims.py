@@ -245,10 +245,10 @@ def test_the_levers_are_judged_once_their_result_is_there(copied: Callable[..., 
 
 
 def test_a_result_that_was_awaited_is_to_be_named(copied: Callable[..., Path]) -> None:
-    root = copied("overcommit")
-    (root / "huge-pages").mkdir()
+    root = copied("quickstart")
+    (root / "balloon-limit").mkdir()
     with pytest.raises(BadInputError, match="does not yet name a figure of it"):
-        judged("fewer-oom-kills", root)
+        judged("ballooning", root)
 
 
 # How it is judged
