@@ -191,17 +191,45 @@ def test_what_a_killed_flush_leaves_is_put_right(lab: Orchestrator, tmp_path: Pa
     assert set(vms(lab)) == {"audited", "plain"}, "and both run on"
 
 
+def pulled(driver: Orchestrator, lever: str) -> dict[str, Any]:
+    """What `reclaim LEVER` measured and predicted; it was done."""
+    done = driver.call(
+        "reclaim", lever, "--domain", "audited", "--connect", "lab", "--yes", "--watch", "1s", "--json"
+    )
+    assert done.code == 0, done.err
+    assert (done.json["outcome"], done.json["message"]) == ("done", "")
+    document: dict[str, Any] = done.json
+    return document
+
+
+def test_a_slot_frees_the_tables_of_one_vm(lab: Orchestrator) -> None:
+    before = counted(lab)
+    done = pulled(lab, "slot")
+    (audited,) = (vm["pid"] for vm in done["vms"])
+    held = {name: done["measured"][name]["second_level_bytes"] for name in ("before", "at_once")}
+    assert abs(held["before"] - before[audited]) <= 16 * TABLE_BYTES, "the guest runs on"
+    assert held["at_once"] <= 0.25 * held["before"]
+    plain = next(pid for pid in before if pid != audited)
+    assert counted(lab)[plain] >= before[plain], "its scope is the one VM"
+    assert "dimm" not in shell(lab, "virsh -c qemu:///system dumpxml audited | grep -i '<memory model' || :")
+
+
 def test_a_flush_frees_what_both_hold(lab: Orchestrator) -> None:
     """Beside what each cgroup counts, and what the lever predicted."""
     before = counted(lab)
-    done = lab.call(*FLUSH, "--yes", "--watch", "1s", "--json")
-    assert done.code == 0, done.err
-    assert (done.json["outcome"], done.json["message"]) == ("done", "")
-    audited = next(vm["pid"] for vm in done.json["vms"] if vm["name"] == "audited")
-    held = {name: done.json["measured"][name]["second_level_bytes"] for name in ("before", "at_once")}
+    done = pulled(lab, "flush")
+    audited = next(vm["pid"] for vm in done["vms"] if vm["name"] == "audited")
+    held = {name: done["measured"][name]["second_level_bytes"] for name in ("before", "at_once")}
     assert abs(held["before"] - before[audited]) <= 16 * TABLE_BYTES, "the guest runs on"
     assert held["at_once"] <= 0.25 * held["before"]
-    assert held["at_once"] <= done.json["predicted"]["second_level_at_most_bytes"]
+    assert held["at_once"] <= done["predicted"]["second_level_at_most_bytes"]
     plain = next(pid for pid in before if pid != audited)
     assert counted(lab)[plain] < before[plain], "its scope is all VMs of the host"
     assert shell(lab, f"cat {NX_HUGE_PAGES}").strip() == "N"
+
+
+def test_a_collapse_makes_huge_pages_and_takes_what_is_allowed(lab: Orchestrator) -> None:
+    done = pulled(lab, "collapse")
+    assert done["values"]["ranges_collapsed"] > 0, "a kernel that has booted has full ranges"
+    grown = done["measured"]["at_once"]["resident_bytes"] - done["measured"]["before"]["resident_bytes"]
+    assert grown <= done["predicted"]["grows_at_most_bytes"] + 64 * TABLE_BYTES
