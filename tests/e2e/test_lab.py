@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -228,8 +229,34 @@ def test_a_flush_frees_what_both_hold(lab: Orchestrator) -> None:
     assert shell(lab, f"cat {NX_HUGE_PAGES}").strip() == "N"
 
 
-def test_a_collapse_makes_huge_pages_and_takes_what_is_allowed(lab: Orchestrator) -> None:
-    done = pulled(lab, "collapse")
-    assert done["values"]["ranges_collapsed"] > 0, "a kernel that has booted has full ranges"
-    grown = done["measured"]["at_once"]["resident_bytes"] - done["measured"]["before"]["resident_bytes"]
-    assert grown <= done["predicted"]["grows_at_most_bytes"] + 64 * TABLE_BYTES
+POLICY = """\
+version: 1
+lever: collapse
+domains: all
+reclaimable_at_least: 64KiB
+pause: 1h
+settle: 1s
+journal: JOURNAL
+"""
+
+
+def test_a_policy_tells_acts_and_pauses(lab: Orchestrator, tmp_path: Path) -> None:
+    """Of collapse: huge pages, and no more memory than is allowed."""
+    policy, journal = tmp_path / "policy.yaml", tmp_path / "journal.jsonl"
+    policy.write_text(POLICY.replace("JOURNAL", str(journal)))
+    argv = ("reclaim", "--policy", str(policy), "--connect", "lab")
+    for words in ((), ("--act",), ("--act",)):
+        looked = lab.call(*argv, *words)
+        assert looked.code == 0, looked.err
+    told, done = map(json.loads, journal.read_text().splitlines())
+    assert (told["event"], told["vm"], done["event"], done["vm"]) == (
+        "dry-run",
+        "audited",
+        "attempt",
+        "audited",
+    )
+    assert (done["outcome"], done["lever"]) == ("done", "collapse"), done
+    measured = done["measured"]
+    grown = measured["at_once"]["resident_bytes"] - measured["before"]["resident_bytes"]
+    assert 0 <= grown <= done["predicted"]["grows_at_most_bytes"] + 64 * TABLE_BYTES
+    assert done["predicted"]["ranges"] > 0, "a kernel that has booted has full ranges"
