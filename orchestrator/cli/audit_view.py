@@ -54,6 +54,7 @@ def _sentence(audit: Audit) -> str:
 def _of_vms(vms: Sequence[VmReading]) -> Iterator[str]:
     if not vms:
         return
+    emulated = [vm for vm in vms if vm.accelerator == "tcg"]
     known = [vm for vm in vms if vm.second_level_bytes.value is not None]
     held = sum(vm.second_level_bytes.value or 0 for vm in known)
     needed = sum(vm.second_level_needed.value or 0 for vm in known)
@@ -62,8 +63,11 @@ def _of_vms(vms: Sequence[VmReading]) -> Iterator[str]:
             f"{format_size(held)} of second-level page tables in {_count(len(known), 'VM')}, where "
             f"{format_size(needed)} are needed."
         )
-    if len(known) < len(vms):
-        yield f"{_count(len(vms) - len(known), 'VM')} whose second-level page tables are not known."
+    if emulated:
+        yield f"{_count(len(emulated), 'VM')} under TCG, without second-level page tables."
+    unknown = len(vms) - len(known) - len(emulated)
+    if unknown:
+        yield f"{_count(unknown, 'VM')} whose second-level page tables are not known."
     machine = vms[0].second_level_of_machine  # the same for each
     if machine.value:
         yield f"{format_size(machine.value)} of second-level page tables are counted for all VMs together."
@@ -72,7 +76,7 @@ def _of_vms(vms: Sequence[VmReading]) -> Iterator[str]:
 def _vm_tables(vms: Sequence[VmReading], notes: list[str]) -> None:
     table = plain_table()
     table.add_column("VM", overflow="fold")
-    for title in ("pid", "memory", "resident", "second level", "needed", "VMM's own", "map nothing"):
+    for title in ("pid", "memory", "resident", "VMM's own", "map nothing", "second level", "its needed"):
         table.add_column(title, justify="right")
     for vm in vms:
         own = vm.page_tables
@@ -80,13 +84,13 @@ def _vm_tables(vms: Sequence[VmReading], notes: list[str]) -> None:
             escape(_vm_name(vm)),
             str(vm.pid),
             *(_amount(one, _vm_name(vm), notes) for one in (vm.memory, vm.resident)),
-            *(_amount(one, _vm_name(vm), notes) for one in (vm.second_level_bytes, vm.second_level_needed)),
             format_size(own.page_table_bytes) if own else "-",
             _amount(own.unused, _vm_name(vm), notes) if own else "-",
+            *(_amount(one, _vm_name(vm), notes) for one in (vm.second_level_bytes, vm.second_level_needed)),
         )
     out.print()
     print_table(table)
-    levers = [(vm, lever) for vm in vms for lever in vm.reclaimable]
+    levers = [(vm, lever) for vm in vms for lever in vm.reclaimable if lever.amount.value != 0]
     if levers:
         table = plain_table()
         table.add_column("VM", overflow="fold")

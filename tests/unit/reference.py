@@ -21,6 +21,7 @@ from orchestrator.analysis.attribution import (
     attributions,
 )
 from orchestrator.analysis.text import FORMATS, class_words
+from orchestrator.metric import COST_PHASES
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.records.versions import COLUMNS_2_TO_3
 from orchestrator.stats import FEWEST, Difference, of_few
@@ -328,6 +329,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "mib_ci": _with_interval(1, " MiB", MIB),
     "kib_ci": _with_interval(0, " KiB", KIB),
     "n_ci": _with_interval(1),
+    "n0_ci": _with_interval(0),
     "x_ci": _with_interval(2),
     "mib_range": _with_range(1, " MiB", MIB),
     "kib_range": _with_range(0, " KiB", KIB),
@@ -345,4 +347,5 @@ GLOBALS: dict[str, object] = {
     "measured": measured,
     "conditions": conditions,
     "page_bytes": PAGE_BYTES,
+    "phases": COST_PHASES,
 }

@@ -39,7 +39,8 @@ def some() -> Audit:
     )
     known = replace(vm(20, "web", "u-1"), reclaimable=levers, leaves={"4k": 7, "2m": 9})
     unknown = replace(vm(21, None), second_level_bytes=Amount.missing("its cgroup has two VMs"))
-    found = run(audited_host(*processes), find_vms=lambda *_: [known, unknown, replace(unknown, pid=22)])
+    emulated = replace(unknown, pid=22, accelerator="tcg")
+    found = run(audited_host(*processes), find_vms=lambda *_: [known, unknown, emulated])
     own = next(one for one in found.processes if one.pid == 13)
     others = tuple(one for one in found.processes if one.pid != 13)
     return replace(found, processes=others, vms=(replace(found.vms[0], page_tables=own), *found.vms[1:]))
@@ -120,9 +121,12 @@ def test_the_sentence_comes_first_and_says_what_to_type(
     lines = shown(monkeypatch, capsys, some(), 200).splitlines()
     assert lines[1] == '99.95 MiB of 124 MiB of page tables map nothing: 99.95 MiB in a"b\\c {}= (10).'
     assert lines[2] == "32 KiB of second-level page tables in 1 VM, where 8 KiB are needed."
-    assert lines[3] == "2 VMs whose second-level page tables are not known."
-    assert lines[4] == "36 KiB of second-level page tables are counted for all VMs together."
-    assert lines[5] == "next: restart process 10   (frees all of it)"
+    assert lines[3:5] == [
+        "1 VM under TCG, without second-level page tables.",
+        "1 VM whose second-level page tables are not known.",
+    ]
+    assert lines[5] == "36 KiB of second-level page tables are counted for all VMs together."
+    assert lines[6] == "next: restart process 10   (frees all of it)"
     text = "\n".join(lines)
     assert "its cgroup has two VMs." in text
     assert "flush" in text
