@@ -143,6 +143,7 @@ def test_a_kernel_that_panics_early_is_not_believed(machine: Path) -> None:
     assert (probe(machine).outcome, probe(machine).trouble[-10:]) == (KvmState.FAILS, "QEMU ended")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -197,6 +198,7 @@ def test_tcg_when_asked_for_starts_nothing(machine: Path) -> None:
     assert starts(machine) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "name", "seconds"),
     [(_WORKS + _STAY, "kvm", 20.0), (_INTERNAL_ERROR, "tcg", 20.0), (_STAY, "tcg", 1.0)],
@@ -358,6 +360,7 @@ def test_the_probe_ends_with_the_work_beside_it(machine: Path) -> None:
     assert not (machine / "cache").exists(), "it found nothing"
 
 
+@pytest.mark.slow
 def test_only_the_first_of_two_runs_waits_for_a_kvm_that_hangs(machine: Path, trials: Played) -> None:
     # It hangs until libvirt has been opened: were one to wait for the other, it would be for the deadline.
     qemu(machine, 'until [ -e "$0.go" ]; do sleep 0.02; done\n' + _INTERNAL_ERROR)

@@ -133,6 +133,7 @@ def test_nonsense_of_a_guest_is_its_failure(text: str) -> None:
 lines = st.text(alphabet=st.sampled_from("blocks end all 0129. OKEBUSY\n\x1b-"), max_size=60) | st.text()
 
 
+@pytest.mark.slow
 @given(st.lists(lines | st.just(HEAD) | st.just(f"7 0.500 OK {BLOCK}") | st.just("end all"), max_size=6))
 def test_any_text_is_read_or_refused(parts: list[str]) -> None:
     try:

@@ -130,6 +130,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_it_is_observed_as_declared(found: dict[str, Any]) -> None:
     assert found["observed"] == [["runnable", 3.0, "count", "measured"]]
 

@@ -234,6 +234,7 @@ with TrialWriter(Path(sys.argv[1]), "t-01") as writer:
 """
 
 
+@pytest.mark.slow
 def test_a_probe(copy: Copy, tmp_path: Path) -> None:
     assert "added" not in PROBES.names()
     copy.add("probe")
@@ -263,6 +264,7 @@ print(json.dumps([freed, len(state.tables), SecondLevelCounts.of(tree).freed["ad
 """
 
 
+@pytest.mark.slow
 def test_a_policy(copy: Copy, tmp_path: Path) -> None:
     code, said = here("model", "policies", "--json")
     assert code == 0
@@ -293,6 +295,7 @@ def test_a_policy(copy: Copy, tmp_path: Path) -> None:
     assert zapped == 0
 
 
+@pytest.mark.slow
 def test_a_section_with_a_chart(copy: Copy, tmp_path: Path) -> None:
     run = write_run(tmp_path, repeats=2)
     copy.add("chart, or section of the page")

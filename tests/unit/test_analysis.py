@@ -87,6 +87,7 @@ COMMANDS: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_summaries_are_read_once_and_judged_once(
     command: str, run_dir: Path, done: Counter[str], monkeypatch: pytest.MonkeyPatch

@@ -94,6 +94,7 @@ def test_bad_words_are_told(capsys: pytest.CaptureFixture[str], words: tuple[str
     assert said in " ".join(errors.split())
 
 
+@pytest.mark.slow
 def test_it_watches_until_it_is_told_to_end(tmp_path: Path) -> None:
     metrics = tmp_path / "x.prom"
     argv = [
@@ -122,6 +123,7 @@ def test_it_watches_until_it_is_told_to_end(tmp_path: Path) -> None:
     assert metrics.read_text().endswith("# EOF\n")
 
 
+@pytest.mark.slow
 def test_it_writes_nothing_and_its_only_ioctl_reads(tmp_path: Path) -> None:
     """Of the whole machine, from the start of the interpreter to its end."""
     trace, metrics = tmp_path / "trace", tmp_path / "x.prom"

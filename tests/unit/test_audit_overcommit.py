@@ -14,6 +14,7 @@ from orchestrator.audit.overcommit import overcommit_text
 from orchestrator.cli import main
 
 
+@pytest.mark.slow
 def test_the_model_answers_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "host.yaml"
     (one,) = read(vm(argv=qemu("-accel", "kvm", name="a b/../<&>")))

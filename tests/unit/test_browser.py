@@ -15,6 +15,8 @@ from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import main
 from orchestrator.report.page import build_report
 
+pytestmark = pytest.mark.slow  # they share a browser
+
 MIB = 1 << 20
 FIRST_SCREEN = 800  # CSS pixels, of a window 1,200 wide
 PHONE = 390

@@ -34,6 +34,7 @@ def test_pages_are_as_they_were_in_memory() -> None:
     assert {(int(s), int(words[r, s])) for r, s in zip(row, slot, strict=True)} <= entries
 
 
+@pytest.mark.slow
 def test_every_cost_is_measured_or_missing_with_a_reason(tmp_path: Path) -> None:
     found = calibrate([read_snapshot(path) for path in SNAPSHOTS], tmp_path)
     assert {cost.name for cost in SHIPPED} == set(found.costs) | set(found.missing)

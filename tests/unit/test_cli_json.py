@@ -79,6 +79,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_documents_of_a_run(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     of = ("--results", results)
     for argv, keys in [

@@ -174,6 +174,7 @@ def test_show_by_path_needs_no_results_folder(results: Path, capsys: pytest.Capt
     assert as_json(capsys, "show", results / "20260102-killed")["status"] == "killed"
 
 
+@pytest.mark.slow
 def test_report_is_made_from_a_run_that_was_killed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = typed(capsys, "report", "last", "--results", results)
     assert code == 0

@@ -82,6 +82,7 @@ def test_one_in_a_hundred_more_in_a_phase_is_found_there_and_nowhere_else(phase:
     assert "detectable from about" in others
 
 
+@pytest.mark.slow
 def test_boots_that_differ_more_take_more_of_them() -> None:
     """Eight, as many as a run has at the most unless it is told, find it on 7.x in most experiments."""
     experiments, planted = 25, "munmap_instructions_per_table"
@@ -105,6 +106,7 @@ def test_the_gate_fails_on_one_in_a_hundred_more_and_passes_the_same() -> None:
     assert gate.judge(run(arm("a", 3))).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [BOOTS_6_12, BOOTS_7])
 def test_the_same_is_seldom_called_different(spread: float) -> None:
     runs = 120

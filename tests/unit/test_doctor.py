@@ -328,6 +328,7 @@ def test_free_disk_is_that_of_the_nearest_folder_that_exists(
     assert ("--results FOLDER" in finding.fix) is (level is Level.BAD)
 
 
+@pytest.mark.slow
 def test_the_detached_process_of_the_memory_check_is_ended(subject: Subject) -> None:
     import psutil
 

@@ -136,6 +136,7 @@ def ends(
     return list(RunAnalysis.open(directory).verdicts.expectation_results)
 
 
+@pytest.mark.slow
 def test_how_each_trial_is_to_end(tmp_path: Path) -> None:
     good = ends(tmp_path / "1")
     assert [one.met for one in good] == [True, True]

@@ -167,6 +167,7 @@ def test_a_note_of_another_file_is_never_followed(runtime: Path) -> None:
     assert left_settings(runtime) == []
 
 
+@pytest.mark.slow
 def test_a_reader_elsewhere_ends_the_flush_when_who_asked_is_killed(
     parameter: Path, target: SshTarget, tmp_path: Path
 ) -> None:

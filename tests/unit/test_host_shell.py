@@ -151,6 +151,7 @@ def stopped_soon() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_signal_within_an_answer_leaves_a_host_that_can_be_cleaned_up(
     target: SshTarget, tmp_path: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_signal_within_an_answer_leaves_a_host_that_can_be_cleaned_up(
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_signal_does_not_wait_long_for_a_host_that_is_silent(
     target: SshTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

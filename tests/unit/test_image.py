@@ -174,6 +174,7 @@ ensure_image(definition, keys, folder / "cache", progress=print)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_mmdebstrap_ends_with_us_and_has_the_lock_until_then(
     keys: SshKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals

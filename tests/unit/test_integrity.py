@@ -67,6 +67,7 @@ def check(program: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["discard=mixed", "beside=both", "thp=always"]])
 def test_contents_are_right_here(check: Callable[..., dict[str, Any]], words: list[str]) -> None:
     found = check(*words, seconds=0.5)
@@ -109,6 +110,7 @@ def test_one_wrong_byte_is_found_where_it_is(
         assert "generation 2), found" in finding["text"], "the one before it is still there"
 
 
+@pytest.mark.slow
 def test_a_thread_that_does_not_go_on_is_seen(check: Callable[..., dict[str, Any]]) -> None:
     found = check("inject=hang", "stuck_seconds=1", seconds=1.5)
     assert found["figures"]["stuck_threads"] == 1

@@ -112,6 +112,7 @@ with stop_at_signals("now"), runtime_folder(Path("r")) as folder:
 """
 
 
+@pytest.mark.slow
 def test_a_main_thread_that_waits_for_a_hung_qemu_is_freed(tmp_path: Path) -> None:
     qemu = tmp_path / "qemu-system-x"
     shutil.copy("/bin/sh", qemu)

@@ -27,6 +27,7 @@ GONE = host_lab.RunningLab(
 )
 
 
+@pytest.mark.slow
 def test_two_that_are_started_at_once_do_not_both_come_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

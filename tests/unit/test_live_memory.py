@@ -26,6 +26,8 @@ from orchestrator.host_kinds import host_kind
 from orchestrator.model.frames import KPF_PGTABLE, KPF_SLAB
 from orchestrator.units import MIB
 
+pytestmark = pytest.mark.slow  # they share a reading of the whole machine
+
 ROOT = os.geteuid() == 0
 LOCKED_BYTES = 256 * MIB
 HOLDER = """\
@@ -85,7 +87,6 @@ TOLERATED = {
 
 
 @as_root
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TOLERATED)
 def test_sums_agree_with_the_kernel(readings: tuple[LiveDocument, LiveDocument], name: str) -> None:
     found = readings[1]
@@ -104,7 +105,6 @@ def _spread(one: LiveSum, found: LiveDocument) -> int:
 
 
 @as_root
-@pytest.mark.slow
 def test_memory_that_a_process_locks_is_found_by_class_and_cgroup(
     readings: tuple[LiveDocument, LiveDocument],
 ) -> None:
@@ -128,7 +128,6 @@ def own_memory_cgroup() -> str:
 
 
 @as_root
-@pytest.mark.slow
 def test_blocks_and_frames_add_up(readings: tuple[LiveDocument, LiveDocument]) -> None:
     found = readings[1]
     blocks = found.blocks

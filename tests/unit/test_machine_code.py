@@ -70,6 +70,7 @@ def test_it_is_found_by_another_and_says_the_same(
     assert (kept.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
+@pytest.mark.slow
 def test_what_else_is_compiled_in_is_another_file(
     called: Callable[..., tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def test_what_else_is_compiled_in_is_another_file(
     assert [called(), called(_triple), called(STEP=4)] == [(36, 1), (54, 1), (44, 1)]
 
 
+@pytest.mark.slow
 def test_a_damaged_file_or_one_of_others_is_not_run(
     called: Callable[..., tuple[int, int]], folder: Path
 ) -> None:

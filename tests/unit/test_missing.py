@@ -144,6 +144,7 @@ def test_kvm_would_have_been_read_here() -> None:
     assert all(gaps[place] for place in unmeasurable())
 
 
+@pytest.mark.slow
 def test_what_the_host_counts_for_others_changes_nothing_that_is_made_of_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

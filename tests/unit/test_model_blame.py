@@ -227,6 +227,7 @@ def test_2_mib_ranges() -> None:
     assert (supply.ranges, supply.free, supply.freeable) == (4, 1, 3), "one is not the guest's any more"
 
 
+@pytest.mark.slow
 @settings(max_examples=10)  # each builds a guest of 1 GiB
 @given(st.integers(0, 2**32 - 1), st.sampled_from([512, 1024, 4096]))
 def test_the_books_balance(seed: int, block_pages: int) -> None:

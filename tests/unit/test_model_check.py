@@ -129,6 +129,7 @@ def test_the_page_says_which_figure_is_measured(tmp_path: Path) -> None:
     assert told["error of the model"].startswith(f"{100 * row.relative_error:+.2f}")
 
 
+@pytest.mark.slow
 def test_arms_that_differ_in_thp_only_have_no_such_section(tmp_path: Path) -> None:
     directory = write_run(tmp_path, arms=(ARMS[0], replace(ARMS[0], name="again")))
     summary.refresh(directory)

@@ -305,6 +305,7 @@ def address_spaces(draw: st.DrawFn, *, torn: bool = False) -> tuple[Guest, dict[
     return guest, truth
 
 
+@pytest.mark.slow
 @given(address_spaces())
 def test_levels_of_consistent_snapshots_are_the_true_ones(case: tuple[Guest, dict[int, int]]) -> None:
     guest, truth = case

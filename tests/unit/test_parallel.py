@@ -113,6 +113,7 @@ def workers(
     return made
 
 
+@pytest.mark.slow
 def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> None:
     watching = Watching()
     outcomes = {"a": ("completed", 0.5), "b": ("panic", 0.0), "c": ("dies", 0.0), "d": ("completed", 0.0)}
@@ -135,6 +136,7 @@ def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> 
     assert not any("no json" in note for note in watching.notes)
 
 
+@pytest.mark.slow
 def test_a_worker_whose_output_somebody_keeps_open_ends_and_others_follow(tmp_path: Path) -> None:
     outcomes = {"a": ("leaves", 0.0), "b": ("leaves", 0.0), "c": ("completed", 0.0)}
     made = workers(tmp_path, Watching(), outcomes, cores=1)
@@ -187,6 +189,7 @@ list(made.run([TrialTask(plan("a"))]))
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_had_started_ends_by_itself(tmp_path: Path) -> None:
     run = subprocess.Popen([sys.executable, "-c", _RUN, str(Path(__file__).parent), str(tmp_path)])
     events = tmp_path / "trials" / "a" / "events.jsonl"

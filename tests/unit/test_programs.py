@@ -201,6 +201,7 @@ def test_samples_are_the_files_as_they_are(programs: dict[str, Path]) -> None:
     assert uptimes[2] - uptimes[0] > 10_000_000, "there is an interval between them"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/kpageflags", os.R_OK), reason="only root may read /proc/kpageflags")
 def test_page_flags_are_runs_that_cover_all_frames(programs: dict[str, Path]) -> None:
     """`guest-probe snapshot` against this machine's own memory, read plainly."""

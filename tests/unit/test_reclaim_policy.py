@@ -624,6 +624,7 @@ def test_one_look_at_a_host_that_is_not_there_has_a_code(
     assert "Connection refused" in err
 
 
+@pytest.mark.slow
 def test_it_watches_until_it_is_told_to_end(unreachable: str, tmp_path: Path) -> None:
     """And what a host that is not there leaves is removed."""
     argv = [sys.executable, "-m", "orchestrator", "reclaim", "--policy", str(policy_file(tmp_path))]

@@ -49,6 +49,7 @@ def page(run_dir: Path) -> html.HtmlElement:
     return html.document_fromstring((run_dir / "report.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_same_folder_gives_the_same_page(run_dir: Path, tmp_path: Path) -> None:
     before = (run_dir / "report.html").read_bytes()
     copy = tmp_path / run_dir.name
@@ -548,6 +549,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
         build_report(RunAnalysis.open(directory))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "says"), [("trials_at_once", 2, "in parallel"), ("host", "nested", "host")]
 )

@@ -79,6 +79,7 @@ def values(spec: Mapping[str, object]) -> list[dict[str, object]]:
     return max(found, key=len)
 
 
+@pytest.mark.slow
 def test_the_first_screen_has_the_intervals_that_compare_has(many: tuple[Path, html.HtmlElement]) -> None:
     directory, page = many
     run = open_run(directory)

@@ -176,6 +176,7 @@ def test_what_ignores_sigterm_is_killed(
     assert wait_for(lambda: gone(child.pid) or None, Deadline(5), every=0.01)
 
 
+@pytest.mark.slow
 def test_a_passt_that_comes_again_while_qemu_runs_does_not_stay(
     base: Path, program: Callable[[str], Path], spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:

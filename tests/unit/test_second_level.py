@@ -34,6 +34,7 @@ def test_a_table_for_each_range_and_three_above(ranges: int) -> None:
     assert needed(np.arange(ranges) * 512) == ranges + 3
 
 
+@pytest.mark.slow
 def test_a_gib_needs_two_mib_and_what_is_above() -> None:
     assert needed(np.arange(PAGES_OF_GIB)) == 512 + 3
     assert needed(np.arange(3 * PAGES_OF_GIB)) == 3 * 512 + 3 + 2
@@ -171,6 +172,7 @@ def test_only_a_memory_slot_that_goes_frees_tables(freed: str) -> None:
             assert at["emptied"] >= at["filled"] * 0.95
 
 
+@pytest.mark.slow
 def test_ranges_say_the_same_as_pages() -> None:
     """Regions of a scan, of which RAM may have millions, against the pages that they stand for."""
     rng = np.random.default_rng(7)

@@ -77,6 +77,7 @@ def test_plain_numpy_reads_it_as_the_docstring_says(tmp_path: Path) -> None:
     assert found["z"]["schema"].tolist() == [snapshot_file.SCHEMA]
 
 
+@pytest.mark.slow
 def test_25_600_empty_tables_take_little_room(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     write_snapshot(path, sparse_guest())
@@ -226,6 +227,7 @@ def test_no_file_and_no_archive(tmp_path: Path) -> None:
             read_snapshot(tmp_path / "a.npz")
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_damage_is_told_or_without_effect(where: int, value: int) -> None:
     """One byte changed, or the end missing: the one error there is, or the same snapshot."""

@@ -64,6 +64,7 @@ def test_a_reading_that_is_no_number_becomes_a_gap(tmp_path: Path) -> None:
     assert list(frame["gap"]) == ["the reading was nan", "the reading was inf"]
 
 
+@pytest.mark.slow
 def test_a_stream_cut_anywhere_gives_the_batches_before_the_cut(tmp_path: Path) -> None:
     trial = TrialWriter(tmp_path / "t-01", "t-01")
     sizes = []

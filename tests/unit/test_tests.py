@@ -15,6 +15,7 @@ from orchestrator.guest.cache import CACHE_VARIABLE, cache_dir
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 def test_signals_come_however_the_tests_were_started() -> None:
     # One signals itself, one a process that it starts.
     chosen = [
