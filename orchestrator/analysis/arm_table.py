@@ -69,7 +69,7 @@ _GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
-        "Want of memory",
+        "Memory pressure",
         (
             ("guest_oom_kills", "OOM kills in the guest"),
             ("guest_swap_out_pages", "pages swapped out by the guest"),

@@ -42,12 +42,11 @@ class Headline(OfArm):
     metric: str
 
     def __post_init__(self) -> None:
-        if self.metric not in METRIC:
-            raise ValueError(f"there is no metric {self.metric!r}")
+        _must_be_metric(self.metric)
 
     @property
     def origin(self) -> Origin:
-        return Origin.PREDICTED if METRIC[self.metric].predicted else Origin.MEASURED
+        return _origin_of(self.metric)
 
     def sample(self, committed: Committed) -> Sample:
         return committed.run(self.run).by_boot(self.arm, lambda trial: trial.number(self.metric))
@@ -184,12 +183,11 @@ class Compared(Evidence):
     relative: bool = False
 
     def __post_init__(self) -> None:
-        if self.metric not in METRIC:
-            raise ValueError(f"there is no metric {self.metric!r}")
+        _must_be_metric(self.metric)
 
     @property
     def origin(self) -> Origin:
-        return Origin.PREDICTED if METRIC[self.metric].predicted else Origin.MEASURED
+        return _origin_of(self.metric)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -215,6 +213,15 @@ class Compared(Evidence):
             return Figure(found.estimate / scale, None, None, Spread.NONE, found.n)
         low, high = found.interval.low / scale, found.interval.high / scale
         return Figure(found.estimate / scale, low, high, Spread.INTERVAL, found.n)
+
+
+def _must_be_metric(name: str) -> None:
+    if name not in METRIC:
+        raise ValueError(f"there is no metric {name!r}")
+
+
+def _origin_of(metric: str) -> Origin:
+    return Origin.PREDICTED if METRIC[metric].predicted else Origin.MEASURED
 
 
 def _must_be_column(kind: type[Any], column: str) -> None:

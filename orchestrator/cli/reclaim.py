@@ -51,7 +51,9 @@ def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str | None)
     help="Look at VMs, and use the lever of this file where one is due by it; in place of LEVER.",
 )
 @click.option(
-    "--act", is_flag=True, help="With --policy: do what is due. Else it is told, and in the journal."
+    "--act",
+    is_flag=True,
+    help="With --policy: do what is due. Without it, print it and note it in the journal.",
 )
 @click.option("--connect", metavar="URI", default="qemu:///system", show_default=True, help="Its libvirt.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")

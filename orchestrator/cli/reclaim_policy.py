@@ -21,7 +21,7 @@ _WORDS = 400
 
 
 def run_policy(path: Path, kind: HostKind, every: float | None, *, act: bool) -> bool:
-    """Look at a host by the policy of a file, once or every so many seconds, and do what is due if told to.
+    """Look at a host by the policy of a file, once or every so many seconds, and with `act` do what is due.
 
     False where the last look failed. Raises FileProblemsError, and OSError where the journal cannot be
     written.

@@ -1,4 +1,4 @@
-"""Who was killed for want of memory, and with what: lines of a kernel's log.
+"""Who was killed when memory ran out, and with what: lines of a kernel's log.
 
 A guest's log may be anything: numbers are bounded, and so is how many lines are taken.
 """

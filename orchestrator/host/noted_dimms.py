@@ -10,15 +10,15 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError, OrchestratorError
 from orchestrator.host.domain import Domain
 from orchestrator.host.domain_memory import read_domain
+from orchestrator.host.notes import HostNote
 from orchestrator.host.shell import HostShell, remote_shell
-from orchestrator.host.ssh import SshTarget
 from orchestrator.interrupts import deferred
 
 _PREFIX = "dimm-"
@@ -30,28 +30,13 @@ _EJECT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class DimmNote:
-    """A DIMM of a VM; `connect` is the libvirt as its host calls it, `script` and what follows are those of
-    `SshTarget`."""
+class DimmNote(HostNote):
+    """A DIMM of a VM; `connect` is the libvirt as its host calls it."""
 
     alias: str
     vm: str
     uuid: str
     connect: str
-    script: str = ""
-    address: str = ""
-    port: int | None = None
-    user: str | None = None
-
-    @property
-    def target(self) -> SshTarget | None:
-        """The host; None for this machine."""
-        return SshTarget(Path(self.script), self.address, self.port, self.user) if self.address else None
-
-    @property
-    def host(self) -> str:
-        """For people."""
-        return self.target.name if self.target else "this machine"
 
     @property
     def by_hand(self) -> str:
@@ -74,10 +59,8 @@ def noted_dimm(domain: Domain, shell: HostShell, runtime: Path) -> Iterator[Dimm
     If the block fails, the connection may be what is broken: a new one has it removed, or the error says that
     it is there still. A block that ends has seen what became of it.
     """
-    memory, one = domain.memory(), shell.target
-    what = DimmNote(f"ua-orchestrator-{secrets.token_hex(4)}", memory.name, memory.uuid, domain.libvirt_uri)
-    if one is not None:
-        what = replace(what, script=str(one.script), address=one.address, port=one.port, user=one.user)
+    memory, alias = domain.memory(), f"ua-orchestrator-{secrets.token_hex(4)}"
+    what = DimmNote(alias, memory.name, memory.uuid, domain.libvirt_uri).on(shell)
     note = runtime / f"{_PREFIX}{what.alias}.json"
     note.write_text(json.dumps(asdict(what)))
     try:

@@ -12,13 +12,13 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from orchestrator.errors import InfrastructureError, OrchestratorError
+from orchestrator.host.notes import HostNote
 from orchestrator.host.shell import HostShell, remote_shell
-from orchestrator.host.ssh import SshTarget
 from orchestrator.interrupts import deferred
 
 THP, NX_HUGE_PAGES = "transparent_hugepage", "nx_huge_pages"
@@ -40,38 +40,19 @@ def chosen(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class SettingNote:
-    """A setting as it was and as it was changed, on which boot of which host; `script` and what follows are
-    those of `SshTarget`."""
+class SettingNote(HostNote):
+    """A setting as it was and as it was changed, on which boot of the host."""
 
     setting: str
     former: str
     changed_to: str
     boot_id: str
-    script: str = ""
-    address: str = ""
-    port: int | None = None
-    user: str | None = None
 
     @classmethod
     def of(cls, shell: HostShell, setting: str, former: str, changed_to: str) -> Self:
         """On a host as it is now."""
         boot_id = shell.texts(_BOOT_ID).get(_BOOT_ID, "").strip()
-        note = cls(setting, former, changed_to, boot_id)
-        one = shell.target
-        if one is None:
-            return note
-        return replace(note, script=str(one.script), address=one.address, port=one.port, user=one.user)
-
-    @property
-    def target(self) -> SshTarget | None:
-        """The host; None for this machine."""
-        return SshTarget(Path(self.script), self.address, self.port, self.user) if self.address else None
-
-    @property
-    def host(self) -> str:
-        """For people."""
-        return self.target.name if self.target else "this machine"
+        return cls(setting, former, changed_to, boot_id).on(shell)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class Slot(Lever):
     size: Annotated[Size, Field(ge=MIB)] = MEMORY_BLOCK_BYTES
     """Of the DIMM. Linux adds whole memory blocks only."""
     timeout: Duration = 120.0
-    """How long the guest may take at the most."""
+    """How long the guest may take at most."""
 
     def refusal(self, target: LeverTarget) -> str:
         memory = target.domain.memory()

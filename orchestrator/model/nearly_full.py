@@ -1,4 +1,4 @@
-"""Which ranges of 2 MiB `collapse` makes huge pages of, as a lever unless told otherwise, and as a policy."""
+"""Which ranges of 2 MiB `collapse` makes huge pages of: the defaults of the lever, and those of the policy."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class HostVmstat(Probe):
         Series(
             "oom_kill",
             "count",
-            "processes of the whole host that the OOM killer ended, for want of memory of the host or in a "
+            "processes of the whole host that the OOM killer ended, out of memory of the host or of a "
             "cgroup (kernels from 4.13)",
             headlines=(Headline("host_oom_kills", "growth", "lower", 1, worst=True),),
         ),

@@ -13,7 +13,7 @@ _NAME_CHARACTERS = 80
 
 
 def before_it(vm: LiveVm, name: str, lever: Lever, why_not: str, foreseen: Prediction) -> dict[str, Any]:
-    """What is known before a lever is pulled; `why_not`: why it must not be."""
+    """Prediction and scope, before a lever is pulled; `why_not`: why it must not be."""
     return {
         "lever": name,
         "domain": vm.name,

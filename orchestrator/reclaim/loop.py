@@ -1,4 +1,4 @@
-"""A lever that is used by a policy: VMs of a host are looked at, and what is due is done or only told.
+"""A lever that is used by a policy: VMs of a host are looked at, and what is due is done or only reported.
 
 Each look has a connection of its own, so there is nothing to mend when one breaks: the next look says whether
 the host is there again.
@@ -105,7 +105,7 @@ class PolicyLoop:
     def look(self) -> bool:
         """Look at the host once, and do what is due; False where the host could not be looked at.
 
-        What fails is told once, until it fails in another way or no more; the next look tries again.
+        What fails is reported once, until it fails in another way or no more; the next look tries again.
         """
         if self._pauses(_HOST):
             return True
@@ -143,7 +143,7 @@ class PolicyLoop:
             self._note(f"vm {name}", why, vm=name)
 
     def _judge(self, vm: LiveVm, stalled: float | None) -> str:
-        """Use the lever on a VM, if it is due; why it cannot be told whether it is, empty if it can."""
+        """Use the lever on a VM, if it is due; why that cannot be decided, empty if it can."""
         before = vm.measure()
         foreseen = vm.predict(self._lever, before)
         reclaimable = self._lever.reclaimable(before.own.value, foreseen)
@@ -237,7 +237,7 @@ class PolicyLoop:
         return self._clock.monotonic() - ended < self._policy.pause
 
     def _note(self, about: str, why: str, *, vm: str = "") -> None:
-        """What keeps it from its work, told once until that changes; empty: nothing does."""
+        """What keeps it from its work, reported once until that changes; empty: nothing does."""
         former = self._notices.get(about, "")
         self._notices[about] = why
         if why == former:

@@ -56,7 +56,7 @@ def child(*words: str) -> Iterator[int]:
 
 @contextmanager
 def qemu(name: str) -> Iterator[int]:
-    """A QEMU that nobody but us has started, with its firmware in 256 MiB."""
+    """A QEMU without libvirt, with its firmware in 256 MiB."""
     argv = ["qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-display", "none", "-name", f"guest={name}"]
     with subprocess.Popen(argv) as process:
         try:

@@ -143,7 +143,7 @@ def test_each_vm_holds_what_its_cgroup_counts(at_rest: tuple[dict[str, Any], dic
         assert abs(machine - sum(kernel.values())) <= 4 * TABLE_BYTES, "the two are all there are"
     held, needed = (found["audited"][name]["bytes"] for name in ("second_level_bytes", "second_level_needed"))
     assert held > 64 * TABLE_BYTES
-    # Tables of devices are not predicted, and the root is not counted: some dozen at the most.
+    # Tables of devices are not predicted, and the root is not counted: some dozen at most.
     assert abs(held - needed) <= 32 * TABLE_BYTES
 
 
@@ -173,10 +173,10 @@ def test_what_was_measured_is_asked_of_the_model(lab: Orchestrator, tmp_path: Pa
 
 def test_a_dry_run_frees_nothing(lab: Orchestrator, at_rest: tuple[dict[str, Any], dict[int, int]]) -> None:
     _, held = at_rest
-    told = lab.call(*FLUSH, "--dry-run", "--json")
-    assert told.code == 0, told.err
-    assert {vm["pid"] for vm in told.json["vms"]} == set(held), "it says that it acts on both"
-    assert told.json["refused"] == ""
+    dry = lab.call(*FLUSH, "--dry-run", "--json")
+    assert dry.code == 0, dry.err
+    assert {vm["pid"] for vm in dry.json["vms"]} == set(held), "it says that it acts on both"
+    assert dry.json["refused"] == ""
     now = counted(lab)
     assert all(now[pid] >= held[pid] for pid in held)
 
@@ -211,8 +211,8 @@ def test_a_policy_tells_acts_and_pauses(lab: Orchestrator, tmp_path: Path) -> No
     for words in ((), ("--act",), ("--act",)):
         looked = lab.call(*argv, *words)
         assert looked.code == 0, looked.err
-    told, done = map(json.loads, journal.read_text().splitlines())
-    assert (told["event"], told["vm"], done["event"], done["vm"]) == (
+    dry, done = map(json.loads, journal.read_text().splitlines())
+    assert (dry["event"], dry["vm"], done["event"], done["vm"]) == (
         "dry-run",
         "audited",
         "attempt",
