@@ -1,4 +1,4 @@
-"""Which ranges of 2 MiB `collapse` makes huge pages of: the defaults of the lever, and those of the policy."""
+"""Which ranges of 2 MiB `collapse` makes huge pages of: defaults of the lever, and of the policy."""
 
 from __future__ import annotations
 
