@@ -128,7 +128,8 @@ class RemoteReader:
             while view:
                 view = view[self._ssh.stdin.write(view) :]
         except OSError as error:
-            raise self._lost(f"{self._last_words()} ({error})") from error
+            # EPIPE says no more than that ssh has ended, and by chance: it may as well end behind a write.
+            raise self._lost(self._last_words()) from error
 
     def _line(self, deadline: Deadline) -> bytes:
         while (end := self._have.find(b"\n")) < 0:

@@ -31,7 +31,7 @@ steps:
 """
 BALLOON = """\
   - mark: {moment: booted}
-  - exec: {argv: [dd, if=/dev/zero, of=/dev/shm/fill, bs=1M, count=256], timeout: 5min}
+  - exec: {argv: [dd, if=/dev/zero, of=/dev/shm/fill, bs=1M, count=320], timeout: 5min}
   - mark: {moment: filled}
   - exec: {argv: [rm, /dev/shm/fill]}
   - inflate: {by: 400MiB, settle: 6s}
@@ -96,18 +96,24 @@ def test_on_the_way_up_the_prediction_holds_at_every_sample(
     run: tuple[Orchestrator, Path, Any], samples: pd.DataFrame
 ) -> None:
     _, directory, _ = run
+    found = moments(directory)
     (events,) = directory.glob("trials/*/events.jsonl")
     marks = [json.loads(line) for line in events.read_text().splitlines()]
     ends = {one["label"]: one["t_ns"] / 1e9 for one in marks if one["event"] == "mark"}
     filling = samples[(samples.index >= ends["booted"]) & (samples.index <= ends["filled"])]
     assert len(filling) >= 5
-    measured, needed = filling["second_level_bytes"], filling["second_level_needed_bytes"]
+    # At the marks as well: the last sample may be a sixth of the filling before its end.
+    at_marks = pd.DataFrame([found["booted"], found["filled"]]).rename(
+        columns={"needed_bytes": "second_level_needed_bytes"}
+    )
+    both = pd.concat([filling, at_marks])
+    measured, needed = both["second_level_bytes"], both["second_level_needed_bytes"]
     # At rest they are two tables apart, once four (results/reference/second-level). Here the guest fills
     # memory while one is read after the other: of 28 samples six at most, with a standard deviation of 1.8.
     tolerance = 16 * TABLE_BYTES
     assert (measured - needed).abs().max() <= tolerance
     constant = (measured.max() - measured.min()) / 2
-    assert constant >= 3 * tolerance, "256 MiB take 128 tables: what predicts always the same must fail"
+    assert constant >= 3 * tolerance, "320 MiB take 160 tables: what predicts always the same must fail"
 
 
 def test_a_balloon_leaves_tables_that_map_nothing(run: tuple[Orchestrator, Path, Any]) -> None:
