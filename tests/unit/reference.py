@@ -212,6 +212,29 @@ class Reference:
         rows = attribution_check(view_run(open_run(self.folder), self._summaries))
         return attribution_rows(attributions(rows), rows)
 
+    def trials_where(self, arm: str, metric: str) -> int:
+        """Trials of an arm in which a count was not zero."""
+        return int((self._of_arm(arm)[metric] > 0).sum())
+
+    def killed(self, arm: str) -> str:
+        """Which processes OOM killers of an arm's guests ended, the most often first, in all its trials."""
+        rows = self._read("oom_kills")
+        rows = rows[(rows["of"] == "guest") & rows["trial"].isin(self._of_arm(arm)["trial"])]
+        return ", ".join(f"{name} {count} times" for name, count in rows["comm"].value_counts().items())
+
+    def killed_elsewhere(self) -> str:
+        """Which processes an OOM killer of the host ended that were in no cgroup of a guest of this run."""
+        if (self.trials["host_cgroup_oom_kills"] > 0).any():
+            raise ValueError("some were in the cgroup of a guest")
+        rows = self._read("oom_kills")
+        rows = rows[rows["of"] == "host"]
+        return ", ".join(
+            f"{row['comm']} in {row['trial']} (a cgroup's memory had run out)"
+            if row["out_of"] == "cgroup"
+            else f"{row['comm']} in {row['trial']}"
+            for _, row in rows.iterrows()
+        )
+
     def prediction_error(self, *moments: str) -> float:
         """The most last-level tables by which needed (predicted) and measured are apart, in any trial."""
         rows = self._read("moments")
