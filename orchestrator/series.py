@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Final, Literal
 
 from orchestrator.metric import Better, Metric, Unit
 from orchestrator.observation import Origin
+
+_OF_EACH_MOMENT: Final = frozenset({"run", "trial", "moment", "seconds"})  # columns of moments.csv
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ class Series:
     """What a probe reads under `name`, in which `*` stands for any text where names are open-ended.
 
     `unit` and `origin` are those of all its observations; `meaning` is one line for docs/run-folder.md.
-    `moment` is the field of `records.summary.Moment` that it fills. A series that is `of_all_guests` counts
-    KVM's tables of the whole host: what other guests had before is taken off (summary.second_level).
+    `moment` is its column of moments.csv, if it is read at moments with a name. A series that is
+    `of_all_guests` counts KVM's tables of the whole host: what other guests had before is taken off
+    (summary.second_level).
     """
 
     name: str
@@ -80,6 +83,8 @@ class Series:
     def __post_init__(self) -> None:
         if self.is_pattern and (self.headlines or self.line or self.moment):
             raise ValueError(f"{self.name}: a metric, a line or a moment is of one name")
+        if self.moment in _OF_EACH_MOMENT:
+            raise ValueError(f"{self.name}: each moment has a column {self.moment!r} of its own")
 
     @property
     def is_pattern(self) -> bool:

@@ -15,6 +15,7 @@ from orchestrator.analysis.conclusions import conclusions, statistic
 from orchestrator.analysis.conditions import Conditions, conditions_of
 from orchestrator.analysis.findings import FindingRow, finding_rows
 from orchestrator.analysis.model_check import ModelCheck, model_checks
+from orchestrator.analysis.moments import MomentTable, moment_table
 from orchestrator.analysis.oom_kills import KillRow, kill_rows, kill_sentences
 from orchestrator.analysis.second_level import MomentRow, moment_rows
 from orchestrator.store import Run, open_run
@@ -117,7 +118,12 @@ class RunAnalysis:
         return tuple(kill_rows(self.view))
 
     @cached_property
-    def moments(self) -> tuple[MomentRow, ...]:
+    def moments(self) -> MomentTable:
+        """What was read at each moment of each arm."""
+        return moment_table(self.view)
+
+    @cached_property
+    def second_level(self) -> tuple[MomentRow, ...]:
         """Second-level tables at each moment of each arm; none where there are no such tables."""
         return tuple(moment_rows(self.view))
 

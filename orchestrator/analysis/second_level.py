@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import getdoc
 from statistics import fmean, median
@@ -11,14 +11,15 @@ import numpy as np
 
 from orchestrator.analysis.arm_table import Cell
 from orchestrator.analysis.arms import ArmView, RunView
+from orchestrator.analysis.moments import NO_READING, by_moment, counted, why_missing
 from orchestrator.analysis.text import clean, count, size
 from orchestrator.model.policies import OverTree
-from orchestrator.records.summary import Moment, SecondLevelResult, TrialSummary
+from orchestrator.records.summary import Moment, SecondLevelResult
 from orchestrator.stats import averaged, of_few
+from orchestrator.summary.moments import column
 from orchestrator.units import PAGE_BYTES
 
-_NO_READING = "no trial of the arm that counts has read it"
-_MEASURED, _NEEDED = "second_level_bytes", "needed_bytes"  # fields of a Moment
+_MEASURED, _NEEDED = column("second_level_bytes"), column("needed_bytes")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,12 @@ class MomentRow:
     needed: Cell
     reclaimable: Cell
     ratio: Cell
-    entries: Cell
-    ranges: Cell
+
+
+def reclaimable_bytes(moment: Moment) -> float | None:
+    """Tables that map nothing at a moment: predicted, since it follows from a prediction."""
+    measured, needed = _MEASURED.of(moment), _NEEDED.of(moment)
+    return None if measured is None or needed is None else max(0.0, measured - needed)
 
 
 def moment_rows(view: RunView) -> list[MomentRow]:
@@ -51,12 +56,18 @@ def moment_rows(view: RunView) -> list[MomentRow]:
 
 def most_kept(arm: ArmView) -> tuple[str, float] | None:
     """The moment of an arm at which KVM had most of what is needed, and how many times as much."""
-    counted = _counted(arm)
     ratios: dict[str, list[float]] = {}
-    for one in (one for summary in counted for one in summary.moments):
-        if one.second_level_bytes is not None and one.needed_bytes:
-            ratios.setdefault(one.moment, []).append(one.second_level_bytes / one.needed_bytes)
+    for one in (one for summary in counted(arm) for one in summary.moments):
+        ratio = _kept(one)
+        if ratio is not None:
+            ratios.setdefault(one.moment, []).append(ratio)
     return max(((moment, fmean(found)) for moment, found in ratios.items()), key=_times, default=None)
+
+
+def _kept(moment: Moment) -> float | None:
+    """How many times as much KVM has as is needed."""
+    measured, needed = _MEASURED.of(moment), _NEEDED.of(moment)
+    return measured / needed if measured is not None and needed else None
 
 
 def _times(one: tuple[str, float]) -> float:
@@ -64,24 +75,11 @@ def _times(one: tuple[str, float]) -> float:
 
 
 def _rows(arm: ArmView) -> Iterator[MomentRow]:
-    counted = _counted(arm)
-    names = dict.fromkeys(one.moment for summary in counted for one in summary.moments)
-    for number, name in enumerate(names):
-        of_boot = [
-            (summary.state or summary.trial, one)
-            for summary in counted
-            for one in summary.moments
-            if one.moment == name
-        ]
+    for number, (name, of_boot) in enumerate(by_moment(arm).items()):
         found = [one for _, one in of_boot]
-        why = {
-            gap.reading: clean(gap.reason, 200)
-            for summary in counted
-            for gap in summary.moment_gaps
-            if gap.moment == name
-        }
-        measured, needed = why.get(_MEASURED, _NO_READING), why.get(_NEEDED, _NO_READING)
-        either = measured if _MEASURED in why else needed
+        why = why_missing(arm, name)
+        measured, needed = (why.get(one.name, NO_READING) for one in (_MEASURED, _NEEDED))
+        either = measured if _MEASURED.name in why else needed
         yield MomentRow(
             first=number == 0,
             arm=clean(arm.name, 60),
@@ -89,37 +87,24 @@ def _rows(arm: ArmView) -> Iterator[MomentRow]:
             moment=clean(name, 64),
             trials=len(found),
             boots=len({boot for boot, _ in of_boot}),
-            measured=_size([one.second_level_bytes for one in found], measured),
-            needed=_size([one.needed_bytes for one in found], needed),
-            reclaimable=_size([one.reclaimable_bytes for one in found], either),
+            measured=_size(map(_MEASURED.of, found), measured),
+            needed=_size(map(_NEEDED.of, found), needed),
+            reclaimable=_size(map(reclaimable_bytes, found), either),
             ratio=_ratio(of_boot, either),
-            entries=_pair(found, ("pages_4k", "pages_2m"), why),
-            ranges=_pair(found, ("small_ranges", "huge_ranges"), why),
         )
 
 
-def _size(values: Sequence[float | None], why_missing: str) -> Cell:
+def _size(values: Iterable[float | None], why: str) -> Cell:
     there = [value for value in values if value is not None]
-    return Cell(size(median(there))) if there else Cell("", why_missing=why_missing)
+    return Cell(size(median(there))) if there else Cell("", why_missing=why)
 
 
-def _pair(moments: Sequence[Moment], names: tuple[str, str], why: Mapping[str, str]) -> Cell:
-    halves = [[value for one in moments if (value := getattr(one, name)) is not None] for name in names]
-    if not all(halves):
-        return Cell("", why_missing=next((why[name] for name in names if name in why), _NO_READING))
-    return Cell(", ".join(count(median(half)) for half in halves))
-
-
-def _ratio(moments: Sequence[tuple[str, Moment]], why_missing: str) -> Cell:
+def _ratio(moments: Sequence[tuple[str, Moment]], why: str) -> Cell:
     """Of moments, each with the boot that it is of."""
-    ratios = {
-        (boot, number): one.second_level_bytes / one.needed_bytes
-        for number, (boot, one) in enumerate(moments)
-        if one.second_level_bytes is not None and one.needed_bytes
-    }
-    if not ratios:
-        return Cell("", why_missing=why_missing)
-    values, boots = np.array(list(ratios.values())), [boot for boot, _ in ratios]
+    there = [(boot, ratio) for boot, one in moments if (ratio := _kept(one)) is not None]
+    if not there:
+        return Cell("", why_missing=why)
+    values, boots = np.array([ratio for _, ratio in there]), [boot for boot, _ in there]
     interval = of_few(values, boots)
     if interval is None:
         return Cell(f"{fmean(values):.2f}")
@@ -166,7 +151,7 @@ def tree_table(view: RunView) -> TreeTable:
     """The table of all arms."""
     freed: dict[str, int] = {}
     for arm in view.arms:
-        for one in (one for summary in _counted(arm) for one in summary.second_level):
+        for one in (one for summary in counted(arm) for one in summary.second_level):
             freed[one.policy] = freed.get(one.policy, 0) + one.tables_freed
     policies = tuple(sorted(freed, key=lambda name: (freed[name], name)))
     known = {policy.name: getdoc(policy.zaps) or "" for policy in OverTree.every()} if freed else {}
@@ -177,14 +162,10 @@ def tree_table(view: RunView) -> TreeTable:
     )
 
 
-def _counted(arm: ArmView) -> list[TrialSummary]:
-    return [trial.summary for trial in arm.trials if not trial.summary.left_out]
-
-
 def _tree_rows(arm: ArmView, policies: Sequence[str]) -> Iterator[TreeRow]:
     looked_for: dict[str, list[int]] = {}
     results: dict[tuple[str, str], list[SecondLevelResult]] = {}
-    for summary in _counted(arm):
+    for summary in counted(arm):
         for found in summary.snapshots:
             if found.second_level_tables is not None:
                 looked_for.setdefault(found.snapshot, []).append(found.second_level_tables)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, TypeVar
 
 from orchestrator.claims.committed import Committed
 from orchestrator.claims.evidence import Evidence, Sampled, Source
@@ -11,12 +11,13 @@ from orchestrator.claims.figure import Figure, NoFigureError, Sample, Spread
 from orchestrator.errors import BadInputError
 from orchestrator.model.frame_class import FrameClass
 from orchestrator.observation import Origin
-from orchestrator.records.summary import BlameResult, Moment, PolicyResult, SnapshotResult
+from orchestrator.records.summary import BlameResult, PolicyResult, SnapshotResult, TrialSummary
 from orchestrator.stats import Significance
 from orchestrator.summary import METRIC
+from orchestrator.summary.moments import column
 from orchestrator.units import parse_size
 
-_PREDICTED: Final = frozenset({"needed_bytes"})  # of moments.csv
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,18 @@ class AtMoment(OfArm):
     column: str
 
     def __post_init__(self) -> None:
-        _must_be_column(Moment, self.column)
+        column(self.column)
 
     @property
     def origin(self) -> Origin:
-        return Origin.PREDICTED if self.column in _PREDICTED else Origin.MEASURED
+        return column(self.column).series.origin
 
     def sample(self, committed: Committed) -> Sample:
-        return committed.run(self.run).by_boot(
-            self.arm, lambda trial: _one(trial.moments, self.column, moment=self.moment)
-        )
+        def reading(trial: TrialSummary) -> float | None:
+            found = _only(trial.moments, moment=self.moment)
+            return column(self.column).of(found) if found else None
+
+        return committed.run(self.run).by_boot(self.arm, reading)
 
 
 @dataclass(frozen=True)
@@ -231,8 +234,14 @@ def _must_be_column(kind: type[Any], column: str) -> None:
 
 def _one(rows: tuple[Any, ...], column: str, **key: str) -> float | None:
     """The column of the only row with that key; None where there is no such row, or it was not read."""
+    row = _only(rows, **key)
+    value = None if row is None else getattr(row, column)
+    return None if value is None else float(value)
+
+
+def _only(rows: tuple[Row, ...], **key: str) -> Row | None:
+    """The only row with that key; None where there is none."""
     found = [row for row in rows if all(getattr(row, name) == value for name, value in key.items())]
     if len(found) > 1:
         raise BadInputError(f"{key} selects several rows of a trial")
-    value = getattr(found[0], column) if found else None
-    return None if value is None else float(value)
+    return found[0] if found else None

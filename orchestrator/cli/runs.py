@@ -167,7 +167,7 @@ def print_expectation_results(analysis: RunAnalysis) -> None:
 
 def print_second_level(analysis: RunAnalysis) -> None:
     """Second-level tables at each moment of each arm, where there are any."""
-    rows = analysis.moments
+    rows = analysis.second_level
     if not rows:
         return
     table = plain_table()

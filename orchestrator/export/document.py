@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, create_model
 
 from orchestrator.analysis.arms import TrialView
 from orchestrator.analysis.attribution import Attribution, CheckedSnapshot
@@ -11,6 +13,7 @@ from orchestrator.analysis.conditions import Condition
 from orchestrator.analysis.model_check import ModelCheck
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.export.run_row import Document, RunRow, run_row
+from orchestrator.observation import Origin
 from orchestrator.records.summary import (
     BlameResult,
     Finding,
@@ -21,7 +24,9 @@ from orchestrator.records.summary import (
     SnapshotResult,
     Value,
 )
+from orchestrator.series import Series
 from orchestrator.summary import PolicyResult, TimeSpent
+from orchestrator.summary.moments import COLUMNS
 from orchestrator.verdict import ExpectationResult, GateResult
 
 
@@ -46,6 +51,33 @@ class TimeDocument(Document):
         """The same with its unit in each name."""
         seconds = {f"{name}_seconds": value for name, value in vars(spent).items()}
         return cls(**seconds, overhead_seconds=spent.overhead, overhead_share=spent.overhead / spent.wall)
+
+
+class MomentKeys(Document):
+    """One row of moments.csv; the other columns are those that probes declare with their series."""
+
+    moment: str
+    """Its name, as the scenario has it."""
+    seconds: float
+    """Seconds since the trial began."""
+
+    @classmethod
+    def of(cls, moment: Moment) -> Self:
+        """Of a moment of a trial."""
+        return cls(moment=moment.moment, seconds=moment.seconds, **moment.readings)
+
+
+def _key(series: Series) -> tuple[Any, Any]:
+    origin = "" if series.origin is Origin.MEASURED else f" ({series.origin})"
+    return float | None, Field(description=f"{series.meaning}{origin}")
+
+
+if TYPE_CHECKING:  # a class that is made here is no type to mypy
+    MomentDocument = MomentKeys
+else:
+    MomentDocument = create_model(
+        "MomentDocument", __base__=MomentKeys, **{name: _key(one.series) for name, one in COLUMNS.items()}
+    )
 
 
 class TrialDocument(Document):
@@ -91,10 +123,10 @@ class TrialDocument(Document):
     """snapshots.csv."""
     blame: tuple[BlameResult, ...]
     """blame.csv."""
-    moments: tuple[Moment, ...]
+    moments: tuple[MomentDocument, ...]
     """moments.csv."""
     moment_gaps: tuple[MomentGap, ...]
-    """moment_gaps.csv."""
+    """moments_gaps.csv."""
     findings: tuple[Finding, ...]
     """findings.csv: what must not be."""
     oom_kills: tuple[KilledProcess, ...]
@@ -105,6 +137,7 @@ class TrialDocument(Document):
         """Of a trial that has begun."""
         summary = trial.summary
         same = {name: getattr(summary, name) for name in cls.model_fields if hasattr(summary, name)}
+        same["moments"] = tuple(MomentDocument.of(one) for one in summary.moments)
         error, hint = (trial.error, trial.hint) if trial.failed else ("", "")
         return cls(**same, second_level_policies=summary.second_level, error=error, hint=hint)
 

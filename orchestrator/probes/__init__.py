@@ -1,5 +1,5 @@
 """What is read while a trial runs. One file per probe; each registers itself in `PROBES`."""
 
-from orchestrator.probes.base import PROBES, DeclaredSeries, HostView, Probe, declared_series
+from orchestrator.probes.base import PROBES, DeclaredSeries, HostView, Probe, declared_series, moment_series
 
-__all__ = ["PROBES", "DeclaredSeries", "HostView", "Probe", "declared_series"]
+__all__ = ["PROBES", "DeclaredSeries", "HostView", "Probe", "declared_series", "moment_series"]

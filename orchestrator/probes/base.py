@@ -121,6 +121,22 @@ def declared_series() -> tuple[DeclaredSeries, ...]:
     return tuple(DeclaredSeries(source, one) for source, probe in PROBES for one in probe.series)
 
 
+def moment_series(declared: Iterable[DeclaredSeries]) -> dict[str, DeclaredSeries]:
+    """Those of the series that are read at moments with a name, by their columns of moments.csv.
+
+    Raises ValueError where two have one column, in which a measured value could not be told from a predicted
+    one.
+    """
+    found: dict[str, DeclaredSeries] = {}
+    for one in declared:
+        column = one.series.moment
+        if column in found:
+            raise ValueError(f"{found[column]} and {one} have one column of moments.csv, {column!r}")
+        if column:
+            found[column] = one
+    return found
+
+
 def _observed(series: Series | None, source: str, t_ns: int, trial: str, reading: Reading) -> Observation:
     if series is None:
         raise LookupError(f"{source} declares no series {reading.name!r}")

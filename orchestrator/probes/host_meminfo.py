@@ -45,10 +45,10 @@ class HostMeminfo(Probe):
         Series(
             SECOND_LEVEL_BYTES,
             "bytes",
-            "SecPageTables without IOMMU tables: those of KVM for all guests, of all levels. The metric is "
-            "without that of `host_meminfo/bare`, read before the guest was started (a nested host has no "
-            "other guests); it is empty under TCG, where all that the host counts is of other guests, and "
-            "where nothing above 0 is left",
+            "SecPageTables without IOMMU tables: those of KVM for all guests, of all levels. The metric and "
+            "moments.csv are without that of `host_meminfo/bare`, read before the guest was started (a "
+            "nested host has no other guests); they are empty under TCG, where all that the host counts is "
+            "of other guests, and where nothing above 0 is left",
             headlines=(Headline("second_level_bytes", "last", "lower", PAGE_BYTES),),
             line=Line(SECOND_LEVEL_CHART, "measured"),
             moment="second_level_bytes",

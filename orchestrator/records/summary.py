@@ -96,34 +96,20 @@ class BlameResult:
 
 @dataclass(frozen=True)
 class Moment:
-    """What was read at a moment with a name; None where it was not, which a MomentGap explains. Ranges are of
-    2 MiB of the guest.
+    """What was read at a moment with a name, `seconds` after the trial began.
 
-    `second_level_bytes` is measured, `needed_bytes` predicted from what the host has mapped.
+    `readings` are by the columns that series have for moments (`Series.moment`), each in the unit and of the
+    origin of its series; None where nothing was read, which a MomentGap explains.
     """
 
     moment: str
     seconds: float
-    second_level_bytes: float | None
-    needed_bytes: float | None
-    pages_4k: float | None
-    pages_2m: float | None
-    small_ranges: float | None
-    huge_ranges: float | None
-    host_page_table_bytes: float | None
-    present_bytes: float | None
-
-    @property
-    def reclaimable_bytes(self) -> float | None:
-        """Tables that map nothing: predicted, since it follows from a prediction."""
-        if self.second_level_bytes is None or self.needed_bytes is None:
-            return None
-        return max(0.0, self.second_level_bytes - self.needed_bytes)
+    readings: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class MomentGap:
-    """Why a field of a Moment is empty."""
+    """Why a reading of a Moment is missing: `reading` is its column."""
 
     moment: str
     reading: str

@@ -41,7 +41,7 @@ class OverTime(Section):
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
-        if cls.chart.needs_moments and not analysis.moments:
+        if cls.chart.needs_moments and not analysis.second_level:
             return None
         panels = time_panels(analysis.arms, cls.series, cls.title)
         if not panels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,6 +24,7 @@ from orchestrator.records.summary import (
 )
 from orchestrator.records.versions import Tables, migrated_tables
 from orchestrator.store import Run, layout, open_run, write_table
+from orchestrator.summary import moments
 from orchestrator.summary.metrics import summarise_run
 
 # Columns of summary.csv that are not settings of an arm.
@@ -46,22 +47,31 @@ Result = TypeVar(
     SecondLevelResult,
     SnapshotResult,
     BlameResult,
-    Moment,
     MomentGap,
     Finding,
     KilledProcess,
 )
 
-# Tables with a row for each result of a trial, by name.
-_DETAILS: Final[tuple[tuple[str, type[Any], Callable[[TrialSummary], Sequence[Any]]], ...]] = (
-    (layout.POLICIES, PolicyResult, lambda summary: summary.policies),
-    (layout.SECOND_LEVEL_POLICIES, SecondLevelResult, lambda summary: summary.second_level),
-    (layout.SNAPSHOT_FACTS, SnapshotResult, lambda summary: summary.snapshots),
-    (layout.BLAME, BlameResult, lambda summary: summary.blame),
-    (layout.MOMENTS, Moment, lambda summary: summary.moments),
-    (layout.MOMENT_GAPS, MomentGap, lambda summary: summary.moment_gaps),
-    (layout.FINDINGS, Finding, lambda summary: summary.findings),
-    (layout.OOM_KILLS, KilledProcess, lambda summary: summary.oom_kills),
+
+def _columns(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+# Tables with a row for each result of a trial, by name; their columns, and the rows of a summary.
+_Rows = Iterable[Mapping[str, object]]
+_DETAILS: Final[tuple[tuple[str, tuple[str, ...], Callable[[TrialSummary], _Rows]], ...]] = (
+    (layout.POLICIES, _columns(PolicyResult), lambda summary: map(vars, summary.policies)),
+    (
+        layout.SECOND_LEVEL_POLICIES,
+        _columns(SecondLevelResult),
+        lambda summary: map(vars, summary.second_level),
+    ),
+    (layout.SNAPSHOT_FACTS, _columns(SnapshotResult), lambda summary: map(vars, summary.snapshots)),
+    (layout.BLAME, _columns(BlameResult), lambda summary: map(vars, summary.blame)),
+    (layout.MOMENTS, moments.HEAD, lambda summary: map(moments.as_row, summary.moments)),
+    (layout.MOMENT_GAPS, _columns(MomentGap), lambda summary: map(vars, summary.moment_gaps)),
+    (layout.FINDINGS, _columns(Finding), lambda summary: map(vars, summary.findings)),
+    (layout.OOM_KILLS, _columns(KilledProcess), lambda summary: map(vars, summary.oom_kills)),
 )
 
 
@@ -76,13 +86,13 @@ def write_summaries(run_dir: Path, summaries: Sequence[TrialSummary]) -> None:
         for metric, reason in summary.gaps.items()
     ]
     write_table(run_dir, layout.SUMMARY_GAPS, gaps, ("trial", "metric", "reason"))
-    for name, kind, results in _DETAILS:
+    for name, columns, rows_of in _DETAILS:
         details = [
-            {"run": summary.run, "trial": summary.trial, **vars(result)}
+            {"run": summary.run, "trial": summary.trial, **row}
             for summary in summaries
-            for result in results(summary)
+            for row in rows_of(summary)
         ]
-        write_table(run_dir, name, details, ("run", "trial", *(field.name for field in fields(kind))))
+        write_table(run_dir, name, details, ("run", "trial", *columns))
 
 
 def refresh(run_dir: Path) -> list[TrialSummary]:
@@ -138,8 +148,12 @@ def _saved(run: Run) -> list[TrialSummary]:
     second_level = _by_trial(tables, layout.SECOND_LEVEL_POLICIES, SecondLevelResult)
     snapshots = _by_trial(tables, layout.SNAPSHOT_FACTS, SnapshotResult)
     blame = _by_trial(tables, layout.BLAME, BlameResult)
-    moments = _by_trial(tables, layout.MOMENTS, Moment)
     moment_gaps = _by_trial(tables, layout.MOMENT_GAPS, MomentGap)
+    read: dict[str, list[Moment]] = {}
+    for row in tables.get(layout.MOMENTS, ()):
+        moment, gaps_of_version = moments.from_row(row)
+        read.setdefault(row["trial"], []).append(moment)
+        moment_gaps.setdefault(row["trial"], []).extend(gaps_of_version)
     findings = _by_trial(tables, layout.FINDINGS, Finding)
     oom_kills = _by_trial(tables, layout.OOM_KILLS, KilledProcess)
     known = {*_FRONT, *_MIDDLE, *METRICS}
@@ -162,7 +176,7 @@ def _saved(run: Run) -> list[TrialSummary]:
             second_level=tuple(second_level.get(row["trial"], ())),
             snapshots=tuple(snapshots.get(row["trial"], ())),
             blame=tuple(blame.get(row["trial"], ())),
-            moments=tuple(moments.get(row["trial"], ())),
+            moments=tuple(read.get(row["trial"], ())),
             moment_gaps=tuple(moment_gaps.get(row["trial"], ())),
             kernel_build=row["kernel_build"],
             kernel_sha256=row["kernel_sha256"],

@@ -10,20 +10,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import json_keys
 import pytest
 import series_table
 from synthetic_run import ARMS
 
 from orchestrator.analysis.arm_table import ROWS
+from orchestrator.export.document import RunDocument
 from orchestrator.headline import METRICS
-from orchestrator.observation import Reading
-from orchestrator.probes import PROBES, Probe, declared_series
-from orchestrator.records.summary import Moment
+from orchestrator.observation import Origin, Reading
+from orchestrator.probes import PROBES, DeclaredSeries, Probe, declared_series, moment_series
 from orchestrator.series import Headline, Series
+from orchestrator.summary.moments import HEAD
 
 SOURCE = '''"""Tasks of the host."""
 
-from orchestrator.observation import Reading
+from orchestrator.observation import Origin, Reading
 from orchestrator.probes.base import PROBES, Probe
 from orchestrator.series import Chart, Headline, Line, Series
 
@@ -41,12 +43,18 @@ class HostTasks(Probe):
             "tasks of the host that can run",
             headlines=(Headline("host_runnable_tasks", "largest", "lower", 1),),
             line=Line(_CHART, "can run"),
+            moment="runnable_tasks",
+        ),
+        Series(
+            "soon", "seconds", "time that they will wait", origin=Origin.PREDICTED, moment="waiting_seconds"
         ),
     )
 
     def from_host(self, host):
         text = host.shell.texts("/proc/loadavg")["/proc/loadavg"]
-        yield Reading("runnable", int(text.split()[3].partition("/")[0]))
+        runnable = int(text.split()[3].partition("/")[0])
+        yield Reading("runnable", runnable)
+        yield Reading("soon", runnable / 2)
 '''
 
 # What a run does with probes, in a process that begins with the file in its place.
@@ -56,18 +64,20 @@ from pathlib import Path
 import orchestrator.probes
 orchestrator.probes.__path__.append(sys.argv[1])
 
-import series_table
+import json_keys, series_table
 from fakes import MACHINE, FakeChannel, FakeDomain, FakeShell
 from synthetic_run import ARMS, META, plan_json
 from orchestrator import summary
 from orchestrator.analysis.differences import label_of
 from orchestrator.analysis.run import RunAnalysis
+from orchestrator.claims.of_runs import AtMoment
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
+from orchestrator.export.document import RunDocument
 from orchestrator.headline import METRICS
 from orchestrator.host.shell import HostShell
 from orchestrator.probes import HostView
-from orchestrator.records.events import TrialBegin, TrialEnd
+from orchestrator.records.events import Mark, TrialBegin, TrialEnd
 from orchestrator.report.frame import Scripts
 from orchestrator.report.page import render
 from orchestrator.run.sampling import Sampling
@@ -90,6 +100,7 @@ for arm in ARMS:
         sampling = Sampling(trial, lambda: 5 * 10**9, FakeShell(channel=FakeChannel()), view, 0.01)
         with sampling.running([]):
             wait_for(lambda: sampling._rounds[1] or None, Deadline(20), every=0.01)
+        trial.record(Mark(t_ns=8 * 10**9, label="loaded"))
         trial.record(TrialEnd(t_ns=9 * 10**9, outcome="completed"))
 writer.finish("completed", 0)
 summary.refresh(writer.directory)
@@ -98,6 +109,9 @@ seen = frame[(frame["source"] == "host_tasks") & frame["value"].notna()]
 print(json.dumps({
     "metrics": METRICS,
     "observed": seen[["name", "value", "unit", "origin"]].values.tolist(),
+    "show": RunDocument.of_run(RunAnalysis.open(writer.directory)).as_json(),
+    "keys": json_keys.table(RunDocument),
+    "evidence": AtMoment("r1", ARMS[0].name, "loaded", "waiting_seconds").origin,
     "page": render(RunAnalysis.open(writer.directory), Scripts("", "")),
     "table": series_table.table(),
     "label": label_of("host_runnable_tasks"),
@@ -132,7 +146,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_it_is_observed_as_declared(found: dict[str, Any]) -> None:
-    assert found["observed"] == [["runnable", 3.0, "count", "measured"]]
+    assert found["observed"] == [
+        ["runnable", 3.0, "count", "measured"],
+        ["soon", 1.5, "seconds", "predicted"],
+    ]
 
 
 def test_its_metric_is_a_column_and_a_gap_has_its_reason(found: dict[str, Any], results: Path) -> None:
@@ -154,10 +171,43 @@ def test_its_chart_is_a_section_of_the_page(found: dict[str, Any]) -> None:
 
 
 def test_it_has_its_row_in_the_docs(found: dict[str, Any]) -> None:
-    shown = "largest: `host_runnable_tasks`; chart *Tasks of the host*"
-    row = f"| `host_tasks/runnable` | count | tasks of the host that can run | {shown} |\n"
-    assert row in found["table"]
-    assert found["table"].replace(row, "") == series_table.table()
+    shown = "largest: `host_runnable_tasks`; moments.csv: `runnable_tasks`; chart *Tasks of the host*"
+    added = (
+        f"| `host_tasks/runnable` | count | tasks of the host that can run | {shown} |\n"
+        "| `host_tasks/soon` | seconds | time that they will wait (*predicted*) "
+        "| moments.csv: `waiting_seconds` |\n"
+    )
+    assert added in found["table"]
+    assert found["table"].replace(added, "") == series_table.table()
+
+
+def test_a_series_that_is_read_at_moments_is_a_column_of_theirs(found: dict[str, Any], results: Path) -> None:
+    had, missing = rows(results / "r1" / "moments.csv")
+    assert set(had) == {"run", "trial", *HEAD, "runnable_tasks", "waiting_seconds"}
+    assert (had["moment"], had["runnable_tasks"], had["waiting_seconds"]) == ("loaded", "3", "1.5")
+    assert (missing["runnable_tasks"], missing["waiting_seconds"]) == ("", "")
+    gaps = {
+        (row["trial"], row["reading"]): row["reason"] for row in rows(results / "r1" / "moments_gaps.csv")
+    }
+    assert gaps[f"{ARMS[1].name}-01", "waiting_seconds"] == "the host does not say"
+    assert (f"{ARMS[0].name}-01", "waiting_seconds") not in gaps
+    assert found["evidence"] == "predicted"
+
+
+def test_such_a_series_is_in_the_json_and_in_the_page(found: dict[str, Any]) -> None:
+    (had,), (missing,) = (trial["moments"] for trial in found["show"]["trials"])
+    assert (had["runnable_tasks"], had["waiting_seconds"], missing["waiting_seconds"]) == (3.0, 1.5, None)
+    added = (
+        "| `trials[].moments[].runnable_tasks` | number or null | tasks of the host that can run |\n"
+        "| `trials[].moments[].waiting_seconds` | number or null | time that they will wait (predicted) |\n"
+    )
+    assert added in found["keys"]
+    assert found["keys"].replace(added, "") == json_keys.table(RunDocument)
+    section = found["page"].partition('<section id="moments">')[2].partition("</section>")[0]
+    assert '<abbr title="tasks of the host that can run">runnable_tasks</abbr></th>' in section
+    assert 'waiting_seconds</abbr> <span class="origin predicted">predicted</span></th>' in section
+    assert '<td class="number">3</td><td class="number">1.5 s</td>' in section
+    assert 'title="the host does not say"' in section
 
 
 def test_the_page_of_docs_has_the_series_of_the_probes() -> None:
@@ -166,10 +216,21 @@ def test_the_page_of_docs_has_the_series_of_the_probes() -> None:
     assert page.count("`guest_meminfo/PageTables`") == 1
 
 
-def test_every_probe_declares_series_and_every_moment_is_filled_by_one() -> None:
+def test_every_probe_declares_series() -> None:
     assert {one.source for one in declared_series()} == set(PROBES.names())
-    filled = [one.series.moment for one in declared_series() if one.series.moment]
-    assert sorted(filled) == sorted(set(Moment.__dataclass_fields__) - {"moment", "seconds"})
+
+
+@pytest.mark.parametrize("origin", Origin)
+def test_no_two_series_share_a_column_of_moments(origin: Origin) -> None:
+    again = Series("again", "bytes", "as another probe has it", origin=origin, moment="needed_bytes")
+    with pytest.raises(ValueError, match=r"host_pagemap/.* and another/again have one column"):
+        moment_series([*declared_series(), DeclaredSeries("another", again)])
+
+
+@pytest.mark.parametrize("name", ["trial", "seconds"])
+def test_no_series_takes_a_column_that_each_moment_has(name: str) -> None:
+    with pytest.raises(ValueError, match="of its own"):
+        Series("age", "seconds", "of the host", moment=name)
 
 
 def test_lines_of_a_chart_have_one_unit() -> None:

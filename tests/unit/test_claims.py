@@ -23,7 +23,7 @@ from orchestrator.claims.evidence import Awaited, Untestable
 from orchestrator.claims.figure import Figure, NoFigureError, Sample, Spread, Unit, figure_words, spread_words
 from orchestrator.claims.judge import PartResult, result_of, verdict_of
 from orchestrator.claims.of_models import OvercommitFigure
-from orchestrator.claims.of_runs import AtSnapshot, Compared, Headline
+from orchestrator.claims.of_runs import AtMoment, AtSnapshot, Compared, Headline
 from orchestrator.cli import main
 from orchestrator.errors import BadInputError
 from orchestrator.observation import Origin
@@ -333,12 +333,22 @@ def test_a_ratio_is_of_one_boot_and_of_ranges_the_widest() -> None:
         lambda: Headline("pmd", "linux-6.12", "guest_page_table_byte_end"),
         lambda: Compared("pmd", "linux-6.12", "linux-7.x", "unplugged"),
         lambda: AtSnapshot("pmd", "linux-6.12", "unplugged", "blocks_held"),
+        lambda: AtMoment("second-level", "balloon", "emptied", "reclaimable_bytes"),
         Criterion,
     ],
 )
 def test_a_slip_is_found_when_a_claim_is_made(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"no metric|no column|without a bound"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("column", "origin"), [("second_level_bytes", Origin.MEASURED), ("needed_bytes", Origin.PREDICTED)]
+)
+def test_a_reading_at_a_moment_is_of_the_origin_of_its_series(column: str, origin: Origin) -> None:
+    evidence = AtMoment("second-level", "balloon", "emptied", column)
+    assert evidence.origin is origin
+    assert min(evidence.sample(COMMITTED).values.values()) > 0
 
 
 def test_a_difference_is_that_of_compare() -> None:

@@ -236,7 +236,7 @@ def test_a_table_of_moments_that_an_older_version_wrote_has_no_zero_either(tmp_p
     meta = json.loads((directory / "meta.json").read_text()) | {"schema_version": 1}
     (directory / "meta.json").write_text(json.dumps(meta))
     for one in summary.load(open_run(directory)):
-        assert [moment.second_level_bytes for moment in one.moments] == [None] * len(MOMENTS)
+        assert [moment.readings["second_level_bytes"] for moment in one.moments] == [None] * len(MOMENTS)
 
 
 def test_a_guest_without_memory_to_take_has_no_blocks_and_not_none_of_them(

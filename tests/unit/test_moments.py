@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from orchestrator import summary
 from orchestrator.analysis.arms import view_run
 from orchestrator.analysis.conclusions import conclusions
 from orchestrator.analysis.run import RunAnalysis
-from orchestrator.analysis.second_level import TreeCell, moment_rows, tree_table
+from orchestrator.analysis.second_level import TreeCell, moment_rows, reclaimable_bytes, tree_table
 from orchestrator.cli import main
 from orchestrator.model.second_level_counts import SecondLevelCounts, TreeEffectCounts
 from orchestrator.observation import Observation, Origin
@@ -87,12 +89,12 @@ def test_a_moment_has_the_last_reading_before_it_without_other_guests(directory:
     one, *_ = summary.saved(open_run(directory))
     booted, emptied = one.moments
     assert (booted.moment, booted.seconds, emptied.moment) == ("booted", 11.0, "emptied")
-    assert booted.second_level_bytes == 724 * KIB
-    assert booted.needed_bytes == 730 * KIB
-    assert booted.reclaimable_bytes == 0.0, "a prediction above what is there leaves nothing to reclaim"
-    assert emptied.reclaimable_bytes == (1480 - 736) * KIB
-    assert emptied.pages_4k == 7.0
-    assert emptied.pages_2m is None
+    assert booted.readings["second_level_bytes"] == 724 * KIB
+    assert booted.readings["needed_bytes"] == 730 * KIB
+    assert reclaimable_bytes(booted) == 0.0, "a prediction above what is there leaves nothing to reclaim"
+    assert reclaimable_bytes(emptied) == (1480 - 736) * KIB
+    assert emptied.readings["pages_4k"] == 7.0
+    assert emptied.readings["pages_2m"] is None
     assert summary.summarise_run(open_run(directory))[0].moments == one.moments, "as written, so read back"
 
 
@@ -115,8 +117,32 @@ def test_a_reading_of_another_moment_does_not_stand_for_one_that_failed(tmp_path
         trial.record(TrialEnd(t_ns=7 * S, outcome="completed"))
     writer.finish("completed", 0)
     (one,) = summary.summarise_run(open_run(writer.directory))
-    assert [moment.needed_bytes for moment in one.moments] == [4096.0, None, None]
-    assert [moment.present_bytes for moment in one.moments] == [8192.0, None, 1.0]
+    assert [moment.readings["needed_bytes"] for moment in one.moments] == [4096.0, None, None]
+    assert [moment.readings["present_bytes"] for moment in one.moments] == [8192.0, None, 1.0]
+
+
+def test_a_column_that_a_table_is_too_old_for_is_a_gap_with_its_reason(
+    directory: Path, tmp_path: Path
+) -> None:
+    older = shutil.copytree(directory, tmp_path / "older")
+    with (older / "moments.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    columns = [name for name in table[0] if name != "pages_4k"]
+    with (older / "moments.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(table)
+    one, *_ = summary.saved(open_run(older))
+    now, *_ = summary.saved(open_run(directory))
+    assert [moment.readings for moment in one.moments] == [
+        {**moment.readings, "pages_4k": None} for moment in now.moments
+    ]
+    (gap, _) = (gap for gap in one.moment_gaps if gap.reading == "pages_4k")
+    assert (gap.moment, gap.reason) == (
+        "booted",
+        "moments.csv is of a version of the program that had no such column",
+    )
+    assert {*now.moment_gaps} <= {*one.moment_gaps}
 
 
 def test_a_snapshot_of_the_host_is_none_of_the_guest(directory: Path) -> None:
@@ -148,8 +174,6 @@ def test_the_table_has_medians_and_an_interval_of_the_ratio(directory: Path) -> 
     interval = of_few(ratios, range(5))
     assert interval is not None
     assert emptied.ratio.text == f"{ratios.mean():.2f} [{interval.low:.2f}, {interval.high:.2f}]"
-    assert emptied.ranges.text == ""
-    assert emptied.ranges.why_missing
     table = tree_table(view)
     (tree,) = table.rows
     assert table.policies == tuple(COUNTS.effects)[-1:] + tuple(COUNTS.effects)[:-1], "by what they free"
@@ -160,6 +184,22 @@ def test_the_table_has_medians_and_an_interval_of_the_ratio(directory: Path) -> 
         TreeCell("1.41 MiB", "at most 628 KiB again"),
         TreeCell("1.453 MiB", "at most 260 KiB again", "101 huge pages, at most 2 MiB taken"),
     )
+
+
+def test_the_page_has_a_column_for_each_series_that_was_read_and_says_why_others_were_not(
+    directory: Path,
+) -> None:
+    table = RunAnalysis.open(directory).moments
+    assert [(head.name, head.origin) for head in table.heads] == [
+        ("pages_4k", ""),
+        ("second_level_bytes", ""),
+        ("needed_bytes", "predicted"),
+    ]
+    assert [(row.moment, row.trials, [cell.text for cell in row.cells]) for row in table.rows] == [
+        ("booted", 5, ["7", "724 KiB", "730 KiB"]),
+        ("emptied", 5, ["7", "1.465 MiB", "736 KiB"]),
+    ]
+    assert dict(table.missing)["pages_2m"] == "no probe read host_kvm/pages_2m"
 
 
 def test_the_answer_names_the_moment_at_which_most_was_kept(directory: Path) -> None:
@@ -178,6 +218,7 @@ def test_show_and_report_have_it(directory: Path, capsys: pytest.CaptureFixture[
     page = build_report(RunAnalysis.open(directory)).read_text()
     assert "Second-level tables (NPT)" in page
     assert "Second-level tables over time" in page
+    assert "Readings at moments" in page
     assert "Second-level tables that each policy would free" in page
     assert "101 huge pages, at most 2 MiB taken" in page
     with pytest.raises(SystemExit):

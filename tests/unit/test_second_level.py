@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator import summary
 from orchestrator.analysis.arms import view_run
+from orchestrator.analysis.second_level import reclaimable_bytes
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.model.second_level import RamRanges, device_pages, needed_bytes
 from orchestrator.records.summary import Moment
@@ -82,6 +83,7 @@ def test_devices_behind_bridges_are_found(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # What follows reads the committed run of scenarios/second-level.yaml: a real KVM with NPT.
+BOTH = ("second_level_bytes", "needed_bytes")
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "second-level"
 
 
@@ -97,7 +99,7 @@ def trials(arm: str) -> list[dict[str, Moment]]:
 @pytest.mark.parametrize("moment", ["booted", "filled"])
 def test_on_the_way_up_the_need_is_what_kvm_has(arm: str, moment: str) -> None:
     for one in trials(arm):
-        measured, needed = one[moment].second_level_bytes, one[moment].needed_bytes
+        measured, needed = (one[moment].readings[name] for name in BOTH)
         assert measured is not None
         assert needed is not None
         assert abs(measured - needed) <= 4 * PAGE_BYTES
@@ -106,13 +108,14 @@ def test_on_the_way_up_the_need_is_what_kvm_has(arm: str, moment: str) -> None:
 @pytest.mark.parametrize("moment", ["booted", "filled"])
 def test_huge_leaves_are_as_many_as_the_host_has_huge_pages(moment: str) -> None:
     for one in trials("balloon-thp"):
-        assert one[moment].pages_2m == pytest.approx(one[moment].huge_ranges, rel=0.1)
+        read = one[moment].readings
+        assert read["pages_2m"] == pytest.approx(read["huge_ranges"], rel=0.1)
 
 
 @pytest.mark.parametrize(("arm", "times"), [("balloon", 2.0), ("balloon-thp", 5.0), ("unplug", 1.5)])
 def test_what_is_given_back_leaves_tables_behind(arm: str, times: float) -> None:
     for one in trials(arm):
-        measured, needed = one["emptied"].second_level_bytes, one["emptied"].needed_bytes
+        measured, needed = (one["emptied"].readings[name] for name in BOTH)
         assert measured is not None
         assert needed is not None
         assert measured >= times * needed
@@ -125,12 +128,13 @@ def test_tables_found_by_their_content_are_those_that_the_kernel_counts(arm: str
             continue
         (before,) = (found for found in one.snapshots if found.snapshot == "before")
         (emptied,) = (moment for moment in one.moments if moment.moment == "emptied")
-        assert emptied.second_level_bytes is not None
+        measured, reclaimable = emptied.readings["second_level_bytes"], reclaimable_bytes(emptied)
+        assert measured is not None
         # Two roots, one of them of system management mode, are not counted.
-        assert before.second_level_tables == emptied.second_level_bytes / PAGE_BYTES + 2
-        assert emptied.reclaimable_bytes is not None
+        assert before.second_level_tables == measured / PAGE_BYTES + 2
+        assert reclaimable is not None
         (empty,) = (row for row in one.second_level if (row.snapshot, row.policy) == ("before", "empty"))
-        assert empty.bytes_freed == pytest.approx(emptied.reclaimable_bytes, abs=32 * PAGE_BYTES)
+        assert empty.bytes_freed == pytest.approx(reclaimable, abs=32 * PAGE_BYTES)
 
 
 def test_an_older_folder_has_a_column_for_each_policy_and_the_same_figures() -> None:
@@ -163,7 +167,7 @@ def test_only_a_memory_slot_that_goes_frees_tables(freed: str) -> None:
     for one in (trial.summary for arm in view.arms for trial in arm.trials):
         if one.left_out:
             continue
-        at = {moment.moment: moment.second_level_bytes for moment in one.moments}
+        at = {moment.moment: moment.readings["second_level_bytes"] for moment in one.moments}
         assert at["filled"] is not None
         assert at["emptied"] is not None
         if one.arm == freed:

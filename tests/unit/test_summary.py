@@ -193,7 +193,7 @@ def test_what_is_left_of_the_hosts_count_is_a_guests_or_nothing_is(
     trial.close()
     one = summarised(writer)
     assert one.gaps["second_level_bytes"].startswith(why)
-    assert one.moments[0].second_level_bytes is None
+    assert one.moments[0].readings["second_level_bytes"] is None
     reasons = {moment.reading: moment.reason for moment in one.moment_gaps}
     assert reasons["second_level_bytes"] == one.gaps["second_level_bytes"]
 
@@ -247,7 +247,7 @@ def test_side_by_side_what_a_host_counts_for_all_guests_says_nothing_of_one(
         trial.record(Mark(t_ns=2 * 10**9, label="full"))
     one = summarised(writer)
     assert one.metrics.get("second_level_bytes") == bytes_found
-    assert one.moments[0].second_level_bytes == bytes_found
+    assert one.moments[0].readings["second_level_bytes"] == bytes_found
     assert ("second_level_bytes" in one.gaps) == (bytes_found is None)
 
 

@@ -25,10 +25,10 @@ class SecondLevel(Section):
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
-        if not analysis.moments:
+        if not analysis.second_level:
             return None
         name = clean(analysis.run.meta.second_level, 20)
-        return cls(name, analysis.moments, tree_table(analysis.view))
+        return cls(name, analysis.second_level, tree_table(analysis.view))
 
     @property
     def heading(self) -> str:
