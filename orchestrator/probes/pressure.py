@@ -1,0 +1,58 @@
+"""How long processes of the guest, and of its whole host, waited for memory: PSI (accounting/psi.rst)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from orchestrator.observation import Reading
+from orchestrator.probes.base import PROBES, HostView, Probe
+from orchestrator.procfs import MEMORY_PRESSURE, NO_PRESSURE, stalled_seconds
+from orchestrator.series import Headline, Series
+
+if TYPE_CHECKING:
+    from orchestrator.guest.sampler import Tick
+
+_WHO: Final = {"some": "at least one task was", "full": "all tasks that were not idle were"}
+
+
+def _series(side: str, where: str) -> tuple[Series, ...]:
+    return tuple(
+        Series(
+            name,
+            "seconds",
+            f"{where}time in which {who} stalled on memory",
+            headlines=(Headline(f"{side}_memory_{name}_seconds", "growth", "lower"),),
+        )
+        for name, who in _WHO.items()
+    )
+
+
+def _readings(side: str, series: Sequence[Series], text: str) -> Iterator[Reading]:
+    found = stalled_seconds(text)
+    for name in (one.name for one in series):
+        gap = "" if name in found else f"the {side}'s {NO_PRESSURE}"
+        yield Reading(name, found.get(name), gap=gap)
+
+
+@PROBES.register("guest_pressure")
+class GuestPressure(Probe):
+    """Totals since the guest's boot."""
+
+    guest_files: ClassVar = (MEMORY_PRESSURE,)
+    series: ClassVar = _series("guest", "")
+
+    def from_guest(self, tick: Tick) -> Iterator[Reading]:
+        yield from _readings("guest", self.series, tick.files.get(MEMORY_PRESSURE) or "")
+
+
+@PROBES.register("host_pressure")
+class HostPressure(Probe):
+    """Totals since the host's boot."""
+
+    outlives_guest: ClassVar = True
+    series: ClassVar = _series("host", "of the whole host: ")
+
+    def from_host(self, host: HostView) -> Iterator[Reading]:
+        text = host.shell.texts(MEMORY_PRESSURE).get(MEMORY_PRESSURE, "")
+        yield from _readings("host", self.series, text)
