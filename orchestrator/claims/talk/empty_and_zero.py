@@ -1,17 +1,9 @@
 """Under pressure: tables without contents."""
 
-from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.evidence import Untestable
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_models import OvercommitFigure
-
-
-def _kills(policy: str) -> Ratio:
-    return Ratio(
-        OvercommitFigure("idle", policy, "swap", "killed"), OvercommitFigure("idle", "none", "swap", "killed")
-    )
-
+from orchestrator.claims.shares import killed
 
 _FEWER = Criterion(at_most=0.9)
 
@@ -27,11 +19,16 @@ EMPTY_AND_ZERO = claim(
         ),
         Part(
             "guests killed with empty tables freed, as a share of those killed without, in idle.yaml",
-            _kills("empty"),
+            killed("idle", "empty", "swap"),
             _FEWER,
             Unit.SHARE,
         ),
-        Part("the same with tables of the zero page freed as well", _kills("zero_page"), _FEWER, Unit.SHARE),
+        Part(
+            "the same with tables of the zero page freed as well",
+            killed("idle", "zero_page", "swap"),
+            _FEWER,
+            Unit.SHARE,
+        ),
     ),
     changes="How common such guests are: in scenarios/overcommit/sparse.yaml no table is empty when "
     "memory is short, and freeing empty ones saves hardly a guest.",

@@ -1,19 +1,15 @@
 """What overcommit ends in."""
 
-from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_models import OvercommitFigure
 from orchestrator.claims.of_runs import Compared, Headline
+from orchestrator.claims.shares import killed
 
 
 def _kills(file: str) -> Part:
     return Part(
         f"guests killed with the talk's policy and swap, as a share of those killed without, in {file}.yaml",
-        Ratio(
-            OvercommitFigure(file, "pressure_random", "swap", "killed"),
-            OvercommitFigure(file, "none", "", "killed"),
-        ),
+        killed(file, "pressure_random", "swap"),
         Criterion(at_most=0.9),
         Unit.SHARE,
     )

@@ -1,15 +1,9 @@
 """Huge pages beside page tables."""
 
-from orchestrator.claims.arithmetic import Less, Ratio
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.evidence import Awaited
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_runs import AtSnapshot, OfPolicy
-
-
-def _freeable(policy: str) -> OfPolicy:
-    return OfPolicy("pmd", "linux-6.12", "loaded", policy, "huge_freeable")
-
+from orchestrator.claims.shares import huge_ranges_freed
 
 HUGE_PAGES = claim(
     "huge-pages",
@@ -22,10 +16,7 @@ HUGE_PAGES = claim(
         ),
         Part(
             "ranges of 2 MiB that only empty page tables keep from compaction, as a share of all ranges",
-            Ratio(
-                Less(_freeable("empty_all_levels"), _freeable("none")),
-                AtSnapshot("pmd", "linux-6.12", "loaded", "huge_ranges"),
-            ),
+            huge_ranges_freed("pmd", "linux-6.12", "loaded", "empty_all_levels"),
             Criterion(at_least=0.05),
             Unit.SHARE,
         ),

@@ -1,15 +1,9 @@
 """Moving tables to make room for huge pages and unplug."""
 
-from orchestrator.claims.arithmetic import Less, Ratio
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.evidence import Untestable
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_runs import AtSnapshot, OfPolicy
-
-
-def _with(policy: str, column: str) -> OfPolicy:
-    return OfPolicy("pmd", "linux-6.12", "unplugged", policy, column)
-
+from orchestrator.claims.shares import blocks_freed, huge_ranges_freed
 
 MIGRATE_TO_COMPACT = claim(
     "migrate-to-compact",
@@ -22,19 +16,13 @@ MIGRATE_TO_COMPACT = claim(
         ),
         Part(
             "share of the blocks still plugged that would be free with page tables migrated",
-            Ratio(
-                _with("migrate", "blocks_freed_if_moved"),
-                AtSnapshot("pmd", "linux-6.12", "unplugged", "blocks_plugged"),
-            ),
+            blocks_freed("pmd", "linux-6.12", "migrate", "blocks_freed_if_moved"),
             Criterion(at_least=0.9),
             Unit.SHARE,
         ),
         Part(
             "ranges of 2 MiB that could become a huge page only then, as a share of all",
-            Ratio(
-                Less(_with("migrate", "huge_freeable"), _with("none", "huge_freeable")),
-                AtSnapshot("pmd", "linux-6.12", "unplugged", "huge_ranges"),
-            ),
+            huge_ranges_freed("pmd", "linux-6.12", "unplugged", "migrate"),
             Criterion(at_least=0.05),
             Unit.SHARE,
         ),

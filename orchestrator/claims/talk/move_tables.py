@@ -1,19 +1,15 @@
 """Under pressure: tables in use."""
 
-from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.evidence import Untestable
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_models import OvercommitFigure
+from orchestrator.claims.shares import killed
 
 
 def _kills(what: str, action: str) -> Part:
     return Part(
         f"guests killed with tables in use {what}, as a share of those killed without, in sparse.yaml",
-        Ratio(
-            OvercommitFigure("sparse", "pressure_random", action, "killed"),
-            OvercommitFigure("sparse", "none", "drop", "killed"),
-        ),
+        killed("sparse", "pressure_random", action),
         Criterion(at_most=0.5),
         Unit.SHARE,
     )

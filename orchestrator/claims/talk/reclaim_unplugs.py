@@ -1,17 +1,9 @@
 """Bytes are not blocks."""
 
-from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_runs import AtSnapshot, Compared, OfPolicy
-
-
-def _freed(policy: str) -> Ratio:
-    return Ratio(
-        OfPolicy("pmd", "linux-6.12", "unplugged", policy, "blocks_freed"),
-        AtSnapshot("pmd", "linux-6.12", "unplugged", "blocks_plugged"),
-    )
-
+from orchestrator.claims.of_runs import Compared
+from orchestrator.claims.shares import blocks_freed
 
 _HALF = Criterion(at_least=0.5)
 
@@ -28,11 +20,16 @@ RECLAIM_UNPLUGS = claim(
         ),
         Part(
             "share of the blocks still plugged that would be free without empty last-level tables",
-            _freed("empty"),
+            blocks_freed("pmd", "linux-6.12", "empty"),
             _HALF,
             Unit.SHARE,
         ),
-        Part("the same without empty tables of all levels", _freed("empty_all_levels"), _HALF, Unit.SHARE),
+        Part(
+            "the same without empty tables of all levels",
+            blocks_freed("pmd", "linux-6.12", "empty_all_levels"),
+            _HALF,
+            Unit.SHARE,
+        ),
     ),
     changes="A kernel that frees PMD tables as well: one of them is left in nearly every block.",
 )

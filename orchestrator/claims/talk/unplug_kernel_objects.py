@@ -1,19 +1,15 @@
 """Kernel objects against hot-unplug."""
 
-from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_runs import AtSnapshot, Blamed
+from orchestrator.claims.shares import sole_blocker
 from orchestrator.model.frame_class import FrameClass
 
 
 def _sole(what: str, arm: str, frame_class: FrameClass) -> Part:
     return Part(
         f"share of the blocks still plugged of which {what} the sole blocker",
-        Ratio(
-            Blamed("blame", arm, "unplugged", frame_class, "sole_blocker"),
-            AtSnapshot("blame", arm, "unplugged", "blocks_plugged"),
-        ),
+        sole_blocker("blame", arm, frame_class),
         Criterion(at_least=0.5),
         Unit.SHARE,
     )

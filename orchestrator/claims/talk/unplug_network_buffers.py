@@ -1,9 +1,8 @@
 """Network buffers against hot-unplug."""
 
-from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_runs import AtSnapshot, Blamed
+from orchestrator.claims.shares import sole_blocker
 from orchestrator.model.frame_class import FrameClass
 
 UNPLUG_NETWORK_BUFFERS = claim(
@@ -14,10 +13,7 @@ UNPLUG_NETWORK_BUFFERS = claim(
         Part(
             "share of the blocks still plugged of which unread data of sockets is the sole blocker "
             "(6.12 does not mark it: other kernel memory)",
-            Ratio(
-                Blamed("blame", "network-buffers", "unplugged", FrameClass.KERNEL, "sole_blocker"),
-                AtSnapshot("blame", "network-buffers", "unplugged", "blocks_plugged"),
-            ),
+            sole_blocker("blame", "network-buffers", FrameClass.KERNEL),
             Criterion(at_least=0.5),
             Unit.SHARE,
         ),

@@ -1,9 +1,9 @@
 """Page tables against hot-unplug."""
 
-from orchestrator.claims.arithmetic import Ratio
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_runs import AtSnapshot, Blamed, Headline
+from orchestrator.claims.of_runs import Headline
+from orchestrator.claims.shares import sole_blocker
 from orchestrator.model.frame_class import FrameClass
 
 UNPLUG_PAGE_TABLES = claim(
@@ -13,10 +13,7 @@ UNPLUG_PAGE_TABLES = claim(
     parts=(
         Part(
             "share of the blocks still plugged of which page tables are the sole blocker",
-            Ratio(
-                Blamed("pmd", "linux-6.12", "unplugged", FrameClass.PAGE_TABLE, "sole_blocker"),
-                AtSnapshot("pmd", "linux-6.12", "unplugged", "blocks_plugged"),
-            ),
+            sole_blocker("pmd", "linux-6.12", FrameClass.PAGE_TABLE),
             Criterion(at_least=0.5),
             Unit.SHARE,
         ),
