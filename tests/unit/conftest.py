@@ -20,7 +20,14 @@ REAL_CACHE = RealCache(real_caches(os.environ))
 
 
 # Modules that compile the model's kernels, a second or two for each policy.
-KERNELS = {"test_audit_overcommit", "test_cli_model", "test_model_replay", "test_modelled", "test_overcommit"}
+KERNELS = {
+    "test_audit_overcommit",
+    "test_cli_model",
+    "test_model_replay",
+    "test_modelled",
+    "test_overcommit",
+    "test_overcommit_file",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

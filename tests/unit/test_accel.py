@@ -8,38 +8,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from played import PROGRESS, Played, places
-from test_execute import plan
 
 from orchestrator.deadline import Deadline, wait_for
-from orchestrator.errors import BootTimeoutError, GuestLostError
-from orchestrator.guest import boot
-from orchestrator.guest.console import Console
-from orchestrator.host import accel, kvm, kvm_cache
+from orchestrator.host import accel, kvm
 from orchestrator.host.accel import Acceleration, KernelFile, chosen_meanwhile, second_level
 from orchestrator.host.kvm import KvmCheck, KvmState, loaded, shadow_paging
 from orchestrator.host.shell import HostShell
-from orchestrator.host_kinds.local import Local
-from orchestrator.run import execute
 
 # Counts its starts: each is a line in a file beside it. Standard output is the console.
-_BEGIN = """\
+BEGIN = """\
 #!/bin/sh
 [ "$1" != --version ] || { echo 'QEMU emulator version 10.0.2'; exit; }
 echo start >>"$0.starts"
 """
 _BANNER = "echo '[    0.000000] Linux version 6.12.57 (debian)'\n"
 _MEMORY = "echo '[    0.021873] Memory: 220140K/261624K available'\n"
-_STAY = "while :; do sleep 0.1; done\n"
-_WORKS = _BANNER + _MEMORY
-_INTERNAL_ERROR = "echo 'KVM internal error. Suberror: 1' >&2; echo 'extra data[0]: 0x1' >&2\n"
+STAY = "while :; do sleep 0.1; done\n"
+WORKS = _BANNER + _MEMORY
+INTERNAL_ERROR = "echo 'KVM internal error. Suberror: 1' >&2; echo 'extra data[0]: 0x1' >&2\n"
 
 
 @pytest.fixture
@@ -57,7 +48,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def qemu(machine: Path, script: str) -> None:
     path = machine / "bin" / kvm.QEMU
-    path.write_text(_BEGIN + script)
+    path.write_text(BEGIN + script)
     path.chmod(0o755)
 
 
@@ -102,7 +93,7 @@ def test_what_counts_instructions_is_tcg_and_no_kvm_is_tried(machine: Path) -> N
 
 
 def test_a_kernel_that_prints_is_believed(machine: Path) -> None:
-    qemu(machine, _BANNER + "sleep 0.1\n" + _MEMORY + _STAY)
+    qemu(machine, _BANNER + "sleep 0.1\n" + _MEMORY + STAY)
     parameter(machine, "kvm_amd", "npt", "1")
     chosen = choose("auto", machine)
     assert (chosen.name, chosen.second_level) == ("kvm", "NPT")
@@ -110,14 +101,14 @@ def test_a_kernel_that_prints_is_believed(machine: Path) -> None:
 
 
 def test_a_kernel_that_prints_and_ends_at_once_is_believed(machine: Path) -> None:
-    qemu(machine, _WORKS)
+    qemu(machine, WORKS)
     assert (probe(machine).outcome, probe(machine).trouble) == (KvmState.WORKS, "")
 
 
-@pytest.mark.parametrize("then", ["echo more >&2\nexit 134\n", _STAY])
+@pytest.mark.parametrize("then", ["echo more >&2\nexit 134\n", STAY])
 def test_a_kvm_that_stops_its_guest_fails_at_once_and_says_why(machine: Path, then: str) -> None:
     # QEMU itself goes on when KVM can not (vm_stop(RUN_STATE_INTERNAL_ERROR)).
-    qemu(machine, "echo 'warning: host lacks a feature' >&2\n" + _INTERNAL_ERROR + then)
+    qemu(machine, "echo 'warning: host lacks a feature' >&2\n" + INTERNAL_ERROR + then)
     began = time.monotonic()
     chosen = choose("auto", machine)
     assert time.monotonic() - began < kvm.KVM_PROBE_SECONDS / 2
@@ -155,7 +146,7 @@ def test_a_kernel_that_hangs_is_not_believed(
     machine: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
     monkeypatch.setattr(kvm, "KVM_PROBE_SECONDS", 2.0)
-    qemu(machine, script + 'echo $$ >"$0.pid"\n' + _STAY)
+    qemu(machine, script + 'echo $$ >"$0.pid"\n' + STAY)
     began = time.monotonic()
     found = probe(machine)
     assert (found.outcome, found.trouble[: len(said)]) == (KvmState.HANGS, said)
@@ -165,7 +156,7 @@ def test_a_kernel_that_hangs_is_not_believed(
 
 
 def test_a_qemu_does_not_outlive_us(machine: Path) -> None:
-    qemu(machine, 'echo $$ >"$0.part" && mv "$0.part" "$0.pid"\n' + _STAY)
+    qemu(machine, 'echo $$ >"$0.part" && mv "$0.part" "$0.pid"\n' + STAY)
     script = "from pathlib import Path; from orchestrator.host.kvm import check_kvm\n"
     script += "from orchestrator.host.shell import HostShell; check_kvm(HostShell(), Path('vmlinuz'))"
     note = machine / "bin" / f"{kvm.QEMU}.pid"
@@ -193,150 +184,13 @@ def test_no_qemu_no_rights_and_no_device(machine: Path, monkeypatch: pytest.Monk
 
 
 def test_tcg_when_asked_for_starts_nothing(machine: Path) -> None:
-    qemu(machine, _WORKS)
+    qemu(machine, WORKS)
     assert choose("tcg", machine).name == "tcg"
     assert starts(machine) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "name", "seconds"),
-    [(_WORKS + _STAY, "kvm", 20.0), (_INTERNAL_ERROR, "tcg", 20.0), (_STAY, "tcg", 1.0)],
-)
-def test_a_verdict_is_found_once(
-    machine: Path, monkeypatch: pytest.MonkeyPatch, script: str, name: str, seconds: float
-) -> None:
-    monkeypatch.setattr(kvm, "KVM_PROBE_SECONDS", seconds)
-    qemu(machine, script)
-    first, second = choose("auto", machine), choose("auto", machine)
-    assert starts(machine) == 1
-    assert (first.name, first.kept, second.kept) == (name, False, True)
-    assert (second.name, second.reason, second.probed_at) == (first.name, first.reason, first.probed_at)
-    assert first.explanation == first.reason
-    kept_since = f" (cached result of {first.probed_at}; to check again: orchestrator doctor --recheck-kvm)"
-    assert second.explanation == first.reason + kept_since
-    assert not choose("auto", machine, again=True).kept
-    assert starts(machine) == 2
-    assert len(list((machine / "cache" / "kvm").iterdir())) == 1
-
-
-def device(machine: Path) -> None:
-    (machine / "other").touch()
-    (machine / "other").rename(machine / "kvm")
-
-
-def other_qemu(machine: Path) -> None:
-    qemu(machine, f"# rebuilt\n{_WORKS}")
-
-
-def other_path(machine: Path) -> None:
-    program = machine / "bin" / kvm.QEMU
-    (machine / "bin" / "kept").mkdir()
-    program.rename(machine / "bin" / "kept" / kvm.QEMU)
-    program.symlink_to(machine / "bin" / "kept" / kvm.QEMU)
-    (machine / "bin" / "kept" / kvm.QEMU).write_text(f"{_BEGIN}# upgraded\n{_WORKS}")
-
-
-def kernel(machine: Path) -> None:
-    (machine / "vmlinuz").write_text("b kernel")
-
-
-def modules(machine: Path) -> None:
-    parameter(machine, "kvm_other", "x", "1")
-
-
-def msrs(machine: Path) -> None:
-    parameter(machine, "kvm", "ignore_msrs", "Y")
-
-
-@pytest.mark.parametrize("change", [device, other_qemu, other_path, kernel, modules, msrs])
-def test_a_verdict_holds_for_what_it_was_made_with(machine: Path, change: Callable[[Path], None]) -> None:
-    parameter(machine, "kvm", "ignore_msrs", "N")
-    qemu(machine, _WORKS)
-    assert not choose("auto", machine).kept
-    change(machine)
-    assert not choose("auto", machine).kept
-    assert starts(machine) == 2
-    assert choose("auto", machine).kept
-
-
-def test_a_verdict_holds_for_a_boot_and_those_of_others_go(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    qemu(machine, _WORKS)
-    choose("auto", machine)
-    before = list((machine / "cache" / "kvm").iterdir())
-    monkeypatch.setattr(kvm, "boot_id", lambda _: "another boot")
-    assert not choose("auto", machine).kept
-    (after,) = (machine / "cache" / "kvm").iterdir()
-    assert [after] != before
-
-
-@pytest.mark.parametrize("text", ["", "{}", '{"outcome": "works"}', "[1]"])
-def test_a_verdict_that_cannot_be_read_is_none(machine: Path, text: str) -> None:
-    qemu(machine, _INTERNAL_ERROR)
-    choose("auto", machine)
-    (path,) = (machine / "cache" / "kvm").iterdir()
-    path.write_text(text)
-    assert choose("auto", machine).name == "tcg"
-    assert starts(machine) == 2
-
-
-def test_a_cache_that_cannot_be_written_to_keeps_nothing(machine: Path) -> None:
-    (machine / "cache").write_text("no folder")
-    qemu(machine, _WORKS)
-    assert choose("auto", machine).name == "kvm"
-    assert choose("auto", machine).kept is False
-
-
-class Guests:
-    """A host whose guests under KVM print what they are said to, and then do not answer."""
-
-    def __init__(self, machine: Path) -> None:
-        self.host: Any = SimpleNamespace(cache=machine / "cache", shell=HostShell())
-        self.console = Console(machine / "console.log")
-        self.console.path.write_text("what could not be restored had printed\n")
-
-    def fails(self, printed: str, name: str = "kvm") -> BootTimeoutError:
-        with pytest.raises(BootTimeoutError) as raised:
-            self._fail(printed, name)
-        return raised.value
-
-    def _fail(self, printed: str, name: str) -> None:
-        with boot._doubting(self.host, name, self.console):
-            with self.console.path.open("a") as stream:
-                stream.write(printed)
-            raise BootTimeoutError("no answer", details="last try: refused")
-
-
-def test_a_guest_that_prints_nothing_drops_the_verdict_that_kvm_works(machine: Path) -> None:
-    qemu(machine, _WORKS)
-    choose("auto", machine)
-    guests = Guests(machine)
-    assert guests.fails("Linux version 6.12\n").details == "last try: refused"
-    assert guests.fails("", "tcg").details == "last try: refused"
-    assert choose("auto", machine).kept, "neither says anything of KVM"
-    details = guests.fails("").details.splitlines()
-    assert details == ["last try: refused", boot._DOUBT]
-    assert guests.fails("").details == "last try: refused", "there is nothing left to drop"
-    qemu(machine, _INTERNAL_ERROR)
-    assert choose("auto", machine).name == "tcg"
-
-
-def test_a_verdict_that_kvm_fails_is_no_guest_s_to_drop(machine: Path) -> None:
-    qemu(machine, _INTERNAL_ERROR)
-    choose("auto", machine)
-    assert not kvm_cache.forget_working(machine / "cache", HostShell())
-    assert choose("auto", machine).kept
-
-    def lost(*_: object, **__: object) -> object:
-        raise GuestLostError("the host is lost")
-
-    assert not kvm_cache.forget_working(machine / "cache", HostShell(lost))
-
-
 def test_the_probe_goes_on_beside_other_work(machine: Path) -> None:
-    qemu(machine, 'until [ -e "$0.go" ]; do sleep 0.02; done\n' + _WORKS)
+    qemu(machine, 'until [ -e "$0.go" ]; do sleep 0.02; done\n' + WORKS)
     with chosen_meanwhile("auto", KernelFile(machine / "vmlinuz", "x"), machine / "cache") as chosen:
         assert wait_for(lambda: starts(machine) or None, Deadline(10), every=0.02)
         (machine / "bin" / f"{kvm.QEMU}.go").touch()  # what comes of the work
@@ -344,7 +198,7 @@ def test_the_probe_goes_on_beside_other_work(machine: Path) -> None:
 
 
 def test_the_probe_ends_with_the_work_beside_it(machine: Path) -> None:
-    qemu(machine, 'echo $$ >"$0.pid"\n' + _STAY)
+    qemu(machine, 'echo $$ >"$0.pid"\n' + STAY)
     note = machine / "bin" / f"{kvm.QEMU}.pid"
     began = time.monotonic()
 
@@ -358,34 +212,6 @@ def test_the_probe_ends_with_the_work_beside_it(machine: Path) -> None:
     assert time.monotonic() - began < kvm.KVM_PROBE_SECONDS / 2
     assert not Path(f"/proc/{note.read_text().strip()}").exists()
     assert not (machine / "cache").exists(), "it found nothing"
-
-
-@pytest.mark.slow
-def test_only_the_first_of_two_runs_waits_for_a_kvm_that_hangs(machine: Path, trials: Played) -> None:
-    # It hangs until libvirt has been opened: were one to wait for the other, it would be for the deadline.
-    qemu(machine, 'until [ -e "$0.go" ]; do sleep 0.02; done\n' + _INTERNAL_ERROR)
-
-    class Opening(Local):
-        @contextmanager
-        def connect(self, runtime: Path, cache: Path) -> Iterator[Any]:
-            if not (machine / "cache" / "kvm").exists():
-                tried = wait_for(lambda: starts(machine) or None, Deadline(10), every=0.02)
-                assert tried, "it is being tried"
-            (machine / "bin" / f"{kvm.QEMU}.go").touch()
-            yield SimpleNamespace(shell=HostShell(), embedded=False, uri="", versions={"qemu": "10.0.2"})
-
-    trials.hosts, trials.kernel = Opening, machine / "vmlinuz"
-    notes: list[str] = []
-    progress = SimpleNamespace(**{**vars(PROGRESS), "note": notes.append})
-    for name in ("first", "second"):
-        execute.execute_plan(
-            plan("  - wait: {time: 1s}\n"), places(machine), machine / name, progress, machinery=trials
-        )
-        assert starts(machine) == 1
-    assert len(trials.ran) == 8
-    first, second = notes
-    assert first.endswith("KVM internal error. Suberror: 1")
-    assert second.startswith(f"{first} (cached result of ")
 
 
 @pytest.mark.parametrize(
@@ -434,47 +260,6 @@ def test_what_a_kvm_without_a_second_level_is(
     assert shadow_paging(HostShell()) == ""
 
 
-def test_what_hangs_under_pvm_says_so_also_when_kept(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kvm, "KVM_PROBE_SECONDS", 0.2)
-    cpu_flags(monkeypatch, "hypervisor")
-    parameter(machine, "kvm_pvm", "x", "1")
-    qemu(machine, _STAY)
-    for _ in range(2):
-        assert "printed nothing under KVM in 0 s; this KVM is PVM" in choose("auto", machine).reason
-    qemu(machine, _WORKS)
-    chosen = choose("auto", machine)
-    assert chosen.name == "kvm", "the module alone says nothing"
-    assert "; this KVM is PVM" in chosen.reason
-
-
-def elsewhere(machine: Path, boot: str) -> HostShell:
-    """A host elsewhere that is this machine in another boot, as its reader answers."""
-    from orchestrator.host import reader
-
-    def call(name: str, *words: Any, **_: object) -> object:
-        found = reader.CALLS[name](*words)
-        return dict.fromkeys(found, boot) if "boot_id" in str(words[0]) else found
-
-    shell = HostShell(call)
-    target: Any = SimpleNamespace(name=f"root@{boot}", ours=False)
-    shell.target = target
-    return shell
-
-
-def test_hosts_elsewhere_have_verdicts_of_their_own(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HostShell, "place", lambda shell, path, key: path)
-    qemu(machine, _INTERNAL_ERROR)
-    choose("auto", machine)
-    there, other = elsewhere(machine, "one"), elsewhere(machine, "two")
-    assert not choose("auto", machine, shell=there).kept
-    assert choose("auto", machine, shell=there).kept
-    assert choose("auto", machine).kept, "that one is still kept, too"
-    assert not choose("auto", machine, shell=other).kept
-    assert starts(machine) == 3
-    (machine / "kvm").unlink()
-    assert choose("auto", machine, shell=there).reason.endswith("there is no /dev/kvm on root@one")
-
-
 @pytest.mark.parametrize(("ours", "seconds"), [(True, 4 * 20.0), (False, 20.0)])
 def test_a_nested_host_has_four_times_as_long(ours: bool, seconds: float) -> None:
     asked: list[float] = []
@@ -491,24 +276,9 @@ def test_a_nested_host_has_four_times_as_long(ours: bool, seconds: float) -> Non
     assert asked == [seconds]
 
 
-def test_a_kept_verdict_needs_no_copy_of_the_kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    placed: list[str] = []
-
-    def place(_: HostShell, path: Path, key: str) -> Path:
-        placed.append(key)
-        return path
-
-    monkeypatch.setattr(HostShell, "place", place)
-    qemu(machine, _WORKS)
-    there = elsewhere(machine, "one")
-    for _ in range(2):
-        choose("auto", machine, shell=there)
-    assert placed == ["boot/vmlinuz"]
-
-
 def test_a_probe_elsewhere_ends_with_whoever_asked(machine: Path) -> None:
     pid = machine / "pid"
-    qemu(machine, f"echo $$ >{pid}\n" + _STAY)
+    qemu(machine, f"echo $$ >{pid}\n" + STAY)
     script = (
         "import sys; from orchestrator.host import reader; reader.serve(sys.stdin.buffer, sys.stdout.buffer)"
     )
