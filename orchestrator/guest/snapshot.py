@@ -8,16 +8,25 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from orchestrator.errors import GuestError, GuestLostError
+from orchestrator.errors import GuestLostError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.evidence import RawEvidence, find_deposits, find_evidence, memory_map, read_evidence
 from orchestrator.guest.kernel_tables import NotFoundError, ReadFrames, VmcoreInfo, parse_vmcoreinfo
-from orchestrator.guest.page_owner import MOST_ASKED, PageOwners, read_owners
+from orchestrator.guest.page_owner import MOST_ASKED
 from orchestrator.guest.sampler import PROGRAM
 from orchestrator.guest.shell import close
-from orchestrator.guest.stream import Stream, StreamError, number
+from orchestrator.guest.snapshot_probe import (
+    BLOCK_BYTES,
+    FILES,
+    RELEASE,
+    VMCOREINFO,
+    ZONEINFO,
+    CpuUsed,
+    SnapshotError,
+    SnapshotProbe,
+)
+from orchestrator.guest.stream import StreamError
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import physical_end, ram_segments, read_frames
 from orchestrator.model.frame_class import FrameClass
@@ -36,100 +45,9 @@ from orchestrator.units import PAGE_BYTES
 READ_SECONDS = 120.0
 _ZONE = re.compile(r"Node \d{1,4}, zone +(\w{1,16})")
 _CPU_LIST = re.compile(r" +count: +(\d{1,12})$")
-_RELEASE = "/proc/sys/kernel/osrelease"
-_BLOCK_BYTES = "/sys/devices/system/memory/block_size_bytes"
-_ZONEINFO = "/proc/zoneinfo"
-_VMCOREINFO = "/sys/kernel/vmcoreinfo"
-_FILES = (_RELEASE, _BLOCK_BYTES, _ZONEINFO, _VMCOREINFO)
 _HEXADECIMAL = re.compile(r"[0-9a-f]{1,12}")
 _NOTE_PLACE = re.compile(r"0x([0-9a-f]{1,16}) ([0-9a-f]{1,8})")
 _MOST_NOTE_BYTES = 1 << 16
-_MOST_ONLINE_BYTES = 1 << 22
-_RUN_BYTES = 16
-
-
-class SnapshotError(GuestError):
-    """The guest's readings contradict themselves or its machine."""
-
-    outcome = "snapshot-failed"
-
-
-@dataclass(frozen=True)
-class _Cpu:
-    """CPU time that has been used in the guest so far."""
-
-    probe_seconds: float
-    flags_seconds: float  # of it, for reading and writing out /proc/kpageflags
-    sshd_seconds: float  # by the sshd that carries what it writes
-
-
-class _Probe:
-    """A running `guest-probe snapshot`."""
-
-    def __init__(self, channel: Any) -> None:  # paramiko.Channel
-        self._channel = channel
-        self._stream = Stream(channel.recv)
-
-    def ask(self, what: str) -> None:
-        """Ask for `all` or for `flags`."""
-        self._channel.sendall(f"{what}\n".encode())
-
-    def files(self) -> dict[str, str]:
-        """The files of _FILES by path; one that the guest does not have is empty."""
-        found = {}
-        for path in _FILES:
-            (size,) = self._words(f"#file {path}", 1)
-            found[path] = self._stream.file(path, None if size == "-1" else number(size)) or ""
-        return found
-
-    def online_blocks(self) -> I64:
-        """Numbers of the Linux memory blocks that are online, sorted."""
-        (size,) = map(number, self._words("#online", 1))
-        if size > _MOST_ONLINE_BYTES:
-            raise StreamError(f"the list of memory blocks has {size} bytes")
-        words = self._stream.exactly(size).decode(errors="replace").split()
-        self._stream.exactly(1)
-        return np.array(sorted(map(number, words)), dtype=np.int64)
-
-    def flags(self, most_frames: int) -> tuple[U64, _Cpu]:
-        """The next reading of /proc/kpageflags, and what has been used by then."""
-        (size,) = map(number, self._words("#flags", 1))
-        if size % _RUN_BYTES or not 0 < size <= most_frames * _RUN_BYTES:
-            raise SnapshotError("the guest's page flags make no sense", details=f"{size} bytes")
-        runs = np.frombuffer(self._stream.exactly(size), dtype="<u8").reshape(-1, 2)
-        self._stream.exactly(1)
-        cpu = self.cpu()
-        # A sum of u64 could wrap, so each run is bounded, too.
-        if runs[:, 1].max() > most_frames or not 0 < int(runs[:, 1].sum()) <= most_frames:
-            raise SnapshotError(
-                "the guest's page flags make no sense", details=f"{int(runs[:, 1].sum())} frames"
-            )
-        return np.repeat(runs[:, 0], runs[:, 1].astype(np.int64)), cpu
-
-    def start(self) -> tuple[_Cpu, bool]:
-        """What it says first: what it has used, and whether the kernel has a page_owner."""
-        cpu = self.cpu()
-        (has_owner,) = map(number, self._words("#page_owner", 1))
-        return cpu, bool(has_owner)
-
-    def owners(self, pfns: NDArray[np.uint64]) -> PageOwners:
-        """Who allocated these frames (sorted)."""
-        self._channel.sendall(f"owners {len(pfns)}\n".encode() + pfns.tobytes())
-        owners = read_owners(self._stream)
-        self.cpu()
-        return owners
-
-    def cpu(self) -> _Cpu:
-        """What has been used so far; comes at the start and after each answer."""
-        probe, flags, sshd = map(number, self._words("#cpu", 3))
-        return _Cpu(probe / 1e9, flags / 1e9, sshd / 1e9)
-
-    def _words(self, head: str, count: int) -> list[str]:
-        line = self._stream.line()
-        words = line.removeprefix(f"{head} ").split(" ") if line and line.startswith(f"{head} ") else []
-        if len(words) != count:
-            raise StreamError(f"{head} was expected, not {(line or 'the end')[:80]!r}")
-        return words
 
 
 class SnapshotTaker:
@@ -142,13 +60,13 @@ class SnapshotTaker:
         self._second_level = second_level if second_level in ACCESSED else ""
         self._machine = machine
         self._channel: Any = None  # paramiko.Channel
-        self._cpu: _Cpu | None = None  # after the last snapshot
+        self._cpu: CpuUsed | None = None  # after the last snapshot
         self._has_owner = False
 
     def __enter__(self) -> Self:
-        self._channel = self._guest.shell.stream([PROGRAM, "snapshot", *_FILES])
+        self._channel = self._guest.shell.stream([PROGRAM, "snapshot", *FILES])
         self._channel.settimeout(READ_SECONDS)
-        self._probe = _Probe(self._channel)
+        self._probe = SnapshotProbe(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -194,7 +112,7 @@ class SnapshotTaker:
                 self._guest,
                 self._machine,
                 flags,
-                files[_VMCOREINFO],
+                files[VMCOREINFO],
                 with_second_level=bool(self._second_level),
             )
             raw, owners = outside.evidence, "this kernel has none"
@@ -208,20 +126,20 @@ class SnapshotTaker:
             raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error
         except StreamError as error:
             raise SnapshotError("guest-probe gave no snapshot", details=str(error)) from error
-        size = files[_BLOCK_BYTES].strip()
+        size = files[BLOCK_BYTES].strip()
         if not _HEXADECIMAL.fullmatch(size):
             raise SnapshotError("the guest's memory block size makes no sense", details=size[:80])
         common = min(len(flags), len(later))
         frames_changed = int(np.count_nonzero(flags[:common] != later[:common]))
         memmap = memory_map(raw, len(flags))
-        kernel_free = KernelFree.of_zoneinfo(files[_ZONEINFO])
+        kernel_free = KernelFree.of_zoneinfo(files[ZONEINFO])
         table, slot = np.nonzero(outside.contents)
         ends = np.cumsum(np.bincount(table, minlength=len(outside.tables)))
         entries = outside.contents[table, slot]
         deposits = find_deposits(raw, flags, outside.tables, entries)
         snapshot = Snapshot(
             label=label,
-            kernel=files[_RELEASE].strip()[:64],
+            kernel=files[RELEASE].strip()[:64],
             flags=flags,
             table_pfn=outside.tables,
             entry_start=np.concatenate([[0], ends]).astype(np.int64),
@@ -235,7 +153,7 @@ class SnapshotTaker:
             tables_unread=outside.tables_unread,
             notes={
                 **_cost(cpu, self._cpu, outside.stopped_seconds, time.monotonic() - began),
-                "pages_on_cpu_lists": pages_on_cpu_lists(files[_ZONEINFO]),
+                "pages_on_cpu_lists": pages_on_cpu_lists(files[ZONEINFO]),
                 **(kernel_free.note() if kernel_free else {}),
                 "evidence": outside.why_not or "struct pages and kernel page tables, read from outside",
                 "page_owner": owners,
@@ -262,7 +180,7 @@ def _tables_among(found: tuple[I64, U64]) -> tuple[I64, U64]:
     return pfn[tables], contents[tables]
 
 
-def _with_owners(probe: _Probe, flags: U64, evidence: U8) -> tuple[U8, str]:
+def _with_owners(probe: SnapshotProbe, flags: U64, evidence: U8) -> tuple[U8, str]:
     """Evidence, with page_owner's where nothing else tells what a frame is; and what is to be noted of it."""
     evidence = evidence.copy() if len(evidence) else np.zeros(len(flags), dtype=np.uint8)
     silent = (classify_flags(flags) == FrameClass.KERNEL) & (evidence == Evidence.NONE)
@@ -279,7 +197,7 @@ def _with_owners(probe: _Probe, flags: U64, evidence: U8) -> tuple[U8, str]:
     )
 
 
-def _cost(before: _Cpu, after: _Cpu, stopped_seconds: float, seconds: float) -> dict[str, str]:
+def _cost(before: CpuUsed, after: CpuUsed, stopped_seconds: float, seconds: float) -> dict[str, str]:
     """What the snapshot cost the guest, as notes. CPU times are the guest's own, of all its vCPUs."""
     probe = after.probe_seconds - before.probe_seconds
     flags = after.flags_seconds - before.flags_seconds
@@ -349,7 +267,7 @@ def _layout(read: ReadFrames, place: str) -> tuple[VmcoreInfo | None, str]:
     """What VMCOREINFO says, which lies at the physical address that the guest names; or why not."""
     found = _NOTE_PLACE.fullmatch(place.strip())
     if not found:
-        return None, f"not read: the guest has no {_VMCOREINFO}"
+        return None, f"not read: the guest has no {VMCOREINFO}"
     address, size = int(found[1], 16), int(found[2], 16)
     first, last = address // PAGE_BYTES, (address + min(size, _MOST_NOTE_BYTES) - 1) // PAGE_BYTES
     wanted = np.arange(first, last + 1, dtype=np.int64)
