@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from orchestrator.deadline import Deadline, wait_for
-from orchestrator.host import accel, kvm
+from orchestrator.host import accel, kvm, reader
 from orchestrator.host.accel import Acceleration, KernelFile, chosen_meanwhile, second_level
 from orchestrator.host.kvm import KvmCheck, KvmState, loaded, shadow_paging
-from orchestrator.host.shell import HostShell
+from orchestrator.host.shell import Call, HostShell
 
 # Counts its starts: each is a line in a file beside it. Standard output is the console.
 BEGIN = """\
@@ -68,15 +68,19 @@ def probe(machine: Path) -> KvmCheck:
     return found
 
 
-def cpu_flags(monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
-    """Let /proc/cpuinfo of this machine say so."""
-    real = HostShell.texts
+def told(path: str, text: str) -> Call:
+    """Answers of this machine, of which one file has another text."""
 
-    def texts(shell: HostShell, *patterns: str) -> dict[str, str]:
-        there = {"/proc/cpuinfo": f"processor\t: 0\nflags\t\t: fpu {flags}\n"}
-        return there if patterns == ("/proc/cpuinfo",) else real(shell, *patterns)
+    def call(name: str, *words: Any, **_: object) -> object:
+        found = reader.CALLS[name](*words)
+        return {**found, path: text} if name == "texts" and path in words[0] else found
 
-    monkeypatch.setattr(HostShell, "texts", texts)
+    return call
+
+
+def with_cpu_flags(flags: str) -> HostShell:
+    """This machine, with such a CPU."""
+    return HostShell(told("/proc/cpuinfo", f"processor\t: 0\nflags\t\t: fpu {flags}\n"))
 
 
 def parameter(machine: Path, module: str, name: str, value: str) -> None:
@@ -158,7 +162,7 @@ def test_a_kernel_that_hangs_is_not_believed(
 def test_a_qemu_does_not_outlive_us(machine: Path) -> None:
     qemu(machine, 'echo $$ >"$0.part" && mv "$0.part" "$0.pid"\n' + STAY)
     script = "from pathlib import Path; from orchestrator.host.kvm import check_kvm\n"
-    script += "from orchestrator.host.shell import HostShell; check_kvm(HostShell(), Path('vmlinuz'))"
+    script += "from orchestrator.host.shell import Call, HostShell; check_kvm(HostShell(), Path('vmlinuz'))"
     note = machine / "bin" / f"{kvm.QEMU}.pid"
     with subprocess.Popen([sys.executable, "-c", script]) as orchestrator:
         assert wait_for(lambda: note.exists() or None, Deadline(10), every=0.02)
@@ -249,15 +253,15 @@ def test_second_level(machine: Path, module: str, name: str, value: str, expecte
     ],
 )
 def test_what_a_kvm_without_a_second_level_is(
-    *, machine: Path, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], flags: str, expected: str
+    machine: Path, there: tuple[str, ...], flags: str, expected: str
 ) -> None:
-    cpu_flags(monkeypatch, flags)
+    shell = with_cpu_flags(flags)
     for module in there:
         parameter(machine, module, "x", "1")
-    assert loaded(HostShell()) == there
-    assert shadow_paging(HostShell()) == expected
+    assert loaded(shell) == there
+    assert shadow_paging(shell) == expected
     parameter(machine, "kvm_amd", "npt", "1")
-    assert shadow_paging(HostShell()) == ""
+    assert shadow_paging(shell) == ""
 
 
 @pytest.mark.parametrize(("ours", "seconds"), [(True, 4 * 20.0), (False, 20.0)])

@@ -16,11 +16,12 @@ from test_accel import (
     STAY,
     WORKS,
     choose,
-    cpu_flags,
     machine,
     parameter,
     qemu,
     starts,
+    told,
+    with_cpu_flags,
 )
 from test_execute import plan
 
@@ -34,6 +35,8 @@ from orchestrator.host_kinds.local import Local
 from orchestrator.run import execute
 
 __all__ = ["machine"]
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 @pytest.mark.slow
@@ -98,14 +101,12 @@ def test_a_verdict_holds_for_what_it_was_made_with(machine: Path, change: Callab
     assert choose("auto", machine).kept
 
 
-def test_a_verdict_holds_for_a_boot_and_those_of_others_go(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_verdict_holds_for_a_boot_and_those_of_others_go(machine: Path) -> None:
     qemu(machine, WORKS)
     choose("auto", machine)
     before = list((machine / "cache" / "kvm").iterdir())
-    monkeypatch.setattr(kvm, "boot_id", lambda _: "another boot")
-    assert not choose("auto", machine).kept
+    rebooted = HostShell(told(_BOOT_ID, "another boot\n"))
+    assert not choose("auto", machine, shell=rebooted).kept
     (after,) = (machine / "cache" / "kvm").iterdir()
     assert [after] != before
 
@@ -203,36 +204,37 @@ def test_only_the_first_of_two_runs_waits_for_a_kvm_that_hangs(machine: Path, tr
 
 def test_what_hangs_under_pvm_says_so_also_when_kept(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm, "KVM_PROBE_SECONDS", 0.2)
-    cpu_flags(monkeypatch, "hypervisor")
+    shell = with_cpu_flags("hypervisor")
     parameter(machine, "kvm_pvm", "x", "1")
     qemu(machine, STAY)
     for _ in range(2):
-        assert "printed nothing under KVM in 0 s; this KVM is PVM" in choose("auto", machine).reason
+        assert (
+            "printed nothing under KVM in 0 s; this KVM is PVM" in choose("auto", machine, shell=shell).reason
+        )
     qemu(machine, WORKS)
-    chosen = choose("auto", machine)
+    chosen = choose("auto", machine, shell=shell)
     assert chosen.name == "kvm", "the module alone says nothing"
     assert "; this KVM is PVM" in chosen.reason
 
 
-def elsewhere(machine: Path, boot: str) -> HostShell:
+class Elsewhere(HostShell):
     """A host elsewhere that is this machine in another boot, as its reader answers."""
-    from orchestrator.host import reader
 
-    def call(name: str, *words: Any, **_: object) -> object:
-        found = reader.CALLS[name](*words)
-        return dict.fromkeys(found, boot) if "boot_id" in str(words[0]) else found
+    def __init__(self, boot: str) -> None:
+        super().__init__(told(_BOOT_ID, boot))
+        target: Any = SimpleNamespace(name=f"root@{boot}", ours=False)
+        self.target = target
+        self.placed: list[str] = []
 
-    shell = HostShell(call)
-    target: Any = SimpleNamespace(name=f"root@{boot}", ours=False)
-    shell.target = target
-    return shell
+    def place(self, path: Path, key: str) -> Path:
+        self.placed.append(key)
+        return path
 
 
-def test_hosts_elsewhere_have_verdicts_of_their_own(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HostShell, "place", lambda shell, path, key: path)
+def test_hosts_elsewhere_have_verdicts_of_their_own(machine: Path) -> None:
     qemu(machine, INTERNAL_ERROR)
     choose("auto", machine)
-    there, other = elsewhere(machine, "one"), elsewhere(machine, "two")
+    there, other = Elsewhere("one"), Elsewhere("two")
     assert not choose("auto", machine, shell=there).kept
     assert choose("auto", machine, shell=there).kept
     assert choose("auto", machine).kept, "that one is still kept, too"
@@ -242,16 +244,9 @@ def test_hosts_elsewhere_have_verdicts_of_their_own(machine: Path, monkeypatch: 
     assert choose("auto", machine, shell=there).reason.endswith("there is no /dev/kvm on root@one")
 
 
-def test_a_kept_verdict_needs_no_copy_of_the_kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    placed: list[str] = []
-
-    def place(_: HostShell, path: Path, key: str) -> Path:
-        placed.append(key)
-        return path
-
-    monkeypatch.setattr(HostShell, "place", place)
+def test_a_kept_verdict_needs_no_copy_of_the_kernel(machine: Path) -> None:
     qemu(machine, WORKS)
-    there = elsewhere(machine, "one")
+    there = Elsewhere("one")
     for _ in range(2):
         choose("auto", machine, shell=there)
-    assert placed == ["boot/vmlinuz"]
+    assert there.placed == ["boot/vmlinuz"]
