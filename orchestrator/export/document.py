@@ -13,7 +13,7 @@ from orchestrator.analysis.conditions import Condition
 from orchestrator.analysis.model_check import ModelCheck
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.export.run_row import Document, RunRow, run_row
-from orchestrator.observation import Origin
+from orchestrator.probes import DeclaredSeries
 from orchestrator.records.summary import (
     BlameResult,
     Finding,
@@ -24,7 +24,6 @@ from orchestrator.records.summary import (
     SnapshotResult,
     Value,
 )
-from orchestrator.series import Series
 from orchestrator.summary import PolicyResult, TimeSpent
 from orchestrator.summary.moments import COLUMNS
 from orchestrator.verdict import ExpectationResult, GateResult
@@ -67,16 +66,16 @@ class MomentKeys(Document):
         return cls(moment=moment.moment, seconds=moment.seconds, **moment.readings)
 
 
-def _key(series: Series) -> tuple[Any, Any]:
-    origin = "" if series.origin is Origin.MEASURED else f" ({series.origin})"
-    return float | None, Field(description=f"{series.meaning}{origin}")
+def _key(declared: DeclaredSeries) -> tuple[Any, Any]:
+    origin = declared.series.origin.value.capitalize()
+    return float | None, Field(description=f"{origin}: series `{declared}` (docs/run-folder.md).")
 
 
 if TYPE_CHECKING:  # a class that is made here is no type to mypy
     MomentDocument = MomentKeys
 else:
     MomentDocument = create_model(
-        "MomentDocument", __base__=MomentKeys, **{name: _key(one.series) for name, one in COLUMNS.items()}
+        "MomentDocument", __base__=MomentKeys, **{name: _key(one.declared) for name, one in COLUMNS.items()}
     )
 
 

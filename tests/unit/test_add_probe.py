@@ -198,8 +198,10 @@ def test_such_a_series_is_in_the_json_and_in_the_page(found: dict[str, Any]) -> 
     (had,), (missing,) = (trial["moments"] for trial in found["show"]["trials"])
     assert (had["runnable_tasks"], had["waiting_seconds"], missing["waiting_seconds"]) == (3.0, 1.5, None)
     added = (
-        "| `trials[].moments[].runnable_tasks` | number or null | tasks of the host that can run |\n"
-        "| `trials[].moments[].waiting_seconds` | number or null | time that they will wait (predicted) |\n"
+        "| `trials[].moments[].runnable_tasks` | number or null "
+        "| Measured: series `host_tasks/runnable` (docs/run-folder.md). |\n"
+        "| `trials[].moments[].waiting_seconds` | number or null "
+        "| Predicted: series `host_tasks/soon` (docs/run-folder.md). |\n"
     )
     assert added in found["keys"]
     assert found["keys"].replace(added, "") == json_keys.table(RunDocument)
