@@ -44,7 +44,7 @@ def keep_code(folder: Path) -> None:
 
     It is code for this machine, which is run: files that others may write to are not read.
     """
-    from orchestrator.model import guest_tables, pressure, replay  # noqa: F401  # they compile
+    from orchestrator.model import guest_tables, pressure, replay, tlb_walk  # noqa: F401  # they compile
     from orchestrator.model.jit import COMPILED
     from orchestrator.model.policies import POLICIES
 
