@@ -36,6 +36,16 @@ def keep_compiled() -> None:
     keep_code(cache_dir() / "compiled")
 
 
+def named_values(settings: tuple[str, ...], example: str) -> dict[str, str]:
+    """`--set` of a command, each NAME=VALUE. Raises BadInputError for what is none."""
+    pairs = [text.partition("=") for text in settings]
+    if wrong := next(
+        (text for text, (_, equals, _) in zip(settings, pairs, strict=True) if not equals), None
+    ):
+        raise BadInputError(f"--set {wrong}: write NAME=VALUE, as in {example}")
+    return {name: value for name, _, value in pairs}
+
+
 @dataclass(frozen=True)
 class Asked:
     """TARGET and the options that say what is read of it."""

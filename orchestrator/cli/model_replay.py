@@ -10,7 +10,14 @@ import click
 from rich.markup import escape
 
 from orchestrator.cli.model_costs import costs_of
-from orchestrator.cli.model_input import ACTIONS, Asked, keep_compiled, read_touches, shared_options
+from orchestrator.cli.model_input import (
+    ACTIONS,
+    Asked,
+    keep_compiled,
+    named_values,
+    read_touches,
+    shared_options,
+)
 from orchestrator.cli.options import Choice, force_option, json_option, may_write
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.cli.tables import plain_table, print_table
@@ -159,12 +166,7 @@ def pattern_of(name: str, settings: tuple[str, ...]) -> Pattern:
     """The pattern of that name with `settings`, each NAME=VALUE. Raises BadInputError for what is none."""
     from orchestrator.model.patterns import pattern_named
 
-    pairs = [text.partition("=") for text in settings]
-    if wrong := next(
-        (text for text, (_, equals, _) in zip(settings, pairs, strict=True) if not equals), None
-    ):
-        raise BadInputError(f"--set {wrong}: write NAME=VALUE, as in size=6GiB")
-    return pattern_named(name, {name: value for name, _, value in pairs})
+    return pattern_named(name, named_values(settings, "size=6GiB"))
 
 
 def _defaults(fields: Any) -> dict[str, Any]:  # pydantic's fields
