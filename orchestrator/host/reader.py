@@ -1,6 +1,6 @@
 """What is read on a host: files, processes, and what QEMU has of a guest's memory.
 
-For a host elsewhere this very file is sent there and run (`serve`), with the three that it imports: they use
+For a host elsewhere this very file is sent there and run (`serve`), with those that it imports: they use
 Python's standard library and nothing else. Here its functions are called directly. `orchestrator.host.shell`
 is its only user.
 """
@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 from orchestrator.host.collapse import collapse, identity
 from orchestrator.host.page_tables import page_tables
 from orchestrator.host.pagemap import MAX_CHUNK_BYTES, exactly, page_bits, page_regions, up_to
+from orchestrator.host.perf_counters import guest_counters
 from orchestrator.host.vm_processes import large_mappings, ram_regions, regular_text, vms
 
 MAX_TEXT_BYTES = 1 << 18
@@ -238,6 +239,7 @@ CALLS: dict[str, Callable[..., Any]] = {
         memory,
         identity,
         collapse,
+        guest_counters,
         tail,
         kernel_log,
         cpu_seconds,

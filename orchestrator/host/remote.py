@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError
 from orchestrator.host import collapse as collapsing
-from orchestrator.host import mappings, page_tables, pagemap, reader, vm_processes
+from orchestrator.host import mappings, page_tables, pagemap, perf_counters, reader, vm_processes
 from orchestrator.host.ssh import SshTarget
 from orchestrator.interrupts import deferred, stopping
 
@@ -28,7 +28,7 @@ _MOST_BODY_BYTES = 1 << 30
 _NOT_OURS = "what it answers is not what the reader says"
 
 # What is sent: the reader last, behind what it imports.
-_SENT = (pagemap, collapsing, mappings, page_tables, vm_processes, reader)
+_SENT = (pagemap, collapsing, mappings, page_tables, perf_counters, vm_processes, reader)
 # Takes their names and texts from the first line, and then serves what follows it.
 _LOADER = """
 import base64, json, sys, types

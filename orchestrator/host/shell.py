@@ -136,6 +136,11 @@ class HostShell:
         """Make huge pages of ranges of 2 MiB of a process (`collapse.collapse`)."""
         return Collapsed(*self._call("collapse", pid, list(whose), list(addresses), min_present, room_bytes))
 
+    def guest_counters(self, pid: int, events: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """Hardware counters of a QEMU's vCPUs in guest mode (`perf_counters.guest_counters`)."""
+        found: dict[str, Any] = self._call("guest_counters", pid, [list(event) for event in events])
+        return found
+
     def tail(self, path: str, offset: int, most: int) -> bytes:
         """What a file has from `offset` on."""
         return bytes(self._call("tail", path, offset, most))
