@@ -13,11 +13,15 @@ from orchestrator.observation import Origin
 
 @dataclass(frozen=True)
 class Source:
-    """A committed result, and the arm of it that is read, or in guests.json the synthetic guest."""
+    """A committed result, and the arm of it that is read, or in guests.json the synthetic guest.
+
+    `asked` is what to ask `model tlb` for a figure of tlb.json.
+    """
 
     result: str
     arm: str = ""
     guest: str = ""
+    asked: str = ""
 
     @property
     def command(self) -> str:
@@ -26,6 +30,8 @@ class Source:
             return f"orchestrator run scenarios/{self.result}.yaml"
         if self.result.startswith("overcommit/"):
             return f"orchestrator model overcommit scenarios/{self.result}.yaml"
+        if self.result == "tlb":
+            return f"orchestrator model tlb {self.asked}"
         return f"orchestrator model guest {self.guest}"
 
 

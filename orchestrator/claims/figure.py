@@ -28,6 +28,7 @@ class Spread(StrEnum):
     INTERVAL = "95 % interval"
     BOOTS = "range"
     COSTS = "range over seeds and costs"
+    CPUS = "range over CPUs, of which one is typical"
     EXACT = "computed"
     NONE = "no interval"
 
@@ -60,6 +61,8 @@ class Sample:
 
     values: Mapping[str, float]
     of_boots: bool
+    ends: Spread = Spread.COSTS
+    """What the ends of a model's range are."""
 
     def figure(self) -> Figure:
         """Of boots Student's interval of their mean, or their range where they are too few."""
@@ -68,7 +71,7 @@ class Sample:
         if not self.of_boots:
             if len(values) == 1:
                 return Figure(low, low, high, Spread.EXACT)
-            return Figure(self.values["typical"], low, high, Spread.COSTS)
+            return Figure(self.values["typical"], low, high, self.ends)
         mean = float(values.mean())
         interval = of_few(values, range(len(values)))
         if interval is None:

@@ -1,4 +1,4 @@
-"""Evidence in documents of models: what `model overcommit` said, and the tables of synthetic guests."""
+"""Evidence in documents of models: `model overcommit`, the tables of synthetic guests, and `model tlb`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from orchestrator.claims.committed import Committed
 from orchestrator.claims.evidence import Sampled, Source
-from orchestrator.claims.figure import Sample
+from orchestrator.claims.figure import Sample, Spread
 from orchestrator.errors import BadInputError
 from orchestrator.observation import Origin
 
 _ENDS: Final = ("low", "typical", "high")
+_REFERENCES: Final = "two_levels.references_per_access.typical"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,72 @@ class GuestBytes(Sampled):
     def sample(self, committed: Committed) -> Sample:
         found = _at(committed.document("guests"), f"{self.guest}.{self.key}")
         return Sample({"": float(found)}, of_boots=False)
+
+
+@dataclass(frozen=True)
+class TlbWithoutHugePages(Sampled):
+    """References of page walks for each access to memory without huge pages, as a multiple of those with
+    nothing but huge pages at both levels: of the default CPU of `model tlb`, and the range over all."""
+
+    access: str
+
+    @property
+    def origin(self) -> Origin:
+        return Origin.MODELLED
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(
+            Source("tlb", asked=f"--memory 64GiB --host-huge {host} --huge {host} --access {self.access}")
+            for host in (0, 1)
+        )
+
+    def sample(self, committed: Committed) -> Sample:
+        found = {
+            cpu: _of_share(patterns[self.access], 0) / _of_share(patterns[self.access], 1)
+            for cpu, patterns in committed.document("tlb")["cpus"].items()
+        }
+        typical = next(iter(found.values()))
+        ends = {"low": min(found.values()), "typical": typical, "high": max(found.values())}
+        return Sample(ends, of_boots=False, ends=Spread.CPUS)
+
+
+@dataclass(frozen=True)
+class TlbBehindPolicy(Sampled):
+    """Such references to a guest's own memory with the huge pages that it could have behind a policy, as a
+    share of those with what it could have as it was: boot by boot, of the run that tlb.json names."""
+
+    access: str
+    policy: str
+
+    @property
+    def origin(self) -> Origin:
+        return Origin.MODELLED
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (Source("tlb", asked=f"results/reference/pmd --snapshot loaded --access {self.access}"),)
+
+    def sample(self, committed: Committed) -> Sample:
+        run = committed.document("tlb")["run"]
+        trials = run["trials"][self.access]
+
+        def share(trial: Any) -> float | None:
+            rows = trials.get(trial.trial)
+            if rows is None:
+                return None
+            behind, before = (
+                float(_at(rows[name], _REFERENCES)) for name in (self.policy, "free or movable")
+            )
+            return behind / before
+
+        return committed.run(run["run"]).by_boot(run["arm"], share)
+
+
+def _of_share(rows: list[dict[str, Any]], share: float) -> float:
+    """References for each access where guest and host have that share in huge pages."""
+    (row,) = [one for one in rows if (one["guest_huge"], one["host_huge"]) == (share, share)]
+    return float(_at(row, _REFERENCES))
 
 
 def _at(document: Mapping[str, Any], path: str) -> Any:

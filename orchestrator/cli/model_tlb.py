@@ -157,7 +157,7 @@ def tlb_command(
         raise BadInputError("--trial and --snapshot select from a run", hint="name one, as `last`")
     load = Load(access_pattern(access, named_values(settings, "share=0.1")), accesses, warm_up, levels)
     cpu = _cpu(cpu_name)
-    found = _of_target(target, results, trial, snapshot) if target else _typed(shares)
+    found = supplies_of(target, results, trial, snapshot) if target else _typed(shares)
     size = memory or (found.huge_ranges * PMD_BYTES if found.huge_ranges else _MEMORY)
     keep_compiled()
 
@@ -250,7 +250,8 @@ def _typed(shares: tuple[float, ...]) -> Supplies:
     return Supplies(tuple(Supply("as given", "", None, share) for share in dict.fromkeys(shares)))
 
 
-def _of_target(target: str, results: Path, trial: str | None, label: str | None) -> Supplies:
+def supplies_of(target: str, results: Path, trial: str | None = None, label: str | None = None) -> Supplies:
+    """What a run, a run folder or a snapshot file could supply. Raises BadInputError."""
     path = Path(target)
     if path.is_file() or path.suffix == ".npz":
         if trial or label:

@@ -1,6 +1,7 @@
-"""What the model says, committed: results/reference/overcommit and guests.json, as templates print it.
+"""What the model says, committed: results/reference/overcommit, guests.json and tlb.json, for templates.
 
-`python tests/unit/modelled.py` makes both again: due when the model changes, which test_modelled.py notices.
+`python tests/unit/modelled.py` makes all again: due when the model changes, which test_modelled.py notices;
+`python tests/unit/modelled.py tlb` (or `guests`, or the name of a file of overcommit) one of them.
 Beside an answer of `model overcommit` is what it takes the code little time to say again: one seed alone.
 """
 
@@ -23,6 +24,7 @@ import pandas as pd
 from orchestrator.analysis.arms import view_run
 from orchestrator.analysis.model_check import ModelCheck, model_checks
 from orchestrator.analysis.text import seconds
+from orchestrator.cli.model_tlb import supplies_of
 from orchestrator.model.cost import SHIPPED, CostRange, CostTable
 from orchestrator.model.guest_tables import GuestTables, build_tables
 from orchestrator.model.overcommit import OvercommitResult, answers
@@ -31,12 +33,15 @@ from orchestrator.model.policies import OverSnapshot, OverTrace
 from orchestrator.model.rebuild import Rebuild, rebuild
 from orchestrator.model.replay import EvictionAction
 from orchestrator.model.tables import LAST_LEVEL
+from orchestrator.model.tlb import ASSUMPTIONS, Load, MappedMemory, tlb_answer
+from orchestrator.model.tlb_access import ACCESSES, access_pattern
+from orchestrator.model.tlb_cpu import shipped_cpu
 from orchestrator.report.overcommit import cost_words, counted, ranged
 from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
 from orchestrator.store import open_run
 from orchestrator.store.costs_file import CostsFile, read_costs
 from orchestrator.summary import load
-from orchestrator.units import ENTRIES_PER_TABLE, GIB, PAGE_BYTES, format_size
+from orchestrator.units import ENTRIES_PER_TABLE, GIB, PAGE_BYTES, PMD_BYTES, format_size
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -52,6 +57,16 @@ _LONGEST_TITLE = 30  # of a group of metrics
 _KEYS = ("policy", "action", "fit", "killed", "table_bytes_peak", "tables_kept_least", "added")
 # The talk's two guests: 50 GiB touched once and discarded, and a Redis of 600 GiB.
 _GUESTS = {"sparse": ("empty", "empty_all_levels"), "redis_churn": ("empty", "zero_page", "empty_all_levels")}
+
+
+# What `model tlb` is asked: memory of the size of a server's guest, with no huge pages and with nothing else.
+TLB_MEMORY = 64 * GIB
+TLB_CPUS = ("skylake", "skylake-small-caches", "amd-16h")
+TLB_SHARES = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))  # in huge pages of the guest, of the host
+TLB_ACCESSES, TLB_WARM_UP, TLB_SEEDS = 200_000, 100_000, 2
+# Of a run: the supply of each trial, whose own memory is accessed.
+TLB_RUN, TLB_RUN_ARM, TLB_RUN_SNAPSHOT = "pmd", "linux-6.12", "loaded"
+TLB_RUN_ROWS = ("free or movable", "empty", "empty_all_levels")
 
 
 def scenario(name: str) -> OvercommitText:
@@ -199,6 +214,90 @@ def extrapolate(before: float, measured: float, factor: float) -> float:
     return before + (measured - before) * factor
 
 
+def tlb_rows(cpu: str, access: str) -> list[dict[str, Any]]:
+    """What the code says now of 64 GiB with each of TLB_SHARES."""
+    found = shipped_cpu(cpu)
+    assert found
+    return [
+        {
+            "guest_huge": guest,
+            "host_huge": host,
+            **asdict(tlb_answer(found, _tlb_load(access), MappedMemory(TLB_MEMORY, guest, host), TLB_SEEDS)),
+        }
+        for guest, host in TLB_SHARES
+    ]
+
+
+def tlb_of_trial(trial: str, access: str) -> dict[str, Any]:
+    """What it says of one trial's supply, with memory that the host backs by huge pages."""
+    cpu = shipped_cpu(TLB_CPUS[0])
+    assert cpu
+    supplies = supplies_of(str(REFERENCE / TLB_RUN), REFERENCE, trial, TLB_RUN_SNAPSHOT)
+    assert supplies.huge_ranges
+    size = supplies.huge_ranges * PMD_BYTES
+    return {
+        one.what: {
+            "share": one.share,
+            **asdict(
+                tlb_answer(cpu, _tlb_load(access), MappedMemory(size, one.share, host_huge=1.0), TLB_SEEDS)
+            ),
+        }
+        for one in supplies.supplies
+        if one.what in TLB_RUN_ROWS
+    }
+
+
+def tlb_trials() -> list[str]:
+    """Those of the run whose supply is looked at."""
+    run = open_run(REFERENCE / TLB_RUN)
+    return [one.trial for one in load(run) if one.arm == TLB_RUN_ARM and not one.left_out]
+
+
+def _tlb_load(access: str) -> Load:
+    return Load(access_pattern(access, {}), TLB_ACCESSES, TLB_WARM_UP)
+
+
+def _tlb() -> dict[str, Any]:
+    return {
+        "memory_bytes": TLB_MEMORY,
+        "accesses": TLB_ACCESSES,
+        "warm_up": TLB_WARM_UP,
+        "seeds": TLB_SEEDS,
+        "assumptions": list(ASSUMPTIONS),
+        "cpus": {cpu: {access: tlb_rows(cpu, access) for access in ACCESSES} for cpu in TLB_CPUS},
+        "run": {
+            "run": TLB_RUN,
+            "arm": TLB_RUN_ARM,
+            "snapshot": TLB_RUN_SNAPSHOT,
+            "cpu": TLB_CPUS[0],
+            "host_huge": 1.0,
+            "trials": {
+                access: {trial: tlb_of_trial(trial, access) for trial in tlb_trials()}
+                for access in ("uniform", "hot")
+            },
+        },
+    }
+
+
+def tlb_figure(cpu: str, access: str, huge: Sequence[float], levels: str, key: str) -> float:
+    """A committed figure of 64 GiB, the median; `huge` is one of TLB_SHARES."""
+    (row,) = [
+        one
+        for one in committed("tlb")["cpus"][cpu][access]
+        if (one["guest_huge"], one["host_huge"]) == tuple(huge)
+    ]
+    return float(row[levels][key]["typical"])
+
+
+def tlb_supply(access: str, what: str, key: str = "") -> CostRange:
+    """A committed figure of the run's supply with a second level, or without `key` the share: mean and range
+    over boots."""
+    trials = committed("tlb")["run"]["trials"][access].values()
+    rows = [one[what] for one in trials]
+    values = [one["two_levels"][key]["typical"] if key else one["share"] for one in rows]
+    return CostRange(min(values), sum(values) / len(values), max(values))
+
+
 def rebuilt(name: str, settings: Mapping[str, str], lasts: int, after: Sequence[int]) -> Rebuild:
     """What `orchestrator model rebuild` says of a pattern that lasts some seconds, with its defaults."""
     trace = pattern_named(name, dict(settings)).trace(np.random.default_rng(0))
@@ -239,6 +338,11 @@ def compared(name: str, group: str) -> str:
     return "\n".join([*lines[top:start], *lines[start : titles[0]], "...", *sentences])
 
 
+def _references(value: float) -> str:
+    """Three digits that count, down to a thousandth: a run through memory hardly misses."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
 FILTERS: Mapping[str, Callable[..., str]] = {
     "counted": counted,
     "seconds": lambda value: ranged(value, seconds),
@@ -246,6 +350,11 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "gib": lambda value: f"{value / GIB:,.1f} GiB",
     "span": span,
     "apart": lambda share: f"{100 * abs(share):.2g} %",
+    "refs": _references,
+    "refs_range": lambda value: f"{value.typical:.2f} ({value.low:.2f} to {value.high:.2f})",
+    "share_range": lambda value: (
+        f"{100 * value.typical:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    ),
 }
 GLOBALS: Mapping[str, object] = {
     "overcommit": overcommit,
@@ -259,6 +368,11 @@ GLOBALS: Mapping[str, object] = {
     "extrapolate": extrapolate,
     "predicted": predicted,
     "rebuilt": rebuilt,
+    "tlb": lambda: committed("tlb"),
+    "tlb_cpus": TLB_CPUS,
+    "tlb_figure": tlb_figure,
+    "tlb_supply": tlb_supply,
+    "tlb_rows": TLB_RUN_ROWS,
     "compared": compared,
     "shown": shown,
 }
@@ -292,11 +406,16 @@ def _head(command: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Make all of them again."""
-    for name in FIRST_SEED:
-        _write(f"overcommit/{name}", _made(name))
-    sizes = {name: sizes_of(name, guest_named(name)) for name in _GUESTS}
-    _write("guests", {**_head("python tests/unit/modelled.py"), **sizes})
+    """Make all of them again, or those that are named."""
+    wanted = sys.argv[1:] or [*FIRST_SEED, "guests", "tlb"]
+    for name in wanted:
+        if name == "tlb":
+            _write("tlb", {**_head("python tests/unit/modelled.py tlb"), **_tlb()})
+        elif name == "guests":
+            sizes = {one: sizes_of(one, guest_named(one)) for one in _GUESTS}
+            _write("guests", {**_head("python tests/unit/modelled.py guests"), **sizes})
+        else:
+            _write(f"overcommit/{name}", _made(name))
 
 
 def _write(name: str, found: Mapping[str, Any]) -> None:

@@ -251,6 +251,30 @@ def test_a_result_that_was_awaited_is_to_be_named(copied: Callable[..., Path]) -
         judged("ballooning", root)
 
 
+def test_huge_pages_that_save_nothing_turn_the_claim_of_tlbs(copied: Callable[..., Path]) -> None:
+    root = copied("tlb.json", "pmd")
+    found = judged("tlb-stalls", root)
+    assert found.verdicts == {Origin.MEASURED: Verdict.CANNOT, Origin.MODELLED: Verdict.IN_PART}
+    assert results(found)[-2:] == ["not met", "met"]
+    figure = found.parts[-1].figure
+    assert figure
+    assert (figure.spread, figure.boots) == (Spread.INTERVAL, 5)
+    assert found.parts[1].figure
+    assert found.parts[1].figure.spread is Spread.CPUS
+    document: dict[str, Any] = json.loads((root / "tlb.json").read_text())
+    for patterns in document["cpus"].values():
+        for rows in patterns.values():
+            for row in rows:
+                row["two_levels"] = rows[0]["two_levels"]
+    for trials in document["run"]["trials"].values():
+        for rows in trials.values():
+            rows["empty_all_levels"] = rows["free or movable"]
+    (root / "tlb.json").write_text(json.dumps(document))
+    assert judged("tlb-stalls", root).verdicts[Origin.MODELLED] is Verdict.DOES_NOT
+    (root / "tlb.json").unlink()
+    assert judged("tlb-stalls", root).verdicts[Origin.MODELLED] is Verdict.NOT_TESTED
+
+
 # How it is judged
 
 

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.model import overcommit
 from orchestrator.model.cost import CostTable
 from orchestrator.model.replay import EvictionAction
+from orchestrator.model.tlb_cpu import CacheShape, Tlb, shipped_cpu
 
 pytestmark = pytest.mark.slow
 
@@ -79,3 +80,25 @@ def test_guests_that_live_are_those_that_are_not_killed() -> None:
     assert modelled.span(
         [replace(alive, low=3, typical=3, high=4), replace(alive, low=5, typical=5, high=5)]
     ) == ("3 to 5")
+
+
+def test_the_tlb_model_gives_what_is_committed() -> None:
+    """Of one CPU and one pattern, and of one trial of the run; the parameters of all CPUs are those of now."""
+    found = modelled.committed("tlb")
+    cpu = modelled.TLB_CPUS[-1]
+    assert json.loads(json.dumps(modelled.tlb_rows(cpu, "hot"))) == found["cpus"][cpu]["hot"], AGAIN
+    trial = modelled.tlb_trials()[0]
+    for access, trials in found["run"]["trials"].items():
+        assert list(trials) == modelled.tlb_trials()
+        assert json.loads(json.dumps(modelled.tlb_of_trial(trial, access))) == trials[trial], AGAIN
+    assert list(found["cpus"]) == list(modelled.TLB_CPUS)
+    assert found["assumptions"] == list(modelled.ASSUMPTIONS), AGAIN
+
+
+def test_a_tlb_that_changes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"l2": Tlb(both_sizes=CacheShape(entries=768, ways=12))}
+    monkeypatch.setattr(modelled, "shipped_cpu", lambda name: shipped_cpu(name).model_copy(update=small))  # type: ignore[union-attr]  # it is there
+    cpu = modelled.TLB_CPUS[0]
+    assert (
+        json.loads(json.dumps(modelled.tlb_rows(cpu, "hot"))) != modelled.committed("tlb")["cpus"][cpu]["hot"]
+    )
