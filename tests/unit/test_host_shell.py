@@ -52,6 +52,13 @@ def test_files_are_read_the_same_from_near_and_far(shell: HostShell, tmp_path: P
     assert 1024 <= shell.free_port() < 65536
 
 
+def test_counters_are_asked_for_near_and_far(shell: HostShell) -> None:
+    """This process has no thread that is named as a vCPU; what one has is in test_host_perf.py."""
+    assert shell.guest_counters(os.getpid(), [(0, 0)]) == {"vcpus": 0, "counts": []}
+    with pytest.raises(OSError, match="No such"):
+        shell.guest_counters(1 << 22, [(0, 0)])
+
+
 def test_what_is_sent_is_python_3_8() -> None:
     """Hosts elsewhere have what they have: Ubuntu 20.04 that, RHEL 9 3.9."""
     for module in remote_module._SENT:

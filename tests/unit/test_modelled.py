@@ -12,6 +12,7 @@ import pytest
 from orchestrator.model import overcommit
 from orchestrator.model.cost import CostTable
 from orchestrator.model.replay import EvictionAction
+from orchestrator.model.tlb import ASSUMPTIONS
 from orchestrator.model.tlb_cpu import CacheShape, Tlb, shipped_cpu
 
 pytestmark = pytest.mark.slow
@@ -83,7 +84,7 @@ def test_guests_that_live_are_those_that_are_not_killed() -> None:
 
 
 def test_the_tlb_model_gives_what_is_committed() -> None:
-    """Of one CPU and one pattern, and of one trial of the run; the parameters of all CPUs are those of now."""
+    """Of one CPU and one pattern, and of one trial of the run."""
     found = modelled.committed("tlb")
     cpu = modelled.TLB_CPUS[-1]
     assert json.loads(json.dumps(modelled.tlb_rows(cpu, "hot"))) == found["cpus"][cpu]["hot"], AGAIN
@@ -92,7 +93,7 @@ def test_the_tlb_model_gives_what_is_committed() -> None:
         assert list(trials) == modelled.tlb_trials()
         assert json.loads(json.dumps(modelled.tlb_of_trial(trial, access))) == trials[trial], AGAIN
     assert list(found["cpus"]) == list(modelled.TLB_CPUS)
-    assert found["assumptions"] == list(modelled.ASSUMPTIONS), AGAIN
+    assert found["assumptions"] == list(ASSUMPTIONS), AGAIN
 
 
 def test_a_tlb_that_changes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
