@@ -97,8 +97,8 @@ class TlbWithoutHugePages(Sampled):
 
 
 @dataclass(frozen=True)
-class TlbBehindPolicy(Sampled):
-    """Such references to a guest's own memory with the huge pages that it could have behind a policy, as a
+class TlbAfterPolicy(Sampled):
+    """Such references to a guest's own memory with the huge pages that it could have after a policy, as a
     share of those with what it could have as it was: boot by boot, of the run that tlb.json names."""
 
     access: str
@@ -120,10 +120,8 @@ class TlbBehindPolicy(Sampled):
             rows = trials.get(trial.trial)
             if rows is None:
                 return None
-            behind, before = (
-                float(_at(rows[name], _REFERENCES)) for name in (self.policy, "free or movable")
-            )
-            return behind / before
+            after, before = (float(_at(rows[name], _REFERENCES)) for name in (self.policy, "free or movable"))
+            return after / before
 
         return committed.run(run["run"]).by_boot(run["arm"], share)
 

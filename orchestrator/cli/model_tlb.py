@@ -303,7 +303,7 @@ def _of_result(result: SnapshotResult, policies: tuple[PolicyResult, ...], run: 
 
 
 def _rows(ranges: int, free: int, freeable: int, policies: tuple[PolicyResult, ...]) -> tuple[Supply, ...]:
-    """What is free, what compaction could free, and what it could behind each policy."""
+    """What is free, what compaction could free, and what it could after each policy."""
     if not ranges:
         raise BadInputError("no range of 2 MiB is whole in this snapshot", hint="name another snapshot")
     found = [

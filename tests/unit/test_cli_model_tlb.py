@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from orchestrator.cli import main
 from orchestrator.cli.model_tlb import tlb_command
 from orchestrator.model.tlb import ASSUMPTIONS
 from orchestrator.model.tlb_access import ACCESSES
-from orchestrator.model.tlb_cpu import SHIPPED_CPUS
+from orchestrator.model.tlb_cpu import SHIPPED_CPUS, TlbCpu
 from orchestrator.store.snapshot_file import write_snapshot
+from orchestrator.yamlfile import load_yaml_model
 
 PMD = Path(__file__).parents[2] / "results" / "reference" / "pmd"
 FEW = ("--accesses", "3000", "--warm-up", "1000", "--seeds", "2")
@@ -137,6 +139,14 @@ def test_a_cpu_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     path.write_text("name: wide\nl1:\n  base: {entries: 500, ways: 512}\nsources: {}\n")
     code, _, err = call(capsys, *argv)
     assert (code, "wide.yaml:3" in err) == (2, True)
+
+
+def test_the_file_in_the_docs_is_a_cpu(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "model.md").read_text()
+    (text,) = re.findall(r"```yaml\n(name: .*?)```", page, re.DOTALL)
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert load_yaml_model(path, TlbCpu).name == "mine"
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 from orchestrator.claims.base import Criterion, Part, claim
 from orchestrator.claims.evidence import Untestable
 from orchestrator.claims.figure import Unit
-from orchestrator.claims.of_models import TlbBehindPolicy, TlbWithoutHugePages
+from orchestrator.claims.of_models import TlbAfterPolicy, TlbWithoutHugePages
 
 _MORE = (
     "references of page walks for each access to 64 GiB without huge pages, as a multiple of those with "
     "nothing else, at both levels; accesses {}"
 )
 _LESS = (
-    "references for each access to a guest's own memory with the huge pages that it could have behind policy "
+    "references for each access to a guest's own memory with the huge pages that it could have after policy "
     "`{}`, as a share of those with what it could have as it was; a host of huge pages, accesses to a hot set"
 )
 
@@ -46,13 +46,13 @@ TLB_STALLS = claim(
         ),
         Part(
             _LESS.format("empty"),
-            TlbBehindPolicy("hot", "empty"),
+            TlbAfterPolicy("hot", "empty"),
             Criterion(at_most=0.95),
             Unit.RATIO,
         ),
         Part(
             _LESS.format("empty_all_levels"),
-            TlbBehindPolicy("hot", "empty_all_levels"),
+            TlbAfterPolicy("hot", "empty_all_levels"),
             Criterion(at_most=0.95),
             Unit.RATIO,
         ),
