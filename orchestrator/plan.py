@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from orchestrator.actions.base import ACTIONS, Action
 from orchestrator.errors import BadInputError
@@ -142,6 +142,8 @@ class Plan(Frozen):
     arms: tuple[PlannedArm, ...]
     trials: tuple[PlannedTrial, ...]
     expect: tuple[Expectation, ...] = ()
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each file of the project that its trials read (`orchestrator.run.inputs`)."""
 
     @property
     def acceleration(self) -> Accel | Literal["tcg-icount"]:
@@ -181,6 +183,11 @@ class Plan(Frozen):
             sample_every_seconds=self.sample_every_seconds,
             deadline_seconds=self.deadline_seconds,
         )
+
+    @property
+    def sha256(self) -> str:
+        """Names the plan: that of its text, as `to_json` has it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def record(self) -> PlanRecord:
         """As it stands in plan.json."""

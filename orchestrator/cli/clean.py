@@ -46,10 +46,9 @@ def clean_command(
     """Remove what a killed run left behind.
 
     That is its runtime folder and the QEMU, passt and ssh processes that run from it, its guests on other
-    hosts, and an image or a guest's state that it had not finished. A setting of a host that it had changed
-    is put back, and a DIMM that it had plugged into a VM is unplugged. Runs that are still going and what is
-    complete in the cache stay; so are run folders, unless
-    --older-than names an age.
+    hosts, and an image, a guest's state or the folder of a `trial` that it had not finished. A setting of a
+    host that it had changed is put back, and a DIMM that it had plugged into a VM is unplugged. Runs that are
+    still going and what is complete in the cache stay; so do run folders, unless --older-than names an age.
     Exit code 3 if something could not be removed.
     """
     from orchestrator.guest.cache import cache_dir
@@ -59,27 +58,25 @@ def clean_command(
     from orchestrator.host.remote_leftovers import remote_leftovers
     from orchestrator.host.runtime import leftovers
     from orchestrator.host.settings import left_settings
+    from orchestrator.run.unit import unfinished_unit
 
     found = leftovers()
     elsewhere = {leftover.folder: remote_leftovers(leftover.folder) for leftover in found}
     settings = {leftover.folder: left_settings(leftover.folder) for leftover in found}
     dimms = {leftover.folder: left_dimms(leftover.folder) for leftover in found}
     builds = [*unfinished_builds(cache_dir()), *unfinished_states(cache_dir())]
+    named = [unfinished_unit(leftover.owner.run_dir) for leftover in found if leftover.owner]
+    trials = [folder for folder in named if folder is not None]
     runs = old_runs(results, older_than) if older_than is not None else []
     errors: list[InfrastructureError] = []
     if not dry_run:
-        # One that stays does not keep the others.
+        # One that stays does not keep the others. Trials first: it is their runtime folder that names them.
+        errors += _remove_all(trials)
         for leftover in tuple(found):
             errors += _remove(leftover.folder)
             if leftover.folder.exists():
                 found.remove(leftover)
-        for folders in (builds, runs):
-            for folder in tuple(folders):
-                shutil.rmtree(folder, ignore_errors=True)
-                if folder.exists():
-                    hint = "who made it? clean has to run as that user"
-                    errors.append(InfrastructureError(f"{folder} could not be removed", hint=hint))
-                    folders.remove(folder)
+        errors += _remove_all(builds) + _remove_all(runs)
     if as_json:
         print_json(
             {
@@ -100,18 +97,19 @@ def clean_command(
                     for notes in dimms.values()
                     for note in notes
                 ],
+                "unfinished_trials": [str(trial) for trial in trials],
                 "unfinished_builds": [str(build) for build in builds],
                 "old_runs": [str(run) for run in runs],
                 "errors": [error.brief for error in errors],
             }
         )
-    elif found or builds or runs or errors:
+    elif found or trials or builds or runs or errors:
         _print(
             found,
             elsewhere=elsewhere,
             settings=settings,
             dimms=dimms,
-            builds=builds,
+            unfinished=[*trials, *builds],
             runs=runs,
             dry_run=dry_run,
         )
@@ -120,6 +118,18 @@ def clean_command(
     for failure in errors:
         print_error(failure)
     ctx.exit(ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED)
+
+
+def _remove_all(folders: list[Path]) -> list[InfrastructureError]:
+    """Remove folders; those that could not be are taken off the list."""
+    errors = []
+    for folder in tuple(folders):
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            hint = "who made it? clean has to run as that user"
+            errors.append(InfrastructureError(f"{folder} could not be removed", hint=hint))
+            folders.remove(folder)
+    return errors
 
 
 def _remove(folder: Path) -> list[InfrastructureError]:
@@ -182,7 +192,7 @@ def _print(
     elsewhere: Mapping[Path, list[RemoteGuest]],
     settings: Mapping[Path, list[SettingNote]],
     dimms: Mapping[Path, list[DimmNote]],
-    builds: list[Path],
+    unfinished: list[Path],
     runs: list[Path],
     dry_run: bool,
 ) -> None:
@@ -205,7 +215,7 @@ def _print(
             # As above; and it may have gone by itself.
             what = f"the DIMM {dimm.alias} of {dimm.vm} on {dimm.host}"
             out.print(f"  {'would ask' if dry_run else 'asked'} for the removal of {escape(what)}")
-    for build in builds:
-        out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(build))}, left unfinished")
+    for path in unfinished:
+        out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(path))}, left unfinished")
     for run_dir in runs:
         out.print(f"{'would remove' if dry_run else 'removed'} {escape(str(run_dir))}, an old run")

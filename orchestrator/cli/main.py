@@ -34,6 +34,8 @@ VERBS = {
     "plan": ("scenario", "Show what a scenario would do, trial by trial, without doing it."),
     "schema": ("scenario", "Print the JSON schema of scenario files, for editors."),
     "run": ("run", "Run a scenario and write a run folder with a report."),
+    "trial": ("trial", "Execute one trial of a plan, into a folder that appears whole or not at all."),
+    "gather": ("trial", "Make a run of trials that were executed by themselves."),
     "resume": ("run", "Run the trials of a run that are missing or were lost."),
     "list": ("listing", "List the runs in the results folder."),
     "show": ("runs", "Show a run, also one that is unfinished or was killed."),

@@ -25,6 +25,7 @@ FORMATS: Final = {
     "clean": 1,
     "compare": 1,
     "doctor": 1,
+    "gather": 1,
     "image build": 1,
     "image list": 1,
     "image remove": 1,
@@ -46,6 +47,7 @@ FORMATS: Final = {
     "resume": 1,
     "run": 1,
     "show": 1,
+    "trial": 1,
     "validate": 1,
 }
 

@@ -76,7 +76,7 @@ def run_command(
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
     seconds = _typical_trial_seconds(results, plan.scenario_sha256)
-    _carry_out(
+    carry_out(
         ctx,
         run_dir,
         seconds,
@@ -114,7 +114,7 @@ def resume_command(
     gate = gate_of(words)
     run = find_run(run_name, results)
     places = ProjectPaths.beside(find_guests_dir(Path(run.plan.scenario_path), guests_dir))
-    _carry_out(
+    carry_out(
         ctx,
         run.directory,
         None,
@@ -123,7 +123,7 @@ def resume_command(
     )
 
 
-def _carry_out(
+def carry_out(
     ctx: click.Context,
     run_dir: Path,
     trial_seconds: float | None,

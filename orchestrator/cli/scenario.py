@@ -12,16 +12,24 @@ import click
 from rich.markup import escape
 
 import orchestrator
-from orchestrator.cli.options import arms_option, guests_dir_option, json_option
+from orchestrator.cli.options import (
+    arms_option,
+    connect_option,
+    force_option,
+    guests_dir_option,
+    json_option,
+    may_write,
+)
 from orchestrator.cli.output import out, print_json, print_text, print_warnings
 from orchestrator.cli.tables import plain_table, print_table
-from orchestrator.errors import BadInputError, ExitCode, FileProblemsError, Problem
+from orchestrator.errors import BadInputError, ExitCode, FileProblemsError, InfrastructureError, Problem
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from orchestrator.plan import Plan
     from orchestrator.scenario import Scenario
+    from orchestrator.scenario.model import Start
 
 
 def find_guests_dir(scenario: Path, given: Path | None = None) -> Path:
@@ -160,6 +168,16 @@ def _count(number: int, noun: str) -> str:
 @arms_option
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed instead of the scenario's.")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="Trials of each arm instead of the scenario's.")
+@click.option("--boots", type=click.IntRange(min=1), help="Boots of each guest, instead of the scenario's.")
+@click.option("--cold", is_flag=True, help="Boot every guest, as with `start: cold`.")
+@connect_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the plan for `trial`, with the hashes of all files that its trials read.",
+)
+@force_option
 @json_option
 def plan_command(
     *,
@@ -168,19 +186,52 @@ def plan_command(
     arms: tuple[str, ...],
     seed: int | None,
     repeats: int | None,
+    boots: int | None,
+    cold: bool,
+    connect: str | None,
+    output: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Show what a scenario would do, trial by trial, without doing it."""
     from orchestrator.plan import make_plan
 
+    if output:
+        may_write(output, _is_plan, "a plan", force=force)
     scenario = open_scenario(file, guests_dir)
     if arms:
         scenario = scenario.only(arms)
-    plan = make_plan(scenario, seed=seed, repeats=repeats)
+    start: Start | None = "cold" if cold else None
+    plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start=start, host=connect)
+    if output:
+        plan = _write_plan(plan, output, find_guests_dir(file, guests_dir))
     if as_json:
         print_json(plan.model_dump(mode="json"))
     else:
         _print_plan(plan, scenario)
+
+
+def _write_plan(plan: Plan, output: Path, guests_dir: Path) -> Plan:
+    """Write it with the hashes of the files that it needs."""
+    from orchestrator.launch.paths import ProjectPaths
+    from orchestrator.run.inputs import with_inputs
+    from orchestrator.store.atomic import replace_text
+
+    planned = with_inputs(plan, ProjectPaths.beside(guests_dir))
+    try:
+        replace_text(output, planned.to_json() + "\n")
+    except OSError as error:
+        raise InfrastructureError(
+            f"the plan {output} cannot be written: {error.strerror}", hint="say where else: -o FILE"
+        ) from error
+    return planned
+
+
+def _is_plan(path: Path) -> bool:
+    try:
+        return "scenario_sha256" in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+        return False
 
 
 def _print_plan(plan: Plan, scenario: Scenario) -> None:

@@ -65,6 +65,7 @@ class PlanRecord(Record):
     arms: tuple[ArmRecord, ...] = ()
     trials: tuple[TrialRecord, ...] = ()
     expect: tuple[JsonValue, ...] = ()
+    files: dict[str, str] = Field(default_factory=dict)
 
     def arm(self, name: str) -> ArmRecord | None:
         """The arm of that name."""

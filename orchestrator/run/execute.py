@@ -5,26 +5,25 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.analysis.run import RunAnalysis
-from orchestrator.errors import BadInputError, ExitCode, GuestError, OrchestratorError
-from orchestrator.guest.definition import GuestDefinition, load_definition
-from orchestrator.host.accel import Acceleration
+from orchestrator.errors import BadInputError, ExitCode, OrchestratorError
 from orchestrator.host.machine import HostSetup
-from orchestrator.host_kinds import HostKind, Site
 from orchestrator.interrupts import deferred
 from orchestrator.launch.environment import TrialEnvironment, starts_warm
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.plan import Plan, PlannedStep, PlannedTrial, TrialSpec
+from orchestrator.plan import Plan, PlannedTrial, TrialSpec
+from orchestrator.run.inputs import with_inputs
 from orchestrator.run.machinery import Machinery, RealMachinery
-from orchestrator.run.meta import command_line, guest_facts, provenance
+from orchestrator.run.meta import command_line, provenance
 from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
+from orchestrator.run.unit import Unit, outcome_of
 from orchestrator.store import UNFINISHED, RunWriter, Status, layout, open_run
 from orchestrator.summary import saved, summarise_trial, write_summaries
 from orchestrator.verdict import Gate, write_gate_result
@@ -33,13 +32,17 @@ from orchestrator.verdict import Gate, write_gate_result
 AGAIN = frozenset({UNFINISHED, "unknown", "interrupted", "failed", "lost"})
 
 
+TrialFailure = tuple[str, OrchestratorError]
+"""A trial, and what went wrong."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """How a run ended. `errors`: (trial, what went wrong) for each trial that did not complete."""
 
     directory: Path
     exit_code: ExitCode
-    errors: tuple[tuple[str, OrchestratorError], ...]
+    errors: tuple[TrialFailure, ...]
     analysis: RunAnalysis
 
 
@@ -63,11 +66,11 @@ def execute_plan(
     A trial that fails does not stop the others. Raises what keeps all of them from running, and
     KeyboardInterrupt; the run folder says so, too.
     """
-    job = Job.of(plan, places, progress, connect, gate, machinery=machinery or RealMachinery())
-    for problem in job.kind.problems(plan.accel):
-        raise problem
+    unit = Unit.of(with_inputs(plan, places), places, progress, connect, machinery or RealMachinery())
+    job = Job.of(unit, gate)
+    unit.must_suit_host()
     facts = provenance(command_line(), places.guests.parent)
-    return job.into(RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts))
+    return job.into(RunWriter.create(run_dir.parent, run_dir.name, unit.plan.to_json(), facts))
 
 
 def resume_run(
@@ -97,86 +100,37 @@ def resume_run(
             f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
             hint=f"orchestrator show {run_dir}",
         )
-    job = replace(
-        Job.of(plan, places, progress, connect, gate, machinery=machinery or RealMachinery()),
-        trials=missing,
-        meta=run.meta.facts(),
-    )
+    unit = Unit.of(plan, places, progress, connect, machinery or RealMachinery())
+    job = replace(Job.of(unit, gate), trials=missing, meta=run.meta.facts())
     writer = RunWriter.resume(run_dir)
     for trial in missing:
         writer.set_aside(trial.id)
     return job.into(writer)
 
 
-def _workload_steps(plan: Plan) -> list[PlannedStep]:
-    """The steps of all arms that name a workload, each distinct one once."""
-    arms = {trial.arm: trial.steps for trial in plan.trials}  # the trials of an arm have the same
-    named = [step for steps in arms.values() for step in steps if "workload" in step.params]
-    return list({step.model_dump_json(): step for step in named}.values())
-
-
 @dataclass(frozen=True)
 class Job:
     """What is to be run: all trials of a plan, or some. `meta` is what the others of them ran on, if any."""
 
-    plan: Plan
+    unit: Unit
     trials: tuple[PlannedTrial, ...]
-    definition: GuestDefinition
-    programs: Mapping[str, Path]
-    places: ProjectPaths
-    progress: Progress
-    connect: str | None
     gate: Gate | None
-    machinery: Machinery
-    kind: HostKind
     meta: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        plan: Plan,
-        places: ProjectPaths,
-        progress: Progress,
-        connect: str | None,
-        gate: Gate | None,
-        *,
-        machinery: Machinery,
-    ) -> Job:
+    def of(cls, unit: Unit, gate: Gate | None) -> Job:
         if gate:
-            gate.must_fit(plan.record())
-        definition = load_definition(places.guests / f"{plan.guest}.yaml")
-        # A bad one is reported first. All arms get the programs of all: they may start from the same state.
-        programs = machinery.programs(_workload_steps(plan), places)
-        kind = machinery.host(connect or plan.host)
-        return cls(plan, plan.trials, definition, programs, places, progress, connect, gate, machinery, kind)
+            gate.must_fit(unit.plan.record())
+        return cls(unit, unit.plan.trials, gate)
 
     def into(self, run: RunWriter) -> RunResult:
-        status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
-        try:
-            # What was said of a run before it was resumed does not hold any more.
-            (run.directory / layout.GATE).unlink(missing_ok=True)
-            errors = self._execute(run)
-            analysis = RunAnalysis.open(run.directory)
-            code = judged(analysis, self.gate)
-            code = ExitCode.INFRASTRUCTURE if errors else code
-            status = Status.FAILED if errors else Status.COMPLETED
-        except KeyboardInterrupt:
-            status, code = Status.INTERRUPTED, ExitCode.INTERRUPTED
-            raise
-        except OrchestratorError as error:
-            code = error.exit_code
-            run.update_meta(error=error.brief, error_details=error.details[:4000])
-            raise
-        finally:
-            with deferred():
-                run.finish(status, code)
-        return RunResult(run.directory, code, tuple(errors), analysis.ended())
+        return written_through(run, self.gate, self._execute)
 
-    def _execute(self, run: RunWriter) -> list[tuple[str, OrchestratorError]]:
-        errors: list[tuple[str, OrchestratorError]] = []
+    def _execute(self, run: RunWriter) -> list[TrialFailure]:
+        errors: list[TrialFailure] = []
         with ExitStack() as stack:
-            runtime = stack.enter_context(self.machinery.runtime(run.directory))
-            environment = self.environment(stack, runtime, lambda facts: self._learn(run, facts))
+            runtime = stack.enter_context(self.unit.machinery.runtime(run.directory))
+            environment = self.unit.environment(stack, runtime, lambda facts: self._learn(run, facts))
             self._save_boots(run, environment)
             running = {trial.id for trial in self.trials}
             try:
@@ -186,61 +140,32 @@ class Job:
                     if ended.error:
                         errors.append((ended.name, ended.error))
                     running.discard(ended.name)
-                    self._summarise(run, {ended.name}, without=running)
-                    self.progress.trial_done(ended.name, ended.outcome, ended.seconds)
+                    summarise(run, {ended.name}, without=running)
+                    self.unit.progress.trial_done(ended.name, ended.outcome, ended.seconds)
             finally:
-                self._summarise(run, running)
+                summarise(run, running)
         return errors
-
-    def environment(
-        self, stack: ExitStack, runtime: Path, learn: Callable[[Mapping[str, object]], None]
-    ) -> TrialEnvironment:
-        """What trials share: a host, an image, keys. `learn` is given what is found of the host."""
-        plan, places, progress = self.plan, self.places, self.progress
-        keys = self.machinery.keys(places.cache)
-        began = time.monotonic()
-        image = self.machinery.image(self.definition, keys, places.cache, progress.note)
-        learn({"image_seconds": round(time.monotonic() - began, 3)})
-        kernel = image.kernel_to_try(self.definition.default_kernel)
-        site = Site(plan.acceleration, kernel, runtime, places, keys, progress.note)
-        opened = stack.enter_context(self.kind.open(site))
-        acceleration = opened.acceleration
-        _must_be_kvm_if_asked(plan, acceleration)
-        progress.note(acceleration.explanation)
-        learn({**opened.facts, **guest_facts(acceleration, image)})
-        return TrialEnvironment(
-            opened.libvirt,
-            image,
-            keys,
-            places,
-            acceleration.name,
-            self.definition,
-            runtime,
-            progress,
-            self.programs,
-            opened.starts,
-            learn,
-        )
 
     @property
     def _at_once(self) -> bool:
         # The settings of a host that trials share are one trial's at a time, as are its tables.
+        plan, kind = self.unit.plan, self.unit.kind
         sets = any(
-            plan.host_setup != HostSetup() or any(step.load().of_whole_host for step in plan.steps)
-            for plan in (self.plan.trial(trial.id) for trial in self.trials)
+            trial.host_setup != HostSetup() or any(step.load().of_whole_host for step in trial.steps)
+            for trial in (plan.trial(trial.id) for trial in self.trials)
         )
-        return self.plan.times == "ignored" and len(self.trials) > 1 and not (self.kind.shared and sets)
+        return plan.times == "ignored" and len(self.trials) > 1 and not (kind.shared and sets)
 
     def _learn(self, run: RunWriter, facts: Mapping[str, object]) -> None:
-        _must_be_alike(self.meta, facts)
+        must_be_alike(self.meta, facts)
         run.update_meta(**facts)
 
     def _in_turn(self, run: RunWriter, environment: TrialEnvironment) -> Iterator[Ended]:
         for number, trial in enumerate(self.trials, start=1):
             began = time.monotonic()
-            self.progress.trial(trial.id, number, len(self.trials))
-            error = self.machinery.run_trial(self.plan.trial(trial.id), environment, run.trial(trial.id))
-            yield Ended(trial.id, _outcome(error), error, time.monotonic() - began)
+            self.unit.progress.trial(trial.id, number, len(self.trials))
+            error = self.unit.execute(trial.id, environment, run.trial(trial.id))
+            yield Ended(trial.id, outcome_of(error), error, time.monotonic() - began)
 
     def _save_boots(self, run: RunWriter, environment: TrialEnvironment) -> None:
         """Boot and save, side by side, the guests that trials start from and the cache has not.
@@ -251,28 +176,28 @@ class Job:
         for plan in self._plans(environment):
             if starts_warm(plan, environment):
                 spec = environment.starts.spec(plan, environment)
-                if not self.machinery.has_state(environment.places.cache, spec):
+                if not self.unit.machinery.has_state(environment.places.cache, spec):
                     missing.setdefault(f"{spec.guest}-{spec.key}", plan)
         if len(missing) < 2:  # nothing to do side by side: the trial makes it
             return
         began = time.monotonic()
         workers = self._workers(run, environment)
-        self.progress.note(f"booting and saving {len(missing)} guests, for trials to start from")
+        self.unit.progress.note(f"booting and saving {len(missing)} guests, for trials to start from")
         for name in missing:  # what a resumed run had tried
             shutil.rmtree(run.directory / layout.BOOTS / name, ignore_errors=True)
         for ended in workers.run([TrialTask(plan, name) for name, plan in missing.items()]):
             said = f"not saved: {ended.error.brief}" if ended.error else "saved"
-            self.progress.note(f"{ended.name}: {said} after {ended.seconds:.0f} s")
+            self.unit.progress.note(f"{ended.name}: {said} after {ended.seconds:.0f} s")
         run.update_meta(boots_seconds=round(time.monotonic() - began, 3), boots_at_once=workers.most_at_once)
 
     def _plans(self, environment: TrialEnvironment) -> list[TrialSpec]:
         # What was found out about KVM holds for all: a trial that finds it otherwise fails, unmixed.
-        return [
-            self.plan.trial(trial.id).model_copy(update={"accel": environment.accel}) for trial in self.trials
-        ]
+        plan, found = self.unit.plan, {"accel": environment.accel}
+        return [plan.trial(trial.id).model_copy(update=found) for trial in self.trials]
 
     def _workers(self, run: RunWriter, environment: TrialEnvironment) -> ParallelRunner:
-        return self.machinery.workers(run.directory, self.places, self.progress, self.connect, environment)
+        unit = self.unit
+        return unit.machinery.workers(run.directory, unit.places, unit.progress, unit.connect, environment)
 
     def _side_by_side(self, run: RunWriter, environment: TrialEnvironment) -> Iterator[Ended]:
         workers = self._workers(run, environment)
@@ -284,16 +209,45 @@ class Job:
             run.update_meta(trials_at_once=most)
             yield ended
 
-    @staticmethod
-    def _summarise(run: RunWriter, fresh: Collection[str], without: Collection[str] = ()) -> None:
-        """Summaries of the trials that have begun, in the order of the plan; of the fresh ones made anew."""
-        opened = open_run(run.directory)
-        known = {one.trial: one for one in saved(opened)}
-        begun = [trial for trial in opened.trials if trial.id not in without]
-        for trial in begun:
-            if trial.id in fresh or trial.id not in known:
-                known[trial.id] = summarise_trial(opened, trial)
-        write_summaries(run.directory, [known[trial.id] for trial in begun])
+
+def summarise(run: RunWriter, fresh: Collection[str], without: Collection[str] = ()) -> None:
+    """Write summaries of trials that have begun, in the order of the plan; of the fresh ones made anew."""
+    opened = open_run(run.directory)
+    known = {one.trial: one for one in saved(opened)}
+    begun = [trial for trial in opened.trials if trial.id not in without]
+    for trial in begun:
+        if trial.id in fresh or trial.id not in known:
+            known[trial.id] = summarise_trial(opened, trial)
+    write_summaries(run.directory, [known[trial.id] for trial in begun])
+
+
+def written_through(
+    run: RunWriter, gate: Gate | None, work: Callable[[RunWriter], Sequence[TrialFailure]]
+) -> RunResult:
+    """Have `work` fill the folder of a run, which says in the end what came of it.
+
+    `work` returns the trials that failed. Raises what it raises.
+    """
+    status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
+    try:
+        # What was said of a run before it was resumed does not hold any more.
+        (run.directory / layout.GATE).unlink(missing_ok=True)
+        errors = work(run)
+        analysis = RunAnalysis.open(run.directory)
+        code = judged(analysis, gate)
+        code = ExitCode.INFRASTRUCTURE if errors else code
+        status = Status.FAILED if errors else Status.COMPLETED
+    except KeyboardInterrupt:
+        status, code = Status.INTERRUPTED, ExitCode.INTERRUPTED
+        raise
+    except OrchestratorError as error:
+        code = error.exit_code
+        run.update_meta(error=error.brief, error_details=error.details[:4000])
+        raise
+    finally:
+        with deferred():
+            run.finish(status, code)
+    return RunResult(run.directory, code, tuple(errors), analysis.ended())
 
 
 def judged(analysis: RunAnalysis, gate: Gate | None = None) -> ExitCode:
@@ -306,13 +260,7 @@ def judged(analysis: RunAnalysis, gate: Gate | None = None) -> ExitCode:
     return ExitCode.COMPLETED if met else ExitCode.EXPECTATION_FAILED
 
 
-def _outcome(error: OrchestratorError | None) -> str:
-    if error is None:
-        return "completed"
-    return error.outcome if isinstance(error, GuestError) else "failed"
-
-
-def _must_be_alike(before: Mapping[str, object], now: Mapping[str, object]) -> None:
+def must_be_alike(before: Mapping[str, object], now: Mapping[str, object]) -> None:
     """Trials of one run ran alike, or they cannot be compared."""
     for key in ("accel", "hypervisor", "image"):
         if key in before and key in now and before[key] != now[key]:
@@ -321,11 +269,3 @@ def _must_be_alike(before: Mapping[str, object], now: Mapping[str, object]) -> N
                 details=f"now it is: {now[key]}",
                 hint="run the scenario again as a whole",
             )
-
-
-def _must_be_kvm_if_asked(plan: Plan, chosen: Acceleration) -> None:
-    if plan.accel == "kvm" and chosen.name != "kvm":
-        raise BadInputError(
-            f"the scenario asks for KVM, or other trials ran under it: {chosen.explanation}",
-            hint="use `accel: auto`, or see: orchestrator doctor",
-        )

@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import ExitCode, OrchestratorError
@@ -24,9 +23,8 @@ from orchestrator.interrupts import stopped_by_signals
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import Plan
 from orchestrator.records.events import TrialEnd
-from orchestrator.run.execute import Job
 from orchestrator.run.machinery import Machinery, RealMachinery
-from orchestrator.run.trial import run_boot
+from orchestrator.run.unit import Unit
 from orchestrator.store import TrialWriter, layout
 
 
@@ -58,18 +56,23 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
     run_dir, trial_id, guests = Path(words[0]), words[1], Path(words[2])
     accel, connect, parent, boot = words[3], words[4], int(words[5]), words[6]
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes()).model_copy(update={"accel": accel})
-    progress, machinery = _Telling(), machinery or RealMachinery()
-    job = Job.of(plan, ProjectPaths.beside(guests), progress, connect or None, None, machinery=machinery)
-    name = boot or trial_id
+    progress, name = _Telling(), boot or trial_id
     writer = TrialWriter(run_dir / (layout.BOOTS if boot else layout.TRIALS) / name, name)
     try:
         with stopped_by_signals(lambda: None, kill_guests), ExitStack() as stack:
             if os.getppid() != parent:  # it was gone before we asked for the signal
                 return ExitCode.INTERRUPTED
-            runtime = stack.enter_context(machinery.runtime(run_dir))
-            # What the run itself found out need not be said again.
-            environment = replace(job.environment(stack, runtime, lambda _: None), learn=progress.learn)
-            (run_boot if boot else machinery.run_trial)(plan.trial(trial_id), environment, writer)
+            places = ProjectPaths.beside(guests)
+            unit = Unit.of(plan, places, progress, connect or None, machinery or RealMachinery())
+            runtime = stack.enter_context(unit.machinery.runtime(run_dir))
+            unit.execute_from_here(
+                trial_id,
+                writer,
+                runtime,
+                found=lambda _: None,  # the run itself has found it
+                learn=progress.learn,
+                boot=bool(boot),
+            )
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except OrchestratorError as error:

@@ -35,6 +35,7 @@ EVENTS: Final = "events.jsonl"
 CONSOLE: Final = "console.log"
 HOST_CONSOLE: Final = "host-console.log"
 SNAPSHOTS: Final = "snapshots"
+UNIT: Final = "unit.json"
 
 # Ids name folders and are typed by people and printed to terminals: nothing else may stand in them.
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@=,-]{0,127}")

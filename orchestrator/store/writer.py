@@ -95,7 +95,7 @@ class TrialWriter:
 
         Numbers that JSON cannot say (NaN, infinities) become null.
         """
-        line = json.dumps(_jsonable(event.fields()), allow_nan=False)
+        line = json.dumps(jsonable(event.fields()), allow_nan=False)
         with self._lock:
             self._must_be_open()
             self._flush()  # what was read before a step is on disk before the step's line
@@ -162,7 +162,7 @@ class RunWriter:
                 "started_at": _now(),
                 "status": Status.RUNNING.value,
                 "writer": this_process(),
-                **_jsonable(meta),
+                **jsonable(meta),
             }
         )
         fresh = results_dir / f".{run_id}.{os.getpid()}.new"
@@ -206,7 +206,7 @@ class RunWriter:
     def update_meta(self, **facts: object) -> None:
         """Add what was learned since, such as `accel` and `second_level`."""
         with self._lock:
-            self._meta = RunMeta.model_validate({**self._meta.facts(), **_jsonable(facts)})
+            self._meta = RunMeta.model_validate({**self._meta.facts(), **jsonable(facts)})
             replace_text(self.directory / layout.META, _pretty(self._meta.facts()))
 
     def trial_directory(self, trial_id: str) -> Path:
@@ -245,13 +245,14 @@ def _cell(value: object) -> object:
     return value
 
 
-def _jsonable(value: Any) -> Any:  # JSON is what it is
+def jsonable(value: Any) -> Any:  # JSON is what it is
+    """`value` as JSON can say it: no NaN and no infinity, and text for what it has no words for."""
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if hasattr(value, "item"):  # a numpy scalar
-        return _jsonable(value.item())
+        return jsonable(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)

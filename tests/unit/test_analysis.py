@@ -18,7 +18,7 @@ from orchestrator.analysis.conditions import NOT_COMPARABLE
 from orchestrator.analysis.run import RunAnalysis
 from orchestrator.cli import main
 from orchestrator.cli.main import cli
-from orchestrator.cli.run import _carry_out, run_command
+from orchestrator.cli.run import carry_out, run_command
 from orchestrator.run.execute import Job
 from orchestrator.store import RunWriter
 from orchestrator.summary import files
@@ -63,10 +63,10 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def ended(directory: Path, *, as_json: bool) -> None:
     """The end of `orchestrator run`, from where its last trial has ended."""
     nothing: Any = None
-    job = Job(nothing, (), nothing, {}, nothing, nothing, None, None, nothing, nothing)
+    job = Job(nothing, (), None)
     context = click.Context(run_command, parent=click.Context(cli, info_name="orchestrator"), info_name="run")
     with pytest.raises(click.exceptions.Exit), context:
-        _carry_out(context, directory, None, lambda _: job.into(RunWriter.resume(directory)), as_json=as_json)
+        carry_out(context, directory, None, lambda _: job.into(RunWriter.resume(directory)), as_json=as_json)
 
 
 def typed(*words: str) -> Callable[[Path], None]:

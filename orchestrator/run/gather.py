@@ -1,0 +1,208 @@
+"""Trials that were executed by themselves, put together into one run folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from orchestrator.errors import BadInputError, InfrastructureError, OrchestratorError
+from orchestrator.plan import Plan
+from orchestrator.records.events import TrialEnd, of_kind
+from orchestrator.records.unit import UnitRecord
+from orchestrator.records.versions import SCHEMA_VERSION
+from orchestrator.run.execute import (
+    AGAIN,
+    RunResult,
+    TrialFailure,
+    must_be_alike,
+    summarise,
+    written_through,
+)
+from orchestrator.run.meta import command_line
+from orchestrator.store import RunWriter, layout, read_events
+from orchestrator.verdict import Gate
+
+_MOST_RECORD_BYTES: Final = 1 << 20
+# What a trial's folder has; anything else in it is not ours, and stays where it is.
+_FILES: Final = (
+    layout.OBSERVATIONS,
+    layout.EVENTS,
+    layout.CONSOLE,
+    layout.HOST_CONSOLE,
+    layout.UNIT,
+)
+_OF_A_HOST: Final = ("name", "kernel", "cpu", "cpus", "memory_bytes")
+
+
+@dataclass(frozen=True)
+class GatheredTrial:
+    """A trial in a folder of its own."""
+
+    directory: Path
+    record: UnitRecord
+    end: TrialEnd
+
+    @property
+    def id(self) -> str:
+        return self.record.trial
+
+    @property
+    def failure(self) -> OrchestratorError | None:
+        """What went wrong, as the trial's folder has it."""
+        if self.end.outcome == "completed":
+            return None
+        end = self.end
+        return InfrastructureError(
+            end.error or end.outcome, details=end.details, hint=end.hint, console_tail=end.console_tail
+        )
+
+
+def gather(plan: Plan, folders: Sequence[Path], run_dir: Path, *, gate: Gate | None = None) -> RunResult:
+    """Make a run folder of trials of the plan, which `orchestrator trial` has put into `folders`.
+
+    A trial that is there twice counts once: the first that `resume` would not do again, else the first. One
+    that is missing is a trial that failed, for `resume` to do. Raises BadInputError where a folder has trials
+    of another plan, or of hosts whose trials cannot be compared.
+    """
+    if gate:
+        gate.must_fit(plan.record())
+    found = chosen([unit for folder in folders for unit in units_in(folder, plan)])
+    if not found:
+        raise BadInputError(
+            f"no trial of this plan is in {', '.join(map(str, folders))}",
+            hint="name the folders that `orchestrator trial ... --into` was given",
+        )
+    facts = _facts([one.record for one in found.values()])
+    run = RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts)
+
+    def work(run: RunWriter) -> list[TrialFailure]:
+        for trial in plan.trials:
+            if trial.id in found:
+                _copy(found[trial.id].directory, run.trial_directory(trial.id))
+        summarise(run, found)
+        return list(_failures(plan, found, run.directory))
+
+    return written_through(run, gate, work)
+
+
+def units_in(folder: Path, plan: Plan) -> Iterator[GatheredTrial]:
+    """The trials in a folder, by name. Raises BadInputError where one is not of the plan, or is damaged."""
+    if not folder.is_dir():
+        raise BadInputError(f"{folder} is not a folder", hint="name the folder that --into was given")
+    ids = {trial.id for trial in plan.trials}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not (path / layout.UNIT).is_file() or path.is_symlink():
+            continue
+        record = _record(path / layout.UNIT)
+        if record.plan_sha256 != plan.sha256:
+            raise BadInputError(
+                f"{path} is a trial of another plan",
+                details=f"plan {record.plan_sha256} there, {plan.sha256} here",
+                hint="name the plan that `orchestrator trial` was given",
+            )
+        if record.schema_version != SCHEMA_VERSION:
+            raise BadInputError(
+                f"{path} was written by another version: {record.schema_version}, here {SCHEMA_VERSION}"
+            )
+        if record.trial != path.name or record.trial not in ids:
+            raise BadInputError(f"{path} is no trial of the plan", hint="it was renamed, or changed by hand")
+        ends = of_kind(read_events(path), TrialEnd)
+        if not ends:
+            raise BadInputError(f"{path} does not say how its trial ended", hint="fetch it again")
+        yield GatheredTrial(path, record, ends[-1])
+
+
+def chosen(units: Sequence[GatheredTrial]) -> dict[str, GatheredTrial]:
+    """One for each trial."""
+    kept: dict[str, GatheredTrial] = {}
+    for unit in units:
+        before = kept.get(unit.id)
+        if before is None or (before.end.outcome in AGAIN and unit.end.outcome not in AGAIN):
+            kept[unit.id] = unit
+    return kept
+
+
+def most_at_once(records: Sequence[UnitRecord]) -> int:
+    """How many of these trials ran at once on one host, at the most."""
+    by_boot: dict[str, list[tuple[int, int]]] = {}
+    for one in records:
+        by_boot.setdefault(one.writer.boot_id, []).extend([(one.began_ns, 1), (one.ended_ns, -1)])
+    most = 0
+    for changes in by_boot.values():
+        running = 0
+        for _, change in sorted(changes):
+            running += change
+            most = max(most, running)
+    return most
+
+
+def other_hosts(facts: Mapping[str, object]) -> list[object]:
+    """The hosts of a gathered run, where they are several."""
+    hosts = facts.get("hosts")
+    return hosts if isinstance(hosts, list) else []
+
+
+def _facts(records: Sequence[UnitRecord]) -> dict[str, object]:
+    """meta.json of the run. Raises BadInputError where trials ran on what cannot be compared."""
+    first = min(records, key=lambda one: one.started_at)
+    for one in records:
+        must_be_alike(_comparable(first), _comparable(one))
+    facts: dict[str, object] = {
+        **first.facts,
+        "started_at": first.started_at,
+        "command_line": command_line(),
+        "trials_at_once": most_at_once(records),
+    }
+    hosts = {one.writer.hostname: one for one in sorted(records, key=lambda one: one.writer.hostname)}
+    if len(hosts) > 1:
+        facts["hosts"] = [{"hostname": name, **_host(one)} for name, one in hosts.items()]
+    return facts
+
+
+def _comparable(record: UnitRecord) -> dict[str, object]:
+    """What must be alike. An image's key names its ssh keys as well, which each host has of its own."""
+    facts: dict[str, object] = dict(record.facts)
+    image = facts.get("image")
+    if isinstance(image, dict):
+        facts["image"] = {name: value for name, value in image.items() if name != "key"}
+    return facts
+
+
+def _host(record: UnitRecord) -> dict[str, object]:
+    host = record.facts.get("host")
+    return {key: host[key] for key in _OF_A_HOST if key in host} if isinstance(host, dict) else {}
+
+
+def _failures(plan: Plan, found: Mapping[str, GatheredTrial], run_dir: Path) -> Iterator[TrialFailure]:
+    for trial in plan.trials:
+        if trial.id not in found:
+            yield trial.id, InfrastructureError("no folder has it", hint=f"orchestrator resume {run_dir}")
+        elif failure := found[trial.id].failure:
+            yield trial.id, failure
+
+
+def _record(path: Path) -> UnitRecord:
+    try:
+        if path.is_symlink() or path.stat().st_size > _MOST_RECORD_BYTES:
+            raise BadInputError(f"{path} is not a file of ours", hint="fetch it again")
+        return UnitRecord.model_validate(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise BadInputError(f"{path}: damaged: {what}", hint="fetch it again") from None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The regular files of a trial; a link may lead anywhere, and is none of them."""
+    (target / layout.SNAPSHOTS).mkdir(parents=True)
+    snapshots = source / layout.SNAPSHOTS
+    inner = [] if snapshots.is_symlink() or not snapshots.is_dir() else sorted(snapshots.iterdir())
+    names = [Path(name) for name in _FILES] + [Path(layout.SNAPSHOTS) / path.name for path in inner]
+    for name in names:
+        if (source / name).is_file() and not (source / name).is_symlink():
+            shutil.copyfile(source / name, target / name)
