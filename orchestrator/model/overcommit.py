@@ -38,7 +38,9 @@ __all__ = [
     "OvercommitResult",
     "OvercommitSetting",
     "Timeline",
+    "answer",
     "answers",
+    "crowds_of",
 ]
 
 # Latency is that of touches in this share of ticks: those in which fewest tables were left.
@@ -116,7 +118,14 @@ def answers(
 
     Raises BadInputError for an unknown policy.
     """
-    crowds = [
+    crowds = crowds_of(question, seeds)
+    for policy, action in choices:
+        yield answer(question.host, crowds, policy, action, costs)
+
+
+def crowds_of(question: OvercommitSetting, seeds: int) -> tuple[GuestPopulation, ...]:
+    """The guests that come, for each seed: they are the same whatever the host has."""
+    return tuple(
         GuestPopulation.of(
             question.guests,
             arrive_seconds=question.arrive_seconds,
@@ -125,14 +134,13 @@ def answers(
             seed=seed,
         )
         for seed in range(seeds)
-    ]
-    for policy, action in choices:
-        yield _answer(question.host, crowds, policy, action, costs)
+    )
 
 
-def _answer(
+def answer(
     host: HostMemory, crowds: Sequence[GuestPopulation], policy: str, action: EvictionAction, costs: CostTable
 ) -> OvercommitResult:
+    """What `answers` says of one policy and action."""
     chosen = OverTrace.named(policy)
     ratio = costs["compressed_ratio"]
     compresses = chosen.evicts_in_use and action is EvictionAction.COMPRESS

@@ -80,6 +80,9 @@ def _known_policy(name: str) -> str:
     return name
 
 
+KnownPolicy = Annotated[str, AfterValidator(_known_policy)]
+
+
 class OvercommitText(Frozen):
     """The whole file."""
 
@@ -92,7 +95,7 @@ class OvercommitText(Frozen):
     """Time between two guests; their order is drawn by lot."""
     lasts: Annotated[Duration, Field(gt=0)]
     tick: Annotated[Duration, Field(gt=0)] = Field(default="15s", validate_default=True)
-    policies: Annotated[list[Annotated[str, AfterValidator(_known_policy)]], Field(min_length=1)]
+    policies: Annotated[list[KnownPolicy], Field(min_length=1)]
     actions: Annotated[list[EvictionAction], Field(min_length=1)]
     """What becomes of tables in use that a policy takes."""
     seeds: Annotated[int, Field(ge=1, le=100)] = 8
