@@ -83,10 +83,12 @@ def overcommit_command(
 
 
 def _read(file: Path) -> OvercommitText:
-    from orchestrator.scenario.kind import is_scenario
+    from orchestrator.scenario.kind import is_scenario, is_sweep
     from orchestrator.scenario.overcommit import load_overcommit
     from orchestrator.yamlfile import read_yaml
 
+    if is_sweep(read_yaml(file)):
+        raise BadInputError(f"{file} is a grid of questions", hint=f"orchestrator model sweep {file}")
     if is_scenario(read_yaml(file)):
         raise BadInputError(f"{file} is a scenario, for real guests", hint=f"orchestrator run {file}")
     return load_overcommit(file)

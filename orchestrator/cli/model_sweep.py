@@ -16,7 +16,7 @@ from orchestrator.cli.options import force_option, json_option, may_write
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.cli.tables import plain_table, print_table
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import BadInputError, InfrastructureError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,6 +69,7 @@ def sweep_command(
     from orchestrator.scenario.sweep import load_sweep
     from orchestrator.store.sweep_file import SweepFacts, is_sweep, read_sweep, write_sweep
 
+    _must_be_one(file)
     sweep = load_sweep(file)
     table = output or Path(f"{file.stem}.parquet")
     page = html or table.with_suffix(".html")
@@ -101,6 +102,17 @@ def sweep_command(
     out.print("modelled; the lowest and the highest over all points, of medians at typical costs")
     out.print(f"table: {escape(str(table))}", soft_wrap=True)
     out.print(f"page: {escape(str(page))}", soft_wrap=True)
+
+
+def _must_be_one(file: Path) -> None:
+    from orchestrator.scenario.kind import is_overcommit, is_scenario
+    from orchestrator.yamlfile import read_yaml
+
+    read = read_yaml(file)
+    if is_scenario(read):
+        raise BadInputError(f"{file} is a scenario, for real guests", hint=f"orchestrator run {file}")
+    if is_overcommit(read):
+        raise BadInputError(f"{file} is one question", hint=f"orchestrator model overcommit {file}")
 
 
 def _costs(sweep: Sweep, name: str) -> CostTable:

@@ -63,9 +63,14 @@ def open_scenario(
     """
     from orchestrator.guest.definition import load_definition
     from orchestrator.scenario import load_scenario
-    from orchestrator.scenario.kind import is_overcommit
+    from orchestrator.scenario.kind import is_overcommit, is_sweep
     from orchestrator.yamlfile import read_yaml
 
+    if is_sweep(read_yaml(path)):
+        raise BadInputError(
+            f"{path} is no scenario: it is a grid of questions to the model",
+            hint=f"orchestrator model sweep {path}",
+        )
     if is_overcommit(read_yaml(path)):
         raise BadInputError(
             f"{path} is no scenario: it describes a host and its guests for the model",
@@ -93,7 +98,7 @@ def open_scenario(
 def validate_command(
     ctx: click.Context, *, files: tuple[Path, ...], guests_dir: Path | None, any_host: bool, as_json: bool
 ) -> None:
-    """Check scenario files, and those of `model overcommit`; say file:line:column of every fault.
+    """Check files of scenarios, `model overcommit` and `model sweep`; say file:line:column of every fault.
 
     A kernel that is a file and not there yet is a warning here; `run` needs it.
     """
@@ -130,9 +135,13 @@ class Sound:
 def _checked(path: Path, guests_dir: Path | None, *, any_host: bool) -> Sound:
     import psutil
 
-    from orchestrator.scenario.kind import is_overcommit
+    from orchestrator.scenario.kind import is_overcommit, is_sweep
     from orchestrator.yamlfile import read_yaml
 
+    if is_sweep(read_yaml(path)):
+        from orchestrator.scenario.sweep import load_sweep
+
+        return Sound((f"{path}: ok ({_count(load_sweep(path).points_in_all, 'point')})",))
     if not is_overcommit(read_yaml(path)):
         room = None if any_host else psutil.virtual_memory().available
         return _sound(open_scenario(path, guests_dir, available_bytes=room))

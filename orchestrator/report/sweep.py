@@ -8,9 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.analysis.scale import Axis, bytes_axis
 from orchestrator.analysis.sweep import SweepView, choice_of, middle, shown
-from orchestrator.analysis.text import clean
-from orchestrator.report.charts import ARM_COLOURS, finished
+from orchestrator.analysis.text import clean, size
+from orchestrator.report.charts import ARM_COLOURS, finished, tick
 from orchestrator.report.frame import fill, scripts
 from orchestrator.store.atomic import replace_text
 from orchestrator.store.sweep_file import SweepRow
@@ -178,15 +179,23 @@ def _front_spec(view: SweepView) -> Any:
         for point, rows in view.points.items()
         for row in rows
     ]
+    axis = bytes_axis(max(across.of(row) for row in view.rows)) if across.write is size else Axis("", 1.0)
+    for value in values:
+        value["x"] /= axis.factor
     # Its linear part reaches to the smallest that is not nothing: many add none at all.
     least = min((value["y"] for value in values if value["y"] > 0), default=1.0)
     y = alt.Y(
         "y:Q",
         title=f"{up.title}, microseconds",
         scale=alt.Scale(type="symlog", constant=10 ** math.floor(math.log10(least))),
-        axis=alt.Axis(tickCount=6, format="~g"),
+        axis=alt.Axis(tickCount=6, format=",~r"),
     )
-    x = alt.X("x:Q", title=across.title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8, format="~s"))
+    x = alt.X(
+        "x:Q",
+        title=across.title,
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(tickCount=8, labelExpr=tick(axis), format=",~r"),
+    )
     colours = alt.Scale(
         domain=list(view.choices),
         range=[f"var(--arm{number % ARM_COLOURS})" for number in range(len(view.choices))],

@@ -13,6 +13,15 @@ OVERCOMMIT_KEYS: Final = frozenset(
 )
 
 
+SWEEP_KEYS: Final = frozenset({"overcommit", "compare"})
+"""As SweepText has them, and neither of the others."""
+
+
+def is_sweep(file: YamlFile) -> bool:
+    """Whether a file is meant for `model sweep`."""
+    return bool(set(file.root.entries) & SWEEP_KEYS)
+
+
 def is_overcommit(file: YamlFile) -> bool:
     """Whether a file is meant for `model overcommit`, rather than as a scenario."""
     ours, theirs = _own_keys(file)

@@ -110,6 +110,15 @@ class Sweep:
     sha256: str
     """Of the files that say what is asked."""
 
+    @property
+    def points_in_all(self) -> int:
+        """How many combinations there are of all that is varied."""
+        asked = self.text.compare
+        if asked is None:
+            return len(self.points) * len(self.text.costs)
+        rooms = len(asked.other_node) if asked.other_node else 1
+        return len(asked.traces) * len(asked.budgets) * rooms * asked.seeds * len(self.text.costs)
+
     def path(self, name: str) -> Path:
         """A file that the sweep names."""
         return self.folder / name
@@ -133,6 +142,11 @@ def load_sweep(path: Path) -> Sweep:
     used = [path]
     if text.compare:
         problems += _missing(file, folder, ("compare", "traces"), text.compare.traces)
+        many = Sweep(text, folder, (), "").points_in_all
+        if many > MOST_POINTS:
+            problems.append(
+                file.problem(("compare",), f"{many:,} points", f"at most {MOST_POINTS:,}", key=True)
+            )
     if text.overcommit:
         base = folder / text.overcommit.file
         used.append(base)
@@ -175,7 +189,7 @@ def _points(
                 _value_at(made.model_dump(mode="json"), key)
             except ValidationError as error:
                 fault = _first_fault(error, value)
-                problems.append(file.problem((*at, key, number), f"{key}: {fault.wrong}", fault.right))
+                problems.append(file.problem((*at, key, number), fault.wrong, fault.right))
             except KeyError:
                 wrong, right = f"the file has no {key!r}", "name one of its keys, as in host.memory"
                 problems.append(file.problem((*at, key), wrong, right, key=True))

@@ -20,6 +20,7 @@ SweepRow: TypeAlias = dict[str, Any]
 """A row of the table, by column: text and numbers, None for null."""
 
 _KEY: Final = b"sweep"
+_TEXT: Final = frozenset({"policy", "action", "costs", "trace"})  # also where a column is all null
 
 
 class SweepFacts(BaseModel):
@@ -41,7 +42,7 @@ def write_sweep(path: Path, facts: SweepFacts, rows: Sequence[SweepRow]) -> None
     import pyarrow.parquet as pq
 
     columns = list(rows[0])
-    types = {name: _type(pa, [row[name] for row in rows]) for name in columns}
+    types = {name: _type(pa, name, [row[name] for row in rows]) for name in columns}
     origin = pa.field("origin", pa.string(), nullable=False)
     schema = pa.schema(
         [origin, *(pa.field(name, kind) for name, kind in types.items())],
@@ -77,9 +78,9 @@ def is_sweep(path: Path) -> bool:
     return True
 
 
-def _type(pa: Any, values: Sequence[Any]) -> Any:  # pyarrow has no types
+def _type(pa: Any, name: str, values: Sequence[Any]) -> Any:  # pyarrow has no types
     there = [value for value in values if value is not None]
-    if any(isinstance(value, str) for value in there):
+    if name in _TEXT or any(isinstance(value, str) for value in there):
         return pa.string()
     return pa.float64() if any(isinstance(value, float) for value in there) else pa.int64()
 

@@ -7,7 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,6 +176,32 @@ definition = GuestDefinition.model_validate_json(sys.argv[2])
 keys = SshKeys(client=folder / "client", host=folder / "host")
 ensure_image(definition, keys, folder / "cache", progress=print)
 """
+
+
+def test_two_units_that_start_at_once_build_an_image_once(
+    keys: SshKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definition = GuestDefinition.model_validate(DEFINITION)
+    built: list[Path] = []
+    both = threading.Barrier(2)
+
+    def slowly(_: GuestDefinition, __: SshKeys, scratch: Path, ___: int) -> Any:
+        built.append(scratch)
+        time.sleep(0.3)  # the other one wants it by now
+        (scratch / "made").mkdir()
+        return SimpleNamespace(folder=scratch / "made", releases={"6.12": "6.12.1"}, packages={})
+
+    monkeypatch.setattr(module, "build_image", slowly)
+    monkeypatch.setattr(build, "debian_mirror", lambda: "http://mirror/")
+
+    def unit(_: int) -> Image:
+        both.wait(10)
+        return ensure_image(definition, keys, tmp_path / "cache", progress=lambda _: None)
+
+    with ThreadPoolExecutor(2) as pool:  # flock(2) is of an open file: threads with one each are as processes
+        first, second = pool.map(unit, range(2))
+    assert first == second
+    assert len(built) == 1
 
 
 @pytest.mark.slow
