@@ -154,13 +154,13 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
             task = progress.add_task("points", total=total)
             yield lambda: progress.advance(task)
         return
-    told = 0
+    ended = 0
 
     def count() -> None:
-        nonlocal told
-        told += 1
-        if told * _LINES // total > (told - 1) * _LINES // total:
-            err.print(f"[dim]{told} of {total} points[/]")
+        nonlocal ended
+        ended += 1
+        if ended * _LINES // total > (ended - 1) * _LINES // total:
+            err.print(f"[dim]{ended} of {total} points[/]")
 
     yield count
 
