@@ -108,7 +108,7 @@ class Sweep:
     points: tuple[OvercommitPoint, ...]
     """Of `overcommit`; those of `compare` are what its lists make."""
     sha256: str
-    """Of the files that say what is asked."""
+    """Of this file and all that it names: with the number of a task it says which one that is, anywhere."""
 
     @property
     def points_in_all(self) -> int:
@@ -136,11 +136,12 @@ def load_sweep(path: Path) -> Sweep:
     except ValidationError as error:
         raise_problems(problems + file.problems(error, SweepText))
         raise
-    folder = path.absolute().parent
-    problems += _missing(file, folder, ("costs",), [name for name in text.costs if name != SHIPPED])
+    folder, named = path.absolute().parent, [name for name in text.costs if name != SHIPPED]
+    problems += _missing(file, folder, ("costs",), named)
     points: tuple[OvercommitPoint, ...] = ()
-    used = [path]
+    used = [path, *(folder / name for name in named)]
     if text.compare:
+        used += [folder / name for name in text.compare.traces]
         problems += _missing(file, folder, ("compare", "traces"), text.compare.traces)
         many = Sweep(text, folder, (), "").points_in_all
         if many > MOST_POINTS:
@@ -158,8 +159,12 @@ def load_sweep(path: Path) -> Sweep:
             found, faults = _points(file, text.overcommit, read_yaml(base).data)
             points, problems = tuple(found), problems + faults
     raise_problems(problems)
-    digest = hashlib.sha256(b"".join(hashlib.sha256(one.read_bytes()).digest() for one in used)).hexdigest()
-    return Sweep(text, folder, points, digest)
+    return Sweep(text, folder, points, hashlib.sha256(b"".join(map(_digest, used))).hexdigest())
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _missing(file: YamlFile, folder: Path, at: tuple[str, ...], names: Sequence[str]) -> Iterator[Problem]:

@@ -115,6 +115,23 @@ def test_one_process_and_two_write_the_same_bytes(folder: Path, capsys: pytest.C
     assert len({row["fit_typical"] for row in rows}) > 1, "the grid makes a difference"
 
 
+def test_a_sweep_is_named_by_all_that_it_reads(folder: Path) -> None:
+    def named() -> str:
+        return load_sweep(folder / "compare.yaml").sha256
+
+    trace(folder, "zipf")
+    (folder / "costs.json").write_text("{}")  # read when it is played
+    (folder / "compare.yaml").write_text(COMPARED + "costs: [shipped, costs.json]\n")
+    names = [named()]
+    for file in ("costs.json", "zipf.npz", "compare.yaml"):
+        (folder / file).write_bytes((folder / file).read_bytes() + b"\n")
+        names.append(named())
+    grid = load_sweep(folder / "grid.yaml").sha256
+    (folder / "base.yaml").write_text(BASE + "# another\n")
+    assert load_sweep(folder / "grid.yaml").sha256 != grid
+    assert len(set(names)) == 4
+
+
 def trace(folder: Path, name: str) -> Trace:
     random = np.random.default_rng(1)
     table = random.zipf(1.3, 4000).clip(max=300).astype(np.uint32) - 1
