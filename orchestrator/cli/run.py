@@ -130,8 +130,9 @@ def carry_out(
     execute: Callable[[Progress], RunResult],
     *,
     as_json: bool,
+    timed: bool = True,
 ) -> None:
-    """Run trials into a folder and tell what came of it."""
+    """Run trials into a folder and tell what came of it. `timed`: this process has run them all."""
     from orchestrator.cli.runs import write_reports
     from orchestrator.summary import note_time
 
@@ -140,7 +141,8 @@ def carry_out(
             result = execute(progress)
             progress.note("writing the report")
             files = write_reports(result.analysis)
-            note_time(result.analysis.run)
+            if timed:
+                note_time(result.analysis.run)
     except KeyboardInterrupt:
         print_next(f"orchestrator resume {run_dir}   runs what is missing", err)
         raise

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from orchestrator.cli.gate import GateOptions, gate_of, gate_options
 from orchestrator.cli.options import connect_option, guests_dir_option, json_option, results_option
-from orchestrator.cli.output import out, print_error, print_json
+from orchestrator.cli.output import out, print_error, print_json, print_warnings
 from orchestrator.cli.progress import watch
 from orchestrator.cli.run import carry_out
 from orchestrator.cli.scenario import find_guests_dir
@@ -18,7 +18,11 @@ from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import BadInputError, ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orchestrator.plan import Plan
+    from orchestrator.records.meta import RunMeta
+    from orchestrator.run import Progress, RunResult
 
 
 @click.command("trial")
@@ -115,7 +119,24 @@ def gather_command(
     plan = read_plan(plan_file)
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
-    carry_out(ctx, run_dir, None, lambda _: gather(plan, folders, run_dir, gate=gate), as_json=as_json)
+
+    def gathered(_: Progress) -> RunResult:
+        result = gather(plan, folders, run_dir, gate=gate)
+        print_warnings(_of_hosts(result.analysis.run.meta))
+        return result
+
+    carry_out(ctx, run_dir, None, gathered, as_json=as_json, timed=False)
+
+
+def _of_hosts(meta: RunMeta) -> Iterator[str]:
+    """That trials are of several hosts, and what these are."""
+    hosts = meta.facts().get("hosts")
+    if hosts:
+        names = "; ".join(", ".join(str(value) for value in host.values()) for host in hosts)
+        yield (
+            f"trials of {len(hosts)} hosts: what differs between hosts passes for a difference between arms, "
+            f"unless each host has as many trials of each arm: {names}"
+        )
 
 
 def read_plan(path: Path) -> Plan:

@@ -142,19 +142,14 @@ def most_at_once(records: Sequence[UnitRecord]) -> int:
     return most
 
 
-def other_hosts(facts: Mapping[str, object]) -> list[object]:
-    """The hosts of a gathered run, where they are several."""
-    hosts = facts.get("hosts")
-    return hosts if isinstance(hosts, list) else []
-
-
 def _facts(records: Sequence[UnitRecord]) -> dict[str, object]:
     """meta.json of the run. Raises BadInputError where trials ran on what cannot be compared."""
     first = min(records, key=lambda one: one.started_at)
     for one in records:
         must_be_alike(_comparable(first), _comparable(one))
     facts: dict[str, object] = {
-        **first.facts,
+        # How long each unit took to find its image is no time of the run.
+        **{name: fact for name, fact in first.facts.items() if name != "image_seconds"},
         "started_at": first.started_at,
         "command_line": command_line(),
         "trials_at_once": most_at_once(records),

@@ -394,6 +394,12 @@ def test_plan_writes_what_trial_takes_and_gather_reads(
     Path("older.json").write_text(older.to_json())
     assert typed("trial", "older.json", planned.trials[0].id, "--into", "fourth") == 2
     assert "older version" in capsys.readouterr().err
+    record = Path("into") / planned.trials[0].id / "unit.json"
+    record.write_text(record.read_text().replace('"hostname": "', '"hostname": "not-'))
     typed("gather", "plan.json", "into", "--results", "results", "--json")
-    told = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert "trials of 2 hosts" in printed.err
+    assert "not-" in printed.err
     assert told["trials_done"] == len(planned.trials)
+    assert told["time"] is None, "that of gathering is not that of the trials"
