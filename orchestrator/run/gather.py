@@ -76,7 +76,7 @@ def gather(plan: Plan, folders: Sequence[Path], run_dir: Path, *, gate: Gate | N
     if not found:
         raise BadInputError(
             f"no trial of this plan is in {', '.join(map(str, folders))}",
-            hint="name the folders that `orchestrator trial ... --into` was given",
+            hint="name the folders that --into of `orchestrator trial` was given",
         )
     facts = _facts([one.record for one in found.values()])
     run = RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts)

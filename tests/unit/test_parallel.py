@@ -234,4 +234,4 @@ def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> Non
     assert time.monotonic() - began < 20
     assert [one.name for one in ended] == ["a"]
     assert "interrupted" in (tmp_path / "trials" / "b" / "events.jsonl").read_text()
-    assert not [child for child in psutil.Process().children() if "-c" in child.cmdline()]
+    assert not [child for child in psutil.Process().children() if _WORKER in child.cmdline()]
