@@ -11,8 +11,8 @@ from orchestrator.cli.model_costs import calibrate_command, overcommit_command
 from orchestrator.cli.model_guest import guest_command
 from orchestrator.cli.model_rebuild import rebuild_command
 from orchestrator.cli.model_replay import replay_command, trace_command
-from orchestrator.cli.model_tlb import tlb_command
 from orchestrator.cli.model_sweep import sweep_command
+from orchestrator.cli.model_tlb import tlb_command
 from orchestrator.cli.options import json_option
 from orchestrator.cli.output import print_json
 from orchestrator.cli.tables import plain_table, print_table

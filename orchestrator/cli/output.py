@@ -39,8 +39,8 @@ FORMATS: Final = {
     "model policies": 1,
     "model rebuild": 1,
     "model replay": 1,
-    "model tlb": 1,
     "model sweep": 1,
+    "model tlb": 1,
     "model trace": 1,
     "plan": 2,  # 1 called its format `1`, as plan.json does
     "reclaim": 1,
