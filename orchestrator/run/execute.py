@@ -47,8 +47,11 @@ class RunResult:
 
 
 def new_run_id(scenario: str) -> str:
-    """Sortable by time, and unlike any other: `quickstart-20261123-150405-3f`."""
-    return f"{scenario}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(1)}"
+    """Sortable by time, and unlike any other: `quickstart-20261123-150405-3fa2c17b`.
+
+    Of a thousand runs that begin in one second, with 32 bits two have the same id in one of 8,600 cases.
+    """
+    return f"{scenario}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
 def execute_plan(

@@ -153,8 +153,11 @@ class RunWriter:
         `started_at`, `status` and `writer` are added. Raises BadInputError when the id is taken.
         """
         directory = results_dir / checked_id("run", run_id)
+        taken = BadInputError(
+            f"{directory} exists already", hint="type the same again: each run gets an id of its own"
+        )
         if directory.exists():
-            raise BadInputError(f"{directory} exists already", hint="give the run another id")
+            raise taken
         full = RunMeta.model_validate(
             {
                 "schema_version": SCHEMA_VERSION,
@@ -171,8 +174,10 @@ class RunWriter:
             replace_text(fresh / layout.PLAN, plan_json)
             replace_text(fresh / layout.META, _pretty(full.facts()))
             fresh.rename(directory)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(fresh, ignore_errors=True)
+            if directory.exists() and isinstance(error, OSError):  # another run was quicker
+                raise taken from error
             raise
         sync_directory(results_dir)
         return cls(directory, full)

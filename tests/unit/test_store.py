@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.observation import Observation, Origin
 from orchestrator.processes import started_ticks
 from orchestrator.records.events import SnapshotTaken, StepBegin, StepEnd, Unknown, of_kind
+from orchestrator.run import execute, new_run_id
 from orchestrator.store import (
     RunWriter,
     Status,
@@ -212,8 +215,39 @@ def test_a_run_folder_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_taken_id_is_refused(tmp_path: Path) -> None:
     RunWriter.create(tmp_path, "r1", plan_json(), META)
-    with pytest.raises(BadInputError, match="exists"):
+    with pytest.raises(BadInputError, match="exists") as taken:
         RunWriter.create(tmp_path, "r1", plan_json(), META)
+    assert taken.value.hint == "type the same again: each run gets an id of its own"
+
+
+def test_of_two_runs_with_one_id_the_second_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes between the look and the rename."""
+    rename = Path.rename
+
+    def slow(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        RunWriter.create(tmp_path, "r1", plan_json(), META)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", slow)
+    monkeypatch.setattr(os, "getpid", iter(range(1000, 2000)).__next__)
+    with pytest.raises(BadInputError, match="exists already"):
+        RunWriter.create(tmp_path, "r1", plan_json(), META)
+    assert [path.name for path in tmp_path.iterdir()] == ["r1"]
+
+
+def test_runs_that_begin_in_one_second_have_ids_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Still(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> Still:
+            return cls(2026, 11, 23, 15, 4, 5, tzinfo=UTC)
+
+    monkeypatch.setattr(execute, "datetime", Still)
+    ids = {new_run_id("quickstart") for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(re.fullmatch("quickstart-20261123-150405-[0-9a-f]{8}", one) for one in ids)
 
 
 @pytest.mark.parametrize(
