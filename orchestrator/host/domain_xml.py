@@ -176,8 +176,17 @@ def _cpu(machine: Machine, accel: str) -> etree._Element:
 
 
 def _disk(path: Path) -> etree._Element:
+    # At an I/O error of the host's disk QEMU stops the guest, which would else take it for its own disk's and
+    # go on, its root file system read-only. By default that is so for a full disk only (virtio-blk's werror).
     return E.disk(
-        E.driver(name="qemu", type="qcow2", cache="unsafe", discard="unmap"),
+        E.driver(
+            name="qemu",
+            type="qcow2",
+            cache="unsafe",
+            error_policy="stop",
+            rerror_policy="stop",
+            discard="unmap",
+        ),
         E.source(file=str(path)),
         E.target(dev="vda", bus="virtio"),
         type="file",
