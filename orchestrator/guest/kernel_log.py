@@ -16,6 +16,8 @@ from orchestrator.guest.boot import Guest
 from orchestrator.guest.oom_log import OomKill, find_kills
 from orchestrator.printable import printable
 
+# Of the kernel only: what a process writes to /dev/kmsg has another facility (devkmsg_write(), printk.c).
+DMESG: Final = ["dmesg", "--kernel"]
 DMESG_SECONDS: Final = 60.0
 _MOST_LINES: Final = 50
 _LINE_CHARACTERS: Final = 300
@@ -80,7 +82,7 @@ def read_kernel_log(guest: Guest) -> KernelLog:
     why = guest.why_dead()
     if why is None:
         try:
-            text = printable(guest.shell.run(["dmesg"], seconds=DMESG_SECONDS).text)
+            text = printable(guest.shell.run(DMESG, seconds=DMESG_SECONDS).text)
         except InfrastructureError as error:
             unread = f"dmesg could not be read: {error.brief}"
         else:

@@ -24,11 +24,11 @@ class BalloonProbe(Probe):
             "what the balloon leaves of the boot memory",
             line=Line(_CHART, "left to the guest"),
         ),
-        Series("unused", "bytes", "the guest's MemFree, as its balloon driver says"),
-        Series("available", "bytes", "the guest's MemTotal, as its balloon driver says"),
-        Series("usable", "bytes", "the guest's MemAvailable, as its balloon driver says"),
+        Series("unused", "bytes", "the guest's MemFree, as its balloon driver says", memory_bytes=1),
+        Series("available", "bytes", "the guest's MemTotal, as its balloon driver says", memory_bytes=1),
+        Series("usable", "bytes", "the guest's MemAvailable, as its balloon driver says", memory_bytes=1),
         Series("rss", "bytes", "resident memory of the QEMU process, as libvirt says"),
-        Series("disk_caches", "bytes", "the guest's page cache, as its balloon driver says"),
+        Series("disk_caches", "bytes", "the guest's page cache, as its balloon driver says", memory_bytes=1),
     )
 
     def from_host(self, host: HostView) -> Iterator[Reading]:

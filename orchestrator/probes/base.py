@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.observation import Observation, Reading
 from orchestrator.registry import Registry
 from orchestrator.series import Series
+from orchestrator.units import format_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,10 +90,16 @@ class Probe:
         return next((one for one in cls.series if one.covers(name)), None)
 
     @classmethod
-    def observe(cls, source: str, t_ns: int, trial: str, readings: Iterable[Reading]) -> list[Observation]:
-        """Readings as observations of a trial, `source` being the probe's name. Raises LookupError for a
-        reading of no series that it declares."""
-        return [_observed(cls.series_of(one.name), source, t_ns, trial, one) for one in readings]
+    def observe(
+        cls, source: str, t_ns: int, trial: str, readings: Iterable[Reading], memory: int | None = None
+    ) -> list[Observation]:
+        """Readings as observations of a trial, `source` being the probe's name. What would take more than
+        `memory`, the bytes that the guest can have, becomes a gap. Raises LookupError for a reading of no
+        series that it declares."""
+        return [
+            _observed(series, source, t_ns, trial, _believed(series, one, memory))
+            for one, series in ((one, cls.series_of(one.name)) for one in readings)
+        ]
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,18 @@ def moment_series(declared: Iterable[DeclaredSeries]) -> dict[str, DeclaredSerie
         if column:
             found[column] = one
     return found
+
+
+def _believed(series: Series | None, reading: Reading, memory: int | None) -> Reading:
+    """A reading, or that there is none: a guest may say what it likes, and a process of it may mount over its
+    /proc."""
+    if series is None or memory is None or reading.value is None:
+        return reading
+    claimed = float(reading.value) * series.memory_bytes
+    if claimed <= memory:
+        return reading
+    gap = f"the guest says {format_size(claimed)}, and it has {format_size(memory)} at the most"
+    return replace(reading, value=None, gap=gap)
 
 
 def _observed(series: Series | None, source: str, t_ns: int, trial: str, reading: Reading) -> Observation:

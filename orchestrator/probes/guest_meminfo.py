@@ -33,8 +33,15 @@ class GuestMeminfo(Probe):
                 Headline("guest_page_table_bytes_end", "last", "lower", PAGE_BYTES, shifts=True),
             ),
             line=Line(_CHART, "page tables"),
+            memory_bytes=1,
         ),
-        Series("*", "bytes", "every other line of the guest's /proc/meminfo that is in kB"),
+        # No memory that the guest has: addresses, promises, swap, and a direct map that covers holes.
+        Series("Vmalloc*", "bytes", "addresses for vmalloc(): total, used"),
+        Series("Commit*", "bytes", "memory that was promised to processes, and the limit for that"),
+        Series("Swap*", "bytes", "swap: total, free, and what of it is in memory, too"),
+        Series("Zswap*", "bytes", "swap that is kept compressed in memory"),
+        Series("DirectMap*", "bytes", "the kernel's direct map by size of its pages"),
+        Series("*", "bytes", "every other line of the guest's /proc/meminfo that is in kB", memory_bytes=1),
     )
 
     def from_guest(self, tick: Tick) -> Iterator[Reading]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from orchestrator.observation import Reading
 from orchestrator.probes.base import PROBES, Probe
 from orchestrator.series import Series
+from orchestrator.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from orchestrator.guest.sampler import Tick
@@ -30,7 +31,12 @@ class GuestPagetypeinfo(Probe):
 
     guest_files: ClassVar = (_PATH,)
     series: ClassVar = (
-        Series("free_huge_ranges", "count", "aligned free ranges of 2 MiB, over all zones and migrate types"),
+        Series(
+            "free_huge_ranges",
+            "count",
+            "aligned free ranges of 2 MiB, over all zones and migrate types",
+            memory_bytes=PAGE_BYTES << _HUGE_ORDER,
+        ),
         Series("blocks_*", "count", "pageblocks of a migrate type, over all zones"),
     )
 

@@ -23,7 +23,10 @@ class GuestProcess(Probe):
 
     series: ClassVar = (
         Series(
-            "VmPTE", "bytes", "page tables of the process, of all levels, and those deposited for huge pages"
+            "VmPTE",
+            "bytes",
+            "page tables of the process, of all levels, and those deposited for huge pages",
+            memory_bytes=1,
         ),
         Series("VmRSS", "bytes", "resident memory of the process"),
         Series("VmSize", "bytes", "address space of the process"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from orchestrator.observation import Reading
@@ -12,6 +13,8 @@ from orchestrator.series import Headline, Series
 
 if TYPE_CHECKING:
     from orchestrator.guest.sampler import Tick
+
+_READ_SECONDS: Final = 60.0  # that may lie between the uptime of a sample and the reading of the last of its files
 
 _WHO: Final = {"some": "at least one task was", "full": "all tasks that were not idle were"}
 
@@ -35,6 +38,14 @@ def _readings(side: str, series: Sequence[Series], text: str) -> Iterator[Readin
         yield Reading(name, found.get(name), gap=gap)
 
 
+def _believed(reading: Reading, uptime: float) -> Reading:
+    """A guest says what it likes, but no stall is longer than it has run."""
+    if reading.value is None or float(reading.value) <= uptime + _READ_SECONDS:
+        return reading
+    gap = f"the guest says {float(reading.value):.0f} s, and it has run for {uptime:.0f} s"
+    return replace(reading, value=None, gap=gap)
+
+
 @PROBES.register("guest_pressure")
 class GuestPressure(Probe):
     """Totals since the guest's boot."""
@@ -43,7 +54,8 @@ class GuestPressure(Probe):
     series: ClassVar = _series("guest", "")
 
     def from_guest(self, tick: Tick) -> Iterator[Reading]:
-        yield from _readings("guest", self.series, tick.files.get(MEMORY_PRESSURE) or "")
+        for reading in _readings("guest", self.series, tick.files.get(MEMORY_PRESSURE) or ""):
+            yield _believed(reading, tick.uptime_ns / 1e9)
 
 
 @PROBES.register("host_pressure")

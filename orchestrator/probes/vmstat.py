@@ -12,6 +12,7 @@ from orchestrator.observation import Reading
 from orchestrator.probes.base import PROBES, HostView, Probe
 from orchestrator.procfs import VMSTAT, counters
 from orchestrator.series import Headline, Series
+from orchestrator.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from orchestrator.guest.sampler import Tick
@@ -51,9 +52,14 @@ class GuestVmstat(Probe):
     # mm/vmstat.c vmstat_text: some hundred lines, most of them about things that no metric is made of.
     series: ClassVar = (
         Series("vmstat", "count", "stands for all of the file where the guest has none"),
-        Series("nr_free_pages*", "count", "free pages"),
-        Series("nr_page_table_pages", "count", "pages of page tables"),
-        Series("nr_memmap*", "count", "pages of struct pages (kernels from 6.11); `guest_memmap_bytes`"),
+        Series("nr_free_pages*", "count", "free pages", memory_bytes=PAGE_BYTES),
+        Series("nr_page_table_pages", "count", "pages of page tables", memory_bytes=PAGE_BYTES),
+        Series(
+            "nr_memmap*",
+            "count",
+            "pages of struct pages (kernels from 6.11); `guest_memmap_bytes`",
+            memory_bytes=PAGE_BYTES,
+        ),
         Series("thp_*", "count", "events of transparent huge pages (transhuge.rst)"),
         Series("compact_*", "count", "events of compaction"),
         Series("balloon_*", "count", "pages that the balloon inflated, deflated or migrated"),

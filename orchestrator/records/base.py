@@ -8,6 +8,8 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from orchestrator.printable import clean
+
 Number: TypeAlias = int | float
 
 MOST_POINTS: Final = 10_000
@@ -59,8 +61,9 @@ Text: TypeAlias = Annotated[str, BeforeValidator(partial(_text, _LINE_CHARACTERS
 Details: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 4000))]
 OutputText: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 65_536))]
 ConsoleTail: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 8000))]
-UtsName: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 64))]
-"""As long as __NEW_UTS_LEN allows (include/uapi/linux/utsname.h)."""
+UtsName: TypeAlias = Annotated[str, BeforeValidator(lambda value: clean(_text(64, value), 64))]
+"""As long as __NEW_UTS_LEN allows (include/uapi/linux/utsname.h), and printable: it gets into tables, and a
+guest can call its kernel what it likes."""
 Texts: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 OptionalNumber: TypeAlias = Annotated[Number | None, BeforeValidator(number)]
 """A number; None for what is none."""

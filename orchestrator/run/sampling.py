@@ -150,7 +150,8 @@ class Sampling:
         return [replace(row, value=None, gap=NO_TIMES) if is_time(row.unit) else row for row in rows]
 
     def _observed(self, source: str, probe: Probe, readings: Iterable[Reading]) -> list[Observation]:
-        return probe.observe(source, self._now_ns(), self._writer.trial_id, readings)
+        memory = self._host.machine.maximum_memory
+        return probe.observe(source, self._now_ns(), self._writer.trial_id, readings, memory)
 
     def _keep(self, rows: list[Observation]) -> None:
         if rows:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.headline import CATALOGUE, METRICS
 from orchestrator.host_kinds import is_shared
 from orchestrator.metric import COST_PHASES
+from orchestrator.printable import clean
 from orchestrator.probes import declared_series
 from orchestrator.records.accel import ICOUNT, NO_TIMES
 from orchestrator.records.events import Event, GuestKernel, GuestStart, StepEnd, TrialBegin, of_kind
@@ -113,7 +114,9 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         arm=trial.planned.arm,
         repeat=trial.planned.repeat,
         differs=trial.planned.differs,
-        kernel_release=_last_word(kernels, "kernel_release") or seen_kernel or _planned_release(run, trial),
+        kernel_release=_last_word(kernels, "kernel_release")
+        or clean(seen_kernel)
+        or _planned_release(run, trial),
         outcome=trial.outcome,
         metrics={name: found.metrics[name] for name in METRICS if name in found.metrics},
         gaps={name: found.gaps[name] for name in METRICS if name in found.gaps},

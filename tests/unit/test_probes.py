@@ -350,6 +350,48 @@ def test_stalls_are_seconds_since_the_boot() -> None:
     assert values(host("host_pressure", FakeDomain(shell=host_with({path: PSI})))) == expected
 
 
+def test_stalls_that_are_longer_than_the_guest_has_run_are_none() -> None:
+    text = PSI.replace("904567", "999999999999999999")
+    some, full = guest("guest_pressure", Tick(5_000_000_000, {"/proc/pressure/memory": text}))
+    assert (some.value, full.value) == (1.204567, None)
+    assert full.gap == "the guest says 1000000000000 s, and it has run for 5 s"
+
+
+FORGED = 18446744073709551615  # the largest u64
+GUEST_MEMORY = 3 << 30
+
+
+def observed(name: str, files: dict[str, str]) -> dict[str, tuple[float | None, str]]:
+    readings = PROBES[name]().from_guest(Tick(1, dict(files)))
+    rows = PROBES[name].observe(name, 0, "t", readings, GUEST_MEMORY)
+    return {row.name: (row.value, row.gap) for row in rows}
+
+
+def test_a_guest_that_says_more_than_it_has_is_a_gap() -> None:
+    text = f"MemTotal: 3145728 kB\nPageTables: {FORGED} kB\nVmallocTotal: 34359738367 kB\nSlab: 3145729 kB\n"
+    found = observed("guest_meminfo", {"/proc/meminfo": text + "SwapTotal: 99999999 kB\n"})
+    assert found["MemTotal"] == (GUEST_MEMORY, "")
+    value, gap = found["PageTables"]
+    assert value is None
+    assert gap.endswith("TiB, and it has 3 GiB at the most")
+    assert found["Slab"][0] is None
+    assert found["VmallocTotal"][0] == 34359738367 << 10, "addresses are no memory"
+    assert found["SwapTotal"][0] == 99999999 << 10
+
+    found = observed("guest_vmstat", {"/proc/vmstat": f"nr_free_pages 786432\nnr_memmap_pages {FORGED}\n"})
+    assert found["nr_free_pages"] == (786432, "")
+    assert found["nr_memmap_pages"][0] is None
+
+
+@pytest.mark.parametrize("kernel", ["6.12", "7.x"])
+def test_what_a_kernel_says_of_an_honest_guest_is_believed(kernel: str) -> None:
+    text = (GOLDEN / f"meminfo-{kernel}.txt").read_text()
+    total = kib_lines(text)["MemTotal"]
+    readings = list(PROBES["guest_meminfo"]().from_guest(Tick(1, {"/proc/meminfo": text})))
+    rows = PROBES["guest_meminfo"].observe("guest_meminfo", 0, "t", readings, total)
+    assert not [row for row in rows if row.value is None]
+
+
 @pytest.mark.parametrize("text", [None, "", "some avg10=0.00 total=-1\n", f"some avg10={'9' * 99} total=1\n"])
 def test_a_kernel_without_pressure_says_why(text: str | None) -> None:
     readings = guest("guest_pressure", Tick(1, {"/proc/pressure/memory": text}))
