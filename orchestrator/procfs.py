@@ -106,6 +106,12 @@ def process_status(stat: str, status: str) -> ProcessStatus | None:
     return ProcessStatus(found[1], int(user[1]), int(fields[_START]), ended, kib_lines(status))
 
 
+def process_state(stat: str) -> str:
+    """The state that /proc/PID/stat says, one letter (proc_pid_stat(5)); empty for what is no such file."""
+    found = _STAT.match(stat)
+    return found[2].split()[_STATE] if found else ""
+
+
 _UNIT = re.compile(
     r"^(?:0:|[0-9]+:name=systemd):/(?:[^/\n]+\.slice/)*([A-Za-z0-9@._:-]{1,255}\.service)(?:/|$)",
     re.MULTILINE,

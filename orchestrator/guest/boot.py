@@ -6,19 +6,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import (
     BootTimeoutError,
+    CommandTimeoutError,
     GuestError,
     GuestLostError,
-    GuestPanicError,
     InfrastructureError,
 )
 from orchestrator.guest.build import GUEST_ADDRESS
-from orchestrator.guest.console import FLOOD_BYTES, Console, mirrored
+from orchestrator.guest.causes import Scene, Seen, find_cause
+from orchestrator.guest.console import Console, mirrored
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.image import BootFiles, Image
 from orchestrator.guest.keys import SshKeys
@@ -32,12 +33,12 @@ from orchestrator.host.machine import Machine
 from orchestrator.host.remote import HostLostError
 from orchestrator.host.remote_leftovers import noted
 from orchestrator.host.shell import HostShell
-from orchestrator.printable import printable
 from orchestrator.records.accel import ICOUNT, KVM
 
 # A saved guest answers within seconds; on a machine that is busy with others it may take longer.
 ANSWER_SECONDS = 120.0
-HOST_SECONDS = 5.0
+# How long what is late may take to be heard of: that QEMU, or the host of a guest, has ended.
+LATE_SECONDS = 5.0
 _OVERLAY_SECONDS = 60.0
 _DOUBT = "it printed nothing: the cached result that KVM works is dropped, and the next run checks again"
 # A host of ours is a guest itself, and mostly emulated: what boots in it takes several times as long. So does
@@ -54,6 +55,7 @@ class Guest:
     console: Console
     keys: SshKeys
     host: Guest | None = None
+    seen: Seen = field(default_factory=Seen)
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -64,7 +66,8 @@ class Guest:
         try:
             yield
         except GuestError as error:
-            dead = self.why_dead(error)
+            silent = isinstance(error, GuestLostError | CommandTimeoutError)
+            dead = self.why_lost(error) if silent else self.why_dead(error)
             if dead is None or dead is error:
                 raise
             raise dead from error
@@ -88,25 +91,33 @@ class Guest:
         lost = self.host.why_dead() if self.host else None
         if lost:
             return _host_lost(lost)
-        panic = self.console.panic()
-        if panic:
-            return GuestPanicError(
-                "the guest's kernel panicked", details=panic, console_tail=self.console.tail()
-            )
-        if self.console.size > FLOOD_BYTES:
-            return GuestLostError("the guest floods its console", console_tail=self.console.tail())
-        if not self.domain.is_running():
+        found = find_cause(self._scene(error))
+        if found:
             # What ends a host ends the connection to it at once; of the host itself libvirt hears once the
             # kernel is done with QEMU's memory.
             host = self.host
-            late = wait_for(host.why_dead, Deadline(HOST_SECONDS), every=0.2) if host else None
-            if late:
-                return _host_lost(late)
-            said = printable(self.domain.why_ended())
-            return GuestLostError("the guest stopped running", details=said, console_tail=self.console.tail())
+            late = wait_for(host.why_dead, Deadline(LATE_SECONDS), every=0.2) if host else None
+            return _host_lost(late) if late else found
         if error is not None and not error.console_tail:
             error.console_tail = self.console.tail()
         return error
+
+    def why_lost(self, error: GuestError) -> GuestError:
+        """What happened to a guest that is lost, with all causes asked, which may take half a minute: `error`
+        is what a caller met, and comes back where none finds itself.
+
+        A connection ends at once with what ends it, and libvirt hears of that later.
+        """
+
+        def dead() -> GuestError | None:
+            found = self.why_dead(error)
+            return None if found is error else found
+
+        found = wait_for(dead, Deadline(LATE_SECONDS), every=0.2)
+        return found or find_cause(self._scene(error, patient=True)) or error
+
+    def _scene(self, error: GuestError | None, *, patient: bool = False) -> Scene:
+        return Scene(self.domain, self.shell, self.console, self.seen, error, patient)
 
 
 def _host_lost(why: GuestError) -> HostLostError:

@@ -29,16 +29,18 @@ class Console:
         self.path = path
         self._fetch = fetch
         self._looked_at = 0
+        self._believed_from = 0
         self._panic = ""
         path.touch()
 
-    def text(self) -> str:
-        """All of it, up to a bound: the beginning of an endless console is kept, and its end."""
+    def text(self, since: int = 0) -> str:
+        """All of it from a byte on, up to a bound: of an endless console its beginning and end are kept."""
         self._fetch()
         with self.path.open("rb") as stream:
+            stream.seek(since)
             start = stream.read(MAX_CONSOLE_BYTES // 2)
             size = self.path.stat().st_size
-            if size > MAX_CONSOLE_BYTES:
+            if size - since > MAX_CONSOLE_BYTES:
                 stream.seek(-MAX_CONSOLE_BYTES // 2, 2)
             rest = stream.read(MAX_CONSOLE_BYTES // 2)
         return printable((start + rest).decode(errors="replace"))
@@ -53,13 +55,17 @@ class Console:
         return "\n".join(line[:300] for line in last[-lines:])
 
     def panic(self) -> str:
-        """The line of a kernel panic, or nothing."""
+        """A line that looks like that of a kernel panic, or nothing."""
         size = self.size
         if not self._panic and size != self._looked_at:
-            found = _PANIC.search(self.text())
+            found = _PANIC.search(self.text(self._believed_from))
             self._panic = found[1] if found else ""
             self._looked_at = size
         return self._panic
+
+    def disbelieve(self) -> None:
+        """What looked like a panic was none: it was printed by a process, as anybody in the guest can."""
+        self._believed_from, self._panic = self._looked_at, ""
 
     @property
     def size(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.guest.stream import Stream, StreamError, number
+from orchestrator.guest.stream import Stream, StreamCutError, StreamError, number
 
 PROGRAM = "/usr/local/bin/guest-probe"
 MAX_FILES = 1024
@@ -46,7 +46,7 @@ def _tick(stream: Stream, uptime_ns: int) -> Tick:
     for _ in range(MAX_FILES):
         line = stream.line()
         if line is None:
-            raise StreamError("the stream ended within a tick")
+            raise StreamCutError("the stream ended within a tick")
         match line.split(" "):
             case ["#end"]:
                 return Tick(uptime_ns, files, tuple(processes))

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import CommandError, CommandTimeoutError, GuestLostError
+from orchestrator.errors import CommandError, CommandTimeoutError, GuestLostError, InfrastructureError
 from orchestrator.guest.keys import SshKeys
 from orchestrator.host.ssh import SshTarget
 
 MAX_OUTPUT_BYTES = 64 << 20
 CONNECT_SECONDS = 20.0
-# An idle guest under software emulation answers within a second; a busy one may take some.
-KEEPALIVE_SECONDS = 10
 _CHUNK = 1 << 16
 
 
@@ -46,6 +44,8 @@ class GuestShell:
     `port` is one of 127.0.0.1: of the host `target`, or of this machine.
     """
 
+    _transport: Any = None  # paramiko.Transport
+
     def __init__(self, port: int, keys: SshKeys, known_hosts: Path, target: SshTarget | None = None) -> None:
         import fabric
         import paramiko
@@ -58,6 +58,8 @@ class GuestShell:
         self.known_hosts = known_hosts
         known_hosts.write_text(keys.known_hosts_line(port))
         known_hosts.chmod(0o600)
+        self._keys, self._target = keys, target
+        self._why_closed = ""
         config = fabric.Config(overrides={"load_ssh_configs": False}, lazy=True)
         self._connection = fabric.Connection(
             "127.0.0.1",
@@ -78,13 +80,46 @@ class GuestShell:
         self._connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
 
     def connect(self) -> None:
-        """Open the connection. Raises OSError or paramiko's SSHException when the guest is not ready."""
+        """Open the connection. Raises OSError or paramiko's SSHException when the guest is not ready.
+
+        Nothing is sent to keep it alive: passt resets a connection when the guest has not acknowledged what
+        was sent for 8 s (tcp_timer_handler(), tcp.c), which a guest of a busy host may well take. Deadlines
+        tell what is silent for too long: each command has one, and so has the sampler (`run.sampling`).
+        """
         self._connection.open()
-        self._connection.transport.set_keepalive(KEEPALIVE_SECONDS)
+        self._transport = self._connection.transport
 
     def close(self) -> None:
         """Close the connection; a running stream ends."""
         close(self._connection)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as this side knows."""
+        return self._transport is not None and bool(self._transport.is_active())
+
+    @property
+    def why_closed(self) -> str:
+        """How the connection ended: by the other side, or as the kernel has it; empty while it stands."""
+        if self.connected or self._transport is None:
+            return ""
+        error = self._transport.get_exception()  # it is told once
+        if error is not None:
+            self._why_closed = "the other side closed it" if isinstance(error, EOFError) else str(error)
+        return self._why_closed or "it was closed"
+
+    def once_more(self, argv: list[str], *, seconds: float) -> tuple[str, str]:
+        """Run a command on a new connection: what it printed, or why it could not be run."""
+        import paramiko
+
+        another = GuestShell(self.port, self._keys, self.known_hosts, self._target)
+        try:
+            another.connect()
+            return another.run(argv, seconds=seconds).text, ""
+        except (OSError, EOFError, paramiko.SSHException, InfrastructureError) as error:
+            return "", str(error) or type(error).__name__
+        finally:
+            another.close()
 
     def stream(self, argv: list[str]) -> Any:  # paramiko.Channel, which callers read and close
         """Start a command and hand over its channel."""

@@ -19,6 +19,10 @@ class StreamError(InfrastructureError):
     """The guest's stream is not what guest-probe writes."""
 
 
+class StreamCutError(StreamError):
+    """The guest's stream ended before what it had begun to say did."""
+
+
 def number(text: str) -> int:
     """A u64 in decimal. Raises StreamError."""
     if not _NUMBER.fullmatch(text):
@@ -58,7 +62,7 @@ class Stream:
         """The next `size` bytes, which the caller has bounded."""
         while len(self._have) < size:
             if not self._more():
-                raise StreamError("the stream ended within a file")
+                raise StreamCutError("the stream ended within a file")
         part = bytes(self._have[:size])
         del self._have[:size]
         return part

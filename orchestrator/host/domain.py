@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.host.shell import HostShell
 
@@ -55,6 +56,14 @@ class DimmAnswer:
     source: int | None
     status: int | None
     error: str = ""
+
+
+@dataclass(frozen=True)
+class MonitorEvent:
+    """An event of QEMU's monitor, with its data (qapi/*.json)."""
+
+    name: str
+    data: Mapping[str, Any]
 
 
 class Domain(ABC):

@@ -6,15 +6,18 @@ import json
 import queue
 import re
 import threading
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.errors import InfrastructureError
-from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, VirtioMemState
+from orchestrator.host.domain import Dimm, DimmAnswer, Domain, MonitorEvent, QemuProcess, VirtioMemState
 from orchestrator.host.domain_memory import DomainMemory, read_domain
 from orchestrator.host.domain_xml import RunFiles, dimm_device, disk_path, run_files, virtio_mem_request
+from orchestrator.host.orphans import exit_status
 from orchestrator.host.shell import HostShell
 from orchestrator.units import KIB
 
@@ -23,6 +26,12 @@ _HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x
 
 # What QEMU tells of a DIMM that it or the guest answers for (qapi/acpi.json, machine.json, qdev.json).
 _DIMM_EVENTS = "^(ACPI_DEVICE_OST|MEM_UNPLUG_ERROR|DEVICE_UNPLUG_GUEST_ERROR|DEVICE_DELETED)$"
+
+# What QEMU tells of an end or a stop, its own or the guest's (qapi/run-state.json, block-core.json,
+# net.json).
+_TROUBLE_EVENTS = "^(SHUTDOWN|RESET|GUEST_PANICKED|BLOCK_IO_ERROR|NETDEV_STREAM_DISCONNECTED|MEMORY_FAILURE)$"
+_MOST_EVENTS = 64
+_BY_ITSELF = frozenset({"internal-error", "io-error", "watchdog", "guest-panicked"})
 
 # As the kernel names QEMU and its vCPU threads where it kills them or they fault.
 _OF_QEMU = ("qemu-system", "/KVM[")
@@ -42,21 +51,27 @@ class LibvirtDomain(Domain):
         self._connection = connection
         self._handle = handle
         self._trouble = ""
+        self._paused, self._reason = False, 0
         self._event = threading.Event()
         self._callback: int | None = None
         self._monitor_callback: int | None = None
+        self._trouble_callback: int | None = None
+        self._happened: deque[MonitorEvent] = deque(maxlen=_MOST_EVENTS)
         self._answers: queue.Queue[DimmAnswer] = queue.Queue(_MOST_ANSWERS)
         self._shell = shell
         self._qemu: QemuProcess | None = None
 
     def listen(self) -> None:
-        """Begin to receive memory-device-size-change events."""
+        """Begin to receive events: of memory devices, and of what ends a guest."""
         self._callback = self._connection.domainEventRegisterAny(
             self._handle,
             self._libvirt.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
             lambda *_: self._event.set(),
             None,
         )
+        self._trouble_callback = self._on_monitor(_TROUBLE_EVENTS, self._note)
+        with suppress(InfrastructureError, OSError):  # once it has ended, nothing tells which process it was
+            _ = self.qemu
 
     @property
     def qemu(self) -> QemuProcess:
@@ -81,11 +96,43 @@ class LibvirtDomain(Domain):
     def is_running(self) -> bool:
         """False once QEMU has ended or the guest has stopped, for whatever reason."""
         try:
-            state, _ = self._handle.state()
+            state, self._reason = self._handle.state()
         except self._libvirt.libvirtError as error:
             self._trouble = str(error)
             return False
+        self._paused = state == self._libvirt.VIR_DOMAIN_PAUSED
         return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
+
+    def why_paused(self) -> str:
+        """Why QEMU has stopped the vCPUs by itself; empty where it has not, or we asked it to.
+
+        As of the last `is_running`: elsewhere each question costs the host that is measured. In the words of
+        QEMU's RunState (qapi/run-state.json).
+        """
+        libvirt = self._libvirt
+        if not self._paused:
+            return ""
+        if self._reason == libvirt.VIR_DOMAIN_PAUSED_UNKNOWN:  # libvirt did not ask for it, nor knows who did
+            status = self._qmp("query-status")["status"]
+            return status if status in _BY_ITSELF else ""
+        known = {
+            libvirt.VIR_DOMAIN_PAUSED_IOERROR: "io-error",
+            libvirt.VIR_DOMAIN_PAUSED_WATCHDOG: "watchdog",
+            libvirt.VIR_DOMAIN_PAUSED_CRASHED: "guest-panicked",
+        }
+        return known.get(self._reason, "")
+
+    def happened(self) -> tuple[MonitorEvent, ...]:
+        """The last events of QEMU's monitor that tell of an end or a stop, oldest first."""
+        return tuple(self._happened)
+
+    def exit_status(self) -> int | None:
+        """Of its QEMU, -N for signal N; None while it runs, and where another process is its parent."""
+        return exit_status(self._qemu.pid) if self._qemu and self._shell.is_here else None
+
+    def passt(self) -> int | None:
+        """The passt that forwards its ssh."""
+        return self._shell.find_process("passt", f"127.0.0.1/{self.files().ssh_port}:22")
 
     def memory(self) -> DomainMemory:
         """What its XML says of its memory."""
@@ -193,7 +240,7 @@ class LibvirtDomain(Domain):
     def dimm_answers(self) -> tuple[DimmAnswer, ...]:
         """What was said of DIMMs since the last call; begins to listen at the first one."""
         if self._monitor_callback is None:
-            self._listen_to_monitor()
+            self._monitor_callback = self._on_monitor(_DIMM_EVENTS, self._heard)
         # Only this side takes out, so what is there now can be had without waiting.
         return tuple(self._answers.get_nowait() for _ in range(self._answers.qsize()))
 
@@ -242,12 +289,13 @@ class LibvirtDomain(Domain):
 
     def stop_listening(self) -> None:
         """No more events."""
-        if self._monitor_callback is not None:
-            import libvirt_qemu
+        for callback in (self._monitor_callback, self._trouble_callback):
+            if callback is not None:
+                import libvirt_qemu
 
-            with suppress(self._libvirt.libvirtError):  # as below
-                libvirt_qemu.qemuMonitorEventDeregister(self._connection, self._monitor_callback)
-            self._monitor_callback = None
+                with suppress(self._libvirt.libvirtError):  # as below
+                    libvirt_qemu.qemuMonitorEventDeregister(self._connection, callback)
+        self._monitor_callback = self._trouble_callback = None
         if self._callback is not None:
             # The connection may be gone, and its callbacks with it.
             with suppress(self._libvirt.libvirtError):
@@ -259,18 +307,24 @@ class LibvirtDomain(Domain):
         flag: int = self._libvirt.VIR_DOMAIN_AFFECT_LIVE
         return flag
 
-    def _listen_to_monitor(self) -> None:
+    def _on_monitor(self, events: str, hear: Callable[..., None]) -> int:
+        """Have `hear` called for events of QEMU's monitor."""
         import libvirt_qemu
 
-        self._monitor_callback = self._call(
+        callback: int = self._call(
             libvirt_qemu.qemuMonitorEventRegister,
             self._connection,
             self._handle,
-            _DIMM_EVENTS,
-            self._heard,
+            events,
+            hear,
             None,
             libvirt_qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
         )
+        return callback
+
+    def _note(self, _connection: object, _domain: object, event: str, *rest: Any) -> None:
+        said = json.loads(rest[2] or "{}")  # as in `_heard`
+        self._happened.append(MonitorEvent(event, said if isinstance(said, dict) else {}))
 
     def _heard(self, _connection: object, _domain: object, event: str, *rest: Any) -> None:
         # rest: seconds, microseconds, the event's data as JSON, our opaque.

@@ -20,6 +20,10 @@ import psutil
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _LOOK_SECONDS = 0.05
 _DAEMONS = ("qemu-system-", "passt")
+_MOST_STATUSES = 1000
+
+# Of the daemons that were reaped, by pid: as subprocess has it, -N for signal N. The oldest go first.
+_statuses: dict[int, int] = {}
 
 
 @cache
@@ -46,4 +50,18 @@ def _reap() -> None:
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
             if child.name().startswith(_DAEMONS) and os.getsid(child.pid) != os.getsid(0):
-                os.waitpid(child.pid, os.WNOHANG)
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                if pid:
+                    _keep(pid, os.waitstatus_to_exitcode(status))
+
+
+def _keep(pid: int, status: int) -> None:
+    _statuses.pop(pid, None)  # the id may have been another's
+    _statuses[pid] = status
+    while len(_statuses) > _MOST_STATUSES:
+        _statuses.pop(next(iter(_statuses)))
+
+
+def exit_status(pid: int) -> int | None:
+    """Of a QEMU or passt that ended here, -N for signal N; None where this process did not reap it."""
+    return _statuses.get(pid)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestLostError, InfrastructureError, OrchestratorError
+from orchestrator.guest.causes import BOOT_ID, Seen
 from orchestrator.guest.sampler import Tick, read_ticks, sampler_argv
 from orchestrator.guest.shell import GuestShell, close
+from orchestrator.guest.stream import StreamCutError, StreamError
 from orchestrator.metric import is_time
 from orchestrator.observation import Observation, Reading
 from orchestrator.probes import PROBES, HostView, Probe
@@ -24,6 +26,8 @@ SILENCE_SECONDS = 90.0
 # And where instructions are counted: what a busy guest does in a second of its clock takes it half a minute.
 COUNTED_SILENCE_SECONDS = 600.0
 _JOIN_SECONDS = 10.0
+_LOST_SECONDS = 0.5
+_NO_ANSWER = "the guest stopped answering on ssh"
 # Of a probe: beside what it raises on purpose, an answer of QEMU or the kernel in another shape.
 _REFUSED = (OrchestratorError, OSError, ValueError, KeyError, TypeError)
 
@@ -32,7 +36,14 @@ class Sampling:
     """The running probes of one trial."""
 
     def __init__(
-        self, writer: TrialWriter, now_ns: Callable[[], int], shell: GuestShell, host: HostView, every: float
+        self,
+        writer: TrialWriter,
+        now_ns: Callable[[], int],
+        shell: GuestShell,
+        host: HostView,
+        every: float,
+        *,
+        seen: Seen | None = None,
     ) -> None:
         self._writer = writer
         self._now_ns = now_ns
@@ -40,8 +51,9 @@ class Sampling:
         self._host = host
         self._every = every
         self._probes: list[tuple[str, Probe]] = [(name, probe()) for name, probe in PROBES]
+        self._seen = seen or Seen()
         self._stop = threading.Event()
-        self._lost = ""
+        self._lost: tuple[str, str] | None = None  # in brief, and why
         self._broken = ""
         self._silence = COUNTED_SILENCE_SECONDS if host.accel == ICOUNT else SILENCE_SECONDS
         self._quiet = Deadline(self._silence)
@@ -53,16 +65,24 @@ class Sampling:
         if self._broken:
             raise InfrastructureError("the probes of the host failed", details=self._broken)
         if self._lost:
-            raise GuestLostError("the guest stopped answering on ssh", details=self._lost)
+            brief, why = self._lost
+            raise GuestLostError(brief, details=why)
         if self._quiet.expired:
             raise GuestLostError(f"the guest sent no sample for {self._silence:.0f} s")
 
     def wait_for_sample(self, check: Callable[[], None]) -> None:
-        """Wait until every probe has read what is there now, of the guest and of its host.
+        """Wait until every probe has read what is there now, of the guest and of its host."""
+        self.wait_for(self.next_sample(), check)
 
-        Two rounds: the one that goes on had begun before.
+    def next_sample(self) -> Sequence[int]:
+        """Rounds of either side after which every probe has read what is there now.
+
+        Two: the one that goes on had begun before.
         """
-        wanted = [count + 2 for count in self._rounds]
+        return [count + 2 for count in self._rounds]
+
+    def wait_for(self, wanted: Sequence[int], check: Callable[[], None]) -> None:
+        """Wait for these rounds (`next_sample`), and `check` meanwhile."""
         deadline = Deadline(self._silence)
         while any(count < least for count, least in zip(self._rounds, wanted, strict=True)):
             check()
@@ -73,7 +93,7 @@ class Sampling:
     @contextmanager
     def running(self, processes: list[str]) -> Iterator[None]:
         """Sample until the end of the block. `processes` are the names that are watched in the guest."""
-        files = sorted({path for _, probe in self._probes for path in probe.guest_files})
+        files = [BOOT_ID, *sorted({path for _, probe in self._probes for path in probe.guest_files})]
         self._channel = self._shell.stream(sampler_argv(self._every, files, processes))
         self._quiet = Deadline(self._silence)
         threads = [
@@ -91,22 +111,36 @@ class Sampling:
                 thread.join(_JOIN_SECONDS)
 
     def _guest_side(self) -> None:
-        reason = "the stream ended"
+        brief, reason = _NO_ANSWER, "the stream ended"
         last_ns = -1
         try:
             for tick in read_ticks(self._channel.recv):
                 self._quiet = Deadline(self._silence)
                 last_ns = _later(tick, last_ns)
+                self._seen.boot_id = self._seen.boot_id or (tick.files.get(BOOT_ID) or "").strip()[:64]
                 for name, probe in self._probes:
                     self._keep(self._without_times(self._observed(name, probe, probe.from_guest(tick))))
                 self._rounds[0] += 1
+            brief = self._what_ended()
+        except StreamCutError as error:
+            brief, reason = self._what_ended(), str(error)
+        except StreamError as error:
+            brief, reason = "the sampler in the guest sent what is no sample", str(error)
         except (OrchestratorError, OSError, EOFError) as error:
             reason = str(error) or type(error).__name__
         except Exception as error:  # noqa: BLE001  # a fault of ours in a thread; `check` tells it
             reason = f"internal error: {error!r}"
         if not self._stop.is_set():
-            self._lost = reason
+            self._lost = (brief, reason)
             self._keep(self._missing("sampler", "guest", reason))
+
+    def _what_ended(self) -> str:
+        """Of a stream that ended: the sampler itself, or its connection."""
+        # paramiko ends the streams of a connection that is lost before it says that it is.
+        if self._stop.wait(_LOST_SECONDS) or not self._shell.connected:
+            return _NO_ANSWER
+        self._seen.sampler_ended = True
+        return "the sampler in the guest ended"
 
     def _host_side(self) -> None:
         try:
@@ -118,6 +152,7 @@ class Sampling:
     def _read_host(self) -> None:
         next_at = time.monotonic()
         while not self._stop.is_set():
+            self._seen.look(self._host.domain)
             for name, probe in self._probes:
                 try:
                     self._ask(name, probe)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.actions import Action
 from orchestrator.actions.context import StepContext
@@ -17,7 +17,7 @@ from orchestrator.deadline import Deadline
 from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError, WorkloadKilledError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.kernel_log import read_kernel_log
-from orchestrator.guest.oom_log import KILLED, OomKill, find_kills, in_words
+from orchestrator.guest.oom_log import in_words
 from orchestrator.guest.setup import apply_settings
 from orchestrator.guest.shell import GuestShell
 from orchestrator.guest.snapshot import SnapshotTaker
@@ -35,9 +35,7 @@ from orchestrator.records.accel import ICOUNT, NO_TIMES
 from orchestrator.records.events import (
     Event,
     GuestKernel,
-    KernelLogRead,
     Mark,
-    OomKilled,
     SnapshotTaken,
     StepBegin,
     StepEnd,
@@ -47,6 +45,7 @@ from orchestrator.records.events import (
 )
 from orchestrator.records.step import StepOutcome, StepResult
 from orchestrator.run.guest_launch import launched_guest, save_boot
+from orchestrator.run.kernel_logs import kernel_logs_at_end
 from orchestrator.run.programs import planned_workloads
 from orchestrator.run.sampling import Sampling
 from orchestrator.store import TrialWriter
@@ -106,11 +105,19 @@ class RunningTrial(StepContext):
         return time.monotonic_ns() - self.began_ns
 
     def check(self) -> None:
-        dead = self.guest.why_dead()
-        if dead:
-            raise dead
-        self.sampling.check()
+        self.must_live()
         _within(self.deadline)
+
+    def must_live(self) -> None:
+        """Raise what happened to the guest, if it is dead, or to its samples."""
+        self.guest.must_live()
+        self.sampling.check()
+
+    def must_have_lived(self, last: Sequence[int]) -> None:
+        """Raise what happened to the guest unless it lived to the end of the last step, and beyond: until the
+        rounds `last` of the samples."""
+        self.sampling.wait_for(last, self.must_live)
+        self.must_live()
 
     def sleep(self, seconds: float) -> None:
         end = Deadline(seconds)
@@ -276,31 +283,45 @@ def _run(plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter, be
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         guest = stack.enter_context(launched_guest(plan, environment, writer, scratch, now_ns))
-        with guest.telling(), _kernel_logs_at_end(guest, writer, now_ns, workloads):
-            progress.step("set up", 0, len(plan.steps))
-            with phase(writer, "settings", now_ns):
-                apply_settings(guest.shell, plan.setup.model_dump(), clock=True)
-                release, build = _kernel(guest.shell)
-                writer.record(
-                    GuestKernel(
-                        t_ns=now_ns(), kernel_sha256=booted, kernel_release=release, kernel_build=build
+        with guest.telling():
+            with kernel_logs_at_end(guest, writer, now_ns, workloads):
+                progress.step("set up", 0, len(plan.steps))
+                with phase(writer, "settings", now_ns):
+                    apply_settings(guest.shell, plan.setup.model_dump(), clock=True)
+                    release, build = _kernel(guest.shell)
+                    writer.record(
+                        GuestKernel(
+                            t_ns=now_ns(), kernel_sha256=booted, kernel_release=release, kernel_build=build
+                        )
                     )
+                view = HostView(guest.domain, plan.machine, environment.accel)
+                sampling = Sampling(
+                    writer, now_ns, guest.shell, view, plan.sample_every_seconds, seen=guest.seen
                 )
-            view = HostView(guest.domain, plan.machine, environment.accel)
-            sampling = Sampling(writer, now_ns, guest.shell, view, plan.sample_every_seconds)
-            deadline = Deadline(plan.deadline_seconds)
-            watched = sorted({name for driver in workloads.values() for name in driver.processes})
-            stack.enter_context(sampling.running(watched))
-            snapshots = stack.enter_context(SnapshotTaker(guest, plan.machine))
-            of_host = None
-            if guest.host:
-                level = second_level(guest.domain.qemu.shell)
-                of_host = stack.enter_context(SnapshotTaker(guest.host, plan.host_machine, level))
-            trial = RunningTrial(
-                plan, environment, writer, guest, sampling, snapshots, of_host, deadline, began_ns, workloads
-            )
-            for number, step in enumerate(plan.steps, start=1):
-                _run_step(trial, number, step.action, step.load())
+                deadline = Deadline(plan.deadline_seconds)
+                watched = sorted({name for driver in workloads.values() for name in driver.processes})
+                stack.enter_context(sampling.running(watched))
+                snapshots = stack.enter_context(SnapshotTaker(guest, plan.machine))
+                of_host = None
+                if guest.host:
+                    level = second_level(guest.domain.qemu.shell)
+                    of_host = stack.enter_context(SnapshotTaker(guest.host, plan.host_machine, level))
+                trial = RunningTrial(
+                    plan,
+                    environment,
+                    writer,
+                    guest,
+                    sampling,
+                    snapshots,
+                    of_host,
+                    deadline,
+                    began_ns,
+                    workloads,
+                )
+                for number, step in enumerate(plan.steps, start=1):
+                    _run_step(trial, number, step.action, step.load())
+                last = sampling.next_sample()
+            trial.must_have_lived(last)
 
 
 def _kernel(shell: GuestShell) -> tuple[str, str]:
@@ -323,55 +344,6 @@ def _kernel_sha256(plan: TrialSpec, environment: TrialEnvironment) -> str:
         raise InfrastructureError(
             f"the kernel {kernel} cannot be read: {error.strerror}", hint="check `kernel:` in the scenario"
         ) from error
-
-
-@contextmanager
-def _kernel_logs_at_end(
-    guest: Guest, writer: TrialWriter, now_ns: Callable[[], int], workloads: Mapping[str, WorkloadDriver]
-) -> Iterator[None]:
-    """Record what the kernels of the guest, and of its host if that is one, have complained of by the end,
-    and whom their OOM killers have ended.
-
-    Also when a step failed, which may be no more than a sign of that.
-    """
-
-    kernels: list[tuple[Literal["guest", "host"], Guest]] = [("guest", guest)]
-    if guest.host:
-        kernels.append(("host", guest.host))
-
-    def observe() -> None:
-        if guest.host is None:
-            for kill in _kills_on_host(guest.domain.qemu.shell, now_ns() / 1e9):
-                writer.record(OomKilled(t_ns=now_ns(), of="host", **asdict(kill)))
-        for of, one in kernels:
-            t_ns = now_ns()
-            log = read_kernel_log(one)
-            facts = {key: value for key, value in asdict(log).items() if key != "kills"}
-            writer.record(KernelLogRead(t_ns=t_ns, of=of, **facts))
-            for kill in log.kills:
-                workload = _workload_of(kill, workloads) if of == "guest" else ""
-                writer.record(OomKilled(t_ns=t_ns, of=of, workload=workload, **asdict(kill)))
-
-    try:
-        yield
-    except OrchestratorError:
-        observe()
-        raise
-    observe()
-
-
-def _kills_on_host(shell: HostShell, seconds: float) -> tuple[OomKill, ...]:
-    """Whom the host's OOM killer has ended in the last `seconds`; none where its log is not to be read, which
-    its counter (probe host_vmstat) makes up for."""
-    try:
-        return find_kills("\n".join(shell.kernel_log(KILLED, seconds=seconds)))
-    except (OrchestratorError, OSError):
-        return ()
-
-
-def _workload_of(kill: OomKill, workloads: Mapping[str, WorkloadDriver]) -> str:
-    """The workload whose process it was; empty for any other."""
-    return next((name for name, driver in workloads.items() if kill.comm in driver.processes), "")
 
 
 def _observe_bare_host(plan: TrialSpec, shell: HostShell, writer: TrialWriter) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ class Orchestrator:
             words = " ".join(process.info["cmdline"] or ())
             if f"{self.runtime}/" in words:
                 found.append(f"{process.info['pid']} {words[:120]}")
+        return found
+
+    def processes(self, name: str) -> list[int]:
+        """Ids of programs of a run that is going on."""
+        found = []
+        for process in psutil.process_iter(["pid", "name", "cmdline"]):
+            words = " ".join(process.info["cmdline"] or ())
+            if (process.info["name"] or "").startswith(name) and f"{self.runtime}/" in words:
+                found.append(process.info["pid"])
         return found
 
     def call(self, *words: str, seconds: float = RUN_SECONDS) -> Finished:
@@ -125,6 +135,18 @@ def wait_for_line(log: Path, text: str, seconds: float) -> None:
     while text not in log.read_text(errors="replace"):
         assert time.monotonic() < end, f"{text!r} did not come:\n{log.read_text(errors='replace')}"
         time.sleep(0.1)
+
+
+def wait_for_step(results: Path, arms: Collection[str], seconds: float) -> str:
+    """Wait until a trial of one of these arms has begun its first step; the arm."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for arm in arms:
+            events = results.glob(f"*/trials/{arm}-*/events.jsonl")
+            if any("step.begin" in path.read_text(errors="replace") for path in events):
+                return arm
+        time.sleep(0.1)
+    raise AssertionError(f"no step began in {seconds:.0f} s in: {', '.join(arms)}")
 
 
 def end(process: subprocess.Popen[bytes], number: signal.Signals) -> int:

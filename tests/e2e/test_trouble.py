@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from driver import ROOT, Orchestrator, end, runs, wait_for_line
+from driver import ROOT, Orchestrator, end, runs, wait_for_line, wait_for_step
 
 SCENARIO = """\
 version: 1
@@ -43,6 +44,58 @@ def test_a_panic_ends_the_trial_and_is_told(orchestrator: Orchestrator, tmp_path
     assert trial["metrics"]["guest_page_table_bytes_peak"] > 0, "what was sampled is lost"
 
 
+FAULTS = """\
+version: 1
+name: faults
+guest: debian-13
+boots: 1
+machine: {memory: 512MiB, vcpus: 1}
+arms: {killed: {kernel: "6.12"}, stopped: {kernel: "6.12"}, forged: {kernel: "6.12"}, reset: {kernel: "6.12"}}
+steps:
+  - wait: {time: 3min}
+    in: [killed, stopped]
+  - exec: {argv: [sh, -c, "echo 'Kernel panic - not syncing: forged' | tee /dev/kmsg > /dev/console"]}
+    in: forged
+  - exec: {argv: [sh, -c, "sed 's/^PageTables: */&18014398509/' /proc/meminfo > /run/forged"]}
+    in: forged
+  - exec: {argv: [mount, --bind, /run/forged, /proc/meminfo]}
+    in: forged
+  - wait: {time: 3s}
+    in: forged
+  - exec: {argv: [sh, -c, "(echo b > /proc/sysrq-trigger) > /dev/null 2>&1 &"]}
+    in: reset
+"""
+
+
+def test_what_ended_a_guest_is_told_and_what_only_looks_so_is_not(
+    orchestrator: Orchestrator, tmp_path: Path
+) -> None:
+    path, log = tmp_path / "faults.yaml", tmp_path / "log"
+    path.write_text(FAULTS)
+    process = orchestrator.start(path, log)
+    signals = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
+    while signals:  # in the order that the plan has them
+        arm = wait_for_step(orchestrator.results, signals, 300)
+        time.sleep(2)  # some samples
+        (qemu,) = orchestrator.processes("qemu-system")
+        os.kill(qemu, signals.pop(arm))
+    assert process.wait(300) == 3, log.read_text()
+    trials = {trial["arm"]: trial for trial in orchestrator.show()["trials"]}
+    assert {arm: trial["outcome"] for arm, trial in trials.items()} == {
+        "killed": "lost",
+        "stopped": "lost",
+        "forged": "completed",
+        "reset": "lost",
+    }
+    said = log.read_text()
+    assert "QEMU was killed by SIGKILL" in said
+    assert "a signal has stopped QEMU (SIGSTOP)" in said
+    assert "the guest reset itself" in said
+    peak = "guest_page_table_bytes_peak"
+    assert 0 < trials["forged"]["metrics"][peak] < 512 << 20, "of what came before it was forged"
+    assert trials["killed"]["metrics"][peak] > 0, "what was sampled is lost"
+
+
 def test_a_guest_that_loses_ssh_is_lost_but_not_its_samples(
     orchestrator: Orchestrator, tmp_path: Path
 ) -> None:
@@ -51,6 +104,7 @@ def test_a_guest_that_loses_ssh_is_lost_but_not_its_samples(
     )
     finished = orchestrator.run(scenario(tmp_path, cut, "wait: {time: 5min}"))
     assert finished.code == 3, finished.err
+    assert "the guest does not answer on ssh any more, though QEMU and passt run" in finished.err
     assert "next:" in finished.err
     (trial,) = orchestrator.show()["trials"]
     assert trial["outcome"] == "lost"

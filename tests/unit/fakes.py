@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, GuestError
 from orchestrator.guest.shell import CommandResult, GuestShell
-from orchestrator.host.domain import Dimm, DimmAnswer, Domain, QemuProcess, VirtioMemState
+from orchestrator.host.domain import Dimm, DimmAnswer, Domain, MonitorEvent, QemuProcess, VirtioMemState
 from orchestrator.host.domain_memory import DomainMemory
+from orchestrator.host.domain_xml import RunFiles
 from orchestrator.host.machine import Machine
 from orchestrator.host.shell import HostShell
 from orchestrator.plan import TrialSpec
@@ -79,6 +81,10 @@ class FakeDomain(Domain):
     running: bool = True
     jobs: dict[str, str] = field(default_factory=dict)
     ended: str = ""
+    paused: str = ""
+    events_of_monitor: list[MonitorEvent] = field(default_factory=list)
+    status: int | None = None
+    passt_pid: int | None = None
     pid: int = 0
     shell: HostShell = field(default_factory=HostShell)
     addresses: Callable[[int], int] = lambda address: address
@@ -106,6 +112,21 @@ class FakeDomain(Domain):
 
     def is_running(self) -> bool:
         return self.running
+
+    def why_paused(self) -> str:
+        return self.paused
+
+    def happened(self) -> tuple[MonitorEvent, ...]:
+        return tuple(self.events_of_monitor)
+
+    def exit_status(self) -> int | None:
+        return self.status
+
+    def passt(self) -> int | None:
+        return self.passt_pid
+
+    def files(self) -> RunFiles:
+        return RunFiles(Path("/full/disk.qcow2"), Path("/full/console.log"), 2222)
 
     def busy(self) -> dict[str, str]:
         return self.jobs
@@ -275,11 +296,36 @@ class FakeChannel:
         self._parts.put(None)
 
 
+class Ticking(FakeChannel):
+    """The stream of a sampler that samples for as long as it is not closed."""
+
+    def __init__(self, every: float = 0.005) -> None:
+        super().__init__()
+        self.ticks = 0
+        self.every = every
+        self.closed = threading.Event()
+
+    def recv(self, size: int) -> bytes:
+        if self.closed.wait(self.every):
+            return b""
+        self.ticks += 1
+        return f"#tick {self.ticks}\n#end\n".encode()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
 Answer = str | bytes | int | BaseException
 
 
 class FakeShell(GuestShell):
-    """A shell that answers by the beginning of a command line; the last answer of a list stays."""
+    """A shell that answers by the beginning of a command line; the last answer of a list stays.
+
+    `stands` is its connection, `again` what a command on a new one prints, or why it fails.
+    """
+
+    stands = False
+    again: tuple[str, str] = ("", "refused")
 
     port = 2222
 
@@ -317,6 +363,17 @@ class FakeShell(GuestShell):
         if check and code:
             raise CommandError(f"{argv[0]} ended with code {code}")
         return CommandResult(code, stdout, b"")
+
+    def once_more(self, argv: list[str], *, seconds: float) -> tuple[str, str]:
+        return self.again
+
+    @property
+    def connected(self) -> bool:
+        return self.stands
+
+    @property
+    def why_closed(self) -> str:
+        return "" if self.stands else "Connection reset by peer"
 
     def stream(self, argv: list[str]) -> FakeChannel:
         self.commands.append(argv)

@@ -37,6 +37,7 @@ THINGS = {
     "policy": "policy",
     "chart, or section of the page": "section",
     "host kind": "host_kind",
+    "cause of a lost guest": "cause",
 }
 
 SCENARIO = """version: 1
@@ -207,6 +208,26 @@ def test_an_action(copy: Copy, tmp_path: Path) -> None:
         "print(ACTIONS['added'](path='/tmp/here').run(trial).outcome, trial.calls)"
     )
     assert copy.python(script) == "done [('execute', ['touch', '/tmp/here'], 60.0)]\n"
+
+
+LOST = """
+from pathlib import Path
+import sys
+from fakes import FakeDomain, FakeShell
+from orchestrator.errors import GuestLostError
+from orchestrator.guest.boot import Guest
+from orchestrator.guest.console import Console
+
+domain = FakeDomain(jobs={"guest": "migration"})
+guest = Guest(domain, FakeShell(), Console(Path(sys.argv[1])), None)
+print(guest.why_lost(GuestLostError("the connection ended")).brief)
+"""
+
+
+@pytest.mark.slow
+def test_a_cause_of_a_lost_guest(copy: Copy, tmp_path: Path) -> None:
+    copy.add("cause of a lost guest")
+    assert copy.python(LOST, str(tmp_path / "console.log")) == "libvirt had begun a migration of it\n"
 
 
 SAMPLED = """

@@ -94,8 +94,14 @@ def test_a_panic_is_seen_and_told_in_one_line(tmp_path: Path) -> None:
 class Refusing:
     """A shell that does not answer."""
 
+    connected = False
+    why_closed = ""
+
     def connect(self) -> None:
         raise EOFError
+
+    def run(self, *_: object, **__: object) -> None:
+        raise GuestLostError("the guest does not answer on ssh")
 
 
 def guest(tmp_path: Path, console: str = "", *, running: bool = True) -> Guest:

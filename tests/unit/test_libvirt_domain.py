@@ -37,7 +37,7 @@ class Monitor:
         self.answers = answers
         self.updates: list[str] = []
         self.calls: list[tuple[object, ...]] = []
-        self.running = 1
+        self.running, self.reason = 1, 1
         self.hear: Callable[..., None] | None = None
 
     def ask(self, _handle: object, command: str, flags: int) -> str:
@@ -79,13 +79,17 @@ class Monitor:
     def name(self) -> str:
         return "guest"
 
+    def UUIDString(self) -> str:  # noqa: N802  # libvirt's name
+        return "no such uuid"
+
     def state(self) -> tuple[int, int]:
         if not self.running:
             raise FakeError("no such domain")
-        return self.running, 0
+        return self.running, self.reason
 
 
-def domain(monitor: Monitor, monkeypatch: pytest.MonkeyPatch, uri: str = "qemu:///system") -> LibvirtDomain:
+def install(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As libvirt_qemu, which has QEMU's monitor."""
     libvirt_qemu = SimpleNamespace(
         qemuMonitorCommand=monitor.ask,
         qemuMonitorEventRegister=monitor.register,
@@ -94,10 +98,23 @@ def domain(monitor: Monitor, monkeypatch: pytest.MonkeyPatch, uri: str = "qemu:/
         VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX=1,
     )
     monkeypatch.setitem(sys.modules, "libvirt_qemu", libvirt_qemu)
+
+
+def domain(monitor: Monitor, monkeypatch: pytest.MonkeyPatch, uri: str = "qemu:///system") -> LibvirtDomain:
+    install(monitor, monkeypatch)
     libvirt: Any = SimpleNamespace(
-        libvirtError=FakeError, VIR_DOMAIN_RUNNING=1, VIR_DOMAIN_PAUSED=3, VIR_DOMAIN_AFFECT_LIVE=1
+        libvirtError=FakeError,
+        VIR_DOMAIN_RUNNING=1,
+        VIR_DOMAIN_PAUSED=3,
+        VIR_DOMAIN_PAUSED_UNKNOWN=0,
+        VIR_DOMAIN_PAUSED_IOERROR=5,
+        VIR_DOMAIN_PAUSED_WATCHDOG=6,
+        VIR_DOMAIN_PAUSED_CRASHED=10,
+        VIR_DOMAIN_AFFECT_LIVE=1,
+        VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE=1,
     )
-    return LibvirtDomain(libvirt, SimpleNamespace(getURI=lambda: uri), monitor, HostShell())
+    connection = SimpleNamespace(getURI=lambda: uri, domainEventRegisterAny=lambda *_: 3)
+    return LibvirtDomain(libvirt, connection, monitor, HostShell())
 
 
 def test_where_qemu_has_a_guests_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +237,39 @@ def test_a_guest_that_is_lost_is_our_error(monkeypatch: pytest.MonkeyPatch) -> N
     assert error.value.details == "Domain not found"
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "why"),
+    [(3, 5, "io-error"), (3, 1, ""), (1, 5, ""), (3, 11, ""), (3, 0, "internal-error")],
+)
+def test_why_qemu_stopped_the_vcpus(
+    monkeypatch: pytest.MonkeyPatch, state: int, reason: int, why: str
+) -> None:
+    """Not where we asked it to, for a snapshot (VIR_DOMAIN_PAUSED_USER is 1)."""
+    monitor = Monitor(query_status={"status": "internal-error", "running": False})
+    monitor.running, monitor.reason = state, reason
+    paused = domain(monitor, monkeypatch)
+    assert paused.is_running()
+    assert paused.why_paused() == why
+
+
+def test_what_qemu_says_of_its_end_is_kept_from_the_start_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = Monitor()
+    guest = domain(monitor, monkeypatch)
+    guest.listen()
+    assert re.fullmatch(str(monitor.calls[0][1]), "SHUTDOWN")
+    assert re.fullmatch(str(monitor.calls[0][1]), "BLOCK_IO_ERROR")
+    monitor.says("NETDEV_STREAM_DISCONNECTED", {"netdev-id": "hostnet0"})
+    monitor.says("SHUTDOWN", {"guest": True, "reason": "guest-reset"})
+    assert [(one.name, dict(one.data)) for one in guest.happened()] == [
+        ("NETDEV_STREAM_DISCONNECTED", {"netdev-id": "hostnet0"}),
+        ("SHUTDOWN", {"guest": True, "reason": "guest-reset"}),
+    ]
+    for _ in range(1000):
+        monitor.says("BLOCK_IO_ERROR", None)
+    assert len(guest.happened()) == 64
+    assert guest.exit_status() is None
+
+
 @pytest.mark.parametrize(("state", "runs"), [(1, True), (3, True), (5, False), (6, False), (0, False)])
 def test_whether_it_runs(monkeypatch: pytest.MonkeyPatch, state: int, runs: bool) -> None:
     monitor = Monitor()
@@ -300,8 +350,11 @@ def test_the_next_guest_begins_when_the_one_before_has_gone(monkeypatch: pytest.
 
     def start(_xml: str, _flags: int) -> Any:
         done.append("started")
-        return SimpleNamespace(destroy=destroy)
+        monitor = Monitor()
+        monitor.destroy = destroy  # type: ignore[method-assign]  # slower
+        return monitor
 
+    install(Monitor(), monkeypatch)
     libvirt: Any = SimpleNamespace(libvirtError=FakeError, VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE=1)
     connection = SimpleNamespace(
         createXML=start, domainEventRegisterAny=lambda *_: 1, domainEventDeregisterAny=lambda _: None

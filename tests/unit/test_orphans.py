@@ -15,7 +15,7 @@ import pytest
 _DAEMON = """
 import ctypes, os, signal, subprocess, sys
 from orchestrator.deadline import Deadline, wait_for
-from orchestrator.host.orphans import adopt_orphans
+from orchestrator.host.orphans import adopt_orphans, exit_status
 if sys.argv[2] == "adopt":
     adopt_orphans()
 else:
@@ -26,7 +26,7 @@ pid = int(subprocess.run(argv, stdout=subprocess.PIPE, start_new_session=True, c
 os.kill(pid, signal.SIGKILL)
 def look():
     return None if os.path.exists(f"/proc/{pid}") else "gone"
-print(wait_for(look, Deadline(float(sys.argv[3])), every=0.01) or "there")
+print(wait_for(look, Deadline(float(sys.argv[3])), every=0.01) or "there", exit_status(pid))
 """
 
 # Starts the program argv[1] itself, and is slower to ask for its exit code than any reaper.
@@ -54,12 +54,12 @@ def _program(folder: Path, of: str, name: str) -> str:
 @pytest.mark.parametrize("name", ["qemu-system-x86_64", "passt.avx2"])
 def test_a_daemon_that_ended_leaves_no_zombie(tmp_path: Path, name: str) -> None:
     program = _program(tmp_path, "/bin/sleep", name)
-    assert _said(_DAEMON, program, "adopt", "10") == "gone"
-    assert _said(_DAEMON, program, "leave", "0.5") == "there"
+    assert _said(_DAEMON, program, "adopt", "10") == "gone -9", "it was killed"
+    assert _said(_DAEMON, program, "leave", "0.5") == "there None"
 
 
 def test_other_programs_are_left_to_who_waits_for_them(tmp_path: Path) -> None:
-    assert _said(_DAEMON, _program(tmp_path, "/bin/sleep", "other"), "adopt", "0.5") == "there"
+    assert _said(_DAEMON, _program(tmp_path, "/bin/sleep", "other"), "adopt", "0.5") == "there None"
 
 
 def test_a_qemu_of_our_own_keeps_its_exit_code(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from fakes import MACHINE, Clock, FakeChannel, FakeDomain, FakeShell
 from orchestrator import deadline as deadline_module
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import GuestLostError, InfrastructureError
+from orchestrator.guest.causes import BOOT_ID, Seen
 from orchestrator.observation import Reading
 from orchestrator.probes import HostView, Probe
 from orchestrator.run import sampling as module
@@ -81,10 +82,16 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBES", [("steady", Steady), ("failing", Failing), ("vanished", Vanished)])
 
 
-def sampling(writer: TrialWriter, shell: FakeShell, every: float = 0.01, accel: str = "tcg") -> Sampling:
+def sampling(
+    writer: TrialWriter,
+    shell: FakeShell,
+    every: float = 0.01,
+    accel: str = "tcg",
+    seen: Seen | None = None,
+) -> Sampling:
     began = time.monotonic_ns()
     view = HostView(FakeDomain(pid=os.getpid()), MACHINE, accel)
-    return Sampling(writer, lambda: time.monotonic_ns() - began, shell, view, every)
+    return Sampling(writer, lambda: time.monotonic_ns() - began, shell, view, every, seen=seen)
 
 
 def rows(writer: TrialWriter) -> pd.DataFrame:
@@ -110,7 +117,7 @@ def test_every_tick_and_both_sides(writer: TrialWriter) -> None:
     sampler = sampling(writer, shell)
     with sampler.running(["redis-server"]):
         assert shell.commands == [
-            ["/usr/local/bin/guest-probe", "sample", "10", "/proc/meminfo", "--", "redis-server"]
+            ["/usr/local/bin/guest-probe", "sample", "10", BOOT_ID, "/proc/meminfo", "--", "redis-server"]
         ]
         until(lambda: count(writer, source="steady/a/b") == 2)
         until(lambda: count(writer, name="one") >= 3)
@@ -183,7 +190,6 @@ def test_what_reads_the_host_alone_is_asked_once_more(
         ([TICK, None], "the stream ended"),
         ([TICK, TICK], "the guest's time stands still at 5.000 s"),
         ([TICK, LATER[:25], None], "the stream ended within a tick"),
-        ([TICK, b"sh: guest-probe: not found\n"], "a tick was expected, not 'sh: guest-probe: not found'"),
     ],
 )
 def test_a_stream_that_ends_is_a_lost_guest_and_a_gap(
@@ -198,6 +204,38 @@ def test_a_stream_that_ends_is_a_lost_guest_and_a_gap(
     table = rows(writer)
     assert table.loc[table["source"] == "sampler", "gap"].tolist() == [reason]
     assert (table["name"] == "length").sum() == 1, "what came before is kept"
+
+
+@pytest.mark.usefixtures("probes")
+def test_what_is_seen_of_a_guest_while_it_runs(writer: TrialWriter) -> None:
+    tick = b"#tick 5\n#file %s 5\n0f-1\n\n#file /proc/meminfo -1\n\n#end\n" % BOOT_ID.encode()
+    seen = Seen()
+    with sampling(writer, FakeShell(channel=FakeChannel([tick])), seen=seen).running([]):
+        until(lambda: int(seen.boot_id == "0f-1" and seen.cgroup is not None))
+    assert seen.qemu_stopped_seconds is None, "this process runs"
+
+
+@pytest.mark.usefixtures("probes")
+@pytest.mark.parametrize(
+    ("stream", "brief", "ended"),
+    [
+        ([TICK, None], "the sampler in the guest ended", True),
+        ([TICK, LATER[:25], None], "the sampler in the guest ended", True),
+        ([TICK, b"sh: guest-probe: not found\n"], "the sampler in the guest sent what is no sample", False),
+        ([b"#tick 1\n#file /a 9999999999\n"], "the sampler in the guest sent what is no sample", False),
+    ],
+)
+def test_a_sampler_that_fails_though_the_connection_stands(
+    writer: TrialWriter, stream: list[bytes | None], brief: str, ended: bool
+) -> None:
+    shell, seen = FakeShell(channel=FakeChannel(stream)), Seen()
+    shell.stands = True
+    sampler = sampling(writer, shell, seen=seen)
+    with sampler.running([]):
+        until(lambda: count(writer, source="sampler"))
+        with pytest.raises(GuestLostError, match=brief):
+            sampler.check()
+    assert seen.sampler_ended is ended
 
 
 @pytest.mark.usefixtures("probes")

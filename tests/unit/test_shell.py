@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,6 +123,50 @@ def test_endless_output_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_OUTPUT_BYTES", 1000)
     with pytest.raises(CommandError, match="more than 1000 bytes"):
         drain(Channel(prints(b"x" * 600, b"y" * 600)))
+
+
+class Transport:
+    """As much of paramiko.Transport as is used."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors = list(errors)
+        self.active = not errors
+
+    def is_active(self) -> bool:
+        return self.active
+
+    def get_exception(self) -> Exception | None:
+        return self.errors.pop(0) if self.errors else None
+
+
+def connected(transport: Transport) -> GuestShell:
+    shell = GuestShell.__new__(GuestShell)
+    connection: Any = SimpleNamespace(open=lambda: None, transport=transport)
+    shell._connection = connection
+    shell._why_closed = ""
+    shell.connect()
+    return shell
+
+
+def test_nothing_is_sent_that_the_guest_would_have_to_acknowledge() -> None:
+    """passt resets a connection whose guest does not, after seconds: the stand-in has no set_keepalive."""
+    shell = connected(Transport())
+    assert shell.connected
+    assert shell.why_closed == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), "[Errno 104] Connection reset by peer"),
+        (EOFError(), "the other side closed it"),
+        (None, "it was closed"),
+    ],
+)
+def test_how_a_connection_ended_is_kept(error: Exception | None, why: str) -> None:
+    shell = connected(Transport(error))
+    assert not shell.connected
+    assert [shell.why_closed, shell.why_closed] == [why, why], "paramiko tells it once"
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), OSError("Socket is closed"), EOFError()])

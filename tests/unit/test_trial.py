@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import Answer, FakeChannel, FakeDomain, FakeShell, trial_plan
+from fakes import Answer, FakeChannel, FakeDomain, FakeShell, Ticking, trial_plan
 
 from orchestrator.errors import (
     BadInputError,
@@ -22,7 +22,9 @@ from orchestrator.errors import (
     InfrastructureError,
     OrchestratorError,
 )
+from orchestrator.guest import boot
 from orchestrator.guest.boot import Guest
+from orchestrator.guest.causes import panic
 from orchestrator.guest.console import Console
 from orchestrator.guest.setup import SETTINGS
 from orchestrator.host.shell import HostShell
@@ -101,9 +103,12 @@ class Stage(Guests):
         self.installed: set[str] = set()
         self.boot_error: OrchestratorError | None = None
         self.shell = FakeShell()
+        self.channel: Callable[[], FakeChannel] = Ticking
+        self.make_shell: type[FakeShell] = FakeShell
         self.host_shell = HostShell()
         self.calls: list[str] = []
         monkeypatch.setattr(sampling, "PROBES", [("one", One)])
+        monkeypatch.setattr(boot, "LATE_SECONDS", 0.1)
 
     @contextmanager
     def booted(
@@ -116,7 +121,7 @@ class Stage(Guests):
             raise self.boot_error
         console_log.write_text(self.console)
         answers = {SETTINGS: "", "uname -rv": UNAME, "dmesg": DMESG, **self.answers}
-        self.shell = FakeShell(answers, FakeChannel([b"#tick 1\n#end\n"]))
+        self.shell = self.make_shell(answers, self.channel())
         try:
             guest: Any = (self.domain, self.shell, Console(console_log), None)
             yield Guest(*guest)
@@ -236,6 +241,65 @@ def test_which_kernel_ran_is_known_without_any_snapshot(stage: Stage) -> None:
     second = summarised()
     assert second.kernel_release == first.kernel_release
     assert second.kernel_sha256 != first.kernel_sha256
+
+
+class Resetting(Ticking):
+    """Of a guest that resets itself once its last step has ended: no whole sample comes any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = True
+
+    def recv(self, size: int) -> bytes:
+        return super().recv(size) if self.alive else FakeChannel.recv(self, size)
+
+
+def test_a_guest_that_resets_in_its_last_step_did_not_complete(stage: Stage) -> None:
+    """It answers `dmesg` still, and QEMU runs for as long as libvirt takes to end it."""
+    channel = Resetting()
+    stage.channel = lambda: channel
+
+    class Shell(FakeShell):
+        def run(self, argv: list[str], **words: Any) -> Any:
+            if argv == ["true"]:
+                channel.alive = False
+            if argv[0] == "dmesg":
+                channel.put(None)  # the connection ends
+            return super().run(argv, **words)
+
+    stage.make_shell = Shell
+    stage.answers = {"true": ""}
+    assert isinstance(stage.run(WAIT, EXEC), GuestLostError)
+    end = stage.event("trial.end")
+    assert end["outcome"] == "lost"
+    assert [_said(event)["outcome"] for event in stage.events if event.name == "step.end"] == ["done", "done"]
+
+
+def test_the_last_sample_is_taken_behind_the_last_step(stage: Stage) -> None:
+    stage.answers = {"true": ""}
+    assert stage.run(EXEC) is None
+    (end,) = (event for event in stage.events if event.name == "step.end")
+    observations = read_observations(stage.folder / "arm-01")
+    assert (observations.loc[observations["name"] == "one", "t_ns"] > end.t_ns).any()
+
+
+def test_a_guest_that_prints_a_panic_and_lives_completes(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panic, "RESET_SECONDS", 0.01)
+    stage.console = "[    5.1] Kernel panic - not syncing: a process says so\n"
+    stage.answers = {"true": ""}
+    assert stage.run(WAIT, EXEC) is None
+    assert stage.event("trial.end")["outcome"] == "completed"
+    assert ["dmesg", "--kernel"] in stage.shell.commands, "without what processes write to /dev/kmsg"
+
+
+def test_what_a_guest_calls_its_kernel_is_printable(stage: Stage) -> None:
+    stage.answers = {"uname -rv": "6.12\x1b[2J\u202e-evil\x07 #1 SMP\r\x9b31m\n"}
+    assert stage.run(WAIT) is None
+    kernel = stage.event("guest.kernel")
+    assert kernel["kernel_release"] == "6.12\ufffd[2J\ufffd-evil\ufffd"
+    assert not {one for one in kernel["kernel_build"] if ord(one) < 32 or 127 <= ord(one) < 160}
 
 
 def test_a_kernel_that_cannot_be_read_is_no_crash(stage: Stage) -> None:
