@@ -15,6 +15,7 @@ from orchestrator.errors import (
     CommandTimeoutError,
     GuestError,
     GuestLostError,
+    GuestPanicError,
     InfrastructureError,
 )
 from orchestrator.guest.build import GUEST_ADDRESS
@@ -95,7 +96,7 @@ class Guest:
         if found:
             # What ends a host ends the connection to it at once; of the host itself libvirt hears once the
             # kernel is done with QEMU's memory.
-            host = self.host
+            host = None if isinstance(found, GuestPanicError) else self.host  # that is the guest's own
             late = wait_for(host.why_dead, Deadline(LATE_SECONDS), every=0.2) if host else None
             return _host_lost(late) if late else found
         if error is not None and not error.console_tail:
