@@ -53,7 +53,9 @@ machine: {memory: 512MiB, vcpus: 1}
 arms: {killed: {kernel: "6.12"}, stopped: {kernel: "6.12"}, forged: {kernel: "6.12"}, reset: {kernel: "6.12"}}
 steps:
   - wait: {time: 3min}
-    in: [killed, stopped]
+    in: killed
+  - wait: {time: 4min}  # arms that are alike would start from boots of their own
+    in: stopped
   - exec: {argv: [sh, -c, "echo 'Kernel panic - not syncing: forged' | tee /dev/kmsg > /dev/console"]}
     in: forged
   - exec: {argv: [sh, -c, "sed 's/^PageTables: */&18014398509/' /proc/meminfo > /run/forged"]}
