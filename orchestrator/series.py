@@ -68,8 +68,8 @@ class Series:
     `unit` and `origin` are those of all its observations; `meaning` is one line for docs/run-folder.md.
     `moment` is its column of moments.csv, if it is read at moments with a name. A series that is
     `of_all_guests` counts KVM's tables of the whole host: what other guests had before is taken off
-    (summary.second_level). `memory_bytes` is how much of the guest's memory one of its unit takes, 0 for what takes
-    none: a guest that says more than it has is not believed.
+    (summary.second_level). `memory_bytes` is how much of the guest's memory one of its unit takes, 0 for
+    what takes none: a guest that says more than it has is not believed.
     """
 
     name: str
