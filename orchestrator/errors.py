@@ -6,8 +6,13 @@ one readable message and the exit code that its class names (docs/architecture.m
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
+import tempfile
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -69,6 +74,31 @@ class FileProblemsError(BadInputError):
 
 class InfrastructureError(OrchestratorError):
     """The host, its libvirt or a tool we call failed."""
+
+
+def host_failure(error: OSError) -> InfrastructureError:
+    """What the kernel of this machine refused: the file, why, and what to look at."""
+    file = _named(error.filename)
+    what = error.strerror or str(error) or type(error).__name__
+    hint = "orchestrator doctor"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = f"free some space: df -h {shlex.quote(file)}" if os.sep in file else "free some space: df -h"
+    elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} and file:
+        hint = f"see whose it is: ls -ld {shlex.quote(file)}"
+    elif error.errno in {errno.EMFILE, errno.ENFILE}:
+        hint = "let it open more files: ulimit -n 1024"
+    return InfrastructureError(f"{file}: {what}" if file else what, hint=hint)
+
+
+def _named(file: object) -> str:
+    """The file that an error is about; of one with a temporary name, which is gone by now, its folder."""
+    if isinstance(file, bytes):
+        file = os.fsdecode(file)
+    if not isinstance(file, str | os.PathLike) or not os.fspath(file):
+        return ""
+    path = Path(file)
+    temporary = path.name.startswith((".", tempfile.gettempprefix()))
+    return str(path.parent) if temporary and not path.exists() and path.parent.is_dir() else str(path)
 
 
 class GuestError(InfrastructureError):

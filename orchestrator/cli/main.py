@@ -9,19 +9,16 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import traceback
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
-from orchestrator.cli.output import print_error
-from orchestrator.errors import ExitCode, InfrastructureError, OrchestratorError
+from orchestrator.cli.output import flush_output, print_error
+from orchestrator.errors import ExitCode, InfrastructureError, OrchestratorError, host_failure
 from orchestrator.interrupts import interrupted
 
 # As a shell has it for what SIGPIPE ended: neither completed nor failed.
@@ -107,13 +104,29 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    _have_standard_files()
+    os.umask(os.umask(0o077) | 0o022)  # whatever the caller's is: only its user writes to our files
     sys.exit(_exit_code(argv))
+
+
+def _have_standard_files() -> None:
+    """Put /dev/null where the caller closed standard input, output or error.
+
+    Else the next file that is opened gets that number, and what a child prints goes into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)  # which lets children have it, too
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # for good
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # as above
 
 
 def _exit_code(argv: list[str] | None) -> int:
     try:
         result = cli.main(args=argv, standalone_mode=False)
-        sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
+        flush_output()  # here, where a reader that has gone can still be dealt with
     except (click.exceptions.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
@@ -139,6 +152,7 @@ def _failed(error: Exception) -> int:
     # What cannot be printed, since standard error is closed, still has its code. rich exits by itself.
     with suppress(OSError, SystemExit):
         print_error(reported)
+    _forget_output()
     return reported.exit_code
 
 
@@ -146,34 +160,12 @@ def _as_error(error: Exception) -> OrchestratorError:
     if isinstance(error, OrchestratorError):
         return error
     if isinstance(error, OSError):
-        return _host_failure(error)
+        return host_failure(error)
     if isinstance(error, subprocess.CalledProcessError):
         return _tool_failure(error)
     brief = f"internal error: {type(error).__name__}: {error}".splitlines()[0]
     details = "".join(traceback.format_exception(error))
     return OrchestratorError(brief, details=details)
-
-
-def _host_failure(error: OSError) -> InfrastructureError:
-    file = _named(error.filename)
-    what = error.strerror or str(error) or type(error).__name__
-    hint = "orchestrator doctor"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        hint = f"free some space: df -h {shlex.quote(file)}" if file else "free some space: df -h"
-    elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} and file:
-        hint = f"see whose it is: ls -ld {shlex.quote(file)}"
-    return InfrastructureError(f"{file}: {what}" if file else what, hint=hint)
-
-
-def _named(file: object) -> str:
-    """The file that an error is about; of one with a temporary name, which is gone by now, its folder."""
-    if isinstance(file, bytes):
-        file = os.fsdecode(file)
-    if not isinstance(file, str | os.PathLike) or not os.fspath(file):
-        return ""
-    path = Path(file)
-    temporary = path.name.startswith((".", tempfile.gettempprefix()))
-    return str(path.parent) if temporary and not path.exists() and path.parent.is_dir() else str(path)
 
 
 def _tool_failure(error: subprocess.CalledProcessError) -> InfrastructureError:
@@ -188,7 +180,15 @@ def _tool_failure(error: subprocess.CalledProcessError) -> InfrastructureError:
 
 
 def _reader_gone() -> int:
-    """`| head` has seen enough: nothing to tell, and the interpreter shall not try at its end, either."""
-    with suppress(OSError, ValueError):  # there may be no descriptor behind it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """`| head` has seen enough: nothing to tell."""
+    _forget_output()
     return _BROKEN_PIPE
+
+
+def _forget_output() -> None:
+    """The interpreter shall not try again what standard output did not take: it would end with code 120."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):  # there may be no descriptor behind it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

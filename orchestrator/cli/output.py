@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -83,6 +84,11 @@ class _Console(Console):
     def soft_wrap(self, value: bool) -> None:
         """rich sets it once, before it knows of a terminal."""
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich does. An error names standard output: the kernel's does not."""
+        with _named(self):
+            super().print(*objects, **options)
+
 
 # rich honours NO_COLOR by itself; results go to stdout, everything else to stderr.
 out = _Console(highlight=False)
@@ -101,8 +107,26 @@ def print_json(document: Mapping[str, Any], verb: str = "") -> None:  # whatever
 
 def print_text(text: str) -> None:
     """Text for programs, as it is: rich would look at each of its lines."""
-    out.file.write(f"{text}\n")
-    out.file.flush()
+    with _named(out):
+        out.file.write(f"{text}\n")
+    flush_output()
+
+
+def flush_output() -> None:
+    """Have standard output take what was printed. Raises OSError, which names it."""
+    with _named(out):
+        out.file.flush()
+
+
+@contextmanager
+def _named(console: Console) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error.filename = error.filename or ("standard error" if console.stderr else "standard output")
+        raise
 
 
 def format_name(verb: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -65,7 +65,8 @@ class PlainProgress:
 
     def _say(self, markup: str) -> None:
         elapsed = time.monotonic() - self._began
-        err.print(f"[dim]{elapsed:6.0f} s[/] {markup}")
+        with suppress(OSError):  # a log that takes nothing more is no reason to end a run
+            err.print(f"[dim]{elapsed:6.0f} s[/] {markup}")
 
 
 class LiveProgress(PlainProgress):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -16,13 +17,22 @@ from orchestrator.cli.options import (
     json_option,
     results_option,
 )
-from orchestrator.cli.output import err, out, print_error, print_json, print_next, print_warnings
+from orchestrator.cli.output import (
+    err,
+    flush_output,
+    out,
+    print_error,
+    print_json,
+    print_next,
+    print_warnings,
+)
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
 from orchestrator.cli.signals import stop_at_signals
+from orchestrator.errors import host_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from orchestrator.run import Progress, RunResult
     from orchestrator.scenario.model import Start
@@ -139,19 +149,42 @@ def carry_out(
     try:
         with stop_at_signals(), watch(trial_seconds) as progress:
             result = execute(progress)
-            progress.note("writing the report")
-            files = write_reports(result.analysis)
+            with _ends_with_its_code(run_dir):
+                progress.note("writing the report")
+                files = write_reports(result.analysis)
             if timed:
                 note_time(result.analysis.run)
     except KeyboardInterrupt:
         print_next(f"orchestrator resume {run_dir}   runs what is missing", err)
         raise
+    with _ends_with_its_code(run_dir):
+        _tell(result, files, as_json=as_json)
+    ctx.exit(int(result.exit_code))
+
+
+@contextmanager
+def _ends_with_its_code(run_dir: Path) -> Iterator[None]:
+    """Have meta.json of a run that has ended say what the caller gets, should its result not be told."""
+    from orchestrator.store import note_exit
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever reads has seen enough
+    except OSError as error:
+        failure = host_failure(error)
+        with suppress(OSError):  # a folder that takes nothing any more
+            note_exit(run_dir, failure.exit_code, failure.brief)
+        raise
+
+
+def _tell(result: RunResult, files: dict[str, str], *, as_json: bool) -> None:
     for trial, error in result.errors:
         err.print(f"\n[bold]trial {trial}[/]")
         error.hint = error.hint or f"orchestrator show {result.directory}"
         print_error(error)
     _print_result(result, files, as_json=as_json)
-    ctx.exit(int(result.exit_code))
+    flush_output()
 
 
 def _typical_trial_seconds(results: Path, scenario_sha256: str) -> float | None:

@@ -106,6 +106,8 @@ def _show_text(analysis: RunAnalysis) -> None:
         out.print(f"{run.done} of {len(run.planned)} trials have ended, {len(analysis.trials)} have begun")
     else:
         out.print(f"{len(analysis.trials)} of {len(run.planned)} trials; only summaries were kept")
+    if run.meta.error:
+        out.print(f"[red]error:[/] {escape(clean_text(run.meta.error, 400))}")
     for sentence in analysis.conclusions:
         out.print(escape(sentence))
     print_conditions(analysis)

@@ -201,6 +201,7 @@ def restored(
     was away. The host is this machine.
     """
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)  # a second try finds nothing of the first
         scratch.mkdir(mode=0o711, parents=True)
         shutil.copyfile(state.console_log, console_log)
         files = RunFiles(

@@ -154,6 +154,7 @@ def _run(argv: list[str], name: str, scratch: Path, lock: int) -> None:
             env=environment,
             pass_fds=(lock,),
             start_new_session=True,
+            umask=0o022,  # the guest's daemons run as users of their own, and read files that we put there
         )
         try:
             code = process.wait(Deadline(BUILD_SECONDS).remaining)

@@ -15,10 +15,13 @@ from orchestrator.guest.build import build_image, recipe
 from orchestrator.guest.cache import is_locked, locked
 from orchestrator.guest.definition import GuestDefinition
 from orchestrator.guest.keys import SshKeys
+from orchestrator.guest.seal import damage, seal
+from orchestrator.guest.states import IMAGE_DISK
 from orchestrator.host.accel import KernelFile
 from orchestrator.suggestion import suggest
 
 _UNFINISHED = ".building-"
+_BOOT = ("vmlinuz", "initrd.img")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,15 @@ class Image:
     @property
     def disk(self) -> Path:
         """The root file system, ext4 without a partition table."""
-        return self.folder / "disk.raw"
+        return self.folder / IMAGE_DISK
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What guests are booted from, as paths below its folder."""
+        return (
+            IMAGE_DISK,
+            *(f"boot/{part}-{one}" for one in sorted(set(self.releases.values())) for part in _BOOT),
+        )
 
     def boot_files(self, kernel: str) -> BootFiles:
         """Kernel and initrd of a name in the definition, or of a path to the user's own bzImage.
@@ -63,7 +74,7 @@ class Image:
             )
         boot = self.folder / "boot"
         return BootFiles(
-            kernel=boot / f"vmlinuz-{release}", initrd=boot / f"initrd.img-{release}", release=release
+            kernel=boot / f"{_BOOT[0]}-{release}", initrd=boot / f"{_BOOT[1]}-{release}", release=release
         )
 
     def kernel_to_try(self, kernel: str) -> KernelFile:
@@ -95,13 +106,19 @@ def ensure_image(
     progress: Callable[[str], None],
     refresh: bool = False,
 ) -> Image:
-    """The image of a definition: from the cache, else built now (about a minute, needs the mirror)."""
+    """The image of a definition: from the cache, else built now (about a minute, needs the mirror).
+
+    One that is not what it was when it was built is built again; it is kept until then.
+    """
     key = image_key(definition, keys)
     images = cache / "images"
     folder = images / f"{definition.name}-{key}"
     with locked(images) as lock:
         image = None if refresh else find_image(folder, key)
-        if image is None:
+        wrong = damage(folder, image.files) if image else ""
+        if wrong:
+            progress(f"the guest image {folder.name} is damaged: {wrong}")
+        if image is None or wrong:
             progress(f"building the guest image {definition.name} (kept in {folder})")
             # The lock is ours, so no process builds there now: a build holds it until mmdebstrap has ended,
             # also when the orchestrator that started it was killed.
@@ -110,9 +127,10 @@ def ensure_image(
             with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=images) as scratch:
                 made = build_image(definition, keys, Path(scratch), lock)
                 facts = {"key": key, "releases": made.releases, "packages": made.packages}
+                seal(made.folder, Image(made.folder, key, made.releases, made.packages).files)
                 (made.folder / "image.json").write_text(json.dumps(facts, indent=2))
                 if folder.exists():
-                    shutil.rmtree(folder)
+                    folder.rename(Path(scratch) / "former")
                 made.folder.rename(folder)
             image = find_image(folder, key)
             assert image is not None  # noqa: S101  # written two lines above

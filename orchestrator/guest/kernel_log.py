@@ -1,6 +1,7 @@
 """What a guest's kernel complains of: its log, read at the end of a trial.
 
-Complaints are lines that say memory or page tables are not what they should be. Stalls are kept beside them
+Complaints are lines that say that memory or page tables are not what they should be, or that the guest's disk
+failed it. The latter end the trial: what ran there has not read what was written. Stalls are kept beside them
 and are none: a virtual CPU whose host takes its time for others looks the same to its kernel.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import GuestError, InfrastructureError
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.oom_log import OomKill, find_kills
 from orchestrator.printable import printable
@@ -45,12 +46,27 @@ _COMPLAINT: Final = re.compile(
     | WARNING:.*\b(?:mm|arch/x86/mm)/[a-z0-9_/-]+\.[ch]:[0-9]+""",
     re.VERBOSE,
 )
+# blk_print_req_error() in block/blk-core.c (its words are those of blk_errors[]), buffer_io_error() in
+# fs/buffer.c, __ext4_error() and ext4_handle_error() in fs/ext4/super.c, jbd2_journal_abort() in
+# fs/jbd2/journal.c. Of a disk that is virtual all are faults of the host, or of the file behind it.
+_DISK: Final = re.compile(
+    r"""\b(?:I/O|critical\ (?:medium|target|nexus|space\ allocation)|protection|timeout)\ error,\ dev\ vd
+    | Buffer\ I/O\ error\ on\ dev\ vd
+    | EXT4-fs\ error\ \(device\ vd
+    | EXT4-fs\ \(vd[a-z]+\d*\):\ (?:Remounting\ filesystem\ read-only|Delayed\ block\ allocation\ failed)
+    | Aborting\ journal\ on\ device\ vd""",
+    re.VERBOSE,
+)
 _STALL: Final = re.compile(
     r"soft lockup - CPU|hard LOCKUP|self-detected stall|detected stalls on CPUs|blocked for more than"
 )
 # The kernel's first line; where it is gone, the ring buffer has wrapped.
 _FIRST_LINE: Final = "Linux version "
 _FIRST_LINES: Final = 5
+
+
+class GuestDiskError(GuestError):
+    """The file behind the guest's disk failed it: what ran there was disturbed, whatever it says itself."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +86,21 @@ class KernelLog:
     gap: str = ""
     kills: tuple[OomKill, ...] = ()
 
+    def must_not_tell_of_disk_errors(self) -> None:
+        """Raise GuestDiskError where it does."""
+        errors = list(_matching(_DISK, list(self.lines)))
+        if errors:
+            raise GuestDiskError(
+                "the guest could not read or write its disk",
+                details="\n".join(errors[:_FIRST_LINES]),
+                hint="orchestrator doctor   and see the log of this machine's kernel: dmesg | tail",
+            )
+
 
 def find_complaints(text: str) -> tuple[list[str], list[str]]:
     """Lines of a kernel's log that are complaints, and those that tell of stalls."""
     lines = [line.strip()[:_LINE_CHARACTERS] for line in text.splitlines()]
-    return list(_matching(_COMPLAINT, lines)), list(_matching(_STALL, lines))
+    return [*_matching(_DISK, lines), *_matching(_COMPLAINT, lines)], list(_matching(_STALL, lines))
 
 
 def read_kernel_log(guest: Guest) -> KernelLog:

@@ -5,9 +5,10 @@
         memory.sav     libvirt's save image
         disk.qcow2     what the guest had written by then; every trial writes to an overlay of it
         console.log    what it had printed by then
+        seal.json      what these files were when they were made (`orchestrator.guest.seal`)
 
-A state is made below another name and renamed when it is whole. The key is a hash of all that decides
-what such a guest is, so one that no longer fits is not found, and made anew.
+A state is made below another name and renamed when it is whole; one that it replaces goes only then. The key
+is a hash of all that decides what such a guest is, so one that no longer fits is not found, and made anew.
 
 Trials that start from one state are restores of one boot: what they have in common is that boot's, not the
 guest's. So a guest has as many states as its runs need boots, each booted for itself and numbered.
@@ -22,12 +23,14 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.errors import GuestError, InfrastructureError
 from orchestrator.guest.cache import is_locked, locked
+from orchestrator.guest.seal import damage, seal, sealed_base, sealed_crc
 
 MOST_STATES = 96  # a night of two kernels in three scenarios has some forty, of 250 MiB each
 MOST_BYTES = 24 << 30
@@ -35,6 +38,9 @@ _FORMAT = 1
 _UNFINISHED = ".saving-"
 _FACTS = "state.json"
 _BOOT_ID = "id"  # in it: what no other boot has
+_FILES = ("memory.sav", "disk.qcow2", "console.log")
+IMAGE_DISK = "disk.raw"
+_REASON_CHARACTERS = 400  # of the line in which a run tells why it makes a state anew
 
 Started = TypeVar("Started")
 
@@ -98,17 +104,17 @@ class SavedState:
     @property
     def memory(self) -> Path:
         """libvirt's save image."""
-        return self.folder / "memory.sav"
+        return self.folder / _FILES[0]
 
     @property
     def disk(self) -> Path:
         """The overlay that the guest wrote to until it was saved."""
-        return self.folder / "disk.qcow2"
+        return self.folder / _FILES[1]
 
     @property
     def console_log(self) -> Path:
         """What it printed until then."""
-        return self.folder / "console.log"
+        return self.folder / _FILES[2]
 
 
 def hash_files(files: Iterable[Path]) -> str:
@@ -126,21 +132,42 @@ def start_from_state(
     *,
     make: Callable[[SavedState], None],
     restore: Callable[[SavedState], Started],
+    tell: Callable[[str], None],
 ) -> Started:
     """What `restore` gives, from the state of `spec`; `make` fills the folder of one that is not there.
 
-    A state that cannot be restored is made anew, once. Another run that wants the same state waits.
-    Raises what `make` and the second `restore` raise.
+    A state that is damaged, or cannot be restored, is made anew, once; `tell` is given the reason. It is kept
+    until its successor is whole, which tells a fault of the machine from one of the state. Another run that
+    wants the same state waits. Raises what `make` and the second `restore` raise.
     """
     with locked(_lock(cache, spec.key)):
         state = find_state(cache, spec)
-        if state is not None:
-            os.utime(state.folder / _FACTS)  # the least recently used go first
-            try:
-                return restore(state)
-            except (InfrastructureError, GuestError):
-                shutil.rmtree(state.folder, ignore_errors=True)
-        return restore(_made(cache, spec, make))
+        if state is None:
+            return restore(_made(cache, spec, make))
+        os.utime(state.folder / _FACTS)  # the least recently used go first
+        wrong = _damage(cache, spec, state)
+        if wrong:
+            tell(f"the saved state {state.folder.name} is damaged and is made anew: {wrong}")
+            return restore(_made(cache, spec, make))
+        try:
+            return restore(state)
+        except (InfrastructureError, GuestError) as error:
+            refused = error
+        wrong = _damage(cache, spec, state, thorough=True)
+        found = f"it is damaged: {wrong}" if wrong else "its files are as they were sealed"
+        why = " ".join(f"{refused.brief} {refused.details}".split())[:_REASON_CHARACTERS]
+        tell(f"the saved state {state.folder.name} could not be restored ({why}) and is made anew; {found}")
+        try:
+            fresh = _made(cache, spec, make)
+        except (InfrastructureError, GuestError) as error:
+            error.details = (
+                f"{error.details}\n"
+                f"Before that the saved state {state.folder.name} could not be restored; {found}"
+                f"{'' if wrong else ', so the fault is the machine, and it is kept'}:\n"
+                f"{refused.brief}\n{refused.details}"
+            ).strip()
+            raise
+        return restore(fresh)
 
 
 def ensure_state(cache: Path, spec: GuestSpec, *, make: Callable[[SavedState], None]) -> None:
@@ -188,10 +215,22 @@ def find_state(cache: Path, spec: GuestSpec) -> SavedState | None:
         written = json.loads((folder / _FACTS).read_text())
     except (OSError, ValueError):
         return None
-    state = SavedState(folder)
-    whole = all(path.is_file() for path in (state.memory, state.disk, state.console_log))
-    fits = isinstance(written, dict) and isinstance(written.pop(_BOOT_ID, None), str)
-    return state if whole and fits and written == json.loads(json.dumps(asdict(spec))) else None
+    if not isinstance(written, dict) or not isinstance(written.pop(_BOOT_ID, None), str):
+        return None
+    whole = all((folder / name).is_file() for name in _FILES)
+    return SavedState(folder) if whole and written == json.loads(json.dumps(asdict(spec))) else None
+
+
+def _damage(cache: Path, spec: GuestSpec, state: SavedState, *, thorough: bool = False) -> str:
+    """What keeps a state from being what it was, in words; empty where nothing does."""
+    base = sealed_base(state.folder)
+    if base is not None and base != _base_crc(cache, spec):
+        return "the image that its disk is an overlay of was built again since"
+    return damage(state.folder, _FILES, thorough=thorough)
+
+
+def _base_crc(cache: Path, spec: GuestSpec) -> int | None:
+    return sealed_crc(cache / "images" / f"{spec.guest}-{spec.image}", IMAGE_DISK)
 
 
 def _made(cache: Path, spec: GuestSpec, make: Callable[[SavedState], None]) -> SavedState:
@@ -202,13 +241,17 @@ def _made(cache: Path, spec: GuestSpec, make: Callable[[SavedState], None]) -> S
     scratch = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{spec.key}-", dir=states))
     try:
         make(SavedState(scratch))
+        seal(scratch, _FILES, base=_base_crc(cache, spec))
         facts = {**asdict(spec), _BOOT_ID: secrets.token_hex(2)}
         (scratch / _FACTS).write_text(json.dumps(facts, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            # Below a name that goes with what killed runs left.
+            folder.rename(states / f"{_UNFINISHED}{spec.key}-former")
         scratch.rename(folder)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+    shutil.rmtree(states / f"{_UNFINISHED}{spec.key}-former", ignore_errors=True)
     _keep_within_bounds(cache, folder)
     return SavedState(folder)
 

@@ -259,10 +259,13 @@ def _embedded_root(root: Path, cache: Path) -> Path:
 
 def _let_passt_in(uri: str) -> None:
     # Started as root, passt turns itself into `nobody` and then writes its socket and pid file here
-    # (passt(1), --runas), so that user must be able to. Like /tmp: one's own files only.
-    for root in parse_qs(urlsplit(uri).query).get("root", []):
-        folder = Path(root) / "run" / "qemu" / "passt"
+    # (passt(1), --runas), so that user must be able to. Like /tmp: one's own files only. libvirt makes the
+    # folders above it with what the umask leaves, which may keep that user out.
+    for root in map(Path, parse_qs(urlsplit(uri).query).get("root", [])):
+        folder = root / "run" / "qemu" / "passt"
         if os.getuid() == 0 and folder.is_dir():
+            for way in (root, root / "run", root / "run" / "qemu"):
+                way.chmod(0o711)
             folder.chmod(0o1777)
 
 

@@ -101,6 +101,7 @@ def runtime_folder(run_dir: Path) -> Iterator[Path]:
         _make_base(base)
         folder.mkdir(mode=0o711)
     try:
+        folder.chmod(0o711)  # whatever the umask is
         (folder / OWNER).write_text(json.dumps(asdict(owner)))
         _mine.add(folder)
         yield folder

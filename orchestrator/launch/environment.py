@@ -5,6 +5,8 @@ Either way the guest that comes out has booted and been set up, and nothing is s
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tarfile
 from abc import ABC, abstractmethod
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
+from orchestrator.errors import InfrastructureError, host_failure
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.build import GUEST_ADDRESS
 from orchestrator.guest.definition import GuestDefinition
@@ -24,6 +27,7 @@ from orchestrator.host.cpu import cpu_model
 from orchestrator.host.domain_xml import DomainFiles, domain_xml
 from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import HostSetup, Machine
+from orchestrator.interrupts import deferred
 from orchestrator.launch.guests import Guests, QemuGuests
 from orchestrator.launch.host_settings import apply_host_settings
 from orchestrator.launch.paths import PLAYBOOK, ProjectPaths
@@ -163,7 +167,7 @@ class GuestLaunch:
         return self.from_state(
             spec,
             make=lambda state: self.make(spec, state),
-            restore=lambda state: self.stack.enter_context(
+            restore=lambda state, stack: stack.enter_context(
                 self.environment.guests.restored(
                     self.environment.host,
                     state,
@@ -179,9 +183,12 @@ class GuestLaunch:
         spec: GuestSpec,
         *,
         make: Callable[[SavedState], None],
-        restore: Callable[[SavedState], Started],
+        restore: Callable[[SavedState, ExitStack], Started],
     ) -> Started:
-        """What `restore` gives of a saved state."""
+        """What `restore` gives of a saved state. What it starts goes on the stack that it is given.
+
+        A try that fails is ended before the next one: it has the names and the folder that this one needs.
+        """
         made, boot = 0, ""
 
         def making(state: SavedState) -> None:
@@ -193,10 +200,16 @@ class GuestLaunch:
             nonlocal boot
             boot = state.boot_name
             self.environment.progress.step("restore", 0, len(self.plan.steps))
-            with phase(self.writer, "restore", self.now_ns):
-                return restore(state)
+            with phase(self.writer, "restore", self.now_ns), ExitStack() as stack:
+                started = restore(state, stack)
+                with deferred():  # it is on one of the two stacks at any moment
+                    self.stack.enter_context(stack.pop_all())
+            return started
 
-        started = start_from_state(self.environment.places.cache, spec, make=making, restore=restoring)
+        progress = self.environment.progress
+        started = start_from_state(
+            self.environment.places.cache, spec, make=making, restore=restoring, tell=progress.note
+        )
         self.writer.record(GuestStart(t_ns=self.now_ns(), start="warm", state=boot, made=bool(made)))
         return started
 
@@ -219,7 +232,16 @@ class GuestLaunch:
         with phase(self.writer, "save", self.now_ns), guest.telling():
             quieten(guest)
             guest.shell.close()  # else the guest would wait for its end
-            guest.domain.save(state.memory)
+            try:
+                guest.domain.save(state.memory)
+            except InfrastructureError as error:
+                # libvirt's helper writes it, and names a file that is gone by now.
+                if os.strerror(errno.ENOSPC) not in error.details:
+                    raise
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(state.folder.parent))
+                failure = host_failure(full)
+                failure.details = error.details
+                raise failure from error
 
     @contextmanager
     def set_up(

@@ -117,7 +117,7 @@ class NestedHosts(Starts):
         return begin.from_state(
             self.spec(begin.plan, begin.environment),
             make=lambda state: self.make(begin, state),
-            restore=lambda state: _restore(begin, state),
+            restore=lambda state, stack: _restore(begin, state, stack),
         )
 
     def _boot(self, begin: GuestLaunch, scratch: Path, disk: Path, stack: ExitStack) -> Guest:
@@ -156,9 +156,9 @@ def _connect(begin: GuestLaunch, outer: Guest, scratch: Path, stack: ExitStack) 
     return host
 
 
-def _restore(begin: GuestLaunch, state: SavedState) -> tuple[Guest, LibvirtHost]:
+def _restore(begin: GuestLaunch, state: SavedState, stack: ExitStack) -> tuple[Guest, LibvirtHost]:
     environment, scratch = begin.environment, begin.scratch
-    outer = begin.stack.enter_context(
+    outer = stack.enter_context(
         environment.guests.restored(
             environment.host,
             state,
@@ -169,10 +169,10 @@ def _restore(begin: GuestLaunch, state: SavedState) -> tuple[Guest, LibvirtHost]
     )
     with outer.telling():
         outer.shell.run(["date", "-s", f"@{time.time():.3f}"], seconds=_SECONDS)
-    host = _connect(begin, outer, scratch, begin.stack)
+    host = _connect(begin, outer, scratch, stack)
     with outer.telling():
         log = begin.writer.console_log
-        guest = begin.stack.enter_context(
+        guest = stack.enter_context(
             environment.guests.adopted(
                 host, NAME, environment.keys, scratch=scratch / "guest", console_log=log
             )

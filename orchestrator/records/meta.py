@@ -47,6 +47,9 @@ class RunMeta(Record):
     resumed_at: tuple[Text, ...] = ()
     exit_code: int | None = None
     finished_at: Text = ""
+    error: Text = ""
+    """What kept the run from its end, or its result from its caller, if that was no trial's."""
+    error_details: Text = ""
 
     def facts(self) -> dict[str, Any]:
         """All that was said, as JSON."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.analysis.run import RunAnalysis
-from orchestrator.errors import BadInputError, ExitCode, OrchestratorError
+from orchestrator.errors import BadInputError, ExitCode, OrchestratorError, host_failure
 from orchestrator.host.machine import HostSetup
 from orchestrator.interrupts import deferred
 from orchestrator.launch.environment import TrialEnvironment, starts_warm
@@ -232,6 +232,7 @@ def written_through(
     `work` returns the trials that failed. Raises what it raises.
     """
     status, code = Status.FAILED, ExitCode.INFRASTRUCTURE
+    failure: OrchestratorError | None = None
     try:
         # What was said of a run before it was resumed does not hold any more.
         (run.directory / layout.GATE).unlink(missing_ok=True)
@@ -244,12 +245,18 @@ def written_through(
         status, code = Status.INTERRUPTED, ExitCode.INTERRUPTED
         raise
     except OrchestratorError as error:
-        code = error.exit_code
-        run.update_meta(error=error.brief, error_details=error.details[:4000])
+        code, failure = error.exit_code, error
+        raise
+    except OSError as error:
+        failure = host_failure(error)
+        raise failure from error
+    except Exception as error:
+        failure = OrchestratorError(f"internal error: {error!r}")
         raise
     finally:
         with deferred():
-            run.finish(status, code)
+            why = {"error": failure.brief, "error_details": failure.details[:4000]} if failure else {}
+            run.finish(status, code, **why)
     return RunResult(run.directory, code, tuple(errors), analysis.ended())
 
 

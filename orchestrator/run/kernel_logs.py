@@ -9,7 +9,7 @@ from typing import Literal
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.guest.boot import Guest
-from orchestrator.guest.kernel_log import read_kernel_log
+from orchestrator.guest.kernel_log import KernelLog, read_kernel_log
 from orchestrator.guest.oom_log import KILLED, OomKill, find_kills
 from orchestrator.host.shell import HostShell
 from orchestrator.records.events import KernelLogRead, OomKilled
@@ -24,32 +24,36 @@ def kernel_logs_at_end(
     """Record what the kernels of the guest, and of its host if that is one, have complained of by the end,
     and whom their OOM killers have ended.
 
-    Also when a step failed, which may be no more than a sign of that.
+    Also when a step failed, which may be no more than a sign of that. Raises GuestDiskError.
     """
 
     kernels: list[tuple[Literal["guest", "host"], Guest]] = [("guest", guest)]
     if guest.host:
         kernels.append(("host", guest.host))
 
-    def observe() -> None:
+    def observe() -> list[KernelLog]:
+        logs = []
         if guest.host is None:
             for kill in _kills_on_host(guest.domain.qemu.shell, now_ns() / 1e9):
                 writer.record(OomKilled(t_ns=now_ns(), of="host", **asdict(kill)))
         for of, one in kernels:
             t_ns = now_ns()
             log = read_kernel_log(one)
+            logs.append(log)
             facts = {key: value for key, value in asdict(log).items() if key != "kills"}
             writer.record(KernelLogRead(t_ns=t_ns, of=of, **facts))
             for kill in log.kills:
                 workload = _workload_of(kill, workloads) if of == "guest" else ""
                 writer.record(OomKilled(t_ns=t_ns, of=of, workload=workload, **asdict(kill)))
+        return logs
 
     try:
         yield
     except OrchestratorError:
         observe()
         raise
-    observe()
+    for log in observe():
+        log.must_not_tell_of_disk_errors()
 
 
 def _kills_on_host(shell: HostShell, seconds: float) -> tuple[OomKill, ...]:

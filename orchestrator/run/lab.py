@@ -92,7 +92,8 @@ def lab_host(places: ProjectPaths, kernel: str, machine: Machine, progress: Prog
                 environment.guests.restored(host, state, keys, scratch=runtime / "guest", console_log=log)
             )
 
-        guest = start_from_state(places.cache, guest_spec(wanted, environment), make=make, restore=restore)
+        spec = guest_spec(wanted, environment)
+        guest = start_from_state(places.cache, spec, make=make, restore=restore, tell=progress.note)
         with guest.telling():
             guest.shell.run(["date", "-s", f"@{time.time():.3f}"], seconds=_SECONDS)
         target = own_target(guest.shell.port, keys.client, guest.shell.known_hosts, runtime)

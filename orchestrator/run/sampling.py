@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestLostError, InfrastructureError, OrchestratorError
+from orchestrator.errors import GuestLostError, InfrastructureError, OrchestratorError, host_failure
 from orchestrator.guest.causes import BOOT_ID, Seen
 from orchestrator.guest.sampler import Tick, read_ticks, sampler_argv
 from orchestrator.guest.shell import GuestShell, close
@@ -55,13 +55,19 @@ class Sampling:
         self._stop = threading.Event()
         self._lost: tuple[str, str] | None = None  # in brief, and why
         self._broken = ""
+        self._unwritten: OSError | None = None
         self._silence = COUNTED_SILENCE_SECONDS if host.accel == ICOUNT else SILENCE_SECONDS
         self._quiet = Deadline(self._silence)
         self._channel: Any = None  # paramiko.Channel
         self._rounds = [0, 0]  # samples of the guest, and of its host
 
     def check(self) -> None:
-        """Raise GuestLostError when the guest's stream has ended or fallen silent."""
+        """Raise GuestLostError when the guest's stream has ended or fallen silent.
+
+        Raises InfrastructureError when the samples cannot be kept, or the host's not be read.
+        """
+        if self._unwritten:
+            raise host_failure(self._unwritten)
         if self._broken:
             raise InfrastructureError("the probes of the host failed", details=self._broken)
         if self._lost:
@@ -189,8 +195,12 @@ class Sampling:
         return probe.observe(source, self._now_ns(), self._writer.trial_id, readings, memory)
 
     def _keep(self, rows: list[Observation]) -> None:
-        if rows:
+        if not rows or self._unwritten:
+            return
+        try:
             self._writer.observe(rows)
+        except OSError as error:  # no fault of the guest's, or of the probe's: `check` tells it
+            self._unwritten = error
 
 
 def _later(tick: Tick, last_ns: int) -> int:

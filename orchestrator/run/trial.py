@@ -14,7 +14,13 @@ from typing import Any
 from orchestrator.actions import Action
 from orchestrator.actions.context import StepContext
 from orchestrator.deadline import Deadline
-from orchestrator.errors import GuestError, InfrastructureError, OrchestratorError, WorkloadKilledError
+from orchestrator.errors import (
+    GuestError,
+    InfrastructureError,
+    OrchestratorError,
+    WorkloadKilledError,
+    host_failure,
+)
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.kernel_log import read_kernel_log
 from orchestrator.guest.oom_log import in_words
@@ -236,27 +242,33 @@ def _recorded(
     try:
         writer.record(TrialBegin(t_ns=0, arm=plan.arm, accel=environment.accel))
         run(plan, environment, writer, began_ns)
+        writer.flush()  # a trial whose samples are not all kept has not completed
         outcome = "completed"
     except GuestError as failure:
         error, outcome = failure, failure.outcome
     except OrchestratorError as failure:
         error, outcome = failure, "failed"
-    except Exception:
-        outcome = "failed"  # a fault of ours: it was not interrupted
+    except OSError as failure:
+        error, outcome = host_failure(failure), "failed"
+    except Exception as failure:
+        # A fault of ours: it was not interrupted.
+        error, outcome = OrchestratorError(f"internal error: {failure!r}"), "failed"
         raise
     finally:
         with deferred():  # half a clean-up would lose the end of the trial
-            writer.record(
-                TrialEnd(
-                    t_ns=time.monotonic_ns() - began_ns,
-                    outcome=outcome,
-                    error=error.brief if error else "",
-                    details=error.details if error else "",
-                    console_tail=error.console_tail if error else "",
-                    hint=error.hint if error else "",
+            try:
+                writer.end(
+                    TrialEnd(
+                        t_ns=time.monotonic_ns() - began_ns,
+                        outcome=outcome,
+                        error=error.brief if error else "",
+                        details=error.details if error else "",
+                        console_tail=error.console_tail if error else "",
+                        hint=error.hint if error else "",
+                    )
                 )
-            )
-            writer.close()
+            except OSError as failure:
+                error = error or host_failure(failure)
     return error
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from orchestrator.errors import ExitCode, OrchestratorError
+from orchestrator.errors import ExitCode, OrchestratorError, host_failure
 from orchestrator.host.runtime import kill_guests
 from orchestrator.interrupts import stopped_by_signals
 from orchestrator.launch.paths import ProjectPaths
@@ -57,7 +57,11 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
     accel, connect, parent, boot = words[3], words[4], int(words[5]), words[6]
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes()).model_copy(update={"accel": accel})
     progress, name = _Telling(), boot or trial_id
-    writer = TrialWriter(run_dir / (layout.BOOTS if boot else layout.TRIALS) / name, name)
+    try:
+        writer = TrialWriter(run_dir / (layout.BOOTS if boot else layout.TRIALS) / name, name)
+    except OSError as error:  # whoever started this tells it
+        print(host_failure(error).brief, file=sys.stderr)  # noqa: T201  # as above
+        return ExitCode.INFRASTRUCTURE
     try:
         with stopped_by_signals(lambda: None, kill_guests), ExitStack() as stack:
             if os.getppid() != parent:  # it was gone before we asked for the signal
@@ -75,12 +79,14 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
             )
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except OrchestratorError as error:
+    except (OrchestratorError, OSError) as raised:
+        failure = host_failure(raised) if isinstance(raised, OSError) else raised
         # Before the trial had a guest to speak of: its folder shall say it all the same.
-        writer.record(
-            TrialEnd(t_ns=0, outcome="failed", error=error.brief, details=error.details, hint=error.hint)
+        writer.end(
+            TrialEnd(
+                t_ns=0, outcome="failed", error=failure.brief, details=failure.details, hint=failure.hint
+            )
         )
-        writer.close()
     return ExitCode.COMPLETED
 
 

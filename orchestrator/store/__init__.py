@@ -14,7 +14,7 @@ from orchestrator.store.reader import (
     read_events,
 )
 from orchestrator.store.tables import read_observations
-from orchestrator.store.writer import RunWriter, TrialWriter, write_table
+from orchestrator.store.writer import RunWriter, TrialWriter, note_exit, write_table
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -29,6 +29,7 @@ __all__ = [
     "checked_id",
     "find_run",
     "list_runs",
+    "note_exit",
     "open_run",
     "read_events",
     "read_observations",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -22,8 +23,9 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         fresh.replace(path)
     except OSError as error:
         # People know the file by its name: the other one is gone when they read this.
+        # What pyarrow raises has no name, and a text with its own words in it.
         if error.filename in {None, str(fresh), fresh}:
-            error.filename, error.filename2 = str(path), None
+            raise type(error)(error.errno, os.strerror(error.errno or errno.EIO), str(path)) from error
         raise
     finally:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -35,6 +37,18 @@ def replace_text(path: Path, text: str) -> None:
     """Put `text` (UTF-8) in the place of the file `path`."""
     data = text.encode("utf-8", "replace")  # guests can print what is no Unicode
     replace_file(path, lambda fresh: _write(fresh, data))
+
+
+def keep_room(path: Path, size: int) -> None:
+    """Take `size` bytes of the disk, to be freed when something must be written though it is full."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        error.filename = str(path.parent)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

@@ -29,6 +29,8 @@ TRIALS: Final = "trials"
 LOST: Final = "lost"
 BOOTS: Final = "boots"
 
+ROOM: Final = ".room"  # kept free while a run or a trial is written, for what says how it ended
+
 OBSERVATIONS: Final = "observations.parquet"
 STREAM: Final = "observations.arrows"
 EVENTS: Final = "events.jsonl"

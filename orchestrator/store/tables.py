@@ -58,10 +58,10 @@ def read_stream_prefix(path: Path) -> Any:  # pyarrow.Table
 
 
 def write_parquet(table: Any, path: Path) -> None:
-    """`table` as Parquet; small, since the text columns repeat themselves."""
+    """`table` as Parquet, with a checksum of each page; small, since the text columns repeat themselves."""
     import pyarrow.parquet as pq
 
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
 def read_observations(trial_directory: Path) -> pd.DataFrame:
@@ -74,12 +74,14 @@ def read_observations(trial_directory: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     for _ in range(2):  # the stream turns into the Parquet file between two looks at most once
+        path = trial_directory / OBSERVATIONS
         try:
-            return _frame(pq.read_table(trial_directory / OBSERVATIONS, schema=schema()))
+            return _frame(pq.read_table(path, schema=schema(), page_checksum_verification=True))
         except FileNotFoundError:
             pass
-        except pa.ArrowException as error:
-            path = trial_directory / OBSERVATIONS
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the kernel's; without a number it is pyarrow's word for what it cannot read
             raise BadInputError(f"{path}: damaged: {error}", hint="fetch it again if it was copied") from None
         try:
             return _frame(read_stream_prefix(trial_directory / STREAM))

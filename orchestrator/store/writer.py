@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +20,11 @@ from typing import Any
 
 from orchestrator.errors import BadInputError
 from orchestrator.observation import Observation
-from orchestrator.records.events import Event
+from orchestrator.records.events import Event, TrialEnd
 from orchestrator.records.meta import RunMeta
 from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.store import layout
-from orchestrator.store.atomic import replace_file, replace_text, sync_directory
+from orchestrator.store.atomic import keep_room, replace_file, replace_text, sync_directory
 from orchestrator.store.layout import Status, checked_id
 from orchestrator.store.liveness import this_process
 from orchestrator.store.reader import open_run
@@ -33,6 +35,8 @@ Row = Mapping[str, object]
 # What a kill can cost at the most: this many observations, or those of this long.
 _BATCH_ROWS = 512
 _FLUSH_SECONDS = 1.0
+# For how a trial ended: an error, its details and the end of a console, which are bounded; and for meta.json.
+_ROOM_BYTES = 128 << 10
 
 
 class TrialWriter:
@@ -52,6 +56,8 @@ class TrialWriter:
         self._waiting: list[Observation] = []
         self._flushed_at = time.monotonic()
         self._closed = False
+        self._failed: OSError | None = None
+        keep_room(directory / layout.ROOM, _ROOM_BYTES)
         # OSFile keeps nothing back: a batch is with the kernel when write_batch returns.
         self._sink = pa.OSFile(str(directory / layout.STREAM), "wb")
         self._stream = pa.ipc.new_stream(self._sink, schema())
@@ -93,25 +99,56 @@ class TrialWriter:
     def record(self, event: Event) -> None:
         """Append one line to events.jsonl; it is with the kernel when this returns.
 
-        Numbers that JSON cannot say (NaN, infinities) become null.
+        Numbers that JSON cannot say (NaN, infinities) become null. Raises OSError, and leaves no half line.
         """
-        line = json.dumps(jsonable(event.fields()), allow_nan=False)
         with self._lock:
             self._must_be_open()
             self._flush()  # what was read before a step is on disk before the step's line
-            os.write(self._events, line.encode() + b"\n")
+            self._append(event)
+
+    def end(self, event: TrialEnd) -> None:
+        """Append how the trial ended, and close it. There is room for that on a disk that is full by now."""
+        with self._lock:
+            self._must_be_open()
+            with suppress(OSError):  # it was told when it happened, or is by `close`
+                self._flush()
+            (self.directory / layout.ROOM).unlink(missing_ok=True)
+            self._append(event)
+        self.close()
+
+    def _append(self, event: Event) -> None:
+        line = json.dumps(jsonable(event.fields()), allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._events).st_size
+        try:
+            while line:
+                line = line[os.write(self._events, line) :]
+        except OSError as error:
+            os.ftruncate(self._events, size)
+            raise _at(self.directory / layout.EVENTS, error) from error
 
     def close(self) -> None:
-        """Turn the stream into observations.parquet. Closing twice is closing once."""
+        """Turn the stream into observations.parquet. Closing twice is closing once.
+
+        Raises OSError; what was read until then is in the stream, and stays there.
+        """
         with self._lock:
             if self._closed:
                 return
-            self._flush()
+            failed: OSError | None = None
+            try:
+                self._flush()
+            except OSError as error:
+                failed = error
             self._closed = True
-            self._stream.close()
-            self._sink.close()
+            with suppress(OSError):  # a reader wants no end of the stream
+                self._stream.close()
+            with suppress(OSError):
+                self._sink.close()
+            (self.directory / layout.ROOM).unlink(missing_ok=True)
             os.fsync(self._events)
             os.close(self._events)
+            if failed:
+                raise failed
             stream = self.directory / layout.STREAM
             table = read_stream_prefix(stream)
             replace_file(self.directory / layout.OBSERVATIONS, lambda path: write_parquet(table, path))
@@ -126,14 +163,25 @@ class TrialWriter:
         self.close()
 
     def _flush(self) -> None:
+        if self._failed:
+            raise _at(self.directory / layout.STREAM, self._failed)
         if self._waiting:
-            self._stream.write_batch(record_batch(self._waiting))
-            self._waiting = []
+            batch, self._waiting = record_batch(self._waiting), []
+            try:
+                self._stream.write_batch(batch)
+            except OSError as error:
+                self._failed = error  # behind half a batch nothing can be read
+                raise _at(self.directory / layout.STREAM, error) from error
         self._flushed_at = time.monotonic()
 
     def _must_be_open(self) -> None:
         if self._closed:
             raise ValueError(f"trial {self.trial_id} is closed")
+
+
+def _at(path: Path, error: OSError) -> OSError:
+    """The same, of a file that has a name."""
+    return OSError(error.errno, os.strerror(error.errno or errno.EIO), str(path))
 
 
 class RunWriter:
@@ -171,6 +219,7 @@ class RunWriter:
         fresh = results_dir / f".{run_id}.{os.getpid()}.new"
         try:
             (fresh / layout.TRIALS).mkdir(parents=True)
+            keep_room(fresh / layout.ROOM, _ROOM_BYTES)
             replace_text(fresh / layout.PLAN, plan_json)
             replace_text(fresh / layout.META, _pretty(full.facts()))
             fresh.rename(directory)
@@ -187,7 +236,9 @@ class RunWriter:
         """Go on writing a run that has ended, whoever wrote it. `resumed_at` has the times of that."""
         meta = open_run(directory).meta
         run = cls(directory, meta)
+        keep_room(directory / layout.ROOM, _ROOM_BYTES)
         run.update_meta(
+            **({"error": "", "error_details": ""} if meta.error else {}),
             status=Status.RUNNING.value,
             writer=this_process().model_dump(),
             resumed_at=[*meta.resumed_at, _now()],
@@ -222,9 +273,18 @@ class RunWriter:
         """Begin a trial."""
         return TrialWriter(self.trial_directory(trial_id), trial_id)
 
-    def finish(self, status: Status | str, exit_code: int) -> None:
-        """Say how the run ended."""
-        self.update_meta(status=Status(status).value, exit_code=int(exit_code), finished_at=_now())
+    def finish(self, status: Status | str, exit_code: int, **facts: object) -> None:
+        """Say how the run ended. There is room for that on a disk that is full by now."""
+        (self.directory / layout.ROOM).unlink(missing_ok=True)
+        self.update_meta(status=Status(status).value, exit_code=int(exit_code), finished_at=_now(), **facts)
+
+
+def note_exit(directory: Path, exit_code: int, error: str) -> None:
+    """Have meta.json of a run that has ended say what the caller got, and why: its result could not be told.
+
+    What became of the run's trials stays as it is.
+    """
+    RunWriter(directory, open_run(directory).meta).update_meta(exit_code=int(exit_code), error=error)
 
 
 def write_table(directory: Path, name: str, rows: Sequence[Row], at_least: Sequence[str]) -> None:

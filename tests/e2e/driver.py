@@ -96,12 +96,12 @@ class Orchestrator:
             seconds=seconds,
         )
 
-    def start(self, scenario: Path, log: Path) -> subprocess.Popen[bytes]:
+    def start(self, scenario: Path, log: Path, *, umask: int = -1) -> subprocess.Popen[bytes]:
         """Begin to `run` a scenario in a process group of its own, with what it says in `log`."""
         words = ("--results", str(self.results), "--guests-dir", self._guests(scenario))
-        return self.begin("run", str(scenario), *words, log=log)
+        return self.begin("run", str(scenario), *words, log=log, umask=umask)
 
-    def begin(self, *words: str, log: Path) -> subprocess.Popen[bytes]:
+    def begin(self, *words: str, log: Path, umask: int = -1) -> subprocess.Popen[bytes]:
         """Begin to call it, in a process group of its own."""
         with log.open("wb") as sink:
             return subprocess.Popen(
@@ -111,6 +111,7 @@ class Orchestrator:
                 cwd=ROOT,
                 env=self._environment,
                 start_new_session=True,
+                umask=umask,
             )
 
     def show(self, run: str = "last") -> Any:  # JSON

@@ -145,6 +145,17 @@ def test_ctrl_c_at_any_moment(orchestrator: Orchestrator, tmp_path: Path, start:
     assert [trial["outcome"] for trial in shown["trials"]] == ["interrupted"]
 
 
+def test_a_private_umask_and_an_output_that_takes_nothing(orchestrator: Orchestrator, tmp_path: Path) -> None:
+    """passt gets to its folder all the same, and meta.json says what the caller got."""
+    process = orchestrator.start(scenario(tmp_path, "wait: {time: 1s}"), Path("/dev/full"), umask=0o077)
+    assert process.wait(300) == 3
+    shown = orchestrator.show()
+    assert (shown["status"], [trial["outcome"] for trial in shown["trials"]]) == ("completed", ["completed"])
+    (meta,) = orchestrator.results.glob("*/meta.json")
+    said = json.loads(meta.read_text())
+    assert (said["exit_code"], said["error"]) == (3, "standard output: No space left on device")
+
+
 def test_kill_9_leaves_a_readable_run_and_clean_removes_the_rest(
     orchestrator: Orchestrator, tmp_path: Path
 ) -> None:

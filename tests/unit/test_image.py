@@ -111,6 +111,18 @@ def finished(folder: Path) -> Path:
     return folder
 
 
+RELEASE = "6.12.57+deb13"
+
+
+def unsealed(folder: Path) -> Path:
+    """What a build makes of an image."""
+    (folder / "boot").mkdir(parents=True)
+    (folder / "disk.raw").write_bytes(b"x" * 8192)
+    for name in ("vmlinuz", "initrd.img"):
+        (folder / "boot" / f"{name}-{RELEASE}").write_text(name)
+    return folder
+
+
 def test_an_image_that_was_never_completed_is_none(tmp_path: Path) -> None:
     assert find_image(tmp_path / "absent", "k") is None
     (tmp_path / "unfinished").mkdir()
@@ -129,12 +141,10 @@ def test_a_build_that_fails_leaves_nothing_and_one_that_ends_is_kept(
 
     def build_one(one: GuestDefinition, _keys: SshKeys, scratch: Path, lock: int) -> build.Built:
         builds.append(scratch)
-        made = scratch / "image"
-        made.mkdir()
-        (made / "disk.raw").write_bytes(b"x" * 8192)
+        made = unsealed(scratch / "image")
         if len(builds) == 1:
             raise InfrastructureError("no network")
-        return build.Built(made, {"6.12": "6.12.57+deb13"}, {})
+        return build.Built(made, {"6.12": RELEASE}, {})
 
     monkeypatch.setattr(module, "build_image", build_one)
     cache = tmp_path / "cache"
@@ -154,6 +164,39 @@ def test_a_build_that_fails_leaves_nothing_and_one_that_ends_is_kept(
     assert (listed["name"], listed["key"]) == ("debian-13", image_key(definition(), keys))
     assert isinstance(listed["bytes"], int)
     assert listed["bytes"] >= 8192
+
+
+@pytest.mark.parametrize("file", ["disk.raw", f"boot/vmlinuz-{RELEASE}", f"boot/initrd.img-{RELEASE}"])
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_damaged_image_is_built_again_and_kept_until_then(
+    keys: SshKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, *, sealed: bool
+) -> None:
+    mirror = [True]
+
+    def build_one(_definition: GuestDefinition, _keys: SshKeys, scratch: Path, _lock: int) -> build.Built:
+        if not mirror:
+            raise InfrastructureError("no network")
+        return build.Built(unsealed(scratch / "image"), {"6.12": RELEASE}, {})
+
+    monkeypatch.setattr(module, "build_image", build_one)
+    notes: list[str] = []
+    image = ensure_image(definition(), keys, tmp_path, progress=notes.append)
+    if not sealed:  # as an older version left it
+        (image.folder / "seal.json").unlink()
+        ensure_image(definition(), keys, tmp_path, progress=notes.append)
+    assert len(notes) == 1
+    whole = (image.folder / file).read_bytes()
+    (image.folder / file).write_bytes(b"y" + whole[1:])
+    mirror.clear()
+    for _ in range(2):
+        with pytest.raises(InfrastructureError, match="no network"):
+            ensure_image(definition(), keys, tmp_path, progress=notes.append)
+        assert f"damaged: {image.folder / file} has other contents" in notes[-2]
+        assert image.disk.is_file(), "it is gone before another one is there"
+    mirror.append(True)
+    ensure_image(definition(), keys, tmp_path, progress=notes.append)
+    assert (image.folder / file).read_bytes() == whole
+    assert [path.name for path in (tmp_path / "images").glob(".building-*")] == []
 
 
 # Plays mmdebstrap: says that it began, and takes a while to clean up when it is asked to end.

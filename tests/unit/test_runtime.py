@@ -21,6 +21,7 @@ from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
 from orchestrator.host import runtime
+from orchestrator.host.libvirt_host import _let_passt_in
 from orchestrator.host.runtime import Process, end, leftovers, processes_of, remove, runtime_folder
 from orchestrator.processes import started_ticks
 
@@ -29,6 +30,7 @@ _OWNER = """
 import subprocess, sys, time
 from pathlib import Path
 from orchestrator.host import runtime
+from orchestrator.host.libvirt_host import _let_passt_in
 runtime.runtime_base = lambda: Path(sys.argv[1])
 LOOP = "n=0; while [ $n -lt 100 ]; do n=$((n+1)); sleep 0.1; done"  # ends some day, if a test fails
 with runtime.runtime_folder(Path("results/r1")) as folder:
@@ -356,3 +358,37 @@ def test_a_signal_during_the_clean_up_waits_for_its_end(base: Path, monkeypatch:
         pass
     assert removed == [folder]
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_modes_are_those_that_passt_needs_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    """passt, started as root, drops to `nobody`: it passes through to its own folder, no more."""
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(runtime, "must_be_ours", lambda _: None)
+    before = os.umask(umask)
+    try:
+        with runtime_folder(Path("results/r1")) as folder:
+            os.umask(0o077)  # for what follows, which libvirt makes
+            passt = folder / "v" / "run" / "qemu" / "passt"
+            passt.mkdir(parents=True)
+            _let_passt_in(f"qemu:///embed?root={folder / 'v'}")
+            ways = [passt, *list(passt.parents)[:5]]
+            modes = [oct(path.stat().st_mode & 0o7777) for path in ways]
+    finally:
+        os.umask(before)
+    assert modes == ["0o1777", *["0o711"] * 5]
+
+
+@pytest.mark.parametrize(("given", "kept"), [(0o000, 0o022), (0o002, 0o022), (0o022, 0o022), (0o077, 0o077)])
+def test_nobody_else_writes_to_what_we_make(given: int, kept: int) -> None:
+    before = os.umask(given)
+    try:
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        found = os.umask(given)
+    finally:
+        os.umask(before)
+    assert found == kept

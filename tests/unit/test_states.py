@@ -13,6 +13,7 @@ import pytest
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest import states
 from orchestrator.guest.cache import locked
+from orchestrator.guest.seal import seal
 from orchestrator.guest.states import (
     GuestSpec,
     SavedState,
@@ -44,20 +45,24 @@ class Guests:
         self.cache = cache
         self.made = 0
         self.refusals = 0
+        self.machine_is_broken = False
+        self.told: list[str] = []
 
     def make(self, state: SavedState) -> None:
+        if self.machine_is_broken:
+            raise InfrastructureError("passt did not start", details="EMFILE")
         self.made += 1
         for path in (state.memory, state.disk, state.console_log):
             path.write_text(f"{self.made}")
 
     def restore(self, state: SavedState) -> str:
-        if self.refusals:
-            self.refusals -= 1
-            raise InfrastructureError("libvirt could not start the guest")
+        if self.refusals or self.machine_is_broken:
+            self.refusals = max(0, self.refusals - 1)
+            raise InfrastructureError("libvirt could not start the guest", details="no port")
         return state.memory.read_text()
 
     def start(self, spec: GuestSpec = SPEC) -> str:
-        return start_from_state(self.cache, spec, make=self.make, restore=self.restore)
+        return start_from_state(self.cache, spec, make=self.make, restore=self.restore, tell=self.told.append)
 
 
 @pytest.fixture
@@ -129,6 +134,67 @@ def test_one_that_cannot_be_restored_is_made_anew_once(guests: Guests) -> None:
     assert guests.made == 3
 
 
+def test_a_good_state_outlives_a_fault_of_the_machine(guests: Guests) -> None:
+    guests.start()
+    guests.machine_is_broken = True
+    with pytest.raises(InfrastructureError, match="passt did not start") as caught:
+        guests.start()
+    assert "so the fault is the machine, and it is kept" in caught.value.details
+    assert "libvirt could not start the guest\nno port" in caught.value.details
+    (told,) = guests.told
+    assert f"debian-13-{SPEC.key} could not be restored (libvirt could not start the guest no port)" in told
+    guests.machine_is_broken = False
+    assert (guests.start(), guests.made) == ("1", 1)
+
+
+def test_the_fault_is_the_states_where_its_files_have_changed(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found when it is not restored, where a look did not tell before."""
+    guests.start()
+    found = iter(["", "memory.sav has other contents"])
+    monkeypatch.setattr(states, "damage", lambda *_, **__: next(found))
+    guests.machine_is_broken = True
+    with pytest.raises(InfrastructureError, match="passt did not start") as caught:
+        guests.start()
+    assert "it is damaged: memory.sav has other contents" in caught.value.details
+    assert "the fault is the machine" not in caught.value.details
+
+
+@pytest.mark.parametrize("file", ["memory.sav", "disk.qcow2", "console.log"])
+@pytest.mark.parametrize("contents", ["", "7", "11"])
+def test_damage_is_noticed_before_a_guest_runs_on_it(guests: Guests, file: str, contents: str) -> None:
+    guests.start()
+    folder = guests.cache / "states" / f"debian-13-{SPEC.key}"
+    (folder / file).write_text(contents)
+    assert guests.start() == "2"
+    (told,) = guests.told
+    assert f"debian-13-{SPEC.key} is damaged and is made anew: {folder / file} has" in told
+
+
+def test_a_damaged_state_is_kept_until_its_successor_is_whole(guests: Guests) -> None:
+    guests.start()
+    folder = guests.cache / "states" / f"debian-13-{SPEC.key}"
+    (folder / "memory.sav").write_text("7")
+    guests.machine_is_broken = True
+    with pytest.raises(InfrastructureError, match="passt did not start"):
+        guests.start()
+    assert (folder / "memory.sav").read_text() == "7"
+    assert sorted(path.name for path in (guests.cache / "states").iterdir()) == [".locks", folder.name]
+
+
+def test_a_state_over_another_build_of_its_image_is_made_anew(guests: Guests) -> None:
+    """Its disk is an overlay: below it are blocks that its kernel has not written."""
+    image = guests.cache / "images" / f"{SPEC.guest}-{SPEC.image}"
+    image.mkdir(parents=True)
+    for build, start in (("a", "1"), ("a", "1"), ("b", "2"), ("b", "2")):
+        (image / "disk.raw").write_text(build)
+        seal(image, ["disk.raw"])
+        assert guests.start() == start
+    (told,) = guests.told
+    assert "the image that its disk is an overlay of was built again" in told
+
+
 @pytest.mark.parametrize("lost", ["memory.sav", "disk.qcow2", "console.log", "state.json"])
 def test_half_a_state_is_none(guests: Guests, lost: str) -> None:
     guests.start()
@@ -149,7 +215,7 @@ def test_what_fails_in_the_making_leaves_nothing(guests: Guests) -> None:
         raise InfrastructureError("no room")
 
     with pytest.raises(InfrastructureError, match="no room"):
-        start_from_state(guests.cache, SPEC, make=make, restore=guests.restore)
+        start_from_state(guests.cache, SPEC, make=make, restore=guests.restore, tell=print)
     assert [path.name for path in (guests.cache / "states").iterdir()] == [".locks"]
 
 
@@ -191,7 +257,7 @@ def _start(cache: Path, made: Path) -> None:
         (made / str(os.getpid())).touch()
         guests.make(state)
 
-    start_from_state(cache, SPEC, make=make, restore=guests.restore)
+    start_from_state(cache, SPEC, make=make, restore=guests.restore, tell=print)
 
 
 def test_two_runs_make_a_state_once(tmp_path: Path) -> None:

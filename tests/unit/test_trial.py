@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -197,6 +198,66 @@ def test_what_others_have_is_read_once_the_guest_before_has_gone(stage: Stage) -
     stage.host_shell = HostShell(call)
     assert stage.run(WAIT) is None
     assert stage.calls[:2] == ["wait", "texts"]
+
+
+def test_what_the_machine_refuses_is_the_trials_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise FileExistsError(errno.EEXIST, "File exists", "/var/tmp/x")
+
+    monkeypatch.setattr(FakeShell, "run", refuse)
+    error = stage.run(EXEC)
+    assert error is not None
+    assert error.brief == "/var/tmp/x: File exists"
+    assert stage.event("trial.end")["error"] == error.brief
+
+
+def test_a_trial_of_which_samples_are_missing_has_not_completed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_writer: TrialWriter) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/r/observations.arrows")
+
+    monkeypatch.setattr(TrialWriter, "flush", refuse)
+    error = stage.run(WAIT)
+    assert error is not None
+    assert error.hint == "free some space: df -h /r/observations.arrows"
+    assert stage.event("trial.end")["outcome"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "I/O error, dev vda, sector 1234 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2",
+        "critical space allocation error, dev vda, sector 8 op 0x1:(WRITE)",
+        "Buffer I/O error on dev vda, logical block 7, lost async page write",
+        "EXT4-fs error (device vda): ext4_lookup:1855: inode #2: comm sh: iget: checksum invalid",
+        "EXT4-fs (vda): Remounting filesystem read-only",
+        "Aborting journal on device vda-8.",
+    ],
+)
+def test_a_guest_whose_disk_failed_it_has_not_completed(stage: Stage, line: str) -> None:
+    stage.answers = {"dmesg": f"[    0.000000] Linux version 6.12\n[   12.3] {line}\n"}
+    error = stage.run(WAIT)
+    assert error is not None
+    assert (error.brief, error.details) == (
+        "the guest could not read or write its disk",
+        f"[   12.3] {line}",
+    )
+    assert stage.event("trial.end")["outcome"] == "failed"
+    assert stage.event("kernel.log")["lines"] == (f"[   12.3] {line}",)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "EXT4-fs (vda): mounted filesystem 2f r/w with ordered data mode. Quota mode: none.",
+        "EXT4-fs (vda): re-mounted 2f r/w.",
+        "I/O error, dev loop0, sector 0 op 0x0:(READ)",
+    ],
+)
+def test_what_is_no_error_of_its_disk_ends_no_trial(stage: Stage, line: str) -> None:
+    stage.answers = {"dmesg": f"[    0.000000] Linux version 6.12\n[   12.3] {line}\n"}
+    assert stage.run(WAIT) is None
 
 
 def test_a_trial_that_completes(stage: Stage) -> None:
