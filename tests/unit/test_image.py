@@ -231,8 +231,7 @@ def test_two_units_that_start_at_once_build_an_image_once(
     def slowly(_: GuestDefinition, __: SshKeys, scratch: Path, ___: int) -> Any:
         built.append(scratch)
         time.sleep(0.3)  # the other one wants it by now
-        (scratch / "made").mkdir()
-        return SimpleNamespace(folder=scratch / "made", releases={"6.12": "6.12.1"}, packages={})
+        return SimpleNamespace(folder=unsealed(scratch / "made"), releases={"6.12": RELEASE}, packages={})
 
     monkeypatch.setattr(module, "build_image", slowly)
     monkeypatch.setattr(build, "debian_mirror", lambda: "http://mirror/")
