@@ -11,21 +11,21 @@ from typing import Any, Final
 from orchestrator.claims.figure import NoFigureError, Sample
 from orchestrator.errors import BadInputError
 from orchestrator.host_kinds import is_guest
+from orchestrator.shipped import shipped
 from orchestrator.store import Run, open_run
 from orchestrator.suggestion import suggest
 from orchestrator.summary import TrialSummary, load
 from orchestrator.verdict import Comparison, RunFigures, compare_arms, figures_of
 
 _PLACE: Final = Path("results") / "reference"
-_CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
 
 def reference_folder(asked: Path | None = None) -> Path:
-    """results/reference of the project that this package is part of, or of the one that is worked in.
+    """The committed results: as asked for, or those that came with the program, or of the clone worked in.
 
-    An installed copy has none of its own. Raises BadInputError where there is none.
+    Raises BadInputError where there are none.
     """
-    tried = [asked] if asked else [_CHECKOUT / _PLACE, Path.cwd() / _PLACE]
+    tried = [asked] if asked else [shipped(str(_PLACE)), Path.cwd() / _PLACE]
     for folder in tried:
         if folder.is_dir():
             return folder

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from orchestrator.cli.complete import complete_runs
 from orchestrator.cli.options import json_option, results_option
 from orchestrator.cli.output import out, print_json, print_next
 from orchestrator.errors import BadInputError
 
 
 @click.command("baseline")
-@click.argument("run_name", metavar="RUN")
+@click.argument("run_name", metavar="RUN", shell_complete=complete_runs)
 @click.option(
     "--output",
     "-o",

@@ -12,6 +12,7 @@ import click
 
 from orchestrator.cli.blame_live import LIVE, show_live
 from orchestrator.cli.blame_view import json_of, show
+from orchestrator.cli.complete import complete_runs_or_files
 from orchestrator.cli.model_input import no_such_trial
 from orchestrator.cli.options import Renamed, json_option, results_option
 from orchestrator.cli.output import print_json, print_next
@@ -48,7 +49,7 @@ def _frame(_ctx: click.Context, _parameter: click.Parameter, text: str) -> int:
 
 
 @click.command("blame")
-@click.argument("target", metavar="RUN|FILE|live")
+@click.argument("target", metavar="RUN|FILE|live", shell_complete=complete_runs_or_files)
 @click.option("--trial", "trial_id", metavar="TRIAL", help="One trial of the run; else all of them.")
 @click.option(
     "--snapshot", "label", metavar="LABEL", help="A snapshot of the run; else the last after an unplug."

@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.complete import complete_arms_of_runs, complete_runs
 from orchestrator.cli.options import Choice, Renamed, json_option, results_option
 from orchestrator.cli.output import out, print_json, print_next
 from orchestrator.cli.tables import plain_table, print_table
@@ -29,11 +30,12 @@ _MOST_TABLES = 3  # below a run; more would hide what stands above them
 
 
 @click.command("compare")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_runs)
 @click.option(
     "--base",
     "base_arm",
     metavar="ARM",
+    shell_complete=complete_arms_of_runs,
     default="",
     help="With one RUN: the arm that the others are compared with; else the first.",
 )

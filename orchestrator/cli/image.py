@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from orchestrator.cli.complete import complete_guests
 from orchestrator.cli.group import Group
 from orchestrator.cli.options import guests_dir_option, json_option
 from orchestrator.cli.output import out, print_json, print_next
@@ -32,7 +33,7 @@ def image_command() -> None:
 
 
 @image_command.command("build")
-@click.argument("guest", default=DEFAULT_GUEST)
+@click.argument("guest", default=DEFAULT_GUEST, shell_complete=complete_guests)
 @click.option("--refresh", is_flag=True, help="Build it again with today's packages.")
 @guests_dir_option
 @json_option

@@ -12,6 +12,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.complete import complete_arms_of_runs
 from orchestrator.cli.options import Choice, json_option, results_option
 from orchestrator.cli.output import clean_text, coloured, out, print_json, print_next
 from orchestrator.cli.tables import plain_table, print_table, room
@@ -49,7 +50,9 @@ class _Since(click.ParamType[datetime]):
     multiple=True,
     help="Only runs of this status; may be given several times.",
 )
-@click.option("--arm", metavar="NAME", help="Only runs that have this arm.")
+@click.option(
+    "--arm", metavar="NAME", shell_complete=complete_arms_of_runs, help="Only runs that have this arm."
+)
 @click.option(
     "--kernel", metavar="TEXT", help="Only runs with a trial of a kernel whose release has this in it."
 )

@@ -16,6 +16,7 @@ import traceback
 from contextlib import suppress
 
 import click
+from click.shell_completion import CompletionItem
 
 from orchestrator.cli.output import flush_output, print_error
 from orchestrator.errors import ExitCode, InfrastructureError, OrchestratorError, host_failure
@@ -54,6 +55,19 @@ VERBS = {
 }
 
 
+def print_version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> None:  # noqa: FBT001  # click's signature
+    """`--version`: the release, and the commit that it was made from."""
+    if not asked or ctx.resilient_parsing:
+        return
+    from importlib import metadata
+
+    from orchestrator.commit import program_commit
+
+    commit = program_commit() or "unknown"
+    click.echo(f"orchestrator, version {metadata.version('orchestrator')}, commit {commit}")
+    ctx.exit()
+
+
 class LazyGroup(click.Group):
     """A group whose verbs are imported when they are called."""
 
@@ -75,6 +89,17 @@ class LazyGroup(click.Group):
         except click.NoSuchCommand as error:  # click knows of none that is not imported yet
             raise click.NoSuchCommand(error.command_name, possibilities=VERBS, ctx=ctx) from None
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        verbs = [
+            CompletionItem(verb, help=text)
+            for verb, (_, text) in VERBS.items()
+            if verb.startswith(incomplete)
+        ]
+        return [
+            *verbs,
+            *super(click.Group, self).shell_complete(ctx, incomplete),
+        ]  # click's own imports them all
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, help_line) for verb, (_, help_line) in VERBS.items()])
@@ -87,7 +112,14 @@ class LazyGroup(click.Group):
     "it could not be decided; "
     "2 bad usage or bad scenario; 3 infrastructure failed, partial results kept; 130 interrupted.",
 )
-@click.version_option(package_name="orchestrator")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Show the version and the commit, and exit.",
+)
 def cli() -> None:
     """Why does a guest keep memory that it no longer uses, and what would make it free that memory?
 
@@ -98,7 +130,7 @@ def cli() -> None:
     \b
     Start here:
       orchestrator doctor
-      orchestrator run scenarios/quickstart.yaml
+      orchestrator run quickstart
     """
 
 

@@ -11,6 +11,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.complete import complete_runs_or_files
 from orchestrator.cli.model_costs import costs_of
 from orchestrator.cli.model_input import (
     ACTIONS,
@@ -36,7 +37,7 @@ Found = Mapping[tuple[str, str], "ReplayCounts"]  # by policy and action
 
 
 @click.command("compare")
-@click.argument("target", metavar="TRACE|RUN")
+@click.argument("target", metavar="TRACE|RUN", shell_complete=complete_runs_or_files)
 @click.option(
     "--action",
     "actions",

@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.calibrate import CODECS, calibrate
+from orchestrator.cli.complete import ScenarioPath
 from orchestrator.cli.model_input import keep_compiled
 from orchestrator.cli.options import Choice, force_option, json_option, may_write
 from orchestrator.cli.output import err, out, print_json
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from orchestrator.model.overcommit import OvercommitResult
     from orchestrator.scenario.overcommit import OvercommitText
 
+CODECS = ("lz4_raw", "zstd")  # orchestrator.calibrate.CODECS, which is not needed for --help
+
 
 @click.command("overcommit")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=ScenarioPath())
 @click.option(
     "--costs",
     "costs_file",
@@ -162,6 +164,7 @@ def calibrate_command(
     orchestrator model calibrate --snapshot SNAPSHOT.npz --disk /var/tmp -o costs.json
     orchestrator model overcommit scenarios/overcommit/sparse.yaml --costs costs.json
     """
+    from orchestrator.calibrate import calibrate
     from orchestrator.store.costs_file import is_costs, write_costs
     from orchestrator.store.snapshot_file import read_snapshot
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
+from orchestrator.cli.complete import complete_runs_or_files, complete_trace_policies
 from orchestrator.cli.model_costs import costs_of
 from orchestrator.cli.model_input import (
     ACTIONS,
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 
 
 @click.command("replay")
-@click.argument("target", metavar="TRACE|RUN")
+@click.argument("target", metavar="TRACE|RUN", shell_complete=complete_runs_or_files)
 @click.option(
-    "--policy", required=True, help="See `orchestrator model policies`, those that answer over a trace."
+    "--policy",
+    required=True,
+    shell_complete=complete_trace_policies,
+    help="See `orchestrator model policies`, those that answer over a trace.",
 )
 @click.option(
     "--freeze-touches",

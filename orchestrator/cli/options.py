@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from orchestrator.cli.complete import complete_arms_of_scenario
 from orchestrator.errors import BadInputError
 from orchestrator.suggestion import nearest
 from orchestrator.units import parse_duration
@@ -110,5 +111,10 @@ def _interval(_ctx: click.Context, _parameter: click.Parameter, text: str | None
 def arms_option(command: Command) -> Command:
     """`--arm`: some of a scenario's arms; none given are all."""
     return click.option(
-        "--arm", "arms", metavar="NAME", multiple=True, help="Only this arm of the scenario; repeatable."
+        "--arm",
+        "arms",
+        metavar="NAME",
+        multiple=True,
+        shell_complete=complete_arms_of_scenario,
+        help="Only this arm of the scenario; repeatable.",
     )(command)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 from rich.markup import escape
 
+from orchestrator.cli.complete import ScenarioPath, complete_runs
 from orchestrator.cli.gate import GateOptions, gate_of, gate_options, print_gate
 from orchestrator.cli.options import (
     arms_option,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("scenario_file", metavar="SCENARIO", type=click.Path(path_type=Path))
+@click.argument("scenario_file", metavar="SCENARIO", type=ScenarioPath())
 @results_option
 @guests_dir_option
 @connect_option
@@ -96,7 +97,7 @@ def run_command(
 
 
 @click.command("resume")
-@click.argument("run_name", metavar="RUN")
+@click.argument("run_name", metavar="RUN", shell_complete=complete_runs)
 @results_option
 @guests_dir_option
 @connect_option

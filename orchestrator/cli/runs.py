@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from orchestrator.cli.complete import complete_runs
 from orchestrator.cli.options import json_option, results_option
 from orchestrator.cli.output import clean_text, coloured, out, print_json, print_next
 from orchestrator.cli.tables import plain_table, print_table
@@ -23,7 +24,7 @@ _MOST_FINDINGS = 20  # lines of `show`; findings.csv has them all
 
 
 @click.command("show")
-@click.argument("run_name", metavar="RUN")
+@click.argument("run_name", metavar="RUN", shell_complete=complete_runs)
 @results_option
 @json_option
 def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
@@ -44,7 +45,7 @@ def show_command(run_name: str, results: Path, *, as_json: bool) -> None:
 
 
 @click.command("report")
-@click.argument("run_name", metavar="RUN")
+@click.argument("run_name", metavar="RUN", shell_complete=complete_runs)
 @results_option
 @json_option
 def report_command(run_name: str, results: Path, *, as_json: bool) -> None:

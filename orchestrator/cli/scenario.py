@@ -12,6 +12,7 @@ import click
 from rich.markup import escape
 
 import orchestrator
+from orchestrator.cli.complete import ScenarioPath
 from orchestrator.cli.options import (
     arms_option,
     connect_option,
@@ -23,6 +24,7 @@ from orchestrator.cli.options import (
 from orchestrator.cli.output import out, print_json, print_text, print_warnings
 from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError, ExitCode, FileProblemsError, InfrastructureError, Problem
+from orchestrator.shipped import is_shipped, shipped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 
 
 def find_guests_dir(scenario: Path, given: Path | None = None) -> Path:
-    """The folder of guest definitions: as given, or above the scenario, or above the program itself.
+    """The folder of guest definitions: as given, or above the scenario, or the shipped one.
+
+    A scenario that came with an installed program has none of the user's above it: theirs are looked for
+    above the current folder. What a folder lacks is taken from the shipped one (`own_or_shipped`).
 
     Raises BadInputError where there is none.
     """
@@ -43,10 +48,11 @@ def find_guests_dir(scenario: Path, given: Path | None = None) -> Path:
                 f"--guests-dir {given} is not a folder", hint="give the folder of guests/*.yaml"
             )
         return given
-    for start in (scenario.absolute(), Path(orchestrator.__file__).resolve().parent):
-        for folder in start.parents:
-            if (folder / "guests").is_dir():
-                return folder / "guests"
+    start = Path.cwd() / scenario.name if is_shipped(scenario) else scenario.absolute()
+    found = (folder / "guests" for folder in start.parents if (folder / "guests").is_dir())
+    guests = next(found, shipped("guests"))
+    if guests.is_dir():
+        return guests
     raise BadInputError("there is no folder of guest definitions", hint="say where with --guests-dir")
 
 
@@ -90,7 +96,7 @@ def open_scenario(
 
 
 @click.command("validate")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=ScenarioPath())
 @guests_dir_option
 @click.option("--any-host", is_flag=True, help="Skip the check of this machine's free memory.")
 @json_option
@@ -172,7 +178,7 @@ def _count(number: int, noun: str) -> str:
 
 
 @click.command("plan")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=ScenarioPath())
 @guests_dir_option
 @arms_option
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed instead of the scenario's.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.complete import complete_guests
 from orchestrator.cli.image import DEFAULT_GUEST
 from orchestrator.cli.options import connect_option, guests_dir_option
 from orchestrator.cli.progress import watch
@@ -56,7 +57,7 @@ def memory_size(_ctx: click.Context, _parameter: click.Parameter, text: str | No
 
 
 @click.command("shell", cls=_WithCommand)
-@click.argument("guest", default=DEFAULT_GUEST)
+@click.argument("guest", default=DEFAULT_GUEST, shell_complete=complete_guests)
 @click.option("--kernel", metavar="NAME|PATH", help="One of the guest's kernels, or a bzImage of your own.")
 @click.option("--memory", metavar="SIZE", default="1GiB", show_default=True, callback=memory_size)
 @guests_dir_option

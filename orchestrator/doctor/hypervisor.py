@@ -18,6 +18,7 @@ from orchestrator.guest.keys import ensure_keys
 from orchestrator.host import accel
 from orchestrator.host.kvm import shadow_paging
 from orchestrator.host.shell import HostShell
+from orchestrator.shipped import own_and_shipped
 from orchestrator.units import format_duration
 
 NO_IMAGE = "not checked: that takes the kernel of a guest image, and none is built yet"
@@ -104,7 +105,9 @@ def nested(_subject: Subject) -> CheckResult:
 
 def images(subject: Subject) -> CheckResult:
     """Whether each guest definition has its image; a run builds what is missing."""
-    definitions = [load_definition(path) for path in sorted(subject.guests_dir.glob("*.yaml"))]
+    folders = own_and_shipped(subject.guests_dir, "guests")
+    names = {path.name for folder in folders for path in folder.glob("*.yaml")}
+    definitions = [load_definition(subject.guests_dir / name) for name in sorted(names)]
     if not definitions:
         return CheckResult(
             Level.BAD, f"{subject.guests_dir} defines no guest", "name their folder: --guests-dir FOLDER"

@@ -10,6 +10,7 @@ from pydantic import Field
 from orchestrator.errors import BadInputError
 from orchestrator.host.machine import Frozen
 from orchestrator.older_names import OlderNames
+from orchestrator.shipped import own_and_shipped, own_or_shipped
 from orchestrator.suggestion import suggest
 from orchestrator.units import Duration, Size
 from orchestrator.yamlfile import load_yaml_model
@@ -55,9 +56,14 @@ class GuestDefinition(Frozen, OlderNames):
 
 
 def load_definition(path: Path) -> GuestDefinition:
-    """Read a definition. Raises FileProblemsError with every fault, BadInputError if there is no file."""
+    """Read a definition, the shipped one of that name where the file is not there.
+
+    Raises FileProblemsError with every fault, BadInputError if there is no file.
+    """
+    path = own_or_shipped(path, "guests")
     if not path.is_file():
-        there = sorted(other.stem for other in path.parent.glob("*.yaml"))
+        folders = own_and_shipped(path.parent, "guests")
+        there = sorted({other.stem for folder in folders for other in folder.glob("*.yaml")})
         raise BadInputError(
             f"no guest is called {path.stem!r}: {path} does not exist",
             hint=suggest(path.stem, there, "there are none"),

@@ -316,7 +316,7 @@ def guest_spec(wanted: Bootable, environment: TrialEnvironment) -> GuestSpec:
         command_line=f"{environment.definition.command_line} {wanted.kernel_args}".rstrip(),
     )
     installed = {name: hash_files([file]) for name, file in environment.programs.items()}
-    installed[PLAYBOOK] = hash_files([environment.places.playbooks / PLAYBOOK])
+    installed[PLAYBOOK] = hash_files([environment.places.playbook])
     return GuestSpec(
         guest=wanted.guest,
         image=environment.image.key,
@@ -340,7 +340,7 @@ def install(guest: Guest, environment: TrialEnvironment, scratch: Path) -> None:
     with tarfile.open(archive, "w") as tar:
         for name, program in environment.programs.items():
             tar.add(program, name, filter=_for_the_guest)
-    playbook, variables = environment.places.playbooks / PLAYBOOK, {"programs": str(archive)}
+    playbook, variables = environment.places.playbook, {"programs": str(archive)}
     environment.guests.apply_playbook(playbook, variables, guest, scratch / "a", check=guest.must_live)
 
 

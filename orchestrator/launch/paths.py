@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.guest.cache import cache_dir
+from orchestrator.shipped import own_or_shipped
 
 PLAYBOOK = "guest.yaml"
-GUEST_PROBE = Path("programs") / "guest-probe.c"
 
 
 @dataclass(frozen=True)
@@ -25,3 +25,13 @@ class ProjectPaths:
         """The usual layout: all beside the folder of guest definitions."""
         root = guests.resolve().parent
         return cls(root / "guests", root / "workloads", root / "playbooks", cache_dir())
+
+    @property
+    def playbook(self) -> Path:
+        """What sets guests up."""
+        return own_or_shipped(self.playbooks / PLAYBOOK, "playbooks")
+
+    @property
+    def programs(self) -> Path:
+        """The folder of programs that each guest has."""
+        return own_or_shipped(self.guests / "programs", "guests")

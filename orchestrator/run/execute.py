@@ -72,7 +72,7 @@ def execute_plan(
     unit = Unit.of(with_inputs(plan, places), places, progress, connect, machinery or RealMachinery())
     job = Job.of(unit, gate)
     unit.must_suit_host()
-    facts = provenance(command_line(), places.guests.parent)
+    facts = provenance(command_line())
     return job.into(RunWriter.create(run_dir.parent, run_dir.name, unit.plan.to_json(), facts))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import psutil
 
+from orchestrator.commit import program_commit
 from orchestrator.guest.image import Image
 from orchestrator.host.accel import Acceleration
 from orchestrator.host.cpu import cpu_model
@@ -29,11 +29,11 @@ _PACKAGES = (
 _GUEST_PACKAGES = ("redis-server", "libjemalloc2", "libc6", "systemd")
 
 
-def provenance(command_line: list[str], root: Path) -> dict[str, object]:
+def provenance(command_line: list[str]) -> dict[str, object]:
     """What is known before anything is started."""
     return {
         "command_line": command_line,
-        "git_commit": git_commit(root),
+        "git_commit": program_commit(),
         "host": {
             "kernel": platform.release(),
             "cpu": cpu_model(),
@@ -61,21 +61,6 @@ def guest_facts(acceleration: Acceleration, image: Image) -> dict[str, object]:
             "packages": {name: image.packages[name] for name in _GUEST_PACKAGES if name in image.packages},
         },
     }
-
-
-def git_commit(root: Path) -> str:
-    """The checkout's commit, with `-dirty` if it was changed; empty outside of a checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def command_line() -> list[str]:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.guest.programs import build_program
-from orchestrator.launch.paths import GUEST_PROBE, ProjectPaths
+from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import PlannedStep
+from orchestrator.shipped import own_or_shipped
 from orchestrator.workloads import WorkloadDriver, load_workload
 
 
@@ -25,12 +26,12 @@ def planned_workloads(steps: Iterable[PlannedStep], places: ProjectPaths) -> dic
 
 def guest_programs(workloads: Mapping[str, WorkloadDriver], places: ProjectPaths) -> dict[str, Path]:
     """What is to be installed in a guest, compiled where it is C: name -> program. Compiles nothing twice."""
-    folder = (places.guests / GUEST_PROBE).parent
+    folder = places.programs
     programs = {source.stem: build_program(source, places.cache) for source in sorted(folder.glob("*.c"))}
     programs |= {script.stem: script for script in sorted(folder.glob("*.sh"))}
     for name, driver in workloads.items():
         if driver.program:
-            source = places.workloads / name / driver.program
+            source = own_or_shipped(places.workloads / name, "workloads") / driver.program
             compiled = source.suffix == ".c"
             programs[source.stem] = (
                 build_program(source, places.cache, driver.linkage) if compiled else source

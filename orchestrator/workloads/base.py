@@ -17,6 +17,7 @@ from orchestrator.guest.shell import GuestShell
 from orchestrator.host.machine import Frozen
 from orchestrator.model.frame_class import MOVABLE, UNMOVABLE
 from orchestrator.registry import Registry
+from orchestrator.shipped import own_and_shipped, own_or_shipped
 from orchestrator.suggestion import suggest
 from orchestrator.yamlfile import load_yaml_model, read_yaml
 
@@ -92,12 +93,15 @@ class _Head(Frozen):
 def load_workload(folder: Path, settings: Mapping[str, object] | None = None) -> WorkloadDriver:
     """The driver of `workloads/<name>` with its parameters, and those in `settings` in their place.
 
+    The shipped one of that name where the folder is not there.
     A setting that is a mapping is written over the file's key by key. Drivers find the file's own
     parameters in the validation context, as `shipped`. Raises BadInputError, FileProblemsError.
     """
+    folder = own_or_shipped(folder, "workloads")
     path = folder / "workload.yaml"
     if not path.is_file():
-        there = sorted(other.parent.name for other in folder.parent.glob("*/workload.yaml"))
+        folders = own_and_shipped(folder.parent, "workloads")
+        there = sorted({other.parent.name for one in folders for other in one.glob("*/workload.yaml")})
         raise BadInputError(
             f"no workload is called {folder.name!r}", hint=suggest(folder.name, there, "there are none")
         )

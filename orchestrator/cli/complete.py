@@ -1,0 +1,140 @@
+"""What a shell's completion offers for words that only this project knows.
+
+A key is pressed and the shell waits: nothing slow is imported, and what cannot be read offers nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import click
+from click.shell_completion import CompletionItem
+
+import orchestrator
+from orchestrator.errors import BadInputError, OrchestratorError
+from orchestrator.shipped import own_and_shipped, scenario_file, scenario_names, shipped
+from orchestrator.store import layout
+from orchestrator.suggestion import nearest
+
+Offer: TypeAlias = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+_POLICIES: Final = Path(orchestrator.__file__).parent / "model" / "policies"
+_FILES: Final = CompletionItem("", type="file")  # the shell's own completion of file names
+_MOST_RUNS: Final = 1000
+
+
+def _offers(find: Callable[[click.Context], Iterable[str]], *, files: bool = False) -> Offer:
+    @wraps(find)
+    def offer(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        words: list[str] = []
+        with suppress(OSError, ValueError, OrchestratorError):  # it only helps to type
+            words = sorted({word for word in find(ctx) if word.startswith(incomplete)})
+        return [*([_FILES] if files else []), *map(CompletionItem, words)]
+
+    return offer
+
+
+def _results(ctx: click.Context) -> Path:
+    return ctx.params.get("results") or Path("results")
+
+
+def _run_folders(ctx: click.Context) -> list[Path]:
+    found = sorted((path.parent for path in _results(ctx).glob(f"*/{layout.PLAN}")), reverse=True)
+    return found[:_MOST_RUNS]
+
+
+def _runs(ctx: click.Context) -> Iterator[str]:
+    found = [folder.name for folder in _run_folders(ctx)]
+    yield from [*found, *(["last"] if found else [])]
+
+
+def _arms_of_plan(folder: Path) -> Iterator[str]:
+    with suppress(OSError, ValueError, TypeError, KeyError):  # of one run that is broken
+        yield from (str(arm["name"]) for arm in json.loads((folder / layout.PLAN).read_bytes())["arms"])
+
+
+def _arms_of_runs(ctx: click.Context) -> Iterator[str]:
+    named = {*(ctx.params.get("runs") or ()), *ctx.args}
+    for folder in _run_folders(ctx):
+        if not named or folder.name in named:
+            yield from _arms_of_plan(folder)
+
+
+def _arms_of_scenario(ctx: click.Context) -> Iterator[str]:
+    from orchestrator.scenario.matrix import expanded
+    from orchestrator.yamlfile import read_yaml
+
+    # An option that still lacks its value keeps click from sorting out the arguments before it.
+    path = ctx.params.get("scenario_file") or ctx.params.get("file") or next(map(Path, ctx.args), None)
+    if path is not None:
+        file, _ = expanded(read_yaml(scenario_file(path)))
+        arms = file.node(("arms",))
+        yield from arms.entries if arms else ()
+
+
+def trace_policies() -> Iterator[str]:
+    """Names of the policies that answer over a trace, read from their source: to import them takes numpy."""
+    for path in sorted(_POLICIES.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and "OverTrace" in map(ast.unparse, node.bases):
+                for keyword in node.keywords:
+                    if keyword.arg == "name" and isinstance(keyword.value, ast.Constant):
+                        yield str(keyword.value.value)
+
+
+def workload_names(folder: Path | None = None) -> list[str]:
+    """Those in a folder of workloads, or the shipped ones."""
+    return sorted(path.parent.name for path in (folder or shipped("workloads")).glob("*/workload.yaml"))
+
+
+def _guests(_ctx: click.Context) -> Iterator[str]:
+    for folder in own_and_shipped(Path("guests"), "guests"):
+        yield from (path.stem for path in folder.glob("*.yaml"))
+
+
+def _scenarios(_ctx: click.Context) -> list[str]:
+    return [*scenario_names(), *scenario_names(Path())]
+
+
+complete_runs = _offers(_runs)
+complete_runs_or_files = _offers(_runs, files=True)
+complete_arms_of_runs = _offers(_arms_of_runs)
+complete_arms_of_scenario = _offers(_arms_of_scenario)
+complete_trace_policies = _offers(lambda _ctx: trace_policies())
+complete_workloads = _offers(lambda _ctx: workload_names())
+complete_guests = _offers(_guests)
+
+
+class ScenarioPath(click.Path):
+    """A scenario's file, or its name (`orchestrator.shipped.scenario_file`)."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        written = Path(super().convert(value, param, ctx))
+        found = scenario_file(written)
+        if found == written and _is_only_a_name(written):
+            known = [*scenario_names(), *scenario_names(Path())]
+            near = nearest(str(written), known)
+            raise BadInputError(
+                f"there is no file {str(written)!r} here, and no scenario of that name",
+                hint=f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(set(known)))}",
+            )
+        return found
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return _offers(_scenarios, files=True)(ctx, param, incomplete)
+
+
+def _is_only_a_name(written: Path) -> bool:
+    """Whether it can only be the name of a scenario: what looks like a file has messages of its own."""
+    return len(written.parts) == 1 and not written.suffix and not written.exists()
