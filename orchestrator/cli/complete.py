@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import wraps
@@ -118,7 +119,7 @@ class ScenarioPath(click.Path):
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        written = Path(super().convert(value, param, ctx))
+        written = Path(os.fsdecode(super().convert(value, param, ctx)))
         found = scenario_file(written)
         if found == written and _is_only_a_name(written):
             known = [*scenario_names(), *scenario_names(Path())]

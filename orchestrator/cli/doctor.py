@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,11 @@ _STYLES = {"ok": "green", "not checked": "yellow", "note": "yellow", "bad": "bol
     is_flag=True,
     help="Check KVM again even if a result is cached.",
 )
+@click.option(
+    "--fix", is_flag=True, help="Install the Debian packages that are missing, by apt-get; then check."
+)
+@click.option("--dry-run", is_flag=True, help="With --fix: print the commands, and change nothing.")
+@click.option("--yes", is_flag=True, help="With --fix: do not ask.")
 @json_option
 @click.pass_context
 def doctor_command(
@@ -43,17 +49,28 @@ def doctor_command(
     results: Path,
     guests_dir: Path | None,
     probe_again: bool,
+    fix: bool,
+    dry_run: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Check whether this machine can run guests, and what to fix.
 
     Starts nothing that lasts. It caches whether KVM works, for runs in this boot, until QEMU, the kernel or
     /dev/kvm changes. What could not be checked is `not checked`. Exit code 3 if a line is red.
+
+    \b
+    orchestrator doctor --fix --dry-run   # what apt-get would be told
     """
     from orchestrator.doctor import ACCELERATION, SECOND_LEVEL, Level, examine, examine_host
     from orchestrator.guest.cache import cache_dir
     from orchestrator.host_kinds import host_kind
 
+    _check_options(connect, fix=fix, dry_run=dry_run, yes=yes)
+    if fix:
+        _install_packages(yes=yes, dry_run=dry_run)
+    if dry_run:
+        return
     try:
         guests = find_guests_dir(Path("guests"), guests_dir)
     except BadInputError:
@@ -84,6 +101,33 @@ def doctor_command(
         open_questions = [check.name for check in checks if check.level is Level.UNKNOWN]
         out.print(_verdict(bad, words.get(ACCELERATION, ""), open_questions))
     ctx.exit(ExitCode.INFRASTRUCTURE if bad else ExitCode.COMPLETED)
+
+
+def _check_options(connect: str | None, *, fix: bool, dry_run: bool, yes: bool) -> None:
+    if fix and connect is not None:
+        raise BadInputError(
+            "--fix installs on this machine, and --connect names another", hint="log in there"
+        )
+    if not fix and (dry_run or yes):
+        raise BadInputError("--dry-run and --yes are of --fix", hint="orchestrator doctor --fix --dry-run")
+
+
+def _install_packages(*, yes: bool, dry_run: bool) -> None:
+    from orchestrator.doctor import install_missing, missing_packages
+
+    missing = missing_packages()
+    if not missing:
+        err.print("no Debian package is missing")
+        return
+    err.print(f"Debian packages are missing: {escape(' '.join(missing))}")
+    if not (yes or dry_run):
+        if not sys.stdin.isatty():
+            raise BadInputError(
+                "whether to install them cannot be asked without a terminal",
+                hint="orchestrator doctor --fix --yes, or --fix --dry-run",
+            )
+        click.confirm("Install them by apt-get?", abort=True, err=True)
+    install_missing(dry_run=dry_run)
 
 
 def _table(checks: list[Check]) -> Table:

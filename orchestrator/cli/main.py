@@ -90,15 +90,10 @@ class LazyGroup(click.Group):
             raise click.NoSuchCommand(error.command_name, possibilities=VERBS, ctx=ctx) from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        verbs = [
-            CompletionItem(verb, help=text)
-            for verb, (_, text) in VERBS.items()
-            if verb.startswith(incomplete)
-        ]
-        return [
-            *verbs,
-            *super(click.Group, self).shell_complete(ctx, incomplete),
-        ]  # click's own imports them all
+        # click's own of a group imports every verb.
+        verbs = ((verb, text) for verb, (_, text) in VERBS.items() if verb.startswith(incomplete))
+        options = super(click.Group, self).shell_complete(ctx, incomplete)
+        return [*(CompletionItem(verb, help=text) for verb, text in verbs), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
         with formatter.section("Verbs"):

@@ -14,10 +14,11 @@ from orchestrator.guest.image import Image, find_image, list_images
 from orchestrator.host.accel import Acceleration, KernelFile, choose
 from orchestrator.host.runtime import runtime_folder
 from orchestrator.host_kinds import LOCAL, HostKind, host_kind
+from orchestrator.shipped import installed
 
 QEMU = "qemu-system-x86_64"
-# Installs whatever is missing, and then has nothing to run.
-BOOTSTRAP = "./bootstrap true"
+# Installs whatever is missing: in a clone, before it has nothing to run.
+BOOTSTRAP = "orchestrator doctor --fix" if installed() else "./bootstrap true"
 
 
 class Level(StrEnum):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from orchestrator.doctor import hypervisor, kernels, machine, remote, sandbox, tools
+from orchestrator.doctor import debian, hypervisor, kernels, machine, remote, sandbox, tools
 from orchestrator.doctor.check import Check, CheckResult, Level, Subject
 from orchestrator.errors import InfrastructureError
 from orchestrator.host.runtime import runtime_folder
@@ -20,6 +20,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], CheckResult]], ...] = (
     ("libvirt module", hypervisor.binding),
     ("libvirt", hypervisor.driver),
     ("passt", sandbox.passt),
+    ("Debian packages", debian.packages),
     ("mmdebstrap", tools.tool("mmdebstrap", ("--version",))),
     ("mke2fs", tools.tool("mke2fs", ("-V",))),
     ("ssh-keygen", tools.tool("ssh-keygen")),

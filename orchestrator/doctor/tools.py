@@ -1,4 +1,4 @@
-"""The programs that runs are made with. `./bootstrap` installs every one of them."""
+"""The programs that runs are made with. `./bootstrap` and `doctor --fix` install every one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.doctor.check import BOOTSTRAP, QEMU, CheckResult, Level, Subject
 
-# As in ./bootstrap: 7.2 emulates nested SVM wrongly and lacks the virtio-mem fixes.
+# As in debian-packages.sh: 7.2 emulates nested SVM wrongly and lacks the virtio-mem fixes.
 QEMU_MINIMUM = (8, 2)
 ANSWER_SECONDS = 20.0
 _QEMU_VERSION = re.compile(r"version (\d+)\.(\d+)(\.\d+)?")
