@@ -110,6 +110,7 @@ complete_arms_of_scenario = _offers(_arms_of_scenario)
 complete_trace_policies = _offers(lambda _ctx: trace_policies())
 complete_workloads = _offers(lambda _ctx: workload_names())
 complete_guests = _offers(_guests)
+complete_shipped_scenarios = _offers(lambda _ctx: scenario_names())
 
 
 class ScenarioPath(click.Path):

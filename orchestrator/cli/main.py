@@ -52,6 +52,8 @@ VERBS = {
     "reclaim": ("reclaim", "Free second-level page tables that a VM holds, by a lever."),
     "shell": ("shell", "Boot a guest and open a shell in it, or run one command."),
     "clean": ("clean", "Remove what a killed run left behind."),
+    "init": ("init", "Copy a scenario to a folder, to start from."),
+    "completion": ("init", "Print the completion script of a shell."),
 }
 
 

@@ -30,6 +30,7 @@ FORMATS: Final = {
     "image build": 1,
     "image list": 1,
     "image remove": 1,
+    "init": 1,
     "lab status": 1,
     "lab up": 1,
     "list": 1,

@@ -24,7 +24,7 @@ from orchestrator.cli.options import (
 from orchestrator.cli.output import out, print_json, print_text, print_warnings
 from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError, ExitCode, FileProblemsError, InfrastructureError, Problem
-from orchestrator.shipped import is_shipped, shipped
+from orchestrator.shipped import installed, is_shipped, shipped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,10 +49,13 @@ def find_guests_dir(scenario: Path, given: Path | None = None) -> Path:
             )
         return given
     start = Path.cwd() / scenario.name if is_shipped(scenario) else scenario.absolute()
-    found = (folder / "guests" for folder in start.parents if (folder / "guests").is_dir())
-    guests = next(found, shipped("guests"))
-    if guests.is_dir():
-        return guests
+    # Where the rest comes from what is shipped, a folder of workloads alone tells as well.
+    kinds = ("guests", "workloads", "playbooks") if installed() else ("guests",)
+    for folder in start.parents:
+        if any((folder / kind).is_dir() for kind in kinds):
+            return folder / "guests"
+    if shipped("guests").is_dir():
+        return shipped("guests")
     raise BadInputError("there is no folder of guest definitions", hint="say where with --guests-dir")
 
 

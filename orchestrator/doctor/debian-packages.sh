@@ -111,7 +111,7 @@ called() { # called WORD... : what this file does as a program
     die() { say "$*"; exit 3; }
     find_missing
     case "$*" in
-    missing) printf '%s\n' $missing ;;
+    missing) for package in $missing; do echo "$package"; done ;;
     install | 'install --dry-run')
         dry_run=${2-}
         [ -z "$missing" ] || install_packages

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-BOOTSTRAP = Path(__file__).resolve().parents[2] / "bootstrap"
+ROOT = Path(__file__).resolve().parents[2]
+LISTS = Path("orchestrator") / "doctor" / "debian-packages.sh"
 RELEASE, BACKPORTS = "1:7.2+dfsg-7", "1:10.0.2+ds-2~bpo12+1"
 MAIN = "http://mirror.example/debian/|Debian|bookworm|Debian"
 FOREIGN = "http://vendor/|Vendor|bookworm|Vendor"
@@ -88,8 +89,8 @@ class Machine:
         self, *, without: tuple[str, ...] = (), version: str = BACKPORTS, with_checks: bool = False
     ) -> None:
         """All packages but some, in one version."""
-        text = (self.clone / "bootstrap").read_text()
-        keys = ("packages", "newer", *(["for_checks"] if with_checks else []))
+        text = (self.clone / LISTS).read_text()
+        keys = ("packages", "newer", "for_clone", *(["for_checks"] if with_checks else []))
         names = [name for key in keys for name in _words(text, key)]
         lines = [f"installed {name} {version}" for name in names if name not in without]
         (self.root / "dpkg").write_text("".join(f"{line}\n" for line in lines))
@@ -121,16 +122,16 @@ def _words(text: str, name: str) -> list[str]:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     clone, programs = tmp_path / "clone", tmp_path / "bin"
-    for folder in (clone / ".venv", programs, tmp_path / "sources.list.d"):
+    for folder in (clone / ".venv", clone / LISTS.parent, programs, tmp_path / "sources.list.d"):
         folder.mkdir(parents=True)
-    text = BOOTSTRAP.read_text()
+    text = (ROOT / LISTS).read_text()
     for real in ("/etc/apt/sources.list.d/orchestrator", "/etc/os-release"):
         assert real in text  # else the test would write to the machine's own
     text = text.replace("/etc/apt/sources.list.d/orchestrator", f"{tmp_path}/sources.list.d/orchestrator")
     text = text.replace("/etc/os-release", f"{tmp_path}/os-release")
     (tmp_path / "os-release").write_text("ID=debian\nVERSION_CODENAME=bookworm\n")
-    (clone / "bootstrap").write_text(text)
-    (clone / "bootstrap").chmod(0o755)
+    (clone / LISTS).write_text(text)
+    shutil.copy(ROOT / "bootstrap", clone / "bootstrap")
     (clone / "requirements.lock").write_text("click==8.2\n")
     (clone / "pyproject.toml").write_text("[project]\n")
     version = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=True).stdout
@@ -203,7 +204,7 @@ def test_libvirt_comes_from_where_the_installed_qemu_is_from(machine: Machine) -
     machine.has(without=("libvirt-dev", "git"))
     assert machine.run("true").returncode == 0
     plain, backports = machine.installs
-    newer = _words((machine.clone / "bootstrap").read_text(), "newer")
+    newer = _words((machine.clone / LISTS).read_text(), "newer")
     assert plain.endswith("--no-install-recommends git")
     assert backports.endswith(f"--no-install-recommends -t bookworm-backports {' '.join(newer)}")
     assert not machine.source.exists(), "it was configured already"
@@ -269,7 +270,7 @@ def test_sudo_installs_the_packages_and_the_user_runs_the_command(machine: Machi
 
 @pytest.mark.parametrize("command", ["tox", "pytest"])
 def test_checks_have_programs_that_runs_do_not_need(machine: Machine, command: str) -> None:
-    wanted = _words((machine.clone / "bootstrap").read_text(), "for_checks")
+    wanted = _words((machine.clone / LISTS).read_text(), "for_checks")
     assert machine.run("true").returncode == 0
     assert machine.run("--packages").returncode == 0
     assert machine.calls == []
@@ -343,3 +344,36 @@ def test_packages_makes_no_environment(machine: Machine) -> None:
     assert machine.run("--packages").returncode == 0
     assert len(machine.installs) == 1
     assert not (machine.clone / ".venv").exists()
+
+
+def as_doctor(machine: Machine, *words: str) -> subprocess.CompletedProcess[str]:
+    """The list as `orchestrator doctor` calls it: with no clone around it."""
+    alone = machine.root / "debian-packages.sh"
+    shutil.copy(machine.clone / LISTS, alone)
+    return subprocess.run(
+        ["sh", alone, *words], env=machine.environ, capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+def test_doctor_asks_the_same_list(machine: Machine) -> None:
+    machine.has(without=("git", "zstd", "passt"))
+    assert as_doctor(machine, "missing").stdout.split() == ["zstd", "passt"], "git is of a clone"
+    dry = as_doctor(machine, "install", "--dry-run")
+    assert machine.installs == []
+    assert as_doctor(machine, "install").returncode == 0
+    did = [call.removeprefix("0 ").replace("apt-get -q ", "apt-get ") for call in machine.calls]
+    assert dry.stdout.splitlines() == did, "what it says is what it does"
+    assert did[1] == "apt-get -y install --no-install-recommends zstd"
+    assert as_doctor(machine, "missing").stdout == ""
+    assert as_doctor(machine, "purge").returncode == 3
+
+
+def test_a_dry_run_adds_no_source(machine: Machine) -> None:
+    machine.has(without=("passt",))
+    machine.sources(MAIN)
+    dry = as_doctor(machine, "install", "--dry-run")
+    assert dry.returncode == 0
+    assert (
+        f"# {machine.source} would be written: bookworm-backports from http://mirror.example/" in dry.stdout
+    )
+    assert not machine.source.exists()

@@ -17,7 +17,7 @@ import pytest
 from orchestrator import doctor
 from orchestrator.cli import main
 from orchestrator.cli.output import out
-from orchestrator.doctor import Check, Level, check, examine, hypervisor, machine, tools
+from orchestrator.doctor import Check, Level, check, debian, examine, hypervisor, machine, tools
 from orchestrator.doctor.check import BOOTSTRAP, CheckResult, Subject
 from orchestrator.doctor.examine import CHECKS
 from orchestrator.errors import InfrastructureError
@@ -76,7 +76,7 @@ def test_qemu_must_be_new_enough(
 
 
 def test_the_lowest_qemu_is_the_one_that_bootstrap_installs() -> None:
-    minimum = re.search(r"^qemu_minimum=(.+)$", (ROOT / "bootstrap").read_text(), re.MULTILINE)
+    minimum = re.search(r"^qemu_minimum=(.+)$", debian.SCRIPT.read_text(), re.MULTILINE)
     assert minimum is not None
     assert minimum[1] == ".".join(map(str, tools.QEMU_MINIMUM))
 
