@@ -33,11 +33,10 @@ class CustomBuildHook(BuildHookInterface[Any]):
         root, added = Path(self.root), build_data["force_include"]
         package = root / "orchestrator"
         commit = runpy.run_path(str(package / "commit.py"))
-        if not (package / commit["BAKED"]).exists():  # there it is in what an sdist was unpacked to
-            self._scratch = tempfile.TemporaryDirectory()
-            baked = Path(self._scratch.name) / commit["BAKED"]
-            baked.write_text(f"{commit['checkout_commit'](root)}\n", encoding="ascii")
-            added[str(baked)] = f"orchestrator/{baked.name}"
+        self._scratch = tempfile.TemporaryDirectory()
+        baked = Path(self._scratch.name) / commit["BAKED"]
+        baked.write_text(f"{commit['program_commit']()}\n", encoding="ascii")
+        added[str(baked)] = f"orchestrator/{baked.name}"
         if self.target_name == "wheel":
             data = runpy.run_path(str(package / "shipped.py"))["DATA"]
             for file in _shipped(root):
