@@ -41,7 +41,7 @@ def lab_command() -> None:
 
     \b
     orchestrator lab up
-    orchestrator run --connect lab scenarios/second-level.yaml
+    orchestrator run --connect lab second-level
     orchestrator lab shell -- virsh list
     orchestrator lab down
     """

@@ -109,7 +109,7 @@ def list_command(
         print_table(_table(rows))
     elif not unreadable:
         out.print(f"No {wanted.word}runs in {escape(str(results))}.")
-        more = "orchestrator list" if wanted.word else "orchestrator run scenarios/quickstart.yaml"
+        more = "orchestrator list" if wanted.word else "orchestrator run quickstart"
         print_next(more)
     for brief in unreadable:
         out.print(f"[yellow]unreadable:[/] {escape(clean_text(brief))}")

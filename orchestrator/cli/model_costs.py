@@ -162,7 +162,7 @@ def calibrate_command(
 
     \b
     orchestrator model calibrate --snapshot SNAPSHOT.npz --disk /var/tmp -o costs.json
-    orchestrator model overcommit scenarios/overcommit/sparse.yaml --costs costs.json
+    orchestrator model overcommit overcommit/sparse --costs costs.json
     """
     from orchestrator.calibrate import calibrate
     from orchestrator.store.costs_file import is_costs, write_costs

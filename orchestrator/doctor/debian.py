@@ -46,7 +46,7 @@ def missing_packages() -> list[str]:
 def install_missing(*, dry_run: bool = False) -> None:
     """Install what is missing as root or through sudo; or print the commands for it.
 
-    Raises InfrastructureError where nobody may, or where apt-get fails; what it says goes to standard error.
+    Raises InfrastructureError without the right to, or where apt-get fails, which speaks on standard error.
     """
     argv = ["sh", str(SCRIPT), "install", *(["--dry-run"] if dry_run else [])]
     if os.geteuid() != 0 and not dry_run:

@@ -9,7 +9,7 @@ from orchestrator.doctor.check import CheckResult, Level, Subject
 from orchestrator.guest.image import find_image, list_images
 from orchestrator.host.kernel_bugs import known_bugs
 
-_FIX = "boot a kernel with the fix; contents are checked by: orchestrator run scenarios/integrity.yaml"
+_FIX = "boot a kernel with the fix; contents are checked by: orchestrator run integrity"
 
 
 def host(_subject: Subject) -> CheckResult:

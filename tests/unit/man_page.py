@@ -34,6 +34,7 @@ def _lines() -> Iterator[str]:
     yield from (".SH NAME", f"orchestrator \\- {_text(metadata.metadata('orchestrator')['Summary'])}")
     yield from (".SH SYNOPSIS", ".B orchestrator", r"\fIVERB\fR [\fIOPTIONS\fR] [\fIARGUMENTS\fR]")
     yield from (".SH DESCRIPTION", *_help(cli), *_options(top))
+    yield from (".TP", r"\fB\-h, \-\-help\fR", "Show a help text and exit. Each verb has it, too.")
     yield ".SH VERBS"
     yield from _verbs(cli, top)
     yield ".SH ENVIRONMENT"
@@ -69,9 +70,9 @@ def _help(verb: click.Command) -> Iterator[str]:
 
 
 def _options(here: click.Context) -> Iterator[str]:
-    for option in here.command.get_params(here):
+    for option in here.command.params:
         record = option.get_help_record(here) if isinstance(option, click.Option) else None
-        if record is not None and (option.name != "help" or here.parent is None):
+        if record is not None:
             yield from (".TP", f"\\fB{_text(record[0])}\\fR", _text(record[1]))
 
 

@@ -418,3 +418,88 @@ def test_a_narrow_terminal_reads_well(
     after = [line.strip() for line in lines[red:]]
     assert f"next: {BOOTSTRAP}" in after
     assert "1 of these" in lines[-1]
+
+
+@pytest.fixture
+def no_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH with dpkg and apt of a machine that lacks two packages; `log` has what apt-get was told."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sh", "sed", "tr", "id", "echo"):
+        (programs / name).symlink_to(f"/usr/bin/{name}")
+    stubs = {
+        "dpkg-query": "case $3 in *Version*) echo 1:10.0 ;; *) shift 3; for name; do case $name in "
+        'zstd|passt) ;; *) echo "installed $name" ;; esac; done ;; esac',
+        "dpkg": "exit 0",
+        "apt-cache": "echo '  Candidate: 1:10.0'",
+        "apt-get": f'echo "apt-get $*" >>{tmp_path}/log',
+    }
+    for name, text in stubs.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    return tmp_path / "log"
+
+
+def test_missing_packages_are_a_note_with_what_to_type(subject: Subject, no_sudo: Path) -> None:
+    finding = debian.packages(subject)
+    assert (finding.level, finding.found) == (Level.NOTE, "missing: zstd passt")
+    assert finding.fix == "orchestrator doctor --fix"
+    assert not no_sudo.exists(), "to look changes nothing"
+
+
+def test_fix_asks_first_and_installs_what_is_missing(
+    no_sudo: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda *_, **__: FINE)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+
+    def fix(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["doctor", *words])
+        said = capfd.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    code, _, said = fix("--fix")
+    assert code == 2
+    assert "Debian packages are missing: zstd passt" in said
+    assert "orchestrator doctor --fix --yes" in said
+    code, printed, _ = fix("--fix", "--dry-run")
+    assert code == 0
+    assert printed.splitlines()[:2] == [
+        "apt-get update",
+        "apt-get -y install --no-install-recommends zstd",
+    ]
+    assert not no_sudo.exists()
+    code, printed, _ = fix("--fix", "--yes")
+    assert code == 0
+    assert "Guests run here" in printed
+    lines = no_sudo.read_text().splitlines()
+    assert lines[1] == "apt-get -q -y install --no-install-recommends zstd"
+    assert lines[2].split()[-1] == "passt"
+    assert fix("--yes")[0] == fix("--dry-run")[0] == fix("--fix", "--connect", "lab")[0] == 2
+
+
+def test_who_may_not_install_is_told_what_to_type_as_root(
+    no_sudo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(InfrastructureError) as caught:
+        debian.install_missing()
+    assert caught.value.hint == f"as root: sh {debian.SCRIPT} install"
+    (no_sudo.parent / "programs" / "apt-get").write_text("#!/bin/sh\nexit 100\n")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(InfrastructureError, match="not installed"):
+        debian.install_missing()
+
+
+def test_without_apt_it_says_what_it_would_need(subject: Subject, only: Callable[..., None]) -> None:
+    only(sh="")
+    finding = debian.packages(subject)
+    assert finding.level is Level.NOTE
+    assert "qemu-system-x86" in finding.found
+    assert "mmdebstrap" in finding.found
+    with pytest.raises(InfrastructureError, match="no apt-get and no dpkg-query") as caught:
+        debian.missing_packages()
+    assert "qemu-system-x86" in caught.value.details

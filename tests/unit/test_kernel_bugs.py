@@ -119,7 +119,7 @@ def test_doctor_looks_at_the_kernels_of_images(tmp_path: Path) -> None:
     finding = kernels.guests(subject)
     assert finding.level is Level.NOTE
     assert finding.found.startswith(f"Linux 7.1.5 is in the range of {CVE}")
-    assert "scenarios/integrity.yaml" in finding.fix
+    assert "orchestrator run integrity" in finding.fix
 
 
 @pytest.mark.parametrize(("release", "level"), [("7.0.9", Level.NOTE), ("6.18.44", Level.OK)])
