@@ -26,7 +26,6 @@ from orchestrator.suggestion import nearest
 Offer: TypeAlias = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 _POLICIES: Final = Path(orchestrator.__file__).parent / "model" / "policies"
-_FILES: Final = CompletionItem("", type="file")  # the shell's own completion of file names
 _MOST_RUNS: Final = 1000
 
 
@@ -36,7 +35,10 @@ def _offers(find: Callable[[click.Context], Iterable[str]], *, files: bool = Fal
         words: list[str] = []
         with suppress(OSError, ValueError, OrchestratorError):  # it only helps to type
             words = sorted({word for word in find(ctx) if word.startswith(incomplete)})
-        return [*([_FILES] if files else []), *map(CompletionItem, words)]
+        found = [CompletionItem(word) for word in words]
+        # The shell's own file names come first: in bash they drop what came before them. An empty value would
+        # make click's script for zsh lose count.
+        return [CompletionItem(incomplete or "./", type="file"), *found] if files else found
 
     return offer
 
