@@ -13,6 +13,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+DATA = "data"  # orchestrator.shipped.DATA, which is not there to be imported while it is built
 # A bzImage that somebody compares lies in scenarios/, too.
 SHIPPED = {
     "guests": "*",
@@ -38,9 +39,8 @@ class CustomBuildHook(BuildHookInterface[Any]):
         baked.write_text(f"{commit['program_commit']()}\n", encoding="ascii")
         added[str(baked)] = f"orchestrator/{baked.name}"
         if self.target_name == "wheel":
-            data = runpy.run_path(str(package / "shipped.py"))["DATA"]
             for file in _shipped(root):
-                added[str(root / file)] = f"orchestrator/{data}/{file}"
+                added[str(root / file)] = f"orchestrator/{DATA}/{file}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002  # hatchling's signature
         """The commit has been written."""

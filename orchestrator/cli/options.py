@@ -66,7 +66,7 @@ def guests_dir_option(command: Command) -> Command:
     return click.option(
         "--guests-dir",
         type=click.Path(path_type=Path),
-        help="Folder of guest definitions, else the `guests` folder beside or above the scenario.",
+        help="Folder of guest definitions, else `guests` beside or above the scenario, else the shipped one.",
     )(command)
 
 

@@ -45,8 +45,10 @@ class Built:
 
 def build(source: Path, into: Path, **environ: str) -> tuple[Path, Path]:
     """sdist and wheel of a folder."""
-    argv = [sys.executable, "-m", "hatchling", "build", "-d", str(into)]
-    subprocess.run(argv, cwd=source, env={**os.environ, **environ}, capture_output=True, check=True)
+    # -P: as pip calls it, with nothing of the folder to import.
+    argv = [sys.executable, "-P", "-m", "hatchling", "build", "-d", str(into)]
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(argv, cwd=source, env={**clean, **environ}, capture_output=True, check=True)
     (sdist,), (wheel,) = into.glob("*.tar.gz"), into.glob("*.whl")
     return sdist, wheel
 
