@@ -485,10 +485,10 @@ def test_an_unknown_claim_and_a_folder_that_is_not_there(
         assert words in capsys.readouterr().err
 
 
-def test_an_installed_copy_takes_the_results_of_the_clone_it_is_called_in(
+def test_a_copy_without_results_takes_those_of_the_clone_it_is_called_in(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(committed_module, "_CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.setattr(committed_module, "shipped", lambda place: tmp_path / "site-packages" / place)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError, match="no committed results") as error:
         reference_folder()
