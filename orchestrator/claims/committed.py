@@ -12,7 +12,7 @@ from orchestrator.claims.figure import NoFigureError, Sample
 from orchestrator.errors import BadInputError
 from orchestrator.host_kinds import is_guest
 from orchestrator.shipped import shipped
-from orchestrator.store import Run, open_run
+from orchestrator.store import Run, layout, open_run
 from orchestrator.suggestion import suggest
 from orchestrator.summary import TrialSummary, load
 from orchestrator.verdict import Comparison, RunFigures, compare_arms, figures_of
@@ -39,8 +39,9 @@ def reference_folder(asked: Path | None = None) -> Path:
 class CommittedRun:
     """A run folder of results/reference: values by boot, of the trials that count."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shown: str) -> None:
         self.run: Run = open_run(folder)
+        self._shown = shown
         self.summaries: list[TrialSummary] = load(self.run)
         self._compared: dict[str, Comparison] = {}
 
@@ -52,7 +53,7 @@ class CommittedRun:
             )
         found = [one for one in self.summaries if one.arm == arm and not one.left_out]
         if not found:
-            raise NoFigureError(f"no trial of arm {arm} counts in results/reference/{self.run.id}")
+            raise NoFigureError(f"no trial of arm {arm} counts in {self._shown}")
         return found
 
     def by_boot(self, arm: str, read: Callable[[TrialSummary], float | None]) -> Sample:
@@ -63,17 +64,18 @@ class CommittedRun:
             if value is not None:
                 boots.setdefault(trial.state or trial.trial, []).append(value)
         if not boots:
-            raise NoFigureError(f"no trial of arm {arm} in results/reference/{self.run.id} has this figure")
+            raise NoFigureError(f"no trial of arm {arm} in {self._shown} has this figure")
         return Sample({boot: sum(values) / len(values) for boot, values in boots.items()}, of_boots=True)
 
     def compared(self, base: str) -> Comparison:
         """All arms against one, as `orchestrator compare` has it."""
         if base not in self._compared:
-            self._compared[base] = compare_arms(self._figures, base=base)
+            self._compared[base] = compare_arms(self.figures, base=base)
         return self._compared[base]
 
     @cached_property
-    def _figures(self) -> RunFigures:
+    def figures(self) -> RunFigures:
+        """As a comparison takes them."""
         return figures_of(self.run, self.summaries)
 
     def conditions(self, arms: tuple[str, ...]) -> str:
@@ -89,10 +91,15 @@ class CommittedRun:
 
 
 class Committed:
-    """results/reference. Reads what is asked for, once."""
+    """results/reference, or a folder like it. Reads what is asked for, once.
 
-    def __init__(self, folder: Path) -> None:
+    `shown` is what the folder is called where something is not in it.
+    """
+
+    def __init__(self, folder: Path, shown: str = _PLACE.as_posix()) -> None:
         self.folder = folder
+        self.shown = shown
+        self.kind = "committed" if shown == _PLACE.as_posix() else "fresh"
         self._runs: dict[str, CommittedRun] = {}
         self._documents: dict[str, dict[str, Any]] = {}
 
@@ -100,11 +107,16 @@ class Committed:
         """Whether there is a result of that name, a folder or a document."""
         return (self.folder / name).is_dir() or (self.folder / f"{name}.json").is_file()
 
+    @property
+    def run_names(self) -> list[str]:
+        """The run folders that there are."""
+        return sorted(path.parent.name for path in self.folder.glob(f"*/{layout.META}"))
+
     def run(self, name: str) -> CommittedRun:
         """A run folder. Raises NoFigureError where it is not committed, BadInputError where it is none."""
         if name not in self._runs:
             self._must_have(name)
-            self._runs[name] = CommittedRun(self.folder / name)
+            self._runs[name] = CommittedRun(self.folder / name, f"{self.shown}/{name}")
         return self._runs[name]
 
     def document(self, name: str) -> dict[str, Any]:
@@ -129,4 +141,4 @@ class Committed:
 
     def _must_have(self, name: str) -> None:
         if not self.has(name):
-            raise NoFigureError(f"no committed result in results/reference/{name}")
+            raise NoFigureError(f"no {self.kind} result in {self.shown}/{name}")

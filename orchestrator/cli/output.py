@@ -23,6 +23,7 @@ FORMATS: Final = {
     "blame": 2,  # 1 called its format `1`
     "blame live": 1,
     "claims": 1,
+    "claims run": 1,
     "clean": 1,
     "compare": 1,
     "doctor": 1,

@@ -2,6 +2,14 @@
 
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.run.execute import RunResult, execute_plan, new_run_id, resume_run
+from orchestrator.run.execute import RunResult, execute_plan, missing_trials, new_run_id, resume_run
 
-__all__ = ["Progress", "ProjectPaths", "RunResult", "execute_plan", "new_run_id", "resume_run"]
+__all__ = [
+    "Progress",
+    "ProjectPaths",
+    "RunResult",
+    "execute_plan",
+    "missing_trials",
+    "new_run_id",
+    "resume_run",
+]

@@ -24,7 +24,7 @@ from orchestrator.run.machinery import Machinery, RealMachinery
 from orchestrator.run.meta import command_line, provenance
 from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 from orchestrator.run.unit import Unit, outcome_of
-from orchestrator.store import UNFINISHED, RunWriter, Status, layout, open_run
+from orchestrator.store import UNFINISHED, Run, RunWriter, Status, layout, open_run
 from orchestrator.summary import saved, summarise_trial, write_summaries
 from orchestrator.verdict import Gate, write_gate_result
 
@@ -96,8 +96,7 @@ def resume_run(
             f"{run.id} may still be going on ({run.status})", hint="wait for it, on the machine where it runs"
         )
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes())
-    done = {trial.id for trial in (*run.warm_ups, *run.trials) if trial.outcome not in AGAIN}
-    missing = tuple(trial for trial in plan.trials if trial.id not in done)
+    missing = missing_trials(run, plan)
     if not missing:
         raise BadInputError(
             f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
@@ -109,6 +108,12 @@ def resume_run(
     for trial in missing:
         writer.set_aside(trial.id)
     return job.into(writer)
+
+
+def missing_trials(run: Run, plan: Plan) -> tuple[PlannedTrial, ...]:
+    """Trials of its plan that have not come to an end of their own."""
+    done = {trial.id for trial in (*run.warm_ups, *run.trials) if trial.outcome not in AGAIN}
+    return tuple(trial for trial in plan.trials if trial.id not in done)
 
 
 @dataclass(frozen=True)

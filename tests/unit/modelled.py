@@ -26,22 +26,22 @@ from orchestrator.analysis.model_check import ModelCheck, model_checks
 from orchestrator.analysis.text import seconds
 from orchestrator.cli.model_tlb import supplies_of
 from orchestrator.model.cost import SHIPPED, CostRange, CostTable
-from orchestrator.model.guest_tables import GuestTables, build_tables
+from orchestrator.model.guest_tables import GuestTables
 from orchestrator.model.overcommit import OvercommitResult, answers
 from orchestrator.model.patterns import pattern_named
-from orchestrator.model.policies import OverSnapshot, OverTrace
+from orchestrator.model.policies import OverTrace
 from orchestrator.model.rebuild import Rebuild, rebuild
 from orchestrator.model.replay import EvictionAction
-from orchestrator.model.tables import LAST_LEVEL
 from orchestrator.model.tlb import ASSUMPTIONS, Load, MappedMemory, tlb_answer
 from orchestrator.model.tlb_access import ACCESSES, access_pattern
 from orchestrator.model.tlb_cpu import shipped_cpu
 from orchestrator.report.overcommit import cost_words, counted, ranged
+from orchestrator.retest.models import guest_named, guest_sizes
 from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
 from orchestrator.store import open_run
 from orchestrator.store.costs_file import CostsFile, read_costs
 from orchestrator.summary import load
-from orchestrator.units import ENTRIES_PER_TABLE, GIB, PAGE_BYTES, PMD_BYTES, format_size
+from orchestrator.units import ENTRIES_PER_TABLE, GIB, PMD_BYTES, format_size
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -88,22 +88,9 @@ def first_seed(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def guest_named(name: str) -> GuestTables:
-    """A made-up guest with its parameters as shipped."""
-    return build_tables(pattern_named(name, {}).guest_mappings(np.random.default_rng(0)))
-
-
 def sizes_of(name: str, guest: GuestTables) -> dict[str, Any]:
-    """Bytes of a guest's tables, and what is left of them without those that a policy frees."""
-    in_use = guest.tables.present[guest.tables.level == LAST_LEVEL] > 0
-    return {
-        "table_bytes": guest.table_bytes,
-        "last_level_bytes": int(guest.level_counts()[LAST_LEVEL]) * PAGE_BYTES,
-        "in_use_bytes": int(in_use.sum()) * PAGE_BYTES,
-        "freed_bytes": {
-            policy: int(OverSnapshot.named(policy).apply(guest).bytes_freed) for policy in _GUESTS[name]
-        },
-    }
+    """Bytes of a guest's tables, and what policies free of them."""
+    return guest_sizes(guest, _GUESTS[name])
 
 
 @cache
