@@ -12,7 +12,7 @@ from rich.table import Table
 
 from orchestrator.cli.complete import ScenarioPath
 from orchestrator.cli.model_input import keep_compiled
-from orchestrator.cli.options import Choice, force_option, json_option, may_write
+from orchestrator.cli.options import Choice, force_option, json_option, may_write, results_option
 from orchestrator.cli.output import err, out, print_json
 from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError, InfrastructureError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.model.cost import CostTable
     from orchestrator.model.overcommit import OvercommitResult
     from orchestrator.scenario.overcommit import OvercommitText
+    from orchestrator.store.costs_file import CostsFile, Counted
 
 CODECS = ("lz4_raw", "zstd")  # orchestrator.calibrate.CODECS, which is not needed for --help
 
@@ -117,7 +118,7 @@ def _as_json(found: list[OvercommitResult], costs: CostTable) -> dict[str, Any]:
     return {
         "origin": "modelled",
         "answers": [{key: value for key, value in asdict(one).items() if key in keys} for one in found],
-        "costs": [asdict(cost) for cost in costs.costs.values()],
+        "costs": costs.rows(),
     }
 
 
@@ -127,7 +128,35 @@ def costs_of(path: Path | None) -> CostTable:
     from orchestrator.store.costs_file import read_costs
 
     shipped = CostTable.shipped()
-    return shipped.with_measured(read_costs(path).as_costs()) if path else shipped
+    if path is None:
+        return shipped
+    found = read_costs(path)
+    return shipped.with_measured(found.as_costs()).with_instructions(found.as_instructions())
+
+
+def _counted(name: str, results: Path, keeps: str | None, frees: str | None) -> dict[str, Counted]:
+    from orchestrator.analysis.instruction_costs import FREES, KEEPS, instruction_costs
+    from orchestrator.store import find_run
+
+    return instruction_costs(find_run(name, results), keeps or KEEPS, frees or FREES)
+
+
+def _print_instructions(found: CostsFile) -> None:
+    from orchestrator.model.cost import NOT_COUNTED
+
+    table = plain_table()
+    for heading in ("cost", "instructions", "boots", "of"):
+        table.add_column(heading)
+    for name, why in NOT_COUNTED.items():
+        one = found.instructions.get(name)
+        if one is None:
+            table.add_row(name, f"[dim]not measured: {escape(why)}[/]")
+        else:
+            counts = f"{one.typical:,.0f} ({one.low:,.0f} to {one.high:,.0f})"
+            table.add_row(name, counts, str(one.boots), escape(one.of))
+    print_table(table)
+    if found.assumed_rate and found.instructions:
+        out.print(f"free_seconds is computed of its instructions by {escape(found.assumed_rate.words)}")
 
 
 @click.command("calibrate")
@@ -145,6 +174,21 @@ def costs_of(path: Path | None) -> CostTable:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Where the file goes; else it is printed."
 )
+@click.option(
+    "--instructions",
+    "counted",
+    metavar="RUN",
+    help="A run of scenarios/costs.yaml: its instructions stand beside the costs.",
+)
+@click.option("--keeps", metavar="ARM", help="Its arm whose kernel keeps emptied tables; else 6.12-sparse.")
+@click.option("--frees", metavar="ARM", help="Its arm whose kernel frees them; else 7.x-sparse.")
+@click.option(
+    "--ipc",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --ghz: instructions per cycle to assume, by which instructions become seconds.",
+)
+@click.option("--ghz", type=click.FloatRange(min=0, min_open=True), help="With --ipc: the clock to assume.")
+@results_option
 @force_option
 @json_option
 def calibrate_command(
@@ -152,6 +196,12 @@ def calibrate_command(
     snapshots: tuple[Path, ...],
     disk: Path | None,
     codec: str,
+    counted: str | None,
+    keeps: str | None,
+    frees: str | None,
+    ipc: float | None,
+    ghz: float | None,
+    results: Path,
     output: Path | None,
     force: bool,
     as_json: bool,
@@ -165,13 +215,21 @@ def calibrate_command(
     orchestrator model overcommit overcommit/sparse --costs costs.json
     """
     from orchestrator.calibrate import calibrate
-    from orchestrator.store.costs_file import is_costs, write_costs
+    from orchestrator.store.costs_file import AssumedRate, is_costs, write_costs
     from orchestrator.store.snapshot_file import read_snapshot
+
+    if (ipc is None) != (ghz is None) or (ipc is not None and counted is None):
+        raise click.UsageError("--ipc and --ghz say together how --instructions become seconds.")
+    if counted is None and (keeps or frees):
+        raise click.UsageError("--keeps and --frees name arms of the run of --instructions.")
+    of_run = _counted(counted, results, keeps, frees) if counted else {}
 
     if output:
         may_write(output, is_costs, "a file of costs", force=force)
     read = [read_snapshot(path) for path in snapshots]
     found = calibrate(read, disk, codec=codec, progress=lambda text: err.print(f"[dim]{escape(text)}[/]"))
+    rate = AssumedRate(instructions_per_cycle=ipc, hertz=ghz * 1e9) if ipc and ghz else None
+    found = found.model_copy(update={"instructions": of_run, "assumed_rate": rate})
     if output:
         write_costs(output, found)
     if as_json or not output:
@@ -186,4 +244,5 @@ def calibrate_command(
     for name, why in found.missing.items():
         table.add_row(name, f"[dim]not measured: {escape(why)}[/]")
     print_table(table)
+    _print_instructions(found)
     out.print(f"written: {escape(str(output))}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -59,6 +59,18 @@ class CostRange:
 
 
 @dataclass(frozen=True)
+class InstructionCount:
+    """Instructions of what a cost is of, measured under QEMU's instruction counting: low and high end of the
+    mean over boots. `of` says which phase less which. No seconds come of it without an assumption."""
+
+    low: float
+    typical: float
+    high: float
+    boots: int
+    of: str
+
+
+@dataclass(frozen=True)
 class Cost:
     """One constant: what it is, and whose word it is."""
 
@@ -76,6 +88,25 @@ def _cost(name: str, what: str, value: tuple[float, float, float], source: str, 
 _ESTIMATE: Final = "estimate: nothing measured at hand, and so a wide range"
 _US: Final = 1e-6
 _S = CostUnit.SECONDS
+
+_NO_KERNEL: Final = "no released kernel {} page tables, so there is nothing to count"
+_NO_RUN: Final = "no run that counts instructions was given (model calibrate --instructions)"
+_ENDED_BY_DEVICE: Final = "it is the wait for a device, of which instructions say nothing"
+
+# Why a cost has no measured count of instructions beside it.
+NOT_COUNTED: Final[Mapping[str, str]] = {
+    "fault_seconds": _NO_RUN,
+    "faults_per_table": "a number of faults and no work: 1 or 512 in page-table-bench, by how it is set",
+    "free_seconds": _NO_RUN,
+    "migrate_seconds": _NO_KERNEL.format("migrates"),
+    "remote_walk_seconds": "it is a wait for memory, of which instructions say nothing",
+    "compress_seconds": _NO_KERNEL.format("compresses"),
+    "decompress_seconds": _NO_KERNEL.format("decompresses"),
+    "compressed_ratio": "a share of a page and no work",
+    "swap_out_seconds": _ENDED_BY_DEVICE,
+    "swap_in_seconds": _ENDED_BY_DEVICE,
+    "retry_seconds": _NO_KERNEL.format("freezes"),
+}
 
 # Times are of one 4 KiB table (or of what the name says) on a server of these years.
 SHIPPED: Final = (
@@ -179,9 +210,13 @@ class Added:
 
 @dataclass(frozen=True)
 class CostTable:
-    """The costs by name. Raises BadInputError for a name that it lacks, or a value that makes no sense."""
+    """The costs by name. Raises BadInputError for a name that it lacks, or a value that makes no sense.
+
+    `instructions` stand beside them, and nothing is computed with these.
+    """
 
     costs: Mapping[str, Cost]
+    instructions: Mapping[str, InstructionCount] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = sorted({cost.name for cost in SHIPPED} - set(self.costs))
@@ -203,7 +238,26 @@ class CostTable:
             raise BadInputError(
                 f"no cost is called {unknown[0]!r}", hint=f"there are: {', '.join(sorted(self.costs))}"
             )
-        return CostTable({**self.costs, **measured})
+        return CostTable({**self.costs, **measured}, self.instructions)
+
+    def with_instructions(self, counts: Mapping[str, InstructionCount]) -> CostTable:
+        """This table with counts of instructions beside its costs."""
+        return CostTable(self.costs, {**self.instructions, **counts})
+
+    def not_counted(self, name: str) -> str:
+        """Why there is no count of instructions beside a cost; empty where there is one."""
+        return "" if name in self.instructions else NOT_COUNTED[name]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every cost as JSON, with `instructions` or, in `not_counted`, why there are none."""
+        return [
+            {
+                **asdict(cost),
+                "instructions": asdict(self.instructions[name]) if name in self.instructions else None,
+                "not_counted": self.not_counted(name),
+            }
+            for name, cost in self.costs.items()
+        ]
 
     def __getitem__(self, name: str) -> CostRange:
         return self.costs[name].value

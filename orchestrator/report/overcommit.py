@@ -202,12 +202,28 @@ def write_page(
         host=_host_words(question),
         assumptions=ASSUMPTIONS,
         costs=[
-            (cost.name, clean(cost.what, 200), cost_words(cost.unit, cost.value), clean(cost.source, 400))
+            (
+                cost.name,
+                clean(cost.what, 200),
+                cost_words(cost.unit, cost.value),
+                clean(cost.source, 600),
+                clean(instruction_words(costs, cost.name), 400),
+            )
             for cost in costs.costs.values()
         ],
         specs=specs,
     )
     replace_text(path, text)
+
+
+def instruction_words(costs: CostTable, name: str) -> str:
+    """The instructions that were counted of a cost, or why none were."""
+    found = costs.instructions.get(name)
+    if found is None:
+        return f"not measured: {costs.not_counted(name)}"
+    return (
+        f"{found.typical:,.0f} ({found.low:,.0f} to {found.high:,.0f}) over {found.boots} boots: {found.of}"
+    )
 
 
 def cost_words(unit: CostUnit, value: CostRange) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import BadInputError
-from orchestrator.model.cost import SHIPPED, Cost, CostRange
+from orchestrator.model.cost import SHIPPED, Cost, CostRange, InstructionCount
 from orchestrator.store.atomic import replace_text
 
 VERSION: Final = 1
@@ -33,8 +33,37 @@ class Measured(_Strict):
     how: str
 
 
+class Counted(_Strict):
+    """Instructions, measured: the ends of the mean over boots. `of` says which phase less which."""
+
+    low: Annotated[float, Field(ge=0)]
+    typical: Annotated[float, Field(ge=0)]
+    high: Annotated[float, Field(ge=0)]
+    boots: Annotated[int, Field(ge=1)]
+    of: str
+
+
+class AssumedRate(_Strict):
+    """How many instructions a second somebody assumes: nobody measured it."""
+
+    instructions_per_cycle: Annotated[float, Field(gt=0)]
+    hertz: Annotated[float, Field(gt=0)]
+
+    @property
+    def words(self) -> str:
+        ghz = self.hertz / 1e9
+        return f"{self.instructions_per_cycle:g} instructions per cycle at {ghz:g} GHz, both assumed"
+
+
+# What may become seconds. Instructions of a fault are of another level, and without a guest's exit.
+CONVERTED: Final = frozenset({"free_seconds"})
+
+
 class CostsFile(_Strict):
-    """What `orchestrator model calibrate` found. `missing` says of the others why not."""
+    """What `orchestrator model calibrate` found. `missing` says of the others why not.
+
+    `instructions` are counts beside the costs. With `assumed_rate`, those of CONVERTED become seconds.
+    """
 
     format: Literal["orchestrator.model.calibrate/1"] = FORMAT
     version: Literal[1] = VERSION
@@ -42,10 +71,39 @@ class CostsFile(_Strict):
     conditions: dict[str, str]
     costs: dict[str, Measured]
     missing: dict[str, str]
+    instructions: dict[str, Counted] = {}
+    assumed_rate: AssumedRate | None = None
+
+    def as_instructions(self) -> dict[str, InstructionCount]:
+        """The counts, by the cost that they are of. Raises BadInputError for one that there is not."""
+        unknown = sorted(set(self.instructions) - set(_UNITS))
+        if unknown:
+            raise BadInputError(
+                f"instructions of {unknown[0]!r}, which is no cost", hint=f"there are: {', '.join(_UNITS)}"
+            )
+        return {name: InstructionCount(**one.model_dump()) for name, one in self.instructions.items()}
+
+    def _assumed(self) -> dict[str, Cost]:
+        """Seconds that are computed of instructions, of what was not measured in seconds."""
+        rate = self.assumed_rate
+        if rate is None:
+            return {}
+        seconds = 1 / (rate.instructions_per_cycle * rate.hertz)
+        found = {}
+        for name, one in self.as_instructions().items():
+            if name in CONVERTED and name not in self.costs:
+                source = (
+                    f"computed: {one.typical:,.0f} instructions, measured over {one.boots} boots ({one.of}), "
+                    f"by {rate.words}"
+                )
+                value = CostRange(one.low, one.typical, one.high) * seconds
+                found[name] = Cost(name, _WHAT[name], _UNITS[name], value, source)
+        return found
 
     def as_costs(self) -> dict[str, Cost]:
-        """The measured ones, by name. Raises BadInputError when one makes no sense."""
-        found = {}
+        """The measured ones, and those that the assumed rate computes. Raises BadInputError for what makes no
+        sense."""
+        found = self._assumed()
         for name, one in self.costs.items():
             if name not in _UNITS or one.unit != _UNITS[name]:
                 raise BadInputError(

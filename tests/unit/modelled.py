@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis.arms import view_run
+from orchestrator.analysis.instruction_costs import instruction_costs
 from orchestrator.analysis.model_check import ModelCheck, model_checks
 from orchestrator.analysis.text import seconds
 from orchestrator.cli.model_tlb import supplies_of
-from orchestrator.model.cost import SHIPPED, CostRange, CostTable
+from orchestrator.model.cost import NOT_COUNTED, SHIPPED, CostRange, CostTable
 from orchestrator.model.guest_tables import GuestTables
 from orchestrator.model.overcommit import OvercommitResult, answers
 from orchestrator.model.patterns import pattern_named
@@ -163,9 +164,16 @@ def span(values: list[CostRange]) -> str:
 
 def cost_rows() -> Iterator[dict[str, str]]:
     """The shipped costs, as the page of an answer has them."""
+    counts = instruction_costs(open_run(REFERENCE / "costs"))
     for cost in SHIPPED:
         words = cost_words(cost.unit, cost.value)
-        yield {"name": cost.name, "words": words, "what": cost.what, "source": cost.source}
+        row = {"name": cost.name, "words": words, "what": cost.what, "source": cost.source}
+        found = counts.get(cost.name)
+        if found:
+            ends = f"{found.typical:,.0f} [{found.low:,.0f}, {found.high:,.0f}]"
+            yield row | {"instructions": ends, "of": found.of}
+        else:
+            yield row | {"instructions": "not measured", "of": NOT_COUNTED[cost.name]}
 
 
 def calibrated() -> CostsFile:

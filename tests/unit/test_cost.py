@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.analysis.instruction_costs import instruction_costs
+from orchestrator.cli import main
 from orchestrator.errors import BadInputError
-from orchestrator.model.cost import SHIPPED, Cost, CostRange, CostTable, CostUnit
+from orchestrator.model.cost import NOT_COUNTED, SHIPPED, Cost, CostRange, CostTable, CostUnit
 from orchestrator.model.counts import ReplayCounts
-from orchestrator.store.costs_file import CostsFile, Measured, read_costs, write_costs
+from orchestrator.store import open_run
+from orchestrator.store.costs_file import AssumedRate, CostsFile, Measured, read_costs, write_costs
 
 MEASURED = Path(__file__).parents[2] / "results" / "reference" / "tables" / "costs.json"
 COUNTS = ReplayCounts(touches=1000, hits=900, cold_misses=50, swapped_in=50, swapped_out=80)
@@ -147,3 +152,101 @@ def test_costs_that_make_no_sense_are_refused() -> None:
         measured(low=9.0).as_costs()
     with pytest.raises(BadInputError, match="with unit 'h'"):
         measured(unit="h").as_costs()
+
+
+COSTS_RUN = open_run(Path(__file__).parents[2] / "results" / "reference" / "costs")
+
+
+def test_instructions_of_a_run_are_of_the_phases_that_they_say() -> None:
+    """Against the tables of the run, read here without any of it."""
+    rows = pd.read_csv(COSTS_RUN.directory / "summary.csv").set_index("arm")
+    keeps, frees = rows.loc["6.12-sparse"], rows.loc["7.x-sparse"]
+    found = instruction_costs(COSTS_RUN)
+    assert set(found) == {"free_seconds", "fault_seconds"}
+    more = keeps["munmap_instructions_per_table"] - keeps["discard_instructions_per_table"]
+    again = "touch_again_instructions_per_table"
+    assert found["free_seconds"].typical == pytest.approx(more.mean())
+    assert found["fault_seconds"].typical == pytest.approx(frees[again].mean() - keeps[again].mean())
+    for one in found.values():
+        assert one.low < one.typical < one.high
+        assert one.boots == 5
+
+
+def test_a_run_without_counts_of_instructions_is_refused() -> None:
+    pmd = open_run(COSTS_RUN.directory.parent / "pmd")
+    with pytest.raises(BadInputError, match=r"no arm '6\.12-sparse'"):
+        instruction_costs(pmd)
+    with pytest.raises(BadInputError, match="counted instructions"):
+        instruction_costs(pmd, "linux-6.12", "linux-7.x")
+
+
+def counted_costs(rate: AssumedRate | None = None, **costs: Measured) -> CostsFile:
+    return CostsFile(
+        measured_at="now",
+        conditions={},
+        costs=costs,
+        missing={},
+        instructions=instruction_costs(COSTS_RUN),
+        assumed_rate=rate,
+    )
+
+
+def test_instructions_stand_beside_costs_and_nothing_is_computed_with_them() -> None:
+    shipped = CostTable.shipped()
+    file = counted_costs()
+    assert file.as_costs() == {}
+    table = shipped.with_measured(file.as_costs()).with_instructions(file.as_instructions())
+    assert table.costs == shipped.costs
+    assert {row["name"]: row["not_counted"] for row in table.rows() if row["instructions"] is None} == {
+        name: why for name, why in NOT_COUNTED.items() if name not in file.instructions
+    }
+    row = next(row for row in table.rows() if row["name"] == "free_seconds")
+    assert row["instructions"]["typical"] == file.instructions["free_seconds"].typical
+    assert row["value"] == asdict(shipped.costs["free_seconds"])["value"]
+    assert all(row["not_counted"] for row in shipped.rows())
+
+
+def test_an_assumed_rate_makes_seconds_of_what_frees_a_table_only() -> None:
+    file = counted_costs(AssumedRate(instructions_per_cycle=0.5, hertz=2e9))
+    found = file.as_costs()
+    assert set(found) == {"free_seconds"}, "those of a fault are of the other level"
+    assert found["free_seconds"].value.typical == pytest.approx(
+        file.instructions["free_seconds"].typical / 1e9
+    )
+    assert "0.5 instructions per cycle at 2 GHz, both assumed" in found["free_seconds"].source
+    seconds = Measured(low=1e-6, typical=1e-6, high=1e-6, unit="s", samples=1, how="with a clock")
+    both = counted_costs(AssumedRate(instructions_per_cycle=1, hertz=1e9), free_seconds=seconds).as_costs()
+    assert both["free_seconds"].value == CostRange.exactly(1e-6), "what a clock said is not overruled"
+
+
+def test_a_file_without_instructions_is_read_as_before(tmp_path: Path) -> None:
+    text = json.loads(measured().model_dump_json())
+    del text["instructions"], text["assumed_rate"]
+    path = tmp_path / "costs.json"
+    path.write_text(json.dumps(text))
+    assert read_costs(path) == measured()
+
+
+def test_instructions_of_what_is_no_cost_are_refused() -> None:
+    file = counted_costs()
+    wrong = file.model_copy(update={"instructions": {"free_second": file.instructions["free_seconds"]}})
+    with pytest.raises(BadInputError, match="free_second"):
+        wrong.as_instructions()
+    assert set(NOT_COUNTED) == {cost.name for cost in SHIPPED}
+
+
+def test_calibrate_prints_instructions_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["model", "calibrate", "--instructions", str(COSTS_RUN.directory)]
+    with pytest.raises(SystemExit):
+        main([*words, "--ipc", "1", "--ghz", "3", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["assumed_rate"] == {"instructions_per_cycle": 1.0, "hertz": 3e9}
+    assert set(document["instructions"]) == {"free_seconds", "fault_seconds"}
+    assert not {"free_seconds", "fault_seconds"} & set(document["costs"])
+    for bad in (["--ipc", "1"], ["--ghz", "3"]):
+        with pytest.raises(SystemExit) as end:
+            main([*words, *bad])
+        assert end.value.code == 2
+    with pytest.raises(SystemExit) as end:
+        main(["model", "calibrate", "--ipc", "1", "--ghz", "3"])
+    assert end.value.code == 2
