@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from orchestrator.claims.committed import Committed
 from orchestrator.claims.figure import Figure, NoFigureError, Sample
-from orchestrator.errors import BadInputError
 from orchestrator.observation import Origin
 
 
@@ -62,27 +61,6 @@ class Sampled(Evidence):
 
     def figure(self, committed: Committed) -> Figure:
         return self.sample(committed).figure()
-
-
-@dataclass(frozen=True)
-class Awaited(Evidence):
-    """A result that is still to be committed: until then nothing is tested, after that its figure is to be
-    named here. `run` is the folder of results/reference, and the scenario's name."""
-
-    run: str
-    kind: Origin = Origin.MEASURED
-
-    @property
-    def origin(self) -> Origin:
-        return self.kind
-
-    def figure(self, committed: Committed) -> Figure:
-        if committed.has(self.run):
-            raise BadInputError(
-                f"results/reference/{self.run} is there, and a claim does not yet name a figure of it",
-                hint="replace its Awaited evidence in orchestrator/claims/talk",
-            )
-        raise NoFigureError(f"no committed result in results/reference/{self.run}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.claims import Claim
-from orchestrator.claims.evidence import Awaited, Untestable
+from orchestrator.claims.evidence import Untestable
 from orchestrator.claims.judge import JudgedPart
 from orchestrator.retest.changes import ClaimChange, PartChange
 from orchestrator.retest.jobs import RunJob
@@ -15,16 +15,13 @@ from orchestrator.stats import Difference
 
 
 def untestable(claims: Iterable[Claim]) -> list[dict[str, str]]:
-    """Parts that nothing here can test, or that name no figure yet, with the reason."""
-    found = []
-    for claim in claims:
-        for part in claim.parts:
-            if isinstance(part.evidence, Untestable):
-                found.append({"claim": claim.name, "what": part.what, "reason": part.evidence.reason})
-            elif isinstance(part.evidence, Awaited):
-                reason = f"names no figure of results/reference/{part.evidence.run} yet"
-                found.append({"claim": claim.name, "what": part.what, "reason": reason})
-    return found
+    """Parts that nothing here can test, with the reason."""
+    return [
+        {"claim": claim.name, "what": part.what, "reason": part.evidence.reason}
+        for claim in claims
+        for part in claim.parts
+        if isinstance(part.evidence, Untestable)
+    ]
 
 
 def jobs_as_json(states: Sequence[JobState], errors: Mapping[str, str]) -> list[dict[str, Any]]:

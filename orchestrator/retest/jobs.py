@@ -27,6 +27,7 @@ FOLDER: Final = "claims"  # below --results
 REPEATS: Final[Mapping[str, int]] = {
     "allocators": 3,
     "blame": 3,
+    "huge-pages": 3,
     "quickstart": 3,
     "reclaim": 1,
     "second-level": 1,
