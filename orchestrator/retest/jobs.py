@@ -85,7 +85,15 @@ class GuestsJob(_Needed):
         return f"orchestrator model guest {self.figures[0][0]}"
 
 
-Job: TypeAlias = RunJob | OvercommitJob | GuestsJob
+@dataclass(frozen=True)
+class OtherJob(_Needed):
+    """A document that is not made here; `command` makes it."""
+
+    command: str
+    seconds: float | None = None
+
+
+Job: TypeAlias = RunJob | OvercommitJob | GuestsJob | OtherJob
 
 
 def jobs_of(
@@ -122,6 +130,8 @@ def jobs_of(
         if any(source.guest for source in sources):
             figures = {(one.guest, one.key) for one in asked if isinstance(one, GuestBytes)}
             jobs.append(GuestsJob(name, tests, tuple(sorted(figures))))
+        elif not name.startswith("overcommit/"):
+            jobs.append(OtherJob(name, tests, sources[0].command))
         else:
             of_file = [one for one in asked if isinstance(one, OvercommitFigure) and name.endswith(one.file)]
             answers = {(one.policy, one.action) for one in of_file}

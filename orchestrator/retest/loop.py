@@ -16,7 +16,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.plan import Plan, make_plan
-from orchestrator.retest.jobs import GuestsJob, Job, OvercommitJob, RunJob
+from orchestrator.retest.jobs import GuestsJob, Job, OtherJob, OvercommitJob, RunJob
 from orchestrator.retest.models import guests_document, overcommit_document
 from orchestrator.run import RunResult, execute_plan, missing_trials, resume_run
 from orchestrator.run.machinery import Machinery
@@ -71,6 +71,8 @@ def state_of(job: Job, where: Workplace) -> JobState:
 
     Raises BadInputError where its folder holds what was planned otherwise.
     """
+    if isinstance(job, OtherJob):
+        return JobState(job, Progressed.CANNOT, reason=f"not made again by this verb: {job.command}")
     if not isinstance(job, RunJob):
         done = _document(job, where).is_file()
         return JobState(job, Progressed.DONE if done else Progressed.TO_DO, 0 if done else 1, 1)
@@ -92,6 +94,8 @@ def work(job: Job, where: Workplace, progress: Progress) -> RunResult | None:
     """Do what is left of a job; what a run came to, or None of a model. Raises OrchestratorError."""
     if isinstance(job, RunJob):
         return _run(job, where, progress)
+    if isinstance(job, OtherJob):
+        raise BadInputError(f"{job.name} is not made again by this verb", hint=job.command)
     path = _document(job, where)
     path.parent.mkdir(parents=True, exist_ok=True)
     progress.note(f"asking the model: {job.command}")

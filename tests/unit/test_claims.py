@@ -244,13 +244,6 @@ def test_the_levers_are_judged_once_their_result_is_there(copied: Callable[..., 
         judged("second-level-reclaim", root)
 
 
-def test_a_result_that_was_awaited_is_to_be_named(copied: Callable[..., Path]) -> None:
-    root = copied("quickstart")
-    (root / "balloon-limit").mkdir()
-    with pytest.raises(BadInputError, match="does not yet name a figure of it"):
-        judged("ballooning", root)
-
-
 def test_huge_pages_that_save_nothing_turn_the_claim_of_tlbs(copied: Callable[..., Path]) -> None:
     root = copied("tlb.json", "pmd")
     found = judged("tlb-stalls", root)
