@@ -10,20 +10,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from orchestrator.errors import BadInputError
+from orchestrator.errors import BadInputError, BootTimeoutError
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.plan import Plan, make_plan
 from orchestrator.retest.jobs import GuestsJob, Job, OtherJob, OvercommitJob, RunJob
 from orchestrator.retest.models import guests_document, overcommit_document
-from orchestrator.run import RunResult, execute_plan, missing_trials, resume_run
+from orchestrator.run import AGAIN, RunResult, execute_plan, missing_trials, resume_run
 from orchestrator.run.machinery import Machinery
 from orchestrator.run.meta import git_commit
 from orchestrator.scenario import Scenario
 from orchestrator.store import layout, open_run
 from orchestrator.store.atomic import replace_text
+
+# A guest that did not boot in time is tried again by the next call: the machine was busy, as a rule.
+_AGAIN: Final = AGAIN | {BootTimeoutError.outcome}
 
 
 class Progressed(StrEnum):
@@ -85,7 +88,7 @@ def state_of(job: Job, where: Workplace) -> JobState:
         return JobState(job, Progressed.CANNOT, reason=error.brief)
     if not directory.exists():
         return JobState(job, Progressed.TO_DO, len(plan.trials), len(plan.trials))
-    left = len(missing_trials(open_run(directory), _planned(directory, plan)))
+    left = len(missing_trials(open_run(directory), _planned(directory, plan), _AGAIN))
     progressed = Progressed.IN_PART if left else Progressed.DONE
     return JobState(job, progressed, left, len(plan.trials))
 
@@ -119,7 +122,7 @@ def _run(job: RunJob, where: Workplace, progress: Progress) -> RunResult:
         where.folder.mkdir(parents=True, exist_ok=True)
         return execute_plan(plan, where.places, directory, progress, **options)
     _planned(directory, plan)
-    return resume_run(directory, where.places, progress, **options)
+    return resume_run(directory, where.places, progress, again=_AGAIN, **options)
 
 
 def _plan_of(job: RunJob, where: Workplace) -> Plan:

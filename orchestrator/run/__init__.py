@@ -2,9 +2,10 @@
 
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
-from orchestrator.run.execute import RunResult, execute_plan, missing_trials, new_run_id, resume_run
+from orchestrator.run.execute import AGAIN, RunResult, execute_plan, missing_trials, new_run_id, resume_run
 
 __all__ = [
+    "AGAIN",
     "Progress",
     "ProjectPaths",
     "RunResult",

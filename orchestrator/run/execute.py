@@ -84,8 +84,9 @@ def resume_run(
     connect: str | None = None,
     gate: Gate | None = None,
     machinery: Machinery | None = None,
+    again: Collection[str] = AGAIN,
 ) -> RunResult:
-    """Run the trials of a run that are missing or were lost, as its plan has them.
+    """Run the trials of a run that are missing or were lost (ended with one of `again`), as its plan has them.
 
     Raises BadInputError while the run goes on, when it is whole, and when the machine is no longer what the
     others ran on.
@@ -96,7 +97,7 @@ def resume_run(
             f"{run.id} may still be going on ({run.status})", hint="wait for it, on the machine where it runs"
         )
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes())
-    missing = missing_trials(run, plan)
+    missing = missing_trials(run, plan, again)
     if not missing:
         raise BadInputError(
             f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
@@ -110,9 +111,9 @@ def resume_run(
     return job.into(writer)
 
 
-def missing_trials(run: Run, plan: Plan) -> tuple[PlannedTrial, ...]:
-    """Trials of its plan that have not come to an end of their own."""
-    done = {trial.id for trial in (*run.warm_ups, *run.trials) if trial.outcome not in AGAIN}
+def missing_trials(run: Run, plan: Plan, again: Collection[str] = AGAIN) -> tuple[PlannedTrial, ...]:
+    """Trials of its plan that have not begun, or ended with one of `again`."""
+    done = {trial.id for trial in (*run.warm_ups, *run.trials) if trial.outcome not in again}
     return tuple(trial for trial in plan.trials if trial.id not in done)
 
 

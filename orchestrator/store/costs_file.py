@@ -44,7 +44,7 @@ class Counted(_Strict):
 
 
 class AssumedRate(_Strict):
-    """How many instructions a second somebody assumes: nobody measured it."""
+    """How many instructions a second whoever made the file assumes. It was not measured."""
 
     instructions_per_cycle: Annotated[float, Field(gt=0)]
     hertz: Annotated[float, Field(gt=0)]

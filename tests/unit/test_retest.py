@@ -20,7 +20,13 @@ from orchestrator.claims.of_models import GuestBytes, OvercommitFigure
 from orchestrator.claims.of_runs import Compared, Headline
 from orchestrator.cli import main
 from orchestrator.cli.scenario import open_scenario
-from orchestrator.errors import BadInputError, GuestLostError, GuestPanicError, InfrastructureError
+from orchestrator.errors import (
+    BadInputError,
+    BootTimeoutError,
+    GuestLostError,
+    GuestPanicError,
+    InfrastructureError,
+)
 from orchestrator.retest import Change, Progressed, RunJob, Workplace, changes_of, jobs_of, state_of, work
 from orchestrator.retest import jobs as jobs_module
 from orchestrator.retest.document import changes_as_json, untestable
@@ -163,12 +169,17 @@ def test_a_run_that_was_killed_goes_on(where: Workplace, trials: Played) -> None
 
 def test_a_lost_trial_is_repeated_and_a_panic_is_a_result(where: Workplace, trials: Played) -> None:
     job = pmd()
-    trials.ends = {"linux-7.x-01": GuestLostError("gone"), "linux-6.12-01": GuestPanicError("it did")}
+    trials.ends = {
+        "linux-7.x-01": GuestLostError("gone"),
+        "linux-6.12-01": GuestPanicError("it did"),
+        "linux-6.12-02": BootTimeoutError("too slow"),
+    }
     assert work(job, where, PROGRESS)
-    assert state_of(job, where).left == 1
+    assert state_of(job, where).left == 2
     trials.ends, trials.ran = {}, []
     work(job, where, PROGRESS)
-    assert trials.ran == ["linux-7.x-01"]
+    assert sorted(trials.ran) == ["linux-6.12-02", "linux-7.x-01"]
+    assert state_of(job, where).progressed is Progressed.DONE
 
 
 def test_what_was_planned_otherwise_is_refused_and_kept(where: Workplace, trials: Played) -> None:
