@@ -94,7 +94,7 @@ def run_claims(
         _print_changes(changes)
         left = [one for one in states if one.left]
         if left:
-            print_next("orchestrator claims --run   goes on with what is left")
+            print_next(f"orchestrator claims{_named(claims)} --run   goes on with what is left")
     ctx.exit(int(code))
 
 
@@ -149,10 +149,13 @@ def _do(
             if name in errors:
                 print_error(errors[name])
     except KeyboardInterrupt:
-        one = f" {claims[0].name}" if len(claims) == 1 else ""
-        print_next(f"orchestrator claims{one} --run   goes on", err)
+        print_next(f"orchestrator claims{_named(claims)} --run   goes on", err)
         raise
     return errors
+
+
+def _named(claims: Sequence[Claim]) -> str:
+    return f" {claims[0].name}" if len(claims) == 1 else ""
 
 
 def _about(seconds: float | None) -> str:

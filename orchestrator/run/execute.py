@@ -86,7 +86,7 @@ def resume_run(
     machinery: Machinery | None = None,
     again: Collection[str] = AGAIN,
 ) -> RunResult:
-    """Run the trials of a run that are missing or were lost (ended with one of `again`), as its plan has them.
+    """Run the trials of a run that are missing, or lost: with an outcome of `again`, as its plan has them.
 
     Raises BadInputError while the run goes on, when it is whole, and when the machine is no longer what the
     others ran on.
