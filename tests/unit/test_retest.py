@@ -341,6 +341,7 @@ def called(
     tmp_path: Path, trials: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """`claims` on played trials: exit code, output, progress."""
+    monkeypatch.setenv("COLUMNS", "200")  # no cell of a table is folded
     monkeypatch.setattr(machinery_module, "RealMachinery", lambda: trials)
     monkeypatch.setattr(jobs_module, "REPEATS", {"pmd": 1, "online-policy": 1})
 
