@@ -341,7 +341,6 @@ def called(
     tmp_path: Path, trials: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """`claims` on played trials: exit code, output, progress."""
-    monkeypatch.setenv("COLUMNS", "200")  # no cell of a table is folded
     monkeypatch.setattr(machinery_module, "RealMachinery", lambda: trials)
     monkeypatch.setattr(jobs_module, "REPEATS", {"pmd": 1, "online-policy": 1})
 
@@ -370,11 +369,13 @@ def test_a_dry_run_lists_what_would_run(
     assert document["estimate_seconds"] == pytest.approx(
         sum(job["estimate_seconds"] for job in document["jobs"])
     )
+    command = "orchestrator run scenarios/pmd.yaml --arm linux-6.12 --arm linux-7.x --repeats 1"
+    assert document["jobs"][1]["command"] == command
     assert document["claims"] == []
     assert trials.ran == []
     assert list(tmp_path.iterdir()) == []
     code, said, _ = called("--dry-run")
-    assert "orchestrator run scenarios/pmd.yaml --arm linux-6.12 --arm linux-7.x --repeats 1" in said
+    assert "scenarios/pmd.yaml" in said
 
 
 @pytest.mark.slow
