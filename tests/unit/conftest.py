@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from real_cache import RealCache, real_caches
 from orchestrator.guest.cache import CACHE_VARIABLE
 from orchestrator.host.shell import HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget
+from orchestrator.procfs import kib_lines
+from orchestrator.units import MIB, PAGE_BYTES, PMD_BYTES
 
 REAL_CACHE = RealCache(real_caches(os.environ))
 
@@ -118,3 +121,23 @@ def shell(request: pytest.FixtureRequest, target: SshTarget) -> Iterator[HostShe
 @pytest.fixture
 def trials() -> Played:
     return Played()
+
+
+@pytest.fixture(scope="session")
+def frees_empty_tables() -> bool:
+    """Whether this machine's kernel frees last-level tables that madvise() has emptied (CONFIG_PT_RECLAIM):
+    what it does to a mapping of our own."""
+
+    def own_tables() -> int:
+        return kib_lines(Path("/proc/self/status").read_text())["VmPTE"]
+
+    span = 256 * MIB
+    with mmap.mmap(-1, span, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        area.madvise(mmap.MADV_NOHUGEPAGE)
+        for at in range(0, span, PMD_BYTES):
+            area[at] = 1
+        touched = own_tables()
+        area.madvise(mmap.MADV_DONTNEED)
+        freed = touched - own_tables()
+    assert freed == 0 or freed >= 100 * PAGE_BYTES, "the tables of a range are all freed or none"
+    return freed > 0

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import io
 import json
-import mmap
 import os
 import signal
 import subprocess
@@ -296,22 +295,6 @@ def test_letting_go_gives_the_pages_back_and_the_process_stays(hold: Hold) -> No
     assert answer["pages_touched"] == 257, "a page in the last, broken stride as well"
     assert psutil.Process(int(answer["pid"])).memory_info().rss < 257 * 4096
     end(answer)
-
-
-@pytest.fixture(scope="module")
-def frees_empty_tables() -> bool:
-    """Whether this machine's kernel frees last-level tables that madvise() has emptied (CONFIG_PT_RECLAIM):
-    what it does to a mapping of our own."""
-    span = 256 * MIB
-    with mmap.mmap(-1, span, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
-        area.madvise(mmap.MADV_NOHUGEPAGE)
-        for at in range(0, span, 2 * MIB):
-            area[at] = 1
-        touched = status_bytes("self", "VmPTE")
-        area.madvise(mmap.MADV_DONTNEED)
-        freed = touched - status_bytes("self", "VmPTE")
-    assert freed == 0 or freed >= 100 * 4096, "the tables of a range are all freed or none"
-    return freed > 0
 
 
 def status_bytes(pid: float | str, name: str) -> int:
