@@ -150,6 +150,26 @@ def test_each_phase_has_its_median_and_spread_and_every_round() -> None:
     assert not [name for name in found if "seconds" in name]
 
 
+def test_in_the_root_cgroup_it_is_the_same_program(tmp_path: Path) -> None:
+    shell = FakeShell({"sh -c": printed()})
+    driver = load_workload(FOLDER, {"rounds": 4, "warm_up": 1, "cgroup": "root"})
+    driver.start(shell, seed=7, deadline=Deadline(60))
+    (argv,) = shell.commands
+    assert argv[3:7] == ["sh", "/usr/local/bin/pt-bench", str(2 << 30), "unit=instructions"]
+    # The script, with another file in place of the cgroup's: it moves itself, and becomes the program.
+    assert "/sys/fs/cgroup/cgroup.procs" in argv[2]
+
+    def moved(procs: Path) -> subprocess.CompletedProcess[str]:
+        script = argv[2].replace("/sys/fs/cgroup/cgroup.procs", str(procs))
+        words = [*argv[:2], script, "sh", "echo", "a b", "c"]
+        return subprocess.run(words, capture_output=True, check=False, text=True)
+
+    done, refused = moved(tmp_path / "procs"), moved(tmp_path / "not-there" / "procs")
+    assert (done.stdout, (tmp_path / "procs").read_text()) == ("a b c\n", "0\n")
+    assert refused.returncode != 0
+    assert not refused.stdout, "it does not run where it was not moved"
+
+
 def test_nanoseconds_become_seconds() -> None:
     found = started(printed("nanoseconds"), unit="nanoseconds")
     assert found["touch_seconds_per_table"] == pytest.approx(22e-9 / 16)
