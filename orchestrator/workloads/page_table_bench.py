@@ -92,8 +92,8 @@ def parse_rounds(text: str, *, unit: str, rounds: int, warm_up: int) -> dict[str
     if not counts["ranges"] or not counts["pages"]:
         raise ValueError("it has no pages")
     word, one = _UNITS[unit]
-    measured = {phase: _counted(answer, "rounds", phase, rounds) for phase in COST_PHASES}
-    before = {phase: _counted(answer, "warm_up", phase, warm_up) for phase in COST_PHASES}
+    measured = {phase: rounds_of(answer, "rounds", phase, rounds) for phase in COST_PHASES}
+    before = {phase: rounds_of(answer, "warm_up", phase, warm_up) for phase in COST_PHASES}
     total = sum(map(sum, measured.values()))
     return {
         "tables": counts["ranges"],
@@ -112,18 +112,23 @@ def _of_phase(
     name: str, before: Sequence[float], rounds: Sequence[float], counts: Mapping[str, float]
 ) -> Iterator[tuple[str, float]]:
     middle = statistics.median(rounds)
-    quarters = statistics.quantiles(rounds, n=4, method="inclusive") if len(rounds) > 1 else [middle] * 3
     yield f"{name}_per_table", middle / counts["ranges"]
     yield f"{name}_per_page", middle / counts["pages"]
-    yield f"{name}_quartile_distance_per_table", (quarters[2] - quarters[0]) / counts["ranges"]
+    yield f"{name}_quartile_distance_per_table", quartile_distance(rounds) / counts["ranges"]
     for number, value in enumerate(before, start=1):
         yield f"{name}_warm_up_{number:02d}", value
     for number, value in enumerate(rounds, start=1):
         yield f"{name}_round_{number:02d}", value
 
 
-def _counted(answer: Mapping[str, Any], part: str, phase: str, count: int) -> list[float]:
-    """The rounds of a phase, exactly as many as were asked for."""
+def quartile_distance(rounds: Sequence[float]) -> float:
+    """The upper less the lower quartile; 0 of one round."""
+    quarters = statistics.quantiles(rounds, n=4, method="inclusive") if len(rounds) > 1 else [0.0] * 3
+    return quarters[2] - quarters[0]
+
+
+def rounds_of(answer: Mapping[str, Any], part: str, phase: str, count: int) -> list[float]:
+    """The rounds of a phase, exactly as many as were asked for. Raises ValueError."""
     phases = answer.get(part)
     values = phases.get(phase) if isinstance(phases, Mapping) else None
     if not isinstance(values, list) or len(values) != count:

@@ -349,6 +349,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "x": _printed(2),
     "percent": _printed(0, " %", 0.01),
     "percent1": _printed(1, " %", 0.01),
+    "signed_percent": lambda value: f"{value:+.2%}".replace("%", " %"),
     "mib_ci": _with_interval(1, " MiB", MIB),
     "kib_ci": _with_interval(0, " KiB", KIB),
     "n_ci": _with_interval(1),
