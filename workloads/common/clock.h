@@ -11,8 +11,6 @@
 #define CHECKED_LOOPS 10000
 #define CHECKED_INSTRUCTIONS (10UL * CHECKED_LOOPS)
 
-enum { INSTRUCTIONS, NANOSECONDS };
-
 static inline uint64_t checked_loop(void)
 {
 	uint64_t before = __rdtsc();

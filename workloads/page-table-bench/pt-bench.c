@@ -19,20 +19,18 @@
  * Threads share the first three, each with a part of the ranges of its own; a phase lasts until all are done.
  * Addresses are the same in each run, or the number of upper tables would follow from where mmap() put it.
  *
- * `instructions`: the time-stamp counter, which counts instructions in a guest of QEMU's with icount, shift=0
- * (cpus_get_elapsed_ticks(), system/cpu-timers.c). Instructions of a known number are run first: a clock that
- * counts something else is refused, and so is one that counts them under the name of nanoseconds.
+ * `instructions`: the time-stamp counter (../common/clock.h). Instructions of a known number are run first: a clock
+ * that counts something else is refused, and so is one that counts them under the name of nanoseconds.
  *
  * One line of JSON: what was done, page tables (VmPTE) of the last round, and for each phase its rounds, the
  * first `warm_up` of them apart. `cpu` is how much of the measured rounds was CPU time of this process and its
  * children by the kernel's account: the rest was of other tasks and interrupts.
  */
+#include "../common/clock.h"
 #include "../common/holder.h"
 #include <pthread.h>
-#include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <x86intrin.h>
 
 #define PMD (2 * MIB)
 #define MOST_ROUNDS 64
@@ -40,8 +38,6 @@
 /* Far from what the kernel places by itself, at the top of the address space and below the program. */
 #define AT ((char *)(1UL << 44))
 #define MOVED_TO ((char *)((1UL << 45) + PMD))
-#define CHECKED_LOOPS 10000
-#define CHECKED_INSTRUCTIONS (10UL * CHECKED_LOOPS)
 
 enum { INSTRUCTIONS, NANOSECONDS };
 enum { SPARSE, DENSE };
@@ -81,28 +77,6 @@ static uint64_t cpu_time(void)
 	getrusage(RUSAGE_CHILDREN, &children);
 	return (uint64_t)(own.tv_sec + children.ru_utime.tv_sec + children.ru_stime.tv_sec) * 1000000000 +
 	       (uint64_t)own.tv_nsec + (uint64_t)(children.ru_utime.tv_usec + children.ru_stime.tv_usec) * 1000;
-}
-
-static uint64_t checked_loop(void)
-{
-	uint64_t before = __rdtsc();
-	unsigned left = CHECKED_LOOPS;
-
-	asm volatile("1: nop; nop; nop; nop; nop; nop; nop; nop; dec %0; jnz 1b" : "+r"(left) : : "cc");
-	return __rdtsc() - before;
-}
-
-/* Whether the time-stamp counter counts instructions; an interrupt may be in one try or another. */
-static bool counts_instructions(void)
-{
-	int right = 0;
-
-	for (int i = 0; i < 7; i++) {
-		uint64_t count = checked_loop();
-
-		right += count >= CHECKED_INSTRUCTIONS && count <= CHECKED_INSTRUCTIONS + CHECKED_INSTRUCTIONS / 1000;
-	}
-	return right >= 4;
 }
 
 static void map(void)
