@@ -6,6 +6,8 @@ Trials are made of what the program prints, round by round, so that medians and 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ import pytest
 from orchestrator.analysis.differences import significance_sentences
 from orchestrator.metric import COST_PHASES
 from orchestrator.stats import Significance
-from orchestrator.store import SCHEMA_VERSION
-from orchestrator.verdict import ArmFigures, Gate, RunFigures, TrialFigures, compare_arms
+from orchestrator.store import SCHEMA_VERSION, open_run
+from orchestrator.summary import load
+from orchestrator.verdict import ArmFigures, Gate, RunFigures, TrialFigures, compare_arms, figures_of
 from orchestrator.workloads.page_table_bench import parse_rounds
 
+ROOT = Path(__file__).parents[2]
 TABLES, ROUNDS = 1024, 20
 # Instructions of a phase for each table, and the share of them by which boots differ (sd), as two boots of
 # each kernel had them in scenarios/costs.yaml: 6.12 by next to nothing, 7.x by up to 0.3 %.
@@ -123,3 +127,35 @@ def test_rounds_of_one_boot_are_no_boots() -> None:
     """However many rounds: with four boots nothing is said of guests."""
     (pair,) = compare_arms(run(arm("a", 1, boots=4), arm("b", 1, {"touch": 1.5}, boots=4))).pairs
     assert {one.significance for one in pair.metrics.values()} == {Significance.TOO_FEW_BOOTS}
+
+
+@pytest.fixture(scope="module")
+def planted() -> dict[str, ArmFigures]:
+    """results/reference/costs-planted: real guests, a trace event planted at each allocation of pages."""
+    committed = open_run(ROOT / "results" / "reference" / "costs-planted")
+    return {found.name: found for found in figures_of(committed, load(committed)).arms}
+
+
+def test_a_cost_that_was_planted_in_real_guests_is_found_where_pages_are_allocated(
+    planted: dict[str, ArmFigures],
+) -> None:
+    (pair,) = compare_arms(run(planted["stock"], planted["traced"])).pairs
+    found = {
+        phase: one.estimate
+        for phase in COST_PHASES
+        if (one := pair.metrics[f"{phase}_instructions_per_table"]).significance is Significance.SIGNIFICANT
+    }
+    assert {"touch", "touch_again", "fork"} <= set(found)
+    assert not {"discard", "munmap"} & set(found)
+    # A page and a table of each range, and in the child a table alone.
+    assert found["touch"] == pytest.approx(2 * found["fork"], rel=0.1)
+    assert found["touch_again"] == pytest.approx(found["touch"], rel=0.05)
+
+
+def test_the_gate_names_the_phases_of_a_planted_cost(planted: dict[str, ArmFigures]) -> None:
+    traced = replace(planted["traced"], name="stock", does=planted["stock"].does)
+    found = Gate(run(planted["stock"]), "regression").judge(run(traced))
+    assert not found.passed
+    assert {f"{phase}_instructions_per_table" for phase in ("touch", "touch_again", "fork")} <= {
+        one.metric for one in found.failing
+    }
