@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-import orchestrator
 from orchestrator.cli.complete import ScenarioPath
 from orchestrator.cli.options import (
     arms_option,

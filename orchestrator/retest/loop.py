@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.commit import program_commit
 from orchestrator.errors import BadInputError, BootTimeoutError
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
@@ -20,7 +21,6 @@ from orchestrator.retest.jobs import GuestsJob, Job, OtherJob, OvercommitJob, Ru
 from orchestrator.retest.models import guests_document, overcommit_document
 from orchestrator.run import AGAIN, RunResult, execute_plan, missing_trials, resume_run
 from orchestrator.run.machinery import Machinery
-from orchestrator.run.meta import git_commit
 from orchestrator.scenario import Scenario
 from orchestrator.store import layout, open_run
 from orchestrator.store.atomic import replace_text
@@ -103,7 +103,7 @@ def work(job: Job, where: Workplace, progress: Progress) -> RunResult | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     progress.note(f"asking the model: {job.command}")
     found = _answered(job)
-    head = {"command": job.command, "commit": git_commit(where.places.guests.parent)}
+    head = {"command": job.command, "commit": program_commit()}
     replace_text(path, json.dumps({**head, **found}, indent=1) + "\n")
     return None
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from orchestrator.errors import BadInputError
 from orchestrator.host.kvm_host import KVM_HOST
 from orchestrator.host_kinds import is_guest
-from orchestrator.launch.paths import GUEST_PROBE, PLAYBOOK, ProjectPaths
+from orchestrator.launch.paths import PLAYBOOK, ProjectPaths
 from orchestrator.plan import Plan
+from orchestrator.shipped import own_or_shipped
 
 _COMMON = "common"  # of workloads: headers that several include
 _NOT_THERE = "not there"
@@ -56,14 +57,13 @@ def _differences(planned: Mapping[str, str], here: Mapping[str, str]) -> Iterato
 def _files(plan: Plan, places: ProjectPaths) -> Iterator[tuple[str, Path]]:
     definitions = [plan.guest, *([KVM_HOST] if is_guest(plan.host) else [])]
     for name in dict.fromkeys(definitions):
-        yield f"guests/{name}.yaml", places.guests / f"{name}.yaml"
-    programs = (places.guests / GUEST_PROBE).parent
-    yield from _folder("guests/programs", programs)
-    yield f"playbooks/{PLAYBOOK}", places.playbooks / PLAYBOOK
+        yield f"guests/{name}.yaml", own_or_shipped(places.guests / f"{name}.yaml", "guests")
+    yield from _folder("guests/programs", places.programs)
+    yield f"playbooks/{PLAYBOOK}", places.playbook
     named = {step.params.get("workload") for trial in plan.trials for step in trial.steps}
     workloads = sorted(name for name in named if isinstance(name, str))
     for name in [*workloads, *([_COMMON] if workloads else [])]:
-        yield from _folder(f"workloads/{name}", places.workloads / name)
+        yield from _folder(f"workloads/{name}", own_or_shipped(places.workloads / name, "workloads"))
     kernels = {kernel for arm in plan.arms for kernel in (arm.kernel, arm.host_kernel) if "/" in kernel}
     yield from ((kernel, Path(kernel).expanduser()) for kernel in kernels)
 

@@ -158,7 +158,7 @@ def execute_alone(unit: Unit, trial_id: str, into: Path) -> TrialFile:
     _must_be_free(place)
     into.mkdir(parents=True, exist_ok=True)
     fresh = into.resolve() / f".{trial_id}.{secrets.token_hex(4)}.unit"
-    facts = _Facts(provenance(command_line(), unit.places.guests.parent))
+    facts = _Facts(provenance(command_line()))
     started_at, began_ns = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic_ns()
     with ExitStack() as stack:
         # It says whose `fresh` is, and so has to be there before it, and until after it.
