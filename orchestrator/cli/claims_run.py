@@ -17,6 +17,7 @@ from orchestrator.cli.scenario import find_guests_dir, open_scenario
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import ExitCode, InfrastructureError, OrchestratorError
+from orchestrator.shipped import shipped
 from orchestrator.units import format_duration
 
 if TYPE_CHECKING:
@@ -94,18 +95,14 @@ def run_claims(
         _print_changes(changes)
         left = [one for one in states if one.left]
         if left:
-            print_next(f"orchestrator claims{_named(claims)} --run   goes on with what is left")
+            print_next(f"{_again(claims)}   goes on with what is left")
     ctx.exit(int(code))
 
 
 def _scenarios(committed: Committed) -> Path:
     """The scenarios of the project that the committed results are of."""
     folder = committed.folder.resolve().parents[1] / "scenarios"
-    if folder.is_dir():
-        return folder
-    import orchestrator
-
-    return Path(orchestrator.__file__).resolve().parents[1] / "scenarios"
+    return folder if folder.is_dir() else shipped("scenarios")
 
 
 def _do(
@@ -149,13 +146,13 @@ def _do(
             if name in errors:
                 print_error(errors[name])
     except KeyboardInterrupt:
-        print_next(f"orchestrator claims{_named(claims)} --run   goes on", err)
+        print_next(f"{_again(claims)}   goes on", err)
         raise
     return errors
 
 
-def _named(claims: Sequence[Claim]) -> str:
-    return f" {claims[0].name}" if len(claims) == 1 else ""
+def _again(claims: Sequence[Claim]) -> str:
+    return f"orchestrator claims {claims[0].name} --run" if len(claims) == 1 else "orchestrator claims --run"
 
 
 def _about(seconds: float | None) -> str:

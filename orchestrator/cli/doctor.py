@@ -124,7 +124,7 @@ def _install_packages(*, yes: bool, dry_run: bool) -> None:
         if not sys.stdin.isatty():
             raise BadInputError(
                 "whether to install them cannot be asked without a terminal",
-                hint="orchestrator doctor --fix --yes, or --fix --dry-run",
+                hint="orchestrator doctor --fix --yes, or: orchestrator doctor --fix --dry-run",
             )
         click.confirm("Install them by apt-get?", abort=True, err=True)
     install_missing(dry_run=dry_run)

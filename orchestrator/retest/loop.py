@@ -135,7 +135,8 @@ def _plan_of(job: RunJob, where: Workplace) -> Plan:
 def _planned(directory: Path, plan: Plan) -> Plan:
     """The plan of a run that has begun. Raises BadInputError where it is not the one that is wanted now."""
     begun = Plan.from_json((directory / layout.PLAN).read_bytes())
-    if begun.model_copy(update={"scenario_path": plan.scenario_path}) != plan:
+    # Whether the files that its trials read are still the same is asked, and said in detail, when it goes on.
+    if begun.model_copy(update={"scenario_path": plan.scenario_path, "files": plan.files}) != plan:
         raise BadInputError(
             f"{directory} was planned otherwise: with other repeats, or the scenario has changed since",
             hint=f"call it as before, or move {directory} away to begin anew",

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from orchestrator.cli.main import VERBS, cli
+from orchestrator.doctor.debian import FIX  # installs something, and does not send on
 
 PACKAGE = Path(__file__).parents[2] / "orchestrator"
 # Where a command begins in a sentence: at its start, in backquotes, after `:` or the gap before words.
@@ -52,7 +53,7 @@ COMMANDS = commands()
 
 def parsed(command: str) -> None:
     """Raise click's error for a command that is not understood, or lacks what it must have."""
-    words = shlex.split(command)
+    words = [word for word in shlex.split(command) if not word.startswith(">")]  # a shell's redirections
     found: click.Command = cli
     context = click.Context(cli)
     while isinstance(found, click.Group) and words:
@@ -101,6 +102,6 @@ def test_doctor_sends_nobody_to_doctor() -> None:
         text
         for path in (PACKAGE / "doctor").glob("*.py")
         for text in strings(ast.parse(path.read_text()))
-        if text.startswith("orchestrator doctor") and text != "orchestrator doctor"
+        if text.startswith("orchestrator doctor") and text not in {"orchestrator doctor", FIX}
     ]
     assert hints == []
