@@ -158,7 +158,8 @@ def tlb_command(
     load = Load(access_pattern(access, named_values(settings, "share=0.1")), accesses, warm_up, levels)
     cpu = _cpu(cpu_name)
     found = supplies_of(target, results, trial, snapshot) if target else _typed(shares)
-    size = memory or (found.huge_ranges * PMD_BYTES if found.huge_ranges else _MEMORY)
+    own = found.huge_ranges * PMD_BYTES if found.huge_ranges else _MEMORY
+    size = own if memory is None else memory
     keep_compiled()
 
     @cache

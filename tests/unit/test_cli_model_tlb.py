@@ -11,6 +11,7 @@ import click
 import pytest
 from synthetic import sparse_guest
 
+from orchestrator.claims import claim_named
 from orchestrator.cli import main
 from orchestrator.cli.model_tlb import tlb_command
 from orchestrator.model.tlb import ASSUMPTIONS
@@ -91,6 +92,18 @@ def test_a_run_says_what_could_be_huge_with_each_policy(capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
+def test_what_a_claim_says_to_ask_is_of_the_memory_that_it_is_judged_by(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(PMD.parents[2])
+    (command,) = [one for one in claim_named("tlb-stalls").commands if "--snapshot" in one]
+    found = document(capsys, *command.removeprefix("orchestrator model tlb ").split())
+    judged_by = json.loads((PMD.parent / "tlb.json").read_text())["run"]["trials"]["hot"][found["trial"]]
+    shares = {row["what"]: row["share"] for row in found["modelled"]}
+    assert all(shares[what] == row["share"] for what, row in judged_by.items())
+
+
+@pytest.mark.slow
 def test_a_snapshot_file_says_the_same_of_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "s.npz"
     write_snapshot(path, sparse_guest(2000))
@@ -155,6 +168,7 @@ def test_the_file_in_the_docs_is_a_cpu(tmp_path: Path) -> None:
         (("--huge", "1.5"), "--huge"),
         (("--memory", "64"), "not a size"),
         (("--memory", "1MiB"), "2MiB"),
+        (("--memory", "0B"), "2MiB"),
         (("--cpu", "skylak"), "skylake"),
         (("--cpu", "no.yaml"), "no.yaml"),
         (("--access", "unifrm"), "uniform"),
