@@ -32,6 +32,8 @@ def instruction_costs(run: Run, keeps: str = KEEPS, frees: str = FREES) -> dict[
     for arm in (keeps, frees):
         if arm not in run.arm_names:
             raise BadInputError(f"{run.id} has no arm {arm!r}", hint=suggest(arm, list(run.arm_names)))
+    if keeps == frees:
+        raise BadInputError(f"{keeps} cannot both keep emptied tables and free them", hint="name two arms")
     return {
         "free_seconds": _freed(run, trials, keeps),
         "fault_seconds": _made_again(run, trials, keeps, frees),

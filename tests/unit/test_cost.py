@@ -176,6 +176,8 @@ def test_a_run_without_counts_of_instructions_is_refused() -> None:
     pmd = open_run(COSTS_RUN.directory.parent / "pmd")
     with pytest.raises(BadInputError, match=r"no arm '6\.12-sparse'"):
         instruction_costs(pmd)
+    with pytest.raises(BadInputError, match="cannot both keep"):
+        instruction_costs(COSTS_RUN, "6.12-sparse", "6.12-sparse")
     with pytest.raises(BadInputError, match="counted instructions"):
         instruction_costs(pmd, "linux-6.12", "linux-7.x")
 
