@@ -1,7 +1,8 @@
-"""`claims --run`: test claims again on this machine, and tell what came out otherwise."""
+"""`claims --run`: test claims again on this machine, and say what differs."""
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -62,6 +63,8 @@ def run_claims(
         connect,
     )
     jobs = jobs_of(claims, committed, scenarios, repeats=repeats)
+    elsewhere = "" if results == Path("results") else results
+    again = _again(claims, results=elsewhere, repeats=repeats, connect=connect)
     states = [state_of(job, where) for job in jobs]
     cannot = untestable(claims)
     if not as_json:
@@ -69,7 +72,7 @@ def run_claims(
     errors: dict[str, OrchestratorError] = {}
     if not dry_run:
         keep_compiled()
-        errors = _do(states, where, within, claims)
+        errors = _do(states, where, within, again)
         states = [state_of(job, where) for job in jobs]
     changes = [] if dry_run else changes_of(claims, committed, Committed(where.folder, str(where.folder)))
     code = ExitCode.COMPLETED
@@ -95,18 +98,18 @@ def run_claims(
         _print_changes(changes)
         left = [one for one in states if one.left]
         if left:
-            print_next(f"{_again(claims)}   goes on with what is left")
+            print_next(f"{again}   goes on with what is left")
     ctx.exit(int(code))
 
 
 def _scenarios(committed: Committed) -> Path:
     """The scenarios of the project that the committed results are of."""
-    folder = committed.folder.resolve().parents[1] / "scenarios"
+    folder = committed.folder.resolve().parent.parent / "scenarios"
     return folder if folder.is_dir() else shipped("scenarios")
 
 
 def _do(
-    states: Sequence[JobState], where: Workplace, within: float, claims: Sequence[Claim]
+    states: Sequence[JobState], where: Workplace, within: float, again: str
 ) -> dict[str, OrchestratorError]:
     """Job after job; what failed, by the job's name. One that fails is not the end."""
     from orchestrator.cli.runs import write_reports
@@ -146,13 +149,16 @@ def _do(
             if name in errors:
                 print_error(errors[name])
     except KeyboardInterrupt:
-        print_next(f"{_again(claims)}   goes on", err)
+        print_next(f"{again}   goes on", err)
         raise
     return errors
 
 
-def _again(claims: Sequence[Claim]) -> str:
-    return f"orchestrator claims {claims[0].name} --run" if len(claims) == 1 else "orchestrator claims --run"
+def _again(claims: Sequence[Claim], **options: object) -> str:
+    """The call that goes on: with all that the plans of its runs, and their places, depend on."""
+    words = ["orchestrator claims", *([claims[0].name] if len(claims) == 1 else []), "--run"]
+    words += [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value]
+    return " ".join(words)
 
 
 def _about(seconds: float | None) -> str:

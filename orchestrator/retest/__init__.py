@@ -1,4 +1,4 @@
-"""Claims tested again on this machine: what is run, in which order, and what came out otherwise.
+"""Claims tested again on this machine: what is run, in which order, and what differs.
 
 `orchestrator claims --run`. All that it keeps is one folder, which is read as results/reference is.
 """

@@ -23,7 +23,7 @@ from orchestrator.stats import FEWEST
 FOLDER: Final = "claims"  # below --results
 
 # Trials of each arm, each from a boot of its own; what is not here has as many as an interval takes. All of
-# them are to take two hours at most. So what takes long has fewer, and no difference can be told.
+# them are to take two hours at most. So what takes long has fewer, and nothing can be said of differences.
 REPEATS: Final[Mapping[str, int]] = {
     "allocators": 3,
     "balloon-limit": 3,
@@ -89,7 +89,7 @@ class GuestsJob(_Needed):
 
 @dataclass(frozen=True)
 class OtherJob(_Needed):
-    """A document that is not made here; `command` makes it."""
+    """A document that is not made here; `command` asks for one of its figures."""
 
     command: str
     seconds: float | None = None
@@ -135,7 +135,9 @@ def jobs_of(
         elif not name.startswith("overcommit/"):
             jobs.append(OtherJob(name, tests, sources[0].command))
         else:
-            of_file = [one for one in asked if isinstance(one, OvercommitFigure) and name.endswith(one.file)]
+            of_file = [
+                one for one in asked if isinstance(one, OvercommitFigure) and name == f"overcommit/{one.file}"
+            ]
             answers = {(one.policy, one.action) for one in of_file}
             jobs.append(OvercommitJob(name, tests, path, tuple(sorted(answers))))
     unknown = float("inf")

@@ -94,7 +94,7 @@ def state_of(job: Job, where: Workplace) -> JobState:
 
 
 def work(job: Job, where: Workplace, progress: Progress) -> RunResult | None:
-    """Do what is left of a job; what a run came to, or None of a model. Raises OrchestratorError."""
+    """Do what is left of a job; the result of a run, or None of a model. Raises OrchestratorError."""
     if isinstance(job, RunJob):
         return _run(job, where, progress)
     if isinstance(job, OtherJob):

@@ -73,7 +73,7 @@ def test_all_that_is_known_to_take_long_fits_two_hours() -> None:
 
 
 def test_a_run_is_the_same_for_each_claim_that_it_tests() -> None:
-    """Else what one claim has begun could not be gone on with by the others."""
+    """Else what one claim has begun could not be continued by the others."""
     whole = {job.name: job for job in jobs_of(every_claim(), COMMITTED, SCENARIOS)}
     for claim in every_claim():
         assert all(whole[job.name] == job for job in jobs_of([claim], COMMITTED, SCENARIOS))
@@ -380,7 +380,7 @@ def test_a_dry_run_lists_what_would_run(
 
 @pytest.mark.slow
 def test_a_run_goes_on_where_it_was_interrupted_or_failed(
-    called: Callable[..., tuple[int, str, str]], trials: Played
+    called: Callable[..., tuple[int, str, str]], trials: Played, tmp_path: Path
 ) -> None:
     trials.ends = {
         "linux-6.12-movable-01": InfrastructureError("a disk is full"),
@@ -388,7 +388,7 @@ def test_a_run_goes_on_where_it_was_interrupted_or_failed(
     }
     code, _, said = called("--run")
     assert code == 130
-    assert "orchestrator claims unplug-page-tables --run   goes on" in said
+    assert f"orchestrator claims unplug-page-tables --run --results {tmp_path}   goes on" in said
     assert "a disk is full" in said
     done = set(trials.ran) - set(trials.ends)
     trials.ran = []
