@@ -1,4 +1,4 @@
-"""What a sweep comes to: which policies are on the trade-off front of each point, and how often."""
+"""The answer of a sweep: which policies are on the trade-off front of each point, and how often."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Processes(Engine):
                 hint="was it out of memory? dmesg   and fewer at once: --processes 1",
             ) from error
         except BaseException:
-            # What has begun is of no use any more. terminate_workers() is of Python 3.14.
+            # What has begun is not needed any more. terminate_workers() is of Python 3.14.
             for process in list((pool._processes or {}).values()):  # noqa: SLF001  # as above
                 process.terminate()
             raise

@@ -45,10 +45,10 @@ def test_a_wrong_file_is_told_by_line(
     path.write_text(text.replace(*change))
     with pytest.raises(SystemExit) as end:
         main(["model", "overcommit", str(path)])
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert end.value.code == 2
-    assert re.search(said, told), told
-    assert re.search(rf"{re.escape(str(path))}:\d+:\d+: ", told)
+    assert re.search(said, printed), printed
+    assert re.search(rf"{re.escape(str(path))}:\d+:\d+: ", printed)
 
 
 def test_faults_of_fields_and_of_the_whole_are_told_at_once(
@@ -59,15 +59,15 @@ def test_faults_of_fields_and_of_the_whole_are_told_at_once(
     path.write_text(text.replace("none, empty", "nnone, emtpy") + "tick: 1ms\nsneeds: 2\n")
     with pytest.raises(SystemExit):
         main(["validate", str(path)])
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for part in (
         "'nnone'; did you mean 'none'?",
         "'emtpy'; did you mean 'empty'?",
         "`tick` longer",
         "'seeds'",
     ):
-        assert part in told
-    assert told.endswith("4 problems\n")
+        assert part in printed
+    assert printed.endswith("4 problems\n")
 
 
 def small(tmp_path: Path) -> Path:

@@ -86,8 +86,8 @@ def test_one_process_and_two_write_the_same_bytes(folder: Path, capsys: pytest.C
     for processes in (1, 2):
         words = ("--processes", processes, "-o", f"of{processes}.parquet", "--json")
         assert typed("model", "sweep", "grid.yaml", *words) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert (told["origin"], told["points"], told["rows"]) == ("modelled", 4, 12)
+        printed = json.loads(capsys.readouterr().out)
+        assert (printed["origin"], printed["points"], printed["rows"]) == ("modelled", 4, 12)
     for kind in ("parquet", "html"):
         assert Path(f"of1.{kind}").read_bytes() == Path(f"of2.{kind}").read_bytes()
     # And what they have is what the questions have, one by one.
@@ -210,9 +210,9 @@ def test_what_is_wrong_is_told_by_line(folder: Path, right: str, wrong: str, pla
     (folder / "grid.yaml").write_text(GRID.replace(right, wrong))
     with pytest.raises(FileProblemsError) as faults:
         load_sweep(folder / "grid.yaml")
-    told = str(faults.value)
-    assert f"grid.yaml:{place}" in told, told
-    assert words in told, told
+    printed = str(faults.value)
+    assert f"grid.yaml:{place}" in printed, printed
+    assert words in printed, printed
 
 
 def test_faults_of_the_file_that_is_varied_are_its_own(folder: Path) -> None:
