@@ -184,6 +184,24 @@ def test_more_huge_pages_never_cost_references_of_uniform_accesses() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("access", ["uniform", "hot"])
+def test_more_huge_pages_save_most_where_they_fit_the_tlb(access: str) -> None:
+    """As docs/model.md says of the run's supplies: 2 MiB by 1,536 entries are 3 GiB."""
+    cpu = shipped_cpu("skylake")
+    assert cpu
+    left = []
+    for size in (2560 * MIB, 64 * GIB):
+        fewer, more = (
+            tlb_answer(cpu, load(access, 50_000, 50_000), MappedMemory(size, share, 1), 1)
+            for share in (0.74, 0.90)
+        )
+        left.append(
+            more.two_levels.references_per_access.typical / fewer.two_levels.references_per_access.typical
+        )
+    assert left[0] < 0.7 < left[1] < 1
+
+
+@pytest.mark.slow
 def test_what_caches_leave_of_a_walk_is_what_others_found() -> None:
     """Park et al., Every Walk's a Hit, ASPLOS 2022: with page-walk caches 1.5 references a walk, and 4.4 in
     guests; their programs have more locality than uniform accesses to 64 GiB, and less than a run through it.

@@ -58,5 +58,6 @@ TLB_STALLS = claim(
         ),
     ),
     changes="A KVM host with a PMU, where readings of `host_perf` have the cycles of page walks. The model "
-    "counts references, wherever they are cached; by other patterns of accesses it says something else.",
+    "counts references, wherever they are cached; by other patterns of accesses it says something else. "
+    "Of a larger guest with the same shares policies save less: this one's huge pages fit the TLB.",
 )
