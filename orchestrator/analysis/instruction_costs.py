@@ -51,13 +51,7 @@ def _freed(run: Run, trials: list[TrialSummary], keeps: str) -> Counted:
     interval = of_few(np.array(values), range(len(values)))
     low, high = (interval.low, interval.high) if interval else (min(values), max(values))
     of = f"munmap() less madvise(MADV_DONTNEED) in {keeps}, of which only the first frees the tables"
-    return Counted(
-        low=max(0.0, low),
-        typical=max(0.0, sum(values) / len(values)),
-        high=max(0.0, high),
-        boots=len(values),
-        of=of,
-    )
+    return Counted(low=low, typical=sum(values) / len(values), high=high, boots=len(values), of=of)
 
 
 def _made_again(run: Run, trials: list[TrialSummary], keeps: str, frees: str) -> Counted:
@@ -73,8 +67,7 @@ def _made_again(run: Run, trials: list[TrialSummary], keeps: str, frees: str) ->
         f"touching a page again after madvise(MADV_DONTNEED) in {frees} less {keeps}: a last-level table of "
         "a process is made again. No second-level table, and no exit of a guest"
     )
-    low, typical, high = (max(0.0, value) for value in (ends[0], found.estimate, ends[1]))
-    return Counted(low=low, typical=typical, high=high, boots=min(boots), of=of)
+    return Counted(low=ends[0], typical=found.estimate, high=ends[1], boots=min(boots), of=of)
 
 
 def _by_boot(

@@ -91,9 +91,10 @@ class _Panel:
             for axis, value in fixed.items()
         )
         self.cells: dict[tuple[str, str], list[SweepRow]] = {}
+        acrosses, ups = _labels(view, across), _labels(view, up)
         for row in view.rows:
             if all(_at(row, axis) == value for axis, value in fixed.items()):
-                key = (shown(across, _at(row, across)), shown(up, _at(row, up)))
+                key = (acrosses[_at(row, across)], ups[_at(row, up)])
                 self.cells.setdefault(key, []).append(row)
 
     def words(self, view: SweepView) -> str:
@@ -119,6 +120,12 @@ def _panels(view: SweepView) -> Iterator[_Panel]:
 
 def _at(row: SweepRow, axis: str) -> object:
     return choice_of(row) if axis == _CHOICE else row[axis]
+
+
+def _labels(view: SweepView, axis: str) -> dict[object, str]:
+    """How each value of an axis is written: in full where its rounded text is that of another as well."""
+    labels = {value: shown(axis, value) for value in dict.fromkeys(_at(row, axis) for row in view.rows)}
+    return labels if len(set(labels.values())) == len(labels) else {value: str(value) for value in labels}
 
 
 def _seeds(view: SweepView) -> Iterator[object]:

@@ -184,21 +184,7 @@ def _points(
     base = base | {key: value for key, value in over.items() if value is not None}
     problems: list[Problem] = []
     for key, values in asked.grid.items():
-        if key in {"policies", "actions", "version", "name", "description"}:
-            wrong, right = f"{key!r} is no axis", "every policy with every action is played at every point"
-            problems.append(file.problem((*at, key), wrong, right, key=True))
-            continue
-        for number, value in enumerate(values):
-            try:
-                made = _checked(base, {key: value})
-                _value_at(made.model_dump(mode="json"), key)
-            except ValidationError as error:
-                fault = _first_fault(error, value)
-                problems.append(file.problem((*at, key, number), fault.wrong, fault.right))
-            except KeyError:
-                wrong, right = f"the file has no {key!r}", "name one of its keys, as in host.memory"
-                problems.append(file.problem((*at, key), wrong, right, key=True))
-                break
+        problems += _faults_of_axis(file, (*at, key), key, values, base)
     if problems:
         return [], problems
     if (many := math.prod(len(values) for values in asked.grid.values())) > MOST_POINTS:
@@ -215,6 +201,30 @@ def _points(
         plain = made.model_dump(mode="json")
         points.append(OvercommitPoint({key: _value_at(plain, key) for key in asked.grid}, made))
     return points, []
+
+
+def _faults_of_axis(
+    file: YamlFile, at: tuple[str, ...], key: str, values: Sequence[Value], base: Any
+) -> Iterator[Problem]:
+    if key in {"policies", "actions", "version", "name", "description"}:
+        wrong, right = f"{key!r} is no axis", "every policy with every action is played at every point"
+        yield file.problem(at, wrong, right, key=True)
+        return
+    meant: set[Value] = set()
+    for number, value in enumerate(values):
+        try:
+            plain = _value_at(_checked(base, {key: value}).model_dump(mode="json"), key)
+        except ValidationError as error:
+            fault = _first_fault(error, value)
+            yield file.problem((*at, number), fault.wrong, fault.right)
+            continue
+        except KeyError:
+            wrong, right = f"the file has no {key!r}", "name one of its keys, as in host.memory"
+            yield file.problem(at, wrong, right, key=True)
+            return
+        if plain in meant:  # `1GiB` and `1024MiB`
+            yield file.problem((*at, number), f"{value} is here twice", "name each value once")
+        meant.add(plain)
 
 
 def _first_fault(error: ValidationError, value: Value) -> YamlProblem:

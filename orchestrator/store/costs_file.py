@@ -34,11 +34,12 @@ class Measured(_Strict):
 
 
 class Counted(_Strict):
-    """Instructions, measured: the ends of the mean over boots. `of` says which phase less which."""
+    """Instructions, measured: the ends of the mean over boots. `of` says which phase less which; where two
+    hardly differ, that may be below 0."""
 
-    low: Annotated[float, Field(ge=0)]
-    typical: Annotated[float, Field(ge=0)]
-    high: Annotated[float, Field(ge=0)]
+    low: float
+    typical: float
+    high: float
     boots: Annotated[int, Field(ge=1)]
     of: str
 
@@ -96,7 +97,9 @@ class CostsFile(_Strict):
                     f"computed: {one.typical:,.0f} instructions, measured over {one.boots} boots ({one.of}), "
                     f"by {rate.words}"
                 )
-                value = CostRange(one.low, one.typical, one.high) * seconds
+                # Nothing takes less than no time, whatever a difference of two means may be.
+                ends = (max(0.0, end) for end in (one.low, one.typical, one.high))
+                value = CostRange(*ends) * seconds
                 found[name] = Cost(name, _WHAT[name], _UNITS[name], value, source)
         return found
 

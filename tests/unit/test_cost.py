@@ -221,6 +221,16 @@ def test_an_assumed_rate_makes_seconds_of_what_frees_a_table_only() -> None:
     assert both["free_seconds"].value == CostRange.exactly(1e-6), "what a clock said is not overruled"
 
 
+def test_a_difference_below_nothing_is_kept_as_measured_and_takes_no_time() -> None:
+    file = counted_costs(AssumedRate(instructions_per_cycle=1, hertz=1e9))
+    below = file.instructions["free_seconds"].model_copy(update={"low": -7.0, "typical": -2.0, "high": 3.0})
+    file = CostsFile.model_validate(
+        file.model_copy(update={"instructions": {"free_seconds": below}}).model_dump()
+    )
+    assert file.as_instructions()["free_seconds"].low == -7.0
+    assert file.as_costs()["free_seconds"].value == CostRange(0.0, 0.0, 3e-9)
+
+
 def test_a_file_without_instructions_is_read_as_before(tmp_path: Path) -> None:
     text = json.loads(measured().model_dump_json())
     del text["instructions"], text["assumed_rate"]

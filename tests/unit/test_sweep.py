@@ -187,6 +187,12 @@ FAULTS = [
     ("    host.memory: [", "    machine.memory: [", "6:5: the file has no 'machine.memory'", ""),
     ("    host.memory: [48GiB, 64GiB]", "    policies: [none, lru]", "6:5: 'policies' is no axis", ""),
     ("    host.memory: [48GiB, 64GiB]", "    host.memory: [48GiB, 48GiB]", "6:18: ", "twice"),
+    (
+        "    host.memory: [48GiB, 64GiB]",
+        "    host.memory: [48GiB, 49152MiB]",
+        "6:26: 49152MiB is here",
+        "once",
+    ),
     ("    host.memory: [48GiB, 64GiB]", "    host: [48GiB, 64GiB]", "6:", ""),
     ("phases.1.used: [0.6, 0.9]", "phases.2.used: [0.6, 0.9]", "7:5: the file has no", ""),
     ("phases.1.used: [0.6, 0.9]", "phases.1.used: [0.6, 1.9]", "7:39: ", "1"),
@@ -297,6 +303,15 @@ def test_a_page_draws_so_many_maps_and_tells_of_the_others(tmp_path: Path) -> No
     assert "<b>x" not in text
     (shown,) = specs["chart-map-2"]["datasets"].values()
     assert [value["v"] for value in shown] == [2, 3, 4, 5], "policy p2, host by host"
+
+
+def test_values_that_round_alike_have_cells_of_their_own(tmp_path: Path) -> None:
+    rows = [row(point, "lru", point, 0, 0) | {"host.memory": GIB + point} for point in range(2)]
+    write_page(tmp_path / "page.html", SweepView(FACTS, rows))
+    found = re.search(r'id="charts">(.*?)</script>', (tmp_path / "page.html").read_text(), re.DOTALL)
+    assert found is not None
+    (drawn,) = json.loads(found[1])["chart-map-0"]["datasets"].values()
+    assert [value["v"] for value in drawn] == [0, 1], "and no median of both"
 
 
 def test_what_is_no_table_is_not_read_as_one(tmp_path: Path) -> None:
