@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from orchestrator.host.ssh import SshTarget
 
 MAX_OUTPUT_BYTES = 64 << 20
 CONNECT_SECONDS = 20.0
+# From a command to sshd's word that it has begun: a guest that has run out of memory takes its time to fork.
+START_SECONDS = 90.0
 _CHUNK = 1 << 16
 
 
@@ -127,7 +130,14 @@ class GuestShell:
 
         try:
             channel = self._connection.transport.open_session(timeout=CONNECT_SECONDS)
-            channel.exec_command(shlex.join(argv))
+            # paramiko waits for the answer without a bound, and a closed channel ends that.
+            late = threading.Timer(START_SECONDS, close, [channel])
+            late.daemon = True
+            late.start()
+            try:
+                channel.exec_command(shlex.join(argv))
+            finally:
+                late.cancel()
         except (paramiko.SSHException, OSError, EOFError, AttributeError) as error:
             # paramiko drops the transport of a dead connection, hence the AttributeError.
             raise GuestLostError("the guest does not answer on ssh", details=str(error)) from error
