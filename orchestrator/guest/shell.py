@@ -87,7 +87,7 @@ class GuestShell:
 
         Nothing is sent to keep it alive: passt resets a connection when the guest has not acknowledged what
         was sent for 8 s (tcp_timer_handler(), tcp.c), which a guest of a busy host may well take. Deadlines
-        tell what is silent for too long: each command has one, and so has the sampler (`run.sampling`).
+        end what is silent for too long: each command has one, and so has the sampler (`run.sampling`).
         """
         self._connection.open()
         self._transport = self._connection.transport
@@ -106,7 +106,7 @@ class GuestShell:
         """How the connection ended: by the other side, or as the kernel has it; empty while it stands."""
         if self.connected or self._transport is None:
             return ""
-        error = self._transport.get_exception()  # it is told once
+        error = self._transport.get_exception()  # paramiko gives it once
         if error is not None:
             self._why_closed = "the other side closed it" if isinstance(error, EOFError) else str(error)
         return self._why_closed or "it was closed"
