@@ -17,7 +17,7 @@ _GIT_SECONDS: Final = 10
 
 
 def program_commit() -> str:
-    """The commit of this program, with `-dirty` if it was changed; empty where nothing tells."""
+    """The commit of this program, with `-dirty` if it was changed; empty where neither is there."""
     try:
         return (_PACKAGE / BAKED).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):

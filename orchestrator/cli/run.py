@@ -143,7 +143,7 @@ def carry_out(
     as_json: bool,
     timed: bool = True,
 ) -> None:
-    """Run trials into a folder and tell what came of it. `timed`: this process has run them all."""
+    """Run trials into a folder and print what came of it. `timed`: this process has run them all."""
     from orchestrator.cli.runs import write_reports
     from orchestrator.summary import note_time
 
@@ -165,7 +165,7 @@ def carry_out(
 
 @contextmanager
 def _ends_with_its_code(run_dir: Path) -> Iterator[None]:
-    """Have meta.json of a run that has ended say what the caller gets, should its result not be told."""
+    """Have meta.json of a run that has ended say what the caller gets, should its result not be printed."""
     from orchestrator.store import note_exit
 
     try:

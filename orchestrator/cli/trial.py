@@ -53,7 +53,7 @@ def trial_command(
 
     PLAN is what `plan -o` writes, or plan.json of a run folder. Files of the project that are not those of
     the plan are refused. A trial that ended is kept however it ended, with exit code 3 where it failed; one
-    that was interrupted, or came by no host, leaves nothing. `gather` makes a run of such folders.
+    that was interrupted, or had no host, leaves nothing. `gather` makes a run of such folders.
     """
     from orchestrator.run import ProjectPaths
     from orchestrator.run.machinery import RealMachinery

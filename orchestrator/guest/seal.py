@@ -60,7 +60,8 @@ def damage(folder: Path, names: Iterable[str], *, thorough: bool = False) -> str
     """What is wrong with the files of `folder`, in words for people; empty where they are as they were.
 
     `thorough`: read them even where nothing says that they changed. Files without a seal, which an older
-    version has made, are sealed as they are. Raises OSError where a file that is there cannot be read.
+    version has made, are sealed as they are. A file at which the disk fails is damaged, too. Raises
+    OSError where one cannot be read for another reason.
     """
     names = tuple(names)
     for path in (folder / name for name in names):
@@ -77,8 +78,11 @@ def damage(folder: Path, names: Iterable[str], *, thorough: bool = False) -> str
         if now.st_size != before.size:
             return f"{path} has {now.st_size:,} bytes, and had {before.size:,} when it was made"
         if thorough or not same_boot or not before.looks_like(now):
-            fresh[name] = _look_at(path)
-            if fresh[name].crc != before.crc:
+            found = _look_again(path)
+            if isinstance(found, str):
+                return found
+            fresh[name] = found
+            if found.crc != before.crc:
                 return f"{path} has other contents than when it was made"
     if fresh != sealed.files or not same_boot:
         _write(folder, fresh, sealed.base)
@@ -95,6 +99,19 @@ def sealed_base(folder: Path) -> int | None:
     """The `base` that the files of `folder` were sealed with."""
     sealed = _read(folder)
     return sealed.base if sealed else None
+
+
+def _look_again(path: Path) -> _File | str:
+    """What a file is now, or that the disk failed at it.
+
+    Raises OSError for the machine's faults, such as descriptors that it has run out of.
+    """
+    try:
+        return _look_at(path)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return f"{path} cannot be read: {error.strerror}"
 
 
 def _look_at(path: Path) -> _File:

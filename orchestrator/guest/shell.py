@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from orchestrator.host.ssh import SshTarget
 
 MAX_OUTPUT_BYTES = 64 << 20
 CONNECT_SECONDS = 20.0
+# From a command to sshd's word that it has begun: a guest that has run out of memory takes its time to fork.
+START_SECONDS = 90.0
 _CHUNK = 1 << 16
 
 
@@ -84,7 +87,7 @@ class GuestShell:
 
         Nothing is sent to keep it alive: passt resets a connection when the guest has not acknowledged what
         was sent for 8 s (tcp_timer_handler(), tcp.c), which a guest of a busy host may well take. Deadlines
-        tell what is silent for too long: each command has one, and so has the sampler (`run.sampling`).
+        end what is silent for too long: each command has one, and so has the sampler (`run.sampling`).
         """
         self._connection.open()
         self._transport = self._connection.transport
@@ -103,7 +106,7 @@ class GuestShell:
         """How the connection ended: by the other side, or as the kernel has it; empty while it stands."""
         if self.connected or self._transport is None:
             return ""
-        error = self._transport.get_exception()  # it is told once
+        error = self._transport.get_exception()  # paramiko gives it once
         if error is not None:
             self._why_closed = "the other side closed it" if isinstance(error, EOFError) else str(error)
         return self._why_closed or "it was closed"
@@ -127,7 +130,14 @@ class GuestShell:
 
         try:
             channel = self._connection.transport.open_session(timeout=CONNECT_SECONDS)
-            channel.exec_command(shlex.join(argv))
+            # paramiko waits for the answer without a bound, and a closed channel ends that.
+            late = threading.Timer(START_SECONDS, close, [channel])
+            late.daemon = True
+            late.start()
+            try:
+                channel.exec_command(shlex.join(argv))
+            finally:
+                late.cancel()
         except (paramiko.SSHException, OSError, EOFError, AttributeError) as error:
             # paramiko drops the transport of a dead connection, hence the AttributeError.
             raise GuestLostError("the guest does not answer on ssh", details=str(error)) from error

@@ -27,7 +27,7 @@ _HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x
 # What QEMU tells of a DIMM that it or the guest answers for (qapi/acpi.json, machine.json, qdev.json).
 _DIMM_EVENTS = "^(ACPI_DEVICE_OST|MEM_UNPLUG_ERROR|DEVICE_UNPLUG_GUEST_ERROR|DEVICE_DELETED)$"
 
-# What QEMU tells of an end or a stop, its own or the guest's (qapi/run-state.json, block-core.json,
+# What QEMU says of an end or a stop, its own or the guest's (qapi/run-state.json, block-core.json,
 # net.json).
 _TROUBLE_EVENTS = "^(SHUTDOWN|RESET|GUEST_PANICKED|BLOCK_IO_ERROR|NETDEV_STREAM_DISCONNECTED|MEMORY_FAILURE)$"
 _MOST_EVENTS = 64
@@ -70,7 +70,7 @@ class LibvirtDomain(Domain):
             None,
         )
         self._trouble_callback = self._on_monitor(_TROUBLE_EVENTS, self._note)
-        with suppress(InfrastructureError, OSError):  # once it has ended, nothing tells which process it was
+        with suppress(InfrastructureError, OSError):  # once it has ended, nothing says which process it was
             _ = self.qemu
 
     @property
@@ -123,7 +123,7 @@ class LibvirtDomain(Domain):
         return known.get(self._reason, "")
 
     def happened(self) -> tuple[MonitorEvent, ...]:
-        """The last events of QEMU's monitor that tell of an end or a stop, oldest first."""
+        """The last events of QEMU's monitor that are of an end or a stop, oldest first."""
         return tuple(self._happened)
 
     def exit_status(self) -> int | None:

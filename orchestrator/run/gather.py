@@ -49,10 +49,6 @@ class GatheredTrial:
     end: TrialEnd
 
     @property
-    def id(self) -> str:
-        return self.record.trial
-
-    @property
     def failure(self) -> OrchestratorError | None:
         """What went wrong, as the trial's folder has it."""
         if self.end.outcome == "completed":
@@ -122,14 +118,14 @@ def chosen(units: Sequence[GatheredTrial]) -> dict[str, GatheredTrial]:
     """One for each trial."""
     kept: dict[str, GatheredTrial] = {}
     for unit in units:
-        before = kept.get(unit.id)
+        before = kept.get(unit.record.trial)
         if before is None or (before.end.outcome in AGAIN and unit.end.outcome not in AGAIN):
-            kept[unit.id] = unit
+            kept[unit.record.trial] = unit
     return kept
 
 
 def most_at_once(records: Sequence[UnitRecord]) -> int:
-    """How many of these trials ran at once on one host, at the most."""
+    """At most how many of these trials ran at once on one host."""
     by_boot: dict[str, list[tuple[int, int]]] = {}
     for one in records:
         by_boot.setdefault(one.writer.boot_id, []).extend([(one.began_ns, 1), (one.ended_ns, -1)])

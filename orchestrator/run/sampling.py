@@ -21,7 +21,8 @@ from orchestrator.probes import PROBES, HostView, Probe
 from orchestrator.records.accel import ICOUNT, NO_TIMES
 from orchestrator.store import TrialWriter
 
-# A guest that unplugs under software emulation may not answer for a while; this long is too long.
+# A guest that unplugs under software emulation may not answer for a while; this long is too long, beside the
+# time that two readings are apart by themselves.
 SILENCE_SECONDS = 90.0
 # And where instructions are counted: what a busy guest does in a second of its clock takes it half a minute.
 COUNTED_SILENCE_SECONDS = 600.0
@@ -56,7 +57,8 @@ class Sampling:
         self._lost: tuple[str, str] | None = None  # in brief, and why
         self._broken = ""
         self._unwritten: OSError | None = None
-        self._silence = COUNTED_SILENCE_SECONDS if host.accel == ICOUNT else SILENCE_SECONDS
+        # `next_sample` is two intervals away.
+        self._silence = 2 * every + (COUNTED_SILENCE_SECONDS if host.accel == ICOUNT else SILENCE_SECONDS)
         self._quiet = Deadline(self._silence)
         self._channel: Any = None  # paramiko.Channel
         self._rounds = [0, 0]  # samples of the guest, and of its host
@@ -134,7 +136,7 @@ class Sampling:
             brief, reason = "the sampler in the guest sent what is no sample", str(error)
         except (OrchestratorError, OSError, EOFError) as error:
             reason = str(error) or type(error).__name__
-        except Exception as error:  # noqa: BLE001  # a fault of ours in a thread; `check` tells it
+        except Exception as error:  # noqa: BLE001  # a fault of ours in a thread; `check` raises it
             reason = f"internal error: {error!r}"
         if not self._stop.is_set():
             self._lost = (brief, reason)
@@ -151,7 +153,7 @@ class Sampling:
     def _host_side(self) -> None:
         try:
             self._read_host()
-        except Exception as error:  # noqa: BLE001  # a fault of ours in a thread; `check` tells it
+        except Exception as error:  # noqa: BLE001  # a fault of ours in a thread; `check` raises it
             if not self._stop.is_set():
                 self._broken = f"{error!r}"
 
@@ -199,7 +201,7 @@ class Sampling:
             return
         try:
             self._writer.observe(rows)
-        except OSError as error:  # no fault of the guest's, or of the probe's: `check` tells it
+        except OSError as error:  # no fault of the guest's, or of the probe's: `check` raises it
             self._unwritten = error
 
 

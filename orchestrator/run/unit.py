@@ -66,7 +66,7 @@ class Unit:
         return cls(plan, definition, programs, places, progress, connect, machinery, kind)
 
     def must_suit_host(self) -> None:
-        """Raise what can be told of the host before anything is begun."""
+        """Raise what can be said of the host before anything is begun."""
         for problem in self.kind.problems(self.plan.accel):
             raise problem
 
@@ -116,7 +116,7 @@ class Unit:
     ) -> OrchestratorError | None:
         """As `execute`, on a host that is opened for it. With `boot`, only what it starts from is made.
 
-        `found` is given what is known of the host before the trial, `learn` what the trial learns of its own.
+        `found` is given what was found of the host before the trial, `learn` what the trial learns itself.
         Raises what keeps the trial from having a host.
         """
         with ExitStack() as stack:

@@ -59,7 +59,7 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
     progress, name = _Telling(), boot or trial_id
     try:
         writer = TrialWriter(run_dir / (layout.BOOTS if boot else layout.TRIALS) / name, name)
-    except OSError as error:  # whoever started this tells it
+    except OSError as error:  # whoever started this reports it
         print(host_failure(error).brief, file=sys.stderr)  # noqa: T201  # as above
         return ExitCode.INFRASTRUCTURE
     try:

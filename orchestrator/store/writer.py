@@ -110,7 +110,7 @@ class TrialWriter:
         """Append how the trial ended, and close it. There is room for that on a disk that is full by now."""
         with self._lock:
             self._must_be_open()
-            with suppress(OSError):  # it was told when it happened, or is by `close`
+            with suppress(OSError):  # it was raised when it happened, or is by `close`
                 self._flush()
             (self.directory / layout.ROOM).unlink(missing_ok=True)
             self._append(event)
@@ -280,7 +280,7 @@ class RunWriter:
 
 
 def note_exit(directory: Path, exit_code: int, error: str) -> None:
-    """Have meta.json of a run that has ended say what the caller got, and why: its result could not be told.
+    """Have meta.json of a run that has ended say what the caller got, and why: its result was not printed.
 
     What became of the run's trials stays as it is.
     """

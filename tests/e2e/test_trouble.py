@@ -69,7 +69,7 @@ steps:
 """
 
 
-def test_what_ended_a_guest_is_told_and_what_only_looks_so_is_not(
+def test_what_ended_a_guest_is_reported_and_what_only_looks_so_is_not(
     orchestrator: Orchestrator, tmp_path: Path
 ) -> None:
     path, log = tmp_path / "faults.yaml", tmp_path / "log"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from played import Played
 from real_cache import RealCache, real_caches
+from staged import Stage
 
 from orchestrator.guest.cache import CACHE_VARIABLE
 from orchestrator.host.shell import HostShell, remote_shell
@@ -121,6 +122,11 @@ def shell(request: pytest.FixtureRequest, target: SshTarget) -> Iterator[HostShe
 @pytest.fixture
 def trials() -> Played:
     return Played()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")

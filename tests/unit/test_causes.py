@@ -71,10 +71,10 @@ def guest(machine: Machine, tmp_path: Path) -> Guest:
 
 
 def lost(guest: Guest, brief: str = MET, details: str = "") -> GuestError:
-    """What is told of it."""
-    with pytest.raises(GuestError) as told, guest.telling():
+    """What is reported of it."""
+    with pytest.raises(GuestError) as reported, guest.telling():
         raise GuestLostError(brief, details=details)
-    return told.value
+    return reported.value
 
 
 def of(guest: Guest) -> FakeDomain:
@@ -89,7 +89,7 @@ def ended(guest: Guest, status: int | None = None, data: Mapping[str, object] | 
         of(guest).events_of_monitor.append(MonitorEvent("SHUTDOWN", data))
 
 
-def test_a_guest_that_is_well_is_told_nothing_of(guest: Guest) -> None:
+def test_a_guest_that_is_well_has_nothing_reported_of_it(guest: Guest) -> None:
     guest.must_live()
 
 
@@ -135,7 +135,7 @@ def test_qemu_that_the_oom_killer_ended(guest: Guest, machine: Machine) -> None:
 
 def test_the_oom_killer_is_seen_by_its_count_where_its_log_is_not(guest: Guest, machine: Machine) -> None:
     ended(guest, -signal.SIGKILL)
-    assert lost(guest).brief == "QEMU was killed by SIGKILL", "it killed nobody since the start"
+    assert lost(guest).brief == "QEMU was killed by SIGKILL", "it killed no process since the start"
     machine.files[CGROUP] = "oom_kill 4\n"
     del machine.files[f"/proc/{QEMU}/cgroup"], machine.states[QEMU]
     assert "the OOM killer ended a process in its memory cgroup /vms" in lost(guest).brief
@@ -256,7 +256,7 @@ def test_a_sampler_that_is_stopped(guest: Guest) -> None:
     )
     sampler(guest, {"ps": listed.replace("T ", "S ")})
     met = "the guest sent no sample for 90 s"
-    assert lost(guest, met).brief == met, "nothing else is known"
+    assert lost(guest, met).brief == met, "no cause found itself"
 
 
 def test_a_connection_that_ended_of_itself(guest: Guest) -> None:
@@ -282,9 +282,9 @@ def test_a_guest_that_booted_another_kernel(guest: Guest) -> None:
 def test_a_command_that_does_not_end_may_be_a_guest_that_is_lost(guest: Guest, machine: Machine) -> None:
     slow = CommandTimeoutError("in the guest, 'x' did not finish")
     sampler(guest, {"ps": ""})
-    with pytest.raises(CommandTimeoutError) as told, guest.telling():
+    with pytest.raises(CommandTimeoutError) as reported, guest.telling():
         raise slow
-    assert told.value is slow, "it is all that is known"
+    assert reported.value is slow, "there is no more to say"
     machine.states[PASST] = "T"
     with pytest.raises(GuestLostError, match="stopped passt"), guest.telling():
         raise slow

@@ -92,7 +92,7 @@ def test_samples_until_then_are_kept_and_the_file_is_named(trial: TrialWriter) -
     stream = trial.directory / "observations.arrows"
     trial._stream = _Stream(stream)
     trial.observe([row(2)])
-    for _ in range(2):  # whoever writes next is told as well
+    for _ in range(2):  # for whoever writes next as well
         with pytest.raises(OSError, match="No space left on device") as caught:
             trial.flush()
         assert caught.value.filename == str(stream)
@@ -188,7 +188,7 @@ def test_a_run_says_what_the_machine_refused(tmp_path: Path) -> None:
 def test_what_the_caller_gets_is_what_meta_json_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
-    """All trials completed, and their result could not be told."""
+    """All trials completed, and their result could not be printed."""
     from orchestrator.analysis.run import RunAnalysis
     from orchestrator.errors import ExitCode
 

@@ -147,7 +147,7 @@ def test_a_process_with_another_folder_is_not_ours(
     base: Path, program: Callable[[str], Path], spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
     child = spawn(program("qemu-system-x"), "-c", "while :; do sleep 0.1; done", f"{base}/abcd1234/v")
-    # Under load it may not have come to its execve(2) yet; a fork of it may be found beside it.
+    # Under load it may not have reached its execve(2) yet; a fork of it may be found beside it.
     assert wait_for(
         lambda: child.pid in {process.pid for process in processes_of(base / "abcd1234")} or None,
         Deadline(10),

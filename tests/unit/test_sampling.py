@@ -253,9 +253,32 @@ def test_silence_is_a_lost_guest_and_a_tick_ends_it(
         until(lambda: count(writer, name="length"))
         clock.sleep(module.SILENCE_SECONDS - 1)
         sampler.check()
-        clock.sleep(1)
+        clock.sleep(2)
         with pytest.raises(GuestLostError, match="no sample for 90 s"):
             sampler.check()
+
+
+@pytest.mark.usefixtures("probes")
+def test_readings_that_are_far_apart_are_no_silence(
+    writer: TrialWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    clock.install(monkeypatch, deadline_module)
+    channel = FakeChannel([TICK])
+    sampler = sampling(writer, FakeShell(channel=channel), every=60)
+    ticks = [LATER, LATER.replace(b"6000000000", b"7000000000")]
+
+    def a_minute_later() -> None:
+        clock.sleep(60)
+        sampler.check()
+        before, _ = sampler.next_sample()
+        channel.put(ticks.pop(0))
+        until(lambda: sampler.next_sample()[0] - before)
+
+    with sampler.running([]):
+        until(lambda: sampler.next_sample()[0] == 3)
+        sampler.wait_for([sampler.next_sample()[0], 1], a_minute_later)
+    assert ticks == []
 
 
 def test_the_real_probes_run_and_ask_for_their_files(writer: TrialWriter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -83,6 +84,22 @@ def test_a_file_that_was_cut_short(folder: Path) -> None:
 def test_a_file_that_is_gone(folder: Path) -> None:
     (folder / "disk").unlink()
     assert damage(folder, NAMES) == f"{folder / 'disk'} is missing"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_a_file_that_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The disk's fault is damage; that of a machine which has no descriptors left is none."""
+
+    def fail(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(module, "_look_at", fail)
+    if number == errno.EIO:
+        wrong = damage(folder, NAMES, thorough=True)
+        assert wrong == f"{folder / NAMES[0]} cannot be read: Input/output error"
+    else:
+        with pytest.raises(OSError, match="Too many open files"):
+            damage(folder, NAMES, thorough=True)
 
 
 def test_a_bit_that_the_disk_flipped_is_found_in_the_next_boot(

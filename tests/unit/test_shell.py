@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import paramiko
 import pytest
 
 from orchestrator.deadline import Deadline
@@ -167,6 +169,22 @@ def test_how_a_connection_ended_is_kept(error: Exception | None, why: str) -> No
     shell = connected(Transport(error))
     assert not shell.connected
     assert [shell.why_closed, shell.why_closed] == [why, why], "paramiko tells it once"
+
+
+def test_a_command_that_does_not_begin_is_a_lost_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sshd has taken the session and says no more: paramiko waits until the channel is closed."""
+    monkeypatch.setattr(module, "START_SECONDS", 0.01)
+    closed = threading.Event()
+
+    def exec_command(_: str) -> None:
+        assert closed.wait(5), "it waited for ever"
+        raise paramiko.SSHException("Channel closed.")
+
+    channel = SimpleNamespace(exec_command=exec_command, close=closed.set)
+    transport: Any = Transport()
+    transport.open_session = lambda timeout: channel
+    with pytest.raises(GuestLostError, match="does not answer on ssh"):
+        connected(transport).stream(["true"])
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), OSError("Socket is closed"), EOFError()])

@@ -46,7 +46,7 @@ class Guests:
         self.made = 0
         self.refusals = 0
         self.machine_is_broken = False
-        self.told: list[str] = []
+        self.said: list[str] = []
 
     def make(self, state: SavedState) -> None:
         if self.machine_is_broken:
@@ -62,7 +62,7 @@ class Guests:
         return state.memory.read_text()
 
     def start(self, spec: GuestSpec = SPEC) -> str:
-        return start_from_state(self.cache, spec, make=self.make, restore=self.restore, tell=self.told.append)
+        return start_from_state(self.cache, spec, make=self.make, restore=self.restore, tell=self.said.append)
 
 
 @pytest.fixture
@@ -141,8 +141,8 @@ def test_a_good_state_outlives_a_fault_of_the_machine(guests: Guests) -> None:
         guests.start()
     assert "so the fault is the machine, and it is kept" in caught.value.details
     assert "libvirt could not start the guest\nno port" in caught.value.details
-    (told,) = guests.told
-    assert f"debian-13-{SPEC.key} could not be restored (libvirt could not start the guest no port)" in told
+    (said,) = guests.said
+    assert f"debian-13-{SPEC.key} could not be restored (libvirt could not start the guest no port)" in said
     guests.machine_is_broken = False
     assert (guests.start(), guests.made) == ("1", 1)
 
@@ -168,8 +168,8 @@ def test_damage_is_noticed_before_a_guest_runs_on_it(guests: Guests, file: str, 
     folder = guests.cache / "states" / f"debian-13-{SPEC.key}"
     (folder / file).write_text(contents)
     assert guests.start() == "2"
-    (told,) = guests.told
-    assert f"debian-13-{SPEC.key} is damaged and is made anew: {folder / file} has" in told
+    (said,) = guests.said
+    assert f"debian-13-{SPEC.key} is damaged and is made anew: {folder / file} has" in said
 
 
 def test_a_damaged_state_is_kept_until_its_successor_is_whole(guests: Guests) -> None:
@@ -191,8 +191,8 @@ def test_a_state_over_another_build_of_its_image_is_made_anew(guests: Guests) ->
         (image / "disk.raw").write_text(build)
         seal(image, ["disk.raw"])
         assert guests.start() == start
-    (told,) = guests.told
-    assert "the image that its disk is an overlay of was built again" in told
+    (said,) = guests.said
+    assert "the image that its disk is an overlay of was built again" in said
 
 
 @pytest.mark.parametrize("lost", ["memory.sav", "disk.qcow2", "console.log", "state.json"])

@@ -248,7 +248,7 @@ def test_what_is_no_file_of_a_trial_is_not_gathered(tmp_path: Path, planned: Pla
     trial = planned.trials[0].id
     made = execute_alone(unit(planned, tmp_path, trials), trial, tmp_path / "into").directory
     (made / "console.log").symlink_to("/etc/passwd")
-    (made / "another").write_text("of nobody")
+    (made / "another").write_text("of no one")
     (made / "snapshots" / "01-a.npz").symlink_to("/etc/passwd")
     result = gather(planned, [tmp_path / "into"], tmp_path / "run")
     kept = {path.name for path in (result.directory / "trials" / trial).rglob("*")}
@@ -332,9 +332,9 @@ def test_kill_leaves_no_trial_and_clean_removes_what_there_is(
         with pytest.raises(SystemExit) as end:
             main(["clean", "--results", str(tmp_path / "results"), "--json", *words])
         assert not end.value.code
-        told = json.loads(capsys.readouterr().out)
-        assert isinstance(told, dict)
-        return told
+        said = json.loads(capsys.readouterr().out)
+        assert isinstance(said, dict)
+        return said
 
     assert clean()["unfinished_trials"] == [], "it goes on"
     waiting.kill()
@@ -382,8 +382,8 @@ def test_plan_writes_what_trial_takes_and_gather_reads(
     capsys.readouterr()
     for trial in planned.trials:
         assert typed("trial", "plan.json", trial.id, "--into", "into", "--json") == 0
-        told = json.loads(capsys.readouterr().out)
-        assert (told["trial"], told["outcome"], told["exit_code"]) == (trial.id, "completed", 0)
+        said = json.loads(capsys.readouterr().out)
+        assert (said["trial"], said["outcome"], said["exit_code"]) == (trial.id, "completed", 0)
     assert typed("trial", "plan.json", planned.trials[0].id, "--into", "into") == 2, "it is there"
     assert typed("trial", "nowhere.json", "a", "--into", "into") == 2
     trials.ends = {planned.trials[0].id: GuestPanicError("it panicked")}
@@ -398,8 +398,8 @@ def test_plan_writes_what_trial_takes_and_gather_reads(
     record.write_text(record.read_text().replace('"hostname": "', '"hostname": "not-'))
     typed("gather", "plan.json", "into", "--results", "results", "--json")
     printed = capsys.readouterr()
-    told = json.loads(printed.out)
+    said = json.loads(printed.out)
     assert "trials of 2 hosts" in printed.err
     assert "not-" in printed.err
-    assert told["trials_done"] == len(planned.trials)
-    assert told["time"] is None, "that of gathering is not that of the trials"
+    assert said["trials_done"] == len(planned.trials)
+    assert said["time"] is None, "that of gathering is not that of the trials"

@@ -1,7 +1,7 @@
 """The shape of a cause: what it looks at, and what it says of a guest that was lost.
 
 A lost guest shows first as a connection that ended, whatever the cause. So causes are asked before that is
-told, in their order: the first that finds itself says what happened.
+reported, in their order: the first that finds itself says what happened.
 """
 
 from __future__ import annotations

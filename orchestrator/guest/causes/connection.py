@@ -20,7 +20,7 @@ _RESET: Final = (
 
 @CAUSES.register("connection")
 class Connection(Cause):
-    """It is asked last, and says what is known where nothing else does."""
+    """It is asked last: what is left to say where no other finds itself."""
 
     order: ClassVar = 90
     patient: ClassVar = True
@@ -39,7 +39,7 @@ class Connection(Cause):
             return scene.lost(
                 "the guest booted another kernel: its boot id is another", details=f"{before}, now {boot_id}"
             )
-        if stands:  # what the caller met is all that is known
+        if stands:  # there is no more to say than what the caller met
             return None
         return scene.lost(
             "the ssh connection to the guest ended, though the guest answers on a new one",

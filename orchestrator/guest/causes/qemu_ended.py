@@ -32,7 +32,7 @@ _REASONS: Final = {
 
 @CAUSES.register("qemu-ended")
 class QemuEnded(Cause):
-    """QEMU tells why it ends where it does so by itself; else its exit status, the kernel's log and its own
+    """QEMU says why it ends where it does so by itself; else its exit status, the kernel's log and its own
     last words do."""
 
     order: ClassVar = 30
