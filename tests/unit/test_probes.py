@@ -373,7 +373,7 @@ def test_a_guest_that_says_more_than_it_has_is_a_gap() -> None:
     assert found["MemTotal"] == (GUEST_MEMORY, "")
     value, gap = found["PageTables"]
     assert value is None
-    assert gap.endswith("TiB, and it has 3 GiB at the most")
+    assert gap.endswith("TiB, and it has 3 GiB at most")
     assert found["Slab"][0] is None
     assert found["VmallocTotal"][0] == 34359738367 << 10, "addresses are no memory"
     assert found["SwapTotal"][0] == 99999999 << 10
