@@ -152,7 +152,7 @@ def _believed(series: Series | None, reading: Reading, memory: int | None) -> Re
     claimed = float(reading.value) * series.memory_bytes
     if claimed <= memory:
         return reading
-    gap = f"the guest says {format_size(claimed)}, and it has {format_size(memory)} at the most"
+    gap = f"the guest says {format_size(claimed)}, and it has {format_size(memory)} at most"
     return replace(reading, value=None, gap=gap)
 
 

@@ -31,7 +31,7 @@ NO_PMU: Final = (
 EMULATED: Final = "the guest is emulated: its instructions do not run in guest mode"
 NO_VCPU: Final = "QEMU has no thread that is named as a vCPU under KVM"
 TURNS: Final = "other events had the PMU's counters for some of the time: what was counted is a part"
-_NOT_OF_CPU: Final = "no such event is known of this CPU"
+_NOT_OF_CPU: Final = "no such event is listed for this CPU"
 
 # include/uapi/linux/perf_event.h. DTLB misses are generic events: DTLB_*_MISSES.WALK_COMPLETED on Skylake
 # (arch/x86/events/intel/core.c), page walks on Zen (amd/core.c: 0xf045), which has none for stores.

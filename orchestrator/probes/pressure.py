@@ -14,9 +14,8 @@ from orchestrator.series import Headline, Series
 if TYPE_CHECKING:
     from orchestrator.guest.sampler import Tick
 
-_READ_SECONDS: Final = (
-    60.0  # that may lie between the uptime of a sample and the reading of the last of its files
-)
+# May lie between the uptime of a sample and the reading of the last of its files.
+_READ_SECONDS: Final = 60.0
 
 _WHO: Final = {"some": "at least one task was", "full": "all tasks that were not idle were"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -12,7 +11,7 @@ from orchestrator.errors import CommandError
 from orchestrator.guest.shell import GuestShell
 from orchestrator.workloads.base import DRIVERS, WorkloadResult
 from orchestrator.workloads.holder import Holder
-from orchestrator.workloads.program import checked_figures
+from orchestrator.workloads.program import answer_of, checked_figures
 
 # Where the program leaves what it found when it is ended; a tmpfs in the guest.
 RESULT: Final = "/run/integrity.json"
@@ -55,10 +54,7 @@ class Integrity(Holder):
 
 def parse_result(text: str) -> WorkloadResult:
     """What the program found. Raises ValueError when that is not such a line of JSON."""
-    try:
-        answer = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
+    answer = answer_of(text)
     if not isinstance(answer, Mapping):
         raise ValueError("it is no object")  # noqa: TRY004  # wrong text, not a wrong argument
     findings = answer.get("findings")

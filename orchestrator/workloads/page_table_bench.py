@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from orchestrator.deadline import Deadline
-from orchestrator.errors import CommandError
-from orchestrator.guest.shell import GuestShell
 from orchestrator.metric import COST_PHASES
 from orchestrator.units import PMD_BYTES, Size
 from orchestrator.workloads.base import DRIVERS
-from orchestrator.workloads.program import ProgramDriver, checked_figures
+from orchestrator.workloads.program import ProgramDriver, answer_of, checked_figures
 
 _MOST_ROUNDS: Final = 64
 _COUNTS: Final = (
@@ -65,15 +61,12 @@ class PageTableBench(ProgramDriver):
         names = ("unit", "layout", "backing", "discard", "chunk", "thp", "threads", "rounds", "warm_up")
         return [str(self.span), *(f"{name}={getattr(self, name)}" for name in names)]
 
-    def start(self, shell: GuestShell, *, seed: int, deadline: Deadline) -> dict[str, float]:
-        argv = [f"/usr/local/bin/{self.name}", *self.words(seed)]
-        if self.cgroup == "root":
-            argv = ["sh", "-c", _IN_THE_ROOT_CGROUP, "sh", *argv]
-        text = shell.run(argv, seconds=deadline.remaining).text
-        try:
-            return parse_rounds(text, unit=self.unit, rounds=self.rounds, warm_up=self.warm_up)
-        except ValueError as error:
-            raise CommandError(f"{self.name} printed no result: {error}", details=text[:500]) from None
+    def argv(self, seed: int) -> list[str]:
+        argv = super().argv(seed)
+        return ["sh", "-c", _IN_THE_ROOT_CGROUP, "sh", *argv] if self.cgroup == "root" else argv
+
+    def measured(self, text: str) -> dict[str, float]:
+        return parse_rounds(text, unit=self.unit, rounds=self.rounds, warm_up=self.warm_up)
 
 
 def parse_rounds(text: str, *, unit: str, rounds: int, warm_up: int) -> dict[str, float]:
@@ -82,10 +75,7 @@ def parse_rounds(text: str, *, unit: str, rounds: int, warm_up: int) -> dict[str
 
     `tables` are the ranges of 2 MiB, each of which takes a last-level table where base pages map it.
     """
-    try:
-        answer = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
+    answer = answer_of(text)
     if not isinstance(answer, dict) or answer.get("unit") != unit:
         raise ValueError(f"it is no object of {unit}")
     counts = checked_figures({name: answer.get(name) for name in _COUNTS}, _COUNTS)

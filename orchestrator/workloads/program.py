@@ -7,7 +7,7 @@ import math
 import re
 from abc import abstractmethod
 from pathlib import PurePath
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -41,6 +41,15 @@ class ProgramDriver(WorkloadDriver):
         """Environment of the program, beside the usual one."""
         return {}
 
+    def argv(self, seed: int) -> list[str]:
+        """The command that becomes the program."""
+        given = [f"{name}={value}" for name, value in self.variables().items()]
+        return [*(["env", *given] if given else []), f"/usr/local/bin/{self.name}", *self.words(seed)]
+
+    def measured(self, text: str) -> dict[str, float]:
+        """What the program printed, by name with unit. Raises ValueError."""
+        return parse_report(text, self.figures)
+
     @property
     def name(self) -> str:
         """Name of the program in the guest, and of its process."""
@@ -51,16 +60,16 @@ class ProgramDriver(WorkloadDriver):
         return (self.name,)
 
     def start(self, shell: GuestShell, *, seed: int, deadline: Deadline) -> dict[str, float]:
-        given = [f"{name}={value}" for name, value in self.variables().items()]
-        argv = [*(["env", *given] if given else []), f"/usr/local/bin/{self.name}", *self.words(seed)]
-        done = shell.run(argv, seconds=deadline.remaining, check=False, oom_score_adj=self.oom_score_adj)
+        done = shell.run(
+            self.argv(seed), seconds=deadline.remaining, check=False, oom_score_adj=self.oom_score_adj
+        )
         if done.code in _KILLED:
             raise WorkloadKilledError(f"{self.name} was killed before it held what it was to hold")
         if done.code != 0:
             said = done.stderr.decode(errors="replace")[-2000:]
             raise CommandError(f"in the guest, {self.name} ended with code {done.code}", details=said)
         try:
-            return parse_report(done.text, self.figures)
+            return self.measured(done.text)
         except ValueError as error:
             raise CommandError(f"{self.name} printed no result: {error}", details=done.text[:500]) from None
 
@@ -77,11 +86,15 @@ def parse_report(text: str, figures: tuple[str, ...]) -> dict[str, float]:
 
     Raises ValueError when that is not such a line of JSON, or one of `figures` is not in it.
     """
+    return checked_figures(answer_of(text), figures)
+
+
+def answer_of(text: str) -> Any:
+    """The JSON that a program printed. Raises ValueError."""
     try:
-        answer = json.loads(text)
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    return checked_figures(answer, figures)
 
 
 def checked_figures(answer: object, figures: tuple[str, ...]) -> dict[str, float]:

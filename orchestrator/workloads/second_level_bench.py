@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from orchestrator.deadline import Deadline
-from orchestrator.errors import CommandError
-from orchestrator.guest.shell import GuestShell
 from orchestrator.units import GIB, PMD_BYTES, Size
 from orchestrator.workloads.base import DRIVERS
 from orchestrator.workloads.page_table_bench import quartile_distance, rounds_of
-from orchestrator.workloads.program import ProgramDriver, checked_figures
+from orchestrator.workloads.program import ProgramDriver, answer_of, checked_figures
 
 PHASES: Final = ("table", "entry", "walk")
 _MOST_ROUNDS: Final = 64
@@ -37,12 +33,8 @@ class SecondLevelBench(ProgramDriver):
     def words(self, seed: int) -> list[str]:  # noqa: ARG002  # nothing in it is random
         return [str(self.span), f"rounds={self.rounds}", f"warm_up={self.warm_up}"]
 
-    def start(self, shell: GuestShell, *, seed: int, deadline: Deadline) -> dict[str, float]:
-        text = shell.run([f"/usr/local/bin/{self.name}", *self.words(seed)], seconds=deadline.remaining).text
-        try:
-            return parse_rounds(text, rounds=self.rounds)
-        except ValueError as error:
-            raise CommandError(f"{self.name} printed no result: {error}", details=text[:500]) from None
+    def measured(self, text: str) -> dict[str, float]:
+        return parse_rounds(text, rounds=self.rounds)
 
 
 def parse_rounds(text: str, *, rounds: int) -> dict[str, float]:
@@ -54,10 +46,7 @@ def parse_rounds(text: str, *, rounds: int) -> dict[str, float]:
     `second_level_instructions_per_table` is what a range's table adds to that of an entry: the difference of
     the medians of phases `table` and `entry`.
     """
-    try:
-        answer = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
+    answer = answer_of(text)
     if not isinstance(answer, dict) or "ranges" not in answer:
         raise ValueError("it is no object with ranges")
     counts = checked_figures({name: answer.get(name) for name in _COUNTS}, _COUNTS)

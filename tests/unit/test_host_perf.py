@@ -190,7 +190,7 @@ def test_a_cpu_without_an_event_for_walks_has_the_others() -> None:
     found = read(answering({**WITH_PMU, CPUINFO: ZEN}, each(5, 9, 9))[0])
     without = {name for name, one in found.items() if one.value is None}
     assert without == {"page_walk_cycles", "ept_walk_cycles"}
-    assert all("known of this CPU" in found[name].gap for name in without)
+    assert all("listed for this CPU" in found[name].gap for name in without)
 
 
 @pytest.mark.parametrize(

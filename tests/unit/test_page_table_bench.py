@@ -129,9 +129,10 @@ def printed(unit: str = "instructions", **changes: Any) -> str:
 
 def started(text: str, **settings: object) -> dict[str, float]:
     shell = FakeShell({"/usr/local/bin/pt-bench": text})
-    driver = load_workload(FOLDER, {"rounds": 4, "warm_up": 1, **settings})
+    driver = load_workload(FOLDER, {"rounds": 4, "warm_up": 1, "oom_score_adj": 7, **settings})
     found = driver.start(shell, seed=7, deadline=Deadline(60))
     (argv,) = shell.commands
+    assert shell.oom_score_adj[argv[0]] == 7
     assert argv[:2] == ["/usr/local/bin/pt-bench", str(2 << 30)]
     assert f"unit={settings.get('unit', 'instructions')}" in argv
     return found
@@ -155,6 +156,7 @@ def test_in_the_root_cgroup_it_is_the_same_program(tmp_path: Path) -> None:
     driver = load_workload(FOLDER, {"rounds": 4, "warm_up": 1, "cgroup": "root"})
     driver.start(shell, seed=7, deadline=Deadline(60))
     (argv,) = shell.commands
+    assert shell.oom_score_adj["sh"] == 0, "not what the connection has"
     assert argv[3:7] == ["sh", "/usr/local/bin/pt-bench", str(2 << 30), "unit=instructions"]
     # The script, with another file in place of the cgroup's: it moves itself, and becomes the program.
     assert "/sys/fs/cgroup/cgroup.procs" in argv[2]

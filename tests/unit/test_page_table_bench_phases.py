@@ -79,14 +79,14 @@ def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Witnessed:
     subprocess.run(["gcc", *flags, "-o", str(program), *map(str, sources)], check=True, capture_output=True)
 
     def run(span: int = SPAN, **options: object) -> Round:
-        told = folder / "told"
-        told.unlink(missing_ok=True)
+        seen = folder / "seen"
+        seen.unlink(missing_ok=True)
         words = ["unit=nanoseconds", "rounds=1", "warm_up=0", *(f"{k}={v}" for k, v in options.items())]
-        environment = {**os.environ, "WITNESS": str(told)}
+        environment = {**os.environ, "WITNESS": str(seen)}
         argv = [str(program), str(span), *words]
         done = subprocess.run(argv, env=environment, capture_output=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
-        return Round([json.loads(line) for line in told.read_text().splitlines()], json.loads(done.stdout))
+        return Round([json.loads(line) for line in seen.read_text().splitlines()], json.loads(done.stdout))
 
     return run
 
@@ -133,7 +133,7 @@ def test_munmap_leaves_nothing(witnessed: Witnessed) -> None:
 @pytest.mark.parametrize("layout", ["sparse", "dense"])
 @pytest.mark.parametrize("discard", ["dontneed", "free"])
 @pytest.mark.parametrize("chunk", ["all", "pmd", "page"])
-def test_it_discards_as_it_is_told(
+def test_it_discards_as_asked(
     witnessed: Witnessed, frees_empty_tables: bool, layout: str, discard: str, chunk: str
 ) -> None:
     ranges = 2  # each call is looked at, and a page at a time they are many
@@ -144,7 +144,7 @@ def test_it_discards_as_it_is_told(
     assert {(one["length"], one["argument"]) for one in found.advised} == {(length, ADVICE[discard])}
     assert len({one["from"] for one in found.advised}) == len(found.advised) == count
     held = pages * PAGE_BYTES
-    # What is let go lazily stays, and is clean until it is written again (madvise_free_pte_range()).
+    # What is freed lazily stays, and is clean until it is written again (madvise_free_pte_range()).
     assert (found.discarded["rss"], found.discarded["dirty"]) == (held if discard == "free" else 0, 0)
     assert found.touched["dirty"] == found.touched_again["dirty"] == held
     freed = tables_between(found.discarded, found.touched)
@@ -158,7 +158,7 @@ def test_it_discards_as_it_is_told(
     [("anonymous", "", False), ("shared", "/dev/zero", True), ("file", "/var/tmp/pt-bench-", True)],
 )
 @pytest.mark.parametrize("layout", ["sparse", "dense"])
-def test_it_maps_what_it_is_told(
+def test_it_maps_what_is_asked(
     witnessed: Witnessed, layout: str, backing: str, name: str, shared: bool
 ) -> None:
     found = witnessed(backing=backing, layout=layout, thp="never")

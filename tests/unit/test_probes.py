@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from fakes import DEVICE, MACHINE, FakeDomain, host_with
+from fakes import DEVICE, FakeDomain, host_with
 from hypothesis import given
 from hypothesis import strategies as st
+from read_probes import guest, host, values
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.guest.sampler import Tick
@@ -18,39 +17,16 @@ from orchestrator.host import qemu_process
 from orchestrator.host.domain import Dimm
 from orchestrator.host.machine import Machine
 from orchestrator.host.qemu_process import PageState, Segment
-from orchestrator.host.shell import HostShell
-from orchestrator.observation import NO_SECOND_LEVEL, Origin, Reading
+from orchestrator.observation import NO_SECOND_LEVEL, Origin
 from orchestrator.probes import PROBES, HostView
 from orchestrator.probes.base import is_count
-from orchestrator.procfs import counters, kib_lines, memory_cgroup
-from orchestrator.series import Headline
+from orchestrator.procfs import counters, kib_lines
 
 GOLDEN = Path(__file__).with_name("golden")
 STATUS = (
     "Name:\tredis-server\nPid:\t412\nVmSize:\t  66560 kB\nVmLck:\t 0 kB\nVmPin:\t 0 kB\nVmRSS:\t 8192 kB\n"
 )
 STATUS += "VmPTE:\t     104 kB\nThreads:\t6\n"
-
-
-def guest(name: str, tick: Tick) -> list[Reading]:
-    return declared(name, PROBES[name]().from_guest(tick))
-
-
-def host(name: str, domain: FakeDomain, accel: str = "kvm") -> list[Reading]:
-    return declared(name, PROBES[name]().from_host(HostView(domain, MACHINE, accel)))
-
-
-def declared(name: str, readings: Iterable[Reading]) -> list[Reading]:
-    """The readings; all are of series that the probe declares."""
-    found = list(readings)
-    PROBES[name].observe(name, 0, "t", found)
-    return found
-
-
-def values(readings: list[Reading]) -> dict[str, float | None]:
-    names = [(reading.source, reading.name) for reading in readings]
-    assert len(set(names)) == len(names), "a name twice in one sample"
-    return {reading.name: reading.value for reading in readings}
 
 
 @pytest.mark.parametrize(("kernel", "tables"), [("6.12", 1252), ("7.x", 1180)])
@@ -337,26 +313,6 @@ def test_a_guest_without_page_types(text: str | None) -> None:
     assert reading.gap
 
 
-PSI = (
-    "some avg10=0.00 avg60=1.20 avg300=0.31 total=1204567\n"
-    "full avg10=0.00 avg60=0.80 avg300=0.20 total=904567\n"
-)
-
-
-def test_stalls_are_seconds_since_the_boot() -> None:
-    path = "/proc/pressure/memory"
-    expected = {"some": 1.204567, "full": 0.904567}
-    assert values(guest("guest_pressure", Tick(1, {path: PSI}))) == expected
-    assert values(host("host_pressure", FakeDomain(shell=host_with({path: PSI})))) == expected
-
-
-def test_stalls_that_are_longer_than_the_guest_has_run_are_none() -> None:
-    text = PSI.replace("904567", "999999999999999999")
-    some, full = guest("guest_pressure", Tick(5_000_000_000, {"/proc/pressure/memory": text}))
-    assert (some.value, full.value) == (1.204567, None)
-    assert full.gap == "the guest says 1000000000000 s, and it has run for 5 s"
-
-
 FORGED = 18446744073709551615  # the largest u64
 GUEST_MEMORY = 3 << 30
 
@@ -373,7 +329,7 @@ def test_a_guest_that_says_more_than_it_has_is_a_gap() -> None:
     assert found["MemTotal"] == (GUEST_MEMORY, "")
     value, gap = found["PageTables"]
     assert value is None
-    assert gap.endswith("TiB, and it has 3 GiB at the most")
+    assert gap.endswith("TiB, and it has 3 GiB at most")
     assert found["Slab"][0] is None
     assert found["VmallocTotal"][0] == 34359738367 << 10, "addresses are no memory"
     assert found["SwapTotal"][0] == 99999999 << 10
@@ -390,86 +346,3 @@ def test_what_a_kernel_says_of_an_honest_guest_is_believed(kernel: str) -> None:
     readings = list(PROBES["guest_meminfo"]().from_guest(Tick(1, {"/proc/meminfo": text})))
     rows = PROBES["guest_meminfo"].observe("guest_meminfo", 0, "t", readings, total)
     assert not [row for row in rows if row.value is None]
-
-
-@pytest.mark.parametrize("text", [None, "", "some avg10=0.00 total=-1\n", f"some avg10={'9' * 99} total=1\n"])
-def test_a_kernel_without_pressure_says_why(text: str | None) -> None:
-    readings = guest("guest_pressure", Tick(1, {"/proc/pressure/memory": text}))
-    assert {one.name: one.value for one in readings} == {"some": None, "full": None}
-    assert {one.gap for one in readings} == {
-        "the guest's kernel has no /proc/pressure/memory: no CONFIG_PSI, or psi=0"
-    }
-    assert all(one.gap for one in host("host_pressure", FakeDomain(shell=host_with({}))))
-
-
-def test_what_the_host_counts_of_want_of_memory() -> None:
-    files = {"/proc/vmstat": "nr_free_pages 5\npswpin 7\npswpout 9\noom_kill 2\n"}
-    found = values(host("host_vmstat", FakeDomain(shell=host_with(files))))
-    assert found == {"oom_kill": 2, "pswpin": 7, "pswpout": 9}
-    assert all(one.gap for one in host("host_vmstat", FakeDomain(shell=host_with({}))))
-
-
-V1 = "9:name=systemd:/\n4:memory:/box/a[1]\n1:cpu:/\n0::/\n"
-V2 = "0::/machine.slice/vm-1.scope\n"
-
-
-@pytest.mark.parametrize(
-    ("own", "path", "text"),
-    [
-        (
-            V1,
-            "/sys/fs/cgroup/memory/box/a[1]/memory.oom_control",
-            "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n",
-        ),
-        (
-            V2,
-            "/sys/fs/cgroup/machine.slice/vm-1.scope/memory.events",
-            "low 0\nhigh 0\nmax 9\noom 4\noom_kill 3\noom_group_kill 0\n",
-        ),
-    ],
-)
-def test_kills_in_qemus_cgroup_outlive_it(own: str, path: str, text: str) -> None:
-    files = {"/proc/7/cgroup": own, path: text}
-    probe = PROBES["host_cgroup"]()
-    # As glob(7) has it, in which `[1]` is a pattern.
-    shell = HostShell(
-        lambda name, patterns, **_: {
-            one: text for one, text in files.items() if any(fnmatchcase(one, p) for p in patterns)
-        }
-    )
-    view = HostView(FakeDomain(pid=7, shell=shell), MACHINE, "tcg")
-    assert values(list(probe.from_host(view))) == {"oom_kill": 3}
-    del files["/proc/7/cgroup"]
-    files[path] = text.replace("oom_kill 3", "oom_kill 4")
-    assert values(list(probe.from_host(view))) == {"oom_kill": 4}
-    del files[path]
-    (reading,) = probe.from_host(view)
-    assert (reading.value, reading.gap) == (
-        None,
-        f"no count of OOM kills in {path}: the root cgroup has none",
-    )
-
-
-@pytest.mark.parametrize("own", ["", "0::/../other\n", "4:memory:/../..\n0::/\n"])
-def test_a_cgroup_that_is_not_to_be_seen_is_a_gap(own: str) -> None:
-    files = host_with({"/proc/7/cgroup": own, "/proc/70/cgroup": V2})
-    (reading,) = host("host_cgroup", FakeDomain(pid=7, shell=files))
-    assert (reading.value, reading.gap) == (None, "QEMU's memory cgroup is not to be seen from here")
-
-
-def test_this_machine_counts_kills_where_its_own_file_does() -> None:
-    (reading,) = host("host_cgroup", FakeDomain(pid=os.getpid()))
-    own = memory_cgroup(Path("/proc/self/cgroup").read_text())
-    if own.path and Path(own.events).exists():
-        lines = Path(own.events).read_text().splitlines()
-        assert [f"oom_kill {reading.value:.0f}"] == [one for one in lines if one.startswith("oom_kill ")]
-    else:
-        assert reading.value is None
-        assert reading.gap
-
-
-def test_a_counter_that_began_before_the_trial_stands_by_its_growth() -> None:
-    headline = Headline("x", "growth")
-    assert headline.of([3.0, 3.0, 5.0]) == 2.0
-    assert headline.of([3.0]) == 0.0
-    assert headline.of([]) is None

@@ -36,6 +36,7 @@ def started(text: str) -> dict[str, float]:
     driver = load_workload(FOLDER, {"span": "20MiB", "rounds": 4, "warm_up": 1})
     found = driver.start(shell, seed=7, deadline=Deadline(60))
     assert shell.commands == [["/usr/local/bin/kvm-bench", str(20 * MIB), "rounds=4", "warm_up=1"]]
+    assert shell.oom_score_adj["/usr/local/bin/kvm-bench"] == 0, "not what the connection has"
     return found
 
 
