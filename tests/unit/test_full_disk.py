@@ -237,11 +237,12 @@ def test_what_is_closed_takes_no_file_of_ours(tmp_path: Path, closed: str) -> No
         "import json, os, sys; from orchestrator.cli import main; sys.argv = ['orchestrator', '--version']\n"
         "try: main()\nexcept SystemExit as end: code = end.code\n"
         f"opened = open({str(tmp_path / 'said')!r}, 'w')\n"
-        "json.dump([code, opened.fileno()], opened)"
+        "json.dump([code, opened.fileno(), [os.get_inheritable(number) for number in range(3)]], opened)"
     )
     subprocess.run(["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code], check=True)
-    code, number = json.loads((tmp_path / "said").read_text())
+    code, number, inherited = json.loads((tmp_path / "said").read_text())
     assert (code, number > 2) == (0, True)
+    assert inherited == [True] * 3, "nor does a file of a child get that number"
 
 
 def test_a_log_that_is_full_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
