@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -51,7 +53,7 @@ def init_command(*, folder: Path, scenario: str, workloads: tuple[str, ...], as_
     orchestrator init mine --scenario oom --workload sparse-map
     """
     copies = _copies(folder, scenario, workloads)
-    made = folder / shipped("scenarios", f"{scenario}.yaml").name
+    made = next(iter(copies.values()))
     for target in copies.values():
         if target.exists() or target.is_symlink():
             raise BadInputError(f"{target} exists, and nothing is overwritten", hint="name another folder")
@@ -65,7 +67,7 @@ def init_command(*, folder: Path, scenario: str, workloads: tuple[str, ...], as_
         return
     for target in copies.values():
         out.print(f"{escape(str(target))}", soft_wrap=True)
-    verb = "model overcommit" if "/" in scenario else "run"
+    verb = _verb(made)
     print_next(f"orchestrator validate {shlex.quote(str(made))}   after each change of it")
     print_next(f"orchestrator {verb} {shlex.quote(str(made))}")
 
@@ -83,9 +85,31 @@ def _copies(folder: Path, scenario: str, workloads: tuple[str, ...]) -> dict[Pat
             "in a clone of the project its own workloads are used, wherever the scenario is",
             hint=f"edit {shipped('workloads', workloads[0])}",
         )
-    source = shipped("scenarios", f"{scenario}.yaml")
+    files = list(_with_varied(shipped("scenarios", f"{scenario}.yaml")))
     own = {shipped("workloads", name): folder / "workloads" / name for name in workloads}
-    return {source: folder / source.name, **own}
+    return {file: folder / file.relative_to(shipped("scenarios")) for file in files} | own
+
+
+def _with_varied(scenario: Path) -> Iterator[Path]:
+    """A shipped file; of a sweep also the one that it varies, which it names by its place."""
+    from orchestrator.scenario.kind import is_sweep
+    from orchestrator.yamlfile import read_yaml
+
+    yield scenario
+    file = read_yaml(scenario)
+    if is_sweep(file) and "overcommit" in file.data:
+        yield Path(os.path.normpath(scenario.parent / file.data["overcommit"]["file"]))
+
+
+def _verb(scenario: Path) -> str:
+    """What plays a file of this kind."""
+    from orchestrator.scenario.kind import is_overcommit, is_sweep
+    from orchestrator.yamlfile import read_yaml
+
+    file = read_yaml(scenario)
+    if is_sweep(file):
+        return "model sweep"
+    return "model overcommit" if is_overcommit(file) else "run"
 
 
 @click.command("completion")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 from rich.markup import escape
 
+from orchestrator.cli.complete import ScenarioPath
 from orchestrator.cli.model_costs import costs_of
 from orchestrator.cli.options import force_option, json_option, may_write
 from orchestrator.cli.output import err, out, print_json
@@ -30,7 +31,7 @@ _LINES: Final = 10  # of progress, where there is no terminal
 
 
 @click.command("sweep")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=ScenarioPath())
 @click.option(
     "--processes",
     type=click.IntRange(1, 1024),

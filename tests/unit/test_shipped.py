@@ -86,6 +86,21 @@ def test_a_mistyped_name_is_told_what_was_meant(here: Path, capsys: pytest.Captu
     assert "quikstart.yaml:1:1: there is no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "verb"),
+    [("quickstart", "run"), ("overcommit/sparse", "model overcommit"), ("sweeps/hosts", "model sweep")],
+)
+def test_a_copy_is_whole_and_says_what_plays_it(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str, verb: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["init", "mine", "--scenario", name])
+    assert f"next: orchestrator {verb} mine/{name}.yaml" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["validate", "--any-host", f"mine/{name}.yaml"])
+    assert end.value.code == 0, "what it names is beside it"
+
+
 def test_in_a_clone_nothing_is_added_to_what_lies_together(here: Path) -> None:
     places = ProjectPaths.beside(here / "guests")
     assert (places.playbook, places.programs) == (
