@@ -60,13 +60,13 @@ def doctor_command(
     /dev/kvm changes. What could not be checked is `not checked`. Exit code 3 if a line is red.
 
     \b
-    orchestrator doctor --fix --dry-run   # what apt-get would be told
+    orchestrator doctor --fix --dry-run   # the commands of apt-get
     """
     from orchestrator.doctor import ACCELERATION, SECOND_LEVEL, Level, examine, examine_host
     from orchestrator.guest.cache import cache_dir
     from orchestrator.host_kinds import host_kind
 
-    _check_options(connect, fix=fix, dry_run=dry_run, yes=yes)
+    _check_options(connect, fix=fix, dry_run=dry_run, yes=yes, as_json=as_json)
     if fix:
         _install_packages(yes=yes, dry_run=dry_run)
     if dry_run:
@@ -103,13 +103,15 @@ def doctor_command(
     ctx.exit(ExitCode.INFRASTRUCTURE if bad else ExitCode.COMPLETED)
 
 
-def _check_options(connect: str | None, *, fix: bool, dry_run: bool, yes: bool) -> None:
+def _check_options(connect: str | None, *, fix: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     if fix and connect is not None:
         raise BadInputError(
             "--fix installs on this machine, and --connect names another", hint="log in there"
         )
     if not fix and (dry_run or yes):
         raise BadInputError("--dry-run and --yes are of --fix", hint="orchestrator doctor --fix --dry-run")
+    if dry_run and as_json:
+        raise BadInputError("--dry-run prints commands, which are no JSON", hint="leave out --json")
 
 
 def _install_packages(*, yes: bool, dry_run: bool) -> None:

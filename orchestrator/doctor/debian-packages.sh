@@ -94,7 +94,10 @@ install_packages() {
     [ -z "$missing_packages" ] || apt_install $missing_packages
     [ -n "$missing_newer" ] || return 0
     suite=
-    if ! new_enough "$(release_qemu)"; then
+    candidate=$(release_qemu)
+    if [ -n "$dry_run" ] && [ -z "$candidate" ]; then
+        echo "# apt has no package lists yet; after the update, from backports if the release's QEMU is too old:"
+    elif ! new_enough "$candidate"; then
         codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
         # A suite that is named already in the machine's configuration is not added twice.
         apt-get indextargets --format '$(CODENAME)' 'Identifier: Packages' |

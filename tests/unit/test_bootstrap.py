@@ -377,3 +377,7 @@ def test_a_dry_run_adds_no_source(machine: Machine) -> None:
         f"# {machine.source} would be written: bookworm-backports from http://mirror.example/" in dry.stdout
     )
     assert not machine.source.exists()
+    machine.environ["RELEASE"] = ""
+    dry = as_doctor(machine, "install", "--dry-run")
+    assert "no package lists yet" in dry.stdout, "a release whose QEMU apt does not know is not an old one"
+    assert "would be written" not in dry.stdout
