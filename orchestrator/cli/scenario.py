@@ -48,7 +48,7 @@ def find_guests_dir(scenario: Path, given: Path | None = None) -> Path:
             )
         return given
     start = Path.cwd() / scenario.name if is_shipped(scenario) else scenario.absolute()
-    # Where the rest comes from what is shipped, a folder of workloads alone tells as well.
+    # Where the rest comes from what is shipped, a folder of workloads alone marks the place as well.
     kinds = ("guests", "workloads", "playbooks") if installed() else ("guests",)
     for folder in start.parents:
         if any((folder / kind).is_dir() for kind in kinds):

@@ -24,7 +24,7 @@ LEAST = 1.8  # the start of two interpreters is in it
 @pytest.mark.timeout(1800)
 def test_two_processes_are_nearly_twice_as_fast(benchmark: BenchmarkFixture) -> None:
     if len(os.sched_getaffinity(0)) < 2:
-        pytest.fail("two cores are needed to tell")
+        pytest.fail("two cores are needed to compare")
     tasks = tasks_of(load_sweep(ROOT / "scenarios/sweeps/hosts.yaml"), {"shipped": CostTable.shipped()})
     compiled = cache_dir() / "compiled"
 

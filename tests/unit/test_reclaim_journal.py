@@ -35,7 +35,7 @@ def test_a_device_that_is_always_full(service: Service) -> None:
         "a line is missing in /dev/full: No space left on device",
         "2 lines are missing in /dev/full: No space left on device",
     ]
-    assert len(service.told) == 2, "people are told all the same"
+    assert len(service.told) == 2, "each line is printed all the same"
 
 
 _ON_A_FULL_DISK = """
