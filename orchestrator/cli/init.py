@@ -97,8 +97,12 @@ def _with_varied(scenario: Path) -> Iterator[Path]:
 
     yield scenario
     file = read_yaml(scenario)
-    if is_sweep(file) and "overcommit" in file.data:
-        yield Path(os.path.normpath(scenario.parent / file.data["overcommit"]["file"]))
+    if is_sweep(file):
+        from orchestrator.scenario.sweep import SweepText
+
+        varied = SweepText.model_validate(file.data).overcommit
+        if varied is not None:
+            yield Path(os.path.normpath(scenario.parent / varied.file))
 
 
 def _verb(scenario: Path) -> str:
