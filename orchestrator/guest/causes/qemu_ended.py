@@ -23,8 +23,8 @@ _REASONS: Final = {
     "guest-shutdown": "the guest powered itself off",
     "guest-panic": "the guest's kernel panicked",
     "subsystem-reset": "the guest reset itself",
-    "host-qmp-quit": "QEMU was told to quit",
-    "host-qmp-system-reset": "QEMU was told to reset the guest",
+    "host-qmp-quit": "QEMU was asked to quit",
+    "host-qmp-system-reset": "QEMU was asked to reset the guest",
     "host-signal": "QEMU was ended by a signal",
     "host-error": "QEMU failed",
 }
