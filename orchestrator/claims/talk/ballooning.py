@@ -22,7 +22,7 @@ BALLOONING = claim(
         ),
         Part(
             "by how much a balloon of 1,536 MiB falls short, as a share of what hot-unplug of as much falls "
-            "short by in the same guest, of 3.5 GiB with 400 MiB of empty page tables: more than that is free",
+            "short by in the same guest, of 3.5 GiB with 400 MiB of empty page tables: more is free",
             Ratio(
                 Less(
                     Headline("balloon-limit", "balloon", "balloon_requested_bytes"),
