@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     required=True,
     help="Where the folder of the trial goes: DIR/TRIAL.",
 )
+@click.option(
+    "--host-name",
+    metavar="NAME",
+    help="What the trial says of where it ran: comparisons keep hosts apart by it. Default: the host's name.",
+)
 @guests_dir_option
 @connect_option
 @json_option
@@ -45,6 +50,7 @@ def trial_command(
     plan_file: Path,
     trial_id: str,
     into: Path,
+    host_name: str | None,
     guests_dir: Path | None,
     connect: str | None,
     as_json: bool,
@@ -69,7 +75,7 @@ def trial_command(
     with stop_at_signals("ending the guest; nothing of the trial is kept"), watch() as progress:
         unit = Unit.of(plan, places, progress, connect, RealMachinery())
         progress.trial(trial_id, 1, 1)
-        made = execute_alone(unit, trial_id, into)
+        made = execute_alone(unit, trial_id, into, host_name)
         progress.trial_done(trial_id, made.outcome, made.seconds)
     code = made.error.exit_code if made.error else ExitCode.COMPLETED
     if made.error:

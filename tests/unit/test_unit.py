@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,8 +24,10 @@ from orchestrator.cli import main
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import BadInputError, GuestPanicError, InfrastructureError
 from orchestrator.host.runtime import runtime_folder
+from orchestrator.host_kinds import host_kind
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import Plan
+from orchestrator.records.unit import UnitRecord
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.run.gather import gather, most_at_once
 from orchestrator.run.inputs import with_inputs
@@ -51,11 +54,34 @@ def test_a_trial_has_its_folder_with_where_it_ran(tmp_path: Path, planned: Plan,
     assert {path.name for path in made.directory.iterdir()} >= {"events.jsonl", "observations.parquet"}
     record = json.loads((made.directory / "unit.json").read_text())
     assert record["plan_sha256"] == planned.sha256
+    assert record["host"] == socket.gethostname()
     assert record["facts"]["accel"] == "tcg"
     assert record["facts"]["hypervisor"] == {"qemu": "10.0.2"}
     with pytest.raises(BadInputError, match="a trial is written once"):
         execute_alone(unit(planned, tmp_path, trials), trial, tmp_path / "into")
     assert trials.ran == [trial]
+
+
+def test_a_trial_says_on_which_host_it_ran(tmp_path: Path, planned: Plan, trials: Played) -> None:
+    trial = planned.trials[0].id
+    made = execute_alone(unit(planned, tmp_path, trials), trial, tmp_path / "into", "node-7:1")
+    record = UnitRecord.model_validate_json((made.directory / "unit.json").read_bytes())
+    begin = json.loads((made.directory / "events.jsonl").read_text().splitlines()[0])
+    assert (record.host_name, begin["host"]) == ("node-7:1", "node-7:1")
+    older = record.model_copy(update={"host": ""})
+    assert older.host_name == socket.gethostname(), "of an older version"
+    for name in ("", "a b", "a,b", "x" * 65, "a\x1b[0m", "-a"):
+        with pytest.raises(BadInputError, match="is no name for a host"):
+            execute_alone(unit(planned, tmp_path, trials), planned.trials[1].id, tmp_path / "into", name)
+    assert trials.ran == [trial]
+
+
+def test_a_machine_that_ssh_reaches_has_a_name_of_its_own() -> None:
+    here = socket.gethostname()
+    assert host_kind("local").machine_name == here
+    assert host_kind("nested").machine_name == here
+    assert host_kind("qemu:///system").machine_name == here
+    assert host_kind("qemu+ssh://root@node1/system").machine_name == "node1"
 
 
 def test_one_that_failed_is_kept_and_one_that_was_interrupted_is_not(
