@@ -20,8 +20,8 @@ from orchestrator.errors import BadInputError, ExitCode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.plan import Plan
-    from orchestrator.records.meta import RunMeta
     from orchestrator.run import Progress, RunResult
 
 
@@ -128,21 +128,16 @@ def gather_command(
 
     def gathered(_: Progress) -> RunResult:
         result = gather(plan, folders, run_dir, gate=gate)
-        print_warnings(_of_hosts(result.analysis.run.meta))
+        print_warnings(_notes(result.analysis))
         return result
 
     carry_out(ctx, run_dir, None, gathered, as_json=as_json, timed=False)
 
 
-def _of_hosts(meta: RunMeta) -> Iterator[str]:
+def _notes(analysis: RunAnalysis) -> Iterator[str]:
     """That trials are of several hosts, and what these are."""
-    hosts = meta.facts().get("hosts")
-    if hosts:
-        names = "; ".join(", ".join(str(value) for value in host.values()) for host in hosts)
-        yield (
-            f"trials of {len(hosts)} hosts: what differs between hosts passes for a difference between arms, "
-            f"unless each host has as many trials of each arm: {names}"
-        )
+    comparison = analysis.verdicts.comparison
+    yield from comparison.notes if comparison else ()
 
 
 def read_plan(path: Path) -> Plan:

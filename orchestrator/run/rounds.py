@@ -36,9 +36,9 @@ def rounds(
 ) -> tuple[Round, ...]:
     """Cut the trials of a plan into rounds, or those of the ids `left`; `hosts` says where others ran.
 
-    Rounds are in the order of their repeats. In each, the plan's order is kept: its seed has shuffled the arms
-    of every repeat anew (`orchestrator.plan.shuffled`), and so those of whatever rounds a host gets. Raises
-    KeyError for an id that is none of the plan's.
+    Rounds are in the order of their repeats. In each, the plan's order is kept: its seed has shuffled the
+    arms of every repeat anew (`orchestrator.plan.shuffled`), and so those of whatever rounds a host gets.
+    Raises KeyError for an id that is none of the plan's.
     """
     known = {trial.id: trial for trial in plan.trials}
     wanted = list(known.values()) if left is None else [known[one] for one in left]
