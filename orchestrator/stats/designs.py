@@ -147,10 +147,13 @@ class Blocks(Design):
 
     def interval(self, freedom: float, seed: int) -> Interval:
         """Of the boots less what is their host's, spread about the mean of their arm as widely as the error
-        of the estimate says: the bootstrap knows of no hosts, and would take the arms for balanced."""
+        of the estimate says: the bootstrap knows of no hosts, and would take the arms for balanced. With less
+        freedom than the fewest boots of one host have, Student's: no bootstrap has so wide a tail."""
         free = self._free_of_hosts()
         plain = float(tests.from_groups(*free).error)
         error = float(self.estimate(0.0).error)
+        if freedom < FEWEST - 1:
+            return interval.of_error(self.difference, error, freedom)
         wider = error / plain if error and plain else 1.0
         spread = [one.mean() + wider * (one - one.mean()) for one in free]
         return interval.of_groups(spread[0], spread[1], freedom, seed)
