@@ -22,6 +22,7 @@ from orchestrator.run.execute import (
     summarise,
     written_through,
 )
+from orchestrator.run.hosts import comparable, of_any_host
 from orchestrator.run.meta import command_line
 from orchestrator.store import RunWriter, layout, read_events, read_unit
 from orchestrator.verdict import Gate
@@ -145,8 +146,8 @@ def facts_of(records: Sequence[UnitRecord]) -> dict[str, object]:
         by_host.setdefault(one.host_name, []).append(one)
     for on_host in by_host.values():
         for one in on_host:
-            must_be_alike(_comparable(on_host[0]), _comparable(one))
-            must_be_alike(_of_any_host(_comparable(first)), _of_any_host(_comparable(one)))
+            must_be_alike(comparable(on_host[0].facts), comparable(one.facts))
+            must_be_alike(of_any_host(first.facts), of_any_host(one.facts))
     facts: dict[str, object] = {
         # How long each unit took to find its image is no time of the run.
         **{name: fact for name, fact in first.facts.items() if name != "image_seconds"},
@@ -162,19 +163,6 @@ def facts_of(records: Sequence[UnitRecord]) -> dict[str, object]:
 def host_of(records: Sequence[UnitRecord]) -> HostRecord:
     """What is known of the one host of these trials."""
     return HostRecord.joined(HostRecord.of(one.writer.hostname, one.facts) for one in records)
-
-
-def _comparable(record: UnitRecord) -> dict[str, object]:
-    """What must be alike. An image's key names its ssh keys as well, which each host has of its own."""
-    facts: dict[str, object] = dict(record.facts)
-    image = facts.get("image")
-    if isinstance(image, dict):
-        facts["image"] = {name: value for name, value in image.items() if name != "key"}
-    return facts
-
-
-def _of_any_host(facts: Mapping[str, object]) -> dict[str, object]:
-    return {name: fact for name, fact in facts.items() if name != "hypervisor"}
 
 
 def _failures(plan: Plan, found: Mapping[str, GatheredTrial], run_dir: Path) -> Iterator[TrialFailure]:
