@@ -13,7 +13,7 @@ from orchestrator.suggestion import suggest
 from orchestrator.summary import CATALOGUE, resolution_of
 from orchestrator.verdict.comparability import accel_differs, alike, refuse, refuse_unlike
 from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures
-from orchestrator.verdict.hosts import are_blocks, between_runs, names_of, notes_of, on_one_host, why_apart
+from orchestrator.verdict.hosts import are_blocks, between_runs, names_of, notes_of, why_apart
 
 # Names the difference in how many boots had a trial that was lost, timed out or did not settle.
 LOST = "trials_lost"
@@ -205,9 +205,9 @@ def _pair(
     first: ArmFigures, second: ArmFigures, level: float, seed: int, *, same_run: bool, blocks: bool = True
 ) -> PairOfArms:
     """`blocks`: trials are compared with those of the same host only."""
-    trials, pairing, notes = _paired(first, second, same_run=same_run)
     hosts = names_of((first, second)) if blocks else ()
     blocks = len(hosts) > 1
+    trials, pairing, notes = _paired(first, second, same_run=same_run, blocks=blocks)
     apart = why_apart(first, second) if blocks else ""
     samples: dict[str, Sample | LostCounts] = {}
     missing: dict[str, str] = {}
@@ -308,13 +308,13 @@ def _lost(first: ArmFigures, second: ArmFigures, hosts: Sequence[str]) -> LostCo
 
 
 def _paired(
-    first: ArmFigures, second: ArmFigures, *, same_run: bool
+    first: ArmFigures, second: ArmFigures, *, same_run: bool, blocks: bool
 ) -> tuple[list[tuple[TrialFigures, TrialFigures]], str, tuple[str, ...]]:
     """Trials of one repeat belong together when they had one seed and, where guests were saved, one state.
 
     Within a run, a repeat is also a stretch of time in which each arm ran once. Of two runs, only trials
-    from the same saved state are pairs. Trials of two hosts never are; where that takes more pairs than it
-    leaves, all that is known of hosts is in trials that are not paired.
+    from the same saved state are pairs. Trials of two hosts that are blocks never are; where that takes more
+    pairs than it leaves, there is more to be known from trials that are not paired.
     """
     by_repeat = {trial.repeat: trial for trial in first.trials}
     of_a_repeat = [
@@ -322,7 +322,7 @@ def _paired(
         for trial in second.trials
         if (one := by_repeat.get(trial.repeat)) and one.seed == trial.seed
     ]
-    pairs = [pair for pair in of_a_repeat if on_one_host(*pair, known=same_run)]
+    pairs = [(one, trial) for one, trial in of_a_repeat if not blocks or one.host == trial.host]
     apart = len(of_a_repeat) - len(pairs)
     if apart > len(pairs):
         return [], "none", ()

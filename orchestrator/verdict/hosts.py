@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from orchestrator.records.hosts import WORDS
-from orchestrator.verdict.figures import ArmFigures, RunFigures, TrialFigures
+from orchestrator.verdict.figures import ArmFigures, RunFigures
 
 # Keys of RunFigures.facts that are a host's own, and what a HostRecord calls them.
 OF_A_HOST: Final[Mapping[str, str]] = {
@@ -37,12 +37,6 @@ def are_blocks(base: RunFigures, other: RunFigures, varies: Collection[str]) -> 
     nothing. So are any, where the host is the question.
     """
     return "host" not in varies and max(len(names_of(run.arms)) for run in (base, other)) > 1
-
-
-def on_one_host(first: TrialFigures, second: TrialFigures, *, known: bool) -> bool:
-    """Whether two trials may be a pair. Unless that has to be `known`, a trial that does not say where it ran
-    is taken to be of the other's host."""
-    return first.host == second.host or not (known or (first.host and second.host))
 
 
 def why_apart(first: ArmFigures, second: ArmFigures) -> str:

@@ -241,7 +241,7 @@ def test_runs_of_one_host_each_are_compared_as_ever_and_hosts_of_two_names_are_n
         run(here, hosts={"node0": HOSTS["node0"]}), run(there, name="r2", hosts={"node9": {}})
     )
     assert found.pairs[0].metrics[RATE].n == 6
-    assert found.pairs[0].pairing == "none", "of two hosts the same key is two boots"
+    assert found.pairs[0].pairing == "state", "a state's key names one boot, and caches are carried about"
     (note,) = found.notes
     assert note.startswith("host node0 against node9: what differs between them passes for one of the runs")
     again = compare_runs(run(here), run(on(arm("a", seed=2), ("node0",)), name="r2"))
