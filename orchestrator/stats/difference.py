@@ -99,7 +99,7 @@ class LostCounts:
 
     @property
     def same(self) -> bool:
-        """Whether on each host all boots of both did, or none: nothing is to be told apart."""
+        """Whether on each host all boots of both did, or none: no host says anything."""
         return all(one + other in {0, of_one + of_other} for one, of_one, other, of_other in self.by_host)
 
 
