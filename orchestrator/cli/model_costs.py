@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,10 +113,9 @@ def _table(found: list[OvercommitResult]) -> Table:
 
 
 def _as_json(found: list[OvercommitResult], costs: CostTable) -> dict[str, Any]:
-    keys = ("policy", "action", "fit", "killed", "table_bytes_peak", "tables_kept_least", "added")
     return {
         "origin": "modelled",
-        "answers": [{key: value for key, value in asdict(one).items() if key in keys} for one in found],
+        "answers": [one.figures() for one in found],
         "costs": costs.rows(),
     }
 

@@ -18,8 +18,9 @@ killed, and the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -105,6 +106,15 @@ class OvercommitResult:
     added: Added
     course: Timeline
     """Of the first seed, with typical costs."""
+
+    def figures(self) -> dict[str, Any]:
+        """The answer as JSON has it: all but `evicts_in_use`, which is said in words, and the course."""
+        ranges = ("fit", "killed", "table_bytes_peak", "tables_kept_least", "added")
+        return {
+            "policy": self.policy,
+            "action": self.action,
+            **{name: asdict(getattr(self, name)) for name in ranges},
+        }
 
 
 def answers(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def overcommit_document(path: Path, asked: Iterable[tuple[str, str]]) -> dict[st
     question = load_overcommit(path)
     choices = [one for one in question.choices if (one[0], str(one[1])) in wanted or (one[0], "") in wanted]
     found = answers(question.question, choices, CostTable.shipped(), seeds=question.seeds)
-    return {"asked": question.model_dump(mode="json"), "answers": [asdict(one) for one in found]}
+    return {"asked": question.model_dump(mode="json"), "answers": [one.figures() for one in found]}
 
 
 def guests_document(figures: Iterable[tuple[str, str]]) -> dict[str, Any]:

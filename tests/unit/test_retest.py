@@ -221,6 +221,19 @@ def test_a_document_of_a_model_is_written_once(
     assert change.parts[0].change is Change.DIFFERS, "a model has no chance"
 
 
+@pytest.mark.slow
+def test_an_answer_about_overcommit_is_written_and_is_the_committed_one(where: Workplace) -> None:
+    claim = of(OvercommitFigure("idle", "none", "", "killed"))
+    (job,) = jobs_of([claim], COMMITTED, SCENARIOS, by=[claim])
+    assert work(job, where, PROGRESS) is None
+    assert state_of(job, where).progressed is Progressed.DONE
+    (change,) = changes_of([claim], COMMITTED, Committed(where.folder, "here"))
+    assert change.parts[0].change is Change.IDENTICAL
+    path = where.folder / "overcommit" / "idle.json"
+    (fresh,) = json.loads(path.read_text())["answers"]
+    assert fresh in COMMITTED.document("overcommit/idle")["answers"]
+
+
 def test_a_model_is_asked_for_what_claims_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.retest import models
 

@@ -22,7 +22,7 @@ BALLOONING = claim(
         ),
         Part(
             "by how much a balloon of 1,536 MiB falls short, as a share of what hot-unplug of as much falls "
-            "short by in the same guest, with 400 MiB of empty page tables",
+            "short by in the same guest, of 3.5 GiB with 400 MiB of empty page tables: more is free",
             Ratio(
                 Less(
                     Headline("balloon-limit", "balloon", "balloon_requested_bytes"),
@@ -35,5 +35,5 @@ BALLOONING = claim(
         ),
     ),
     changes="A balloon takes single pages, so unmovable memory keeps its own bytes from it and "
-    "nothing beside. A scenario that requests more than is free would show how much that is.",
+    "nothing beside. Both requests fit what is free: one that does not would show how much that is.",
 )

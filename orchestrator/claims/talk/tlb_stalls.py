@@ -7,8 +7,11 @@ from orchestrator.claims.of_models import TlbAfterPolicy, TlbWithoutHugePages
 
 _MORE = (
     "references of page walks for each access to 64 GiB without huge pages, as a multiple of those with "
-    "nothing else, at both levels; accesses {}"
+    "nothing else, at both levels; accesses {}. A CPU that caches nothing has 1.6"
 )
+_WITHOUT_CACHES = 24 / 15
+"""Two-dimensional walks without any cache: (4 + 1) * (4 + 1) - 1 references with 4 KiB pages, and
+(3 + 1) * (3 + 1) - 1 with 2 MiB pages at both levels. That much follows from the lengths of walks alone."""
 _LESS = (
     "references for each access to a guest's own memory with the huge pages that it could have after policy "
     "`{}`, as a share of those with what it could have as it was; a host of huge pages, accesses to a hot set"
@@ -29,19 +32,19 @@ TLB_STALLS = claim(
         Part(
             _MORE.format("uniform"),
             TlbWithoutHugePages("uniform"),
-            Criterion(at_least=1.1),
+            Criterion(at_least=_WITHOUT_CACHES),
             Unit.RATIO,
         ),
         Part(
             _MORE.format("by Zipf's law over scattered pages"),
             TlbWithoutHugePages("zipf"),
-            Criterion(at_least=1.1),
+            Criterion(at_least=_WITHOUT_CACHES),
             Unit.RATIO,
         ),
         Part(
             _MORE.format("to a hot set"),
             TlbWithoutHugePages("hot"),
-            Criterion(at_least=1.1),
+            Criterion(at_least=_WITHOUT_CACHES),
             Unit.RATIO,
         ),
         Part(
