@@ -216,6 +216,8 @@ def _differs(arms: Sequence[ArmView], metric: str, cells: Sequence[Cell], agains
     if not METRIC[metric].unit:
         return len(set(there)) > 1
     found = [pair.metrics[metric] for pair in against.pairs if metric in pair.metrics] if against else []
+    if not found and against and any(pair.apart for pair in against.pairs):
+        return False  # what hosts differ in, perhaps
     if any(one.significance is Significance.SIGNIFICANT for one in found):
         return True
     if found and all(one.significance is not Significance.TOO_FEW_BOOTS for one in found):

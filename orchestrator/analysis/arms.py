@@ -127,7 +127,7 @@ class ArmView:
 
     def boots(self, metric: str) -> list[str]:
         """The boot of each of the `numbers`: trials from one saved boot have the same."""
-        return [_boot(one) for one, _ in typical.with_metric(self._summaries, metric)]
+        return [one.boot for one, _ in typical.with_metric(self._summaries, metric)]
 
     @property
     def of_boots(self) -> str:
@@ -148,11 +148,7 @@ class ArmView:
 
 def of_trials(trials: Sequence[TrialView]) -> str:
     """`8 trials of 5 boots`."""
-    return of_boots(len(trials), len({_boot(one.summary) for one in trials}))
-
-
-def _boot(summary: TrialSummary) -> str:
-    return summary.state or summary.trial
+    return of_boots(len(trials), len({one.summary.boot for one in trials}))
 
 
 @dataclass(frozen=True)

@@ -33,15 +33,17 @@ def conclusions(view: RunView, comparison: Comparison | None = None) -> list[str
     """Up to some eight sentences: OOM kills if there were any, how it ended, page tables, memory unplugged,
     what pins the rest, what would free most of that, and what else `comparison` has that is significant."""
     arms = view.arms[:_FEW_ARMS]
+    balanced = len({tuple(sorted(trial.summary.host for trial in arm.counted)) for arm in arms}) < 2
+    balanced |= len({trial.summary.host for arm in arms for trial in arm.counted}) < 2
     sentences = [
         *kill_sentences(view),
         *_state(view),
         *finding_sentences(view),
         *_second_level(arms),
-        *_page_tables(arms),
+        *_page_tables(arms, alike=balanced),
         *_given_back(arms),
         *_held(arms),
-        *_bytes_or_blocks(arms),
+        *(_bytes_or_blocks(arms) if balanced else ()),
         *_most_freeable(arms),
         *_also_significant(comparison),
     ]
@@ -88,7 +90,8 @@ def _second_level(arms: Sequence[ArmView]) -> Iterator[str]:
         yield f"KVM's second-level tables, as a multiple of those needed, at most: {', '.join(parts)}."
 
 
-def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:
+def _page_tables(arms: Sequence[ArmView], *, alike: bool) -> Iterator[str]:
+    """`alike`: arms ran equally often on each host, so that their medians can stand side by side."""
     ends = [(arm, end) for arm in arms if (end := arm.typical(END)) is not None]
     if not ends:
         return
@@ -96,7 +99,7 @@ def _page_tables(arms: Sequence[ArmView]) -> Iterator[str]:
     parts = [f"{_name(first)} ended with {size(end)} of guest page tables{_after_kill(first)}"]
     parts += [f"{_name(arm)} with {size(end)}{_after_kill(arm)}" for arm, end in others]
     sentence = ", ".join(parts)
-    if any(killed_workloads(arm) for arm, _ in ends):
+    if not alike or any(killed_workloads(arm) for arm, _ in ends):
         yield f"{sentence}."  # what a workload that is gone has left is not to be compared
         return
     low, high = min(ends, key=_second), max(ends, key=_second)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.analysis.text import clean, size
+from orchestrator.analysis.text import clean, counted, size
 from orchestrator.records.accel import ICOUNT, KVM, TCG, is_emulated
 from orchestrator.records.plan import ArmRecord, Object
 from orchestrator.store import Run
@@ -50,7 +51,19 @@ def conditions_of(run: Run, summaries: Sequence[TrialSummary]) -> Conditions:
                 values.setdefault(value, []).append(clean(arm.name, 60))
         if values:
             rows.append(Condition(name, _by_arm(values, len(run.plan.arms))))
+    if on_hosts := _hosts(summaries):
+        rows.append(Condition("hosts", on_hosts))
     return Conditions(tuple(rows), emulated=any(map(is_emulated, accels)))
+
+
+def _hosts(summaries: Sequence[TrialSummary]) -> str:
+    """How many trials ran on each host, where there are several."""
+    trials = Counter(summary.host for summary in summaries)
+    each = [
+        f"{clean(host, 64) or 'not known'} ({counted(number, 'trial')})"
+        for host, number in sorted(trials.items())
+    ]
+    return ", ".join(each) if len(each) > 1 else ""
 
 
 def emulated(summaries: Iterable[TrialSummary]) -> bool:

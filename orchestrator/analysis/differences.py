@@ -12,7 +12,7 @@ from orchestrator.analysis.oom_kills import END
 from orchestrator.analysis.scale import bytes_axis, seconds_axis
 from orchestrator.analysis.text import clean, counted, quantity, signed
 from orchestrator.records.accel import is_emulated
-from orchestrator.stats import FEWEST, Difference, Significance
+from orchestrator.stats import Difference, Significance
 from orchestrator.summary import METRIC
 from orchestrator.verdict import Comparison, PairOfArms
 
@@ -71,6 +71,7 @@ def heading(comparison: Comparison, pair: PairOfArms) -> str:
         "repeat": f"{pairs} of trials of {boots} of each arm, paired by seed",
         "none": f"{pair.of_boots}, not paired",
     }[pair.pairing]
+    how += f", within {counted(len(pair.hosts), 'host')}" if pair.hosts else ""
     return f"{other} against {one}: {how}"
 
 
@@ -78,15 +79,16 @@ def significance_sentences(comparison: Comparison, pair: PairOfArms) -> list[str
     """What differs significantly between two arms, and what does not."""
     found = pair.metrics
     named = {word: [name for name in found if found[name].significance is word] for word in Significance}
-    sentences = []
+    sentences = [f"{clean(note, 300)}." for note in pair.notes]
     if not found:
-        sentences.append("No metric was measured in both.")
+        why = clean(f"Not compared: {pair.apart}.", 400) if pair.apart else ""
+        sentences.append(why or "No metric was measured in both.")
     few = named[Significance.TOO_FEW_BOOTS]
     if few:
         n = min(found[name].n for name in few)
         sentences.append(
             f"{pair.of_boots}: {counted(n, 'boot')} to compare, too few for intervals. "
-            f"At least {FEWEST} boots needed (`repeats`, `boots`)."
+            f"At least {pair.fewest} boots needed (`repeats`, `boots`)."
         )
     if named[Significance.SIGNIFICANT]:
         sentences.append(
@@ -182,6 +184,8 @@ def _pair_as_json(pair: PairOfArms) -> dict[str, Any]:
         "base_arm": pair.first.name,
         "arm": pair.second.name,
         "pairing": pair.pairing,
+        "hosts": list(pair.hosts),
+        "notes": list(pair.notes),
         "tested": pair.tested,
         "metrics": {name: _difference_as_json(name, pair, one) for name, one in pair.metrics.items()},
         "missing": dict(pair.missing),

@@ -77,7 +77,7 @@ def _by_boot(
     for trial in trials:
         value = read(trial) if trial.arm == arm else None
         if value is not None:
-            boots.setdefault(trial.state or trial.trial, []).append(value)
+            boots.setdefault(trial.boot, []).append(value)
     if not boots:
         raise BadInputError(f"no trial of {arm} in {run.id} counted instructions of page tables", hint=_HINT)
     return {boot: sum(values) / len(values) for boot, values in boots.items()}

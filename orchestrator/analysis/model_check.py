@@ -112,6 +112,7 @@ class _Counted:
     tables: float
     would_free: int
     boot: str
+    host: str
 
 
 def _pair(one: ArmView, other: ArmView) -> ModelCheck | None:
@@ -142,11 +143,11 @@ def _pair(one: ArmView, other: ArmView) -> ModelCheck | None:
 
 
 def _trials(one: ArmView, other: ArmView) -> Iterator[tuple[_Counted, _Counted]]:
-    """Trials of the same repeat whose tables were counted at the same moment of the scenario."""
+    """Trials of the same repeat and host whose tables were counted at the same moment of the scenario."""
     by_repeat = {trial.summary.repeat: _counted(trial.summary) for trial in other.trials}
     for trial in one.trials:
         first, second = _counted(trial.summary), by_repeat.get(trial.summary.repeat)
-        if first and second and first.snapshot == second.snapshot:
+        if first and second and (first.snapshot, first.host) == (second.snapshot, second.host):
             yield first, second
 
 
@@ -157,4 +158,4 @@ def _counted(summary: TrialSummary) -> _Counted | None:
     result = next(results, None)
     if summary.left_out or tables is None or result is None:
         return None
-    return _Counted(at, tables, result.tables_freed, summary.state or summary.trial)
+    return _Counted(at, tables, result.tables_freed, summary.boot, summary.host)

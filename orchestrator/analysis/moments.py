@@ -72,7 +72,7 @@ def by_moment(arm: ArmView) -> dict[str, list[tuple[str, Moment]]]:
     found: dict[str, list[tuple[str, Moment]]] = {}
     for summary in counted(arm):
         for one in summary.moments:
-            found.setdefault(one.moment, []).append((summary.state or summary.trial, one))
+            found.setdefault(one.moment, []).append((summary.boot, one))
     return found
 
 

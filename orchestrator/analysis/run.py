@@ -19,7 +19,7 @@ from orchestrator.analysis.moments import MomentTable, moment_table
 from orchestrator.analysis.oom_kills import KillRow, kill_rows, kill_sentences
 from orchestrator.analysis.second_level import MomentRow, moment_rows
 from orchestrator.store import Run, open_run
-from orchestrator.summary import TimeSpent, TrialSummary, load, time_spent
+from orchestrator.summary import TimeSpent, TrialSummary, load, of_known_host, time_spent
 from orchestrator.verdict import RunVerdicts
 
 
@@ -36,7 +36,8 @@ class RunAnalysis:
     @classmethod
     def of(cls, run: Run, summaries: Iterable[TrialSummary] | None = None) -> Self:
         """Of an open run; `summaries` where the caller has them already, else those that are saved."""
-        return cls(run, RunVerdicts(run, tuple(load(run) if summaries is None else summaries)))
+        found = load(run) if summaries is None else summaries
+        return cls(run, RunVerdicts(run, of_known_host(tuple(found))))
 
     @classmethod
     def open(cls, directory: Path) -> Self:

@@ -62,7 +62,7 @@ class CommittedRun:
         for trial in self.trials(arm):
             value = read(trial)
             if value is not None:
-                boots.setdefault(trial.state or trial.trial, []).append(value)
+                boots.setdefault(trial.boot, []).append(value)
         if not boots:
             raise NoFigureError(f"no trial of arm {arm} in {self._shown} has this figure")
         return Sample({boot: sum(values) / len(values) for boot, values in boots.items()}, of_boots=True)

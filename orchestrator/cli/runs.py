@@ -112,6 +112,7 @@ def _show_text(analysis: RunAnalysis) -> None:
     for sentence in analysis.conclusions:
         out.print(escape(sentence))
     print_conditions(analysis)
+    _print_notes(analysis)
     if analysis.arms:
         print_arm_table(analysis)
     print_second_level(analysis)
@@ -138,6 +139,13 @@ def print_conditions(analysis: RunAnalysis) -> None:
     conditions = " · ".join(f"{one.name} {one.value}" for one in analysis.conditions.rows)
     if conditions:
         out.print(f"[dim]conditions: {escape(conditions)}[/]")
+
+
+def _print_notes(analysis: RunAnalysis) -> None:
+    """What is to be known of a comparison of arms: of several hosts, in what these differ."""
+    comparison = analysis.verdicts.comparison
+    for note in comparison.notes if comparison else ():
+        out.print(f"[yellow]note:[/] {escape(clean_text(note, 600))}")
 
 
 def _print_time(analysis: RunAnalysis) -> None:

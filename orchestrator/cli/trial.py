@@ -20,8 +20,8 @@ from orchestrator.errors import BadInputError, ExitCode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from orchestrator.analysis.run import RunAnalysis
     from orchestrator.plan import Plan
-    from orchestrator.records.meta import RunMeta
     from orchestrator.run import Progress, RunResult
 
 
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     required=True,
     help="Where the folder of the trial goes: DIR/TRIAL.",
 )
+@click.option(
+    "--host-name",
+    metavar="NAME",
+    help="What the trial says of where it ran: comparisons keep hosts apart by it. Default: the host's name.",
+)
 @guests_dir_option
 @connect_option
 @json_option
@@ -45,6 +50,7 @@ def trial_command(
     plan_file: Path,
     trial_id: str,
     into: Path,
+    host_name: str | None,
     guests_dir: Path | None,
     connect: str | None,
     as_json: bool,
@@ -69,7 +75,7 @@ def trial_command(
     with stop_at_signals("ending the guest; nothing of the trial is kept"), watch() as progress:
         unit = Unit.of(plan, places, progress, connect, RealMachinery())
         progress.trial(trial_id, 1, 1)
-        made = execute_alone(unit, trial_id, into)
+        made = execute_alone(unit, trial_id, into, host_name)
         progress.trial_done(trial_id, made.outcome, made.seconds)
     code = made.error.exit_code if made.error else ExitCode.COMPLETED
     if made.error:
@@ -122,21 +128,16 @@ def gather_command(
 
     def gathered(_: Progress) -> RunResult:
         result = gather(plan, folders, run_dir, gate=gate)
-        print_warnings(_of_hosts(result.analysis.run.meta))
+        print_warnings(_notes(result.analysis))
         return result
 
     carry_out(ctx, run_dir, None, gathered, as_json=as_json, timed=False)
 
 
-def _of_hosts(meta: RunMeta) -> Iterator[str]:
+def _notes(analysis: RunAnalysis) -> Iterator[str]:
     """That trials are of several hosts, and what these are."""
-    hosts = meta.facts().get("hosts")
-    if hosts:
-        names = "; ".join(", ".join(str(value) for value in host.values()) for host in hosts)
-        yield (
-            f"trials of {len(hosts)} hosts: what differs between hosts passes for a difference between arms, "
-            f"unless each host has as many trials of each arm: {names}"
-        )
+    comparison = analysis.verdicts.comparison
+    yield from comparison.notes if comparison else ()
 
 
 def read_plan(path: Path) -> Plan:

@@ -114,6 +114,8 @@ class TrialDocument(Document):
     """`warm` (from saved memory) or `cold`."""
     state: str
     """Key of the saved memory; trials with the same one started from the same boot."""
+    host: str
+    """Name of the host that it ran on; empty where the run does not say."""
     policies: tuple[PolicyResult, ...]
     """policies.csv: what each policy would have done, modelled."""
     second_level_policies: tuple[SecondLevelResult, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -79,6 +80,11 @@ class HostKind(ABC):
     def elsewhere(self) -> bool:
         """Whether it is reached by ssh, so that it is not this machine that has to be fit for guests."""
         return False
+
+    @property
+    def machine_name(self) -> str:
+        """What the machine is called that it is, or that it is a guest of."""
+        return socket.gethostname()
 
     @property
     def takes_our_memory(self) -> bool:

@@ -30,6 +30,10 @@ class Libvirt(HostKind):
     def elsewhere(self) -> bool:
         return urlsplit(self.text).netloc != ""
 
+    @property
+    def machine_name(self) -> str:
+        return urlsplit(self.text).hostname or super().machine_name
+
     def address(self, runtime: Path) -> str | SshTarget:
         del runtime
         return self.text

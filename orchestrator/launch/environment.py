@@ -112,7 +112,8 @@ class Starts(ABC):
 class TrialEnvironment:
     """What trials of a run share. `programs` are installed in every guest of the run: name -> file.
 
-    `host` is where this process starts guests, `accel` what guests of trials run under.
+    `host` is where this process starts guests, `accel` what guests of trials run under, `host_name` what the
+    machine with them is called.
     """
 
     host: LibvirtHost
@@ -128,6 +129,7 @@ class TrialEnvironment:
     learn: Callable[[Mapping[str, object]], None] = lambda _: None
     """Takes what is learned of the host once there is one: for meta.json."""
     guests: Guests = field(default_factory=QemuGuests)
+    host_name: str = ""
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.host.accel import second_level
+from orchestrator.host.cpu import MICROCODE
 from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.settings import PATHS, THP, chosen
 from orchestrator.procfs import kib_lines, of_first_processor, processors
@@ -22,6 +23,7 @@ def host_facts(host: LibvirtHost) -> dict[str, object]:
             "name": shell.name,
             "kernel": shell.text("/proc/sys/kernel/osrelease").strip(),
             "cpu": of_first_processor(cpuinfo, "model name"),
+            "microcode": of_first_processor(cpuinfo, MICROCODE),
             "cpus": processors(cpuinfo) or None,
             "memory_bytes": kib_lines(shell.text("/proc/meminfo")).get("MemTotal"),
             "thp": "none" if thp is None else chosen(thp),

@@ -40,11 +40,12 @@ class Event(Record):
 
 
 class TrialBegin(Event):
-    """A trial began."""
+    """A trial began, on the host of that name."""
 
     event: Literal["trial.begin"] = "trial.begin"
     arm: Text = ""
     accel: Text = ""
+    host: UtsName = ""
 
 
 class Phase(Event):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 
-from orchestrator.records.base import OptionalNumber, Record, Text
+from orchestrator.records.base import OptionalNumber, Record, Text, UtsName
+from orchestrator.records.hosts import HostRecord, hosts_by_name
 
 Facts = dict[str, JsonValue]
 
@@ -44,6 +45,8 @@ class RunMeta(Record):
     boots_seconds: OptionalNumber = None
     boots_at_once: int | None = None
     trials_at_once: int | None = None
+    hosts: Annotated[dict[UtsName, HostRecord], BeforeValidator(hosts_by_name)] = Field(default_factory=dict)
+    """The hosts of trials by the names that these give them, where there are several."""
     resumed_at: tuple[Text, ...] = ()
     exit_code: int | None = None
     finished_at: Text = ""

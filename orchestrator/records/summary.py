@@ -155,6 +155,13 @@ class KilledProcess:
     oom_score_adj: int | None
 
 
+def boot_name(trial: str, state: str, host: str) -> str:
+    """What the boot of a trial is called: a state of the same key that another host saved is another boot."""
+    if not state:
+        return f"own boot of {trial}"
+    return f"{state} of {host}" if host else state
+
+
 @dataclass(frozen=True)
 class TrialSummary:
     """One row of summary.csv. Every name in METRICS is a key of `metrics` or of `gaps`.
@@ -189,6 +196,12 @@ class TrialSummary:
     findings: tuple[Finding, ...] = ()
     second_level: tuple[SecondLevelResult, ...] = ()
     oom_kills: tuple[KilledProcess, ...] = ()
+    host: str = ""  # name of the host that it ran on; empty where a run of an older version does not say
+
+    @property
+    def boot(self) -> str:
+        """Names the boot that it is a trial of: trials of one saved boot of one host have one."""
+        return boot_name(self.trial, self.state, self.host)
 
     @property
     def after_unplug(self) -> SnapshotResult | None:

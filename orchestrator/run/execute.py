@@ -19,6 +19,8 @@ from orchestrator.launch.environment import TrialEnvironment, starts_warm
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.plan import Plan, PlannedTrial, TrialSpec
+from orchestrator.records.hosts import HostRecord
+from orchestrator.run.hosts import before_resuming, comparable, name_here, other_hosts, with_this_host
 from orchestrator.run.inputs import with_inputs
 from orchestrator.run.machinery import Machinery, RealMachinery
 from orchestrator.run.meta import command_line, provenance
@@ -104,7 +106,13 @@ def resume_run(
             hint=f"orchestrator show {run_dir}",
         )
     unit = Unit.of(plan, places, progress, connect, machinery or RealMachinery())
-    job = replace(Job.of(unit, gate), trials=missing, meta=run.meta.facts())
+    unit = replace(unit, host_name=name_here(run, unit))
+    job = replace(
+        Job.of(unit, gate),
+        trials=missing,
+        meta=before_resuming(run, unit.host_name),
+        others=other_hosts(run, unit.host_name),
+    )
     writer = RunWriter.resume(run_dir)
     for trial in missing:
         writer.set_aside(trial.id)
@@ -119,12 +127,14 @@ def missing_trials(run: Run, plan: Plan, again: Collection[str] = AGAIN) -> tupl
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be run: all trials of a plan, or some. `meta` is what the others of them ran on, if any."""
+    """What is to be run: all trials of a plan, or some. `meta` is what the others of them ran on, if any, and
+    `others` are hosts that these ran on."""
 
     unit: Unit
     trials: tuple[PlannedTrial, ...]
     gate: Gate | None
     meta: Mapping[str, object] = field(default_factory=dict)
+    others: Mapping[str, HostRecord] = field(default_factory=dict)
 
     @classmethod
     def of(cls, unit: Unit, gate: Gate | None) -> Job:
@@ -140,6 +150,7 @@ class Job:
         with ExitStack() as stack:
             runtime = stack.enter_context(self.unit.machinery.runtime(run.directory))
             environment = self.unit.environment(stack, runtime, lambda facts: self._learn(run, facts))
+            run.update_meta(**with_this_host(self.others, open_run(run.directory), self.unit.host_name))
             self._save_boots(run, environment)
             running = {trial.id for trial in self.trials}
             try:
@@ -166,7 +177,7 @@ class Job:
         return plan.times == "ignored" and len(self.trials) > 1 and not (kind.shared and sets)
 
     def _learn(self, run: RunWriter, facts: Mapping[str, object]) -> None:
-        must_be_alike(self.meta, facts)
+        must_be_alike(self.meta, comparable(facts) if self.others else facts)
         run.update_meta(**facts)
 
     def _in_turn(self, run: RunWriter, environment: TrialEnvironment) -> Iterator[Ended]:

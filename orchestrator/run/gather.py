@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
 from orchestrator.errors import BadInputError, InfrastructureError, OrchestratorError
 from orchestrator.plan import Plan
 from orchestrator.records.events import TrialEnd, of_kind
+from orchestrator.records.hosts import HostRecord
 from orchestrator.records.unit import UnitRecord
 from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.run.execute import (
@@ -24,11 +22,11 @@ from orchestrator.run.execute import (
     summarise,
     written_through,
 )
+from orchestrator.run.hosts import comparable, of_any_host
 from orchestrator.run.meta import command_line
-from orchestrator.store import RunWriter, layout, read_events
+from orchestrator.store import RunWriter, layout, read_events, read_unit
 from orchestrator.verdict import Gate
 
-_MOST_RECORD_BYTES: Final = 1 << 20
 # What a trial's folder has; anything else in it is not ours, and stays where it is.
 _FILES: Final = (
     layout.OBSERVATIONS,
@@ -37,7 +35,6 @@ _FILES: Final = (
     layout.HOST_CONSOLE,
     layout.UNIT,
 )
-_OF_A_HOST: Final = ("name", "kernel", "cpu", "cpus", "memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def gather(plan: Plan, folders: Sequence[Path], run_dir: Path, *, gate: Gate | N
             f"no trial of this plan is in {', '.join(map(str, folders))}",
             hint="name the folders that --into of `orchestrator trial` was given",
         )
-    facts = _facts([one.record for one in found.values()])
+    facts = facts_of([one.record for one in found.values()])
     run = RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts)
 
     def work(run: RunWriter) -> list[TrialFailure]:
@@ -95,7 +92,7 @@ def units_in(folder: Path, plan: Plan) -> Iterator[GatheredTrial]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not (path / layout.UNIT).is_file() or path.is_symlink():
             continue
-        record = _record(path / layout.UNIT)
+        record = read_unit(path)
         if record.plan_sha256 != plan.sha256:
             raise BadInputError(
                 f"{path} is a trial of another plan",
@@ -125,7 +122,7 @@ def chosen(units: Sequence[GatheredTrial]) -> dict[str, GatheredTrial]:
 
 
 def most_at_once(records: Sequence[UnitRecord]) -> int:
-    """At most how many of these trials ran at once on one host."""
+    """At most how many of these trials ran at once on one host, which may have several names."""
     by_boot: dict[str, list[tuple[int, int]]] = {}
     for one in records:
         by_boot.setdefault(one.writer.boot_id, []).extend([(one.began_ns, 1), (one.ended_ns, -1)])
@@ -138,11 +135,19 @@ def most_at_once(records: Sequence[UnitRecord]) -> int:
     return most
 
 
-def _facts(records: Sequence[UnitRecord]) -> dict[str, object]:
-    """meta.json of the run. Raises BadInputError where trials ran on what cannot be compared."""
+def facts_of(records: Sequence[UnitRecord]) -> dict[str, object]:
+    """meta.json of a run of these trials. Raises BadInputError where they ran on what cannot be compared.
+
+    Hosts may differ in their versions of QEMU and libvirt, as no trial is compared with one of another host.
+    """
     first = min(records, key=lambda one: one.started_at)
-    for one in records:
-        must_be_alike(_comparable(first), _comparable(one))
+    by_host: dict[str, list[UnitRecord]] = {}
+    for one in sorted(records, key=lambda one: (one.host_name, one.started_at)):
+        by_host.setdefault(one.host_name, []).append(one)
+    for on_host in by_host.values():
+        for one in on_host:
+            must_be_alike(comparable(on_host[0].facts), comparable(one.facts))
+            must_be_alike(of_any_host(first.facts), of_any_host(one.facts))
     facts: dict[str, object] = {
         # How long each unit took to find its image is no time of the run.
         **{name: fact for name, fact in first.facts.items() if name != "image_seconds"},
@@ -150,24 +155,14 @@ def _facts(records: Sequence[UnitRecord]) -> dict[str, object]:
         "command_line": command_line(),
         "trials_at_once": most_at_once(records),
     }
-    hosts = {one.writer.hostname: one for one in sorted(records, key=lambda one: one.writer.hostname)}
-    if len(hosts) > 1:
-        facts["hosts"] = [{"hostname": name, **_host(one)} for name, one in hosts.items()]
+    if len(by_host) > 1:
+        facts["hosts"] = {name: host_of(on_host).known() for name, on_host in by_host.items()}
     return facts
 
 
-def _comparable(record: UnitRecord) -> dict[str, object]:
-    """What must be alike. An image's key names its ssh keys as well, which each host has of its own."""
-    facts: dict[str, object] = dict(record.facts)
-    image = facts.get("image")
-    if isinstance(image, dict):
-        facts["image"] = {name: value for name, value in image.items() if name != "key"}
-    return facts
-
-
-def _host(record: UnitRecord) -> dict[str, object]:
-    host = record.facts.get("host")
-    return {key: host[key] for key in _OF_A_HOST if key in host} if isinstance(host, dict) else {}
+def host_of(records: Sequence[UnitRecord]) -> HostRecord:
+    """What is known of the one host of these trials."""
+    return HostRecord.joined(HostRecord.of(one.writer.hostname, one.facts) for one in records)
 
 
 def _failures(plan: Plan, found: Mapping[str, GatheredTrial], run_dir: Path) -> Iterator[TrialFailure]:
@@ -176,16 +171,6 @@ def _failures(plan: Plan, found: Mapping[str, GatheredTrial], run_dir: Path) -> 
             yield trial.id, InfrastructureError("no folder has it", hint=f"orchestrator resume {run_dir}")
         elif failure := found[trial.id].failure:
             yield trial.id, failure
-
-
-def _record(path: Path) -> UnitRecord:
-    try:
-        if path.is_symlink() or path.stat().st_size > _MOST_RECORD_BYTES:
-            raise BadInputError(f"{path} is not a file of ours", hint="fetch it again")
-        return UnitRecord.model_validate(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise BadInputError(f"{path}: damaged: {what}", hint="fetch it again") from None
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ import psutil
 from orchestrator.commit import program_commit
 from orchestrator.guest.image import Image
 from orchestrator.host.accel import Acceleration
-from orchestrator.host.cpu import cpu_model
+from orchestrator.host.cpu import cpu_microcode, cpu_model
 
 _PACKAGES = (
     "libvirt-python",
@@ -37,6 +37,7 @@ def provenance(command_line: list[str]) -> dict[str, object]:
         "host": {
             "kernel": platform.release(),
             "cpu": cpu_model(),
+            "microcode": cpu_microcode(),
             "cpus": os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },

@@ -240,7 +240,7 @@ def _recorded(
     error: OrchestratorError | None = None
     outcome = "interrupted"
     try:
-        writer.record(TrialBegin(t_ns=0, arm=plan.arm, accel=environment.accel))
+        writer.record(TrialBegin(t_ns=0, arm=plan.arm, accel=environment.accel, host=environment.host_name))
         run(plan, environment, writer, began_ns)
         writer.flush()  # a trial whose samples are not all kept has not completed
         outcome = "completed"

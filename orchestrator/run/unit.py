@@ -37,12 +37,16 @@ from orchestrator.store.atomic import replace_text, sync_directory
 from orchestrator.store.liveness import this_process
 from orchestrator.store.writer import jsonable
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+\[\]-]{0,63}")
 _UNFINISHED = re.compile(r"\..{1,128}\.[0-9a-f]{8}\.unit")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What it takes to execute trials of a plan on a host: all of it looked at, and none of it begun."""
+    """What it takes to execute trials of a plan on a host: all of it looked at, and none of it begun.
+
+    `host_name` is what trials say of where they ran; statistics keep hosts apart by it.
+    """
 
     plan: Plan
     definition: GuestDefinition
@@ -52,6 +56,7 @@ class Unit:
     connect: str | None
     machinery: Machinery
     kind: HostKind
+    host_name: str
 
     @classmethod
     def of(
@@ -63,7 +68,7 @@ class Unit:
         # A bad one is reported first. All arms get the programs of all: they may start from the same state.
         programs = machinery.programs(_workload_steps(plan), places)
         kind = machinery.host(connect or plan.host)
-        return cls(plan, definition, programs, places, progress, connect, machinery, kind)
+        return cls(plan, definition, programs, places, progress, connect, machinery, kind, kind.machine_name)
 
     def must_suit_host(self) -> None:
         """Raise what can be said of the host before anything is begun."""
@@ -96,6 +101,7 @@ class Unit:
             self.programs,
             opened.starts,
             learn,
+            host_name=self.host_name,
         )
 
     def execute(
@@ -146,13 +152,16 @@ class _Facts:
         self.known |= facts
 
 
-def execute_alone(unit: Unit, trial_id: str, into: Path) -> TrialFile:
+def execute_alone(unit: Unit, trial_id: str, into: Path, host: str | None = None) -> TrialFile:
     """Execute a trial and put its folder, whole, into the folder `into`, with unit.json.
 
-    A trial that ended is there however it ended; one that was interrupted, or had no host, is not. Raises
-    BadInputError where it is there already or the plan has no such trial, and what keeps it from beginning.
+    `host` is what to call the host; without it, it is called as its machine. A trial that ended is there
+    however it ended; one that was interrupted, or had no host, is not. Raises BadInputError where it is there
+    already, the plan has no such trial or the host no such name, and what keeps it from beginning.
     """
     unit.plan.trial(trial_id)
+    if host is not None:
+        unit = replace(unit, host_name=checked_host_name(host))
     unit.must_suit_host()
     place = into / trial_id
     _must_be_free(place)
@@ -171,6 +180,7 @@ def execute_alone(unit: Unit, trial_id: str, into: Path) -> TrialFile:
         record = UnitRecord(
             schema_version=SCHEMA_VERSION,
             trial=trial_id,
+            host=unit.host_name,
             plan_sha256=unit.plan.sha256,
             writer=this_process(),
             started_at=started_at,
@@ -182,6 +192,16 @@ def execute_alone(unit: Unit, trial_id: str, into: Path) -> TrialFile:
         with deferred():
             _publish(fresh, place)
     return TrialFile(place, outcome_of(error), error, (ended_ns - began_ns) / 1e9)
+
+
+def checked_host_name(name: str) -> str:
+    """A name for a host, which gets into tables and sentences. Raises BadInputError."""
+    if not _HOST_NAME.fullmatch(name):
+        raise BadInputError(
+            f"{name!r} is no name for a host",
+            hint="use up to 64 letters, digits and . _ : @ / + - [ ], the first a letter or digit",
+        )
+    return name
 
 
 def unfinished_unit(named: str) -> Path | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
-from orchestrator.stats import interval, tests
-from orchestrator.stats.boots import FEWEST, averaged
+from orchestrator.stats import tests
+from orchestrator.stats.boots import averaged
+from orchestrator.stats.designs import Design, design_of
 from orchestrator.stats.interval import Interval
-from orchestrator.stats.tests import Estimate, Floats
 
 LEVEL: Final = 0.05  # chance of even one false "significant" among the metrics of two arms
 
@@ -31,8 +32,9 @@ class Sample:
     """A metric in the trials of two arms; when `paired`, each value of one belongs to that of the other.
 
     `boots` names the boot of each trial of the first and of the second, and where they are pairs the unit of
-    each pair, twice (`boots.connected`); without it each trial, or pair, is one of its own. `resolution` is
-    one unit of the metric, see `tests.from_pairs`.
+    each pair, twice (`boots.connected`); without it each trial, or pair, is one of its own. `hosts` names the
+    host of each trial where they are not paired; each host has trials of both arms. `resolution` is one unit
+    of the metric, see `tests.from_pairs`.
     """
 
     first: tuple[float, ...]
@@ -40,34 +42,65 @@ class Sample:
     paired: bool
     resolution: float = 0.0
     boots: tuple[tuple[Hashable, ...], tuple[Hashable, ...]] | None = None
+    hosts: tuple[tuple[Hashable, ...], tuple[Hashable, ...]] | None = None
+
+    @cached_property
+    def design(self) -> Design:
+        """What is to be compared: one value for each boot."""
+        both = (np.asarray(self.first, dtype=np.float64), np.asarray(self.second, dtype=np.float64))
+        if self.boots:
+            both = averaged(both[0], self.boots[0]), averaged(both[1], self.boots[1])
+        return design_of(*both, paired=self.paired, hosts=self._hosts_of_boots)
 
     @property
-    def means(self) -> tuple[Floats, Floats]:
-        """One value for each boot."""
-        both = (np.asarray(self.first, dtype=np.float64), np.asarray(self.second, dtype=np.float64))
-        if self.boots is None:
-            return both
-        return averaged(both[0], self.boots[0]), averaged(both[1], self.boots[1])
+    def _hosts_of_boots(self) -> tuple[tuple[Hashable, ...], tuple[Hashable, ...]] | None:
+        if not self.hosts or not self.boots:
+            return self.hosts
+        first, second = (
+            tuple(dict(zip(boots, hosts, strict=True)).values())
+            for boots, hosts in zip(self.boots, self.hosts, strict=True)
+        )
+        return first, second
 
     @property
     def enough(self) -> bool:
         """Whether there are boots enough for an interval."""
-        return min(map(len, self.means)) >= FEWEST
+        return self.design.enough
+
+    @property
+    def same(self) -> bool:
+        """Whether no trial differs from one that it may be compared with."""
+        if self.paired:
+            return self.first == self.second or len({*self.first, *self.second}) == 1
+        on_host: dict[Hashable, set[float]] = {}
+        for number, values in enumerate((self.first, self.second)):
+            hosts = self.hosts[number] if self.hosts else ("",) * len(values)
+            for host, value in zip(hosts, values, strict=True):
+                on_host.setdefault(host, set()).add(value)
+        return all(len(there) == 1 for there in on_host.values())
 
 
 @dataclass(frozen=True)
 class LostCounts:
-    """How many boots of each arm ended in a way, of how many that were tried."""
+    """How many boots of each arm ended in a way, of how many that were tried; with `hosts` on each of several
+    (in the order of the other fields, which then are the sums)."""
 
     first: int
     of_first: int
     second: int
     of_second: int
+    hosts: tuple[tuple[int, int, int, int], ...] = ()
+
+    @property
+    def by_host(self) -> tuple[tuple[int, int, int, int], ...]:
+        """The same on each host, where both arms were tried."""
+        whole = (self.first, self.of_first, self.second, self.of_second)
+        return tuple(one for one in self.hosts or (whole,) if one[1] and one[3])
 
     @property
     def same(self) -> bool:
-        """Whether all boots of both did, or none."""
-        return self.first + self.second in {0, self.of_first + self.of_second}
+        """Whether on each host all boots of both did, or none: no host says anything."""
+        return all(one + other in {0, of_one + of_other} for one, of_one, other, of_other in self.by_host)
 
 
 @dataclass(frozen=True)
@@ -124,18 +157,19 @@ def differences(
 
 def _p(sample: Sample | LostCounts) -> float:
     if isinstance(sample, LostCounts):
-        return tests.p_of_counts(sample.first, sample.of_first, sample.second, sample.of_second)
-    return float(tests.p_values(_estimate(sample)))
+        return tests.p_of_counts(*sample.by_host)
+    return float(tests.p_values(sample.design.estimate(sample.resolution)))
 
 
 def _with_size(found: Difference, sample: Sample, level: float, seed: int) -> Difference:
     """With how large it is, and how large it would have had to be."""
-    estimate = _estimate(sample)
+    design = sample.design
+    estimate = design.estimate(sample.resolution)
     freedom = float(estimate.freedom)
     return replace(
         found,
-        interval=_interval(sample, freedom, seed),
-        effect=_effect(sample),
+        interval=design.interval(freedom, seed),
+        effect=design.effect(),
         detectable=tests.detectable(float(estimate.error), freedom, level),
     )
 
@@ -144,59 +178,29 @@ def _described(sample: Sample | LostCounts) -> Difference:
     """What holds without a test. NOT_SIGNIFICANT stands for one that is to be tested."""
     if isinstance(sample, LostCounts):
         return _of_counts(sample)
-    first, second = sample.means
-    base = float(first.mean())
-    estimate = float((second - first).mean()) if sample.paired else float(second.mean()) - base
-    alike = sample.paired and sample.first == sample.second
-    same = alike or len({*sample.first, *sample.second}) == 1
-    to_test = Significance.IDENTICAL if same else Significance.NOT_SIGNIFICANT
+    design = sample.design
+    base = design.base
+    estimate = 0.0 if sample.same else design.difference
+    to_test = Significance.IDENTICAL if sample.same else Significance.NOT_SIGNIFICANT
     return Difference(
-        n=min(len(first), len(second)),
+        n=design.units,
         trials=min(len(sample.first), len(sample.second)),
         paired=sample.paired,
-        estimate=0.0 if same else estimate,
-        relative=(0.0 if same else estimate) / abs(base) if base else None,
-        significance=to_test if sample.enough else Significance.TOO_FEW_BOOTS,
+        estimate=estimate,
+        relative=estimate / abs(base) if base else None,
+        significance=to_test if design.enough else Significance.TOO_FEW_BOOTS,
     )
 
 
 def _of_counts(counts: LostCounts) -> Difference:
     n = min(counts.of_first, counts.of_second)
-    shares = [
-        part / whole if whole else 0.0
-        for part, whole in ((counts.first, counts.of_first), (counts.second, counts.of_second))
-    ]
+    between = [np.array(other / of_other - one / of_one) for one, of_one, other, of_other in counts.by_host]
+    tried = [(of_one, of_other) for _, of_one, _, of_other in counts.by_host]
     return Difference(
         n=n,
         trials=n,
         paired=False,
-        estimate=shares[1] - shares[0],
+        estimate=float(tests.weighted(between, tests.weights(tried))) if tried else 0.0,
         relative=None,
         significance=Significance.IDENTICAL if counts.same or not n else Significance.NOT_SIGNIFICANT,
     )
-
-
-def _estimate(sample: Sample) -> Estimate:
-    first, second = sample.means
-    if sample.paired:
-        return tests.from_pairs(second - first, sample.resolution)
-    return tests.from_groups(first, second, sample.resolution)
-
-
-def _interval(sample: Sample, freedom: float, seed: int) -> Interval:
-    first, second = sample.means
-    if sample.paired:
-        return interval.of_pairs(second - first, seed)
-    return interval.of_groups(first, second, freedom, seed)
-
-
-def _effect(sample: Sample) -> float | None:
-    first, second = sample.means
-    if sample.paired:
-        between = second - first
-        spread, correction = float(between.std(ddof=1)), 1.0
-    else:
-        n, m = len(first), len(second)
-        pooled = ((n - 1) * first.var(ddof=1) + (m - 1) * second.var(ddof=1)) / (n + m - 2)
-        spread, correction = float(np.sqrt(pooled)), 1 - 3 / (4 * (n + m) - 9)  # Hedges 1981
-    return correction * float(second.mean() - first.mean()) / spread if spread else None

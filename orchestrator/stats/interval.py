@@ -57,6 +57,14 @@ def of_few(values: Floats, boots: Sequence[Hashable], confidence: float = CONFID
     return Interval(mean - half, mean + half, confidence)
 
 
+def of_error(difference: float, error: float, freedom: float, confidence: float = CONFIDENCE) -> Interval:
+    """Student's interval of a difference with this standard error."""
+    from scipy import special
+
+    half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
+    return Interval(difference - half, difference + half, confidence)
+
+
 def _bootstrap(
     samples: tuple[Floats, ...], statistic: Any, freedom: float, seed: int, confidence: float
 ) -> tuple[Any, Any]:  # scipy has no types

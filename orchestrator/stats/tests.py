@@ -7,6 +7,7 @@ once, so that a thousand simulated runs cost one call.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -50,6 +51,69 @@ def from_groups(first: Floats, second: Floats, resolution: float = 0.0) -> Estim
     parts = one**2 / (n - 1) + other**2 / (m - 1)
     freedom = np.divide(both**2, parts, out=np.full_like(both, n + m - 2.0), where=parts > 0)
     return Estimate(second.mean(axis=-1) - first.mean(axis=-1), np.sqrt(both), freedom)
+
+
+def from_strata(cells: Sequence[tuple[Floats, Floats]], resolution: float = 0.0) -> Estimate:
+    """Of two groups on several hosts, `second` minus `first`: the differences of hosts, by their `weights`.
+
+    `cells` has both groups of each host, shapes (..., boots), none of them empty; each group has more boots
+    than hosts. The error is the larger of two estimates: one takes the spread within hosts of each group to
+    be its own and the same on all hosts (as Welch does, of whom it is the rule on one host), the other that
+    of each host to be its own and the same in both groups. Where both are wrong at once, a spread that
+    depends on either, the larger is wrong by less. The freedom is the smaller (Welch 1947, of sums of any
+    number of variances).
+    """
+    share = weights([(first.shape[-1], second.shape[-1]) for first, second in cells])
+    between = [second.mean(axis=-1) - first.mean(axis=-1) for first, second in cells]
+    squares = np.stack([np.stack([_squares(one) for one in cell]) for cell in cells])  # (host, group, ...)
+    counts = np.array([[one.shape[-1] for one in cell] for cell in cells], dtype=np.float64)
+    free = counts - 1
+    of_group = _spread(squares.sum(axis=0), free.sum(axis=0), resolution)
+    by_group = _combined(of_group, (share[:, None] ** 2 / counts).sum(axis=0), free.sum(axis=0))
+    # Of a host that has one boot of each, nothing is known but what all the others say.
+    alone = free.sum(axis=1) == 0
+    of_host = _spread(squares.sum(axis=1), np.where(alone, 1.0, free.sum(axis=1)), resolution)
+    of_host[alone] = _spread(squares.sum(axis=(0, 1)), free.sum(), resolution)
+    freedom = np.where(alone, free.sum(), free.sum(axis=1))
+    by_host = _combined(of_host, share**2 * (1 / counts).sum(axis=1), freedom)
+    error, freedom = np.maximum(by_group[0], by_host[0]), np.minimum(by_group[1], by_host[1])
+    return Estimate(weighted(between, share), error, freedom)
+
+
+def _squares(values: Floats) -> Floats:
+    """The sum of squares about the mean."""
+    squares: Floats = ((values - values.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
+    return squares
+
+
+def _spread(squares: Floats, freedom: Floats, resolution: float) -> Floats:
+    """Variances, shape (parts, ...), of their sums of squares; freedom has the shape (parts,), or none."""
+    by_part = np.reshape(freedom, (*np.shape(freedom), *[1] * (squares.ndim - np.ndim(freedom))))
+    variances: Floats = np.maximum(squares / by_part, resolution**2)
+    return variances
+
+
+def _combined(variances: Floats, factors: Floats, freedom: Floats) -> tuple[Floats, Floats]:
+    """The error of a difference whose variance is the sum of these by their factors, and its freedom."""
+    both = np.tensordot(factors, variances, axes=1)
+    parts = np.tensordot(factors**2 / freedom, variances**2, axes=1)
+    error: Floats = np.sqrt(both)
+    whole: Floats = np.divide(both**2, parts, out=np.full_like(both, freedom.sum()), where=parts > 0)
+    return error, whole
+
+
+def weights(counts: Sequence[tuple[int, int]]) -> Floats:
+    """What share each host has in the difference of two groups, given how many of both it has: n m/(n+m), as
+    much as they say of it. That is least squares with an effect for each host (Cochran, Biometrics 10, 1954).
+    """
+    said = np.array([n * m / (n + m) for n, m in counts])
+    share: Floats = said / said.sum()
+    return share
+
+
+def weighted(values: Sequence[Floats], share: Floats) -> Floats:
+    """The mean of what is said of hosts."""
+    return np.asarray(sum(weight * value for weight, value in zip(share, values, strict=True)))
 
 
 def p_values(estimate: Estimate) -> Floats:
@@ -109,12 +173,23 @@ def _in_errors(freedom: float, level: float, power: float) -> float:
     return found
 
 
-def p_of_counts(first: int, of_first: int, second: int, of_second: int) -> float:
-    """Two-sided p of `first` of `of_first` against `second` of `of_second` (Fisher 1935): twice the smaller
-    tail of the hypergeometric distribution, at most 1."""
-    total, drawn, marked = of_first + of_second, of_second, first + second
-    ways = [
-        math.comb(marked, k) * math.comb(total - marked, drawn - k) for k in range(min(marked, drawn) + 1)
-    ]
-    tails = sum(ways[: second + 1]), sum(ways[second:])
-    return min(1.0, 2 * min(tails) / math.comb(total, drawn))
+def p_of_counts(*strata: tuple[int, int, int, int]) -> float:
+    """Two-sided p of `first` of `of_first` against `second` of `of_second`, on one host or each of several.
+
+    Twice the smaller tail of how many of the second can be so, given how many are on each host, at most 1:
+    of one host the hypergeometric distribution (Fisher 1935), of several the sum of theirs (Birch, Journal of
+    the Royal Statistical Society B 26, 1964).
+    """
+    ways, drawn_so, of_all = [1], 0, 1
+    for first, of_first, second, of_second in strata:
+        total, drawn, marked = of_first + of_second, of_second, first + second
+        here = [
+            math.comb(marked, k) * math.comb(total - marked, drawn - k) for k in range(min(marked, drawn) + 1)
+        ]
+        both = [0] * (len(ways) + len(here) - 1)
+        for number, before in enumerate(ways):
+            for more, way in enumerate(here):
+                both[number + more] += before * way
+        ways, drawn_so, of_all = both, drawn_so + second, of_all * math.comb(total, drawn)
+    tails = sum(ways[: drawn_so + 1]), sum(ways[drawn_so:])
+    return min(1.0, 2 * min(tails) / of_all)

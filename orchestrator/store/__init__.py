@@ -12,6 +12,7 @@ from orchestrator.store.reader import (
     list_runs,
     open_run,
     read_events,
+    read_unit,
 )
 from orchestrator.store.tables import read_observations
 from orchestrator.store.writer import RunWriter, TrialWriter, note_exit, write_table
@@ -33,5 +34,6 @@ __all__ = [
     "open_run",
     "read_events",
     "read_observations",
+    "read_unit",
     "write_table",
 ]

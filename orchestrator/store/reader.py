@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from orchestrator.errors import BadInputError
 from orchestrator.records.base import Record
-from orchestrator.records.events import Event, SnapshotTaken, TrialEnd, of_kind, read_event
+from orchestrator.records.events import Event, SnapshotTaken, TrialBegin, TrialEnd, of_kind, read_event
 from orchestrator.records.meta import RunMeta
 from orchestrator.records.plan import PlanRecord
+from orchestrator.records.unit import UnitRecord
 from orchestrator.records.versions import SCHEMA_VERSION, migrated_line, must_be_readable
 from orchestrator.store import layout
 from orchestrator.store.layout import Status
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", bound=Record)
 
 
+_MOST_UNIT_BYTES: Final = 1 << 20
 UNFINISHED: Final = "unfinished"
 """The outcome of a trial or step that did not end."""
 
@@ -77,6 +79,21 @@ class TrialFolder:
     def outcome(self) -> str:
         """`trial.end`'s outcome, or `unfinished`."""
         return (self.ended.outcome or "unknown") if self.ended else UNFINISHED
+
+    @property
+    def host(self) -> str:
+        """The name of the host that it ran on; empty where it does not say."""
+        if self.unit:
+            return self.unit.host_name
+        return next((one.host for one in of_kind(self.events, TrialBegin) if one.host), "")
+
+    @cached_property
+    def unit(self) -> UnitRecord | None:
+        """Its unit.json, if it was executed by itself."""
+        try:
+            return read_unit(self.directory)
+        except (FileNotFoundError, BadInputError):  # for whoever gathers it to complain of
+            return None
 
     def snapshot_path(self, event: SnapshotTaken) -> Path | None:
         """The file of a snapshot, if it is there. Never one outside of this trial."""
@@ -247,6 +264,21 @@ def read_events(trial_directory: Path, schema_version: int = SCHEMA_VERSION) -> 
                     f"{path}:{number}: not an event", hint="the file was changed after the run wrote it"
                 ) from None
     return tuple(events)
+
+
+def read_unit(trial_directory: Path) -> UnitRecord:
+    """unit.json of a trial that was executed by itself. Raises FileNotFoundError where there is none, and
+    BadInputError for what is no such file."""
+    path = trial_directory / layout.UNIT
+    try:
+        if path.is_symlink() or path.stat().st_size > _MOST_UNIT_BYTES:
+            raise BadInputError(f"{path} is not a file of ours", hint="fetch it again")
+        return UnitRecord.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise BadInputError(f"{path}: damaged: {what}", hint="fetch it again") from None
 
 
 def planned_trials(plan: PlanRecord) -> tuple[ListedTrial, ...]:

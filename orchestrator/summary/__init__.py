@@ -10,6 +10,7 @@ from orchestrator.summary.files import load, refresh, saved, write_summaries
 from orchestrator.summary.metrics import summarise_run, summarise_trial
 from orchestrator.summary.resolution import resolution_of
 from orchestrator.summary.spent import TimeSpent, note_time, time_spent
+from orchestrator.summary.where import of_known_host
 
 __all__ = [
     "CATALOGUE",
@@ -21,6 +22,7 @@ __all__ = [
     "TrialSummary",
     "load",
     "note_time",
+    "of_known_host",
     "refresh",
     "resolution_of",
     "saved",

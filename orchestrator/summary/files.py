@@ -39,6 +39,7 @@ _MIDDLE: Final = (
     "blocks_snapshot",
     "start",
     "state",
+    "host",  # where trials say it
 )
 
 Result = TypeVar(
@@ -78,7 +79,8 @@ _DETAILS: Final[tuple[tuple[str, tuple[str, ...], Callable[[TrialSummary], _Rows
 def write_summaries(run_dir: Path, summaries: Sequence[TrialSummary]) -> None:
     """Write summary.csv, summary_gaps.csv and the tables of what snapshots say."""
     settings = dict.fromkeys(key for summary in summaries for key in summary.differs)
-    rows = [_row(summary, settings) for summary in summaries]
+    known = any(summary.host for summary in summaries)
+    rows = [_row(summary, settings, host=known) for summary in summaries]
     write_table(run_dir, layout.SUMMARY, rows, ("run", "trial"))
     gaps = [
         {"trial": summary.trial, "metric": metric, "reason": reason}
@@ -119,7 +121,7 @@ def saved(run: Run) -> list[TrialSummary]:
         return []
 
 
-def _row(summary: TrialSummary, settings: Iterable[str]) -> dict[str, object]:
+def _row(summary: TrialSummary, settings: Iterable[str], *, host: bool) -> dict[str, object]:
     return {
         "run": summary.run,
         "trial": summary.trial,
@@ -135,6 +137,7 @@ def _row(summary: TrialSummary, settings: Iterable[str]) -> dict[str, object]:
         "blocks_snapshot": summary.blocks_snapshot,
         "start": summary.start,
         "state": summary.state,
+        **({"host": summary.host} if host else {}),
         **{name: summary.metrics.get(name) for name in METRICS},
     }
 
@@ -183,6 +186,7 @@ def _saved(run: Run) -> list[TrialSummary]:
             findings=tuple(findings.get(row["trial"], ())),
             oom_kills=tuple(oom_kills.get(row["trial"], ())),
             left_out=row["left_out"],
+            host=row.get("host", ""),
         )
         for row in tables[layout.SUMMARY]
     ]

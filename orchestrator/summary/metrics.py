@@ -135,6 +135,7 @@ def summarise_trial(run: Run, trial: TrialFolder) -> TrialSummary:
         kernel_sha256=_last_word(kernels, "kernel_sha256"),
         findings=findings_of(trial.events),
         oom_kills=oom_kills_of(trial.events),
+        host=trial.host,
     )
 
 

@@ -19,6 +19,7 @@ from orchestrator.host_kinds import LOCAL, is_guest
 from orchestrator.plan import PlannedStep
 from orchestrator.scenario.model import Setup
 from orchestrator.verdict.figures import ArmFigures, RunFigures
+from orchestrator.verdict.hosts import OF_A_HOST, are_blocks
 
 # Of RunFigures.facts: what it is for people, and which wider word of `--varies` includes it.
 _FACTS: Final = {
@@ -99,13 +100,21 @@ def _facts_differ(
     both: Sequence[tuple[ArmFigures, ArmFigures]],
     varies: Collection[str],
 ) -> Iterator[str]:
+    blocks = are_blocks(base, other, varies)
     for key, (words, wider) in _FACTS.items():
-        one, another = base.facts.get(key), other.facts.get(key)
-        if one is None or another is None or one == another or not {key, wider}.isdisjoint(varies):
+        if not {key, wider}.isdisjoint(varies):
             continue
         if key == "host_thp" and all(_sets_thp(arm) for pair in both for arm in pair):
             continue  # the arms say what it was, whatever the host had
-        yield f"{words} ({key}): {one} against {another}"
+        if blocks and key in OF_A_HOST:
+            for name in sorted(base.hosts.keys() & other.hosts.keys()):
+                one, another = (run.hosts[name].get(OF_A_HOST[key]) for run in (base, other))
+                if one and another and one != another:
+                    yield f"{words} of {name} ({key}): {one} against {another}"
+            continue
+        one, another = base.facts.get(key), other.facts.get(key)
+        if one is not None and another is not None and one != another:
+            yield f"{words} ({key}): {one} against {another}"
 
 
 def _sets_thp(arm: ArmFigures) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.host_kinds import is_guest
+from orchestrator.records.hosts import HostRecord
 from orchestrator.records.meta import RunMeta
 from orchestrator.records.plan import ArmRecord, PlanRecord
+from orchestrator.records.summary import boot_name
 from orchestrator.store import SCHEMA_VERSION, Run
 from orchestrator.summary import METRIC, TrialSummary
 
@@ -21,18 +23,19 @@ _NO_RESULT = {_WARM_UP, "did not complete: interrupted", "did not complete: unfi
 @dataclass(frozen=True)
 class TrialFigures:
     """A trial that counts. `seed` is what its workloads had; `state` the saved boot that it started from,
-    empty where it booted a guest of its own."""
+    empty where it booted a guest of its own; `host` where it ran, empty where that is not known."""
 
     trial: str
     repeat: int
     seed: int
     state: str
     metrics: Mapping[str, float]
+    host: str = ""
 
     @property
     def boot(self) -> str:
         """Names the boot that it is a trial of: trials of one saved boot have one."""
-        return self.state or f"own boot of {self.trial}"
+        return boot_name(self.trial, self.state, self.host)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class ArmFigures:
     `does` is all that decides what happens in a trial but the kernel, in parts (for `comparability.py`):
     guest, machine, setup, kernel_args, start, host, steps; empty where the plan does not say. `lost` has
     those of `left_out` that a comparison has to count, as they ended badly, and the boot of each; `gaps` why
-    a metric is in no trial; `build` what `uname -v` says. A baseline of an older version has none of them.
+    a metric is in no trial; `build` what `uname -v` says; `lost_hosts` the host of each of the `lost`. A
+    baseline of an older version has none of them.
     """
 
     name: str
@@ -54,6 +58,7 @@ class ArmFigures:
     build: str = ""
     lost: Mapping[str, str] | None = None
     gaps: Mapping[str, str] = field(default_factory=dict)
+    lost_hosts: Mapping[str, str] = field(default_factory=dict)
 
     def values(self, metric: str) -> list[float]:
         """A metric in each trial that has it."""
@@ -83,6 +88,13 @@ class ArmFigures:
         """All boots of which a trial came to an end, good or bad."""
         return self.lost_boots | frozenset(self.boots())
 
+    @property
+    def boot_hosts(self) -> dict[str, str]:
+        """The host of each of the `tried_boots`."""
+        lost = dict.fromkeys(self.lost_boots, "")
+        lost |= {boot: self.lost_hosts.get(trial, "") for trial, boot in (self.lost or {}).items()}
+        return lost | {trial.boot: trial.host for trial in self.trials}
+
 
 def ended_badly(left_out: str) -> bool:
     """Whether a trial that is left out for this reason is a bad result, and not one that is still to come."""
@@ -99,7 +111,7 @@ class RunFigures:
     """A run, or a baseline that was made of one.
 
     `facts` is where and how it ran, in words: host_cpu, host_kernel, host_thp, qemu, libvirt, image. What is
-    not known is not there.
+    not known is not there. `hosts` has the hosts of its trials by name, and what identifies each.
     """
 
     run: str
@@ -108,6 +120,7 @@ class RunFigures:
     commit: str
     arms: tuple[ArmFigures, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def arm(self, name: str) -> ArmFigures | None:
         """The arm of that name."""
@@ -131,6 +144,7 @@ def figures_of(run: Run, summaries: Sequence[TrialSummary]) -> RunFigures:
             if members
         ),
         facts=_facts(run.meta, run.plan),
+        hosts=_hosts(run.meta, {summary.host for summary in summaries} - {""}),
     )
 
 
@@ -150,6 +164,7 @@ def _arm(
 ) -> ArmFigures:
     seeds = {trial.id: trial.seed for trial in run.planned}
     counted = [one for one in members if not one.left_out]
+    lost = [one for one in members if one.left_out and ended_badly(one.left_out)]
     shown = counted or members
     return ArmFigures(
         name=name,
@@ -168,15 +183,13 @@ def _arm(
                     for metric, value in one.metrics.items()
                     if METRIC[metric].unit and isinstance(value, int | float)
                 },
+                host=one.host,
             )
             for one in counted
         ),
         left_out=(*warm_ups, *((one.trial, one.left_out) for one in members if one.left_out)),
-        lost={
-            one.trial: one.state or f"own boot of {one.trial}"
-            for one in members
-            if one.left_out and ended_badly(one.left_out)
-        },
+        lost={one.trial: one.boot for one in lost},
+        lost_hosts={one.trial: one.host for one in lost if one.host},
         gaps={
             metric: reason
             for one in reversed(counted)
@@ -218,3 +231,11 @@ def _facts(meta: RunMeta, plan: PlanRecord) -> dict[str, str]:
         # Each trial has a host of its own, and meta.json is of the last one. `does` has what was asked for.
         del facts["host_kernel"], facts["host_thp"]
     return {key: str(fact) for key, fact in facts.items() if fact}
+
+
+def _hosts(meta: RunMeta, names: Collection[str]) -> dict[str, dict[str, str]]:
+    """The hosts of trials by name; of one host, meta.json says it of the run."""
+    known = dict(meta.hosts)
+    if len(names) == 1 and not known:
+        known = {name: HostRecord.of("", meta.facts()) for name in names}
+    return {name: known[name].in_words() if name in known else {} for name in sorted(names)}

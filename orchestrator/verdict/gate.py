@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from orchestrator.errors import BadInputError
 from orchestrator.headline import CATALOGUE, METRIC
 from orchestrator.records.plan import PlanRecord
-from orchestrator.stats import FEWEST, LEVEL, Difference, Significance
+from orchestrator.stats import LEVEL, Difference, Significance
 from orchestrator.store import layout
 from orchestrator.store.atomic import replace_text
 from orchestrator.verdict.comparability import refuse_unlike
@@ -180,7 +180,7 @@ def _change(arm: ArmFigures, metric: str, pair: PairOfArms | None, tolerance: fl
             after=after,
             reason=pair.missing[metric],
         )
-    few = f"too few boots to say: {pair.of_boots} ({one.n} to compare, at least {FEWEST} needed)"
+    few = f"too few boots to say: {pair.of_boots} ({one.n} to compare, at least {pair.fewest} needed)"
     return Change(
         arm=arm.name,
         metric=metric,
@@ -207,19 +207,21 @@ def _worst(arm: ArmFigures, metric: str, values: Sequence[float]) -> Change:
 
 def _losses(arm: ArmFigures, pair: PairOfArms | None) -> Change:
     """Boots of which a trial was lost, timed out or did not settle: more of them, and it is a regression."""
-    if pair is None or pair.lost is None or pair.lost_counts is None:
+    if pair is None or pair.lost_counts is None:
         return Change(arm.name, LOST, "regression", reason="no trial of the arm was begun")
     counts, found = pair.lost_counts, pair.lost
     result: Result = "none"
     if not pair.second.trials and arm.trials:
         result = "regression"  # however few they are: there is nothing good to set against it
+    elif found is None:
+        return Change(arm.name, LOST, "undecided", reason="no host has trials of both")
     elif found.significance is Significance.SIGNIFICANT:
         result = "regression" if found.estimate > 0 else "improvement"
     return Change(
         arm=arm.name,
         metric=LOST,
         result=result,
-        estimate=found.estimate,
+        estimate=found.estimate if found else None,
         before=counts.first,
         after=counts.second,
         reason=f"trials of {counts.second} of {counts.of_second} boots failed (lost, timed out or not "

@@ -112,7 +112,7 @@ class Played(Machinery):
         self.ran.append(plan.id)
         environment.learn(self.learned)
         error = self.ends.get(plan.id)
-        writer.record(TrialBegin(t_ns=0))
+        writer.record(TrialBegin(t_ns=0, host=environment.host_name))
         if error is not None and not isinstance(error, OrchestratorError):
             raise error
         outcome = getattr(error, "outcome", "failed") if error else "completed"

@@ -25,10 +25,10 @@ from orchestrator.workloads import load_workload
 ROOT = Path(__file__).parents[2]
 
 
-def plan(steps: str) -> Plan:
+def plan(steps: str, repeats: str = "repeats: 2\n") -> Plan:
     """A plan with the arms a and b, twice each."""
     text = (
-        "version: 1\nname: x\nguest: debian-13\nmachine: {memory: 1GiB}\nrepeats: 2\narms: {a: , b: }\n"
+        f"version: 1\nname: x\nguest: debian-13\nmachine: {{memory: 1GiB}}\n{repeats}arms: {{a: , b: }}\n"
         f"steps:\n{steps}"
     )
     with tempfile.TemporaryDirectory() as folder:

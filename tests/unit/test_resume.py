@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from orchestrator.errors import (
     InfrastructureError,
 )
 from orchestrator.plan import Plan
-from orchestrator.run import execute
+from orchestrator.run import execute, hosts
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.run.parallel import Ended, TrialTask
-from orchestrator.store import Run, TrialFolder, open_run
+from orchestrator.store import Run, TrialFolder, liveness, open_run
 from orchestrator.summary import TrialSummary, summarise_trial
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +126,37 @@ def test_another_machine_does_not_go_on(tmp_path: Path, trials: Played) -> None:
     trials.accel = "kvm"
     with pytest.raises(BadInputError, match="another accel: tcg"):
         resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
+
+
+def test_a_run_that_goes_on_on_another_host_names_both(
+    tmp_path: Path, trials: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan("  - wait: {time: 1s}\n")
+    trials.ends = {planned.trials[2].id: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, machinery=trials)
+    assert open_run(tmp_path / "run").meta.hosts == {}
+    here = socket.gethostname()
+    trials.ends = {planned.trials[3].id: KeyboardInterrupt()}
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    monkeypatch.setattr(hosts, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(liveness, "boot_id", lambda: "another boot")
+    with pytest.raises(KeyboardInterrupt):
+        resume_run(
+            (tmp_path / "run").rename(tmp_path / "moved"), places(tmp_path), PROGRESS, machinery=trials
+        )
+    run = open_run(tmp_path / "moved")
+    assert [trial.host for trial in run.trials] == [here, here, "elsewhere", "elsewhere"]
+    assert {name: one.hostname for name, one in run.meta.hosts.items()} == {
+        here: here,
+        "elsewhere": "elsewhere",
+    }
+    assert run.meta.hosts[here].qemu == run.meta.hosts["elsewhere"].qemu == "10.0.2"
+    # The container is started again: the same machine, by another name.
+    trials.ends = {}
+    monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
+    resume_run(tmp_path / "moved", places(tmp_path), PROGRESS, machinery=trials)
+    assert [trial.host for trial in open_run(tmp_path / "moved").trials][2:] == ["elsewhere"] * 2
 
 
 def test_a_nested_run_is_compared_by_its_nested_hosts(tmp_path: Path, trials: Played) -> None:

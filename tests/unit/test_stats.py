@@ -189,12 +189,12 @@ def test_p_of_counts_agrees_with_scipy(counts: tuple[int, int, int, int]) -> Non
     first, of_first, second, of_second = counts
     table = [[second, of_second - second], [first, of_first - first]]
     less, more = (scipy_stats.fisher_exact(table, alternative=side).pvalue for side in ("less", "greater"))
-    assert significance.p_of_counts(*counts) == pytest.approx(min(1, 2 * min(less, more)))
+    assert significance.p_of_counts(counts) == pytest.approx(min(1, 2 * min(less, more)))
 
 
 def test_p_of_lost_trials_is_what_the_docs_say() -> None:
     """docs/nightly.md: 4 of 8 against 0 of 8 may be chance, 5 of 8 are not."""
-    four, five = (significance.p_of_counts(0, 8, lost, 8) for lost in (4, 5))
+    four, five = (significance.p_of_counts((0, 8, lost, 8)) for lost in (4, 5))
     assert (round(four, 2), round(five, 2)) == (0.08, 0.03)
 
 
@@ -206,7 +206,7 @@ def test_losses_share_the_level_with_the_metrics() -> None:
     }
     lost = differences({**noisy, "lost": LostCounts(0, 8, 8, 8)})["lost"]
     assert lost.significance is Significance.SIGNIFICANT
-    assert lost.p_adjusted == pytest.approx(4 * significance.p_of_counts(0, 8, 8, 8))
+    assert lost.p_adjusted == pytest.approx(4 * significance.p_of_counts((0, 8, 8, 8)))
     assert differences({"lost": LostCounts(0, 8, 1, 8)})["lost"].significance is Significance.NOT_SIGNIFICANT
     assert {differences({"lost": LostCounts(n, 8, n, 8)})["lost"].significance for n in (0, 8)} == {
         Significance.IDENTICAL

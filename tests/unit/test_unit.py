@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,8 +24,11 @@ from orchestrator.cli import main
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import BadInputError, GuestPanicError, InfrastructureError
 from orchestrator.host.runtime import runtime_folder
+from orchestrator.host_kinds import host_kind
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import Plan
+from orchestrator.records.meta import RunMeta
+from orchestrator.records.unit import UnitRecord
 from orchestrator.run.execute import execute_plan, resume_run
 from orchestrator.run.gather import gather, most_at_once
 from orchestrator.run.inputs import with_inputs
@@ -51,11 +55,34 @@ def test_a_trial_has_its_folder_with_where_it_ran(tmp_path: Path, planned: Plan,
     assert {path.name for path in made.directory.iterdir()} >= {"events.jsonl", "observations.parquet"}
     record = json.loads((made.directory / "unit.json").read_text())
     assert record["plan_sha256"] == planned.sha256
+    assert record["host"] == socket.gethostname()
     assert record["facts"]["accel"] == "tcg"
     assert record["facts"]["hypervisor"] == {"qemu": "10.0.2"}
     with pytest.raises(BadInputError, match="a trial is written once"):
         execute_alone(unit(planned, tmp_path, trials), trial, tmp_path / "into")
     assert trials.ran == [trial]
+
+
+def test_a_trial_says_on_which_host_it_ran(tmp_path: Path, planned: Plan, trials: Played) -> None:
+    trial = planned.trials[0].id
+    made = execute_alone(unit(planned, tmp_path, trials), trial, tmp_path / "into", "node-7:1")
+    record = UnitRecord.model_validate_json((made.directory / "unit.json").read_bytes())
+    begin = json.loads((made.directory / "events.jsonl").read_text().splitlines()[0])
+    assert (record.host_name, begin["host"]) == ("node-7:1", "node-7:1")
+    older = record.model_copy(update={"host": ""})
+    assert older.host_name == socket.gethostname(), "of an older version"
+    for name in ("", "a b", "a,b", "x" * 65, "a\x1b[0m", "-a"):
+        with pytest.raises(BadInputError, match="is no name for a host"):
+            execute_alone(unit(planned, tmp_path, trials), planned.trials[1].id, tmp_path / "into", name)
+    assert trials.ran == [trial]
+
+
+def test_a_machine_that_ssh_reaches_has_a_name_of_its_own() -> None:
+    here = socket.gethostname()
+    assert host_kind("local").machine_name == here
+    assert host_kind("nested").machine_name == here
+    assert host_kind("qemu:///system").machine_name == here
+    assert host_kind("qemu+ssh://root@node1/system").machine_name == "node1"
 
 
 def test_one_that_failed_is_kept_and_one_that_was_interrupted_is_not(
@@ -227,21 +254,57 @@ def test_trials_of_another_plan_or_of_other_versions_are_not_gathered(
 def test_several_hosts_are_named_and_their_ssh_keys_do_not_matter(
     tmp_path: Path, planned: Plan, trials: Played
 ) -> None:
+    """Both have one hostname, as containers may; their own names keep them apart, and QEMU may differ."""
     ids = [trial.id for trial in planned.trials]
-    for trial in ids:
-        execute_alone(unit(planned, tmp_path, trials), trial, tmp_path / "into")
+    for number, trial in enumerate(ids):
+        trials.host_facts = {"hypervisor": {"qemu": f"10.0.{number % 2}"}}
+        execute_alone(unit(planned, tmp_path, trials), trial, tmp_path / "into", f"node{number % 2}")
     elsewhere = tmp_path / "into" / ids[0] / "unit.json"
     record = json.loads(elsewhere.read_text())
-    record["writer"] |= {"hostname": "elsewhere", "boot_id": "another"}
     record["facts"]["image"]["key"] = "another"
-    record["facts"]["host"]["cpu"] = "another CPU"
+    record["facts"]["host"] |= {"cpu": "another CPU", "microcode": "0x7"}
     elsewhere.write_text(json.dumps(record))
     result = gather(planned, [tmp_path / "into"], tmp_path / "run")
-    hosts = open_run(result.directory).meta.facts()["hosts"]
-    assert len(hosts) == 2
-    assert {"hostname": "elsewhere", "cpu": "another CPU"}.items() <= next(
-        host for host in hosts if host["hostname"] == "elsewhere"
-    ).items()
+    gathered = open_run(result.directory)
+    assert list(gathered.meta.hosts) == ["node0", "node1"]
+    here = gathered.meta.hosts["node1"]
+    assert (here.hostname, here.qemu) == (socket.gethostname(), "10.0.1")
+    assert gathered.meta.hosts["node0"].cpu == f"another CPU and {here.cpu}", "it changed meanwhile"
+    assert [row["host"] for row in rows(result.directory)] == ["node0", "node1"] * 2
+    assert [trial.host for trial in gathered.trials] == ["node0", "node1"] * 2
+    (condition,) = (one for one in result.analysis.conditions.rows if one.name == "hosts")
+    assert condition.value == "node0 (2 trials), node1 (2 trials)"
+    comparison = result.analysis.verdicts.comparison
+    assert comparison is not None
+    note, *_ = comparison.notes
+    assert note.startswith("trials of 2 hosts (node0, node1): compared within each")
+    for what in (f"CPU: another CPU and {here.cpu} (node0), {here.cpu} (node1)", "QEMU: 10.0.0 (node0)"):
+        assert what in note
+    assert "kernel" not in note, "that is the same"
+
+
+def test_one_host_may_not_change_its_qemu_between_trials_and_no_two_their_acceleration(
+    tmp_path: Path, planned: Plan, trials: Played
+) -> None:
+    first, second, third, _ = (trial.id for trial in planned.trials)
+    execute_alone(unit(planned, tmp_path, trials), first, tmp_path / "into", "node0")
+    trials.host_facts = {"hypervisor": {"qemu": "7.2"}}
+    execute_alone(unit(planned, tmp_path, trials), second, tmp_path / "into", "node0")
+    with pytest.raises(BadInputError, match="another hypervisor"):
+        gather(planned, [tmp_path / "into"], tmp_path / "run")
+    shutil.rmtree(tmp_path / "into" / second)
+    trials.accel = "kvm"
+    execute_alone(unit(planned, tmp_path, trials), third, tmp_path / "into", "node1")
+    with pytest.raises(BadInputError, match="another accel"):
+        gather(planned, [tmp_path / "into"], tmp_path / "run")
+
+
+def test_hosts_as_an_older_gather_wrote_them_still_open() -> None:
+    meta = RunMeta.model_validate(
+        {"schema_version": 3, "hosts": [{"hostname": "one", "name": "this machine", "cpus": 2}]}
+    )
+    assert meta.hosts["one"].known() == {"hostname": "one", "cpus": 2}
+    assert RunMeta.model_validate({"schema_version": 3}).facts() == {"schema_version": 3}
 
 
 def test_what_is_no_file_of_a_trial_is_not_gathered(tmp_path: Path, planned: Plan, trials: Played) -> None:
@@ -394,12 +457,15 @@ def test_plan_writes_what_trial_takes_and_gather_reads(
     Path("older.json").write_text(older.to_json())
     assert typed("trial", "older.json", planned.trials[0].id, "--into", "fourth") == 2
     assert "older version" in capsys.readouterr().err
-    record = Path("into") / planned.trials[0].id / "unit.json"
-    record.write_text(record.read_text().replace('"hostname": "', '"hostname": "not-'))
+    moved = planned.trials[0].id
+    shutil.rmtree(Path("into") / moved)
+    trials.ends = {}
+    assert typed("trial", "plan.json", moved, "--into", "into", "--host-name", "elsewhere") == 0
+    capsys.readouterr()
     typed("gather", "plan.json", "into", "--results", "results", "--json")
     printed = capsys.readouterr()
     said = json.loads(printed.out)
     assert "trials of 2 hosts" in printed.err
-    assert "not-" in printed.err
+    assert "elsewhere" in printed.err
     assert said["trials_done"] == len(planned.trials)
     assert said["time"] is None, "that of gathering is not that of the trials"

@@ -137,6 +137,7 @@ def _first_cell(row: DifferenceRow | None) -> FirstCell:
 def _warnings(comparison: Comparison, pairs: Sequence[PairOfArms]) -> Iterator[str]:
     for reason in comparison.forced:
         yield clean(f"Compared although not comparable (--force): {reason}.", 300)
+    yield from (clean(f"{note[0].upper()}{note[1:]}.", 600) for note in comparison.notes)
     few = dict.fromkeys(
         sentence
         for pair in pairs

@@ -71,6 +71,7 @@ class Differences(Section):
     pairs: tuple[PairSection, ...]
     legend: tuple[tuple[str, str], ...]
     statistic: str = STATISTIC
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, analysis: RunAnalysis) -> Self | None:
@@ -78,7 +79,8 @@ class Differences(Section):
         if not comparison or not comparison.pairs:
             return None
         pairs = tuple(_section(comparison, index, pair) for index, pair in enumerate(comparison.pairs))
-        return cls(pairs, tuple(legend(comparison.pairs)))
+        notes = tuple(clean(f"{note[0].upper()}{note[1:]}.", 600) for note in comparison.notes)
+        return cls(pairs, tuple(legend(comparison.pairs)), notes=notes)
 
     def charts(self) -> Iterable[Figure]:
         return [pair.figure for pair in self.pairs if pair.figure]
