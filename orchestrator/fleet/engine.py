@@ -41,6 +41,7 @@ _LOOPBACK: Final = "127.0.0.1"
 _CONNECT_SECONDS: Final = 10.0
 _AGAIN_SECONDS: Final = 2.0
 _HOSTS_EVERY_SECONDS: Final = 1.0
+_BEAT_SECONDS: Final = 5.0
 _KEPT_EVENTS: Final = 100
 
 
@@ -58,7 +59,12 @@ def _configure(fleet: Fleet) -> None:
             "distributed.admin.low-level-log-length": _KEPT_EVENTS,
             "distributed.admin.log-length": _KEPT_EVENTS,
             "distributed.worker.profile.enabled": False,
+            # A worker beside a trial that is measured: Dask's own clocks and figures of itself wake it 50 times
+            # a second.
+            "distributed.admin.tick.interval": "1s",
             "distributed.admin.tick.limit": f"{fleet.text.silent:.0f}s",
+            "distributed.admin.system-monitor.interval": "10s",
+            "distributed.admin.system-monitor.disk": False,
         }
     )
     logging.getLogger("distributed").setLevel(logging.ERROR)
@@ -154,7 +160,16 @@ class _Head(Scheduler):  # type: ignore[misc]  # as above
 
 
 class _Worker(Worker):  # type: ignore[misc]  # as above
-    """Has no HTTP server."""
+    """Has no HTTP server, and is quiet beside trials that are measured."""
+
+    def __init__(self, *words: Any, beat_seconds: float, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self.beat_seconds = beat_seconds
+
+    async def heartbeat(self) -> None:
+        """Dask's, at an interval that the head does not choose: it would have one every half second."""
+        await super().heartbeat()
+        self.periodic_callbacks["heartbeat"].callback_time = self.beat_seconds * 1000
 
     def start_http_server(self, *words: Any, **options: Any) -> None:
         """See above."""
@@ -209,6 +224,7 @@ async def _join(fleet: Fleet, host: UnitHost, card: HostCard, tell: Tell, stop: 
     units = _Units(host)
     worker = _Worker(
         fleet.text.head,
+        beat_seconds=min(_BEAT_SECONDS, fleet.text.silent / 4),
         name=f"{host.name}@{host.token}",
         nthreads=max(1, card.cores),
         resources={"memory": card.memory, "cores": card.cores, "disk": card.disk},

@@ -156,6 +156,7 @@ class _Job:
     """Hosts of trials that were there before."""
     where: Mapping[str, str] = field(default_factory=dict)
     """Of those trials, the host."""
+    _known: dict[str, Mapping[str, object]] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
     _told_at: float = 0.0
     _unsummed: set[str] = field(default_factory=set)
@@ -246,8 +247,7 @@ class _Job:
             unit = unit_at(incoming / arrival.trial, self.sha256, self.ids)
             facts = unit.record.facts
             must_be_alike(of_any_host(self.meta), of_any_host(facts))
-            on_host = self._on_host(handed.host.name)
-            must_be_alike(comparable(on_host[0].facts) if on_host else {}, comparable(facts))
+            must_be_alike(self._known.get(handed.host.name, {}), comparable(facts))
             return self._put(run, unit, handed)
         except (BadInputError, InfrastructureError) as error:
             return f"{error.brief}; {error.details}" if error.details else error.brief
@@ -263,6 +263,7 @@ class _Job:
             run.set_aside(trial)
             return unit.end.error or unit.end.outcome
         self.records[trial] = unit.record
+        self._known.setdefault(unit.record.host_name, comparable(unit.record.facts))
         if not self.meta:
             self.meta = of_any_host(unit.record.facts)
         return ""

@@ -48,7 +48,7 @@ _MOST_SAID_BYTES: Final = 4000
 _ELAPSED: Final = re.compile(r"^ *[0-9]+ s ")  # of that process: people see one clock
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PLANS, _UNITS, _PROCESS = "plans", "units", "process.json"
-_LOOK_SECONDS: Final = 0.05
+_LOOK_SECONDS: Final = 0.2  # beside a trial that is measured
 
 UNIT_COMMAND: Final = (sys.executable, "-m", "orchestrator", "trial")
 

@@ -2,7 +2,7 @@
 
     python tests/bench/fleet_load.py HOSTS TRIALS [PROCESSES]
 
-The head, the client and the workers are the real ones, with TLS over loopback; workers share a few processes,
+The head, the client and the workers are the real ones, with TLS over loopback. Workers share a few processes,
 and the unit is one that gives an empty folder at once. Prints one JSON object: sizes in bytes, times in seconds.
 """
 
