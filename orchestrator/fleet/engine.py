@@ -38,7 +38,7 @@ Json = dict[str, Any]
 
 _CARD: Final = "orchestrator"  # under which a worker tells the head what it can
 _LOOPBACK: Final = "127.0.0.1"
-_CONNECT_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 30.0
 _AGAIN_SECONDS: Final = 2.0
 _HOSTS_EVERY_SECONDS: Final = 1.0
 _BEAT_SECONDS: Final = 5.0
@@ -59,8 +59,7 @@ def _configure(fleet: Fleet) -> None:
             "distributed.admin.low-level-log-length": _KEPT_EVENTS,
             "distributed.admin.log-length": _KEPT_EVENTS,
             "distributed.worker.profile.enabled": False,
-            # A worker beside a trial that is measured: Dask's own clocks and figures of itself wake it 50 times
-            # a second.
+            # A worker is beside trials that are measured. Dask would wake it every 20 ms to look at its own clock.
             "distributed.admin.tick.interval": "1s",
             "distributed.admin.tick.limit": f"{fleet.text.silent:.0f}s",
             "distributed.admin.system-monitor.interval": "10s",
@@ -236,7 +235,7 @@ async def _join(fleet: Fleet, host: UnitHost, card: HostCard, tell: Tell, stop: 
         nanny=None,
         plugins=(units,),
         startup_information={_CARD: lambda _: card.model_dump(mode="json")},
-        death_timeout=_CONNECT_SECONDS,
+        death_timeout=fleet.text.silent,
     )
     host.tell = lambda key, line: worker.loop.add_callback(worker.log_event, _topic(key), [host.name, line])
     serve_here(host)

@@ -59,7 +59,7 @@ def test_a_worker_that_is_killed_loses_its_trials_and_no_others(lab: Lab) -> Non
     assert left, "who was killed cleans nothing"
     lab.worker("h1", seconds=2)
     assert not [path for path in left if path.exists()], "the next one does"
-    assert client.wait(150) == 0, lab.said("client")
+    assert client.wait(400) == 0, lab.said("client")
     assert outcomes(lab) == ["completed"] * 6
     meta = lab.meta()
     assert meta["status"] == "completed"
@@ -167,7 +167,7 @@ def test_a_full_disk_and_a_network_that_is_cut(lab: Lab) -> None:
     client = lab.begin(*lab.run_words("--repeats", "2"))
     until(lambda: lab.units("h1"), 60, lambda: lab.said("client"))
     lab.cut(1)
-    assert client.wait(180) == 0, lab.said("client")
+    assert client.wait(400) == 0, lab.said("client")
     assert outcomes(lab) == ["completed"] * 6
     assert set(lab.hosts_of().values()) == {"h3"}
     lost = lab.meta()["lost_trials"]
