@@ -3,8 +3,7 @@
     python tests/bench/fleet_load.py HOSTS TRIALS [PROCESSES]
 
 The head, the client and the workers are the real ones, with TLS over loopback. Workers share a few
-processes, and the unit is one that gives an empty folder at once. Prints one JSON object: sizes in bytes, times
-in seconds.
+processes, and the unit is one that gives an empty folder at once. Prints one JSON object: bytes and seconds.
 """
 
 from __future__ import annotations
