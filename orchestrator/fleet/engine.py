@@ -59,7 +59,7 @@ def _configure(fleet: Fleet) -> None:
             "distributed.admin.low-level-log-length": _KEPT_EVENTS,
             "distributed.admin.log-length": _KEPT_EVENTS,
             "distributed.worker.profile.enabled": False,
-            # A worker is beside trials that are measured; Dask would wake it every 20 ms to look at its clock.
+            # A worker is beside trials that are measured; Dask would wake it every 20 ms to look at a clock.
             "distributed.admin.tick.interval": "1s",
             "distributed.admin.tick.limit": f"{fleet.text.silent:.0f}s",
             "distributed.admin.system-monitor.interval": "10s",
