@@ -182,9 +182,10 @@ def serve_head(fleet: Fleet, tell: Tell) -> None:
         stop = _stopped()
         try:
             head = await _Head(fleet)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            why = error.__cause__ or error  # Dask's own says no more than that it failed
             raise InfrastructureError(
-                f"the head cannot listen at {fleet.text.head}: {error.strerror or error}",
+                f"the head cannot listen at {fleet.text.head}: {getattr(why, 'strerror', None) or why}",
                 hint="`head` in fleet.toml is an address of this host, and the port is free: ss -ltnp",
             ) from None
         try:

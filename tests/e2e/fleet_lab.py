@@ -42,7 +42,7 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def until(what: Callable[[], Any], seconds: float = 60, said: Callable[[], str] = lambda: "") -> Any:
+def until(what: Callable[[], Any], seconds: float = 180, said: Callable[[], str] = lambda: "") -> Any:
     """Wait until `what` gives something true; what it gave."""
     end = time.monotonic() + seconds
     while not (found := what()):
@@ -170,7 +170,7 @@ class Lab:
         """Start the head."""
         before = self.said("net").count("listening at")
         self.start("net", ["-m", "orchestrator", "fleet", "head", *self.config()])
-        until(lambda: self.said("net").count("listening at") > before, 60, lambda: self.said("net"))
+        until(lambda: self.said("net").count("listening at") > before, 180, lambda: self.said("net"))
 
     def worker(
         self, name: str, *, seconds: float = 1, keys: Path | None = None, wait: bool = True, **more: str
@@ -180,7 +180,7 @@ class Lab:
         words = ["serve", HEAD, *self.config(keys), "--name", name]
         self.start(name, [str(SLEEPING), *words], SLEEP_SECONDS=str(seconds), **more)
         if wait:
-            until(lambda: self.said(name).count("does trials for") > before, 60, lambda: self.said(name))
+            until(lambda: self.said(name).count("does trials for") > before, 180, lambda: self.said(name))
 
     def config(self, keys: Path | None = None) -> list[str]:
         """--fleet."""
@@ -191,7 +191,7 @@ class Lab:
         own = ["--results", str(self.results), "--guests-dir", str(ROOT / "guests")]
         return ["run", str(self.scenario), *self.config(), *own, *words]
 
-    def call(self, *words: str, seconds: float = 120) -> Finished:
+    def call(self, *words: str, seconds: float = 300) -> Finished:
         """Call the command line from the network."""
         at = ["ip", "netns", "exec", self.ns("net")] if words[:2] != ("fleet", "init") else []
         done = subprocess.run(
