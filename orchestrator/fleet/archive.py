@@ -39,12 +39,12 @@ def pack(folder: Path, most_bytes: int) -> Packed:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=_LEVEL) as archive:
         for path in files:
-            archive.add(path, arcname=str(path.relative_to(folder)), recursive=False, filter=_nobody_s)
+            archive.add(path, arcname=str(path.relative_to(folder)), recursive=False, filter=_without_owner)
     data = buffer.getvalue()
     return Packed(data, hashlib.sha256(data).hexdigest())
 
 
-def _nobody_s(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member

@@ -114,7 +114,7 @@ def make_fleet(folder: Path) -> list[Path]:
     _write(folder / "ca.pem", _pem(root), 0o644)
     for role in ROLES:
         key = ec.generate_private_key(ec.SECP256R1())
-        # Nobody can be listened to who has a client's certificate: it cannot pass for a head or a worker.
+        # A client's certificate is no server's: with it one cannot pass for a head or a worker.
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
         uses += [] if role == "client" else [ExtendedKeyUsageOID.SERVER_AUTH]
         certificate = signed(

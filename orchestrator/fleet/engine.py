@@ -138,7 +138,7 @@ class _Hosts(SchedulerPlugin):  # type: ignore[misc]  # Dask has no types here
 
 
 class _Head(Scheduler):  # type: ignore[misc]  # as above
-    """Listens where it is told to, and nowhere else."""
+    """Listens at the address of fleet.toml, and nowhere else."""
 
     def start_http_server(self, *words: Any, **options: Any) -> None:
         """Only for the dashboard: Dask's own would serve figures on a port of its choice without it."""
@@ -256,7 +256,7 @@ async def _join(fleet: Fleet, host: UnitHost, card: HostCard, tell: Tell, stop: 
 
 
 def _topic(key: str) -> str:
-    """Of what is told of a run's trials."""
+    """Of what is said of a run's trials."""
     return f"orchestrator/{key.partition('/')[0]}"
 
 
@@ -357,9 +357,9 @@ class DaskHands(Hands):
             self._looked = time.monotonic()
         return list(self._cards.values())
 
-    def _learn(self, told: Mapping[str, object]) -> None:
+    def _learn(self, reported: Mapping[str, object]) -> None:
         cards: dict[str, HostCard] = {}
-        for address, card in told.items():
+        for address, card in reported.items():
             with suppress(ValidationError):  # a worker of Dask's own, or of another version: not one of ours
                 cards[address] = HostCard.model_validate(card)
         self._cards = cards

@@ -158,7 +158,7 @@ class _Job:
     """Of those trials, the host."""
     _known: dict[str, Mapping[str, object]] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
-    _told_at: float = 0.0
+    _reported_at: float = 0.0
     _unsummed: set[str] = field(default_factory=set)
     _summed_at: float = field(default_factory=time.monotonic)
     _summing_seconds: float = 0.0
@@ -220,9 +220,9 @@ class _Job:
     def _tell(self, run: RunWriter, done: int, errors: Sequence[TrialFailure]) -> None:
         """What `fleet status` shows of this run."""
         now, total = time.monotonic(), len(self.trials)
-        if 0 < done < total and now - self._told_at < _TELL_SECONDS:
+        if 0 < done < total and now - self._reported_at < _TELL_SECONDS:
             return
-        self._told_at = now
+        self._reported_at = now
         left = (now - self._began) / done * (total - done) if done else None
         said = {"run": run.run_id, "done": done, "total": total, "failed": len(errors), "seconds_left": left}
         self.hands.tell(said)

@@ -20,18 +20,18 @@ _SHOWN_HOSTS = 20
 
 @dataclass(frozen=True)
 class Needs:
-    """Of one trial. `memory` and `disk` in bytes; `alone`: nothing else is to run on its host."""
+    """Of one trial. `memory` and `disk` in bytes; `exclusive`: nothing else is to run on its host."""
 
     memory: int
     cores: int
     disk: int
-    alone: bool
+    exclusive: bool
     kvm: bool
     requires: Requires
 
     def takes(self, card: HostCard) -> Resources:
         """What is not there for others while it runs there."""
-        cores = card.cores if self.alone else min(self.cores, card.cores)
+        cores = card.cores if self.exclusive else min(self.cores, card.cores)
         return Resources(self.memory, max(1, cores), self.disk)
 
 
@@ -74,7 +74,7 @@ def needs_of(spec: TrialSpec, plan: Plan) -> Needs:
         memory=max(memory_of(machine), requires.memory or 0),
         cores=requires.cores or machine.vcpus,
         disk=max(state, requires.disk or 0),
-        alone=plan.times == "measured" or (is_shared(plan.host) and sets_the_host(spec)),
+        exclusive=plan.times == "measured" or (is_shared(plan.host) and sets_the_host(spec)),
         kvm=requires.kvm or plan.accel == "kvm",
         requires=requires,
     )

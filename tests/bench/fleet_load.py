@@ -148,7 +148,7 @@ def measured(fleet: Fleet, hosts: int, trials: int, pid: int) -> dict[str, objec
         )
         for repeat in range(1, trials // _ARMS + 1)
     ]
-    needs = dict.fromkeys("abcd"[:_ARMS], Needs(_GIB, 1, 0, alone=True, kvm=False, requires=Requires()))
+    needs = dict.fromkeys("abcd"[:_ARMS], Needs(_GIB, 1, 0, exclusive=True, kvm=False, requires=Requires()))
     came = 0
 
     def accept(arrival: Arrival, handed: Handed) -> str:
@@ -159,7 +159,7 @@ def measured(fleet: Fleet, hosts: int, trials: int, pid: int) -> dict[str, objec
 
     class Quiet:
         def note(self, text: str) -> None:
-            """Nobody looks."""
+            """Not shown."""
 
         trial = trial_done = step = step_done = lambda *_: None
 

@@ -22,7 +22,7 @@ import psutil
 from driver import ROOT, Finished
 
 SLEEPING = Path(__file__).with_name("sleeping_trial.py")
-_NOBODY = "02:00:00:00:00:01"  # a MAC address that no end has
+_UNKNOWN_MAC = "02:00:00:00:00:01"  # a MAC address that no end has
 HEAD = "tls://10.77.0.1:8786"
 SCENARIO = """\
 version: 1
@@ -99,7 +99,7 @@ class Lab:
         self.cache(name).mkdir()
 
     def cut(self, number: int) -> None:
-        """Cut the link of a host: what either side sends goes to nobody, and nobody is told."""
+        """Cut the link of a host: what either side sends reaches no one, and neither end learns of it."""
         for where, other in self._ends(number):
             ip(
                 "-n",
@@ -108,7 +108,7 @@ class Lab:
                 "replace",
                 other,
                 "lladdr",
-                _NOBODY,
+                _UNKNOWN_MAC,
                 "dev",
                 where[1],
                 "nud",

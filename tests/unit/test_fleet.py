@@ -209,7 +209,7 @@ def test_a_machine_implies_what_its_trials_need() -> None:
     one = next(iter(needs.values()))
     machine = planned.arms[0].machine
     assert one.memory > machine.maximum_memory, "and QEMU's own"
-    assert (one.cores, one.alone, one.kvm) == (machine.vcpus, True, False)
+    assert (one.cores, one.exclusive, one.kvm) == (machine.vcpus, True, False)
     assert missing(one, CARD) == []
     assert one.takes(CARD).cores == CARD.cores, "where times are measured nothing else runs there"
     ignored = needs_by_arm(planned.model_copy(update={"times": "ignored"}))

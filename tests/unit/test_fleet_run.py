@@ -51,7 +51,7 @@ class PlayedHands(Hands):
     given: list[tuple[str, str]] = field(default_factory=list)
     queues: dict[str, list[Handed]] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
-    told: list[dict[str, object]] = field(default_factory=list)
+    reports: list[dict[str, object]] = field(default_factory=list)
     spoils: Callable[[Handed, Arrival], Arrival] = lambda _handed, arrival: arrival
     looks: int = 0
 
@@ -69,7 +69,7 @@ class PlayedHands(Hands):
                 queue.remove(handed)
 
     def tell(self, said: Mapping[str, object]) -> None:
-        self.told.append(dict(said))
+        self.reports.append(dict(said))
 
     def arrivals(self, seconds: float) -> Sequence[Arrival]:
         self.looks += 1
@@ -136,7 +136,7 @@ def test_a_round_is_one_host_s_in_the_order_of_the_plan(hands: PlayedHands, tmp_
     meta = open_run(result.directory).meta.facts()
     assert "lost_trials" not in meta
     last = {"run": "run", "done": len(ids), "total": len(ids), "failed": 0, "seconds_left": 0.0}
-    assert hands.told[-1] == last
+    assert hands.reports[-1] == last
     local = execute_plan(
         hands.planned, places(tmp_path), tmp_path / "local", PROGRESS, machinery=hands.trials
     )
