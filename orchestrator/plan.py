@@ -26,6 +26,7 @@ from orchestrator.scenario.model import (
     Accel,
     Arm,
     Clock,
+    Requires,
     Scenario,
     Setup,
     Start,
@@ -141,6 +142,7 @@ class Plan(Frozen):
     boots: int = 1
     arms: tuple[PlannedArm, ...]
     trials: tuple[PlannedTrial, ...]
+    requires: Requires | None = None
     expect: tuple[Expectation, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each file of the project that its trials read (`orchestrator.run.inputs`)."""
@@ -268,6 +270,7 @@ def make_plan(
             tuple(arm.model_copy(update={"start": start or arm.start}) for arm in scenario.arms)
         ),
         trials=trials,
+        requires=body.requires,
         expect=tuple(one for text in body.expect for one in text.of_each(arm.name for arm in scenario.arms)),
     )
 

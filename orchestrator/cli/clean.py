@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -58,6 +57,7 @@ def clean_command(
     from orchestrator.host.remote_leftovers import remote_leftovers
     from orchestrator.host.runtime import leftovers
     from orchestrator.host.settings import left_settings
+    from orchestrator.run.cleanup import remove_all, remove_leftover
     from orchestrator.run.unit import unfinished_unit
 
     found = leftovers()
@@ -71,12 +71,12 @@ def clean_command(
     errors: list[InfrastructureError] = []
     if not dry_run:
         # One that stays does not keep the others. Trials first: it is their runtime folder that names them.
-        errors += _remove_all(trials)
+        errors += remove_all(trials)
         for leftover in tuple(found):
-            errors += _remove(leftover.folder)
+            errors += remove_leftover(leftover.folder)
             if leftover.folder.exists():
                 found.remove(leftover)
-        errors += _remove_all(builds) + _remove_all(runs)
+        errors += remove_all(builds) + remove_all(runs)
     if as_json:
         print_json(
             {
@@ -118,50 +118,6 @@ def clean_command(
     for failure in errors:
         print_error(failure)
     ctx.exit(ExitCode.INFRASTRUCTURE if errors else ExitCode.COMPLETED)
-
-
-def _remove_all(folders: list[Path]) -> list[InfrastructureError]:
-    """Remove folders; those that could not be are taken off the list."""
-    errors = []
-    for folder in tuple(folders):
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            hint = "who made it? clean has to run as that user"
-            errors.append(InfrastructureError(f"{folder} could not be removed", hint=hint))
-            folders.remove(folder)
-    return errors
-
-
-def _remove(folder: Path) -> list[InfrastructureError]:
-    """Remove what a runtime folder stands for, here and elsewhere; what could not be."""
-    from orchestrator.host.noted_dimms import left_dimms, unplug
-    from orchestrator.host.remote_leftovers import end_remote, remote_leftovers
-    from orchestrator.host.runtime import remove
-    from orchestrator.host.settings import left_settings, put_back
-
-    errors = []
-    # First, as it is of all that the host's other guests have.
-    for note in left_settings(folder):
-        try:
-            put_back(note)
-        except InfrastructureError as error:
-            errors.append(error)
-    for dimm in left_dimms(folder):
-        try:
-            unplug(dimm)
-        except InfrastructureError as error:
-            errors.append(error)
-    # A host elsewhere may be gone for good, which shall not keep this folder forever: it is reported, once.
-    for guest in remote_leftovers(folder):
-        try:
-            end_remote(guest)
-        except InfrastructureError as error:
-            errors.append(error)
-    try:
-        remove(folder)
-    except InfrastructureError as error:
-        errors.append(error)
-    return errors
 
 
 def old_runs(results: Path, age: timedelta) -> list[Path]:

@@ -35,6 +35,8 @@ VERBS = {
     "trial": ("trial", "Execute one trial of a plan, into a folder that appears whole or not at all."),
     "gather": ("trial", "Make a run of trials that were executed by themselves."),
     "resume": ("run", "Run the trials of a run that are missing or were lost."),
+    "fleet": ("fleet", "Spread trials over many hosts: certificates, the head, what hosts do."),
+    "worker": ("worker", "Do trials of a fleet on this host."),
     "list": ("listing", "List the runs in the results folder."),
     "show": ("runs", "Show a run, also one that is unfinished or was killed."),
     "compare": (

@@ -80,6 +80,17 @@ def connect_option(command: Command) -> Command:
     )(command)
 
 
+def fleet_option(command: Command) -> Command:
+    """`--fleet` of verbs that can have a fleet do it."""
+    return click.option(
+        "--fleet",
+        "fleet_file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Have the hosts of a fleet do the trials: its fleet.toml.",
+    )(command)
+
+
 def force_option(command: Command) -> Command:
     """`--force` of verbs that write a file: see `may_write`."""
     return click.option("--force", is_flag=True, help="Replace a file of another kind.")(command)

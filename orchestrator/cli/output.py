@@ -27,6 +27,8 @@ FORMATS: Final = {
     "clean": 1,
     "compare": 1,
     "doctor": 1,
+    "fleet init": 1,
+    "fleet status": 1,
     "gather": 1,
     "image build": 1,
     "image list": 1,

@@ -14,6 +14,7 @@ from orchestrator.cli.gate import GateOptions, gate_of, gate_options, print_gate
 from orchestrator.cli.options import (
     arms_option,
     connect_option,
+    fleet_option,
     guests_dir_option,
     json_option,
     results_option,
@@ -30,11 +31,12 @@ from orchestrator.cli.output import (
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
 from orchestrator.cli.signals import stop_at_signals
-from orchestrator.errors import host_failure
+from orchestrator.errors import BadInputError, host_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from orchestrator.fleet.config import Fleet
     from orchestrator.run import Progress, RunResult
     from orchestrator.scenario.model import Start
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 @results_option
 @guests_dir_option
 @connect_option
+@fleet_option
 @arms_option
 @click.option("--seed", type=click.IntRange(min=0), help="Seed, instead of the scenario's.")
 @click.option("--repeats", type=click.IntRange(min=1), help="Trials of each arm, instead of the scenario's.")
@@ -59,6 +62,7 @@ def run_command(
     results: Path,
     guests_dir: Path | None,
     connect: str | None,
+    fleet_file: Path | None,
     arms: tuple[str, ...],
     seed: int | None,
     repeats: int | None,
@@ -75,7 +79,9 @@ def run_command(
     from orchestrator.scenario import kernel_warnings
 
     gate = gate_of(words)
-    available = psutil.virtual_memory().available
+    fleet = _fleet(fleet_file, connect)
+    # Where hosts of a fleet do it, it is their memory that counts.
+    available = None if fleet else psutil.virtual_memory().available
     scenario = open_scenario(scenario_file, guests_dir, available_bytes=available, to_run=True)
     if arms:
         scenario = scenario.only(arms)
@@ -87,13 +93,15 @@ def run_command(
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
     seconds = _typical_trial_seconds(results, plan.scenario_sha256)
-    carry_out(
-        ctx,
-        run_dir,
-        seconds,
-        lambda progress: execute_plan(plan, places, run_dir, progress, connect=connect, gate=gate),
-        as_json=as_json,
-    )
+
+    def execute(progress: Progress) -> RunResult:
+        if fleet is None:
+            return execute_plan(plan, places, run_dir, progress, connect=connect, gate=gate)
+        from orchestrator.fleet.execute import execute_on_fleet
+
+        return execute_on_fleet(plan, places, run_dir, progress, fleet, gate=gate)
+
+    carry_out(ctx, run_dir, seconds, execute, as_json=as_json, timed=fleet is None)
 
 
 @click.command("resume")
@@ -101,6 +109,7 @@ def run_command(
 @results_option
 @guests_dir_option
 @connect_option
+@fleet_option
 @gate_options
 @json_option
 @click.pass_context
@@ -111,6 +120,7 @@ def resume_command(
     results: Path,
     guests_dir: Path | None,
     connect: str | None,
+    fleet_file: Path | None,
     as_json: bool,
     **words: Unpack[GateOptions],
 ) -> None:
@@ -123,15 +133,29 @@ def resume_command(
     from orchestrator.store import find_run
 
     gate = gate_of(words)
+    fleet = _fleet(fleet_file, connect)
     run = find_run(run_name, results)
     places = ProjectPaths.beside(find_guests_dir(Path(run.plan.scenario_path), guests_dir))
-    carry_out(
-        ctx,
-        run.directory,
-        None,
-        lambda progress: resume_run(run.directory, places, progress, connect=connect, gate=gate),
-        as_json=as_json,
-    )
+
+    def execute(progress: Progress) -> RunResult:
+        if fleet is None:
+            return resume_run(run.directory, places, progress, connect=connect, gate=gate)
+        from orchestrator.fleet.execute import resume_on_fleet
+
+        return resume_on_fleet(run.directory, places, progress, fleet, gate=gate)
+
+    carry_out(ctx, run.directory, None, execute, as_json=as_json, timed=fleet is None)
+
+
+def _fleet(path: Path | None, connect: str | None) -> Fleet | None:
+    """What --fleet names. Raises BadInputError."""
+    if path is None:
+        return None
+    if connect is not None:
+        raise BadInputError("--fleet and --connect both say where trials run", hint="leave one out")
+    from orchestrator.fleet.config import load_fleet
+
+    return load_fleet(path)
 
 
 def carry_out(
@@ -190,7 +214,6 @@ def _tell(result: RunResult, files: dict[str, str], *, as_json: bool) -> None:
 
 def _typical_trial_seconds(results: Path, scenario_sha256: str) -> float | None:
     """How long a trial took when this very scenario last ran to its end here; None if it never did."""
-    from orchestrator.errors import BadInputError
     from orchestrator.store import Status, list_runs
 
     for run in list_runs(results):

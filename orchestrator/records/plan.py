@@ -64,6 +64,7 @@ class PlanRecord(Record):
     boots: int = 1
     arms: tuple[ArmRecord, ...] = ()
     trials: tuple[TrialRecord, ...] = ()
+    requires: Object | None = None
     expect: tuple[JsonValue, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
 
@@ -73,4 +74,5 @@ class PlanRecord(Record):
 
     def to_json(self) -> str:
         """As it stands in plan.json."""
-        return self.model_dump_json(indent=2)
+        # Its hash names the plan: one that requires nothing has the text that it had before there was this.
+        return self.model_dump_json(indent=2, exclude=set() if self.requires else {"requires"})

@@ -94,10 +94,7 @@ def resume_run(
     others ran on.
     """
     run = open_run(run_dir)
-    if run.status in {Status.RUNNING, Status.UNKNOWN}:
-        raise BadInputError(
-            f"{run.id} may still be going on ({run.status})", hint="wait for it, on the machine where it runs"
-        )
+    must_be_resumable(run)
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes())
     missing = missing_trials(run, plan, again)
     if not missing:
@@ -117,6 +114,14 @@ def resume_run(
     for trial in missing:
         writer.set_aside(trial.id)
     return job.into(writer)
+
+
+def must_be_resumable(run: Run) -> None:
+    """Raise BadInputError while the run may still be going on."""
+    if run.status in {Status.RUNNING, Status.UNKNOWN}:
+        raise BadInputError(
+            f"{run.id} may still be going on ({run.status})", hint="wait for it, on the machine where it runs"
+        )
 
 
 def missing_trials(run: Run, plan: Plan, again: Collection[str] = AGAIN) -> tuple[PlannedTrial, ...]:
@@ -170,10 +175,7 @@ class Job:
     def _at_once(self) -> bool:
         # The settings of a host that trials share are one trial's at a time, as are its tables.
         plan, kind = self.unit.plan, self.unit.kind
-        sets = any(
-            trial.host_setup != HostSetup() or any(step.load().of_whole_host for step in trial.steps)
-            for trial in (plan.trial(trial.id) for trial in self.trials)
-        )
+        sets = any(sets_the_host(plan.trial(trial.id)) for trial in self.trials)
         return plan.times == "ignored" and len(self.trials) > 1 and not (kind.shared and sets)
 
     def _learn(self, run: RunWriter, facts: Mapping[str, object]) -> None:
@@ -228,6 +230,11 @@ class Job:
             # Before the trial is summed up: figures of its host depend on it.
             run.update_meta(trials_at_once=most)
             yield ended
+
+
+def sets_the_host(trial: TrialSpec) -> bool:
+    """Whether a trial changes settings or tables that all guests of its host share."""
+    return trial.host_setup != HostSetup() or any(step.load().of_whole_host for step in trial.steps)
 
 
 def summarise(run: RunWriter, fresh: Collection[str], without: Collection[str] = ()) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,8 +26,10 @@ from orchestrator.run.execute import (
 from orchestrator.run.hosts import comparable, of_any_host
 from orchestrator.run.meta import command_line
 from orchestrator.store import RunWriter, layout, read_events, read_unit
+from orchestrator.store.atomic import sync_directory
 from orchestrator.verdict import Gate
 
+ARRIVING: Final = ".arriving"
 # What a trial's folder has; anything else in it is not ours, and stays where it is.
 _FILES: Final = (
     layout.OBSERVATIONS,
@@ -77,7 +80,7 @@ def gather(plan: Plan, folders: Sequence[Path], run_dir: Path, *, gate: Gate | N
     def work(run: RunWriter) -> list[TrialFailure]:
         for trial in plan.trials:
             if trial.id in found:
-                _copy(found[trial.id].directory, run.trial_directory(trial.id))
+                put(found[trial.id], run)
         summarise(run, found)
         return list(_failures(plan, found, run.directory))
 
@@ -88,27 +91,32 @@ def units_in(folder: Path, plan: Plan) -> Iterator[GatheredTrial]:
     """The trials in a folder, by name. Raises BadInputError where one is not of the plan, or is damaged."""
     if not folder.is_dir():
         raise BadInputError(f"{folder} is not a folder", hint="name the folder that --into was given")
-    ids = {trial.id for trial in plan.trials}
+    sha256, trials = plan.sha256, {trial.id for trial in plan.trials}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not (path / layout.UNIT).is_file() or path.is_symlink():
             continue
-        record = read_unit(path)
-        if record.plan_sha256 != plan.sha256:
-            raise BadInputError(
-                f"{path} is a trial of another plan",
-                details=f"plan {record.plan_sha256} there, {plan.sha256} here",
-                hint="name the plan that `orchestrator trial` was given",
-            )
-        if record.schema_version != SCHEMA_VERSION:
-            raise BadInputError(
-                f"{path} was written by another version: {record.schema_version}, here {SCHEMA_VERSION}"
-            )
-        if record.trial != path.name or record.trial not in ids:
-            raise BadInputError(f"{path} is no trial of the plan", hint="it was renamed, or changed by hand")
-        ends = of_kind(read_events(path), TrialEnd)
-        if not ends:
-            raise BadInputError(f"{path} does not say how its trial ended", hint="fetch it again")
-        yield GatheredTrial(path, record, ends[-1])
+        yield unit_at(path, sha256, trials)
+
+
+def unit_at(path: Path, plan_sha256: str, trials: Collection[str]) -> GatheredTrial:
+    """The trial in a folder of that name. Raises BadInputError where it is none of these, or is damaged."""
+    record = read_unit(path)
+    if record.plan_sha256 != plan_sha256:
+        raise BadInputError(
+            f"{path} is a trial of another plan",
+            details=f"plan {record.plan_sha256} there, {plan_sha256} here",
+            hint="name the plan that `orchestrator trial` was given",
+        )
+    if record.schema_version != SCHEMA_VERSION:
+        raise BadInputError(
+            f"{path} was written by another version: {record.schema_version}, here {SCHEMA_VERSION}"
+        )
+    if record.trial != path.name or record.trial not in trials:
+        raise BadInputError(f"{path} is no trial of the plan", hint="it was renamed, or changed by hand")
+    ends = of_kind(read_events(path), TrialEnd)
+    if not ends:
+        raise BadInputError(f"{path} does not say how its trial ended", hint="fetch it again")
+    return GatheredTrial(path, record, ends[-1])
 
 
 def chosen(units: Sequence[GatheredTrial]) -> dict[str, GatheredTrial]:
@@ -173,12 +181,22 @@ def _failures(plan: Plan, found: Mapping[str, GatheredTrial], run_dir: Path) -> 
             yield trial.id, failure
 
 
-def _copy(source: Path, target: Path) -> None:
-    """The regular files of a trial; a link may lead anywhere, and is none of them."""
-    (target / layout.SNAPSHOTS).mkdir(parents=True)
-    snapshots = source / layout.SNAPSHOTS
-    inner = [] if snapshots.is_symlink() or not snapshots.is_dir() else sorted(snapshots.iterdir())
-    names = [Path(name) for name in _FILES] + [Path(layout.SNAPSHOTS) / path.name for path in inner]
-    for name in names:
-        if (source / name).is_file() and not (source / name).is_symlink():
-            shutil.copyfile(source / name, target / name)
+def put(trial: GatheredTrial, run: RunWriter) -> None:
+    """Copy a trial into the folder of a run, where it appears whole or not at all. Raises OSError.
+
+    Only the regular files of a trial: a link may lead anywhere, and is none of them.
+    """
+    source, target = trial.directory, run.trial_directory(trial.record.trial)
+    fresh = run.directory / f".{target.name}.{secrets.token_hex(4)}{ARRIVING}"
+    try:
+        (fresh / layout.SNAPSHOTS).mkdir(parents=True)
+        snapshots = source / layout.SNAPSHOTS
+        inner = [] if snapshots.is_symlink() or not snapshots.is_dir() else sorted(snapshots.iterdir())
+        names = [Path(name) for name in _FILES] + [Path(layout.SNAPSHOTS) / path.name for path in inner]
+        for name in names:
+            if (source / name).is_file() and not (source / name).is_symlink():
+                shutil.copyfile(source / name, fresh / name)
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    sync_directory(target.parent)

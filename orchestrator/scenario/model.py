@@ -183,6 +183,27 @@ class ArmText(Frozen):
     """In place of the scenario's."""
 
 
+class Requires(Frozen):
+    """What a host of a fleet must have beyond what the scenario's machines imply (docs/fleet.md)."""
+
+    memory: Annotated[Size, Field(gt=0)] | None = None
+    """Bytes for one trial, in place of what its machine takes if that is less."""
+    cores: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
+    """Cores for one trial, in place of one for each vCPU."""
+    disk: Annotated[Size, Field(gt=0)] | None = None
+    """Free bytes where the host's cache is, for one trial."""
+    kvm: bool = False
+    """A KVM under which a kernel was seen to print."""
+    second_level: Literal["EPT", "NPT"] | None = None
+    """The kind of second-level paging of its KVM."""
+    nested: bool = False
+    """A KVM whose guests may have one."""
+    architecture: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")] | None = None
+    """As `uname -m` has it."""
+    kernel: Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,4}){0,2}$")] | None = None
+    """The least version of its kernel, as `6.8`."""
+
+
 class Body(Frozen):
     """A scenario without its arms; a scenario is checked as one body per arm."""
 
@@ -234,6 +255,8 @@ class Body(Frozen):
     """Trials of each arm before those that count: they are kept, and in no table."""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 1
     """Seed of the order of the trials and of what the workloads do."""
+    requires: Requires | None = None
+    """What a host must have where a fleet does the trials; a run on this machine does not ask for it."""
     expect: Annotated[list[Expectation], Field(max_length=1000)] = Field(default_factory=list)
     """What is to come out; `run` ends with exit code 1 when it does not."""
     steps: Annotated[list[Any], Field(min_length=1, max_length=1000)]

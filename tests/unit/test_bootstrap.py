@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = Path("orchestrator") / "doctor" / "debian-packages.sh"
 RELEASE, BACKPORTS = "1:7.2+dfsg-7", "1:10.0.2+ds-2~bpo12+1"
+FLEET_LOCK = "distributed==2026.8\n"
 MAIN = "http://mirror.example/debian/|Debian|bookworm|Debian"
 FOREIGN = "http://vendor/|Vendor|bookworm|Vendor"
 SECURITY = "http://security/|Debian-Security|bookworm|Debian"
@@ -133,6 +134,8 @@ def machine(tmp_path: Path) -> Machine:
     (clone / LISTS).write_text(text)
     shutil.copy(ROOT / "bootstrap", clone / "bootstrap")
     (clone / "requirements.lock").write_text("click==8.2\n")
+    (clone / "requirements-fleet.lock").write_text(FLEET_LOCK)
+    (clone / ".venv" / ".fleet-made-from").write_text(hashlib.sha256(FLEET_LOCK.encode()).hexdigest())
     (clone / "pyproject.toml").write_text("[project]\n")
     version = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=True).stdout
     made_from = f"{clone}\n{version}click==8.2\n[project]\n".encode()
@@ -282,6 +285,47 @@ def test_checks_have_programs_that_runs_do_not_need(machine: Machine, command: s
     assert machine.calls[1] == f"sudo -n {machine.clone}/bootstrap --packages {command}"
     (install,) = machine.installs
     assert install.endswith(f"--no-install-recommends {' '.join(wanted)}")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("orchestrator run quickstart", False),
+        ("orchestrator list --json", False),
+        ("sh -c orchestrator --fleet", False),
+        ("orchestrator run quickstart --fleet fleet.toml", True),
+        ("orchestrator resume last --fleet=fleet.toml", True),
+        ("orchestrator worker tls://head:8786", True),
+        ("orchestrator fleet head", True),
+        ("pytest", True),
+    ],
+)
+def test_what_a_fleet_needs_is_installed_for_a_fleet_only(machine: Machine, words: str, wanted: bool) -> None:
+    (machine.clone / ".venv" / ".fleet-made-from").unlink()
+    machine.has(with_checks=True)
+    binaries = machine.clone / ".venv" / "bin"
+    binaries.mkdir()
+    log = machine.root / "pip"
+    for name, script in {
+        "python": f'#!/bin/sh\necho "$*" >>"{log}"\ncase " $* " in *" --dry-run "*) exit 1 ;; esac\n',
+        "promtool": "#!/bin/sh\n",
+        "orchestrator": "#!/bin/sh\necho ran\n",
+        "pytest": "#!/bin/sh\necho ran\n",
+    }.items():
+        (binaries / name).write_text(script)
+        (binaries / name).chmod(0o755)
+    machine.environ["ORCHESTRATOR_CACHE"] = str(machine.root / "cache")
+    for _ in range(2):
+        assert machine.run(*words.split()).returncode in {0, 2}
+    asked = log.read_text().splitlines() if log.exists() else []
+    wheels = f"--find-links {machine.root}/cache/wheels -r {machine.clone}/requirements-fleet.lock"
+    pip = "-m pip -q --disable-pip-version-check"
+    expected = [
+        f"{pip} install --dry-run --no-index {wheels}",
+        f"{pip} wheel -w {machine.root}/cache/wheels -r {machine.clone}/requirements-fleet.lock",
+        f"{pip} install --no-index {wheels}",
+    ]
+    assert asked == (expected if wanted else []), "once"
 
 
 @pytest.mark.parametrize("works", [True, False])
