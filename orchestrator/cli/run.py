@@ -30,6 +30,7 @@ from orchestrator.cli.output import (
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
 from orchestrator.cli.signals import stop_at_signals
+from orchestrator.cli.slurm import SlurmOptions, following, site_of, slurm_options
 from orchestrator.errors import host_failure
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 
     from orchestrator.run import Progress, RunResult
     from orchestrator.scenario.model import Start
+    from orchestrator.slurm import Site
+
+
+class _RunOptions(GateOptions, SlurmOptions):
+    """Options of both verbs, as parsed."""
 
 
 @click.command("run")
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--repeats", type=click.IntRange(min=1), help="Trials of each arm, instead of the scenario's.")
 @click.option("--boots", type=click.IntRange(min=1), help="Boots of each guest, instead of the scenario's.")
 @click.option("--cold", is_flag=True, help="Boot every guest, as with `start: cold`.")
+@slurm_options
 @gate_options
 @json_option
 @click.pass_context
@@ -65,7 +72,7 @@ def run_command(
     boots: int | None,
     cold: bool,
     as_json: bool,
-    **words: Unpack[GateOptions],
+    **words: Unpack[_RunOptions],
 ) -> None:
     """Run a scenario and write a run folder with a report."""
     import psutil
@@ -74,8 +81,8 @@ def run_command(
     from orchestrator.run import ProjectPaths, execute_plan, new_run_id
     from orchestrator.scenario import kernel_warnings
 
-    gate = gate_of(words)
-    available = psutil.virtual_memory().available
+    gate, site = gate_of(words), site_of(words, connect, guests_dir)
+    available = None if site else psutil.virtual_memory().available  # with Slurm, that of a node counts
     scenario = open_scenario(scenario_file, guests_dir, available_bytes=available, to_run=True)
     if arms:
         scenario = scenario.only(arms)
@@ -87,13 +94,15 @@ def run_command(
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
     seconds = _typical_trial_seconds(results, plan.scenario_sha256)
-    carry_out(
-        ctx,
-        run_dir,
-        seconds,
-        lambda progress: execute_plan(plan, places, run_dir, progress, connect=connect, gate=gate),
-        as_json=as_json,
-    )
+
+    def execute(progress: Progress) -> RunResult:
+        if site is None:
+            return execute_plan(plan, places, run_dir, progress, connect=connect, gate=gate)
+        from orchestrator.slurm import run_by_slurm
+
+        return run_by_slurm(plan, places, run_dir, site, following(words, progress), gate=gate)
+
+    carry_out(ctx, run_dir, seconds, execute, as_json=as_json, timed=site is None, site=site)
 
 
 @click.command("resume")
@@ -101,6 +110,7 @@ def run_command(
 @results_option
 @guests_dir_option
 @connect_option
+@slurm_options
 @gate_options
 @json_option
 @click.pass_context
@@ -112,26 +122,29 @@ def resume_command(
     guests_dir: Path | None,
     connect: str | None,
     as_json: bool,
-    **words: Unpack[GateOptions],
+    **words: Unpack[_RunOptions],
 ) -> None:
     """Run the trials of RUN that are missing or were lost, and make its report.
 
     Lost is a trial that did not end, was interrupted, or failed without its guest being at fault; what
     there is of it is kept in the run's folder `lost`. RUN is an id, the beginning of one, `last`, or a path.
+    With --slurm, an array of the run that still goes on is waited for, and nothing is submitted.
     """
     from orchestrator.run import ProjectPaths, resume_run
     from orchestrator.store import find_run
 
-    gate = gate_of(words)
+    gate, site = gate_of(words), site_of(words, connect, guests_dir)
     run = find_run(run_name, results)
     places = ProjectPaths.beside(find_guests_dir(Path(run.plan.scenario_path), guests_dir))
-    carry_out(
-        ctx,
-        run.directory,
-        None,
-        lambda progress: resume_run(run.directory, places, progress, connect=connect, gate=gate),
-        as_json=as_json,
-    )
+
+    def execute(progress: Progress) -> RunResult:
+        if site is None:
+            return resume_run(run.directory, places, progress, connect=connect, gate=gate)
+        from orchestrator.slurm import resume_by_slurm
+
+        return resume_by_slurm(run.directory, places, site, following(words, progress), gate=gate)
+
+    carry_out(ctx, run.directory, None, execute, as_json=as_json, timed=site is None, site=site)
 
 
 def carry_out(
@@ -142,13 +155,22 @@ def carry_out(
     *,
     as_json: bool,
     timed: bool = True,
+    site: Site | None = None,
 ) -> None:
-    """Run trials into a folder and print what came of it. `timed`: this process has run them all."""
+    """Run trials into a folder and print what came of it. `timed`: this process has run them all.
+
+    With a `site`, they are run by its Slurm.
+    """
     from orchestrator.cli.runs import write_reports
     from orchestrator.summary import note_time
 
     try:
-        with stop_at_signals(), watch(trial_seconds) as progress:
+        ends = (
+            "cancelling the array and keeping what ended"
+            if site
+            else "ending the guest and keeping what was read"
+        )
+        with stop_at_signals(ends), watch(trial_seconds) as progress:
             result = execute(progress)
             with _ends_with_its_code(run_dir):
                 progress.note("writing the report")
@@ -156,7 +178,8 @@ def carry_out(
             if timed:
                 note_time(result.analysis.run)
     except KeyboardInterrupt:
-        print_next(f"orchestrator resume {run_dir}   runs what is missing", err)
+        again = " --slurm" if site else ""
+        print_next(f"orchestrator resume {run_dir}{again}   runs what is missing", err)
         raise
     with _ends_with_its_code(run_dir):
         _tell(result, files, as_json=as_json)

@@ -33,27 +33,33 @@ class Budget:
 
     def take(self, plan: TrialSpec, cores: int | None = None) -> bool:
         """Take what a trial needs, if it is there: `cores`, by default one for each vCPU."""
-        machine = _machine(plan)
-        cores = machine.vcpus if cores is None else cores
-        if self.running and (_bytes(machine) > self.memory_bytes or cores > self.cores):
+        memory = memory_of(plan)
+        cores = cores_of(plan) if cores is None else cores
+        if self.running and (memory > self.memory_bytes or cores > self.cores):
             return False
-        self.memory_bytes -= _bytes(machine)
+        self.memory_bytes -= memory
         self.cores -= cores
         self.running += 1
         return True
 
     def give_back(self, plan: TrialSpec, cores: int | None = None) -> None:
         """What `take` took."""
-        machine = _machine(plan)
-        self.memory_bytes += _bytes(machine)
-        self.cores += machine.vcpus if cores is None else cores
+        self.memory_bytes += memory_of(plan)
+        self.cores += cores_of(plan) if cores is None else cores
         self.running -= 1
+
+
+def memory_of(plan: TrialSpec) -> int:
+    """Bytes of this machine that a trial's guest takes at most: its RAM, and what QEMU needs beside it."""
+    machine = _machine(plan)
+    return machine.maximum_memory + guest_overhead_bytes(machine)
+
+
+def cores_of(plan: TrialSpec) -> int:
+    """How many cores a trial keeps busy: one for each vCPU."""
+    return _machine(plan).vcpus
 
 
 def _machine(plan: TrialSpec) -> Machine:
     """What takes this machine's memory: the guest, or the host that it runs in."""
     return plan.host_machine if is_guest(plan.host) else plan.machine
-
-
-def _bytes(machine: Machine) -> int:
-    return machine.maximum_memory + guest_overhead_bytes(machine)

@@ -92,23 +92,33 @@ def resume_run(
     others ran on.
     """
     run = open_run(run_dir)
-    if run.status in {Status.RUNNING, Status.UNKNOWN}:
-        raise BadInputError(
-            f"{run.id} may still be going on ({run.status})", hint="wait for it, on the machine where it runs"
-        )
+    must_have_ended(run)
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes())
     missing = missing_trials(run, plan, again)
-    if not missing:
-        raise BadInputError(
-            f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
-            hint=f"orchestrator show {run_dir}",
-        )
+    must_lack(run, missing, plan)
     unit = Unit.of(plan, places, progress, connect, machinery or RealMachinery())
     job = replace(Job.of(unit, gate), trials=missing, meta=run.meta.facts())
     writer = RunWriter.resume(run_dir)
     for trial in missing:
         writer.set_aside(trial.id)
     return job.into(writer)
+
+
+def must_have_ended(run: Run) -> None:
+    """Raise BadInputError while somebody else may be writing it."""
+    if run.status in {Status.RUNNING, Status.UNKNOWN}:
+        raise BadInputError(
+            f"{run.id} may still be going on ({run.status})", hint="wait for it, on the machine where it runs"
+        )
+
+
+def must_lack(run: Run, missing: Collection[PlannedTrial], plan: Plan) -> None:
+    """Raise BadInputError where no trial is to be done again."""
+    if not missing:
+        raise BadInputError(
+            f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
+            hint=f"orchestrator show {run.directory}",
+        )
 
 
 def missing_trials(run: Run, plan: Plan, again: Collection[str] = AGAIN) -> tuple[PlannedTrial, ...]:

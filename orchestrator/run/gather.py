@@ -74,7 +74,7 @@ def gather(plan: Plan, folders: Sequence[Path], run_dir: Path, *, gate: Gate | N
             f"no trial of this plan is in {', '.join(map(str, folders))}",
             hint="name the folders that --into of `orchestrator trial` was given",
         )
-    facts = _facts([one.record for one in found.values()])
+    facts = facts_of([one.record for one in found.values()])
     run = RunWriter.create(run_dir.parent, run_dir.name, plan.to_json(), facts)
 
     def work(run: RunWriter) -> list[TrialFailure]:
@@ -95,7 +95,7 @@ def units_in(folder: Path, plan: Plan) -> Iterator[GatheredTrial]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not (path / layout.UNIT).is_file() or path.is_symlink():
             continue
-        record = _record(path / layout.UNIT)
+        record = unit_record(path / layout.UNIT)
         if record.plan_sha256 != plan.sha256:
             raise BadInputError(
                 f"{path} is a trial of another plan",
@@ -138,11 +138,11 @@ def most_at_once(records: Sequence[UnitRecord]) -> int:
     return most
 
 
-def _facts(records: Sequence[UnitRecord]) -> dict[str, object]:
+def facts_of(records: Sequence[UnitRecord]) -> dict[str, object]:
     """meta.json of the run. Raises BadInputError where trials ran on what cannot be compared."""
     first = min(records, key=lambda one: one.started_at)
     for one in records:
-        must_be_alike(_comparable(first), _comparable(one))
+        must_be_alike(comparable(first.facts), comparable(one.facts))
     facts: dict[str, object] = {
         # How long each unit took to find its image is no time of the run.
         **{name: fact for name, fact in first.facts.items() if name != "image_seconds"},
@@ -156,9 +156,9 @@ def _facts(records: Sequence[UnitRecord]) -> dict[str, object]:
     return facts
 
 
-def _comparable(record: UnitRecord) -> dict[str, object]:
+def comparable(of_a_host: Mapping[str, object]) -> dict[str, object]:
     """What must be alike. An image's key names its ssh keys as well, which each host has of its own."""
-    facts: dict[str, object] = dict(record.facts)
+    facts = dict(of_a_host)
     image = facts.get("image")
     if isinstance(image, dict):
         facts["image"] = {name: value for name, value in image.items() if name != "key"}
@@ -178,7 +178,8 @@ def _failures(plan: Plan, found: Mapping[str, GatheredTrial], run_dir: Path) -> 
             yield trial.id, failure
 
 
-def _record(path: Path) -> UnitRecord:
+def unit_record(path: Path) -> UnitRecord:
+    """What unit.json says. Raises BadInputError where it is damaged."""
     try:
         if path.is_symlink() or path.stat().st_size > _MOST_RECORD_BYTES:
             raise BadInputError(f"{path} is not a file of ours", hint="fetch it again")
