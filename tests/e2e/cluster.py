@@ -119,8 +119,7 @@ def cluster(cpus: int = 8) -> Iterator[Cluster]:
 
 def _programs() -> list[Path]:
     """Folders of Slurm's programs, as ./bootstrap unpacks them; none where they are installed."""
-    found = sorted((ROOT / ".venv").glob("slurm-*/usr/*bin"))
-    return [Path(path) for path in os.environ.get("SLURM_PROGRAMS", "").split(os.pathsep) if path] or found
+    return sorted((ROOT / ".venv" / "slurm").glob("usr/*bin"))
 
 
 def _program(name: str, paths: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, cluster
-from driver import Orchestrator, end, wait_for_line
+from driver import ROOT, Orchestrator, end, wait_for_line
 
 SCENARIO = """\
 version: 1
@@ -65,7 +65,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     program = folder / "orchestrator"
     played = Path(__file__).with_name("played_trial.py")
-    program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(played)])} "$@"\n')
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "unit")])
+    argv = ["env", f"PYTHONPATH={paths}", sys.executable, str(played)]
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
     program.chmod(0o755)
     with cluster() as slurm:
         driver = Orchestrator(folder / "results", slurm.into, slurm.environment)
@@ -83,16 +85,13 @@ def too_long(
     """
     folder = tmp_path_factory.mktemp("too-long")
     process, log = site.begin(folder, "600s", "--slurm-option=--comment=of a test", "--json")
-    wait_for_line(log, "trial long-01 (", PATIENCE)
-    (run,) = (folder / "results").iterdir()
-    job, index = job_of(run), (run / "slurm" / "1" / "trials").read_text().split().index("long-01") + 1
-    site.slurm.call("scontrol", "update", f"JobId={job}_{index}", "EndTime=now")
-
-    def ended() -> tuple[int, Path, str]:
-        return process.wait(PATIENCE), run, log.read_text()
-
-    yield ended
-    if process.poll() is None:
+    try:
+        wait_for_line(log, "trial long-01 (", PATIENCE)
+        (run,) = (folder / "results").iterdir()
+        job, index = job_of(run), (run / "slurm" / "1" / "trials").read_text().split().index("long-01") + 1
+        site.slurm.call("scontrol", "update", f"JobId={job}_{index}", "EndTime=now")
+        yield lambda: (process.wait(PATIENCE), run, log.read_text())
+    finally:
         process.kill()
         process.wait()
 
