@@ -28,7 +28,7 @@ from orchestrator.cli.output import (
     print_warnings,
 )
 from orchestrator.cli.progress import watch
-from orchestrator.cli.scenario import find_guests_dir, open_scenario
+from orchestrator.cli.scenario import find_guests_dir, open_scenario, own_playbook
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.cli.slurm import SlurmOptions, following, site_of, slurm_options
 from orchestrator.errors import host_failure
@@ -46,7 +46,7 @@ class _RunOptions(GateOptions, SlurmOptions):
 
 
 @click.command("run")
-@click.argument("scenario_file", metavar="SCENARIO", type=ScenarioPath())
+@click.argument("scenario_file", metavar="SCENARIO", type=ScenarioPath("scenario"))
 @results_option
 @guests_dir_option
 @connect_option
@@ -90,7 +90,9 @@ def run_command(
     start: Start | None = "cold" if cold else None
     # What the run was on is read from its plan: by reports, comparisons, and `resume`.
     plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start=start, host=connect)
-    places = ProjectPaths.beside(find_guests_dir(scenario_file, guests_dir))
+    guests = find_guests_dir(scenario_file, guests_dir)
+    print_warnings(own_playbook(guests))
+    places = ProjectPaths.beside(guests)
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
     seconds = _typical_trial_seconds(results, plan.scenario_sha256)
