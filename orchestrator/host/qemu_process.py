@@ -78,7 +78,7 @@ def status_bytes(qemu: QemuProcess) -> dict[str, int]:
 
 
 def kept_waiting_seconds(qemu: QemuProcess) -> float:
-    """For how long a thread of QEMU's was kept waiting for a CPU, of the one that waited longest; 0 if unknown.
+    """For how long QEMU's thread that waited longest for a CPU was kept waiting for it; 0 if unknown.
 
     Documentation/scheduler/sched-stats.rst: /proc/PID/task/TID/schedstat has nanoseconds on a CPU, and on a
     run queue.
