@@ -7,6 +7,7 @@ which `resume` finds it again.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -134,9 +135,10 @@ class _Array:
 
     def log(self, index: int) -> str:
         """The end of what a task printed, fit to be shown; empty where it printed nothing."""
-        path = Path(output(self.folder, self.job, index))
         try:
-            return clean_block(path.read_text(errors="replace")[-_MOST_LOG_BYTES:]).strip()
+            with Path(output(self.folder, self.job, index)).open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - _MOST_LOG_BYTES))
+                return clean_block(stream.read(_MOST_LOG_BYTES).decode(errors="replace")).strip()
         except OSError:
             return ""
 

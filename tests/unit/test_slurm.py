@@ -75,7 +75,11 @@ class FakeSlurm(Queue):
         planned = Plan.from_json((run / "plan.json").read_bytes())
         for index, trial in ids.items():
             if trial in self.ends:
-                (run / "slurm" / str(job) / f"{job}_{index}.log").write_text("doing\x1b[2Jwell\n")
+                (run / "slurm" / str(job) / f"{job}_{index}.log").write_text(
+                    "x" * 9999 + "\ndoing\x1b[2Jwell\n"
+                )
+                # What is left where SIGTERM did not do.
+                (run / "trials" / f".{trial}.01234567.unit").mkdir(exist_ok=True)
             elif not (run / "trials" / trial).exists():
                 unit = Unit.of(planned, places(self.folder), PROGRESS, None, self.trials)
                 execute_alone(unit, trial, run / "trials")
@@ -173,6 +177,8 @@ def test_what_slurm_ended_is_named_with_its_words_and_done_again(
     assert "doing" in details
     assert "well" in details
     assert "\x1b" not in details
+    assert len(details) < 4001
+    assert [trial.id for trial in open_run(made.directory).trials] == [ids[0], ids[2]]
     assert [row["trial"] for row in rows(made.directory)] == [ids[0], ids[2]]
     queue.ends, trials.ends, trials.ran = {}, {}, []
     again = resume(queue, made.directory)
