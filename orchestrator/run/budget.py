@@ -33,33 +33,28 @@ class Budget:
 
     def take(self, plan: TrialSpec, cores: int | None = None) -> bool:
         """Take what a trial needs, if it is there: `cores`, by default one for each vCPU."""
-        memory = memory_of(plan)
-        cores = cores_of(plan) if cores is None else cores
-        if self.running and (memory > self.memory_bytes or cores > self.cores):
+        machine = machine_here(plan)
+        cores = machine.vcpus if cores is None else cores
+        if self.running and (memory_of(machine) > self.memory_bytes or cores > self.cores):
             return False
-        self.memory_bytes -= memory
+        self.memory_bytes -= memory_of(machine)
         self.cores -= cores
         self.running += 1
         return True
 
     def give_back(self, plan: TrialSpec, cores: int | None = None) -> None:
         """What `take` took."""
-        self.memory_bytes += memory_of(plan)
-        self.cores += cores_of(plan) if cores is None else cores
+        machine = machine_here(plan)
+        self.memory_bytes += memory_of(machine)
+        self.cores += machine.vcpus if cores is None else cores
         self.running -= 1
 
 
-def memory_of(plan: TrialSpec) -> int:
-    """Bytes of this machine that a trial's guest takes at most: its RAM, and what QEMU needs beside it."""
-    machine = _machine(plan)
-    return machine.maximum_memory + guest_overhead_bytes(machine)
-
-
-def cores_of(plan: TrialSpec) -> int:
-    """How many cores a trial keeps busy: one for each vCPU."""
-    return _machine(plan).vcpus
-
-
-def _machine(plan: TrialSpec) -> Machine:
+def machine_here(plan: TrialSpec) -> Machine:
     """What takes this machine's memory: the guest, or the host that it runs in."""
     return plan.host_machine if is_guest(plan.host) else plan.machine
+
+
+def memory_of(machine: Machine) -> int:
+    """Bytes of a host's memory that it takes at the most, QEMU's own included."""
+    return machine.maximum_memory + guest_overhead_bytes(machine)

@@ -92,10 +92,14 @@ def resume_run(
     others ran on.
     """
     run = open_run(run_dir)
-    must_have_ended(run)
+    must_be_resumable(run)
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes())
     missing = missing_trials(run, plan, again)
-    must_lack(run, missing, plan)
+    if not missing:
+        raise BadInputError(
+            f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
+            hint=f"orchestrator show {run_dir}",
+        )
     unit = Unit.of(plan, places, progress, connect, machinery or RealMachinery())
     job = replace(Job.of(unit, gate), trials=missing, meta=run.meta.facts())
     writer = RunWriter.resume(run_dir)
@@ -104,20 +108,11 @@ def resume_run(
     return job.into(writer)
 
 
-def must_have_ended(run: Run) -> None:
-    """Raise BadInputError while somebody else may be writing it."""
+def must_be_resumable(run: Run) -> None:
+    """Raise BadInputError while the run may still be going on."""
     if run.status in {Status.RUNNING, Status.UNKNOWN}:
         raise BadInputError(
             f"{run.id} may still be going on ({run.status})", hint="wait for it, on the machine where it runs"
-        )
-
-
-def must_lack(run: Run, missing: Collection[PlannedTrial], plan: Plan) -> None:
-    """Raise BadInputError where no trial is to be done again."""
-    if not missing:
-        raise BadInputError(
-            f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
-            hint=f"orchestrator show {run.directory}",
         )
 
 

@@ -95,7 +95,7 @@ def units_in(folder: Path, plan: Plan) -> Iterator[GatheredTrial]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not (path / layout.UNIT).is_file() or path.is_symlink():
             continue
-        record = unit_record(path / layout.UNIT)
+        record = _record(path / layout.UNIT)
         if record.plan_sha256 != plan.sha256:
             raise BadInputError(
                 f"{path} is a trial of another plan",
@@ -142,7 +142,7 @@ def facts_of(records: Sequence[UnitRecord]) -> dict[str, object]:
     """meta.json of the run. Raises BadInputError where trials ran on what cannot be compared."""
     first = min(records, key=lambda one: one.started_at)
     for one in records:
-        must_be_alike(comparable(first.facts), comparable(one.facts))
+        must_be_alike(_comparable(first), _comparable(one))
     facts: dict[str, object] = {
         # How long each unit took to find its image is no time of the run.
         **{name: fact for name, fact in first.facts.items() if name != "image_seconds"},
@@ -156,9 +156,9 @@ def facts_of(records: Sequence[UnitRecord]) -> dict[str, object]:
     return facts
 
 
-def comparable(of_a_host: Mapping[str, object]) -> dict[str, object]:
+def _comparable(record: UnitRecord) -> dict[str, object]:
     """What must be alike. An image's key names its ssh keys as well, which each host has of its own."""
-    facts = dict(of_a_host)
+    facts: dict[str, object] = dict(record.facts)
     image = facts.get("image")
     if isinstance(image, dict):
         facts["image"] = {name: value for name, value in image.items() if name != "key"}
@@ -178,8 +178,7 @@ def _failures(plan: Plan, found: Mapping[str, GatheredTrial], run_dir: Path) -> 
             yield trial.id, failure
 
 
-def unit_record(path: Path) -> UnitRecord:
-    """What unit.json says. Raises BadInputError where it is damaged."""
+def _record(path: Path) -> UnitRecord:
     try:
         if path.is_symlink() or path.stat().st_size > _MOST_RECORD_BYTES:
             raise BadInputError(f"{path} is not a file of ours", hint="fetch it again")

@@ -24,17 +24,17 @@ from orchestrator.launch.progress import Progress
 from orchestrator.plan import Plan
 from orchestrator.printable import clean_block
 from orchestrator.records.events import TrialEnd, of_kind
+from orchestrator.records.unit import UnitRecord
 from orchestrator.run.execute import (
     RunResult,
     TrialFailure,
     missing_trials,
     must_be_alike,
-    must_have_ended,
-    must_lack,
+    must_be_resumable,
     summarise,
     written_through,
 )
-from orchestrator.run.gather import GatheredTrial, comparable, facts_of, unit_record, units_in
+from orchestrator.run.gather import GatheredTrial, facts_of, units_in
 from orchestrator.run.inputs import must_have_inputs, with_inputs
 from orchestrator.run.meta import command_line, provenance
 from orchestrator.slurm.queue import Queue, Task
@@ -98,14 +98,18 @@ def resume_by_slurm(
     Raises BadInputError while another process follows it, and when it is whole.
     """
     run = open_run(run_dir)
-    must_have_ended(run)
+    must_be_resumable(run)
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes())
     _must_be_for_nodes(plan, gate)
     following.queue.check()
     array = _last_array(run_dir, plan, following.queue)
     missing = missing_trials(run, plan)
     if array is None:
-        must_lack(run, missing, plan)
+        if not missing:
+            raise BadInputError(
+                f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
+                hint=f"orchestrator show {run_dir}",
+            )
         must_have_inputs(plan, places)
     writer = RunWriter.resume(run_dir)
     if array is None:
@@ -217,7 +221,7 @@ class _Job:
         found = {one.record.trial: one for one in units_in(run.directory / layout.TRIALS, self.plan)}
         if found:
             facts = facts_of([one.record for one in found.values()])
-            must_be_alike(comparable(self.meta), comparable(facts))
+            must_be_alike(_but_for_keys(self.meta), _but_for_keys(facts))
             run.update_meta(**{name: fact for name, fact in facts.items() if name not in _OF_THE_RUN})
         summarise(run, found)
         return found
@@ -236,6 +240,12 @@ class _Job:
                 yield trial, failure
             elif trial in missing:
                 yield trial, InfrastructureError("it is missing, or was lost", hint=again)
+
+
+def _but_for_keys(facts: Mapping[str, object]) -> dict[str, object]:
+    """What must be alike. An image's key names its ssh keys as well, which each host has of its own."""
+    image = facts.get("image")
+    return {**facts, "image": {**image, "key": ""}} if isinstance(image, dict) else {**facts}
 
 
 class _Watch:
@@ -306,7 +316,7 @@ class _Watch:
             if trial not in self._there and (self._trials / trial / layout.UNIT).is_file():
                 self._there.add(trial)
                 folder = self._trials / trial
-                record = unit_record(folder / layout.UNIT)
+                record = UnitRecord.model_validate_json((folder / layout.UNIT).read_bytes())
                 ends = of_kind(read_events(folder), TrialEnd)
                 outcome = ends[-1].outcome if ends else "unknown"
                 self._following.progress.trial_done(trial, outcome, (record.ended_ns - record.began_ns) / 1e9)

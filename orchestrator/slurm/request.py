@@ -11,7 +11,7 @@ from typing import Final
 
 from orchestrator.errors import BadInputError
 from orchestrator.plan import Plan
-from orchestrator.run.budget import cores_of, memory_of
+from orchestrator.run.budget import machine_here, memory_of
 from orchestrator.store import layout
 
 FOLDER: Final = "slurm"
@@ -101,8 +101,8 @@ def words(plan: Plan, trials: Sequence[str], name: str, *, folder: Path, cwd: Pa
     """
     for trial in trials:
         layout.checked_id("trial", trial)
-    specs = [plan.trial(trial) for trial in trials]
-    memory = max(memory_of(spec) for spec in specs) + OWN_BYTES
+    machines = [machine_here(plan.trial(trial)) for trial in trials]
+    memory = max(map(memory_of, machines)) + OWN_BYTES
     most = f"%{site.at_once}" if site.at_once else ""
     return [
         f"--job-name={name}",
@@ -111,7 +111,7 @@ def words(plan: Plan, trials: Sequence[str], name: str, *, folder: Path, cwd: Pa
         f"--output={output(folder)}",
         "--nodes=1",
         "--ntasks=1",
-        f"--cpus-per-task={max(cores_of(spec) for spec in specs)}",
+        f"--cpus-per-task={max(machine.vcpus for machine in machines)}",
         f"--mem={-(-memory // _MIB)}M",
         *(["--exclusive"] if plan.times == "measured" else []),
         *([f"--partition={site.partition}"] if site.partition else []),

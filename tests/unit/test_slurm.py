@@ -276,6 +276,11 @@ def test_a_run_that_began_here_is_gone_on_with_there_and_back(
     trials.ends = dict.fromkeys(ids[2:], InfrastructureError("the disk was full"))
     execute_plan(planned, places(tmp_path), tmp_path / "run", PROGRESS, machinery=trials)
     trials.ends, queue.ends = {}, {ids[3]: TIMEOUT}
+    facts, trials.host_facts = trials.host_facts, {"hypervisor": {"qemu": "7.2"}}
+    with pytest.raises(BadInputError, match="another hypervisor"):
+        resume(queue, tmp_path / "run")
+    (tmp_path / "run" / "trials" / ids[2]).rename(tmp_path / "another")
+    trials.host_facts = facts
     assert resume(queue, tmp_path / "run").exit_code == 3
     back = resume_run(tmp_path / "run", places(tmp_path), PROGRESS, machinery=trials)
     assert back.exit_code == 0
