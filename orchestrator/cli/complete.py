@@ -8,11 +8,12 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import click
 from click.shell_completion import CompletionItem
@@ -101,10 +102,6 @@ def _guests(_ctx: click.Context) -> Iterator[str]:
         yield from (path.stem for path in folder.glob("*.yaml"))
 
 
-def _scenarios(_ctx: click.Context) -> list[str]:
-    return [*scenario_names(), *scenario_names(Path())]
-
-
 complete_runs = _offers(_runs)
 complete_runs_or_files = _offers(_runs, files=True)
 complete_arms_of_runs = _offers(_arms_of_runs)
@@ -115,11 +112,31 @@ complete_guests = _offers(_guests)
 complete_shipped_scenarios = _offers(lambda _ctx: scenario_names())
 
 
-class ScenarioPath(click.Path):
-    """A scenario's file, or its name (`orchestrator.shipped.scenario_file`)."""
+Kind: TypeAlias = Literal["scenario", "sweep", "overcommit"]
 
-    def __init__(self) -> None:
+# What has one of these keys is of that kind, as `orchestrator.scenario.kind` says it of files that are read
+# whole, which a unit test compares; all others are scenarios.
+_KEYS: Final[Mapping[Kind, frozenset[str]]] = {
+    "sweep": frozenset({"overcommit", "compare"}),
+    "overcommit": frozenset({"guests"}),
+}
+
+
+def kind_of(file: Path) -> Kind:
+    """What a file in `scenarios` is meant for. Raises OSError and ValueError."""
+    keys = set(re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.MULTILINE))
+    return next((kind for kind, own in _KEYS.items() if keys & own), "scenario")
+
+
+class ScenarioPath(click.Path):
+    """A scenario's file, or its name (`orchestrator.shipped.scenario_file`).
+
+    Names of a `kind` are offered to complete, or all of them.
+    """
+
+    def __init__(self, kind: Kind | None = None) -> None:
         super().__init__(path_type=Path)
+        self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         written = Path(os.fsdecode(super().convert(value, param, ctx)))
@@ -136,7 +153,13 @@ class ScenarioPath(click.Path):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        return _offers(_scenarios, files=True)(ctx, param, incomplete)
+        return _offers(lambda _ctx: self._names(), files=True)(ctx, param, incomplete)
+
+    def _names(self) -> Iterator[str]:
+        for name in [*scenario_names(), *scenario_names(Path())]:
+            with suppress(OSError, ValueError):
+                if self._kind in {None, kind_of(scenario_file(Path(name)))}:
+                    yield name
 
 
 def _is_only_a_name(written: Path) -> bool:

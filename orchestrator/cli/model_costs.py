@@ -27,7 +27,7 @@ CODECS = ("lz4_raw", "zstd")  # orchestrator.calibrate.CODECS, which is not need
 
 
 @click.command("overcommit")
-@click.argument("file", type=ScenarioPath())
+@click.argument("file", type=ScenarioPath("overcommit"))
 @click.option(
     "--costs",
     "costs_file",

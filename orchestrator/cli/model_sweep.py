@@ -31,7 +31,7 @@ _LINES: Final = 10  # of progress, where there is no terminal
 
 
 @click.command("sweep")
-@click.argument("file", type=ScenarioPath())
+@click.argument("file", type=ScenarioPath("sweep"))
 @click.option(
     "--processes",
     type=click.IntRange(1, 1024),

@@ -109,11 +109,16 @@ def may_write(path: Path, ours: Callable[[Path], bool], what: str, *, force: boo
         )
 
 
-def _interval(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+def duration_of(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    """An option's value in seconds, as a callback of click."""
     try:
-        seconds = None if text is None else parse_duration(text)
+        return None if text is None else parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _interval(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    seconds = duration_of(ctx, parameter, text)
     if seconds is not None and seconds < LEAST_INTERVAL_SECONDS:
         raise click.BadParameter(f"less than {LEAST_INTERVAL_SECONDS}s would disturb what it looks at")
     return seconds

@@ -29,8 +29,9 @@ from orchestrator.cli.output import (
     print_warnings,
 )
 from orchestrator.cli.progress import watch
-from orchestrator.cli.scenario import find_guests_dir, open_scenario
+from orchestrator.cli.scenario import find_guests_dir, open_scenario, own_playbook
 from orchestrator.cli.signals import stop_at_signals
+from orchestrator.cli.slurm import SlurmOptions, following, site_of, slurm_options
 from orchestrator.errors import BadInputError, host_failure
 
 if TYPE_CHECKING:
@@ -39,10 +40,15 @@ if TYPE_CHECKING:
     from orchestrator.fleet.config import Fleet
     from orchestrator.run import Progress, RunResult
     from orchestrator.scenario.model import Start
+    from orchestrator.slurm import Site
+
+
+class _RunOptions(GateOptions, SlurmOptions):
+    """Options of both verbs, as parsed."""
 
 
 @click.command("run")
-@click.argument("scenario_file", metavar="SCENARIO", type=ScenarioPath())
+@click.argument("scenario_file", metavar="SCENARIO", type=ScenarioPath("scenario"))
 @results_option
 @guests_dir_option
 @connect_option
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
 @click.option("--repeats", type=click.IntRange(min=1), help="Trials of each arm, instead of the scenario's.")
 @click.option("--boots", type=click.IntRange(min=1), help="Boots of each guest, instead of the scenario's.")
 @click.option("--cold", is_flag=True, help="Boot every guest, as with `start: cold`.")
+@slurm_options
 @gate_options
 @json_option
 @click.pass_context
@@ -69,7 +76,7 @@ def run_command(
     boots: int | None,
     cold: bool,
     as_json: bool,
-    **words: Unpack[GateOptions],
+    **words: Unpack[_RunOptions],
 ) -> None:
     """Run a scenario and write a run folder with a report."""
     import psutil
@@ -78,10 +85,11 @@ def run_command(
     from orchestrator.run import ProjectPaths, execute_plan, new_run_id
     from orchestrator.scenario import kernel_warnings
 
-    gate = gate_of(words)
-    fleet = _fleet(fleet_file, connect)
-    # Where hosts of a fleet do it, it is their memory that counts.
-    available = None if fleet else psutil.virtual_memory().available
+    gate, site = gate_of(words), site_of(words, connect, guests_dir)
+    fleet = _fleet(fleet_file, connect, site)
+    elsewhere = fleet is not None or site is not None
+    # Where other hosts do it, it is their memory that counts.
+    available = None if elsewhere else psutil.virtual_memory().available
     scenario = open_scenario(scenario_file, guests_dir, available_bytes=available, to_run=True)
     if arms:
         scenario = scenario.only(arms)
@@ -89,19 +97,25 @@ def run_command(
     start: Start | None = "cold" if cold else None
     # What the run was on is read from its plan: by reports, comparisons, and `resume`.
     plan = make_plan(scenario, seed=seed, repeats=repeats, boots=boots, start=start, host=connect)
-    places = ProjectPaths.beside(find_guests_dir(scenario_file, guests_dir))
+    guests = find_guests_dir(scenario_file, guests_dir)
+    print_warnings(own_playbook(guests))
+    places = ProjectPaths.beside(guests)
     results.mkdir(parents=True, exist_ok=True)
     run_dir = results / new_run_id(plan.scenario)
     seconds = _typical_trial_seconds(results, plan.scenario_sha256)
 
     def execute(progress: Progress) -> RunResult:
-        if fleet is None:
-            return execute_plan(plan, places, run_dir, progress, connect=connect, gate=gate)
-        from orchestrator.fleet.execute import execute_on_fleet
+        if fleet is not None:
+            from orchestrator.fleet.execute import execute_on_fleet
 
-        return execute_on_fleet(plan, places, run_dir, progress, fleet, gate=gate)
+            return execute_on_fleet(plan, places, run_dir, progress, fleet, gate=gate)
+        if site is not None:
+            from orchestrator.slurm import run_by_slurm
 
-    carry_out(ctx, run_dir, seconds, execute, as_json=as_json, timed=fleet is None)
+            return run_by_slurm(plan, places, run_dir, site, following(words, progress), gate=gate)
+        return execute_plan(plan, places, run_dir, progress, connect=connect, gate=gate)
+
+    carry_out(ctx, run_dir, seconds, execute, as_json=as_json, timed=not elsewhere, site=site)
 
 
 @click.command("resume")
@@ -110,6 +124,7 @@ def run_command(
 @guests_dir_option
 @connect_option
 @fleet_option
+@slurm_options
 @gate_options
 @json_option
 @click.pass_context
@@ -122,37 +137,44 @@ def resume_command(
     connect: str | None,
     fleet_file: Path | None,
     as_json: bool,
-    **words: Unpack[GateOptions],
+    **words: Unpack[_RunOptions],
 ) -> None:
     """Run the trials of RUN that are missing or were lost, and make its report.
 
     Lost is a trial that did not end, was interrupted, or failed without its guest being at fault; what
     there is of it is kept in the run's folder `lost`. RUN is an id, the beginning of one, `last`, or a path.
+    With --slurm, an array of the run that still goes on is waited for, and nothing is submitted.
     """
     from orchestrator.run import ProjectPaths, resume_run
     from orchestrator.store import find_run
 
-    gate = gate_of(words)
-    fleet = _fleet(fleet_file, connect)
+    gate, site = gate_of(words), site_of(words, connect, guests_dir)
+    fleet = _fleet(fleet_file, connect, site)
     run = find_run(run_name, results)
     places = ProjectPaths.beside(find_guests_dir(Path(run.plan.scenario_path), guests_dir))
 
     def execute(progress: Progress) -> RunResult:
-        if fleet is None:
-            return resume_run(run.directory, places, progress, connect=connect, gate=gate)
-        from orchestrator.fleet.execute import resume_on_fleet
+        if fleet is not None:
+            from orchestrator.fleet.execute import resume_on_fleet
 
-        return resume_on_fleet(run.directory, places, progress, fleet, gate=gate)
+            return resume_on_fleet(run.directory, places, progress, fleet, gate=gate)
+        if site is not None:
+            from orchestrator.slurm import resume_by_slurm
 
-    carry_out(ctx, run.directory, None, execute, as_json=as_json, timed=fleet is None)
+            return resume_by_slurm(run.directory, places, site, following(words, progress), gate=gate)
+        return resume_run(run.directory, places, progress, connect=connect, gate=gate)
+
+    timed = fleet is None and site is None
+    carry_out(ctx, run.directory, None, execute, as_json=as_json, timed=timed, site=site)
 
 
-def _fleet(path: Path | None, connect: str | None) -> Fleet | None:
+def _fleet(path: Path | None, connect: str | None, site: Site | None) -> Fleet | None:
     """What --fleet names. Raises BadInputError."""
     if path is None:
         return None
-    if connect is not None:
-        raise BadInputError("--fleet and --connect both say where trials run", hint="leave one out")
+    for other, given in (("--connect", connect), ("--slurm", site)):
+        if given is not None:
+            raise BadInputError(f"--fleet and {other} both say where trials run", hint="leave one out")
     from orchestrator.fleet.config import load_fleet
 
     return load_fleet(path)
@@ -166,13 +188,22 @@ def carry_out(
     *,
     as_json: bool,
     timed: bool = True,
+    site: Site | None = None,
 ) -> None:
-    """Run trials into a folder and print what came of it. `timed`: this process has run them all."""
+    """Run trials into a folder and print what came of it. `timed`: this process has run them all.
+
+    With a `site`, they are run by its Slurm.
+    """
     from orchestrator.cli.runs import write_reports
     from orchestrator.summary import note_time
 
     try:
-        with stop_at_signals(), watch(trial_seconds) as progress:
+        ends = (
+            "cancelling the array and keeping what ended"
+            if site
+            else "ending the guest and keeping what was read"
+        )
+        with stop_at_signals(ends), watch(trial_seconds) as progress:
             result = execute(progress)
             with _ends_with_its_code(run_dir):
                 progress.note("writing the report")
@@ -180,7 +211,8 @@ def carry_out(
             if timed:
                 note_time(result.analysis.run)
     except KeyboardInterrupt:
-        print_next(f"orchestrator resume {run_dir}   runs what is missing", err)
+        again = " --slurm" if site else ""
+        print_next(f"orchestrator resume {run_dir}{again}   runs what is missing", err)
         raise
     with _ends_with_its_code(run_dir):
         _tell(result, files, as_json=as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,14 +48,36 @@ def find_guests_dir(scenario: Path, given: Path | None = None) -> Path:
             )
         return given
     start = Path.cwd() / scenario.name if is_shipped(scenario) else scenario.absolute()
-    # Where the rest comes from what is shipped, a folder of workloads alone marks the place as well.
-    kinds = ("guests", "workloads", "playbooks") if installed() else ("guests",)
     for folder in start.parents:
-        if any((folder / kind).is_dir() for kind in kinds):
+        if _is_a_place_of_ours(folder):
             return folder / "guests"
     if shipped("guests").is_dir():
         return shipped("guests")
     raise BadInputError("there is no folder of guest definitions", hint="say where with --guests-dir")
+
+
+def _is_a_place_of_ours(folder: Path) -> bool:
+    """Whether what a run reads lies there.
+
+    Where the rest comes from what is shipped, workloads or a playbook alone mark the place as well, if they
+    are what a run would read: others have folders of such names, too.
+    """
+    from orchestrator.launch.paths import PLAYBOOK
+
+    if (folder / "guests").is_dir():
+        return True
+    return installed() and (
+        (folder / "playbooks" / PLAYBOOK).is_file() or any((folder / "workloads").glob("*/workload.yaml"))
+    )
+
+
+def own_playbook(guests_dir: Path) -> Iterator[str]:
+    """That guests are set up by a playbook of the user's, where the program has one of its own."""
+    from orchestrator.launch.paths import PLAYBOOK
+
+    own = guests_dir.resolve().parent / "playbooks" / PLAYBOOK
+    if installed() and own.is_file() and not own.samefile(shipped("playbooks", PLAYBOOK)):
+        yield f"guests are set up by {own}, and not by the playbook that came with the program"
 
 
 def open_scenario(
@@ -180,7 +202,7 @@ def _count(number: int, noun: str) -> str:
 
 
 @click.command("plan")
-@click.argument("file", type=ScenarioPath())
+@click.argument("file", type=ScenarioPath("scenario"))
 @guests_dir_option
 @arms_option
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed instead of the scenario's.")

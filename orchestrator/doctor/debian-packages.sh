@@ -23,9 +23,10 @@ newer='qemu-system-x86 qemu-utils libvirt-daemon-driver-qemu libvirt-daemon-comm
 # shellcheck disable=SC2034  # ./bootstrap takes it
 for_clone='python3 python3-venv python3-dev pkg-config git'
 
-# What the checks need beyond that: a browser that opens the reports, and what tells which calls a program makes.
+# What the checks need beyond that: a browser that opens the reports, what tells which calls a program makes, and
+# the plugins and libraries of Slurm, whose programs ./bootstrap unpacks.
 # shellcheck disable=SC2034  # ./bootstrap takes it
-for_checks='chromium-headless-shell strace'
+for_checks='chromium-headless-shell strace slurm-wlm-basic-plugins'
 
 dry_run=
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from orchestrator.doctor.check import CheckResult, Level, Subject
 from orchestrator.errors import InfrastructureError
+from orchestrator.printable import clean_block
 
 SCRIPT: Final = Path(__file__).with_name("debian-packages.sh")
 FIX: Final = "orchestrator doctor --fix"
@@ -29,7 +30,10 @@ def needed_packages() -> list[str]:
 
 
 def missing_packages() -> list[str]:
-    """Those that are not installed. Raises InfrastructureError where packages are not Debian's."""
+    """Those that are not installed.
+
+    Raises InfrastructureError where packages are not Debian's, or dpkg does not answer.
+    """
     absent = [program for program in ("apt-get", "dpkg-query") if shutil.which(program) is None]
     if absent:
         raise InfrastructureError(
@@ -37,9 +41,19 @@ def missing_packages() -> list[str]:
             details=f"Runs need what Debian calls: {' '.join(needed_packages())}",
             hint="install what your system has of these, then: orchestrator doctor",
         )
-    done = subprocess.run(
-        ["sh", str(SCRIPT), "missing"], capture_output=True, text=True, timeout=_LOOK_SECONDS, check=True
-    )
+    argv = ["sh", str(SCRIPT), "missing"]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_LOOK_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise InfrastructureError(
+            f"dpkg-query did not say in {_LOOK_SECONDS:.0f} s which packages there are", hint=shlex.join(argv)
+        ) from None
+    if done.returncode:
+        raise InfrastructureError(
+            f"which packages are missing cannot be told: code {done.returncode}",
+            details=clean_block(done.stderr.strip()),
+            hint=shlex.join(argv),
+        )
     return done.stdout.split()
 
 
@@ -64,7 +78,10 @@ def packages(_subject: Subject) -> CheckResult:
     if shutil.which("dpkg-query") is None:
         names = " ".join(needed_packages())
         return CheckResult(Level.NOTE, f"no dpkg here; Debian's names of what runs need: {names}")
-    missing = missing_packages()
+    try:
+        missing = missing_packages()
+    except InfrastructureError as error:
+        return CheckResult(Level.UNKNOWN, error.brief, error.hint)
     if missing:
         return CheckResult(Level.NOTE, f"missing: {' '.join(missing)}", FIX)
     return CheckResult(Level.OK, f"all {len(needed_packages())} that runs need")

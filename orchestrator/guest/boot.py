@@ -31,6 +31,7 @@ from orchestrator.host.kvm_cache import forget_working
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.libvirt_host import LibvirtHost
 from orchestrator.host.machine import Machine
+from orchestrator.host.qemu_process import kept_waiting_seconds
 from orchestrator.host.remote import HostLostError
 from orchestrator.host.remote_leftovers import noted
 from orchestrator.host.shell import HostShell
@@ -45,6 +46,9 @@ _DOUBT = "it printed nothing: the cached result that KVM works is dropped, and t
 # A host of ours is a guest itself, and mostly emulated: what boots in it takes several times as long. So does
 # a guest whose instructions are counted, which QEMU checks in each translated block.
 _SLOW_PATIENCE = 4
+# On a machine that is busy, time for which the guest is kept waiting for a CPU is none that it had; but it is
+# not waited for longer than this many times what it has without.
+_MOST_PATIENCE = 3
 
 
 @dataclass(frozen=True)
@@ -240,12 +244,13 @@ def guest_shell(stack: ExitStack, host: LibvirtHost, port: int, keys: SshKeys, s
 
 
 def answering(guest: Guest, seconds: float) -> Guest:
-    """The guest, once its shell answers. Raises BootTimeoutError."""
+    """The guest, once its shell answers; `seconds` are those in which it may run. Raises BootTimeoutError."""
     import paramiko
 
-    deadline = Deadline(seconds)
+    began, before = time.monotonic(), kept_waiting_seconds(guest.domain.qemu)
+    spent, waited = 0.0, 0.0
     last = "nothing listened"
-    while not deadline.expired:
+    while spent < min(seconds + waited, _MOST_PATIENCE * seconds):
         dead = guest.why_dead()
         if dead:
             raise dead
@@ -257,8 +262,12 @@ def answering(guest: Guest, seconds: float) -> Guest:
             time.sleep(0.2)
         else:
             return guest
+        spent = time.monotonic() - began
+        if spent >= seconds + waited:
+            waited = kept_waiting_seconds(guest.domain.qemu) - before
+    kept = f", for {waited:.0f} s of which it was kept waiting for a CPU" if waited >= 1 else ""
     raise BootTimeoutError(
-        f"the guest did not answer on ssh within {seconds:.0f} s of its start",
+        f"the guest did not answer on ssh within {spent:.0f} s of its start{kept}",
         details=f"last try: {last}",
         console_tail=guest.console.tail(),
     )

@@ -77,6 +77,17 @@ def status_bytes(qemu: QemuProcess) -> dict[str, int]:
     return kib_lines(qemu.shell.text(f"/proc/{qemu.pid}/status"))
 
 
+def kept_waiting_seconds(qemu: QemuProcess) -> float:
+    """For how long QEMU's thread that waited longest for a CPU was kept waiting for it; 0 if unknown.
+
+    Documentation/scheduler/sched-stats.rst: /proc/PID/task/TID/schedstat has nanoseconds on a CPU, and on a
+    run queue.
+    """
+    threads = qemu.shell.texts(f"/proc/{qemu.pid}/task/*/schedstat").values()
+    waits = [int(words[1]) for text in threads if len(words := text.split()) == 3]
+    return max(waits, default=0) / 1e9
+
+
 @dataclass(frozen=True)
 class PageState:
     """For each 4 KiB page of a segment, what QEMU has of it; each array is of shape (pages,)."""

@@ -153,7 +153,9 @@ class Run:
     @cached_property
     def _begun(self) -> tuple[TrialFolder, ...]:
         root = self.directory / layout.TRIALS
-        there = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
+        # A hidden one is a trial by itself that has not ended (`orchestrator.run.unit`), or never will.
+        folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+        there = {path.name for path in folders if not path.name.startswith(".")}
         known = {trial.id: trial for trial in planned_trials(self.plan)}
         others = {name: ListedTrial(name, name, 0, {}) for name in sorted(there - set(known))}
         version = self.meta.schema_version

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,17 @@ class Finished:
 class Orchestrator:
     """The command line, with its results and its runtime folders in folders of the test's own."""
 
-    def __init__(self, results: Path) -> None:
+    def __init__(
+        self, results: Path, into: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`into` are words before each call, which take it elsewhere; `environment` is added."""
         self.results = results
+        self._into = into
         # A unix socket's path has to fit below it.
         self.runtime = Path(tempfile.mkdtemp(prefix="orch-", dir="/var/tmp"))
         self.runtime.chmod(0o711)  # passt, started as root, passes through as `nobody`
-        self._environment = {**os.environ, "ORCHESTRATOR_RUNTIME": str(self.runtime)}
+        more = {"ORCHESTRATOR_RUNTIME": str(self.runtime), **(environment or {})}
+        self._environment = {**os.environ, **more}
 
     def close(self) -> None:
         """Check that nothing to clean, and take away what was."""
@@ -120,9 +125,8 @@ class Orchestrator:
         assert shown.code == 0, shown.err
         return shown.json
 
-    @staticmethod
-    def _argv(*words: str) -> list[str]:
-        return [sys.executable, "-m", "orchestrator", *words]
+    def _argv(self, *words: str) -> list[str]:
+        return [*self._into, sys.executable, "-m", "orchestrator", *words]
 
     @staticmethod
     def _guests(scenario: Path) -> str:

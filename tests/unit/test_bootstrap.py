@@ -329,8 +329,10 @@ def test_what_a_fleet_needs_is_installed_for_a_fleet_only(machine: Machine, word
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_promtool_is_taken_out_of_its_package(machine: Machine, tmp_path: Path, works: bool) -> None:
-    """Which is not installed: that would start a daemon."""
+def test_programs_are_taken_out_of_packages_with_daemons(
+    machine: Machine, tmp_path: Path, works: bool
+) -> None:
+    """Which are not installed: that would start them."""
     tree = tmp_path / "tree"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN" / "control").write_text(
@@ -359,14 +361,19 @@ def test_promtool_is_taken_out_of_its_package(machine: Machine, tmp_path: Path, 
     machine.has(with_checks=True)
     done = machine.run("pytest")
     assert done.returncode == 7
-    assert machine.calls == ["apt-get -q download prometheus"]
+    of_slurm = f"slurmctld={BACKPORTS} slurmd={BACKPORTS} slurm-client={BACKPORTS} munge"
+    assert machine.calls == ["apt-get -q download prometheus", f"apt-get -q download {of_slurm}"]
     unpacked = machine.clone / ".venv" / "bin" / "promtool"
     assert unpacked.exists() == works
     assert ("there is no promtool" in done.stderr) != works
     if works:
         assert unpacked.stat().st_mode & 0o777 == 0o755
         machine.run("pytest")
-        assert len(machine.calls) == 1, "it is there"
+        assert len(machine.calls) == 2, "both are there"
+        assert (machine.clone / ".venv" / "slurm" / "usr" / "bin" / "promtool").exists(), "all of a package"
+        machine.has(with_checks=True, version="another")
+        machine.run("pytest")
+        assert machine.calls[2:] == [f"apt-get -q download {of_slurm.replace(BACKPORTS, 'another')}"]
 
 
 def test_on_a_terminal_sudo_may_ask(machine: Machine) -> None:

@@ -164,6 +164,30 @@ def test_who_may_not_install_is_told_what_to_type_as_root(
         debian.install_missing()
 
 
+@pytest.mark.parametrize(
+    ("broken", "said"), [("dpkg-query", "did not say in 0 s"), ("tr", "cannot be told: code 7")]
+)
+def test_a_dpkg_that_does_not_answer_is_an_error_and_no_traceback(
+    no_sudo: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str, said: str
+) -> None:
+    program = no_sudo.parent / "programs" / broken
+    program.unlink()
+    program.write_text(f"#!/bin/sh\n{'exec /usr/bin/sleep 20' if broken == 'dpkg-query' else 'exit 7'}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(debian, "_LOOK_SECONDS", 0.2 if broken == "dpkg-query" else 20)
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "--fix", "--yes"])
+    assert end.value.code == 3
+    printed = "".join(capfd.readouterr().err.split())
+    assert "".join(said.split()) in printed
+    assert f"next:sh{debian.SCRIPT}missing" in printed
+    assert "Traceback" not in printed
+    nowhere = Path("/nowhere")
+    finding = debian.packages(Subject(nowhere, nowhere, nowhere, None))
+    assert finding.level is Level.UNKNOWN
+    assert said in finding.found
+
+
 def test_without_apt_it_says_what_it_would_need(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

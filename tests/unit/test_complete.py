@@ -13,9 +13,12 @@ from click.shell_completion import BashComplete
 
 from orchestrator.calibrate import CODECS
 from orchestrator.cli import main, model_costs
-from orchestrator.cli.complete import trace_policies
+from orchestrator.cli.complete import kind_of, trace_policies
 from orchestrator.cli.main import VERBS, cli
 from orchestrator.model.policies import OverTrace
+from orchestrator.scenario.kind import is_overcommit, is_sweep
+from orchestrator.shipped import scenario_file, scenario_names
+from orchestrator.yamlfile import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "import sys; sys.argv[0] = 'orchestrator'; from orchestrator.cli import main; main()"
@@ -84,6 +87,27 @@ def test_scenarios_policies_workloads_guests() -> None:
     (Path("guests")).mkdir()
     (Path("guests") / "bare.yaml").touch()
     assert offered("shell", "") == ["bare"]
+
+
+def test_a_verb_is_offered_what_it_can_play(here: Path) -> None:
+    (here / "scenarios" / "grid.yaml").write_text("version: 1\novercommit: {file: x.yaml}\n")
+    for verb in ("run", "plan"):
+        names = offered(verb, "")
+        assert {"quickstart", "mine"} <= set(names)
+        assert not {"grid", "overcommit/sparse", "sweeps/hosts"} & set(names)
+    sweeps, questions = offered("model", "sweep", ""), offered("model", "overcommit", "")
+    assert {"grid", "sweeps/hosts"} <= set(sweeps)
+    assert "overcommit/sparse" in questions
+    assert not set(sweeps) & set(questions) - {"(file)"}
+    assert {"grid", "mine", "overcommit/sparse", "quickstart"} <= set(offered("validate", ""))
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_the_kind_of_a_file_is_what_it_is_when_read(name: str) -> None:
+    path = scenario_file(Path(name))
+    file = read_yaml(path)
+    expected = "sweep" if is_sweep(file) else "overcommit" if is_overcommit(file) else "scenario"
+    assert kind_of(path) == expected
 
 
 def test_what_cannot_be_read_offers_nothing() -> None:

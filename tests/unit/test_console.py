@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fakes import FakeDomain
+from fakes import Clock, FakeDomain
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,6 +121,33 @@ def test_why_a_guest_is_dead(tmp_path: Path) -> None:
     assert guest(tmp_path, "last words\n").why_dead(met) is met
     assert met.console_tail == "last words"
     assert isinstance(guest(tmp_path, PANIC).why_dead(met), GuestPanicError)
+
+
+def test_time_without_a_cpu_is_none_that_a_guest_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is for the busiest of its threads, up to a bound."""
+    clock = Clock()
+    clock.install(monkeypatch, boot)
+
+    def spent(waits: Callable[[float], float]) -> float:
+        began = clock.seconds
+
+        def texts(*_: object) -> dict[str, str]:
+            nanoseconds = round(1e9 * (1000 + waits(clock.seconds - began)))
+            return {"1": "5 12 3\n", "2": f"5 {nanoseconds} 3\n", "3": "damaged"}
+
+        made = guest(tmp_path)
+        assert isinstance(made.domain, FakeDomain)
+        monkeypatch.setattr(made.domain.shell, "texts", texts, raising=False)
+        with pytest.raises(BootTimeoutError) as late:
+            boot.answering(made, 100)
+        assert f"within {clock.seconds - began:.0f} s" in late.value.brief
+        assert ("kept waiting" in late.value.brief) == (waits(100) > 0)
+        return clock.seconds - began
+
+    assert spent(lambda _: 0) == pytest.approx(100, abs=1), "it had waited before it was begun to wait for it"
+    assert spent(lambda seconds: min(seconds, 30)) == pytest.approx(130, abs=1)
+    assert spent(lambda seconds: seconds / 2) == pytest.approx(200, abs=1)
+    assert spent(lambda seconds: seconds) == pytest.approx(300, abs=1), "there is an end"
 
 
 def test_waiting_for_a_shell_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

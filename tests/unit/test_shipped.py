@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from orchestrator import commit, shipped
+from orchestrator import commit, run, shipped
 from orchestrator.cli import main
+from orchestrator.cli.scenario import find_guests_dir
 from orchestrator.commit import checkout_commit, program_commit
 from orchestrator.guest.programs import build_program
 from orchestrator.launch.paths import ProjectPaths
@@ -118,6 +120,34 @@ def test_an_installed_program_adds_what_the_user_lacks(here: Path, wheel: Path) 
     (here / "playbooks").mkdir()
     (here / "playbooks" / "guest.yaml").touch()
     assert places.playbook == here / "playbooks" / "guest.yaml"
+
+
+def test_folders_of_others_above_a_scenario_are_passed_over(here: Path, wheel: Path) -> None:
+    scenario = here / "deep" / "mine.yaml"
+    scenario.parent.mkdir()
+    (here / "playbooks").mkdir()
+    (here / "playbooks" / "site.yaml").touch()
+    (here / "workloads").mkdir()
+    assert find_guests_dir(scenario) == wheel / "guests"
+    (here / "workloads" / "mine").mkdir()
+    (here / "workloads" / "mine" / "workload.yaml").touch()
+    assert find_guests_dir(scenario) == here / "guests"
+
+
+def test_a_playbook_of_the_user_s_is_said_to_be_used(
+    here: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "execute_plan", lambda *_, **__: sys.exit(0))
+
+    def said() -> str:
+        with pytest.raises(SystemExit):
+            main(["run", "boots"])
+        return "".join(capsys.readouterr().err.split())
+
+    assert "playbook" not in said()
+    (here / "playbooks").mkdir()
+    (here / "playbooks" / "guest.yaml").touch()
+    assert f"guestsaresetupby{here}/playbooks/guest.yaml,andnot" in said()
 
 
 @pytest.mark.slow

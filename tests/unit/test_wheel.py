@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from orchestrator.commit import program_commit
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 DATA = ("guests", "playbooks", "results/reference", "scenarios", "workloads")
 
 
@@ -88,7 +90,7 @@ def test_what_is_built_of_the_sdist_elsewhere_and_later_is_the_same(built: Built
 def test_it_says_its_commit(built: Built, tmp_path: Path) -> None:
     commit = program_commit()
     assert commit.removesuffix("-dirty").isalnum()
-    assert built.run("--version", cwd=tmp_path) == f"orchestrator, version 0.1.0, commit {commit}\n"
+    assert built.run("--version", cwd=tmp_path) == f"orchestrator, version {VERSION}, commit {commit}\n"
     # Inside of somebody else's repository, too.
     subprocess.run(["git", "init", "-q", built.site], check=True)
     (built.site / "orchestrator" / "COMMIT").rename(tmp_path / "COMMIT")
