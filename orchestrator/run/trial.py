@@ -330,8 +330,9 @@ def _run(plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter, be
                     began_ns,
                     workloads,
                 )
-                for number, step in enumerate(plan.steps, start=1):
-                    _run_step(trial, number, step.action, step.load())
+                with guest.shell.watched(trial.must_live):
+                    for number, step in enumerate(plan.steps, start=1):
+                        _run_step(trial, number, step.action, step.load())
                 last = sampling.next_sample()
             trial.must_have_lived(last)
 
