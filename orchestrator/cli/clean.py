@@ -70,9 +70,15 @@ def clean_command(
     runs = old_runs(results, older_than) if older_than is not None else []
     errors: list[InfrastructureError] = []
     if not dry_run:
-        # One that stays does not keep the others. Trials first: it is their runtime folder that names them.
+        # One that stays does not keep the others. Trials first: it is their runtime folder that names them,
+        # and it stays with them, for the next `clean` to know them by.
+        staying = {*trials}
         errors += _remove_all(trials)
+        staying -= {*trials}
         for leftover in tuple(found):
+            if leftover.owner and unfinished_unit(leftover.owner.run_dir) in staying:
+                found.remove(leftover)
+                continue
             errors += _remove(leftover.folder)
             if leftover.folder.exists():
                 found.remove(leftover)

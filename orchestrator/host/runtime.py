@@ -161,6 +161,22 @@ def remove(folder: Path) -> None:
         folder.parent.rmdir()
 
 
+def remove_of(pid: int) -> bool:
+    """End what a process of ours that is gone has left on this machine. Whether that is all: what it noted of
+    other hosts and of settings is for `clean`."""
+    whole = True
+    for left in leftovers():
+        if left.owner is not None and left.owner.pid == pid:
+            if any(path.name != OWNER for path in left.folder.glob("*.json")):
+                whole = False
+                continue
+            try:
+                remove(left.folder)
+            except InfrastructureError:
+                whole = False
+    return whole
+
+
 def kill_guests() -> None:
     """Kill every QEMU of this process at once, so that a call to one that hangs returns."""
     for folder in tuple(_mine):

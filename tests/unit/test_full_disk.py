@@ -113,6 +113,25 @@ def test_how_a_trial_ended_has_room(trial: TrialWriter, monkeypatch: pytest.Monk
     assert [event.name for event in read_events(trial.directory)] == ["mark", "trial.end"]
 
 
+def test_a_trial_whose_end_cannot_be_written_is_closed(
+    trial: TrialWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a run of many trials would run out of descriptors."""
+    before = {path.readlink() for path in Path("/proc/self/fd").iterdir() if path.exists()}
+    assert trial.directory / "events.jsonl" in before
+
+    def full(_number: int, _data: bytes) -> int:
+        raise OSError(FULL.errno, FULL.strerror)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            trial.end(END)
+    assert trial.closed
+    after = {path.readlink() for path in Path("/proc/self/fd").iterdir() if path.exists()}
+    assert not [path for path in after if path.is_relative_to(trial.directory)]
+
+
 def test_half_a_line_is_taken_back(trial: TrialWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     takes = iter([10])
