@@ -30,7 +30,7 @@ from orchestrator.cli.output import (
 from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario
 from orchestrator.cli.signals import stop_at_signals
-from orchestrator.errors import host_failure
+from orchestrator.errors import ExitCode, host_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,6 +147,7 @@ def carry_out(
     from orchestrator.cli.runs import write_reports
     from orchestrator.summary import note_time
 
+    result: RunResult | None = None
     try:
         with stop_at_signals(), watch(trial_seconds) as progress:
             result = execute(progress)
@@ -156,7 +157,10 @@ def carry_out(
             if timed:
                 note_time(result.analysis.run)
     except KeyboardInterrupt:
-        print_next(f"orchestrator resume {run_dir}   runs what is missing", err)
+        if result is None:
+            print_next(f"orchestrator resume {run_dir}   runs what is missing", err)
+        else:
+            print_next(f"orchestrator report {run_dir}   makes the report again", err)
         raise
     with _ends_with_its_code(run_dir):
         _tell(result, files, as_json=as_json)
@@ -170,6 +174,10 @@ def _ends_with_its_code(run_dir: Path) -> Iterator[None]:
 
     try:
         yield
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            note_exit(run_dir, ExitCode.INTERRUPTED, "interrupted when its trials had ended")
+        raise
     except BrokenPipeError:
         raise  # whoever reads has seen enough
     except OSError as error:

@@ -186,8 +186,12 @@ class LibvirtHost:
         Most of that is the kernel's work on QEMU's memory: a second or two, in which a trial is summed up.
         """
         thread = threading.Thread(target=domain.destroy, name="ending a guest", daemon=True)
-        thread.start()
-        self._ending.append(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # the machine gives no more threads
+            domain.destroy()
+        else:
+            self._ending.append(thread)
 
     def wait_for_ends(self) -> None:
         """Wait until every domain that was ended has gone; one that hangs has its QEMU killed."""

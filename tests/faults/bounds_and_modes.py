@@ -73,7 +73,7 @@ FAULTS = [
         Expected(3, None, ("ulimit -n",), 120, samples=False),
         steps=("wait: {time: 2s}",),
         prepare=_few_files,
-        moment="s ",
+        moment="",  # from its start
     ),
     Fault(
         "no-more-processes",

@@ -54,7 +54,7 @@ def _in_report(number: signal.Signals) -> Fault:
         "ourselves",
         number.name,
         "report",
-        Expected(130, "completed", ("stopping:",), 60, status="completed"),
+        Expected(130, "completed", ("stopping:", "orchestrator report"), 60, status="completed"),
         steps=("wait: {time: 2s}", "snapshot: {label: only}"),
         moment=REPORT,
         strike=lambda scene: scene.signal(number),

@@ -203,6 +203,29 @@ def test_a_run_says_what_the_machine_refused(tmp_path: Path) -> None:
     assert run.meta.error == "/r/x: No space left on device"
 
 
+def test_a_report_that_is_interrupted_is_what_meta_json_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing of the run is missing, for which `resume` would be asked."""
+    from orchestrator.analysis.run import RunAnalysis
+    from orchestrator.errors import ExitCode
+
+    def interrupted(*_: object) -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    directory = write_run(tmp_path, "r-1", snapshots=False)
+    result = RunResult(directory, ExitCode.COMPLETED, (), RunAnalysis.open(directory))
+    monkeypatch.setattr("orchestrator.cli.runs.write_reports", interrupted)
+    ctx: Any = None
+    with pytest.raises(KeyboardInterrupt):
+        run_verb.carry_out(ctx, directory, None, lambda _: result, as_json=True)
+    run = open_run(directory)
+    assert (run.meta.exit_code, run.status) == (130, Status.COMPLETED)
+    said = capsys.readouterr().err
+    assert f"orchestrator report {directory}" in said
+    assert "resume" not in said
+
+
 @pytest.mark.parametrize("part", ["report", "output"])
 def test_what_the_caller_gets_is_what_meta_json_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
