@@ -25,7 +25,7 @@ _MOST_STATUSES = 1000
 # Of the daemons that were reaped, by pid: as subprocess has it, -N for signal N. The oldest go first.
 _statuses: dict[int, int] = {}
 _adopting = threading.Event()
-_reaping = threading.Lock()  # between the end of a process and the note of how it ended nobody asks for it
+_reaping = threading.Lock()  # how a process ended is noted before it is asked for
 
 
 @cache
