@@ -93,6 +93,11 @@ def _read_damaged(pattern: str, how: Damage) -> Callable[[Scene], tuple[int, str
             assert done.code in {0, 1, 2}, f"{verb}: {done.code}, {done.err[-300:]}"
             assert done.code != 2 or victim.name in done.err, f"{verb} names no file: {done.err[-300:]}"
             worst, said = max(worst, done.code), said + done.err
+        if worst == 0:  # no verb has said so: the trial itself does
+            shown = scene.orchestrator.call("show", str(run), "--json").json
+            outcomes = {trial["trial"]: trial["outcome"] for trial in shown["trials"]}
+            name = victim.relative_to(run / "trials").parts[0]
+            assert outcomes[name] != "completed", f"{name} is called completed, with half of its events"
         return worst, said
 
     return play
@@ -112,7 +117,12 @@ def _of_run(name: str, damage: str, code: int) -> Fault:
 
 
 FAULTS = [
-    *(_of_run(name, damage, 2) for name in _FILES for damage in _DAMAGES),
+    # Of events that end in the middle the trial is one that was killed: `unfinished`.
+    *(
+        _of_run(name, damage, 0 if (name, damage) == ("events", "truncated") else 2)
+        for name in _FILES
+        for damage in _DAMAGES
+    ),
     *(_cached("state", "states/*/memory*", damage, 400) for damage in _DAMAGES),
     *(_cached("image", "images/debian-13-*/disk.raw", damage, 600) for damage in _DAMAGES),
 ]
