@@ -5,7 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+from orchestrator.deadline import Deadline
+from orchestrator.interrupts import PATIENCE_SECONDS, stopping
+
+_LOOK_SECONDS: Final = 0.5
 
 
 class UnansweredError(Exception):
@@ -16,11 +21,15 @@ class UnansweredError(Exception):
         self.thread = thread
 
 
-def call_within(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
+def call_within(
+    seconds: float, function: Callable[..., Any], *arguments: Any, unstick: Callable[[], None] | None = None
+) -> Any:
     """What `function` gives, which is called in a thread; raises what it raises, and UnansweredError.
 
-    A signal interrupts the wait, which no call in C would let it do. The thread ends with this process. On a
-    machine that gives no more threads it is called in this one, and has no such end.
+    A signal interrupts the wait, which no call in C would let it do. Where it may not
+    (`interrupts.deferred`), `unstick` is called if the call has not returned PATIENCE_SECONDS later. The
+    thread ends with this process. On a machine that gives no more threads it is called in this one, and has
+    no such end.
     """
     answer: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
 
@@ -35,10 +44,19 @@ def call_within(seconds: float, function: Callable[..., Any], *arguments: Any) -
         thread.start()
     except RuntimeError:
         return function(*arguments)
-    try:
-        given, error = answer.get(timeout=seconds)
-    except queue.Empty:
-        raise UnansweredError(thread) from None
+    deadline, patience = Deadline(seconds), None
+    while True:
+        try:
+            given, error = answer.get(timeout=min(_LOOK_SECONDS, deadline.remaining))
+            break
+        except queue.Empty:
+            if deadline.expired:
+                raise UnansweredError(thread) from None
+        if unstick and stopping():
+            patience = patience or Deadline(PATIENCE_SECONDS)
+            if patience.expired:
+                unstick()
+                unstick = None
     if error is not None:
         raise error
     return given

@@ -58,6 +58,12 @@ def _reap() -> None:
                     _keep(pid, os.waitstatus_to_exitcode(status))
 
 
+def reap(pid: int) -> None:
+    """Reap an orphan that has ended, if it is ours; not for what `subprocess` waits for."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
 def _keep(pid: int, status: int) -> None:
     _statuses.pop(pid, None)  # the id may have been another's
     _statuses[pid] = status

@@ -20,6 +20,8 @@ _GROUPS = {
     "host processes": "QEMU, passt and libvirt",
     "ourselves": "The orchestrator itself",
     "machine": "The machine",
+    "other hosts": "Other hosts",
+    "packages": "Debian's mirror",
 }
 
 

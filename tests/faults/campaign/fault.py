@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from campaign.scene import Scene
 
 FOLDER = Path(__file__).resolve().parents[1]
-GROUPS = ("none", "guest", "host processes", "ourselves", "machine")
+GROUPS = ("none", "guest", "host processes", "ourselves", "machine", "other hosts", "packages")
 
 # The line that a run prints as it comes to each phase.
 BOOT, SET_UP, RESTORE = "before the steps: boot", "before the steps: set up", "before the steps: restore"

@@ -74,6 +74,11 @@ class Scene:
             self.orchestrator.code = self.folder / "inject.py"
             self.orchestrator.code.write_text(self.fault.inject)
 
+    def put_on_path(self, folder: Path) -> None:
+        """Let the run find programs of this folder before those of the machine."""
+        environment = self.orchestrator._environment
+        environment["PATH"] = f"{folder}:{environment['PATH']}"
+
     @property
     def log(self) -> Path:
         """What the run prints."""
