@@ -1,4 +1,4 @@
-"""Hosts that ssh reaches, or does not: on loopback, with a stand-in for OpenSSH's client where one answers."""
+"""Hosts that ssh reaches, or does not: on loopback, with a stand-in for OpenSSH where one answers."""
 
 from __future__ import annotations
 
