@@ -16,7 +16,7 @@ from orchestrator.errors import InfrastructureError
 def must_be_trusted(folder: Path) -> None:
     """Raise InfrastructureError unless only this user and root can change what is at this path.
 
-    Each folder on the way has to be theirs, and what others may write to sticky, as /tmp is: there nobody
+    Each folder on the way has to be theirs, and what others may write to sticky, as /tmp is: there no user
     renames or removes what is another's. What is not there yet is not looked at. A group may write: it is the
     user's own on Debian.
     """
