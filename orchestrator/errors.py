@@ -90,6 +90,18 @@ def host_failure(error: OSError) -> InfrastructureError:
     return InfrastructureError(f"{file}: {what}" if file else what, hint=hint)
 
 
+def machine_refusal(error: Exception) -> InfrastructureError | None:
+    """What the machine refused that has no errno in Python: memory, or a thread; None for other errors."""
+    if isinstance(error, MemoryError):
+        hint = "free -m; ulimit -v; memory.max of the cgroup"
+        return InfrastructureError("this machine gives the orchestrator no more memory", hint=hint)
+    # The words are those of CPython's Modules/_threadmodule.c.
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        hint = "ulimit -u; pids.max of the cgroup"
+        return InfrastructureError("this machine gives the orchestrator no more threads", hint=hint)
+    return None
+
+
 def _named(file: object) -> str:
     """The file that an error is about; of one with a temporary name, which is gone by now, its folder."""
     if isinstance(file, bytes):

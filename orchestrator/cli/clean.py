@@ -57,7 +57,7 @@ def clean_command(
     from orchestrator.host.remote_leftovers import remote_leftovers
     from orchestrator.host.runtime import leftovers
     from orchestrator.host.settings import left_settings
-    from orchestrator.run.cleanup import remove_all, remove_leftover
+    from orchestrator.run.cleanup import remove_all, remove_left
     from orchestrator.run.unit import unfinished_unit
 
     found = leftovers()
@@ -70,13 +70,7 @@ def clean_command(
     runs = old_runs(results, older_than) if older_than is not None else []
     errors: list[InfrastructureError] = []
     if not dry_run:
-        # One that stays does not keep the others. Trials first: it is their runtime folder that names them.
-        errors += remove_all(trials)
-        for leftover in tuple(found):
-            errors += remove_leftover(leftover.folder)
-            if leftover.folder.exists():
-                found.remove(leftover)
-        errors += remove_all(builds) + remove_all(runs)
+        errors += remove_left(found, trials) + remove_all(builds) + remove_all(runs)
     if as_json:
         print_json(
             {

@@ -19,7 +19,13 @@ import click
 from click.shell_completion import CompletionItem
 
 from orchestrator.cli.output import flush_output, print_error
-from orchestrator.errors import ExitCode, InfrastructureError, OrchestratorError, host_failure
+from orchestrator.errors import (
+    ExitCode,
+    InfrastructureError,
+    OrchestratorError,
+    host_failure,
+    machine_refusal,
+)
 from orchestrator.interrupts import interrupted
 
 # As a shell has it for what SIGPIPE ended: neither completed nor failed.
@@ -195,6 +201,8 @@ def _as_error(error: Exception) -> OrchestratorError:
         return host_failure(error)
     if isinstance(error, subprocess.CalledProcessError):
         return _tool_failure(error)
+    if refusal := machine_refusal(error):
+        return refusal
     brief = f"internal error: {type(error).__name__}: {error}".splitlines()[0]
     details = "".join(traceback.format_exception(error))
     return OrchestratorError(brief, details=details)

@@ -32,7 +32,7 @@ from orchestrator.cli.progress import watch
 from orchestrator.cli.scenario import find_guests_dir, open_scenario, own_playbook
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.cli.slurm import SlurmOptions, following, site_of, slurm_options
-from orchestrator.errors import BadInputError, host_failure
+from orchestrator.errors import BadInputError, ExitCode, host_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -197,6 +197,7 @@ def carry_out(
     from orchestrator.cli.runs import write_reports
     from orchestrator.summary import note_time
 
+    result: RunResult | None = None
     try:
         ends = (
             "cancelling the array and keeping what ended"
@@ -211,8 +212,11 @@ def carry_out(
             if timed:
                 note_time(result.analysis.run)
     except KeyboardInterrupt:
-        again = " --slurm" if site else ""
-        print_next(f"orchestrator resume {run_dir}{again}   runs what is missing", err)
+        if result is None:
+            again = " --slurm" if site else ""
+            print_next(f"orchestrator resume {run_dir}{again}   runs what is missing", err)
+        else:
+            print_next(f"orchestrator report {run_dir}   makes the report again", err)
         raise
     with _ends_with_its_code(run_dir):
         _tell(result, files, as_json=as_json)
@@ -226,6 +230,10 @@ def _ends_with_its_code(run_dir: Path) -> Iterator[None]:
 
     try:
         yield
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            note_exit(run_dir, ExitCode.INTERRUPTED, "interrupted when its trials had ended")
+        raise
     except BrokenPipeError:
         raise  # whoever reads has seen enough
     except OSError as error:

@@ -8,11 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from orchestrator.host.trusted import must_be_trusted
+
 CACHE_VARIABLE = "ORCHESTRATOR_CACHE"
 
 
 def cache_dir() -> Path:
-    """`$ORCHESTRATOR_CACHE`, else root's `/var/cache/orchestrator` or a user's `~/.cache/orchestrator`."""
+    """`$ORCHESTRATOR_CACHE`, else root's `/var/cache/orchestrator` or a user's `~/.cache/orchestrator`.
+
+    Raises InfrastructureError where another user could change what is in it: guests boot from it.
+    """
+    folder = _cache_dir()
+    must_be_trusted(folder)
+    return folder
+
+
+def _cache_dir() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).absolute()
@@ -28,6 +39,7 @@ def locked(folder: Path, *, mode: int = 0o755) -> Iterator[int]:
     Gives the lock's descriptor. A process that inherits it holds the lock as well, even when we are killed.
     """
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    must_be_trusted(folder)  # it may have been there
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()

@@ -40,6 +40,7 @@ def ensure_keys(cache_dir: Path) -> SshKeys:
     """Make the keys where they are missing. Safe against another process doing the same."""
     folder = cache_dir / "ssh"
     with locked(folder, mode=0o700):
+        folder.chmod(0o700)  # one that was there may have come by another way
         return SshKeys(client=_ensure_key(folder / "client"), host=_ensure_key(folder / "host"))
 
 
@@ -56,4 +57,5 @@ def _ensure_key(path: Path) -> Path:
             # Private key last: whoever sees it also sees its public half.
             made.with_suffix(".pub").replace(public)
             made.replace(path)
+    path.chmod(0o600)
     return path

@@ -17,6 +17,9 @@ from typing import Any
 from orchestrator.errors import SetupError
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
+from orchestrator.host.confined import DAC_READ_SEARCH, confine_children
+from orchestrator.host.orphans import reap
+from orchestrator.host.runtime import end, processes_of
 
 SETUP_SECONDS = 600
 SETTINGS_SECONDS = 120.0
@@ -54,6 +57,7 @@ def apply_playbook(
         ),
     }
     failures: list[str] = []
+    connections = scratch / "c"
 
     def on_event(event: dict[str, Any]) -> bool:
         if event.get("event") in {"runner_on_failed", "runner_on_unreachable"}:
@@ -70,6 +74,9 @@ def apply_playbook(
 
     def work() -> None:
         try:
+            # Ansible takes what the guest answers apart. To read is what root has to be able to in the
+            # home of a user, where it may be installed.
+            confine_children((DAC_READ_SEARCH,), no_new_privileges=True)
             run()
         except Exception as error:  # noqa: BLE001  # raised to whoever waits for this thread, below
             failures.append(f"{type(error).__name__}: {error}")
@@ -86,7 +93,7 @@ def apply_playbook(
                     "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
                     "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner switches it off by default
                     "ANSIBLE_PIPELINING": "True",
-                    "ANSIBLE_SSH_CONTROL_PATH_DIR": str(scratch / "c"),  # a unix socket's path is short
+                    "ANSIBLE_SSH_CONTROL_PATH_DIR": str(connections),  # a unix socket's path is short
                     "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
                     "ANSIBLE_HOME": str(scratch / "home"),
                     "ANSIBLE_NOCOLOR": "True",
@@ -109,10 +116,20 @@ def apply_playbook(
         cancel.set()
         thread.join(10)
         raise
+    finally:
+        _end_connections(connections)
     if not finished or finished[0].status != "successful":
         status = finished[0].status if finished else "did not start"
         said = "\n".join(failures[-3:]) or (finished[0].stdout.read()[-2000:] if finished else "")
         raise SetupError(f"setting up the guest failed ({playbook.name}: {status})", details=said)
+
+
+def _end_connections(folder: Path) -> None:
+    """End what Ansible left for its next task (ControlPersist): an ssh, an orphan, whose parent we may be."""
+    left = tuple(processes_of(folder))
+    end(left)
+    for one in left:
+        reap(one.pid)
 
 
 def apply_settings(shell: GuestShell, settings: Mapping[str, object], *, clock: bool) -> None:

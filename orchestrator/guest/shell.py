@@ -10,7 +10,8 @@ import logging
 import shlex
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ CONNECT_SECONDS = 20.0
 # From a command to sshd's word that it has begun: a guest that has run out of memory takes its time to fork.
 START_SECONDS = 90.0
 _CHUNK = 1 << 16
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class GuestShell:
     """
 
     _transport: Any = None  # paramiko.Transport
+    _look: Callable[[], None] | None = None
 
     def __init__(self, port: int, keys: SshKeys, known_hosts: Path, target: SshTarget | None = None) -> None:
         import fabric
@@ -111,6 +114,25 @@ class GuestShell:
             self._why_closed = "the other side closed it" if isinstance(error, EOFError) else str(error)
         return self._why_closed or "it was closed"
 
+    @contextmanager
+    def watched(self, look: Callable[[], None]) -> Iterator[None]:
+        """Have `look` called once a second while a command runs in the block: it raises what ended the guest,
+        which may be long before the command's deadline."""
+        before, self._look = self._look, look
+        try:
+            yield
+        finally:
+            self._look = before
+
+    def _look_once(self) -> None:
+        """What is looked for may want a command of its own."""
+        look, self._look = self._look, None
+        try:
+            if look is not None:
+                look()
+        finally:
+            self._look = look
+
     def once_more(self, argv: list[str], *, seconds: float) -> tuple[str, str]:
         """Run a command on a new connection: what it printed, or why it could not be run."""
         import paramiko
@@ -160,7 +182,7 @@ class GuestShell:
         choose = [] if oom_score_adj is None else ["choom", "-n", str(oom_score_adj), "--"]
         channel = self.stream([*choose, *argv])
         try:
-            result = _drain(channel, argv, stdin, Deadline(seconds))
+            result = _Conversation(channel, argv, Deadline(seconds), self._look_once).held(stdin)
         finally:
             close(channel)
         if check and result.code != 0:
@@ -179,36 +201,66 @@ def close(what: Any) -> None:  # paramiko.Channel, fabric.Connection
         what.close()
 
 
-def _drain(
-    channel: Any, argv: list[str], stdin: bytes, deadline: Deadline
-) -> CommandResult:  # paramiko.Channel
-    import paramiko
+@dataclass
+class _Conversation:
+    """With a command that runs: what it is given, and what it says."""
 
-    channel.settimeout(deadline.remaining)
-    stdout, stderr = bytearray(), bytearray()
-    try:
-        if stdin:
-            channel.sendall(stdin)
-        channel.shutdown_write()
+    channel: Any  # paramiko.Channel
+    argv: list[str]
+    deadline: Deadline
+    look: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self._next_look = Deadline(_LOOK_SECONDS)
+
+    def held(self, stdin: bytes) -> CommandResult:
+        """The whole of it."""
+        import paramiko
+
+        try:
+            self._give(stdin)
+            return self._take()
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error
+
+    def _give(self, stdin: bytes) -> None:
+        rest = memoryview(stdin)
+        self.channel.settimeout(_LOOK_SECONDS)
+        while rest:
+            with suppress(TimeoutError):  # it does not read
+                rest = rest[self.channel.send(rest[:_CHUNK]) :]
+            self._go_on()
+        self.channel.settimeout(self.deadline.remaining)
+        self.channel.shutdown_write()
+
+    def _take(self) -> CommandResult:
+        channel, stdout, stderr = self.channel, bytearray(), bytearray()
         # Read both, else a command that fills the one that is not read would wait for ever.
         while True:
             closed = channel.closed  # before the rest: once it is closed, all else has come
             busy = _take_what_came(channel, stdout, stderr)
             if len(stdout) + len(stderr) > MAX_OUTPUT_BYTES:
-                raise CommandError(f"in the guest, {argv[0]!r} printed more than {MAX_OUTPUT_BYTES} bytes")
+                raise CommandError(
+                    f"in the guest, {self.argv[0]!r} printed more than {MAX_OUTPUT_BYTES} bytes"
+                )
             # exit_status arrives after the last byte of output; eof after both.
             if channel.exit_status_ready() and channel.eof_received and not _has_more(channel):
                 return CommandResult(channel.recv_exit_status(), bytes(stdout), bytes(stderr))
             if closed and not busy:
-                raise GuestLostError("the guest closed the ssh connection", details=shlex.join(argv)[:200])
-            if deadline.expired:
-                raise CommandTimeoutError(
-                    f"the guest did not finish {shlex.join(argv)[:200]!r} in {deadline.seconds:.0f} s"
-                )
+                said = shlex.join(self.argv)[:200]
+                raise GuestLostError("the guest closed the ssh connection", details=said)
+            self._go_on()
             if not busy:
                 time.sleep(0.01)
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        raise GuestLostError("the ssh connection to the guest broke", details=str(error)) from error
+
+    def _go_on(self) -> None:
+        """Raise what ended it, or the guest."""
+        if self.deadline.expired:
+            said, seconds = shlex.join(self.argv)[:200], self.deadline.seconds
+            raise CommandTimeoutError(f"the guest did not finish {said!r} in {seconds:.0f} s")
+        if self._next_look.expired:
+            self._next_look = Deadline(_LOOK_SECONDS)
+            self.look()
 
 
 def _take_what_came(channel: Any, stdout: bytearray, stderr: bytearray) -> bool:  # paramiko.Channel

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.errors import InfrastructureError
+from orchestrator.host.bounded import UnansweredError, call_within
 from orchestrator.host.domain import Dimm, DimmAnswer, Domain, MonitorEvent, QemuProcess, VirtioMemState
 from orchestrator.host.domain_memory import DomainMemory, read_domain
 from orchestrator.host.domain_xml import RunFiles, dimm_device, disk_path, run_files, virtio_mem_request
@@ -38,6 +39,11 @@ _OF_QEMU = ("qemu-system", "/KVM[")
 _RECENT_SECONDS = 60.0
 _MOST_LINES = 12
 
+# A QEMU that a signal has stopped answers nothing, and libvirt waits for it without an end. Its monitor is
+# served beside the vCPUs, so that a busy guest takes no such time; to write its memory out takes longer.
+CALL_SECONDS = 60.0
+_SAVE_SECONDS = 900.0
+
 _MOST_ANSWERS = 10_000  # that wait to be asked for; a guest can answer as often as it likes
 
 
@@ -60,6 +66,7 @@ class LibvirtDomain(Domain):
         self._answers: queue.Queue[DimmAnswer] = queue.Queue(_MOST_ANSWERS)
         self._shell = shell
         self._qemu: QemuProcess | None = None
+        self._unanswered: list[threading.Thread] = []
 
     def listen(self) -> None:
         """Begin to receive events: of memory devices, and of what ends a guest."""
@@ -96,9 +103,12 @@ class LibvirtDomain(Domain):
     def is_running(self) -> bool:
         """False once QEMU has ended or the guest has stopped, for whatever reason."""
         try:
-            state, self._reason = self._handle.state()
+            state, self._reason = call_within(CALL_SECONDS, self._handle.state)
         except self._libvirt.libvirtError as error:
             self._trouble = str(error)
+            return False
+        except UnansweredError:
+            self._trouble = f"libvirt did not say within {CALL_SECONDS:.0f} s whether the guest runs"
             return False
         self._paused = state == self._libvirt.VIR_DOMAIN_PAUSED
         return bool(state in {self._libvirt.VIR_DOMAIN_RUNNING, self._libvirt.VIR_DOMAIN_PAUSED})
@@ -263,7 +273,7 @@ class LibvirtDomain(Domain):
 
     def save(self, memory: Path) -> None:
         """Write the guest's memory and devices to a file, and end QEMU. The domain is gone then."""
-        self._call(self._handle.save, str(memory))
+        self._call(self._handle.save, str(memory), seconds=_SAVE_SECONDS)
 
     def suspend(self) -> None:
         """Stop the vCPUs."""
@@ -349,9 +359,19 @@ class LibvirtDomain(Domain):
         answer: str = self._call(libvirt_qemu.qemuMonitorCommand, self._handle, command, flag)
         return answer
 
-    def _call(self, function: Any, *arguments: Any) -> Any:  # libvirt-python has no types
+    def _call(
+        self, function: Any, *arguments: Any, seconds: float = CALL_SECONDS
+    ) -> Any:  # libvirt-python has no types
+        self._unanswered = [thread for thread in self._unanswered if thread.is_alive()]
+        if self._unanswered:  # libvirt puts one question to QEMU at a time
+            raise InfrastructureError("QEMU has not answered yet what libvirt asked it before")
         try:
-            return function(*arguments)
+            return call_within(seconds, function, *arguments)
+        except UnansweredError as late:
+            self._unanswered.append(late.thread)
+            raise InfrastructureError(
+                f"libvirt gave no answer about the guest within {seconds:.0f} s"
+            ) from late
         except self._libvirt.libvirtError as error:
             raise InfrastructureError("libvirt refused or lost the guest", details=str(error)) from error
 

@@ -15,14 +15,19 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import psutil
+
 from orchestrator.errors import BadInputError, InfrastructureError
+from orchestrator.host.bounded import UnansweredError, call_within
+from orchestrator.host.confined import DAC_OVERRIDE, SETGID, SETUID, confine_children
 from orchestrator.host.domain_xml import RunFiles, domain_name, relocated_xml
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.orphans import adopt_orphans
-from orchestrator.host.runtime import kill_guests
+from orchestrator.host.runtime import Process, end, kill_guests
 from orchestrator.host.shell import HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget, user_target
 from orchestrator.interrupts import deferred
+from orchestrator.processes import started_ticks
 
 # QEMU runs with the rights of whoever runs the orchestrator: embedded libvirt has no daemon with
 # more, and files need no change of owner. cgroups and mount namespaces would need systemd or root.
@@ -38,6 +43,17 @@ cgroup_controllers = []
 """
 
 _END_SECONDS = 30.0
+
+# An embedded driver that knows nothing of QEMU yet starts it several times, which takes a while where the
+# machine is busy; of a host elsewhere the reader has answered by then.
+_OPEN_SECONDS, _OPEN_THERE_SECONDS = 300.0, 90.0
+# To read a saved memory of many GiB from a slow disk takes minutes.
+_START_SECONDS = 1800.0
+
+# What an embedded driver starts as root can have no capability but these. passt needs two to become `nobody`;
+# libvirt raises the first for its probes of QEMU (qemuProcessQMPLaunch, src/qemu/qemu_process.c), and
+# QEMU needs it where a run's folder is in the home of another user.
+_KEPT = (DAC_OVERRIDE, SETGID, SETUID)
 
 # A host elsewhere that is silent for so long has gone (SILENCE_SECONDS of ssh is the same).
 _KEEPALIVE_SECONDS, _KEEPALIVES = 10, 6
@@ -186,8 +202,12 @@ class LibvirtHost:
         Most of that is the kernel's work on QEMU's memory: a second or two, in which a trial is summed up.
         """
         thread = threading.Thread(target=domain.destroy, name="ending a guest", daemon=True)
-        thread.start()
-        self._ending.append(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # the machine gives no more threads
+            domain.destroy()
+        else:
+            self._ending.append(thread)
 
     def wait_for_ends(self) -> None:
         """Wait until every domain that was ended has gone; one that hangs has its QEMU killed."""
@@ -200,8 +220,17 @@ class LibvirtHost:
                     thread.join(_END_SECONDS)
 
     def _handle_of(self, start: Callable[[], Any]) -> Any:  # libvirt-python has no types
-        try:
+        def confined() -> Any:  # libvirt-python has no types
+            if self.embedded:  # else a daemon starts it
+                confine_children(_KEPT)
             return start()
+
+        try:
+            return call_within(_START_SECONDS, confined, unstick=kill_guests)
+        except UnansweredError as late:
+            raise InfrastructureError(
+                f"libvirt did not start the guest in {_START_SECONDS:.0f} s", hint="orchestrator doctor"
+            ) from late
         except self._libvirt.libvirtError as error:
             unrouted = "routable interface" in str(error)  # passt's own words (conf.c)
             raise InfrastructureError(
@@ -232,7 +261,7 @@ def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterat
             adopt_orphans()  # a libvirt daemon has its own
             uri = f"{_EMBEDDED}?root={_embedded_root(runtime / 'v', cache)}"
         try:
-            connection = libvirt.open(uri)
+            connection = _opened(libvirt, uri, here=shell.is_here)
             stack.callback(connection.close)
             if not shell.is_here:
                 connection.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVES)
@@ -245,6 +274,33 @@ def open_host(uri: str | SshTarget | None, runtime: Path, cache: Path) -> Iterat
         host = LibvirtHost(libvirt, connection, uri, shell, runtime, cache=cache)
         stack.callback(host.wait_for_ends)
         yield host
+
+
+def _opened(libvirt: ModuleType, uri: str, *, here: bool) -> Any:  # libvirt-python has no types
+    """A connection. libvirt itself waits for one without a bound."""
+
+    def connect() -> Any:  # libvirt-python has no types
+        if uri.startswith(_EMBEDDED):
+            confine_children(_KEPT)
+        return libvirt.open(uri)
+
+    seconds = _OPEN_SECONDS if here else _OPEN_THERE_SECONDS
+    before = {child.pid for child in psutil.Process().children()}
+    try:
+        return call_within(seconds, connect)
+    except UnansweredError as late:
+        # The ssh that libvirt has started stays while the host answers that. Without it the call ends.
+        end(
+            Process(child.pid, started_ticks(child.pid) or 0, child.name())
+            for child in psutil.Process().children()
+            if child.pid not in before and not here
+        )
+        raise InfrastructureError(
+            f"libvirt at {uri.partition('?')[0]} did not answer in {seconds:.0f} s",
+            hint="orchestrator doctor"
+            if here
+            else "see whether it runs there: virsh -c qemu:///system version",
+        ) from late
 
 
 def _embedded_root(root: Path, cache: Path) -> Path:

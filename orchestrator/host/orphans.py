@@ -24,12 +24,15 @@ _MOST_STATUSES = 1000
 
 # Of the daemons that were reaped, by pid: as subprocess has it, -N for signal N. The oldest go first.
 _statuses: dict[int, int] = {}
+_adopting = threading.Event()
+_reaping = threading.Lock()  # how a process ended is noted before it is asked for
 
 
 @cache
 def adopt_orphans() -> None:
     """Become the parent of what libvirt starts, for as long as this process lives."""
     if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
+        _adopting.set()
         threading.Thread(target=_reap_for_ever, name="reaping daemons", daemon=True).start()
 
 
@@ -48,11 +51,17 @@ def _reap() -> None:
     left to who waits for its exit code; a daemon has begun another (setsid(2)).
     """
     for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
+        with _reaping, suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
             if child.name().startswith(_DAEMONS) and os.getsid(child.pid) != os.getsid(0):
                 pid, status = os.waitpid(child.pid, os.WNOHANG)
                 if pid:
                     _keep(pid, os.waitstatus_to_exitcode(status))
+
+
+def reap(pid: int) -> None:
+    """Reap an orphan that has ended, if it is ours; not for what `subprocess` waits for."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def _keep(pid: int, status: int) -> None:
@@ -63,5 +72,8 @@ def _keep(pid: int, status: int) -> None:
 
 
 def exit_status(pid: int) -> int | None:
-    """Of a QEMU or passt that ended here, -N for signal N; None where this process did not reap it."""
+    """Of a QEMU or passt that ended here, -N for signal N; None where it is no child of this process."""
+    if _adopting.is_set():
+        with suppress(psutil.Error, OSError):  # it may have ended since the last look
+            _reap()
     return _statuses.get(pid)

@@ -29,6 +29,7 @@ import psutil
 
 from orchestrator.deadline import Deadline, wait_for
 from orchestrator.errors import InfrastructureError
+from orchestrator.host.trusted import must_be_trusted
 from orchestrator.interrupts import deferred
 from orchestrator.processes import boot_id, is_alive, send_signal, started_ticks
 
@@ -96,10 +97,10 @@ def runtime_folder(run_dir: Path) -> Iterator[Path]:
     owner = RunProcess(os.getpid(), started_ticks(os.getpid()) or 0, boot_id(), str(run_dir))
     _make_base(base)
     try:
-        folder.mkdir(mode=0o711)  # if it is there, it is another run's and stays
+        folder.mkdir(mode=0o700)  # if it is there, it is another run's and stays
     except FileNotFoundError:  # the last other run has just ended and taken the base along
         _make_base(base)
-        folder.mkdir(mode=0o711)
+        folder.mkdir(mode=0o700)
     try:
         folder.chmod(0o711)  # whatever the umask is
         (folder / OWNER).write_text(json.dumps(asdict(owner)))
@@ -112,9 +113,11 @@ def runtime_folder(run_dir: Path) -> Iterator[Path]:
 
 
 def _make_base(base: Path) -> None:
-    base.mkdir(mode=0o711, parents=True, exist_ok=True)
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
     must_be_ours(base)
-    # Others may pass through to a name they know (passt drops to `nobody`), but not list or write.
+    must_be_trusted(base)
+    # Others may pass through to a name they know (passt drops to `nobody`, QEMU of libvirt's daemon to its
+    # own user), but not list or write.
     base.chmod(0o711)
 
 
@@ -159,6 +162,22 @@ def remove(folder: Path) -> None:
         )
     with suppress(OSError):  # a folder of another run is in it
         folder.parent.rmdir()
+
+
+def remove_of(pid: int) -> bool:
+    """End what a process of ours that is gone has left on this machine. Whether that is all: what it noted of
+    other hosts and of settings is for `clean`."""
+    whole = True
+    for left in leftovers():
+        if left.owner is not None and left.owner.pid == pid:
+            if any(path.name != OWNER for path in left.folder.glob("*.json")):
+                whole = False
+                continue
+            try:
+                remove(left.folder)
+            except InfrastructureError:
+                whole = False
+    return whole
 
 
 def kill_guests() -> None:

@@ -12,7 +12,7 @@ from orchestrator.guest.image import unfinished_builds
 from orchestrator.guest.states import unfinished_states
 from orchestrator.host.noted_dimms import left_dimms, unplug
 from orchestrator.host.remote_leftovers import end_remote, remote_leftovers
-from orchestrator.host.runtime import leftovers, remove
+from orchestrator.host.runtime import Leftover, leftovers, remove
 from orchestrator.host.settings import left_settings, put_back
 from orchestrator.run.unit import unfinished_unit
 
@@ -21,15 +21,30 @@ def clean_up() -> Iterator[str]:
     """Remove all that was left on this machine, of this user; what it was, and what could not be removed."""
     found = leftovers()
     named = [unfinished_unit(leftover.owner.run_dir) for leftover in found if leftover.owner]
-    # Trials first: it is their runtime folder that names them.
     folders = [folder for folder in named if folder is not None]
     builds = [*unfinished_builds(cache_dir()), *unfinished_states(cache_dir())]
     yield from map(str, (*folders, *(leftover.folder for leftover in found), *builds))
-    errors = remove_all(folders)
-    for leftover in found:
-        errors += remove_leftover(leftover.folder)
-    errors += remove_all(builds)
+    errors = remove_left(found, folders) + remove_all(builds)
     yield from (error.brief for error in errors)
+
+
+def remove_left(found: list[Leftover], trials: list[Path]) -> list[InfrastructureError]:
+    """Remove trials, and the runtime folders that name them; what stays is taken off the lists.
+
+    One that stays does not keep the others. A trial that stays keeps its runtime folder, for the next time
+    to know it by.
+    """
+    staying = {*trials}
+    errors = remove_all(trials)
+    staying -= {*trials}
+    for leftover in tuple(found):
+        if leftover.owner and unfinished_unit(leftover.owner.run_dir) in staying:
+            found.remove(leftover)
+            continue
+        errors += _remove_leftover(leftover.folder)
+        if leftover.folder.exists():
+            found.remove(leftover)
+    return errors
 
 
 def remove_all(folders: list[Path]) -> list[InfrastructureError]:
@@ -44,7 +59,7 @@ def remove_all(folders: list[Path]) -> list[InfrastructureError]:
     return errors
 
 
-def remove_leftover(folder: Path) -> list[InfrastructureError]:
+def _remove_leftover(folder: Path) -> list[InfrastructureError]:
     """Remove what a runtime folder stands for, here and elsewhere; what could not be."""
     errors = []
     # First, as it is of all that the host's other guests have.

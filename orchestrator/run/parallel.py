@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.errors import InfrastructureError, OrchestratorError
+from orchestrator.host.runtime import remove_of
 from orchestrator.interrupts import deferred
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
@@ -195,7 +196,9 @@ class ParallelRunner:
         ends = of_kind(read_events(folder), TrialEnd)
         if not ends:
             error = InfrastructureError(
-                f"the process of {task.name} ended with code {worker.process.returncode}", details=said
+                f"the process of {task.name} ended with code {worker.process.returncode}",
+                details=said,
+                hint="" if remove_of(worker.process.pid) else "orchestrator clean",
             )
             return Ended(task.name, "failed", error, seconds)
         end = ends[-1]

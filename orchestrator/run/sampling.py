@@ -28,6 +28,9 @@ SILENCE_SECONDS = 90.0
 COUNTED_SILENCE_SECONDS = 600.0
 _JOIN_SECONDS = 10.0
 _LOST_SECONDS = 0.5
+# A thread that sleeps for a second wakes so much later only where all of this program stood still.
+_PULSE_SECONDS = 1.0
+STANDSTILL_SECONDS = 10.0
 _NO_ANSWER = "the guest stopped answering on ssh"
 # Of a probe: beside what it raises on purpose, an answer of QEMU or the kernel in another shape.
 _REFUSED = (OrchestratorError, OSError, ValueError, KeyError, TypeError)
@@ -57,6 +60,7 @@ class Sampling:
         self._lost: tuple[str, str] | None = None  # in brief, and why
         self._broken = ""
         self._unwritten: OSError | None = None
+        self._stood_still = 0.0  # seconds
         # `next_sample` is two intervals away.
         self._silence = 2 * every + (COUNTED_SILENCE_SECONDS if host.accel == ICOUNT else SILENCE_SECONDS)
         self._quiet = Deadline(self._silence)
@@ -66,8 +70,17 @@ class Sampling:
     def check(self) -> None:
         """Raise GuestLostError when the guest's stream has ended or fallen silent.
 
-        Raises InfrastructureError when the samples cannot be kept, or the host's not be read.
+        Raises InfrastructureError when the samples cannot be kept, or the host's not be read, and when this
+        program stood still meanwhile: steps were not done when they were due.
         """
+        if self._quiet.expired:
+            time.sleep(2 * _PULSE_SECONDS)  # behind a standstill, samples are there that were not read yet
+        if self._stood_still:
+            raise InfrastructureError(
+                f"the orchestrator stood still for {self._stood_still:.0f} s",
+                details="a signal had stopped it (SIGSTOP), or the machine had slept",
+                hint="orchestrator resume last",
+            )
         if self._unwritten:
             raise host_failure(self._unwritten)
         if self._broken:
@@ -95,6 +108,8 @@ class Sampling:
         while any(count < least for count, least in zip(self._rounds, wanted, strict=True)):
             check()
             if deadline.expired:
+                time.sleep(2 * _PULSE_SECONDS)  # as in `check`
+                check()
                 raise GuestLostError(f"no sample came in {self._silence:.0f} s")
             time.sleep(min(0.1, self._every))
 
@@ -107,6 +122,7 @@ class Sampling:
         threads = [
             threading.Thread(target=self._guest_side, name="guest probes", daemon=True),
             threading.Thread(target=self._host_side, name="host probes", daemon=True),
+            threading.Thread(target=self._feel_pulse, name="pulse of the probes", daemon=True),
         ]
         for thread in threads:
             thread.start()
@@ -117,6 +133,15 @@ class Sampling:
             close(self._channel)
             for thread in threads:
                 thread.join(_JOIN_SECONDS)
+
+    def _feel_pulse(self) -> None:
+        """Notice a standstill of this program. CLOCK_BOOTTIME goes on while a machine sleeps."""
+        before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        while not self._stop.wait(_PULSE_SECONDS):
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            if now - before > _PULSE_SECONDS + STANDSTILL_SECONDS:
+                self._stood_still += now - before
+            before = now
 
     def _guest_side(self) -> None:
         brief, reason = _NO_ANSWER, "the stream ended"

@@ -20,6 +20,7 @@ from orchestrator.errors import (
     OrchestratorError,
     WorkloadKilledError,
     host_failure,
+    machine_refusal,
 )
 from orchestrator.guest.boot import Guest
 from orchestrator.guest.kernel_log import read_kernel_log
@@ -251,9 +252,11 @@ def _recorded(
     except OSError as failure:
         error, outcome = host_failure(failure), "failed"
     except Exception as failure:
-        # A fault of ours: it was not interrupted.
-        error, outcome = OrchestratorError(f"internal error: {failure!r}"), "failed"
-        raise
+        refusal = machine_refusal(failure)
+        # Else a fault of ours: it was not interrupted.
+        error, outcome = refusal or OrchestratorError(f"internal error: {failure!r}"), "failed"
+        if refusal is None:
+            raise
     finally:
         with deferred():  # half a clean-up would lose the end of the trial
             try:
@@ -330,8 +333,9 @@ def _run(plan: TrialSpec, environment: TrialEnvironment, writer: TrialWriter, be
                     began_ns,
                     workloads,
                 )
-                for number, step in enumerate(plan.steps, start=1):
-                    _run_step(trial, number, step.action, step.load())
+                with guest.shell.watched(trial.must_live):
+                    for number, step in enumerate(plan.steps, start=1):
+                        _run_step(trial, number, step.action, step.load())
                 last = sampling.next_sample()
             trial.must_have_lived(last)
 

@@ -81,6 +81,9 @@ def main(words: Sequence[str], machinery: Machinery | None = None) -> int:
         return ExitCode.INTERRUPTED
     except (OrchestratorError, OSError) as raised:
         failure = host_failure(raised) if isinstance(raised, OSError) else raised
+        print(failure.brief, file=sys.stderr)  # noqa: T201  # whoever started this reads it
+        if writer.closed:  # the trial had ended, and what came after it failed
+            return ExitCode.INFRASTRUCTURE
         # Before the trial had a guest to speak of: its folder shall say it all the same.
         writer.end(
             TrialEnd(

@@ -66,6 +66,11 @@ class TrialWriter:
         )
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._closed
+
+    @property
     def snapshots(self) -> Path:
         """The folder for this trial's snapshots."""
         return self.directory / layout.SNAPSHOTS
@@ -107,14 +112,19 @@ class TrialWriter:
             self._append(event)
 
     def end(self, event: TrialEnd) -> None:
-        """Append how the trial ended, and close it. There is room for that on a disk that is full by now."""
-        with self._lock:
-            self._must_be_open()
-            with suppress(OSError):  # it was raised when it happened, or is by `close`
-                self._flush()
-            (self.directory / layout.ROOM).unlink(missing_ok=True)
-            self._append(event)
-        self.close()
+        """Append how the trial ended, and close it. There is room for that on a disk that is full by now.
+
+        Raises OSError; it is closed all the same.
+        """
+        try:
+            with self._lock:
+                self._must_be_open()
+                with suppress(OSError):  # it was raised when it happened, or is by `close`
+                    self._flush()
+                (self.directory / layout.ROOM).unlink(missing_ok=True)
+                self._append(event)
+        finally:
+            self.close()
 
     def _append(self, event: Event) -> None:
         line = json.dumps(jsonable(event.fields()), allow_nan=False).encode() + b"\n"
@@ -145,8 +155,10 @@ class TrialWriter:
             with suppress(OSError):
                 self._sink.close()
             (self.directory / layout.ROOM).unlink(missing_ok=True)
-            os.fsync(self._events)
-            os.close(self._events)
+            try:
+                os.fsync(self._events)
+            finally:
+                os.close(self._events)
             if failed:
                 raise failed
             stream = self.directory / layout.STREAM

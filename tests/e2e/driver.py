@@ -35,19 +35,27 @@ class Finished:
 
 
 class Orchestrator:
-    """The command line, with its results and its runtime folders in folders of the test's own."""
+    """The command line, with its results and its runtime folders in folders of the test's own.
+
+    `into` are words before each call, which take it elsewhere, `before` words before a command that is begun;
+    `environment` is added to this process's.
+    """
+
+    before: tuple[str, ...] = ()
 
     def __init__(
         self, results: Path, into: Sequence[str] = (), environment: Mapping[str, str] | None = None
     ) -> None:
-        """`into` are words before each call, which take it elsewhere; `environment` is added."""
         self.results = results
         self._into = into
         # A unix socket's path has to fit below it.
         self.runtime = Path(tempfile.mkdtemp(prefix="orch-", dir="/var/tmp"))
         self.runtime.chmod(0o711)  # passt, started as root, passes through as `nobody`
-        more = {"ORCHESTRATOR_RUNTIME": str(self.runtime), **(environment or {})}
-        self._environment = {**os.environ, **more}
+        self._environment = {
+            **os.environ,
+            **(environment or {}),
+            "ORCHESTRATOR_RUNTIME": str(self.runtime),
+        }
 
     def close(self) -> None:
         """Check that nothing to clean, and take away what was."""
@@ -101,16 +109,16 @@ class Orchestrator:
             seconds=seconds,
         )
 
-    def start(self, scenario: Path, log: Path, *, umask: int = -1) -> subprocess.Popen[bytes]:
+    def start(self, scenario: Path, log: Path, *more: str, umask: int = -1) -> subprocess.Popen[bytes]:
         """Begin to `run` a scenario in a process group of its own, with what it says in `log`."""
-        words = ("--results", str(self.results), "--guests-dir", self._guests(scenario))
+        words = ("--results", str(self.results), "--guests-dir", self._guests(scenario), *more)
         return self.begin("run", str(scenario), *words, log=log, umask=umask)
 
     def begin(self, *words: str, log: Path, umask: int = -1) -> subprocess.Popen[bytes]:
         """Begin to call it, in a process group of its own."""
         with log.open("wb") as sink:
             return subprocess.Popen(
-                self._argv(*words),
+                [*self.before, *self._argv(*words)],
                 stdout=sink,
                 stderr=sink,
                 cwd=ROOT,

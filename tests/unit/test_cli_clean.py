@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -86,4 +87,24 @@ def test_guests_elsewhere_are_listed_before_they_are_ended(
     assert folder.exists()
     assert call("--json") == 0
     assert "destroy g" in (tmp_path / "said").read_text()
+    assert not folder.exists()
+
+
+def test_a_trial_that_stays_keeps_what_names_it(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next `clean` knows of it then."""
+    trial = tmp_path / ".t-01.0123abcd.unit"
+    trial.mkdir()
+    folder = runtime_base() / "0123abcd"
+    folder.mkdir(parents=True)
+    owner = {"pid": 1, "started_ticks": 1, "boot_id": "another", "run_dir": str(trial)}
+    (folder / "owner.json").write_text(json.dumps(owner))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if another user's file were in it
+        assert call("--results", str(results)) == 3
+    assert f"{trial} could not be removed" in capsys.readouterr().err
+    assert folder.exists()
+    assert call("--results", str(results)) == 0
+    assert not trial.exists()
     assert not folder.exists()

@@ -105,6 +105,19 @@ def test_a_fault_of_ours_is_no_failed_expectation(
     assert second == "Traceback (most recent call last):"
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(MemoryError(), "no more memory"), (RuntimeError("can't start new thread"), "no more threads")],
+)
+def test_what_a_machine_refuses_is_no_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, words: str
+) -> None:
+    code, err = ends(monkeypatch, capsys, error)
+    first, second = err.splitlines()
+    assert (code, first) == (3, f"error: this machine gives the orchestrator {words}")
+    assert second.startswith("next: ")
+
+
 def test_a_terminal_that_went_with_ctrl_c(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,25 @@ def test_how_a_trial_ended_has_room(trial: TrialWriter, monkeypatch: pytest.Monk
     assert [event.name for event in read_events(trial.directory)] == ["mark", "trial.end"]
 
 
+def test_a_trial_whose_end_cannot_be_written_is_closed(
+    trial: TrialWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a run of many trials would run out of descriptors."""
+    before = {path.readlink() for path in Path("/proc/self/fd").iterdir() if path.exists()}
+    assert trial.directory / "events.jsonl" in before
+
+    def full(_number: int, _data: bytes) -> int:
+        raise OSError(FULL.errno, FULL.strerror)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            trial.end(END)
+    assert trial.closed
+    after = {path.readlink() for path in Path("/proc/self/fd").iterdir() if path.exists()}
+    assert not [path for path in after if path.is_relative_to(trial.directory)]
+
+
 def test_half_a_line_is_taken_back(trial: TrialWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     takes = iter([10])
@@ -182,6 +201,29 @@ def test_a_run_says_what_the_machine_refused(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run")
     assert (run.status, run.meta.exit_code) == (Status.FAILED, 3)
     assert run.meta.error == "/r/x: No space left on device"
+
+
+def test_a_report_that_is_interrupted_is_what_meta_json_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing of the run is missing, for which `resume` would be asked."""
+    from orchestrator.analysis.run import RunAnalysis
+    from orchestrator.errors import ExitCode
+
+    def interrupted(*_: object) -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    directory = write_run(tmp_path, "r-1", snapshots=False)
+    result = RunResult(directory, ExitCode.COMPLETED, (), RunAnalysis.open(directory))
+    monkeypatch.setattr("orchestrator.cli.runs.write_reports", interrupted)
+    ctx: Any = None
+    with pytest.raises(KeyboardInterrupt):
+        run_verb.carry_out(ctx, directory, None, lambda _: result, as_json=True)
+    run = open_run(directory)
+    assert (run.meta.exit_code, run.status) == (130, Status.COMPLETED)
+    said = capsys.readouterr().err
+    assert f"orchestrator report {directory}" in said
+    assert "resume" not in said
 
 
 @pytest.mark.parametrize("part", ["report", "output"])

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.errors import InfrastructureError
-from orchestrator.host import reader
+from orchestrator.host import libvirt_domain, reader
 from orchestrator.host.domain import Dimm, DimmAnswer, VirtioMemState
 from orchestrator.host.libvirt_domain import LibvirtDomain
 from orchestrator.host.libvirt_host import LibvirtHost
@@ -424,3 +425,30 @@ def test_what_its_xml_says_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     found = domain(Monitor(), monkeypatch).memory()
     assert found.boot > 0
     assert f"<uuid>{found.uuid}</uuid>" in LIVE.read_text()
+
+
+def test_what_libvirt_does_not_answer_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a signal has stopped QEMU; nothing more is asked until it answers, and then all is well."""
+    goes_on, monitor = threading.Event(), Monitor()
+    stopped = domain(monitor, monkeypatch)
+    monkeypatch.setattr(LibvirtDomain._call, "__kwdefaults__", {"seconds": 0.05})
+    monkeypatch.setattr(monitor, "XMLDesc", lambda: LIVE.read_text() if goes_on.wait() else "")
+    with pytest.raises(InfrastructureError, match="gave no answer about the guest within"):
+        stopped.memory()
+    with pytest.raises(InfrastructureError, match="has not answered yet"):
+        stopped.memory()
+    assert stopped.is_running(), "that is no question to QEMU"
+    goes_on.set()
+    for thread in stopped._unanswered:
+        thread.join(5)
+    assert stopped.memory() is not None
+
+
+def test_a_libvirt_that_does_not_say_whether_a_guest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, monitor = threading.Event(), Monitor()
+    stopped = domain(monitor, monkeypatch)
+    monkeypatch.setattr(libvirt_domain, "CALL_SECONDS", 0.05)
+    monkeypatch.setattr(monitor, "state", goes_on.wait)
+    assert not stopped.is_running()
+    assert "did not say" in stopped._trouble
+    goes_on.set()

@@ -64,3 +64,28 @@ def test_other_programs_are_left_to_who_waits_for_them(tmp_path: Path) -> None:
 
 def test_a_qemu_of_our_own_keeps_its_exit_code(tmp_path: Path) -> None:
     assert _said(_CHILD, _program(tmp_path, "/bin/sh", "qemu-system-x86_64")) == "7"
+
+
+# What ended was not looked for yet.
+_AT_ONCE = """
+import os, signal, subprocess, sys
+from orchestrator.host import orphans
+orphans._LOOK_SECONDS = 60
+orphans.adopt_orphans()
+code = "import subprocess as s, sys; print(s.Popen([sys.argv[1], '60'], stdout=s.DEVNULL).pid)"
+argv = [sys.executable, "-c", code, sys.argv[1]]
+pid = int(subprocess.run(argv, stdout=subprocess.PIPE, start_new_session=True, check=True).stdout)
+assert orphans.exit_status(pid) is None
+os.kill(pid, signal.SIGKILL)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+print(orphans.exit_status(pid))
+"""
+
+
+def test_how_a_daemon_ended_is_known_at_once(tmp_path: Path) -> None:
+    program = tmp_path / "qemu-system-x86_64"
+    shutil.copy(shutil.which("sleep") or "", program)
+    said = subprocess.run(
+        [sys.executable, "-c", _AT_ONCE, str(program)], capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "-9\n"

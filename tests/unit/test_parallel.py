@@ -19,12 +19,17 @@ from test_execute import plan as steps_plan
 
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline, wait_for
+from orchestrator.errors import InfrastructureError
+from orchestrator.host.runtime import leftovers, remove
 from orchestrator.host.shell import HostShell
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.plan import TrialSpec
+from orchestrator.records.events import TrialEnd, of_kind
 from orchestrator.run import worker
 from orchestrator.run.budget import Budget
 from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
+from orchestrator.run.unit import Unit
+from orchestrator.store import read_events
 
 ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
@@ -49,6 +54,17 @@ time.sleep(seconds)
 if outcome == "leaves":  # a process that keeps its standard output open
     subprocess.Popen(["sleep", "20"], stderr=subprocess.DEVNULL, start_new_session=True)
     outcome = "completed"
+if outcome == "is killed":
+    import os
+    from orchestrator.host.runtime import runtime_folder
+    held = runtime_folder(Path("/r"))
+    folder = held.__enter__()
+    if seconds:
+        (folder / "setting-thp-0.json").touch()
+    program = "import sys, time; time.sleep(60)"
+    subprocess.Popen(["qemu-system-x86_64", "-c", program, f"{folder}/disk"], executable=sys.executable,
+                     stdout=subprocess.DEVNULL, start_new_session=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 if outcome == "dies":
     sys.exit("what went wrong")
 error = "" if outcome == "completed" else "it broke"
@@ -137,6 +153,24 @@ def test_all_are_run_two_at_once_and_each_tells_how_it_ended(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_what_a_worker_leaves_that_is_killed_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But what it noted of the host, which `clean` puts right, and which stays with the folder."""
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME", str(tmp_path / "runtime"))
+    outcomes = {"a": ("is killed", 0.0), "b": ("is killed", 0.01)}
+    made = workers(tmp_path, Watching(), outcomes, cores=1)
+    ended = {one.name: one for one in made.run([TrialTask(plan(name)) for name in outcomes])}
+    (left,) = leftovers()
+    assert [one.error.hint for one in ended.values() if one.error] == ["", "orchestrator clean"]
+    assert (left.folder / "setting-thp-0.json").exists()
+    remove(left.folder)
+    assert [one.error.brief for one in ended.values() if one.error] == [
+        f"the process of {name} ended with code -9" for name in outcomes
+    ]
+
+
+@pytest.mark.slow
 def test_a_worker_whose_output_somebody_keeps_open_ends_and_others_follow(tmp_path: Path) -> None:
     outcomes = {"a": ("leaves", 0.0), "b": ("leaves", 0.0), "c": ("completed", 0.0)}
     made = workers(tmp_path, Watching(), outcomes, cores=1)
@@ -213,6 +247,26 @@ def test_a_worker_whose_run_is_gone_already_starts_nothing(tmp_path: Path, trial
     words[1], words[5] = other, str(os.getppid())
     assert worker.main(words, trials) == 0
     assert trials.ran == [other]
+
+
+def test_what_fails_behind_a_trial_that_has_ended_is_reported(
+    tmp_path: Path, trials: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder says how it ended, and that stays so."""
+    planned = steps_plan("  - wait: {time: 1s}\n")
+    (tmp_path / "plan.json").write_text(planned.to_json())
+    execute = Unit.execute_from_here
+
+    def execute_and_fail(*words: Any, **more: Any) -> None:
+        execute(*words, **more)
+        raise InfrastructureError("/var/tmp/x could not be removed")
+
+    monkeypatch.setattr(Unit, "execute_from_here", execute_and_fail)
+    words = [str(tmp_path), planned.trials[0].id, str(ROOT / "guests"), "tcg", "", str(os.getppid()), ""]
+    assert worker.main(words, trials) == 3
+    assert "could not be removed" in capsys.readouterr().err
+    (end,) = of_kind(read_events(tmp_path / "trials" / planned.trials[0].id), TrialEnd)
+    assert end.outcome == "completed"
 
 
 def test_an_interrupt_ends_the_workers_and_waits_for_them(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def writer(tmp_path: Path) -> Iterator[TrialWriter]:
 @pytest.fixture
 def probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBES", [("steady", Steady), ("failing", Failing), ("vanished", Vanished)])
+    monkeypatch.setattr(module, "_PULSE_SECONDS", 0.01)
 
 
 def sampling(
@@ -306,3 +307,26 @@ def test_a_block_that_fails_ends_the_threads(writer: TrialWriter) -> None:
     before = len(rows(writer))
     time.sleep(0.05)
     assert len(rows(writer)) == before
+
+
+def test_a_standstill_of_this_program_is_no_silence_of_the_guest(
+    writer: TrialWriter, probes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SIGSTOP makes it, or a machine that sleeps: what samples there are were not read, or come late."""
+    jumps = iter([0.0, 0.01, 0.02])
+    clock: dict[str, float] = {}
+
+    def boottime(which: int) -> float:
+        assert which == time.CLOCK_BOOTTIME
+        clock["last"] = next(jumps, 120.0)
+        return clock["last"]
+
+    monkeypatch.setattr(time, "clock_gettime", boottime)
+    running = sampling(writer, FakeShell(channel=FakeChannel([TICK])))
+    running._silence = 0.0  # what it would be taken for
+    with running.running([]):
+        wait_for(lambda: True if running._stood_still else None, Deadline(5), every=0.01)
+        with pytest.raises(InfrastructureError, match="the orchestrator stood still for 120 s") as caught:
+            running.check()
+    assert caught.value.hint
+    assert not isinstance(caught.value, GuestLostError)

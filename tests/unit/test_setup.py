@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from orchestrator.errors import InfrastructureError, SetupError
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.setup import apply_playbook, apply_settings, setting_words
 from orchestrator.guest.shell import CommandResult
+from orchestrator.host.confined import DAC_READ_SEARCH
 from orchestrator.scenario.model import Setup
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
@@ -67,6 +70,56 @@ def test_only_the_guests_own_key_is_believed(
     assert (host["ansible_host"], host["ansible_port"]) == ("127.0.0.1", 40022)
     assert called["extravars"] == {"thp": {"__ansible_unsafe": "never"}}
     assert called["thread"] is not threading.main_thread(), "it would take our signal handlers"
+
+
+# Adopts orphans, as a run does, and applies a playbook with a stand-in for Ansible that leaves what
+# ControlPersist does: an orphaned ssh in a session of its own, with its socket's path on its command line.
+# argv[1] is a program of that name, argv[2] the scratch folder.
+_PERSISTS = """
+import subprocess, sys, ansible_runner, psutil
+from pathlib import Path
+from types import SimpleNamespace
+from orchestrator.guest.keys import SshKeys
+from orchestrator.guest.setup import apply_playbook
+from orchestrator.host.orphans import adopt_orphans
+adopt_orphans()
+program, scratch = sys.argv[1], Path(sys.argv[2])
+LOOP = "n=0; while [ $n -lt 100 ]; do n=$((n+1)); sleep 0.1; done"
+code = "import subprocess as s, sys; s.Popen(sys.argv[1:], stdout=s.DEVNULL, stderr=s.DEVNULL)"
+def run(**options):
+    argv = [sys.executable, "-c", code, program, "-c", LOOP, str(scratch / "c" / "socket")]
+    subprocess.run(argv, start_new_session=True, check=True)
+    (left,) = psutil.Process().children()
+    print(left.name(), end=" ")
+    return SimpleNamespace(status="successful")
+ansible_runner.run = run
+shell = SimpleNamespace(port=1, known_hosts=scratch / "k", proxy=None)
+keys = SshKeys(client=scratch / "c1", host=scratch / "h1")
+apply_playbook(Path("p.yaml"), {}, shell, keys, scratch, check=lambda: None)
+print([one.status() for one in psutil.Process().children(recursive=True) if one.name() == "ssh"])
+"""
+
+
+@pytest.mark.slow
+def test_no_connection_of_ansibles_is_left_not_even_a_zombie(tmp_path: Path) -> None:
+    program = shutil.copy("/bin/sh", tmp_path / "ssh")
+    argv = [sys.executable, "-c", _PERSISTS, str(program), str(tmp_path / "scratch")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "ssh []\n", done.stderr
+
+
+def test_ansible_has_the_privileges_that_it_needs(apply: Apply, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict[str, str] = {}
+
+    def run(**_: Any) -> SimpleNamespace:
+        text = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+        said.update({line.partition(":")[0]: line.partition(":")[2].strip() for line in text.splitlines()})
+        return SimpleNamespace(status="successful")
+
+    monkeypatch.setattr(ansible_runner, "run", run)
+    apply()
+    kept = 1 << DAC_READ_SEARCH if os.geteuid() == 0 else 0
+    assert (said["NoNewPrivs"], int(said["CapEff"], 16)) == ("1", kept)
 
 
 def test_a_failed_task_is_named(apply: Apply, monkeypatch: pytest.MonkeyPatch) -> None:

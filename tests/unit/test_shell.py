@@ -13,7 +13,7 @@ import pytest
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, CommandTimeoutError, GuestError, GuestLostError
 from orchestrator.guest import shell as module
-from orchestrator.guest.shell import CommandResult, GuestShell, _drain
+from orchestrator.guest.shell import CommandResult, GuestShell, _Conversation
 
 
 class Channel:
@@ -35,9 +35,14 @@ class Channel:
             self.steps.pop(0)(self)
         return eof
 
+    reads = True
+
     def settimeout(self, seconds: float) -> None: ...
-    def sendall(self, data: bytes) -> None:
-        self.sent += data
+    def send(self, data: bytes) -> int:
+        if not self.reads:
+            raise TimeoutError
+        self.sent += data[:1000]
+        return len(data[:1000])
 
     def shutdown_write(self) -> None:
         self.input_ended = True
@@ -86,16 +91,45 @@ def breaks(channel: Channel) -> None:
     channel.closed = True
 
 
-def drain(channel: Channel, stdin: bytes = b"", seconds: float = 5) -> CommandResult:
-    return _drain(channel, ["cmd"], stdin, Deadline(seconds))
+def drain(
+    channel: Channel, stdin: bytes = b"", seconds: float = 5, look: Callable[[], None] = lambda: None
+) -> CommandResult:
+    return _Conversation(channel, ["cmd"], Deadline(seconds), look).held(stdin)
 
 
 def test_both_outputs_are_read_to_the_end() -> None:
     big = bytes(range(256)) * 1000
     channel = Channel(prints(big, b"warning\n"), prints(b"tail"), ends(3))
-    result = drain(channel, b"input")
+    result = drain(channel, b"input" * 1000)
     assert result == CommandResult(3, big + b"tail", b"warning\n")
-    assert (channel.sent, channel.input_ended) == (b"input", True)
+    assert (channel.sent, channel.input_ended) == (b"input" * 1000, True)
+
+
+def test_a_command_that_reads_nothing_has_an_end() -> None:
+    channel = Channel()
+    channel.reads = False
+    with pytest.raises(CommandTimeoutError, match="did not finish 'cmd'"):
+        drain(channel, b"input", seconds=0.05)
+
+
+def test_a_guest_that_is_lost_ends_a_command_before_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is given something, or waited for; and what looks may run a command of its own."""
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(GuestShell, "__init__", lambda _self: None)
+    deaf = Channel()
+    deaf.reads = False
+    channels = iter([Channel(), Channel(ends(0)), deaf, Channel(ends(0))])
+    monkeypatch.setattr(GuestShell, "stream", lambda *_: next(channels))
+    shell: Any = GuestShell.__new__(GuestShell)
+
+    def look() -> None:
+        assert shell.run(["true"], seconds=5).code == 0
+        raise GuestLostError("QEMU was killed by SIGKILL")
+
+    for stdin in (b"", b"input"):
+        with pytest.raises(GuestLostError, match="SIGKILL"), shell.watched(look):
+            shell.run(["sleep", "60"], seconds=60, stdin=stdin)
+    assert shell._look is None
 
 
 def test_an_end_that_comes_between_two_looks_is_an_end() -> None:

@@ -127,6 +127,16 @@ def test_a_fault_of_ours_is_no_interrupt(stage: Stage) -> None:
     assert stage.event("trial.end")["outcome"] == "failed"
 
 
+@pytest.mark.parametrize("refused", [MemoryError(), RuntimeError("can't start new thread")])
+def test_a_machine_that_refuses_ends_the_trial_and_not_the_run(stage: Stage, refused: Exception) -> None:
+    stage.answers = {"true": refused}
+    error = stage.run(EXEC)
+    assert error is not None
+    assert "no more" in error.brief
+    assert error.hint
+    assert stage.event("trial.end")["outcome"] == "failed"
+
+
 def test_a_trial_that_takes_too_long(stage: Stage) -> None:
     assert stage.run({"action": "wait", "params": {"time": 60}}, deadline_seconds=0.0) is not None
     end = stage.event("trial.end")
