@@ -23,7 +23,10 @@ spare_connection() {
     done
 }
 
-printf '%s\n' 'bind 127.0.0.1' 'port 6379' 'daemonize yes' 'dir /var/lib/redis' 'save ""' 'appendonly no' >"$redis"
+# A guest definition need not have Redis.
+if [ -d "${redis%/*}" ]; then
+    printf '%s\n' 'bind 127.0.0.1' 'port 6379' 'daemonize yes' 'dir /var/lib/redis' 'save ""' 'appendonly no' >"$redis"
+fi
 
 policy='' ratio='' swap='' swap_size=''
 for word in "$@"; do
@@ -39,6 +42,10 @@ for word in "$@"; do
     swap_size=*) swap_size=$value ;;
     sysctl.*=*) sysctl -q -w -- "${word#sysctl.}" ;;
     redis_config.*=*)
+        if [ ! -e "$redis" ]; then
+            echo "guest-settings: redis_config is set, and this guest has no Redis" >&2
+            exit 2
+        fi
         name=${word%%=*}
         printf '%s %s\n' "${name#redis_config.}" "$value" >>"$redis"
         ;;

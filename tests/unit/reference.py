@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,15 @@ def reference(name: str) -> Reference:
     return Reference(name)
 
 
+def medians_apart(one: str, other: str, arm: str, metrics: Iterable[str]) -> float:
+    """By how much the medians over boots of two runs differ at most, over these metrics: a share."""
+    found = [
+        abs(reference(other).metric(arm, metric).median / reference(one).metric(arm, metric).median - 1)
+        for metric in metrics
+    ]
+    return max(found)
+
+
 @cache
 def measurements() -> dict[str, Any]:
     """Figures without a run folder: measurements.yaml."""
@@ -349,6 +358,8 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "x": _printed(2),
     "percent": _printed(0, " %", 0.01),
     "percent1": _printed(1, " %", 0.01),
+    "percent2": _printed(2, " %", 0.01),
+    "percent3": _printed(3, " %", 0.01),
     "signed_percent": lambda value: f"{value:+.2%}".replace("%", " %"),
     "mib_ci": _with_interval(1, " MiB", MIB),
     "kib_ci": _with_interval(0, " KiB", KIB),
@@ -372,4 +383,5 @@ GLOBALS: dict[str, object] = {
     "conditions": conditions,
     "page_bytes": PAGE_BYTES,
     "phases": COST_PHASES,
+    "medians_apart": medians_apart,
 }
