@@ -46,12 +46,12 @@ def run() -> None:
     if verb == "trial":
         import orchestrator.run.machinery
 
-        orchestrator.run.machinery.RealMachinery = Sleeping  # type: ignore[misc]
+        orchestrator.run.machinery.RealMachinery = Sleeping  # type: ignore[misc, assignment]
         main(["trial", *words])
     import orchestrator.fleet.card
     import orchestrator.fleet.unit
 
-    orchestrator.fleet.unit.UNIT_COMMAND = (sys.executable, str(Path(__file__).resolve()), "trial")  # type: ignore[misc]
+    orchestrator.fleet.unit.UNIT_COMMAND = (sys.executable, str(Path(__file__).resolve()), "trial")  # type: ignore[misc, assignment]
     commit = os.environ.get("SLEEP_COMMIT")
     if commit:
         known = orchestrator.fleet.card.this_program()

@@ -163,12 +163,12 @@ def test_a_full_disk_and_a_network_that_is_cut(lab: Lab) -> None:
     lab.configure(silent="11s")
     end(lab.processes["net"], signal.SIGTERM)
     lab.head()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m", "none", lab.cache("h2")], check=True)
-    lab.stack.callback(subprocess.run, ["umount", lab.cache("h2")], check=False)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m", "none", str(lab.cache("h2"))], check=True)
+    lab.stack.callback(subprocess.run, ["umount", str(lab.cache("h2"))], check=False)
     for name in ("h1", "h2", "h3"):
         lab.worker(name, seconds=2)
     # Not even the worker knows: there is room for no trial any more.
-    subprocess.run(["mount", "-o", "remount,size=700k", lab.cache("h2")], check=True)
+    subprocess.run(["mount", "-o", "remount,size=700k", str(lab.cache("h2"))], check=True)
     client = lab.begin(*lab.run_words("--repeats", "2"))
     until(lambda: lab.units("h1"), 180, lambda: lab.said("client"))
     lab.cut(1)
