@@ -132,9 +132,15 @@ def _program(name: str, paths: str) -> str:
 def _started(
     stack: ExitStack, folder: Path, argv: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
+    together = ("setpriv", "--pdeathsig", "KILL")  # should the tests be killed
     with (folder / "output").open("ab") as sink:
         process = subprocess.Popen(
-            argv, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+            [*together, *argv],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
         )
 
     def end() -> None:
