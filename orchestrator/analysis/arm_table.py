@@ -216,7 +216,7 @@ def _differs(arms: Sequence[ArmView], metric: str, cells: Sequence[Cell], agains
     if not METRIC[metric].unit:
         return len(set(there)) > 1
     found = [pair.metrics[metric] for pair in against.pairs if metric in pair.metrics] if against else []
-    if not found and against and any(pair.apart for pair in against.pairs):
+    if not found and against and any(pair.incomparable for pair in against.pairs):
         return False  # what hosts differ in, perhaps
     if any(one.significance is Significance.SIGNIFICANT for one in found):
         return True

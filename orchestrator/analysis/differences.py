@@ -81,7 +81,7 @@ def significance_sentences(comparison: Comparison, pair: PairOfArms) -> list[str
     named = {word: [name for name in found if found[name].significance is word] for word in Significance}
     sentences = [f"{clean(note, 300)}." for note in pair.notes]
     if not found:
-        why = clean(f"Not compared: {pair.apart}.", 400) if pair.apart else ""
+        why = clean(f"Not compared: {pair.incomparable}.", 400) if pair.incomparable else ""
         sentences.append(why or "No metric was measured in both.")
     few = named[Significance.TOO_FEW_BOOTS]
     if few:

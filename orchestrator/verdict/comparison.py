@@ -27,7 +27,7 @@ class PairOfArms:
     the same seed in the same part of the run) or `none`. `missing` says why a metric is not compared. `lost`
     is the difference in the share of boots of which a trial did not count, `lost_counts` its numbers. Where
     trials are of several hosts, `hosts` are those that have some of both arms, `notes` says what is compared
-    with none, and `apart` why nothing is.
+    with none, and `incomparable` why nothing is.
     """
 
     first: ArmFigures
@@ -40,7 +40,7 @@ class PairOfArms:
     lost_counts: LostCounts | None = None
     hosts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    apart: str = ""
+    incomparable: str = ""
 
     @property
     def fewest(self) -> int:
@@ -208,7 +208,7 @@ def _pair(
     hosts = names_of((first, second)) if blocks else ()
     blocks = len(hosts) > 1
     trials, pairing, notes = _paired(first, second, same_run=same_run, blocks=blocks)
-    apart = why_apart(first, second) if blocks else ""
+    incomparable = why_apart(first, second) if blocks else ""
     samples: dict[str, Sample | LostCounts] = {}
     missing: dict[str, str] = {}
     for metric in CATALOGUE:
@@ -221,13 +221,13 @@ def _pair(
         if sample:
             samples[metric.name] = sample
         else:
-            missing[metric.name] = apart or _why_missing(first, second, metric.name, blocks=blocks)
+            missing[metric.name] = incomparable or _why_missing(first, second, metric.name, blocks=blocks)
     counts = _lost(first, second, hosts if blocks else ())
     # Where both were tried on no host that is the same, losses are as little a difference between arms.
     tested = {LOST: counts} if counts.by_host or not blocks else {}
     found = differences({**samples, **tested}, level=level, seed=seed)
     lost = found.pop(LOST, None)
-    if blocks and pairing == "none" and not apart:
+    if blocks and pairing == "none" and not incomparable:
         notes = (*notes, *_alone(first, second))
     common = {trial.host for trial in first.trials} & {trial.host for trial in second.trials}
     return PairOfArms(
@@ -241,7 +241,7 @@ def _pair(
         counts,
         hosts=tuple(sorted(common)) if blocks else (),
         notes=notes,
-        apart=apart,
+        incomparable=incomparable,
     )
 
 

@@ -230,7 +230,7 @@ def test_two_runs_are_compared_within_the_hosts_that_both_have() -> None:
     elsewhere = run(on(arm("a", trials=12, state="t"), ("node7", "node8")), name="r2")
     (pair,) = compare_runs(first, elsewhere).pairs
     assert pair.metrics == {}
-    assert pair.apart.startswith("a ran on node0, node1 only, a ran on node7, node8 only")
+    assert pair.incomparable.startswith("a ran on node0, node1 only, a ran on node7, node8 only")
     (pair,) = compare_runs(first, elsewhere, varies=["host"]).pairs
     assert pair.metrics[RATE].n == 12
 
