@@ -168,6 +168,7 @@ def _scene(folder: Path, said: str, trials: list[Any], fault: Fault = FAULT) -> 
     (folder / "tmp").mkdir()
     return SimpleNamespace(
         fault=fault,
+        folder=folder,
         said=said,
         run=run_folder,
         results=folder / "results",

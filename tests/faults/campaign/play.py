@@ -151,7 +151,7 @@ def _judged(
         code,
         round(seconds, 1) if seconds is not None else None,
         expected.seconds,
-        error_line(said),
+        error_line(said.replace(str(scene.folder), "DIR")),
         left,
         by_clean,
         wrong,
