@@ -64,8 +64,8 @@ def _cached(what: str, pattern: str, damage: str, seconds: float) -> Fault:
 _VERBS = ("show", "blame", "report", "compare")
 _FILES = {
     "snapshot": ("trials/*/snapshots/*.npz", "a snapshot"),
-    "parquet": ("trials/*/observations.parquet", "the samples of a trial"),
-    "events": ("trials/*/events.jsonl", "the events of a trial"),
+    "parquet": ("trials/*/observations.parquet", "the file of the samples"),
+    "events": ("trials/*/events.jsonl", "the file of the events"),
 }
 
 
