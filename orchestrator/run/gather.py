@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from orchestrator.errors import BadInputError, InfrastructureError, OrchestratorError
+from orchestrator.jsontext import parse_json
 from orchestrator.plan import Plan
 from orchestrator.records.events import TrialEnd, of_kind
 from orchestrator.records.unit import UnitRecord
@@ -108,6 +108,9 @@ def units_in(folder: Path, plan: Plan) -> Iterator[GatheredTrial]:
             )
         if record.trial != path.name or record.trial not in ids:
             raise BadInputError(f"{path} is no trial of the plan", hint="it was renamed, or changed by hand")
+        events = path / layout.EVENTS
+        if events.is_symlink() or (events.exists() and not events.is_file()):
+            raise BadInputError(f"{events} is not a file of ours", hint="fetch it again")
         ends = of_kind(read_events(path), TrialEnd)
         if not ends:
             raise BadInputError(f"{path} does not say how its trial ended", hint="fetch it again")
@@ -182,7 +185,7 @@ def _record(path: Path) -> UnitRecord:
     try:
         if path.is_symlink() or path.stat().st_size > _MOST_RECORD_BYTES:
             raise BadInputError(f"{path} is not a file of ours", hint="fetch it again")
-        return UnitRecord.model_validate(json.loads(path.read_bytes()))
+        return UnitRecord.model_validate(parse_json(path.read_bytes()))
     except (OSError, ValueError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise BadInputError(f"{path}: damaged: {what}", hint="fetch it again") from None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from orchestrator.headline import METRICS
+from orchestrator.jsontext import parse_json
 from orchestrator.records.summary import (
     BlameResult,
     Finding,
@@ -203,7 +203,7 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
 
 def _parsed(text: str) -> Value:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return text
     return value if isinstance(value, int | float) and not isinstance(value, bool) else text

@@ -1,0 +1,209 @@
+"""All targets, fuzzed by coverage: `tox -e fuzz`. Writes what was run, and every fault with the input that shows it.
+
+    python tests/fuzz/campaign.py [--targets A,B] [--times 10] [--seed S] [--into DIR] [--keep results/reference/fuzz.json]
+
+Each target has a process of its own, which libFuzzer (of atheris) drives: the package is instrumented, an input
+that reaches what none has reached is kept, and others are made from it. A kind of fault is told once, and fuzzing
+goes on; a process that ends with one, or takes longer than a minute for an input, is a fault as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import atheris
+
+with atheris.instrument_imports(include=["orchestrator"], enable_loader_override=False):
+    import oracle
+    from targets.base import ROOT, TARGETS, Target
+
+    TARGETS.names()
+
+import mutations
+
+MOST_SECONDS_OF_ONE: Final = 60
+_DONE: Final = re.compile(r"^Done (\d+) runs in \d+ second", re.MULTILINE)
+_STEP: Final = re.compile(r"^#(\d+)\t\S+ +cov: (\d+) ft: (\d+) corp: (\d+)/", re.MULTILINE)
+
+
+def main() -> int:
+    """Fuzz; 1 where an input showed a fault."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--targets", default="", help="names with commas between them; else all")
+    parser.add_argument("--times", type=float, default=1.0, help="as many executions times this")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--into", type=Path, help="where faults and corpora go; else a new folder")
+    parser.add_argument("--keep", type=Path, help="a JSON file for what was run")
+    asked = parser.parse_args()
+    names = asked.targets.split(",") if asked.targets else TARGETS.names()
+    into = asked.into or Path(tempfile.mkdtemp(prefix="orchestrator-fuzz-"))
+    ran: list[dict[str, Any]] = []
+    for name in names:
+        executions = max(1, round(TARGETS[name].executions * asked.times))
+        one = _in_a_process(name, executions, asked.seed, into / name)
+        ran.append(one)
+        print(_line(one), flush=True)  # noqa: T201
+        if asked.keep:
+            asked.keep.write_text(json.dumps(_document(ran), indent=1) + "\n", encoding="utf-8")
+    faults = sum(len(one["faults"]) for one in ran)
+    total = sum(one["executions"] for one in ran)
+    print(f"{total:,} executions of {len(ran)} targets, {faults} faults; inputs: {into}")  # noqa: T201
+    return 1 if faults else 0
+
+
+def _in_a_process(name: str, executions: int, seed: int, into: Path) -> dict[str, Any]:
+    """Fuzz a target in a child, which ends with libFuzzer."""
+    into.mkdir(parents=True, exist_ok=True)
+    log = into / "log.txt"
+    began = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        try:
+            with log.open("wb") as sink:
+                os.dup2(sink.fileno(), 1)
+                os.dup2(sink.fileno(), 2)
+            fuzz(name, executions, seed, into)
+        except BaseException:  # noqa: BLE001  # a child that goes on would fuzz the other targets, too
+            traceback.print_exc()
+        os._exit(3)
+    _, status, used = os.wait4(child, 0)
+    said = log.read_text(encoding="utf-8", errors="replace")
+    steps, done = _STEP.findall(said), _DONE.search(said)
+    faults = [json.loads(path.read_text()) for path in sorted(into.glob("*.json"))]
+    if os.waitstatus_to_exitcode(status) != 0 or not done:
+        faults.append(
+            {
+                "target": name,
+                "kind": "ended",
+                "where": name,
+                "what": said[-400:],
+                "inputs": sorted(map(str, into.glob("ended-*"))),
+            }
+        )
+    return {
+        "target": name,
+        "asked": executions,
+        "executions": int(done[1]) if done else int(steps[-1][0]) if steps else 0,
+        "seed": seed,
+        "seconds": round(time.monotonic() - began, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "peak_bytes": used.ru_maxrss << 10,
+        "coverage_begin": int(steps[0][1]) if steps else 0,
+        "coverage_end": int(steps[-1][1]) if steps else 0,
+        "corpus": int(steps[-1][3]) if steps else 0,
+        "faults": faults,
+    }
+
+
+def fuzz(name: str, executions: int, seed: int, into: Path) -> None:
+    """Fuzz a target in this process; does not return."""
+    target = TARGETS[name]()
+    corpus = into / "corpus"
+    corpus.mkdir(exist_ok=True)
+    for number, whole in enumerate(target.seeds()):
+        (corpus / f"seed-{number:03d}").write_bytes(whole[: target.most_bytes])
+    words = into / "words"
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in (*target.tokens, *mutations.HOSTILE_WORDS)))
+    options = {
+        "runs": executions, "seed": seed, "max_len": target.most_bytes, "dict": words, "len_control": 0, "reload": 0,
+        "timeout": MOST_SECONDS_OF_ONE, "rss_limit_mb": 0, "artifact_prefix": f"{into}/ended-",
+    }  # fmt: skip
+    found = _Found(target, into)
+    oracle.limit_memory()
+    atheris.Setup(
+        ["fuzz", *(f"-{option}={value}" for option, value in options.items()), str(corpus)],
+        found.execute,
+        custom_mutator=lambda data, most, chance: mutations.mutated(data, most, chance, atheris.Mutate),
+        internal_libfuzzer=True,
+    )
+    atheris.Fuzz()
+
+
+@dataclass
+class _Found:
+    """Faults by their names, each with its input, in a folder."""
+
+    target: Target
+    into: Path
+
+    def __post_init__(self) -> None:
+        self._seen: set[tuple[str, str]] = set()
+
+    def execute(self, data: bytes) -> None:
+        """Give an input to the target, and keep the fault that it shows, if it is a new one."""
+        fault = oracle.execute(self.target, data)
+        if fault is None or fault.name in self._seen:
+            return
+        self._seen.add(fault.name)
+        name = hashlib.sha256(data).hexdigest()[:12]
+        (self.into / f"{name}.input").write_bytes(data)
+        said = {"target": self.target.name, "input": f"{name}.input", **vars(fault)}
+        (self.into / f"{name}.json").write_text(json.dumps(said, indent=1))
+        print(f"FAULT {fault.kind} at {fault.where}: {fault.what[:200]!a}", file=sys.stderr)  # noqa: T201
+
+
+def _escaped(word: str) -> str:
+    """As a dictionary of libFuzzer has it."""
+    plain = (
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}" for byte in word.encode()
+    )
+    return "".join(plain)
+
+
+def _line(one: dict[str, Any]) -> str:
+    rate = one["executions"] / max(one["cpu_seconds"], 0.1)
+    reached = f"coverage {one['coverage_begin']} to {one['coverage_end']}"
+    faults = "".join(
+        f"\n  {fault['kind']} at {fault['where']}: {fault['what'][:160]!a}" for fault in one["faults"]
+    )
+    return (
+        f"{one['target']}: {one['executions']:,} executions, {one['cpu_seconds']:.0f} s of CPU time in "
+        f"{one['seconds']:.0f} s ({rate:,.0f} a second of CPU time), {reached}, {len(one['faults'])} faults{faults}"
+    )
+
+
+def _document(ran: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was run, and under what conditions."""
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "conditions": {
+            "commit": commit.stdout.strip(),
+            "python": platform.python_version(),
+            "atheris": _version(),
+            "cores": os.cpu_count(),
+            "load_average": round(os.getloadavg()[2]),
+            "nice": os.getpriority(os.PRIO_PROCESS, 0),
+            "address_space_bytes": oracle.ADDRESS_SPACE,
+            "most_memory_bytes": oracle.MOST_MEMORY,
+            "peak_of_all_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10,
+        },
+        "targets": ran,
+    }
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("atheris")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
