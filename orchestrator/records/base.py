@@ -37,7 +37,11 @@ def number(value: object) -> Number | None:
 
 
 def _values(value: object) -> dict[str, Number | None]:
-    return {str(key): number(one) for key, one in value.items()} if isinstance(value, Mapping) else {}
+    return {clean(key): number(one) for key, one in value.items()} if isinstance(value, Mapping) else {}
+
+
+def _settings(value: object) -> object:
+    return {clean(key): one for key, one in value.items()} if isinstance(value, Mapping) else value
 
 
 def _points(value: object) -> list[tuple[Number, Number]]:
@@ -61,6 +65,10 @@ Text: TypeAlias = Annotated[str, BeforeValidator(partial(_text, _LINE_CHARACTERS
 Details: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 4000))]
 OutputText: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 65_536))]
 ConsoleTail: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 8000))]
+Name: TypeAlias = Annotated[str, BeforeValidator(lambda value: clean(value, 256) if isinstance(value, str) else value)]
+"""What other records and tables name something by: printable, and longer than any that a scenario may have."""
+Settings: TypeAlias = Annotated[dict[str, Text], BeforeValidator(_settings)]
+"""Lines by the name of a column."""
 UtsName: TypeAlias = Annotated[str, BeforeValidator(lambda value: clean(_text(64, value), 64))]
 """As long as __NEW_UTS_LEN allows (include/uapi/linux/utsname.h), and printable: it gets into tables, and a
 guest can call its kernel what it likes."""

@@ -138,7 +138,9 @@ class Run:
     def _begun(self) -> tuple[TrialFolder, ...]:
         root = self.directory / layout.TRIALS
         must_have_its_own_files(root, self.directory)
-        there = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
+        # A folder with another name than a trial can have is none.
+        names = (path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else ()
+        there = {name for name in names if layout.is_id(name)}
         for name in there:
             must_have_its_own_files(root / name, self.directory)
             must_have_its_own_files(root / name / layout.SNAPSHOTS, self.directory)
