@@ -56,6 +56,15 @@ def _points(value: object) -> list[tuple[Number, Number]]:
     return sorted(points, key=lambda point: point[0])
 
 
+def bounded(value: object) -> object:
+    """JSON with texts no longer than a line."""
+    if isinstance(value, str):
+        return value[:_LINE_CHARACTERS]
+    if isinstance(value, Mapping):
+        return {str(key)[:_LINE_CHARACTERS]: bounded(one) for key, one in value.items()}
+    return [bounded(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(_LINE_CHARACTERS, one) for one in value) if isinstance(value, list | tuple) else ()
 
@@ -65,7 +74,9 @@ Text: TypeAlias = Annotated[str, BeforeValidator(partial(_text, _LINE_CHARACTERS
 Details: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 4000))]
 OutputText: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 65_536))]
 ConsoleTail: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 8000))]
-Name: TypeAlias = Annotated[str, BeforeValidator(lambda value: clean(value, 256) if isinstance(value, str) else value)]
+Name: TypeAlias = Annotated[
+    str, BeforeValidator(lambda value: clean(value, 256) if isinstance(value, str) else value)
+]
 """What other records and tables name something by: printable, and longer than any that a scenario may have."""
 Settings: TypeAlias = Annotated[dict[str, Text], BeforeValidator(_settings)]
 """Lines by the name of a column."""

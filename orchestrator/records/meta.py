@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from orchestrator.records.base import OptionalNumber, Record, Text
+from orchestrator.records.base import OptionalNumber, Record, Text, bounded
 
 Facts = dict[str, JsonValue]
 
@@ -24,6 +24,11 @@ class RunMeta(Record):
     """What is known of a run. Facts that no field is for are kept as well: reports show all."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, value: object) -> object:
+        return bounded(value)
 
     schema_version: int
     run: Text = ""

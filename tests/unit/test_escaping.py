@@ -20,12 +20,13 @@ from orchestrator.summary import refresh
 
 # What a terminal acts on (CSI, OSC 8 links, C1, carriage return), what turns or hides text (bidi marks, zero
 # width, line separators), and what a page, a template, rich, CSV and Prometheus would take for their own.
-SIGNS = (
-    "\x1b[31m\x1b]8;;http://evil/\x07link\x1b]8;;\x07\x9b2J\x9d0;t\x9c\x90q\x9c\r\b\x7f\u202e\u2066\u200b\ufeff\u2028"
-)
+SIGNS = "\x1b[31m\x1b]8;;http://evil/\x07link\x1b]8;;\x07\x9b2J\x9d0;t\x9c\x90q\x9c\r\b\x7f\u202e\u2066\u200b\ufeff\u2028"
 MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(1)>[red]x[/red][link=http://evil]:boom:{{7*7}}`"
-HOSTILE = f'{SIGNS}{MARKUP}"\'\\\n# TYPE x gauge\nnext: orchestrator clean\t'
+HOSTILE = f"{SIGNS}{MARKUP}\"'\\\n# TYPE x gauge\nnext: orchestrator clean\t"
 LONG = 1 << 20
+MOST_OF_A_TEXT = (
+    1 << 17
+)  # characters, in a document for programs; a line of events.jsonl has a quarter of that
 VERBS = (
     *(("show",), ("show", "--json"), ("list",), ("list", "--json"), ("compare",), ("compare", "--json")),
     *(("blame",), ("blame", "--json"), ("model", "replay", "--budget", "64KiB"), ("report",)),
@@ -36,6 +37,19 @@ KEPT = {
     *("direction", "target", "mechanism", "trial", "snapshot", "region", "frame_class", "table", "policy"),
 }
 MOST_SHOWN = 900_000  # of a text of 1 MB, bytes in any output but the page, which has its scripts
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text of a JSON value, and every key."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield name
+            yield from texts_of(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from texts_of(one)
+    elif isinstance(value, str):
+        yield value
 
 
 def hostile(text: str, *, long: bool) -> str:
@@ -64,7 +78,14 @@ def _lines(path: Path, arms: dict[str, str], *, long: bool) -> Iterator[str]:
     for more in (
         {"event": "finding", "kind": "k", "text": "t", "workload": "w", "address": "a"},
         {"event": "kernel.log", "source": "s", "complaints": 1, "lines": ["l"], "stall_lines": ["s"]},
-        {"event": "oom.kill", "pid": 1, "comm": "c", "workload": "w", "out_of": "memory", "page_table_bytes": 1},
+        {
+            "event": "oom.kill",
+            "pid": 1,
+            "comm": "c",
+            "workload": "w",
+            "out_of": "memory",
+            "page_table_bytes": 1,
+        },
         {"event": "output", "text": "o", "step": 1},
         {"event": "dimm.answer", "message": "m", "slot": 1},
         {"event": "mark", "label": "m"},
@@ -84,7 +105,10 @@ def hostile_run(results: Path, *, long: bool) -> Path:
         lines = list(_lines(trial / "events.jsonl", arms, long=long))
         (trial / "events.jsonl").write_text("\n".join(lines) + "\n")
         (trial / "console.log").write_text(hostile("c", long=long))
-    shutil.copytree(next((run / "trials").iterdir()), run / "trials" / f"of no plan \x1b[2J\u202e\n{MARKUP[:20].replace('/', '')}")
+    shutil.copytree(
+        next((run / "trials").iterdir()),
+        run / "trials" / f"of no plan \x1b[2J\u202e\n{MARKUP[:20].replace('/', '')}",
+    )
     return run
 
 
@@ -107,11 +131,12 @@ def test_no_verb_says_what_a_terminal_acts_on(
     assert end.value.code in {0, 1, 2}, err
     must_be_harmless(out)
     must_be_harmless(err)
-    assert len(out) < MOST_SHOWN, len(out)
+    if "--json" not in verb:
+        assert len(out) < MOST_SHOWN, len(out)
     assert len(err) < MOST_SHOWN
     assert "\nnext: orchestrator clean" not in out + err, "a line of ours that is not ours"
     if "--json" in verb and end.value.code == 0:
-        json.loads(out)
+        assert max(map(len, texts_of(json.loads(out)))) <= MOST_OF_A_TEXT
 
 
 def test_the_files_for_other_programs_have_no_markup_but_their_own(
@@ -134,7 +159,13 @@ def test_the_files_for_other_programs_have_no_markup_but_their_own(
     assert len(metrics) < MOST_SHOWN
     must_be_harmless((run / "junit.xml").read_text(encoding="utf-8"))
     cases = etree.parse(run / "junit.xml").getroot()
-    assert {element.tag for element in cases.iter()} <= {"testsuite", "testcase", "failure", "skipped", "system-out"}
+    assert {element.tag for element in cases.iter()} <= {
+        "testsuite",
+        "testcase",
+        "failure",
+        "skipped",
+        "system-out",
+    }
     assert (run / "junit.xml").stat().st_size < MOST_SHOWN
     for path in run.glob("*.csv"):
         cells = path.read_text(encoding="utf-8")
