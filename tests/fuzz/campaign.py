@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,60 +56,74 @@ def main() -> int:
     parser.add_argument("--targets", default="", help="names with commas between them; else all")
     parser.add_argument("--times", type=float, default=1.0, help="as many executions times this")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at once")
     parser.add_argument("--into", type=Path, help="where faults and corpora go; else a new folder")
     parser.add_argument("--keep", type=Path, help="a JSON file for what was run")
     asked = parser.parse_args()
     names = asked.targets.split(",") if asked.targets else TARGETS.names()
     into = asked.into or Path(tempfile.mkdtemp(prefix="orchestrator-fuzz-"))
-    ran: list[dict[str, Any]] = []
-    for name in names:
-        executions = max(1, round(TARGETS[name].executions * asked.times))
-        one = _in_a_process(name, executions, asked.seed, into / name)
-        ran.append(one)
+    ran: dict[str, dict[str, Any]] = {}
+    for one in _side_by_side(names, asked.times, asked.seed, into, asked.jobs):
+        ran[one["target"]] = one
         print(_line(one), flush=True)  # noqa: T201
         if asked.keep:
-            asked.keep.write_text(json.dumps(_document(ran), indent=1) + "\n", encoding="utf-8")
-    faults = sum(len(one["faults"]) for one in ran)
-    total = sum(one["executions"] for one in ran)
+            kept = [ran[name] for name in names if name in ran]
+            asked.keep.write_text(json.dumps(_document(kept, asked.jobs), indent=1) + "\n", encoding="utf-8")
+    faults = sum(len(one["faults"]) for one in ran.values())
+    total = sum(one["executions"] for one in ran.values())
     print(f"{total:,} executions of {len(ran)} targets, {faults} faults; inputs: {into}")  # noqa: T201
     return 1 if faults else 0
 
 
-def _in_a_process(name: str, executions: int, seed: int, into: Path) -> dict[str, Any]:
-    """Fuzz a target in a child, which ends with libFuzzer."""
+def _side_by_side(
+    names: Sequence[str], times: float, seed: int, into: Path, jobs: int
+) -> Iterator[dict[str, Any]]:
+    """Fuzz targets, each in a child, so many at once; what came of each, as it ends."""
+    waiting, running = list(names), dict[int, tuple[str, int, float]]()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            name = waiting.pop(0)
+            executions = max(1, round(TARGETS[name].executions * times))
+            running[_child(name, executions, seed, into / name)] = name, executions, time.monotonic()
+        child, status, used = os.wait4(-1, 0)
+        if child in running:
+            name, executions, began = running.pop(child)
+            seconds = time.monotonic() - began
+            yield _outcome(name, executions, seed, into / name, status, used, seconds)
+
+
+def _child(name: str, executions: int, seed: int, into: Path) -> int:
+    """A process that fuzzes a target, and ends with libFuzzer."""
     into.mkdir(parents=True, exist_ok=True)
-    log = into / "log.txt"
-    began = time.monotonic()
     child = os.fork()
     if child == 0:
         try:
-            with log.open("wb") as sink:
+            with (into / "log.txt").open("wb") as sink:
                 os.dup2(sink.fileno(), 1)
                 os.dup2(sink.fileno(), 2)
             fuzz(name, executions, seed, into)
         except BaseException:  # noqa: BLE001  # a child that goes on would fuzz the other targets, too
             traceback.print_exc()
         os._exit(3)
-    _, status, used = os.wait4(child, 0)
-    said = log.read_text(encoding="utf-8", errors="replace")
+    return child
+
+
+def _outcome(
+    name: str, asked: int, seed: int, into: Path, status: int, used: resource.struct_rusage, seconds: float
+) -> dict[str, Any]:
+    """What came of a process, by its log and the faults that it kept."""
+    said = (into / "log.txt").read_text(encoding="utf-8", errors="replace")
     steps, done = _STEP.findall(said), _DONE.search(said)
     faults = [json.loads(path.read_text()) for path in sorted(into.glob("*.json"))]
     if os.waitstatus_to_exitcode(status) != 0 or not done:
-        faults.append(
-            {
-                "target": name,
-                "kind": "ended",
-                "where": name,
-                "what": said[-400:],
-                "inputs": sorted(map(str, into.glob("ended-*"))),
-            }
-        )
+        inputs = sorted(path.name for path in into.glob("ended-*"))
+        faults.append({"target": name, "kind": "ended", "where": name, "what": said[-400:], "inputs": inputs})
     return {
         "target": name,
-        "asked": executions,
+        "asked": asked,
         "executions": int(done[1]) if done else int(steps[-1][0]) if steps else 0,
         "seed": seed,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(seconds, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "peak_bytes": used.ru_maxrss << 10,
         "coverage_begin": int(steps[0][1]) if steps else 0,
@@ -185,7 +200,7 @@ def _line(one: dict[str, Any]) -> str:
     )
 
 
-def _document(ran: list[dict[str, Any]]) -> dict[str, Any]:
+def _document(ran: list[dict[str, Any]], jobs: int) -> dict[str, Any]:
     """What was run, and under what conditions."""
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -196,11 +211,11 @@ def _document(ran: list[dict[str, Any]]) -> dict[str, Any]:
             "python": platform.python_version(),
             "atheris": _version(),
             "cores": os.cpu_count(),
+            "at_once": jobs,
             "load_average": round(os.getloadavg()[2]),
             "nice": os.getpriority(os.PRIO_PROCESS, 0),
             "address_space_bytes": oracle.ADDRESS_SPACE,
             "most_memory_bytes": oracle.MOST_MEMORY,
-            "peak_of_all_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10,
         },
         "targets": ran,
     }

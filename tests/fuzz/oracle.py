@@ -71,7 +71,7 @@ class _Watch:
 
     @contextmanager
     def on(self, *inside: Path) -> Iterator[None]:
-        self._inside, self.outside = tuple(os.path.realpath(one) for one in inside), []
+        self._inside, self.outside = _real(inside), []
         try:
             yield
         finally:
@@ -110,6 +110,11 @@ class _Watch:
                 self.outside.append(f"{event} {real}"[:_MOST_WORDS])
         finally:
             self._inside = inside
+
+
+@cache
+def _real(folders: tuple[Path, ...]) -> tuple[str, ...]:
+    return tuple(os.path.realpath(folder) for folder in folders)
 
 
 @cache
