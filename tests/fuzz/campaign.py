@@ -144,7 +144,7 @@ def fuzz(name: str, executions: int, seed: int, into: Path) -> None:
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in (*target.tokens, *mutations.HOSTILE_WORDS)))
     options = {
         "runs": executions, "seed": seed, "max_len": target.most_bytes, "dict": words, "len_control": 0, "reload": 0,
-        "timeout": MOST_SECONDS_OF_ONE, "rss_limit_mb": 0, "artifact_prefix": f"{into}/ended-",
+        "timeout": MOST_SECONDS_OF_ONE, "mutate_depth": 1, "rss_limit_mb": 0, "artifact_prefix": f"{into}/ended-",
     }  # fmt: skip
     found = _Found(target, into)
     oracle.limit_memory()

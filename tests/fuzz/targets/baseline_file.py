@@ -15,7 +15,7 @@ from targets.base import GOLDEN, TARGETS, Target, scratch
 @TARGETS.register("baseline-file")
 class BaselineFile(Target):
     name: ClassVar = "baseline-file"
-    executions: ClassVar = 3_000
+    executions: ClassVar = 1_000
     tokens: ClassVar = (
         '"arms":',
         '"trials":',

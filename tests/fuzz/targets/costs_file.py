@@ -13,7 +13,7 @@ from targets.base import TARGETS, Target, scratch
 @TARGETS.register("costs-file")
 class CostsFiles(Target):
     name: ClassVar = "costs-file"
-    executions: ClassVar = 30_000
+    executions: ClassVar = 20_000
     most_bytes: ClassVar = 4_000
     tokens: ClassVar = (
         '"low":',

@@ -18,7 +18,7 @@ class EventLines(Target):
     """The first byte of an input says of which version the lines are."""
 
     name: ClassVar = "event-lines"
-    executions: ClassVar = 40_000
+    executions: ClassVar = 50_000
     most_bytes: ClassVar = 3_000
     tokens: ClassVar = (
         *(

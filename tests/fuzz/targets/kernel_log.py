@@ -30,7 +30,7 @@ _ESCAPES = frozenset("\x1b\x07\x08\x7f\x9b\x9d\x90\u202e\u2066\u200b\ufeff\u2028
 @TARGETS.register("kernel-log")
 class KernelLog(Target):
     name: ClassVar = "kernel-log"
-    executions: ClassVar = 20_000
+    executions: ClassVar = 4_000
     most_bytes: ClassVar = 4_000
     tokens: ClassVar = (
         *(

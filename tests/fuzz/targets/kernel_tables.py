@@ -27,7 +27,7 @@ class KernelTables(Target):
     """An input is VMCOREINFO, a line `@@`, and words of memory: place (u4) and value (u8), the rest of it is 0."""
 
     name: ClassVar = "kernel-tables"
-    executions: ClassVar = 6_000
+    executions: ClassVar = 5_000
     most_bytes: ClassVar = 4_000
     seconds: ClassVar = 20.0
     tokens: ClassVar = (

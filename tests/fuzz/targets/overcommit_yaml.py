@@ -12,7 +12,7 @@ from targets.base import ROOT, TARGETS, Target, scratch
 @TARGETS.register("overcommit-yaml")
 class OvercommitYaml(Target):
     name: ClassVar = "overcommit-yaml"
-    executions: ClassVar = 3_000
+    executions: ClassVar = 1_000
     most_bytes: ClassVar = 4_000
     tokens: ClassVar = (
         "host:",

@@ -36,7 +36,7 @@ def a_plan() -> Plan:
 @TARGETS.register("plan-json")
 class PlanJson(Target):
     name: ClassVar = "plan-json"
-    executions: ClassVar = 20_000
+    executions: ClassVar = 15_000
     tokens: ClassVar = (
         '"id":',
         '"../x"',

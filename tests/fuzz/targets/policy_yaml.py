@@ -15,7 +15,7 @@ _HEAD = "version: 1\nlever: {}\ndomains: all\nreclaimable_at_least: 64MiB\npause
 @TARGETS.register("policy-yaml")
 class PolicyYaml(Target):
     name: ClassVar = "policy-yaml"
-    executions: ClassVar = 4_000
+    executions: ClassVar = 600
     most_bytes: ClassVar = 2_000
     tokens: ClassVar = (
         "parameters:",

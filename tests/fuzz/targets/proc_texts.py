@@ -65,7 +65,7 @@ class ProcTexts(Target):
     """The first byte of an input says which text it is."""
 
     name: ClassVar = "proc-texts"
-    executions: ClassVar = 400_000
+    executions: ClassVar = 300_000
     most_bytes: ClassVar = 4_000
     tokens: ClassVar = (
         " kB\n",

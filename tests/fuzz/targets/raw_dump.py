@@ -21,7 +21,7 @@ class RawDump(Target):
     """An input is base_pfn and block size (4 bytes each), flags, counts and meminfo, parted by `@@` lines."""
 
     name: ClassVar = "raw-dump"
-    executions: ClassVar = 8_000
+    executions: ClassVar = 5_000
     most_bytes: ClassVar = 6_000
     tokens: ClassVar = ("\n@@\n", "MemFree:        1 kB", "\0" * 8)
 

@@ -45,7 +45,7 @@ class RunFolder(Target):
     """The first byte of an input says which verb, the first line which file is another, the rest what is in it."""
 
     name: ClassVar = "run-folder"
-    executions: ClassVar = 300
+    executions: ClassVar = 120
     most_bytes: ClassVar = 12_000
     seconds: ClassVar = 30.0
     tokens: ClassVar = (

@@ -32,7 +32,7 @@ def tick(uptime_ns: int, files: dict[str, bytes]) -> bytes:
 @TARGETS.register("sampler-stream")
 class SamplerStream(Target):
     name: ClassVar = "sampler-stream"
-    executions: ClassVar = 10_000
+    executions: ClassVar = 5_000
     most_bytes: ClassVar = 8_000
     tokens: ClassVar = (
         "#tick ",

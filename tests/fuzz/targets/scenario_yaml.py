@@ -14,7 +14,7 @@ from targets.base import ROOT, TARGETS, Target, scratch
 @TARGETS.register("scenario-yaml")
 class ScenarioYaml(Target):
     name: ClassVar = "scenario-yaml"
-    executions: ClassVar = 600
+    executions: ClassVar = 200
     most_bytes: ClassVar = 6_000
     tokens: ClassVar = (
         *("version: 1", "arms:", "steps:", "matrix:", "expect:", "repeats:", "seed:", "boots:", "kernel:"),

@@ -61,7 +61,7 @@ def small_snapshot() -> Mapping[str, NDArray[Any]]:
 @TARGETS.register("snapshot-file")
 class SnapshotFile(Target):
     name: ClassVar = "snapshot-file"
-    executions: ClassVar = 4_000
+    executions: ClassVar = 2_000
     tokens: ClassVar = (
         *(
             "@flags <u8",

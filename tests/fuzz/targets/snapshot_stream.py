@@ -44,7 +44,7 @@ class _Channel:
 @TARGETS.register("snapshot-stream")
 class SnapshotStream(Target):
     name: ClassVar = "snapshot-stream"
-    executions: ClassVar = 120_000
+    executions: ClassVar = 200_000
     most_bytes: ClassVar = 4_000
     tokens: ClassVar = (
         "#cpu 1 2 3\n",

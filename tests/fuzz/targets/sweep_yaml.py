@@ -14,7 +14,7 @@ _BASE = ROOT / "scenarios" / "overcommit" / "sparse.yaml"
 @TARGETS.register("sweep-yaml")
 class SweepYaml(Target):
     name: ClassVar = "sweep-yaml"
-    executions: ClassVar = 1_500
+    executions: ClassVar = 1_000
     most_bytes: ClassVar = 2_000
     seconds: ClassVar = 20.0
     tokens: ClassVar = (

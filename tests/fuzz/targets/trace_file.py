@@ -18,7 +18,7 @@ from targets.base import TARGETS, Target, scratch
 @TARGETS.register("trace-file")
 class TraceFile(Target):
     name: ClassVar = "trace-file"
-    executions: ClassVar = 5_000
+    executions: ClassVar = 1_000
     most_bytes: ClassVar = 4_000
     tokens: ClassVar = (
         "@table <u4",

@@ -49,7 +49,7 @@ class UnitFolder(Target):
     """The first line of an input says which file of a trial is another, the rest what is in it."""
 
     name: ClassVar = "unit-folder"
-    executions: ClassVar = 200
+    executions: ClassVar = 80
     most_bytes: ClassVar = 6_000
     seconds: ClassVar = 30.0
     tokens: ClassVar = (

@@ -13,7 +13,7 @@ from targets.base import ROOT, TARGETS, Target, scratch
 @TARGETS.register("workload-yaml")
 class WorkloadYaml(Target):
     name: ClassVar = "workload-yaml"
-    executions: ClassVar = 4_000
+    executions: ClassVar = 1_000
     most_bytes: ClassVar = 2_000
     tokens: ClassVar = (
         "driver:",
