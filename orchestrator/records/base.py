@@ -77,7 +77,7 @@ ConsoleTail: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 8000))]
 Name: TypeAlias = Annotated[
     str, BeforeValidator(lambda value: clean(value, 256) if isinstance(value, str) else value)
 ]
-"""What other records and tables name something by: printable, and longer than any that a scenario may have."""
+"""What other records and tables name something by: printable, with room for any that a scenario may have."""
 Settings: TypeAlias = Annotated[dict[str, Text], BeforeValidator(_settings)]
 """Lines by the name of a column."""
 UtsName: TypeAlias = Annotated[str, BeforeValidator(lambda value: clean(_text(64, value), 64))]

@@ -160,8 +160,11 @@ class Run:
 
 
 def open_run(directory: Path) -> Run:
-    """The run in `directory`. Raises BadInputError when it is none, or one of another version, or something in
-    it leads out of it (`store/links.py`)."""
+    """The run in `directory`.
+
+    Raises BadInputError when it is none, or one of another version, or something in it leads out of it
+    (`store/links.py`).
+    """
     must_have_its_own_files(directory, directory)
     try:
         meta = parse_json((directory / layout.META).read_text(encoding="utf-8"))
@@ -218,8 +221,8 @@ def _open_inside(directory: Path, results_dir: Path) -> Run:
 def find_run(name: str, results_dir: Path) -> Run:
     """The run that `name` means: an id, the unique beginning of one, `last`, or a path to a folder.
 
-    A word without a slash is looked up in `results_dir` and cannot lead out of it, by a link either. A path is
-    taken as it is: whoever types one may mean a link.
+    A word without a slash is looked up in `results_dir` and cannot lead out of it, by a link either. A path
+    is taken as it is: whoever types one may mean a link.
     """
     if "/" in name:
         return open_run(Path(name))

@@ -1,4 +1,4 @@
-"""Archives of arrays as text that can be changed piece by piece: a changed byte of a .npz only breaks its checksum.
+"""Archives of arrays as text that can be changed piece by piece: a changed byte of a .npz breaks a checksum.
 
     @meta
     {"label": ...}

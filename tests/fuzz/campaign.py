@@ -1,10 +1,10 @@
-"""All targets, fuzzed by coverage: `tox -e fuzz`. Writes what was run, and every fault with the input that shows it.
+"""All targets, fuzzed by coverage: `tox -e fuzz`. Prints what was run, and keeps the input of every fault.
 
-    python tests/fuzz/campaign.py [--targets A,B] [--times 10] [--seed S] [--into DIR] [--keep results/reference/fuzz.json]
+    python tests/fuzz/campaign.py [--targets A,B] [--times 10] [--seed S] [--into DIR] [--keep FILE.json]
 
-Each target has a process of its own, which libFuzzer (of atheris) drives: the package is instrumented, an input
-that reaches what none has reached is kept, and others are made from it. A kind of fault is told once, and fuzzing
-goes on; a process that ends with one, or takes longer than ten minutes for an input, is a fault as well.
+Each target has a process of its own, which libFuzzer (of atheris) drives: the package is instrumented, an
+input that reaches what none has reached is kept, and others are made from it. A kind of fault is told once,
+and fuzzing goes on; a process that ends by it, or takes longer than ten minutes for an input, is one as well.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _child(name: str, executions: int, seed: int, into: Path) -> int:
     return child
 
 
-def _outcome(
+def _outcome(  # noqa: PLR0917  # as wait4(2) and the list of those that run have them
     name: str, asked: int, seed: int, into: Path, status: int, used: resource.struct_rusage, seconds: float
 ) -> dict[str, Any]:
     """What came of a process, by its log and the faults that it kept."""
@@ -141,10 +141,12 @@ def fuzz(name: str, executions: int, seed: int, into: Path) -> None:
     for number, whole in enumerate(target.seeds()):
         (corpus / f"seed-{number:03d}").write_bytes(whole[: target.most_bytes])
     words = into / "words"
-    words.write_text("".join(f'"{_escaped(word)}"\n' for word in (*target.tokens, *mutations.HOSTILE_WORDS)))
+    tokens = (*target.tokens, *mutations.HOSTILE_WORDS)
+    words.write_text("".join(f'"{_escaped(token)}"\n' for token in tokens))
     options = {
-        "runs": executions, "seed": seed, "max_len": target.most_bytes, "dict": words, "len_control": 0, "reload": 0,
-        "timeout": MOST_SECONDS_OF_ONE, "mutate_depth": 1, "rss_limit_mb": 0, "artifact_prefix": f"{into}/ended-",
+        "runs": executions, "seed": seed, "max_len": target.most_bytes, "dict": words, "len_control": 0,
+        "reload": 0, "timeout": MOST_SECONDS_OF_ONE, "mutate_depth": 1, "rss_limit_mb": 0,
+        "artifact_prefix": f"{into}/ended-",
     }  # fmt: skip
     found = _Found(target, into)
     oracle.limit_memory()
@@ -196,7 +198,8 @@ def _line(one: dict[str, Any]) -> str:
     )
     return (
         f"{one['target']}: {one['executions']:,} executions, {one['cpu_seconds']:.0f} s of CPU time in "
-        f"{one['seconds']:.0f} s ({rate:,.0f} a second of CPU time), {reached}, {len(one['faults'])} faults{faults}"
+        f"{one['seconds']:.0f} s ({rate:,.0f} a second of CPU time), {reached}, "
+        f"{len(one['faults'])} faults{faults}"
     )
 
 

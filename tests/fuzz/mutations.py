@@ -1,4 +1,4 @@
-"""Inputs made from others: what knows lines, numbers, texts and nesting, beside libFuzzer's own bytes and bits."""
+"""Inputs made from others, by what knows lines, numbers, texts and nesting, beside libFuzzer's own ways."""
 
 from __future__ import annotations
 

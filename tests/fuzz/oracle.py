@@ -1,5 +1,5 @@
-"""What must hold of every input, whatever it is: a result or a designed error, in bounded time and memory, and
-nothing written where it may not be.
+"""What must hold of every input: a result or a designed error, in bounded time and memory, and nothing is
+written where it may not be.
 
 A fault is what does not hold, named by where it came from, so that the same one counts once.
 """
@@ -26,7 +26,7 @@ PACKAGE: Final = f"{os.sep}orchestrator{os.sep}"
 MOST_MEMORY: Final = 512 << 20
 """Bytes by which one input may make the process grow; a fault beyond."""
 ADDRESS_SPACE: Final = 6 << 30
-"""Bytes of address space of a process that fuzzes (RLIMIT_AS): of which libraries map some 3 GiB at the start."""
+"""Bytes of address space of a process that fuzzes (RLIMIT_AS), of which libraries map much at the start."""
 _DESIGNED: Final = frozenset({ExitCode.BAD_INPUT, ExitCode.INFRASTRUCTURE})
 _MOST_WORDS: Final = 400
 
@@ -99,11 +99,14 @@ class _Watch:
         inside, self._inside = self._inside, None  # what is looked up here is none of the input's
         try:
             text = os.fsdecode(path)
-            if folder >= 0 and not os.path.isabs(text):
+            if folder >= 0 and not text.startswith(os.sep):
                 text = f"/proc/self/fd/{folder}/{text}"
-            real = os.path.join(os.path.realpath(os.path.dirname(text) or "."), os.path.basename(text))
-            if event == "open":
-                real = os.path.realpath(text)
+            above, _, name = text.rpartition(os.sep)
+            real = (
+                os.path.realpath(text)
+                if event == "open"
+                else f"{os.path.realpath(above or '.')}{os.sep}{name}"
+            )
             if real != os.devnull and not any(
                 real.startswith(f"{one}{os.sep}") or real == one for one in inside or ()
             ):

@@ -1,4 +1,4 @@
-"""What may be shown of what others wrote: no sign that a terminal acts on, and none that hides or turns others."""
+"""What may be shown of what others wrote: no sign that a terminal acts on, or that hides or turns others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from orchestrator.printable import clean
 _LINE_ENDS: Final = frozenset("\n")
 _ACTS: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _METRIC: Final = re.compile(
-    r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_][a-zA-Z0-9_]*="(\\[\\"n]|[^"\\\n])*",?)*\})? (-?[0-9.e+-]+|[+-]Inf|NaN)( [0-9]+)?'
+    r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_][a-zA-Z0-9_]*="(\\[\\"n]|[^"\\\n])*",?)*\})?'
+    r" (-?[0-9.e+-]+|[+-]Inf|NaN)( [0-9]+)?"
 )
 
 

@@ -8,7 +8,8 @@ What was measured stands in a region, which a template of docs/figures/ renders 
 
 What was measured without a run folder is in results/reference/measurements.yaml, with its conditions; what
 the model says, in results/reference/overcommit and guests.json (modelled.py); how fast it is, in
-replay.json (replay_speed.py); what was fuzzed, in fuzz.json (fuzzed.py). What claims come of all that is judged by orchestrator/claims (claims_page.py).
+replay.json (replay_speed.py); what was fuzzed, in fuzz.json (fuzzed.py). What claims come of all that is
+judged by orchestrator/claims (claims_page.py).
 
 Every other number of a page, outside of code, is a constant: docs/figures/constants.yaml lists it with the
 words about it, and why it needs no measurement. `python tests/unit/figures.py` renders all regions again.

@@ -1,4 +1,4 @@
-"""A run folder that came from elsewhere: no link in it is followed out of it, and no name leads anywhere else."""
+"""A run folder that came from elsewhere: no link in it is followed out of it, and no name leads out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestrator.store import find_run, list_runs, open_run
 from orchestrator.summary import refresh
 
 STEPS = "  - start: {workload: sparse-map}\n"
-SECRET = "not for whoever made the folder"
+PRIVATE = "not for whoever made the folder"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def outside(tmp_path: Path) -> Path:
     """What nobody may read or change."""
     folder = tmp_path / "outside"
     folder.mkdir()
-    (folder / "secret").write_text(SECRET)
+    (folder / "secret").write_text(PRIVATE)
     (folder / "events.jsonl").write_text("{}\n")
     return folder
 
@@ -91,7 +91,7 @@ def test_a_link_that_leads_out_is_refused_and_named(
         code, text = said([*verb, str(run)], capsys)
         assert code == 2, (verb, text)
         assert str(path) in text.replace("\n", "")
-        assert SECRET not in text
+        assert PRIVATE not in text
     assert listing(outside) == before
 
 

@@ -31,7 +31,7 @@ _READERS: tuple[tuple[Callable[[str], object], tuple[bytes, ...]], ...] = (
     ),
     (lambda text: (procfs.stalled_percent(text), procfs.stalled_seconds(text)), (_PRESSURE,)),
     (
-        lambda text: procfs.process_status(*(text.split("\n@@\n", 1) + [""])[:2]),
+        lambda text: procfs.process_status(*[*text.split("\n@@\n", 1), ""][:2]),
         (_STAT + b"\n@@\nUid:\t0\t0\nVmRSS:\t 8 kB\n",),
     ),
     (procfs.process_state, (_STAT,)),
@@ -52,8 +52,7 @@ _READERS: tuple[tuple[Callable[[str], object], tuple[bytes, ...]], ...] = (
     (
         lambda text: read_command(text.split("\0")),
         (
-            b"qemu-system-x86_64\0-name\0guest=a,debug-threads=on\0-m\0size=1048576k,slots=4,maxmem=8G\0-object\0"
-            b'{"qom-type":"memory-backend-ram","id":"m","size":1073741824}\0-device\0{"driver":"virtio-mem-pci","memdev":"m"}',
+            b'qemu-system-x86_64\0-name\0guest=a,debug-threads=on\0-m\0size=1048576k,slots=4,maxmem=8G\0-object\0{"qom-type":"memory-backend-ram","id":"m","size":1073741824}\0-device\0{"driver":"virtio-mem-pci","memdev":"m"}',
             b"cloud-hypervisor\0--memory\0size=1G,hotplug_method=virtio-mem\0--kernel\0/k",
         ),
     ),
