@@ -56,6 +56,7 @@ def main() -> int:
     parser.add_argument("--targets", default="", help="names with commas between them; else all")
     parser.add_argument("--times", type=float, default=1.0, help="as many executions times this")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=int, default=0, help="at most so long for a target; else no bound")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at once")
     parser.add_argument("--into", type=Path, help="where faults and corpora go; else a new folder")
     parser.add_argument("--keep", type=Path, help="a JSON file for what was run")
@@ -63,7 +64,7 @@ def main() -> int:
     names = asked.targets.split(",") if asked.targets else TARGETS.names()
     into = asked.into or Path(tempfile.mkdtemp(prefix="orchestrator-fuzz-"))
     ran: dict[str, dict[str, Any]] = {}
-    for one in _side_by_side(names, asked.times, asked.seed, into, asked.jobs):
+    for one in _side_by_side(names, asked, into):
         ran[one["target"]] = one
         print(_line(one), flush=True)  # noqa: T201
         if asked.keep:
@@ -75,24 +76,22 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def _side_by_side(
-    names: Sequence[str], times: float, seed: int, into: Path, jobs: int
-) -> Iterator[dict[str, Any]]:
+def _side_by_side(names: Sequence[str], asked: argparse.Namespace, into: Path) -> Iterator[dict[str, Any]]:
     """Fuzz targets, each in a child, so many at once; what came of each, as it ends."""
     waiting, running = list(names), dict[int, tuple[str, int, float]]()
     while waiting or running:
-        while waiting and len(running) < jobs:
+        while waiting and len(running) < asked.jobs:
             name = waiting.pop(0)
-            executions = max(1, round(TARGETS[name].executions * times))
-            running[_child(name, executions, seed, into / name)] = name, executions, time.monotonic()
+            executions = max(1, round(TARGETS[name].executions * asked.times))
+            running[_child(name, executions, asked, into / name)] = name, executions, time.monotonic()
         child, status, used = os.wait4(-1, 0)
         if child in running:
             name, executions, began = running.pop(child)
             seconds = time.monotonic() - began
-            yield _outcome(name, executions, seed, into / name, status, used, seconds)
+            yield _outcome(name, executions, asked.seed, into / name, status, used, seconds)
 
 
-def _child(name: str, executions: int, seed: int, into: Path) -> int:
+def _child(name: str, executions: int, asked: argparse.Namespace, into: Path) -> int:
     """A process that fuzzes a target, and ends with libFuzzer."""
     into.mkdir(parents=True, exist_ok=True)
     child = os.fork()
@@ -101,7 +100,7 @@ def _child(name: str, executions: int, seed: int, into: Path) -> int:
             with (into / "log.txt").open("wb") as sink:
                 os.dup2(sink.fileno(), 1)
                 os.dup2(sink.fileno(), 2)
-            fuzz(name, executions, seed, into)
+            fuzz(name, executions, asked, into)
         except BaseException:  # noqa: BLE001  # a child that goes on would fuzz the other targets, too
             traceback.print_exc()
         os._exit(3)
@@ -133,7 +132,7 @@ def _outcome(  # noqa: PLR0917  # as wait4(2) and the list of those that run hav
     }
 
 
-def fuzz(name: str, executions: int, seed: int, into: Path) -> None:
+def fuzz(name: str, executions: int, asked: argparse.Namespace, into: Path) -> None:
     """Fuzz a target in this process; does not return."""
     target = TARGETS[name]()
     corpus = into / "corpus"
@@ -144,7 +143,7 @@ def fuzz(name: str, executions: int, seed: int, into: Path) -> None:
     tokens = (*target.tokens, *mutations.HOSTILE_WORDS)
     words.write_text("".join(f'"{_escaped(token)}"\n' for token in tokens))
     options = {
-        "runs": executions, "seed": seed, "max_len": target.most_bytes, "dict": words, "len_control": 0,
+        "runs": executions, "seed": asked.seed, "max_total_time": asked.seconds, "max_len": target.most_bytes, "dict": words, "len_control": 0,
         "reload": 0, "timeout": MOST_SECONDS_OF_ONE, "mutate_depth": 1, "rss_limit_mb": 0,
         "artifact_prefix": f"{into}/ended-",
     }  # fmt: skip
