@@ -143,7 +143,8 @@ def fuzz(name: str, executions: int, asked: argparse.Namespace, into: Path) -> N
     tokens = (*target.tokens, *mutations.HOSTILE_WORDS)
     words.write_text("".join(f'"{_escaped(token)}"\n' for token in tokens))
     options = {
-        "runs": executions, "seed": asked.seed, "max_total_time": asked.seconds, "max_len": target.most_bytes, "dict": words, "len_control": 0,
+        "runs": executions, "seed": asked.seed, "max_total_time": asked.seconds,
+        "max_len": target.most_bytes, "dict": words, "len_control": 0,
         "reload": 0, "timeout": MOST_SECONDS_OF_ONE, "mutate_depth": 1, "rss_limit_mb": 0,
         "artifact_prefix": f"{into}/ended-",
     }  # fmt: skip
