@@ -346,7 +346,7 @@ class LibvirtDomain(Domain):
 
 
 # What reading JSON of another shape raises: QEMU is a process that its guest may have taken over.
-_OF_ANOTHER_SHAPE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_OF_ANOTHER_SHAPE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 def dimm_answer(event: str, data: str | None) -> DimmAnswer | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Final, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.printable import clean
 
@@ -69,6 +69,8 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(_LINE_CHARACTERS, one) for one in value) if isinstance(value, list | tuple) else ()
 
 
+Whole: TypeAlias = Annotated[int, Field(gt=-(1 << 63), lt=1 << 63)]
+"""A whole number that 64 bits hold: JSON has longer ones, which no float does."""
 Text: TypeAlias = Annotated[str, BeforeValidator(partial(_text, _LINE_CHARACTERS))]
 """A line. Empty where there is none, cut where it is longer than any that is written."""
 Details: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 4000))]

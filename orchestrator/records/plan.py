@@ -6,6 +6,8 @@ wrote it; whoever only reads a run needs no more than this.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, JsonValue
 
 from orchestrator.records.base import Name, Record, Settings, Text
@@ -35,7 +37,7 @@ class TrialRecord(Record):
     arm: Name
     repeat: int = 1
     order: int = 0
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     boot: int = 1
     warm_up: bool = False
     steps: list[JsonValue] | None = None
