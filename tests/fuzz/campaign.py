@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,8 +69,9 @@ def main() -> int:
         ran[one["target"]] = one
         print(_line(one), flush=True)  # noqa: T201
         if asked.keep:
-            kept = [ran[name] for name in names if name in ran]
-            asked.keep.write_text(json.dumps(_document(kept, asked.jobs), indent=1) + "\n", encoding="utf-8")
+            kept = {**_targets_of(asked.keep), **ran}
+            document = {"conditions": _conditions(), "targets": [kept[name] for name in sorted(kept)]}
+            asked.keep.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     faults = sum(len(one["faults"]) for one in ran.values())
     total = sum(one["executions"] for one in ran.values())
     print(f"{total:,} executions of {len(ran)} targets, {faults} faults; inputs: {into}")  # noqa: T201
@@ -122,6 +124,9 @@ def _outcome(  # noqa: PLR0917  # as wait4(2) and the list of those that run hav
         "asked": asked,
         "executions": int(done[1]) if done else int(steps[-1][0]) if steps else 0,
         "seed": seed,
+        "commit": _commit(),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "load_average": round(os.getloadavg()[2]),
         "seconds": round(seconds, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "peak_bytes": used.ru_maxrss << 10,
@@ -203,25 +208,29 @@ def _line(one: dict[str, Any]) -> str:
     )
 
 
-def _document(ran: list[dict[str, Any]], jobs: int) -> dict[str, Any]:
-    """What was run, and under what conditions."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+def _targets_of(keep: Path) -> dict[str, dict[str, Any]]:
+    """What an earlier campaign wrote there, of targets that there are still."""
+    if not keep.exists():
+        return {}
+    targets = json.loads(keep.read_text(encoding="utf-8"))["targets"]
+    return {one["target"]: one for one in targets if one["target"] in TARGETS}
+
+
+def _conditions() -> dict[str, Any]:
+    """Those of all targets; a target has its own commit and load."""
     return {
-        "conditions": {
-            "commit": commit.stdout.strip(),
-            "python": platform.python_version(),
-            "atheris": _version(),
-            "cores": os.cpu_count(),
-            "at_once": jobs,
-            "load_average": round(os.getloadavg()[2]),
-            "nice": os.getpriority(os.PRIO_PROCESS, 0),
-            "address_space_bytes": oracle.ADDRESS_SPACE,
-            "most_memory_bytes": oracle.MOST_MEMORY,
-        },
-        "targets": ran,
+        "python": platform.python_version(),
+        "atheris": _version(),
+        "cores": os.cpu_count(),
+        "address_space_bytes": oracle.ADDRESS_SPACE,
+        "most_memory_bytes": oracle.MOST_MEMORY,
     }
+
+
+@cache
+def _commit() -> str:
+    argv = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _version() -> str:

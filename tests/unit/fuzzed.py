@@ -23,5 +23,8 @@ def total(key: str) -> float:
     return float(sum(one[key] for one in campaign()["targets"]))
 
 
-FILTERS: Mapping[str, Callable[..., str]] = {"whole": lambda value: f"{value:,.0f}"}
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "whole": lambda value: f"{value:,.0f}",
+    "as_mib": lambda value: f"{value / (1 << 20):,.0f}",
+}
 GLOBALS: Mapping[str, object] = {"fuzzing": campaign, "fuzzed": total}
