@@ -160,7 +160,12 @@ class Plan(Frozen):
         else:
             ids = [trial.id for trial in self.trials]
             raise BadInputError(f"no trial is called {trial_id!r}", hint=suggest(trial_id, ids))
-        arm = next(arm for arm in self.arms if arm.name == trial.arm)
+        arm = next((arm for arm in self.arms if arm.name == trial.arm), None)
+        if arm is None:
+            raise BadInputError(
+                f"trial {trial_id!r} is of arm {trial.arm!r}, which the plan does not have",
+                hint="it was changed by hand; plan the scenario again",
+            )
         return TrialSpec(
             scenario=self.scenario,
             id=trial.id,

@@ -6,7 +6,6 @@ A key is pressed and the shell waits: nothing slow is imported, and what cannot 
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from click.shell_completion import CompletionItem
 
 import orchestrator
 from orchestrator.errors import BadInputError, OrchestratorError
+from orchestrator.jsontext import parse_json
 from orchestrator.shipped import own_and_shipped, scenario_file, scenario_names, shipped
 from orchestrator.store import layout
 from orchestrator.suggestion import nearest
@@ -60,7 +60,7 @@ def _runs(ctx: click.Context) -> Iterator[str]:
 
 def _arms_of_plan(folder: Path) -> Iterator[str]:
     with suppress(OSError, ValueError, TypeError, KeyError):  # of one run that is broken
-        yield from (str(arm["name"]) for arm in json.loads((folder / layout.PLAN).read_bytes())["arms"])
+        yield from (str(arm["name"]) for arm in parse_json((folder / layout.PLAN).read_bytes())["arms"])
 
 
 def _arms_of_runs(ctx: click.Context) -> Iterator[str]:

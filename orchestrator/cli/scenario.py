@@ -23,6 +23,7 @@ from orchestrator.cli.options import (
 from orchestrator.cli.output import out, print_json, print_text, print_warnings
 from orchestrator.cli.tables import plain_table, print_table
 from orchestrator.errors import BadInputError, ExitCode, FileProblemsError, InfrastructureError, Problem
+from orchestrator.jsontext import parse_json
 from orchestrator.shipped import installed, is_shipped, shipped
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def _write_plan(plan: Plan, output: Path, guests_dir: Path) -> Plan:
 
 def _is_plan(path: Path) -> bool:
     try:
-        return "scenario_sha256" in json.loads(path.read_bytes())
+        return "scenario_sha256" in parse_json(path.read_bytes())
     except (ValueError, TypeError):
         return False
 

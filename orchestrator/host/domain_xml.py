@@ -103,8 +103,11 @@ def relocated_xml(saved_xml: str, files: RunFiles) -> str:
 
 
 def run_files(xml: str) -> RunFiles:
-    """What a domain of ours has of its own."""
-    domain = etree.fromstring(xml)
+    """What a domain of ours has of its own. Raises ValueError for what is none."""
+    try:
+        domain = etree.fromstring(xml)
+    except etree.XMLSyntaxError as error:
+        raise ValueError(f"no XML: {error}") from None
     console = domain.find("devices/serial/source")
     port = domain.find("devices/interface/portForward/range")
     if console is None or port is None:

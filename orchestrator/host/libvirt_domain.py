@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.errors import InfrastructureError
@@ -20,7 +20,11 @@ from orchestrator.host.domain_memory import DomainMemory, read_domain
 from orchestrator.host.domain_xml import RunFiles, dimm_device, disk_path, run_files, virtio_mem_request
 from orchestrator.host.orphans import exit_status
 from orchestrator.host.shell import HostShell
+from orchestrator.jsontext import parse_json
+from orchestrator.printable import clean
 from orchestrator.units import KIB
+
+T = TypeVar("T")
 
 # hmp_gpa2hva(), monitor/hmp-cmds.c. Its refusals have an "is" and an address as well.
 _HOST_ADDRESS = re.compile(r"^Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)\s*$")
@@ -123,7 +127,7 @@ class LibvirtDomain(Domain):
         if not self._paused:
             return ""
         if self._reason == libvirt.VIR_DOMAIN_PAUSED_UNKNOWN:  # libvirt did not ask for it, nor knows who did
-            status = self._qmp("query-status")["status"]
+            status = self._qmp("query-status", lambda found: str(found["status"]))
             return status if status in _BY_ITSELF else ""
         known = {
             libvirt.VIR_DOMAIN_PAUSED_IOERROR: "io-error",
@@ -194,31 +198,11 @@ class LibvirtDomain(Domain):
 
     def virtio_mem(self) -> VirtioMemState | None:
         """The virtio-mem device, as QEMU sees it."""
-        for device in self._qmp("query-memory-devices"):
-            if device["type"] == "virtio-mem":
-                data = device["data"]
-                return VirtioMemState(
-                    address=data["memaddr"],
-                    size=data["size"],
-                    requested=data["requested-size"],
-                    maximum=data["max-size"],
-                    block=data["block-size"],
-                )
-        return None
+        return self._qmp("query-memory-devices", _virtio_mem)
 
     def pci_memory(self) -> tuple[list[tuple[int, int]], int]:
         """QEMU's `query-pci` (qapi/pci.json)."""
-        buses = self._qmp("query-pci")
-        bars, count = [], 0
-        while buses:
-            count += 1
-            for device in buses.pop()["devices"]:
-                memory = (region for region in device["regions"] if region["type"] == "memory")
-                bars += [(int(region["address"]), int(region["size"])) for region in memory]
-                bridge = device.get("pci_bridge")
-                if bridge:
-                    buses.append({"devices": bridge.get("devices", [])})
-        return sorted(bars), count
+        return self._qmp("query-pci", _pci_memory)
 
     def request_virtio_mem(self, size_bytes: int) -> None:
         """Ask the guest to plug or unplug until `size_bytes` are plugged."""
@@ -234,10 +218,7 @@ class LibvirtDomain(Domain):
 
     def dimms(self) -> tuple[Dimm, ...]:
         """The plugged pc-dimm devices; their ids in QEMU are libvirt's aliases."""
-        devices = self._qmp("query-memory-devices")
-        data = [device["data"] for device in devices if device["type"] == "dimm"]
-        found = (Dimm(one["id"], int(one["slot"]), int(one["addr"]), int(one["size"])) for one in data)
-        return tuple(sorted(found, key=lambda dimm: dimm.address))
+        return self._qmp("query-memory-devices", _dimms)
 
     def attach_dimm(self, size_bytes: int, alias: str = "") -> None:
         """Plug a pc-dimm; libvirt gives it the next free alias if it has none, QEMU a slot and an address."""
@@ -260,7 +241,7 @@ class LibvirtDomain(Domain):
 
     def balloon_bytes(self) -> int:
         """QEMU's `query-balloon`: actual."""
-        return int(self._qmp("query-balloon")["actual"])
+        return self._qmp("query-balloon", lambda balloon: int(balloon["actual"]))
 
     def balloon_statistics(self) -> dict[str, int]:
         """libvirt's balloon statistics."""
@@ -269,7 +250,10 @@ class LibvirtDomain(Domain):
 
     def files(self) -> RunFiles:
         """Where its disk, its console and its port are, on the host."""
-        return run_files(self._call(self._handle.XMLDesc))
+        try:
+            return run_files(self._call(self._handle.XMLDesc))
+        except ValueError as error:
+            raise InfrastructureError("libvirt describes another domain", details=str(error)) from error
 
     def save(self, memory: Path) -> None:
         """Write the guest's memory and devices to a file, and end QEMU. The domain is gone then."""
@@ -333,8 +317,7 @@ class LibvirtDomain(Domain):
         return callback
 
     def _note(self, _connection: object, _domain: object, event: str, *rest: Any) -> None:
-        said = json.loads(rest[2] or "{}")  # as in `_heard`
-        self._happened.append(MonitorEvent(event, said if isinstance(said, dict) else {}))
+        self._happened.append(MonitorEvent(event, _data(rest[2])))  # as in `_heard`
 
     def _heard(self, _connection: object, _domain: object, event: str, *rest: Any) -> None:
         # rest: seconds, microseconds, the event's data as JSON, our opaque.
@@ -344,13 +327,19 @@ class LibvirtDomain(Domain):
                 self._answers.put_nowait(answer)
         self._event.set()
 
-    def _qmp(self, command: str) -> Any:  # QEMU's JSON
+    def _qmp(self, command: str, read: Callable[[Any], T]) -> T:
+        """What `read` makes of QEMU's answer. Raises InfrastructureError for one that has another shape."""
         import libvirt_qemu
 
         answer = self._call(
             libvirt_qemu.qemuMonitorCommand, self._handle, json.dumps({"execute": command}), 0
         )
-        return json.loads(answer)["return"]
+        try:
+            return read(parse_json(answer)["return"])
+        except _OF_ANOTHER_SHAPE as error:
+            raise InfrastructureError(
+                f"QEMU's answer to {command} is none", details=clean(answer, 400), hint="orchestrator doctor"
+            ) from error
 
     def _hmp(self, command: str) -> str:
         import libvirt_qemu
@@ -376,18 +365,69 @@ class LibvirtDomain(Domain):
             raise InfrastructureError("libvirt refused or lost the guest", details=str(error)) from error
 
 
+# What reading JSON of another shape raises: QEMU is a process that its guest may have taken over.
+_OF_ANOTHER_SHAPE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+
 def dimm_answer(event: str, data: str | None) -> DimmAnswer | None:
     """What an event of QEMU's monitor says of a DIMM; None when it says nothing that counts.
 
     The numbers of an ACPI_DEVICE_OST are the guest's own, 32 bits each; QEMU names the slot.
     """
-    said: dict[str, Any] = json.loads(data or "{}")
+    said = _data(data)
     if event == "ACPI_DEVICE_OST":
-        info = said["info"]
-        if info["slot-type"] != "DIMM":
+        try:
+            info = said["info"]
+            if info["slot-type"] != "DIMM":
+                return None
+            numbers = int(info["slot"]), int(info["source"]), int(info["status"])
+            return DimmAnswer(clean(info.get("device", "")), *numbers)
+        except _OF_ANOTHER_SHAPE:
             return None
-        return DimmAnswer(info.get("device", ""), int(info["slot"]), info["source"], info["status"])
     if event in {"MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR"}:
-        error = said.get("msg") or "the guest refused"
-        return DimmAnswer(said.get("device", ""), None, None, None, error)
+        error = clean(said.get("msg") or "the guest refused", 400)
+        return DimmAnswer(clean(said.get("device", "")), None, None, None, error)
     return None
+
+
+def _data(text: str | None) -> dict[str, Any]:
+    """The data of an event; empty where it is no JSON object."""
+    try:
+        said = parse_json(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _virtio_mem(devices: Any) -> VirtioMemState | None:
+    for device in devices:
+        if device["type"] == "virtio-mem":
+            data = device["data"]
+            return VirtioMemState(
+                address=int(data["memaddr"]),
+                size=int(data["size"]),
+                requested=int(data["requested-size"]),
+                maximum=int(data["max-size"]),
+                block=int(data["block-size"]),
+            )
+    return None
+
+
+def _dimms(devices: Any) -> tuple[Dimm, ...]:
+    data = [device["data"] for device in devices if device["type"] == "dimm"]
+    found = (Dimm(str(one["id"]), int(one["slot"]), int(one["addr"]), int(one["size"])) for one in data)
+    return tuple(sorted(found, key=lambda dimm: dimm.address))
+
+
+def _pci_memory(buses: Any) -> tuple[list[tuple[int, int]], int]:
+    waiting = list(buses)
+    bars, count = [], 0
+    while waiting:
+        count += 1
+        for device in waiting.pop()["devices"]:
+            memory = (region for region in device["regions"] if region["type"] == "memory")
+            bars += [(int(region["address"]), int(region["size"])) for region in memory]
+            bridge = device.get("pci_bridge")
+            if bridge:
+                waiting.append({"devices": bridge.get("devices", [])})
+    return sorted(bars), count

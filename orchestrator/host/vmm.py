@@ -6,13 +6,13 @@ left out.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from orchestrator.jsontext import parse_json
 from orchestrator.units import GIB, KIB, MIB, TIB
 
 QEMU, CLOUD_HYPERVISOR, FIRECRACKER = "qemu", "cloud-hypervisor", "firecracker"
@@ -162,7 +162,7 @@ def _fields(text: str, first: str) -> dict[str, str]:
     """`a,b=c` or a JSON object, as QEMU takes them; in a value a comma is written twice."""
     if text.startswith("{"):
         with suppress(ValueError):
-            found = json.loads(text)
+            found = parse_json(text)
             return {str(key): str(value) for key, value in found.items() if isinstance(value, str | int)}
         return {}
     found = {}

@@ -60,6 +60,11 @@ class Memmap:
     describes: I64
     lies_in: I64
 
+    @property
+    def memory_blocks(self) -> int:
+        """How many memory blocks there are in all. A block may be larger than these, and be many of them."""
+        return int(max(self.lies_in.max(initial=0), self.describes.max(initial=0))) + 1
+
 
 @dataclass(frozen=True)
 class BlockMap:
@@ -193,7 +198,7 @@ class BlockMap:
         if self.memmap is None:
             return np.zeros(len(self.counts), dtype=np.bool_)
         only = self.sole_blocker & (self.frames_of(FrameClass.MEMMAP) > 0)
-        held = np.zeros(int(self.memmap.lies_in.max(initial=0)) + 1, dtype=np.bool_)
+        held = np.zeros(self.memmap.memory_blocks, dtype=np.bool_)
         held[self.memmap.lies_in[self.plugged & self.pinned & ~only]] = True
         found = np.zeros(len(self.counts), dtype=np.bool_)
         found[self.memmap.block[held[self.memmap.describes]]] = True
@@ -204,7 +209,7 @@ class BlockMap:
         after = BlockMap(self.region, counts, self.memmap)
         if self.memmap is None:
             return after
-        blocks = int(self.memmap.lies_in.max(initial=0)) + 1
+        blocks = self.memmap.memory_blocks
         before = np.bincount(self.memmap.lies_in[self.plugged & self.pinned], minlength=blocks)
         counted = np.zeros(len(self.memmap.block), dtype=np.bool_)
         while True:
@@ -242,12 +247,11 @@ def map_blocks(snapshot: Snapshot, region: Region, classes: U8 | None = None) ->
     """Count frame classes by device block. `classes` saves classifying the frames a second time."""
     classes = classify_frames(snapshot) if classes is None else classes
     inside = classes[region.start_pfn : region.start_pfn + region.pages]
-    # /proc/kpageflags ends at the highest frame that was ever added; the rest of the region is absent.
-    padded = np.full(region.pages, FrameClass.ABSENT, dtype=np.uint8)
-    padded[: len(inside)] = inside
-    block = np.repeat(np.arange(region.blocks, dtype=np.int64), region.block_pages)
-    cells = np.bincount(block * N_FRAME_CLASSES + padded, minlength=region.blocks * N_FRAME_CLASSES)
+    block = np.arange(len(inside), dtype=np.int64) // region.block_pages
+    cells = np.bincount(block * N_FRAME_CLASSES + inside, minlength=region.blocks * N_FRAME_CLASSES)
     counts = cells.reshape(region.blocks, N_FRAME_CLASSES).astype(np.int32)
+    # /proc/kpageflags ends at the highest frame that was ever added; the rest of the region is absent.
+    counts[:, FrameClass.ABSENT] += region.block_pages - counts.sum(axis=1, dtype=np.int32)
     return BlockMap(region, counts, _memmap(snapshot, region))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
+from orchestrator.jsontext import parse_json
 from orchestrator.procfs import Zone, kib_lines, zones
 from orchestrator.units import PAGE_BYTES
 
@@ -42,7 +43,7 @@ class KernelFree:
     def of_notes(cls, notes: dict[str, str]) -> Self | None:
         """What a snapshot says of it; None for those that are too old to say."""
         try:
-            words = json.loads(notes.get(_NOTE, ""))
+            words = parse_json(notes.get(_NOTE, ""))
             free, kept = words["free"], words["kept"]
         except (ValueError, TypeError, KeyError):
             return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from orchestrator.jsontext import parse_json
 from orchestrator.model.policies import OverTree, TreeEffect
 from orchestrator.model.second_level_tree import SecondLevelTree
 
@@ -67,14 +68,14 @@ class SecondLevelCounts:
     def from_json(cls, text: str) -> SecondLevelCounts | None:
         """Read back; None for what is none."""
         try:
-            found = dict(json.loads(text))
+            found = dict(parse_json(text))
             tables, last_level, unlinked = (int(found.pop(name)) for name in _COUNTED)
             # An older note has, beside what was counted, how many tables each policy would free.
             if "effects" in found:
                 effects = {str(name): _read(one) for name, one in found["effects"].items()}
             else:
                 effects = {str(name): TreeEffectCounts(int(freed)) for name, freed in found.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return None
         return cls(tables, last_level, unlinked, effects)
 

@@ -12,6 +12,8 @@ from orchestrator.units import ENTRIES_PER_TABLE, PAGE_BYTES
 
 # Physical addresses end at bit 51 (Intel SDM vol. 3A, 4.1.4: MAXPHYADDR is at most 52).
 MAX_FRAMES = 1 << 40
+_MOST_BLOCKS = 1 << 21  # of all regions: 4 TiB in blocks of 2 MiB; a count of each class is kept for each
+_MOST_BLOCK_PAGES = 1 << 30
 
 U8 = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
@@ -148,7 +150,8 @@ class Snapshot:
             (not np.any(self.evidence > max(Evidence)), "evidence of a kind that this program does not know"),
         ]
         for region in self.regions:
-            whole = region.block_pages > 0 and region.pages > 0 and region.pages % region.block_pages == 0
+            sizes = 0 < region.block_pages <= _MOST_BLOCK_PAGES and region.pages > 0
+            whole = sizes and region.pages % region.block_pages == 0
             # A region may reach past the flags: /proc/kpageflags ends at the highest frame ever added.
             within = region.start_pfn >= 0 and region.start_pfn + region.pages <= MAX_FRAMES
             filled = 0 <= region.plugged_bytes <= region.pages * PAGE_BYTES
@@ -157,6 +160,10 @@ class Snapshot:
                 (within, f"region {region.name!r} lies outside of physical memory"),
                 (filled, f"region {region.name!r} has more plugged than its size, or less than nothing"),
             ]
+        blocks = sum(region.pages // max(region.block_pages, 1) for region in self.regions)
+        checks.append(
+            (blocks <= _MOST_BLOCKS, f"regions of {blocks} blocks: at most {_MOST_BLOCKS} are counted")
+        )
         return [wrong for right, wrong in checks if not right]
 
     def _table_faults(self) -> list[str]:

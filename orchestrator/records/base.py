@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Final, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.printable import clean
 
@@ -37,7 +37,11 @@ def number(value: object) -> Number | None:
 
 
 def _values(value: object) -> dict[str, Number | None]:
-    return {str(key): number(one) for key, one in value.items()} if isinstance(value, Mapping) else {}
+    return {clean(key): number(one) for key, one in value.items()} if isinstance(value, Mapping) else {}
+
+
+def _settings(value: object) -> object:
+    return {clean(key): one for key, one in value.items()} if isinstance(value, Mapping) else value
 
 
 def _points(value: object) -> list[tuple[Number, Number]]:
@@ -52,15 +56,32 @@ def _points(value: object) -> list[tuple[Number, Number]]:
     return sorted(points, key=lambda point: point[0])
 
 
+def bounded(value: object) -> object:
+    """JSON with texts no longer than a line."""
+    if isinstance(value, str):
+        return value[:_LINE_CHARACTERS]
+    if isinstance(value, Mapping):
+        return {str(key)[:_LINE_CHARACTERS]: bounded(one) for key, one in value.items()}
+    return [bounded(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(_LINE_CHARACTERS, one) for one in value) if isinstance(value, list | tuple) else ()
 
 
+Whole: TypeAlias = Annotated[int, Field(gt=-(1 << 63), lt=1 << 63)]
+"""A whole number that 64 bits hold: JSON has longer ones, which no float does."""
 Text: TypeAlias = Annotated[str, BeforeValidator(partial(_text, _LINE_CHARACTERS))]
 """A line. Empty where there is none, cut where it is longer than any that is written."""
 Details: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 4000))]
 OutputText: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 65_536))]
 ConsoleTail: TypeAlias = Annotated[str, BeforeValidator(partial(_text, 8000))]
+Name: TypeAlias = Annotated[
+    str, BeforeValidator(lambda value: clean(value, 256) if isinstance(value, str) else value)
+]
+"""What other records and tables name something by: printable, with room for any that a scenario may have."""
+Settings: TypeAlias = Annotated[dict[str, Text], BeforeValidator(_settings)]
+"""Lines by the name of a column."""
 UtsName: TypeAlias = Annotated[str, BeforeValidator(lambda value: clean(_text(64, value), 64))]
 """As long as __NEW_UTS_LEN allows (include/uapi/linux/utsname.h), and printable: it gets into tables, and a
 guest can call its kernel what it likes."""

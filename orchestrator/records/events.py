@@ -18,6 +18,7 @@ from orchestrator.records.base import (
     Texts,
     UtsName,
     Values,
+    Whole,
 )
 from orchestrator.records.step import HOTPLUG, Direction, Effect, StepResult, Target
 
@@ -25,7 +26,7 @@ from orchestrator.records.step import HOTPLUG, Direction, Effect, StepResult, Ta
 class Event(Record):
     """One line. `t_ns` counts monotonic nanoseconds since the trial began."""
 
-    t_ns: int
+    t_ns: Whole
     event: str
 
     @property
@@ -79,7 +80,7 @@ class StepBegin(Event):
     """A step began."""
 
     event: Literal["step.begin"] = "step.begin"
-    step: int = 0
+    step: Whole = 0
     action: Text = ""
     describe: Text = ""
 
@@ -92,13 +93,13 @@ class StepEnd(Event):
     """
 
     event: Literal["step.end"] = "step.end"
-    step: int = 0
+    step: Whole = 0
     action: Text = ""
     describe: Text = ""
     outcome: Text = ""
-    requested_ns: int | None = None
-    acknowledged_ns: int | None = None
-    settled_ns: int | None = None
+    requested_ns: Whole | None = None
+    acknowledged_ns: Whole | None = None
+    settled_ns: Whole | None = None
     values: Values = Field(default_factory=dict)
     curve: Curve = ()
     message: Text = ""
@@ -153,10 +154,10 @@ class DimmAnswered(Event):
     """What a guest answered by ACPI's _OST. Without `status`, QEMU itself refused."""
 
     event: Literal["dimm.answer"] = "dimm.answer"
-    step: int = 0
-    slot: int | None = None
-    source: int | None = None
-    status: int | None = None
+    step: Whole = 0
+    slot: Whole | None = None
+    source: Whole | None = None
+    status: Whole | None = None
     message: Text = ""
 
 
@@ -164,9 +165,9 @@ class CommandOutput(Event):
     """What the command of an `exec` step printed: the end of it, and how many characters came before."""
 
     event: Literal["output"] = "output"
-    step: int = 0
+    step: Whole = 0
     text: OutputText = ""
-    left_out_characters: int = 0
+    left_out_characters: Whole = 0
 
 
 class SnapshotTaken(Event):
@@ -177,14 +178,14 @@ class SnapshotTaken(Event):
     of: Literal["guest", "host"] = "guest"
     file: Text = ""
     paused: bool = False
-    frames_changed: int = -1
+    frames_changed: Whole = -1
 
 
 class WorkloadFinding(Event):
     """What a workload found that must not be."""
 
     event: Literal["finding"] = "finding"
-    step: int = 0
+    step: Whole = 0
     workload: Text = ""
     kind: Text = ""
     text: Text = ""
@@ -199,7 +200,7 @@ class KernelLogRead(Event):
     event: Literal["kernel.log"] = "kernel.log"
     of: Literal["guest", "host"] = "guest"
     source: Text = ""
-    complaints: int | None = None
+    complaints: Whole | None = None
     lines: Texts = ()
     stall_lines: Texts = ()
     gap: Text = ""
@@ -214,7 +215,7 @@ class OomKilled(Event):
     event: Literal["oom.kill"] = "oom.kill"
     of: Literal["guest", "host"] = "guest"
     workload: Text = ""
-    pid: int = 0
+    pid: Whole = 0
     comm: Text = ""
     out_of: Text = ""
     uptime_seconds: OptionalNumber = None

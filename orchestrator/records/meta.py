@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from orchestrator.records.base import OptionalNumber, Record, Text, UtsName
+from orchestrator.records.base import OptionalNumber, Record, Text, UtsName, bounded
 from orchestrator.records.hosts import HostRecord, hosts_by_name
 
 Facts = dict[str, JsonValue]
@@ -25,6 +25,11 @@ class RunMeta(Record):
     """What is known of a run. Facts that no field is for are kept as well: reports show all."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, value: object) -> object:
+        return bounded(value)
 
     schema_version: int
     run: Text = ""

@@ -6,9 +6,11 @@ wrote it; whoever only reads a run needs no more than this.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, JsonValue
 
-from orchestrator.records.base import Record, Text
+from orchestrator.records.base import Name, Record, Settings, Text
 
 Object = dict[str, JsonValue]
 """A part of the plan as the JSON that it is: sizes are bytes, durations seconds."""
@@ -17,7 +19,7 @@ Object = dict[str, JsonValue]
 class ArmRecord(Record):
     """An arm. `differs` are the settings by which a table tells it from the others."""
 
-    name: str
+    name: Name
     kernel: Text = ""
     kernel_args: str | None = None
     setup: Object | None = None
@@ -25,17 +27,17 @@ class ArmRecord(Record):
     host_kernel: str | None = None
     host_setup: Object | None = None
     start: str | None = None
-    differs: dict[str, Text] = Field(default_factory=dict)
+    differs: Settings = Field(default_factory=dict)
 
 
 class TrialRecord(Record):
     """One execution of one arm. `steps` are actions by name, with their parameters."""
 
-    id: str
-    arm: str
+    id: Name
+    arm: Name
     repeat: int = 1
     order: int = 0
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     boot: int = 1
     warm_up: bool = False
     steps: list[JsonValue] | None = None

@@ -26,7 +26,7 @@ from orchestrator.run.machinery import Machinery, RealMachinery
 from orchestrator.run.meta import command_line, provenance
 from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 from orchestrator.run.unit import Unit, outcome_of
-from orchestrator.store import UNFINISHED, Run, RunWriter, Status, layout, open_run
+from orchestrator.store import UNFINISHED, Run, RunWriter, Status, checked_id, layout, open_run
 from orchestrator.summary import saved, summarise_trial, write_summaries
 from orchestrator.verdict import Gate, write_gate_result
 
@@ -199,7 +199,7 @@ class Job:
             if starts_warm(plan, environment):
                 spec = environment.starts.spec(plan, environment)
                 if not self.unit.machinery.has_state(environment.places.cache, spec):
-                    missing.setdefault(f"{spec.guest}-{spec.key}", plan)
+                    missing.setdefault(checked_id("boot", f"{spec.guest}-{spec.key}"), plan)
         if len(missing) < 2:  # nothing to do side by side: the trial makes it
             return
         began = time.monotonic()

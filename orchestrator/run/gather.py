@@ -113,6 +113,9 @@ def unit_at(path: Path, plan_sha256: str, trials: Collection[str]) -> GatheredTr
         )
     if record.trial != path.name or record.trial not in trials:
         raise BadInputError(f"{path} is no trial of the plan", hint="it was renamed, or changed by hand")
+    events = path / layout.EVENTS
+    if events.is_symlink() or (events.exists() and not events.is_file()):
+        raise BadInputError(f"{events} is not a file of ours", hint="fetch it again")
     ends = of_kind(read_events(path), TrialEnd)
     if not ends:
         raise BadInputError(f"{path} does not say how its trial ended", hint="fetch it again")

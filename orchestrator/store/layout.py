@@ -54,9 +54,14 @@ class Status(StrEnum):
     UNKNOWN = "unknown"  # meta.json says running, and it was written on another machine
 
 
+def is_id(value: str) -> bool:
+    """Whether it can name a folder inside another one and nowhere else."""
+    return _ID.fullmatch(value) is not None
+
+
 def checked_id(kind: str, value: str) -> str:
     """`value`, if it can name a folder inside another one and nowhere else."""
-    if not _ID.fullmatch(value):
+    if not is_id(value):
         raise BadInputError(
             f"{value[:80]!r} cannot be the id of a {kind}",
             hint="use letters, digits and . _ + @ = , - with a letter or digit first, at most 128",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from pydantic import ValidationError
 
 from orchestrator.errors import BadInputError
+from orchestrator.jsontext import parse_json
 from orchestrator.records.base import Record
 from orchestrator.records.events import Event, SnapshotTaken, TrialBegin, TrialEnd, of_kind, read_event
 from orchestrator.records.meta import RunMeta
@@ -21,6 +21,7 @@ from orchestrator.records.unit import UnitRecord
 from orchestrator.records.versions import SCHEMA_VERSION, migrated_line, must_be_readable
 from orchestrator.store import layout
 from orchestrator.store.layout import Status
+from orchestrator.store.links import must_have_its_own_files, must_stay_inside
 from orchestrator.store.liveness import status_of
 from orchestrator.store.tables import read_observations
 from orchestrator.suggestion import nearest
@@ -153,9 +154,14 @@ class Run:
     @cached_property
     def _begun(self) -> tuple[TrialFolder, ...]:
         root = self.directory / layout.TRIALS
-        # A hidden one is a trial by itself that has not ended (`orchestrator.run.unit`), or never will.
-        folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-        there = {path.name for path in folders if not path.name.startswith(".")}
+        must_have_its_own_files(root, self.directory)
+        # A folder with another name than a trial can have is none; a hidden one is a trial by itself that has
+        # not ended (`orchestrator.run.unit`), or never will.
+        names = (path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else ()
+        there = {name for name in names if layout.is_id(name)}
+        for name in there:
+            must_have_its_own_files(root / name, self.directory)
+            must_have_its_own_files(root / name / layout.SNAPSHOTS, self.directory)
         known = {trial.id: trial for trial in planned_trials(self.plan)}
         others = {name: ListedTrial(name, name, 0, {}) for name in sorted(there - set(known))}
         version = self.meta.schema_version
@@ -172,10 +178,15 @@ class Run:
 
 
 def open_run(directory: Path) -> Run:
-    """The run in `directory`. Raises BadInputError when it is none, or one of another version."""
+    """The run in `directory`.
+
+    Raises BadInputError when it is none, or one of another version, or something in it leads out of it
+    (`store/links.py`).
+    """
+    must_have_its_own_files(directory, directory)
     try:
-        meta = json.loads((directory / layout.META).read_text(encoding="utf-8"))
-        plan = json.loads((directory / layout.PLAN).read_text(encoding="utf-8"))
+        meta = parse_json((directory / layout.META).read_text(encoding="utf-8"))
+        plan = parse_json((directory / layout.PLAN).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(
             f"{directory} is not a run folder: {Path(str(error.filename)).name} is missing",
@@ -212,30 +223,37 @@ def list_runs(results_dir: Path) -> list[Run | BadInputError]:
     errors: list[BadInputError] = []
     for directory in sorted(_run_directories(results_dir), reverse=True):
         try:
-            runs.append(open_run(directory))
+            runs.append(_open_inside(directory, results_dir))
         except BadInputError as error:
             errors.append(error)
     runs.sort(key=_started, reverse=True)
     return [*runs, *errors]
 
 
+def _open_inside(directory: Path, results_dir: Path) -> Run:
+    if directory.is_symlink():
+        must_stay_inside(directory, results_dir)
+    return open_run(directory)
+
+
 def find_run(name: str, results_dir: Path) -> Run:
     """The run that `name` means: an id, the unique beginning of one, `last`, or a path to a folder.
 
-    A word without a slash is looked up in `results_dir` and cannot lead out of it.
+    A word without a slash is looked up in `results_dir` and cannot lead out of it, by a link either. A path
+    is taken as it is: whoever types one may mean a link.
     """
     if "/" in name:
         return open_run(Path(name))
     directories = {path.name: path for path in _run_directories(results_dir)}
     if name in directories:
-        return open_run(directories[name])
+        return _open_inside(directories[name], results_dir)
     if name == "last":
         runs = [run for run in list_runs(results_dir) if isinstance(run, Run)]
         if runs:
             return runs[0]
     matching = sorted(run_id for run_id in directories if name and run_id.startswith(name))
     if len(matching) == 1:
-        return open_run(directories[matching[0]])
+        return _open_inside(directories[matching[0]], results_dir)
     if matching:
         some = ", ".join(matching[:8])
         raise BadInputError(f"{name!r} could be {len(matching)} runs: {some}", hint="type more of the id")
@@ -259,7 +277,7 @@ def read_events(trial_directory: Path, schema_version: int = SCHEMA_VERSION) -> 
     events = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn
         try:
-            events.append(read_event(migrated_line(json.loads(line), schema_version)))
+            events.append(read_event(migrated_line(parse_json(line), schema_version)))
         except (ValueError, TypeError, AttributeError):
             if number < len(lines) - 1:
                 raise BadInputError(
@@ -275,7 +293,7 @@ def read_unit(trial_directory: Path) -> UnitRecord:
     try:
         if path.is_symlink() or path.stat().st_size > _MOST_UNIT_BYTES:
             raise BadInputError(f"{path} is not a file of ours", hint="fetch it again")
-        return UnitRecord.model_validate(json.loads(path.read_bytes()))
+        return UnitRecord.model_validate(parse_json(path.read_bytes()))
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from typing import Any
 
 from orchestrator.errors import BadInputError
 from orchestrator.observation import Observation
+from orchestrator.printable import clean
 from orchestrator.records.events import Event, TrialEnd
 from orchestrator.records.meta import RunMeta
 from orchestrator.records.versions import SCHEMA_VERSION
@@ -36,6 +37,7 @@ Row = Mapping[str, object]
 _BATCH_ROWS = 512
 _FLUSH_SECONDS = 1.0
 # For how a trial ended: an error, its details and the end of a console, which are bounded; and for meta.json.
+_MOST_CELL = 4096  # characters of a text in a table
 _ROOM_BYTES = 128 << 10
 
 
@@ -305,11 +307,14 @@ def write_table(directory: Path, name: str, rows: Sequence[Row], at_least: Seque
 
 
 def as_csv(rows: Sequence[Row], at_least: Sequence[str]) -> str:
-    """CSV with `\\n` line ends; None is an empty cell, whole floats are written as integers."""
+    """CSV with `\\n` line ends; None is an empty cell, whole floats are written as integers.
+
+    Texts are on one line, printable and bounded: people look at such a file with cat(1), too.
+    """
     columns = list(dict.fromkeys([*at_least, *(key for row in rows for key in row)]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow([_cell(column) for column in columns])
     writer.writerows([[_cell(row.get(column)) for column in columns] for row in rows])
     return text.getvalue()
 
@@ -319,7 +324,7 @@ def _cell(value: object) -> object:
         if not math.isfinite(value):
             return None
         return int(value) if value.is_integer() and abs(value) < 1 << 53 else repr(value)
-    return value
+    return clean(value, _MOST_CELL) if isinstance(value, str) else value
 
 
 def jsonable(value: Any) -> Any:  # JSON is what it is

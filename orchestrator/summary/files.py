@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from orchestrator.headline import METRICS
+from orchestrator.jsontext import parse_json
+from orchestrator.records.base import number
 from orchestrator.records.summary import (
     BlameResult,
     Finding,
@@ -117,7 +118,7 @@ def saved(run: Run) -> list[TrialSummary]:
     """The summaries in the run's tables; none where these are missing, or of another shape."""
     try:
         return _saved(run)
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, KeyError, TypeError, ValueError, csv.Error):
         return []
 
 
@@ -202,15 +203,18 @@ def _read_tables(run: Run) -> Tables:
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError(f"{path}: a row has more or fewer cells than there are columns")
+    return rows
 
 
 def _parsed(text: str) -> Value:
     try:
-        value = json.loads(text)
+        value = number(parse_json(text))
     except ValueError:
         return text
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else text
+    return text if value is None else value
 
 
 def _by_trial(tables: Tables, name: str, kind: type[Result]) -> dict[str, list[Result]]:

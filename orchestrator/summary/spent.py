@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 
 import psutil
 
+from orchestrator.jsontext import parse_json
 from orchestrator.records.events import Phase, StepBegin, StepEnd, of_kind
 from orchestrator.store import Run, TrialFolder, layout
 from orchestrator.store.atomic import replace_text
@@ -45,8 +47,10 @@ def time_spent(run: Run) -> TimeSpent | None:
     if image is None or run.meta.resumed_at or run.at_once:
         return None
     try:
-        wall = float(json.loads((run.directory / layout.TIME).read_text())["wall_seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        wall = float(parse_json((run.directory / layout.TIME).read_text())["wall_seconds"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+    if not 0 < wall < math.inf:
         return None
     boots = run.meta.boots_seconds or 0.0
     trials = (*run.warm_ups, *run.trials)

@@ -16,6 +16,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.host.kvm_host import NESTED_KERNEL, NESTED_MACHINE
 from orchestrator.host.machine import HostSetup, Machine
 from orchestrator.host_kinds import LOCAL, is_guest
+from orchestrator.jsontext import parse_json
 from orchestrator.plan import PlannedStep
 from orchestrator.scenario.model import Setup
 from orchestrator.verdict.figures import ArmFigures, RunFigures
@@ -167,9 +168,9 @@ def _parts(arm: ArmFigures) -> dict[str, Flat]:
     for name, read in _READ.items():
         raw = arm.does.get(name)
         try:
-            value = read(None if raw is None else json.loads(raw))
+            value = read(None if raw is None else parse_json(raw))
         except (ValueError, ValidationError, BadInputError, TypeError, AttributeError):
-            value = json.loads(raw) if raw and _is_json(raw) else raw  # of another version, or by hand
+            value = parse_json(raw) if raw and _is_json(raw) else raw  # of another version, or by hand
         if value is not None:
             parts[name] = dict(_flat(value))
     return parts
@@ -177,7 +178,7 @@ def _parts(arm: ArmFigures) -> dict[str, Flat]:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        parse_json(text)
     except ValueError:
         return False
     return True

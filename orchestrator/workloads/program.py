@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from abc import abstractmethod
@@ -14,6 +13,7 @@ from pydantic import Field
 from orchestrator.deadline import Deadline
 from orchestrator.errors import CommandError, CommandTimeoutError, WorkloadKilledError
 from orchestrator.guest.shell import GuestShell
+from orchestrator.jsontext import parse_json
 from orchestrator.workloads.base import WorkloadDriver, WorkloadResult
 
 _MAX_FIGURES = 32
@@ -91,10 +91,7 @@ def parse_report(text: str, figures: tuple[str, ...]) -> dict[str, float]:
 
 def answer_of(text: str) -> Any:
     """The JSON that a program printed. Raises ValueError."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
+    return parse_json(text)
 
 
 def checked_figures(answer: object, figures: tuple[str, ...]) -> dict[str, float]:

@@ -9,8 +9,8 @@ What was measured stands in a region, which a template of docs/figures/ renders 
 What was measured without a run folder is in results/reference/measurements.yaml, with its conditions; what
 the model says, in results/reference/overcommit and guests.json (modelled.py); how fast it is, in
 replay.json (replay_speed.py); what grows with trials, in soak.json (soaked.py); what came of faults, in
-faults.json (campaign_page.py). What claims come of all that is judged by orchestrator/claims
-(claims_page.py).
+faults.json (campaign_page.py); what was fuzzed, in fuzz.json (fuzzed.py). What claims come of all
+that is judged by orchestrator/claims (claims_page.py).
 
 Every other number of a page, outside of code, is a constant: docs/figures/constants.yaml lists it with the
 words about it, and why it needs no measurement. `python tests/unit/figures.py` renders all regions again.
@@ -29,6 +29,7 @@ from typing import Any
 
 import campaign_page
 import claims_page
+import fuzzed
 import jinja2
 import modelled
 import reference
@@ -113,7 +114,7 @@ def render(name: str) -> str:
     if undeclared:
         raise ValueError(f"{name}.md.j2 has numbers that are neither computed nor declared: {undeclared}")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  # Markdown
-    for module in (reference, modelled, replay_speed, soaked, claims_page, campaign_page):
+    for module in (reference, modelled, replay_speed, soaked, fuzzed, claims_page, campaign_page):
         environment.filters |= module.FILTERS
         environment.globals |= module.GLOBALS
     return environment.from_string(_DECLARED.sub("", source)).render().strip("\n") + "\n"

@@ -51,7 +51,18 @@ def test_warm_ups_count_nowhere_else(tmp_path: Path) -> None:
     assert len(run.planned) == 1
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"wall_seconds": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        "[]",
+        '{"wall_seconds": "x"}',
+        '{"wall_seconds": 0}',
+        '{"wall_seconds": -1}',
+        '{"wall_seconds": 1e999}',
+    ],
+)
 def test_without_a_time_there_is_no_answer(tmp_path: Path, text: str | None) -> None:
     directory = run_of_two(tmp_path)
     if text is not None:
