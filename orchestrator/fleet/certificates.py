@@ -82,7 +82,7 @@ def make_fleet(folder: Path) -> list[Path]:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
     ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca = named("orchestrator fleet CA")
+    ca = named("CA of a fleet of orchestrator")
     now = datetime.now(UTC)
 
     def signed(
@@ -118,7 +118,7 @@ def make_fleet(folder: Path) -> list[Path]:
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
         uses += [] if role == "client" else [ExtendedKeyUsageOID.SERVER_AUTH]
         certificate = signed(
-            named(f"orchestrator fleet {role}"),
+            named(f"{role} of a fleet of orchestrator"),
             key,
             [
                 (x509.BasicConstraints(ca=False, path_length=None), True),

@@ -1,7 +1,7 @@
 """What may stand in a run folder: folders and plain files of its own.
 
 A run folder may come from elsewhere. By a link that leads out of it, `show` would print, and `report` put
-into a page, a file of the reader's that nobody asked for; and `resume` would write through one. A FIFO never
+into a page, a file of the reader that was not asked for; and `resume` would write through one. A FIFO never
 ends.
 """
 

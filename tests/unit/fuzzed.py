@@ -1,4 +1,4 @@
-"""What was fuzzed, for docs/fuzzing.md: results/reference/fuzz.json, which tests/fuzz/campaign.py writes."""
+"""What was fuzzed, for docs/fuzzing.md: results/reference/fuzz.json, which tests/fuzz/fuzz_all.py writes."""
 
 from __future__ import annotations
 

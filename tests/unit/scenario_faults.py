@@ -129,7 +129,7 @@ FAULTS = [
         "4:10: machine is 3; it should be a mapping with keys of: vcpus, memory, virtio_mem, dimms, balloon",
         "5:1: unknown key 'x' in the file; there are: version, name, description, guest, "
         "kernel, kernel_args, host, host_machine, host_kernel, host_setup, accel, clock, start, machine, "
-        "setup, sample_every, deadline, repeats, boots, times, warm_up, seed, "
+        "setup, sample_every, deadline, repeats, boots, times, warm_up, seed, requires, "
         "expect, steps, "
         "matrix, arms",
     ),

@@ -78,7 +78,9 @@ def test_devices_behind_bridges_are_found(monkeypatch: pytest.MonkeyPatch) -> No
     behind = [{"regions": [memory(2), {"type": "io", "address": 9, "size": 8, "bar": 1}]}]
     tree = [{"devices": [{"regions": [memory(1)], "pci_bridge": {"devices": behind}}, {"regions": []}]}]
     domain = LibvirtDomain.__new__(LibvirtDomain)
-    monkeypatch.setattr(domain, "_qmp", lambda command: json.loads(json.dumps({"query-pci": tree}[command])))
+    monkeypatch.setattr(
+        domain, "_qmp", lambda command, read: read(json.loads(json.dumps({"query-pci": tree}[command])))
+    )
     assert domain.pci_memory() == ([(1, 4096), (2, 4096)], 2)
 
 

@@ -1,6 +1,6 @@
 """All targets, fuzzed by coverage: `tox -e fuzz`. Prints what was run, and keeps the input of every fault.
 
-    python tests/fuzz/campaign.py [--targets A,B] [--times 10] [--seed S] [--into DIR] [--keep FILE.json]
+    python tests/fuzz/fuzz_all.py [--targets A,B] [--times 10] [--seed S] [--into DIR] [--keep FILE.json]
 
 Each target has a process of its own, which libFuzzer (of atheris) drives: the package is instrumented, an
 input that reaches what none has reached is kept, and others are made from it. A kind of fault is told once,
