@@ -109,7 +109,8 @@ def process_status(stat: str, status: str) -> ProcessStatus | None:
 def process_state(stat: str) -> str:
     """The state that /proc/PID/stat says, one letter (proc_pid_stat(5)); empty for what is no such file."""
     found = _STAT.match(stat)
-    return found[2].split()[_STATE] if found else ""
+    fields = found[2].split() if found else []
+    return fields[_STATE] if fields else ""
 
 
 _UNIT = re.compile(

@@ -25,7 +25,7 @@ from orchestrator.errors import ExitCode, OrchestratorError
 PACKAGE: Final = f"{os.sep}orchestrator{os.sep}"
 MOST_MEMORY: Final = 512 << 20
 """Bytes by which one input may make the process grow; a fault beyond."""
-ADDRESS_SPACE: Final = 6 << 30
+ADDRESS_SPACE: Final = 16 << 30
 """Bytes of address space of a process that fuzzes (RLIMIT_AS), of which libraries map much at the start."""
 _DESIGNED: Final = frozenset({ExitCode.BAD_INPUT, ExitCode.INFRASTRUCTURE})
 _MOST_WORDS: Final = 400
