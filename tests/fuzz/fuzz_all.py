@@ -154,7 +154,7 @@ def fuzz(name: str, executions: int, asked: argparse.Namespace, into: Path) -> N
         "artifact_prefix": f"{into}/ended-",
     }  # fmt: skip
     found = _Found(target, into)
-    oracle.limit_memory()
+    oracle.limit_memory(TARGETS[name].address_space)
     atheris.Setup(
         ["fuzz", *(f"-{option}={value}" for option, value in options.items()), str(corpus)],
         found.execute,
@@ -222,7 +222,6 @@ def _conditions() -> dict[str, Any]:
         "python": platform.python_version(),
         "atheris": _version(),
         "cores": os.cpu_count(),
-        "address_space_bytes": oracle.ADDRESS_SPACE,
         "most_memory_bytes": oracle.MOST_MEMORY,
     }
 

@@ -25,8 +25,6 @@ from orchestrator.errors import ExitCode, OrchestratorError
 PACKAGE: Final = f"{os.sep}orchestrator{os.sep}"
 MOST_MEMORY: Final = 512 << 20
 """Bytes by which one input may make the process grow; a fault beyond."""
-ADDRESS_SPACE: Final = 16 << 30
-"""Bytes of address space of a process that fuzzes (RLIMIT_AS), of which libraries map much at the start."""
 _DESIGNED: Final = frozenset({ExitCode.BAD_INPUT, ExitCode.INFRASTRUCTURE})
 _MOST_WORDS: Final = 400
 
@@ -178,6 +176,6 @@ def _peak_bytes() -> int:
     return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) << 10
 
 
-def limit_memory() -> None:
-    """No input takes more than that: what asks for it gets a MemoryError."""
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+def limit_memory(address_space: int) -> None:
+    """No input takes more than that many bytes: what asks for it gets a MemoryError."""
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))

@@ -38,7 +38,7 @@ class _Injected(Orchestrator):
 
     code: Path | None = None
 
-    def _argv(self, *words: str) -> list[str]:  # type: ignore[override]  # it has to know the code
+    def _argv(self, *words: str) -> list[str]:
         if self.code is None:
             return super()._argv(*words)
         return [sys.executable, str(_INJECTED), str(self.code), *words]
@@ -69,7 +69,7 @@ class Scene:
             "COLUMNS": "250",
             **self.fault.environment,
         }
-        self.orchestrator = _Injected(self.folder / "results", environment)
+        self.orchestrator = _Injected(self.folder / "results", environment=environment)
         if self.fault.inject:
             self.orchestrator.code = self.folder / "inject.py"
             self.orchestrator.code.write_text(self.fault.inject)

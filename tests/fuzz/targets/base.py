@@ -33,6 +33,8 @@ class Target(ABC):
     """CPU time that one input may take, of `most_bytes` at most; most of it is room for a busy machine."""
     most_bytes: ClassVar[int] = 1 << 14
     """Of an input."""
+    address_space: ClassVar[int] = 6 << 30
+    """Bytes of the process that fuzzes it (RLIMIT_AS), of which libraries map much at the start."""
     tokens: ClassVar[tuple[str, ...]] = ()
     """Words that mean something to it."""
     designed: ClassVar[tuple[type[Exception], ...]] = ()
