@@ -17,6 +17,7 @@ from lxml import etree
 from shown import must_be_harmless, must_be_page, must_be_prometheus
 
 from orchestrator.cli.main import cli
+from orchestrator.guest.cache import cache_dir
 from targets.base import GOLDEN, TARGETS, Target, scratch
 
 VERBS: Final = (
@@ -112,6 +113,10 @@ class RunFolder(Target):
             must_be_page((folder / "report.html").read_text(encoding="utf-8"))
             etree.parse(folder / "junit.xml")
             must_be_prometheus((folder / "metrics.prom").read_text(encoding="utf-8"))
+
+    def may_write(self) -> tuple[Path, ...]:
+        """The first page keeps Vega's JavaScript for the others (`orchestrator.report.frame`)."""
+        return (*super().may_write(), cache_dir() / "vega")
 
     @staticmethod
     def _inside(folder: Path, name: bytes) -> Path | None:
