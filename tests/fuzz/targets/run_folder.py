@@ -115,8 +115,8 @@ class RunFolder(Target):
             must_be_prometheus((folder / "metrics.prom").read_text(encoding="utf-8"))
 
     def may_write(self) -> tuple[Path, ...]:
-        """The first page keeps Vega's JavaScript for the others (`orchestrator.report.frame`)."""
-        return (*super().may_write(), cache_dir() / "vega")
+        """The first page keeps Vega's JavaScript in the cache for the others (`orchestrator.report.frame`)."""
+        return (*super().may_write(), cache_dir())
 
     @staticmethod
     def _inside(folder: Path, name: bytes) -> Path | None:
