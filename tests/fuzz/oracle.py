@@ -105,8 +105,11 @@ class _Watch:
                 if event == "open"
                 else f"{os.path.realpath(above or '.')}{os.sep}{name}"
             )
-            if real != os.devnull and not any(
-                real.startswith(f"{one}{os.sep}") or real == one for one in inside or ()
+            # What is imported for the first time is compiled, and that is kept.
+            if (
+                real != os.devnull
+                and "__pycache__" not in real.split(os.sep)
+                and not any(real.startswith(f"{one}{os.sep}") or real == one for one in inside or ())
             ):
                 self.outside.append(f"{event} {real}"[:_MOST_WORDS])
         finally:
