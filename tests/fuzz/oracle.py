@@ -108,7 +108,7 @@ class _Watch:
             # What is imported for the first time is compiled, and that is kept.
             if (
                 real != os.devnull
-                and "__pycache__" not in real.split(os.sep)
+                and "__pycache__" not in Path(real).parts
                 and not any(real.startswith(f"{one}{os.sep}") or real == one for one in inside or ())
             ):
                 self.outside.append(f"{event} {real}"[:_MOST_WORDS])
