@@ -129,9 +129,7 @@ def test_a_guest_that_never_boots_shows_its_console(orchestrator: Orchestrator, 
     assert finished.code == 3, finished.err
     found = re.search(r"did not answer on ssh within (\d+) s", finished.err)
     assert found, finished.err
-    assert 20 <= int(found[1]) <= 3 * 20 + 5, (
-        "time waited for a CPU is not counted, within bounds"
-    )
+    assert 20 <= int(found[1]) <= 3 * 20 + 5, "time waited for a CPU is not counted, within bounds"
     assert "initramfs" in finished.err or "Begin:" in finished.err
     assert orchestrator.show()["trials"][0]["outcome"] == "boot-timeout"
 
