@@ -75,7 +75,7 @@ def head_command(ctx: click.Context, *, fleet_file: Path) -> None:
     fleet = load_fleet(fleet_file)
     must_be_installed()
     fleet.certificates("head")
-    from orchestrator.fleet.engine import serve_head
+    from orchestrator.fleet.engine.head import serve_head
 
     serve_head(fleet, lambda text: err.print(escape(text)))
     ctx.exit(ExitCode.INTERRUPTED)
@@ -92,7 +92,7 @@ def status_command(*, fleet_file: Path, as_json: bool) -> None:
     fleet = load_fleet(fleet_file)
     must_be_installed()
     fleet.certificates("client")
-    from orchestrator.fleet.engine import ask_status
+    from orchestrator.fleet.engine.head import ask_status
 
     said = ask_status(fleet)
     if as_json:

@@ -57,7 +57,7 @@ def worker_command(
     fleet.certificates("worker")
 
     from orchestrator.fleet.card import this_host, this_program
-    from orchestrator.fleet.engine import serve_worker
+    from orchestrator.fleet.engine.worker import serve_worker
     from orchestrator.fleet.unit import UnitHost, spool_of
     from orchestrator.guest.cache import cache_dir
     from orchestrator.run.cleanup import clean_up

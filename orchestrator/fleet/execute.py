@@ -57,7 +57,7 @@ def connected(
     from orchestrator.fleet.extra import must_be_installed
 
     must_be_installed()
-    from orchestrator.fleet.engine import DaskHands
+    from orchestrator.fleet.engine.client import DaskHands
 
     return DaskHands(
         fleet, run_id, plan.to_json(), plan_sha256=plan.sha256, program=this_program(), note=note

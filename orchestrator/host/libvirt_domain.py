@@ -18,6 +18,14 @@ from orchestrator.host.bounded import UnansweredError, call_within
 from orchestrator.host.domain import Dimm, DimmAnswer, Domain, MonitorEvent, QemuProcess, VirtioMemState
 from orchestrator.host.domain_memory import DomainMemory, read_domain
 from orchestrator.host.domain_xml import RunFiles, dimm_device, disk_path, run_files, virtio_mem_request
+from orchestrator.host.monitor_replies import (
+    OF_ANOTHER_SHAPE,
+    dimm_answer,
+    dimms_of,
+    event_data,
+    pci_memory_of,
+    virtio_mem_of,
+)
 from orchestrator.host.orphans import exit_status
 from orchestrator.host.shell import HostShell
 from orchestrator.jsontext import parse_json
@@ -198,11 +206,11 @@ class LibvirtDomain(Domain):
 
     def virtio_mem(self) -> VirtioMemState | None:
         """The virtio-mem device, as QEMU sees it."""
-        return self._qmp("query-memory-devices", _virtio_mem)
+        return self._qmp("query-memory-devices", virtio_mem_of)
 
     def pci_memory(self) -> tuple[list[tuple[int, int]], int]:
         """QEMU's `query-pci` (qapi/pci.json)."""
-        return self._qmp("query-pci", _pci_memory)
+        return self._qmp("query-pci", pci_memory_of)
 
     def request_virtio_mem(self, size_bytes: int) -> None:
         """Ask the guest to plug or unplug until `size_bytes` are plugged."""
@@ -218,7 +226,7 @@ class LibvirtDomain(Domain):
 
     def dimms(self) -> tuple[Dimm, ...]:
         """The plugged pc-dimm devices; their ids in QEMU are libvirt's aliases."""
-        return self._qmp("query-memory-devices", _dimms)
+        return self._qmp("query-memory-devices", dimms_of)
 
     def attach_dimm(self, size_bytes: int, alias: str = "") -> None:
         """Plug a pc-dimm; libvirt gives it the next free alias if it has none, QEMU a slot and an address."""
@@ -317,7 +325,7 @@ class LibvirtDomain(Domain):
         return callback
 
     def _note(self, _connection: object, _domain: object, event: str, *rest: Any) -> None:
-        self._happened.append(MonitorEvent(event, _data(rest[2])))  # as in `_heard`
+        self._happened.append(MonitorEvent(event, event_data(rest[2])))  # as in `_heard`
 
     def _heard(self, _connection: object, _domain: object, event: str, *rest: Any) -> None:
         # rest: seconds, microseconds, the event's data as JSON, our opaque.
@@ -336,9 +344,11 @@ class LibvirtDomain(Domain):
         )
         try:
             return read(parse_json(answer)["return"])
-        except _OF_ANOTHER_SHAPE as error:
+        except OF_ANOTHER_SHAPE as error:
             raise InfrastructureError(
-                f"QEMU's answer to {command} is none", details=clean(answer, 400), hint="orchestrator doctor"
+                f"QEMU answered {command} in another form than it has",
+                details=clean(answer, 400),
+                hint="orchestrator doctor",
             ) from error
 
     def _hmp(self, command: str) -> str:
@@ -363,71 +373,3 @@ class LibvirtDomain(Domain):
             ) from late
         except self._libvirt.libvirtError as error:
             raise InfrastructureError("libvirt refused or lost the guest", details=str(error)) from error
-
-
-# What reading JSON of another shape raises: QEMU is a process that its guest may have taken over.
-_OF_ANOTHER_SHAPE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-
-
-def dimm_answer(event: str, data: str | None) -> DimmAnswer | None:
-    """What an event of QEMU's monitor says of a DIMM; None when it says nothing that counts.
-
-    The numbers of an ACPI_DEVICE_OST are the guest's own, 32 bits each; QEMU names the slot.
-    """
-    said = _data(data)
-    if event == "ACPI_DEVICE_OST":
-        try:
-            info = said["info"]
-            if info["slot-type"] != "DIMM":
-                return None
-            numbers = int(info["slot"]), int(info["source"]), int(info["status"])
-            return DimmAnswer(clean(info.get("device", "")), *numbers)
-        except _OF_ANOTHER_SHAPE:
-            return None
-    if event in {"MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR"}:
-        error = clean(said.get("msg") or "the guest refused", 400)
-        return DimmAnswer(clean(said.get("device", "")), None, None, None, error)
-    return None
-
-
-def _data(text: str | None) -> dict[str, Any]:
-    """The data of an event; empty where it is no JSON object."""
-    try:
-        said = parse_json(text or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _virtio_mem(devices: Any) -> VirtioMemState | None:
-    for device in devices:
-        if device["type"] == "virtio-mem":
-            data = device["data"]
-            return VirtioMemState(
-                address=int(data["memaddr"]),
-                size=int(data["size"]),
-                requested=int(data["requested-size"]),
-                maximum=int(data["max-size"]),
-                block=int(data["block-size"]),
-            )
-    return None
-
-
-def _dimms(devices: Any) -> tuple[Dimm, ...]:
-    data = [device["data"] for device in devices if device["type"] == "dimm"]
-    found = (Dimm(str(one["id"]), int(one["slot"]), int(one["addr"]), int(one["size"])) for one in data)
-    return tuple(sorted(found, key=lambda dimm: dimm.address))
-
-
-def _pci_memory(buses: Any) -> tuple[list[tuple[int, int]], int]:
-    waiting = list(buses)
-    bars, count = [], 0
-    while waiting:
-        count += 1
-        for device in waiting.pop()["devices"]:
-            memory = (region for region in device["regions"] if region["type"] == "memory")
-            bars += [(int(region["address"]), int(region["size"])) for region in memory]
-            bridge = device.get("pci_bridge")
-            if bridge:
-                waiting.append({"devices": bridge.get("devices", [])})
-    return sorted(bars), count

@@ -56,5 +56,5 @@ def machine_here(plan: TrialSpec) -> Machine:
 
 
 def memory_of(machine: Machine) -> int:
-    """Bytes of a host's memory that it takes at the most, QEMU's own included."""
+    """Bytes of a host's memory that it takes at most, QEMU's own included."""
     return machine.maximum_memory + guest_overhead_bytes(machine)

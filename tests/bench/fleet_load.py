@@ -20,12 +20,14 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.fleet import engine
 from orchestrator.fleet.archive import pack
 from orchestrator.fleet.card import HostCard, this_program
 from orchestrator.fleet.certificates import make_fleet
 from orchestrator.fleet.config import Fleet, load_fleet
 from orchestrator.fleet.dispatch import Arrival, Dispatcher, Handed
+from orchestrator.fleet.engine.client import DaskHands
+from orchestrator.fleet.engine.settings import configure
+from orchestrator.fleet.engine.worker import join
 from orchestrator.fleet.needs import Needs
 from orchestrator.fleet.unit import Answer, Order, UnitHost, serve_here
 from orchestrator.plan import PlannedTrial
@@ -79,7 +81,7 @@ def card(name: str) -> HostCard:
 
 async def workers(fleet: Fleet, first: int, count: int, folder: Path) -> None:
     """So many workers in this process, until it is ended."""
-    engine._configure(fleet)
+    configure(fleet)
     host = idle(folder)
     stop = asyncio.Event()
     limit = asyncio.Semaphore(8)  # of handshakes at once
@@ -88,7 +90,7 @@ async def workers(fleet: Fleet, first: int, count: int, folder: Path) -> None:
         named = Idle(f"h{number}", f"h{number}", host.program, folder, folder)
         named.packed = host.packed
         async with limit:
-            joined = asyncio.ensure_future(engine._join(fleet, named, card(named.name), lambda _: None, stop))
+            joined = asyncio.ensure_future(join(fleet, named, card(named.name), lambda _: None, stop))
             await asyncio.sleep(0.2)
         await joined
 
@@ -163,9 +165,7 @@ def measured(fleet: Fleet, hosts: int, trials: int, pid: int) -> dict[str, objec
 
         trial = trial_done = step = step_done = lambda *_: None
 
-    hands = engine.DaskHands(
-        fleet, "load", "{}", plan_sha256="0", program=this_program(), note=lambda _: None
-    )
+    hands = DaskHands(fleet, "load", "{}", plan_sha256="0", program=this_program(), note=lambda _: None)
     with hands:
         began = time.monotonic()
         while len(hands.hosts()) < hosts:
