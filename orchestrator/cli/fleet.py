@@ -11,22 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.group import Group
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import fleet_file_option, json_option
 from orchestrator.cli.output import clean_text, err, out, print_json, print_next
 from orchestrator.errors import ExitCode
 from orchestrator.units import format_duration, format_size
-
-
-def _file_option(command: Any) -> Any:  # as click has it
-    return click.option(
-        "--fleet",
-        "fleet_file",
-        metavar="FILE",
-        type=click.Path(dir_okay=False, path_type=Path),
-        default=Path("fleet.toml"),
-        show_default=True,
-        help="The fleet's configuration.",
-    )(command)
 
 
 @click.group("fleet", cls=Group)
@@ -61,7 +49,7 @@ def init_command(*, folder: Path, as_json: bool) -> None:
 
 
 @fleet_command.command("head")
-@_file_option
+@fleet_file_option
 @click.pass_context
 def head_command(ctx: click.Context, *, fleet_file: Path) -> None:
     """Be the head of a fleet, until a signal ends it.
@@ -82,7 +70,7 @@ def head_command(ctx: click.Context, *, fleet_file: Path) -> None:
 
 
 @fleet_command.command("status")
-@_file_option
+@fleet_file_option
 @json_option
 def status_command(*, fleet_file: Path, as_json: bool) -> None:
     """Say which hosts there are, what they can, what they run, and how long runs still take."""

@@ -91,6 +91,19 @@ def fleet_option(command: Command) -> Command:
     )(command)
 
 
+def fleet_file_option(command: Command) -> Command:
+    """`--fleet` of verbs that are a fleet's own."""
+    return click.option(
+        "--fleet",
+        "fleet_file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=Path("fleet.toml"),
+        show_default=True,
+        help="The fleet's configuration, beside its certificates.",
+    )(command)
+
+
 def force_option(command: Command) -> Command:
     """`--force` of verbs that write a file: see `may_write`."""
     return click.option("--force", is_flag=True, help="Replace a file of another kind.")(command)

@@ -9,21 +9,14 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from orchestrator.cli.options import fleet_file_option
 from orchestrator.cli.output import err
 from orchestrator.errors import BadInputError, ExitCode
 
 
 @click.command("worker")
 @click.argument("address", metavar="ADDRESS")
-@click.option(
-    "--fleet",
-    "fleet_file",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("fleet.toml"),
-    show_default=True,
-    help="The fleet's configuration, beside the certificate of a worker.",
-)
+@fleet_file_option
 @click.option("--name", metavar="NAME", help="What this host is called in runs. Default: the host's name.")
 @click.option(
     "--guests-dir",

@@ -111,11 +111,7 @@ def resume_on_fleet(
     must_be_resumable(run)
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes())
     trials = missing_trials(run, plan, again)
-    if not trials:
-        raise BadInputError(
-            f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
-            hint=f"orchestrator show {run_dir}",
-        )
+    must_miss_some(run, trials)
     if gate:
         gate.must_fit(plan.record())
     must_run_on_its_host(plan)

@@ -97,11 +97,7 @@ def resume_run(
     must_be_resumable(run)
     plan = Plan.from_json((run_dir / layout.PLAN).read_bytes())
     missing = missing_trials(run, plan, again)
-    if not missing:
-        raise BadInputError(
-            f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
-            hint=f"orchestrator show {run_dir}",
-        )
+    must_miss_some(run, missing)
     unit = Unit.of(plan, places, progress, connect, machinery or RealMachinery())
     unit = replace(unit, host_name=name_here(run, unit))
     job = replace(
@@ -121,6 +117,15 @@ def must_be_resumable(run: Run) -> None:
     if run.status in {Status.RUNNING, Status.UNKNOWN}:
         raise BadInputError(
             f"{run.id} may still be going on ({run.status})", hint="wait for it, on the machine where it runs"
+        )
+
+
+def must_miss_some(run: Run, missing: Collection[PlannedTrial]) -> None:
+    """Raise BadInputError for a run of which nothing is missing."""
+    if not missing:
+        raise BadInputError(
+            f"{run.id} is whole: none of its {len(run.plan.trials)} trials is missing or lost",
+            hint=f"orchestrator show {run.directory}",
         )
 
 

@@ -105,11 +105,7 @@ def resume_by_slurm(
     array = _last_array(run_dir, plan, following.queue)
     missing = missing_trials(run, plan)
     if array is None:
-        if not missing:
-            raise BadInputError(
-                f"{run.id} is whole: none of its {len(plan.trials)} trials is missing or lost",
-                hint=f"orchestrator show {run_dir}",
-            )
+        must_miss_some(run, missing)
         must_have_inputs(plan, places)
     writer = RunWriter.resume(run_dir)
     if array is None:
