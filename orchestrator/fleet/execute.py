@@ -29,6 +29,7 @@ from orchestrator.run.execute import (
     missing_trials,
     must_be_alike,
     must_be_resumable,
+    must_miss_some,
     summarise,
     written_through,
 )
