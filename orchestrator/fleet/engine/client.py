@@ -60,7 +60,7 @@ class DaskHands(Hands):
             )
         except (OSError, TimeoutError) as error:
             raise InfrastructureError(f"the head of the fleet does not answer: {error}") from None
-        self._client.subscribetopic_of(topic_of(self._run), self._said)
+        self._client.subscribe_topic(topic_of(self._run), self._said)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -22,7 +22,7 @@ _AGAIN_SECONDS: Final = 2.0
 _BEAT_SECONDS: Final = 5.0
 
 
-class _Worker(Worker):  # type: ignore[misc]  # as above
+class _Worker(Worker):  # type: ignore[misc]  # Dask has no types here
     """Has no HTTP server, and is quiet beside trials that are measured."""
 
     def __init__(self, *words: Any, beat_seconds: float, **options: Any) -> None:
@@ -95,7 +95,7 @@ async def join(fleet: Fleet, host: UnitHost, card: HostCard, tell: Tell, stop: a
         await worker.close(reason="the worker ends")
 
 
-class _Units(WorkerPlugin):  # type: ignore[misc]  # as above
+class _Units(WorkerPlugin):  # type: ignore[misc]  # Dask has no types here
     """Ends the process of a trial that is not wanted any more."""
 
     name = "orchestrator"
