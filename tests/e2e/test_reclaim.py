@@ -11,6 +11,8 @@ import pytest
 from driver import ROOT, Orchestrator
 from ruamel.yaml import YAML
 
+pytestmark = pytest.mark.alone
+
 ARMS = ("flush", "collapse-and-flush")
 PAGE_BYTES = 4096
 
