@@ -1,4 +1,4 @@
-"""Debian's mirror stops in the middle of a package, gives other bytes, or is not there.
+"""Debian's mirror stops in the middle of a package, stalls there, gives other bytes, or is not there.
 
 A server on loopback stands before the mirror that apt is set up with, and breaks what comes through.
 """
@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -41,9 +42,13 @@ def flipped(body: bytes) -> bytes:
 
 
 @contextmanager
-def mirror(broken: Break) -> Iterator[str]:
-    """The address of one that gives `broken` of each larger package."""
+def mirror(broken: Break, *, only: str = ".deb", stalls: bool = False) -> Iterator[str]:
+    """The address of one that gives `broken` of each larger package with `only` in its path.
+
+    It closes a connection in which something is missing; where it `stalls`, it keeps it open.
+    """
     upstream = urlsplit(debian_mirror())
+    over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -59,13 +64,16 @@ def mirror(broken: Break) -> Iterator[str]:
             except OSError:
                 self.send_error(502)
                 return
-            sent = broken(body) if self.path.endswith(".deb") and len(body) > _LARGE else body
+            large = self.path.endswith(".deb") and len(body) > _LARGE
+            sent = broken(body) if large and only in self.path else body
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             with suppress(OSError):
                 self.wfile.write(sent)
             self.close_connection = len(sent) < len(body)
+            if self.close_connection and stalls:
+                over.wait()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -73,6 +81,7 @@ def mirror(broken: Break) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}{upstream.path}"
+        over.set()
         server.shutdown()
 
 
@@ -153,6 +162,17 @@ FAULTS = [
         Expected(3, None, ("building the image debian-13 failed",), 600, samples=False),
         prepare=_no_image,
         play=built(mirror, half),
+        check=no_half_image,
+        own_cache=True,
+    ),
+    Fault(
+        "mirror-stalls",
+        "packages",
+        "the mirror sends half of one package and then nothing, and no image is cached",
+        "build",
+        Expected(3, None, ("building the image debian-13 failed",), 600, samples=False),
+        prepare=_no_image,
+        play=built(partial(mirror, only="/libc6_", stalls=True), half),
         check=no_half_image,
         own_cache=True,
     ),
