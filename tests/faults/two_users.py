@@ -1,4 +1,4 @@
-"""Two users of a machine run at once, with runtime folders side by side: neither touches what is the other's."""
+"""Two users of a machine run at once, with runtime folders side by side: neither touches the other's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from driver import ROOT, Orchestrator
 
 _USER = "nobody"
 _INTO = ("setpriv", f"--reuid={_USER}", "--regid=nogroup", "--clear-groups", "--")
-_PASS = "import os, sys, orchestrator; os.listdir(sys.argv[1])"
+_LOOKS = "import os, sys, orchestrator; os.listdir(sys.argv[1])"
 _RUN_SECONDS = 500.0
 
 
@@ -47,7 +47,7 @@ def _another(scene: Scene) -> Orchestrator:
     _give(folder)
     for ours in (scene.folder, scene.folder.parent):  # the campaign's own
         ours.chmod(0o755)
-    passes = subprocess.run([*_INTO, sys.executable, "-c", _PASS, folder], cwd=ROOT, check=False)
+    passes = subprocess.run([*_INTO, sys.executable, "-c", _LOOKS, folder], cwd=ROOT, check=False)
     assert passes.returncode == 0, f"{_USER} cannot read the project, or cannot come to {folder}: use --work"
     # As /tmp is: each makes a folder of its own in it.
     shutil.rmtree(other.runtime)
