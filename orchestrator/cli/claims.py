@@ -57,6 +57,7 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str) -> fl
     callback=_duration,
     help="With --run: begin nothing that would end later than that.",
 )
+@click.option("--one", hidden=True, help="Make one result, in this process.")
 @results_option
 @connect_option
 @json_option
@@ -70,6 +71,7 @@ def claims_command(
     dry_run: bool,
     repeats: int | None,
     within: float,
+    one: str | None,
     results: Path,
     connect: str | None,
     as_json: bool,
@@ -101,6 +103,7 @@ def claims_command(
             connect=connect,
             dry_run=dry_run,
             as_json=as_json,
+            one=one,
         )
     if repeats:
         raise click.UsageError("--repeats is for --run.")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from orchestrator.retest import ClaimChange, JobState, Workplace
     from orchestrator.run.machinery import Machinery
 
+Do = Callable[["JobState", "Workplace"], OrchestratorError | None]
+"""Does a job, and gives what went wrong. Raises KeyboardInterrupt."""
+
 _COLOURS = {"differs": "red", "no difference found": "green", "identical": "green"}
 
 
@@ -40,9 +46,13 @@ def run_claims(
     connect: str | None,
     dry_run: bool,
     as_json: bool,
+    one: str | None = None,
     machinery: Machinery | None = None,
 ) -> None:
-    """Do, or with `dry_run` list, what tests these claims; `within` bounds the seconds of what is begun."""
+    """Do, or with `dry_run` list, what tests these claims; `within` bounds the seconds of what is begun.
+
+    With `one`, only the result of that name is made, in this process, and what went wrong is printed as JSON.
+    """
     import psutil
 
     from orchestrator.claims import Committed
@@ -63,16 +73,27 @@ def run_claims(
         connect,
     )
     jobs = jobs_of(claims, committed, scenarios, repeats=repeats)
-    elsewhere = "" if results == Path("results") else results
-    again = _again(claims, results=elsewhere, repeats=repeats, connect=connect)
     states = [state_of(job, where) for job in jobs]
+    if one is not None:
+        keep_compiled()
+        (failure,) = (_do_here(state, where) for state in states if state.job.name == one)
+        click.echo(json.dumps({"error": failure.brief if failure else ""}))
+        ctx.exit(int(failure.exit_code if failure else ExitCode.COMPLETED))
+    elsewhere = None if results == Path("results") else results
+    again = _words(claims, results=elsewhere, repeats=repeats, connect=connect)
     cannot = untestable(claims)
     if not as_json:
         _print_plan(states, cannot, within)
     errors: dict[str, OrchestratorError] = {}
     if not dry_run:
         keep_compiled()
-        errors = _do(states, where, within, again)
+        do = _do_here
+        if where.machinery.one_run_a_process:
+            whole = _words(
+                claims, results=results, repeats=repeats, connect=connect, reference=committed.folder
+            )
+            do = partial(_do_elsewhere, whole)
+        errors = _do(states, where, within, shlex.join(["orchestrator", *again]), do)
         states = [state_of(job, where) for job in jobs]
     changes = [] if dry_run else changes_of(claims, committed, Committed(where.folder, str(where.folder)))
     code = ExitCode.COMPLETED
@@ -98,7 +119,7 @@ def run_claims(
         _print_changes(changes)
         left = [one for one in states if one.left]
         if left:
-            print_next(f"{again}   goes on with what is left")
+            print_next(f"{shlex.join(['orchestrator', *again])}   goes on with what is left")
     ctx.exit(int(code))
 
 
@@ -109,12 +130,10 @@ def _scenarios(committed: Committed) -> Path:
 
 
 def _do(
-    states: Sequence[JobState], where: Workplace, within: float, again: str
+    states: Sequence[JobState], where: Workplace, within: float, again: str, do: Do
 ) -> dict[str, OrchestratorError]:
     """Job after job; what failed, by the job's name. One that fails is not the end."""
-    from orchestrator.cli.runs import write_reports
-    from orchestrator.retest import Progressed, work
-    from orchestrator.summary import note_time
+    from orchestrator.retest import Progressed, RunJob
 
     errors: dict[str, OrchestratorError] = {}
     began = time.monotonic()
@@ -133,32 +152,77 @@ def _do(
                 f"[bold]{number} of {len(to_do)}: {escape(name)}[/], {_about(state.seconds)}; "
                 f"of all that is left {_about(rest)}"
             )
-            try:
-                with stop_at_signals(), watch() as progress:
-                    result = work(state.job, where, progress)
-                    if result:
-                        write_reports(result.analysis)
-                        note_time(result.analysis.run)
-                        for trial, error in result.errors:
-                            errors[name] = InfrastructureError(
-                                f"{name}: trial {trial}: {error.brief}",
-                                hint=f"orchestrator show {where.folder / name}",
-                            )
-            except OrchestratorError as error:
+            error = (do if isinstance(state.job, RunJob) else _do_here)(state, where)
+            if error:
                 errors[name] = error
-            if name in errors:
-                print_error(errors[name])
     except KeyboardInterrupt:
         print_next(f"{again}   goes on", err)
         raise
     return errors
 
 
-def _again(claims: Sequence[Claim], **options: object) -> str:
+def _do_here(state: JobState, where: Workplace) -> OrchestratorError | None:
+    from orchestrator.cli.runs import write_reports
+    from orchestrator.retest import work
+    from orchestrator.summary import note_time
+
+    failure: OrchestratorError | None = None
+    try:
+        with stop_at_signals(), watch() as progress:
+            result = work(state.job, where, progress)
+            if result:
+                write_reports(result.analysis)
+                note_time(result.analysis.run)
+                for trial, error in result.errors:
+                    failure = InfrastructureError(
+                        f"{state.job.name}: trial {trial}: {error.brief}",
+                        hint=f"orchestrator show {where.folder / state.job.name}",
+                    )
+    except OrchestratorError as error:
+        failure = error
+    if failure:
+        print_error(failure)
+    return failure
+
+
+def _do_elsewhere(words: Sequence[str], state: JobState, _: Workplace) -> OrchestratorError | None:
+    """The same in a process of its own, which prints what goes on."""
+    from orchestrator.run.parallel import END_SECONDS, TOGETHER
+
+    name = state.job.name
+    # Not of our terminal's: Ctrl-C is for this process, which passes it on.
+    process = subprocess.Popen(
+        [*TOGETHER, sys.executable, "-m", "orchestrator", *words, "--one", name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        with stop_at_signals("waiting for the run to end"):
+            said, _stderr = process.communicate()
+    except KeyboardInterrupt:
+        process.terminate()
+        try:
+            process.communicate(timeout=2 * END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+    if process.returncode == ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    try:
+        brief = str(json.loads(said)["error"])
+    except (ValueError, KeyError, TypeError):
+        brief = f"{name}: its process ended with code {process.returncode}"
+    return InfrastructureError(brief) if brief else None
+
+
+def _words(claims: Sequence[Claim], **options: object) -> list[str]:
     """The call that goes on: with all that the plans of its runs, and their places, depend on."""
-    words = ["orchestrator claims", *([claims[0].name] if len(claims) == 1 else []), "--run"]
-    words += [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value]
-    return " ".join(words)
+    words = ["claims", *([claims[0].name] if len(claims) == 1 else []), "--run"]
+    return words + [
+        word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))
+    ]
 
 
 def _about(seconds: float | None) -> str:

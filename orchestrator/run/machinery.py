@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import ClassVar
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.guest.definition import GuestDefinition
@@ -29,6 +30,9 @@ Learn = Callable[[Mapping[str, object]], None]
 
 class Machinery(ABC):
     """What a run asks of the world. Raises OrchestratorError."""
+
+    one_run_a_process: ClassVar[bool] = False
+    """Whether a second run takes another process."""
 
     @abstractmethod
     def programs(self, steps: Sequence[PlannedStep], places: ProjectPaths) -> dict[str, Path]:
@@ -76,6 +80,10 @@ class Machinery(ABC):
 
 class RealMachinery(Machinery):
     """Real guests on real hosts."""
+
+    # An embedded driver keeps the root that it was first opened with, whatever is closed (qemuConnectOpen(),
+    # src/qemu/qemu_driver.c), and each run's is in its own runtime folder.
+    one_run_a_process: ClassVar[bool] = True
 
     def programs(self, steps: Sequence[PlannedStep], places: ProjectPaths) -> dict[str, Path]:
         return guest_programs(planned_workloads(steps, places), places)

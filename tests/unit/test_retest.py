@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -436,3 +437,44 @@ def test_repeats_are_for_a_run(called: Callable[..., tuple[int, str, str]]) -> N
     code, _, said = called("--repeats", "2")
     assert code == 2
     assert "--run" in said
+
+
+_STUB = """\
+#!/bin/sh
+echo "$@" >> {folder}/called
+echo '{{"error": "{error}"}}'
+exit {code}
+"""
+
+
+@pytest.mark.slow
+def test_each_run_has_a_process_of_its_own_where_it_takes_one(
+    called: Callable[..., tuple[int, str, str]],
+    trials: Played,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """libvirt's embedded driver has one root for as long as its process lives."""
+    monkeypatch.setattr(type(trials), "one_run_a_process", True)
+    stub = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(stub))
+    for code, error in ((3, "a disk is full"), (0, "")):
+        stub.write_text(_STUB.format(folder=tmp_path, code=code, error=error))
+        stub.chmod(0o755)
+        ended, said, _ = called("--run", "--json", "--repeats", "2")
+        assert (ended, trials.ran) == (code, [])
+        assert [job["error"] for job in json.loads(said)["jobs"]] == [error, error]
+    calls = (tmp_path / "called").read_text().splitlines()
+    assert [call.rpartition(" ")[2] for call in calls] == ["online-policy", "pmd"] * 2
+    head = f"-m orchestrator claims unplug-page-tables --run --results {tmp_path} "
+    assert all(call.startswith(head) and " --repeats 2 " in call for call in calls), calls
+
+
+@pytest.mark.slow
+def test_such_a_process_makes_one_result_and_says_what_went_wrong(
+    called: Callable[..., tuple[int, str, str]], trials: Played
+) -> None:
+    trials.ends = {"linux-6.12-01": InfrastructureError("a disk is full")}
+    code, said, _ = called("--run", "--one", "pmd")
+    assert (code, json.loads(said)) == (3, {"error": "pmd: trial linux-6.12-01: a disk is full"})
+    assert set(trials.ran) == {"linux-6.12-01", "linux-7.x-01"}
