@@ -48,12 +48,20 @@ _LINES: Final = 10  # of progress, where there is no terminal
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where the page goes. Default: beside the table.",
 )
+@click.option(
+    "--fleet",
+    "fleet_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Have the hosts of a fleet compute the points: its fleet.toml.",
+)
 @force_option
 @json_option
 def sweep_command(
     *,
     file: Path,
     processes: int | None,
+    fleet_file: Path | None,
     output: Path | None,
     html: Path | None,
     force: bool,
@@ -63,13 +71,17 @@ def sweep_command(
 
     FILE says which keys take which values; docs/sweep.md has every key. Every figure is modelled. Written are
     one table (Parquet) and a page with the trade-off front and heat maps: the same to the byte for the same
-    FILE, however many processes there are.
+    FILE, however many processes or hosts there are.
     """
     from orchestrator.analysis.sweep import SweepView
     from orchestrator.report.sweep import is_page, write_page
     from orchestrator.scenario.sweep import load_sweep
     from orchestrator.store.sweep_file import SweepFacts, is_sweep, read_sweep, write_sweep
 
+    if fleet_file and processes:
+        raise BadInputError(
+            "--fleet and --processes both say where points are computed", hint="leave one out"
+        )
     _must_be_one(file)
     sweep = load_sweep(file)
     table = output or Path(f"{file.stem}.parquet")
@@ -77,7 +89,7 @@ def sweep_command(
     may_write(table, is_sweep, "a table of `model sweep`", force=force)
     may_write(page, is_page, "a page of `model sweep`", force=force)
     costs = {name: _costs(sweep, name) for name in sweep.text.costs}
-    rows = _played(sweep, costs, _engine(processes))
+    rows = _played(sweep, costs, _on_fleet(fleet_file, sweep) if fleet_file else _engine(processes))
     facts = SweepFacts(
         name=sweep.text.name,
         description=sweep.text.description,
@@ -129,6 +141,17 @@ def _engine(processes: int | None) -> Engine:
     many = processes or len(os.sched_getaffinity(0))
     compiled = cache_dir() / "compiled"
     return Processes(compiled, many) if many > 1 else InProcess(compiled)
+
+
+def _on_fleet(path: Path, sweep: Sweep) -> Engine:
+    from orchestrator.fleet.config import load_fleet
+    from orchestrator.fleet.extra import must_be_installed
+
+    fleet = load_fleet(path)
+    must_be_installed()
+    from orchestrator.fleet.engine.points import OnFleet
+
+    return OnFleet(fleet, sweep.text.name, lambda text: err.print(f"[dim]{escape(text)}[/]"))
 
 
 def _played(sweep: Sweep, costs: dict[str, CostTable], engine: Engine) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from pathlib import Path
@@ -51,6 +52,7 @@ def worker_command(
 
     from orchestrator.fleet.card import this_host, this_program
     from orchestrator.fleet.engine.worker import serve_worker
+    from orchestrator.fleet.sweep_unit import SweepHost
     from orchestrator.fleet.unit import UnitHost, spool_of
     from orchestrator.guest.cache import cache_dir
     from orchestrator.run.cleanup import clean_up
@@ -66,6 +68,8 @@ def worker_command(
         for what in clean_up():
             tell(f"left by a worker or run that was killed: {what}")
         host = UnitHost(called, token, this_program(), spool, (guests_dir or shipped("guests")).absolute())
-        serve_worker(fleet, host, lambda: this_host(called, token, cache_dir()), tell)
+        cores = len(os.sched_getaffinity(0))
+        sweeps = SweepHost(called, this_program(), spool / "traces", cache_dir() / "compiled", cores)
+        serve_worker(fleet, host, sweeps, lambda: this_host(called, token, cache_dir()), tell)
     tell("ended")
     ctx.exit(ExitCode.INTERRUPTED)

@@ -272,7 +272,8 @@ def clear(spool: Path) -> None:
             send_signal(one.pid, one.started_ticks, number)
         if wait_for(lambda: None if alive() else True, Deadline(END_SECONDS), every=0.05):
             break
-    shutil.rmtree(spool / _UNITS, ignore_errors=True)
+    for name in (_UNITS, "traces"):
+        shutil.rmtree(spool / name, ignore_errors=True)
 
 
 _host: UnitHost | None = None

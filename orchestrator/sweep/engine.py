@@ -53,14 +53,7 @@ class Processes(Engine):
         self._processes = processes
 
     def run(self, tasks: Sequence[SweepTask]) -> Iterator[tuple[int, list[Row]]]:
-        # Fresh interpreters: a fork would copy threads' locks, of OpenBLAS and of progress, but no threads.
-        spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(
-            min(self._processes, max(1, len(tasks))),
-            mp_context=spawn,
-            initializer=_begin,
-            initargs=(self._compiled, os.getpid()),
-        )
+        pool = pool_of(self._compiled, min(self._processes, max(1, len(tasks))))
         try:
             numbers: dict[Future[list[Row]], int] = {
                 pool.submit(task.rows): number for number, task in enumerate(tasks)
@@ -73,12 +66,25 @@ class Processes(Engine):
                 hint="was it out of memory? dmesg   and fewer at once: --processes 1",
             ) from error
         except BaseException:
-            # What has begun is not needed any more. terminate_workers() is of Python 3.14.
-            for process in list((pool._processes or {}).values()):  # noqa: SLF001  # as above
-                process.terminate()
+            end_pool(pool)  # what has begun is not needed any more
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def pool_of(compiled: Path, processes: int) -> ProcessPoolExecutor:
+    """Processes for tasks, which end with the thread that gave them the first one."""
+    # Fresh interpreters: a fork would copy threads' locks, of OpenBLAS and of progress, but no threads.
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(
+        processes, mp_context=spawn, initializer=_begin, initargs=(compiled, os.getpid())
+    )
+
+
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """End its processes, whatever they do."""
+    for process in list((pool._processes or {}).values()):  # noqa: SLF001  # terminate_workers() is of Python 3.14
+        process.terminate()
 
 
 def _begin(compiled: Path, parent: int) -> None:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.errors import BadInputError
 from orchestrator.model.cost import CostRange, CostTable
 from orchestrator.model.guest_population import GuestClass, GuestPopulation
 from orchestrator.model.overcommit import HostMemory, OvercommitResult, OvercommitSetting, answer, crowds_of
@@ -140,6 +143,28 @@ def _comparisons(sweep: Sweep, asked: CompareSweepText, costs: Mapping[str, Cost
         )
         for number, (trace, budget, room, seed) in enumerate(grid)
     ]
+
+
+_KINDS: Final[Mapping[str, TypeAdapter[Any]]] = {
+    "overcommit": TypeAdapter(OvercommitTask),
+    "compare": TypeAdapter(CompareTask),
+}
+
+
+def task_to_json(task: SweepTask) -> str:
+    """All of it as text, for another process; a trace by its path."""
+    kind = "compare" if isinstance(task, CompareTask) else "overcommit"
+    return f"{kind} {_KINDS[kind].dump_json(task).decode()}"
+
+
+def task_from_json(text: str) -> SweepTask:
+    """What `task_to_json` had. Raises BadInputError for anything else."""
+    kind, _, fields = text.partition(" ")
+    try:
+        task: SweepTask = _KINDS[kind].validate_json(fields)
+    except (KeyError, ValidationError):
+        raise BadInputError("this is no task of a sweep") from None
+    return task
 
 
 # The next task most often has the same guests, or the same trace.

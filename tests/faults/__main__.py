@@ -7,6 +7,7 @@ file. `--kills N` kills runs of the quickstart in its place.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def main() -> int:
     parser.add_argument("--resumes", type=int, default=10, help="so many of the killed are resumed")
     parser.add_argument("--seed", type=int, default=17, help="of the moments of kills (default: 17)")
     words = parser.parse_args()
+    # A shell has what it runs in the background ignore SIGINT, and so would the runs that it is sent to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if words.kills:
         if not (words.work and words.result):
             parser.error("--kills needs --work and --result, to go on with")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from campaign.fault import STEP, Expected, Fault
-from campaign.guest_files import IN_SNAPSHOT, UNTIL_ARMED, python_in_guest
+from campaign.guest_files import ARMED, IN_SNAPSHOT, UNTIL_ARMED, python_in_guest
 from campaign.scene import Scene
 
 _SAMPLER = "/usr/local/bin/guest-probe sample"
@@ -57,10 +57,22 @@ def _kill_in_snapshot(scene: Scene) -> None:
     scene.in_guest(_in_snapshot("kill -KILL $p"))
 
 
+# An interpreter takes as long to start in an emulated guest as a snapshot takes: it is there before.
+_TRUNCATE = f"""\
+def used():
+    return open(f"/proc/{{pid}}/stat").read().split()[13:15]
+began = used()
+open({ARMED!r}, "w").close()
+while used() == began:
+    pass
+say(b"#flags 4096\\n" + b"x" * 100)
+os.kill(pid, signal.SIGKILL)
+"""
+
+
 def _truncate_in_snapshot(scene: Scene) -> None:
-    saying = "say(b'#flags 4096\\n' + b'x' * 100)\nos.kill(pid, signal.SIGKILL)"
-    program = _INTO_STREAM.format(who="^/usr/local/bin/guest-probe snapshot", saying=saying, stop=False)
-    scene.in_guest(_in_snapshot(python_in_guest(program).removesuffix("&")))
+    who = "^/usr/local/bin/guest-probe snapshot"
+    scene.in_guest(python_in_guest(_INTO_STREAM.format(who=who, saying=_TRUNCATE, stop=False)))
 
 
 _SNAPSHOT_STEPS = (UNTIL_ARMED, "snapshot: {label: cut}")

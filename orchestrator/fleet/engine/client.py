@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
-import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
-from distributed import Client, Future
-from pydantic import ValidationError
+from distributed import Future
 
 from orchestrator.errors import InfrastructureError
 from orchestrator.fleet.archive import Packed
 from orchestrator.fleet.card import HostCard, Program
 from orchestrator.fleet.config import Fleet
 from orchestrator.fleet.dispatch import Arrival, Handed, Hands
-from orchestrator.fleet.engine.settings import CONNECT_SECONDS, Tell, configure, security_of, topic_of
-from orchestrator.fleet.reach import must_reach
+from orchestrator.fleet.engine.connection import HOST_GONE, Connection
+from orchestrator.fleet.engine.settings import CONNECT_SECONDS, Tell, topic_of
 from orchestrator.fleet.unit import Answer, Order, keep_plan, run_unit
-
-_HOSTS_EVERY_SECONDS: Final = 1.0
 
 
 class DaskHands(Hands):
@@ -35,37 +30,23 @@ class DaskHands(Hands):
         self._fleet, self._run, self._note = fleet, run, note
         self._plan, self._sha256 = zlib.compress(plan_json.encode()), plan_sha256
         self._program = program
+        self._head = Connection(
+            fleet, run, again="do what is missing: orchestrator resume RUN --fleet fleet.toml"
+        )
         self._futures: dict[str, tuple[Handed, Future]] = {}
         self._given: set[str] = set()
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()  # keys
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._generation = -1
-        self._cards: dict[str, HostCard] = {}  # by address
-        self._address: dict[str, str] = {}  # by token
         self._has_plan: set[str] = set()
         self._refused: list[Arrival] = []
-        self._looked = float("-inf")
 
     def __enter__(self) -> DaskHands:
-        configure(self._fleet)
-        must_reach(self._fleet, self._fleet.certificates("client"))
-        try:
-            self._client = Client(
-                self._fleet.text.head,
-                security=security_of(self._fleet, "client"),
-                timeout=CONNECT_SECONDS,
-                set_as_default=False,
-                direct_to_workers=False,
-                name=f"orchestrator-{self._run}",
-            )
-        except (OSError, TimeoutError) as error:
-            raise InfrastructureError(f"the head of the fleet does not answer: {error}") from None
-        self._client.subscribe_topic(topic_of(self._run), self._said)
+        self._head.__enter__()
+        self._head.client.subscribe_topic(topic_of(self._run), self._said)
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(Exception):
-            self._client.close(timeout=CONNECT_SECONDS)
+        self._head.__exit__()
 
     def _said(self, event: Any) -> None:
         with suppress(Exception):  # what is shown while it runs is no reason to end it
@@ -73,31 +54,15 @@ class DaskHands(Hands):
             self._lines.put(f"{host}: {str(line)[:500]}")
 
     def hosts(self) -> Sequence[HostCard]:
-        if time.monotonic() - self._looked >= _HOSTS_EVERY_SECONDS:
-            answer = self._ask(lambda: self._client.scheduler.orchestrator_hosts(known=self._generation))
-            if "hosts" in answer:
-                self._generation = answer["generation"]
-                self._learn(answer["hosts"])
-            self._looked = time.monotonic()
-        return list(self._cards.values())
-
-    def _learn(self, reported: Mapping[str, object]) -> None:
-        cards: dict[str, HostCard] = {}
-        for address, card in reported.items():
-            with suppress(ValidationError):  # a worker of Dask's own, or of another version: not one of ours
-                cards[address] = HostCard.model_validate(card)
-        self._cards = cards
-        self._address = {card.token: address for address, card in cards.items()}
+        return list(self._head.hosts().values())
 
     def give(self, handed: Handed) -> None:
         key = f"{self._run}/{handed.trial}/{handed.attempt}"
-        address = self._address[handed.host.token]
-        if handed.host.token not in self._has_plan:
-            why = self._send_plan(address)
-            if why:
-                self._refused.append(Arrival(handed.trial, handed.attempt, error=InfrastructureError(why)))
-                return
-            self._has_plan.add(handed.host.token)
+        by_token = {card.token: address for address, card in self._head.hosts().items()}
+        address = by_token.get(handed.host.token, "")
+        if why := self._without_plan(handed.host.token, address):
+            self._refused.append(Arrival(handed.trial, handed.attempt, error=InfrastructureError(why)))
+            return
         order = Order(
             key=key,
             token=handed.host.token,
@@ -107,8 +72,8 @@ class DaskHands(Hands):
             largest_bytes=self._fleet.text.largest_trial,
         )
         memory, cores, disk = handed.takes.as_tuple
-        future = self._ask(
-            lambda: self._client.submit(
+        future = self._head.ask(
+            lambda: self._head.client.submit(
                 run_unit,
                 order.to_json(),
                 key=key,
@@ -122,17 +87,15 @@ class DaskHands(Hands):
         self._futures[key] = (handed, future)
         future.add_done_callback(lambda _: self._ended.put(key))
 
-    def _send_plan(self, address: str) -> str:
-        try:
-            answers = self._ask(
-                lambda: self._client.run(
-                    keep_plan, self._sha256, self._plan, workers=[address], on_error="return"
-                )
-            )
-        except KeyError:
-            return "the host has gone"
-        answer = answers.get(address, "the host has gone")
-        return answer if isinstance(answer, str) else f"the plan could not be sent: {answer!r}"
+    def _without_plan(self, token: str, address: str) -> str:
+        """Have a host keep the plan; why it does not have it, if so."""
+        if not address:
+            return HOST_GONE
+        if token not in self._has_plan:
+            if why := self._head.call_there(address, keep_plan, self._sha256, self._plan):
+                return why
+            self._has_plan.add(token)
+        return ""
 
     def forget(self, handed: Handed) -> None:
         found = self._futures.pop(f"{self._run}/{handed.trial}/{handed.attempt}", None)
@@ -141,7 +104,7 @@ class DaskHands(Hands):
                 found[1].cancel(force=True)
 
     def arrivals(self, seconds: float) -> Sequence[Arrival]:
-        self._must_be_connected()
+        self._head.must_be_there()
         keys = self._ready(seconds)
         with suppress(queue.Empty):
             while True:
@@ -164,41 +127,15 @@ class DaskHands(Hands):
 
     def _arrival(self, handed: Handed, future: Future) -> list[Arrival]:
         if future.status == "finished":
-            answer: Answer = self._ask(lambda: future.result(timeout=self._fleet.text.silent))
+            answer: Answer = self._head.ask(lambda: future.result(timeout=self._fleet.text.silent))
             return [_as_arrival(handed, answer)]
-        self._must_be_connected()
+        self._head.must_be_there()
         why = future.exception(timeout=CONNECT_SECONDS) if future.status == "error" else future.status
         # Its worker has gone; `hosts` says so, too.
-        return [
-            Arrival(handed.trial, handed.attempt, error=InfrastructureError(f"the host has gone ({why})"))
-        ]
+        return [Arrival(handed.trial, handed.attempt, error=InfrastructureError(f"{HOST_GONE} ({why})"))]
 
     def tell(self, said: Mapping[str, object]) -> None:
-        words = dict(said)
-        self._ask(lambda: self._client.scheduler.orchestrator_run(client=self._client.id, said=words))
-
-    def _ask(self, call: Callable[[], Any]) -> Any:
-        """The answer of the head; raises InfrastructureError where it has gone."""
-        try:
-            answer = call()
-            return self._client.sync(_awaited, answer) if asyncio.iscoroutine(answer) else answer
-        except (OSError, TimeoutError, asyncio.CancelledError) as error:
-            raise _gone(self._fleet) from error
-
-    def _must_be_connected(self) -> None:
-        if self._client.status != "running":
-            raise _gone(self._fleet)
-
-
-async def _awaited(answer: Any) -> Any:
-    return await answer
-
-
-def _gone(fleet: Fleet) -> InfrastructureError:
-    return InfrastructureError(
-        f"the head of the fleet has gone: {fleet.text.head}",
-        hint="start it again, and then do what is missing: orchestrator resume RUN --fleet fleet.toml",
-    )
+        self._head.tell(said)
 
 
 def _as_arrival(handed: Handed, answer: Answer) -> Arrival:

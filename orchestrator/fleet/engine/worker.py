@@ -16,6 +16,7 @@ from orchestrator.fleet.card import HostCard
 from orchestrator.fleet.config import Fleet, split_address
 from orchestrator.fleet.engine.settings import CARD, Tell, configure, security_of, stopped, topic_of
 from orchestrator.fleet.reach import must_reach
+from orchestrator.fleet.sweep_unit import SweepHost, serve_sweeps_here
 from orchestrator.fleet.unit import UnitHost, serve_here
 
 _AGAIN_SECONDS: Final = 2.0
@@ -38,7 +39,9 @@ class _Worker(Worker):  # type: ignore[misc]  # Dask has no types here
         """See above."""
 
 
-def serve_worker(fleet: Fleet, host: UnitHost, card: Callable[[], HostCard], tell: Tell) -> None:
+def serve_worker(
+    fleet: Fleet, host: UnitHost, sweeps: SweepHost, card: Callable[[], HostCard], tell: Tell
+) -> None:
     """Do trials for a head until a signal ends it; whenever the head is lost, what runs is ended.
 
     `card` is asked whenever the head is joined. Raises InfrastructureError where it can not be at first.
@@ -46,6 +49,8 @@ def serve_worker(fleet: Fleet, host: UnitHost, card: Callable[[], HostCard], tel
     configure(fleet)
     files = fleet.certificates("worker")
     must_reach(fleet, files)
+    serve_here(host)
+    serve_sweeps_here(sweeps)
 
     async def serve() -> None:
         stop = stopped()
@@ -55,7 +60,10 @@ def serve_worker(fleet: Fleet, host: UnitHost, card: Callable[[], HostCard], tel
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _AGAIN_SECONDS)
 
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    finally:
+        sweeps.close()
 
 
 async def join(fleet: Fleet, host: UnitHost, card: HostCard, tell: Tell, stop: asyncio.Event) -> None:
@@ -79,7 +87,6 @@ async def join(fleet: Fleet, host: UnitHost, card: HostCard, tell: Tell, stop: a
         death_timeout=fleet.text.silent,
     )
     host.tell = lambda key, line: worker.loop.add_callback(worker.log_event, topic_of(key), [host.name, line])
-    serve_here(host)
     try:
         await worker
         tell(f"{host.name} does trials for {fleet.text.head}")
