@@ -15,8 +15,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from driver import end
+from driver import ROOT, end, runs
 from fleet_lab import HEAD, Lab, lab_in, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces take root")
@@ -103,6 +104,45 @@ def test_who_is_not_of_the_fleet_is_refused(lab: Lab, tmp_path: Path) -> None:
     assert refused.code == 2, refused.err
     assert "h2: commit: 0123456789abcdef, not " in refused.err
     assert not list(lab.results.iterdir()), "nothing was begun"
+
+
+_SWEEP = """\
+version: 1
+name: points
+overcommit:
+  file: {file}
+  grid: {{host.memory: [128GiB, 160GiB, 192GiB, 224GiB], guests.redis.entries_per_table: [2, 12]}}
+  seeds: 1
+"""
+
+
+def test_a_sweep_on_hosts_is_the_same_to_the_byte_and_outlives_one_of_them(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "points.yaml"
+    path.write_text(_SWEEP.format(file=ROOT / "scenarios" / "overcommit" / "sparse.yaml"))
+    names = ("here", "there")
+    here, there = ([tmp_path / f"{name}.{kind}" for kind in ("parquet", "html")] for name in names)
+    alone = lab.call("model", "sweep", str(path), "--processes", "1", "-o", str(here[0]))
+    assert alone.code == 0, alone.err
+    for name in ("h1", "h2"):
+        lab.worker(name, wait=False)
+    until(lambda: all("does trials for" in lab.said(name) for name in ("h1", "h2")))
+    client = lab.begin("model", "sweep", str(path), *lab.config(), "-o", str(there[0]))
+
+    def points() -> str:
+        return lab.call("fleet", "status", *lab.config()).out
+
+    until(lambda: "point 1 for" in points(), 60, points)
+    computing = psutil.Process(lab.processes["h1"].pid).children(recursive=True)
+    end(lab.processes["h1"], signal.SIGKILL)
+    assert client.wait(180) == 0, lab.said("client")
+    assert [one.read_bytes() for one in there] == [one.read_bytes() for one in here]
+    assert computing, "it had processes for points"
+    until(lambda: not any(runs(one.pid) for one in computing), 30)
+    gone = lab.processes["h2"]
+    assert end(gone, signal.SIGTERM) == 130
+    lab.configure(wait="1s")
+    refused = lab.call("model", "sweep", str(path), *lab.config(), "-o", str(there[0]))
+    assert (refused.code, "no host has joined" in refused.err) == (3, True), refused.err
 
 
 _BARE = """

@@ -92,7 +92,7 @@ class _Points:
         self._attempts = [0] * len(tasks)
         self._futures: dict[int, Future] = {}
         self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._began = self._told = time.monotonic()
+        self._began = self._reported_at = time.monotonic()
         self._alone_since = self._began
 
     def run(self) -> Iterator[tuple[int, list[Row]]]:
@@ -162,8 +162,8 @@ class _Points:
     def _tell(self, done: int) -> None:
         """What `fleet status` shows of it."""
         now, total = time.monotonic(), len(self._orders)
-        if done < total and now - self._told < _TELL_SECONDS:
+        if done < total and now - self._reported_at < _TELL_SECONDS:
             return
-        self._told = now
+        self._reported_at = now
         left = (now - self._began) / done * (total - done)
         self._head.tell({"run": self._name, "done": done, "total": total, "seconds_left": left})
