@@ -156,7 +156,7 @@ class _Points:
             self._alone_since = now
         elif now - self._alone_since > self._head.fleet.text.wait:
             raise InfrastructureError(
-                "no host of the sweep is left", hint="orchestrator fleet status, and begin the sweep again"
+                "no host of the sweep is left", hint="orchestrator fleet status   says which have joined"
             )
 
     def _tell(self, done: int) -> None:
