@@ -35,8 +35,8 @@ def main() -> int:
     parser.add_argument("--resumes", type=int, default=10, help="so many of the killed are resumed")
     parser.add_argument("--seed", type=int, default=17, help="of the moments of kills (default: 17)")
     words = parser.parse_args()
-    # What is ignored here stays so in the runs that it is sent to, unless there is a handler: a shell has what
-    # it runs in the background ignore SIGINT, and nohup(1) SIGHUP.
+    # What is ignored here stays so in the runs that it is sent to, unless there is a handler: a shell has
+    # what it runs in the background ignore SIGINT, and nohup(1) SIGHUP.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
