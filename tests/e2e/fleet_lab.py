@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,7 +96,7 @@ class Lab:
         for ns, device, end in ((net, link, 1), (own, "up0", 2)):
             ip("-n", ns, "addr", "add", f"10.77.{number}.{end}/30", "dev", device)
             ip("-n", ns, "link", "set", device, "up")
-        ip("-n", own, "route", "add", "10.77.0.1/32", "via", f"10.77.{number}.1")
+        ip("-n", own, "route", "add", "default", "via", f"10.77.{number}.1")  # passt(1) wants one
         self.cache(name).mkdir()
 
     def cut(self, number: int) -> None:
@@ -176,9 +177,19 @@ class Lab:
         self, name: str, *, seconds: float = 1, keys: Path | None = None, wait: bool = True, **more: str
     ) -> None:
         """Start the worker of a host, whose trials sleep."""
-        before = self.said(name).count("does trials for")
         words = ["serve", HEAD, *self.config(keys), "--name", name]
-        self.start(name, [str(SLEEPING), *words], SLEEP_SECONDS=str(seconds), **more)
+        self._join(name, [str(SLEEPING), *words], wait=wait, SLEEP_SECONDS=str(seconds), **more)
+
+    def real_worker(self, name: str, images: Path) -> None:
+        """Start the worker of a host, whose trials have guests, made from images that are there."""
+        # Linked, since each of them is large and none changes.
+        shutil.copytree(images, self.cache(name) / "images", symlinks=True, copy_function=os.link)
+        words = ["worker", HEAD, *self.config(), "--name", name, "--guests-dir", str(ROOT / "guests")]
+        self._join(name, ["-m", "orchestrator", *words], wait=True)
+
+    def _join(self, name: str, argv: Sequence[str], *, wait: bool, **more: str) -> None:
+        before = self.said(name).count("does trials for")
+        self.start(name, argv, **more)
         if wait:
             until(lambda: self.said(name).count("does trials for") > before, 180, lambda: self.said(name))
 

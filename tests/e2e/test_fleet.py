@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from driver import ROOT, end, runs
+from driver import ROOT, Orchestrator, end, runs
 from fleet_lab import HEAD, Lab, lab_in, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces take root")
@@ -221,3 +221,54 @@ def test_a_full_disk_and_a_network_that_is_cut(lab: Lab) -> None:
     until(lambda: not lab.units("h1"), 90)
     lab.mend(1)
     until(lambda: lab.said("h1").count("does trials for") == 2, 180, lambda: lab.said("h1"))
+
+
+_GUESTS = """\
+version: 1
+name: guests
+guest: debian-13
+kernel: "6.12"
+accel: tcg
+machine: {memory: 512MiB, vcpus: 1, virtio_mem: {size: 256MiB}}
+arms: {never: {setup: {thp: never}}, madvise: {setup: {thp: madvise}}, always: {setup: {thp: always}}}
+repeats: 4
+boots: 1
+steps:
+  - plug: {to: 256MiB}
+  - exec: {argv: [cat, /sys/kernel/mm/transparent_hugepage/enabled]}
+  - inflate: {by: 64MiB}
+  - unplug: {to: 0B, settle: 2s}
+"""
+# What the scenario says, whatever a boot does.
+_SAID = ("trial", "arm", "repeat", "outcome", "unplug_requested_bytes", "balloon_achieved_bytes")
+
+
+def _table(directory: Path) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Columns of summary.csv, and of each trial what must be the same wherever it ran."""
+    with (directory / "summary.csv").open() as file:
+        reader = csv.DictReader(file)
+        columns = list(reader.fieldnames or ())
+        rows = sorted(tuple(row[name] for name in _SAID) for row in reader)
+    return [name for name in columns if name != "host"], rows
+
+
+@pytest.mark.fleet
+@pytest.mark.timeout(1800)
+def test_guests_on_three_hosts_give_the_table_of_one(lab: Lab, tmp_path: Path) -> None:
+    scenario = tmp_path / "guests.yaml"
+    scenario.write_text(_GUESTS)
+    alone = Orchestrator(tmp_path / "alone")
+    finished = alone.run(scenario, seconds=900)
+    assert finished.code == 0, finished.err
+    images = Path(alone.call("image", "list", "--json").json["images"][0]["folder"]).parent
+    (one,) = alone.results.iterdir()
+    alone.close()
+    for name in ("h1", "h2", "h3"):
+        lab.real_worker(name, images)
+    words = ["--results", str(lab.results), "--guests-dir", str(ROOT / "guests")]
+    spread = lab.call("run", str(scenario), *lab.config(), *words, seconds=900)
+    assert spread.code == 0, spread.err
+    assert _table(lab.directory()) == _table(one)
+    assert len(_table(one)[1]) == 12
+    assert set(lab.hosts_of().values()) == {"h1", "h2", "h3"}
+    assert all(len(hosts) == 1 for hosts in rounds_by_host(lab).values())
