@@ -129,11 +129,11 @@ class Scene:
             time.sleep(0.05)
 
     def wait_for_samples(self) -> None:
-        """Wait until samples of the guest are on disk."""
+        """Wait until samples of the guest are on disk. Where a trial has ended, they are."""
         end = time.monotonic() + _GUEST_SECONDS
         while not any(
-            b"guest_meminfo" in path.read_bytes()
-            for path in self.results.glob("*/trials/*/observations.arrows")
+            path.suffix == ".parquet" or b"guest_meminfo" in path.read_bytes()
+            for path in self.results.glob("*/trials/*/observations.*")
         ):
             assert time.monotonic() < end, "no sample came"
             time.sleep(0.1)
