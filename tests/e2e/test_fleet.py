@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,6 +222,23 @@ def test_a_full_disk_and_a_network_that_is_cut(lab: Lab) -> None:
     until(lambda: not lab.units("h1"), 90)
     lab.mend(1)
     until(lambda: lab.said("h1").count("does trials for") == 2, 180, lambda: lab.said("h1"))
+
+
+@pytest.mark.fleet
+def test_a_network_that_is_away_for_a_minute_loses_nothing(lab: Lab) -> None:
+    for name in ("h1", "h2"):
+        lab.worker(name, seconds=2)
+    client = lab.begin(*lab.run_words("--repeats", "4"))
+    until(lambda: lab.units("h1"), 180, lambda: lab.said("client"))
+    lab.cut(1)
+    time.sleep(60)
+    assert client.poll() is None, "h1 has trials that have not come"
+    lab.mend(1)
+    assert client.wait(300) == 0, lab.said("client")
+    assert outcomes(lab) == ["completed"] * 12
+    assert set(lab.hosts_of().values()) == {"h1", "h2"}
+    assert "lost_trials" not in lab.meta()
+    assert lab.said("h1").count("does trials for") == 1, "it was away, and is the same worker"
 
 
 _GUESTS = """\
