@@ -65,7 +65,8 @@ def interrupted(error: BaseException | None) -> bool:
 def stopped_by_signals(notice: Callable[[], None], unstick: Callable[[], None]) -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP calls `notice` and raises KeyboardInterrupt; others do nothing.
 
-    `unstick` is called in another thread if the main thread is in a call that keeps it from that.
+    Nor do they behind the block: the process is to end, with the exit code of the first. `unstick` is
+    called in another thread if the main thread is in a call that keeps it from that.
     """
     # What is ignored stays ignored: nohup(1) does that to SIGHUP, a shell to SIGINT of what it runs
     # in the background. None is a handler that is not Python's, which could not be put back.
@@ -91,8 +92,9 @@ def stopped_by_signals(notice: Callable[[], None], unstick: Callable[[], None]) 
                 signal.signal(number, stop)
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if not answered.is_set():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from staged import Stage
 from orchestrator.guest.cache import CACHE_VARIABLE
 from orchestrator.host.shell import HostShell, remote_shell
 from orchestrator.host.ssh import SshTarget
+from orchestrator.interrupts import KINDS
 from orchestrator.procfs import kib_lines
 from orchestrator.units import MIB, PAGE_BYTES, PMD_BYTES
 
@@ -53,6 +55,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # pyte
             return "kernels" if module in KERNELS else module
 
     return ByModule(config, log)
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """As they were: a process that a signal ends ignores further ones, and this one goes on."""
+    before = {number: signal.getsignal(number) for number in KINDS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -69,6 +69,36 @@ def test_what_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+_ENDS = """
+import sys, time
+from orchestrator.cli.signals import stop_at_signals
+try:
+    with stop_at_signals():
+        print("begun", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.2)  # it tells what to type next
+    sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_signals_that_come_until_the_very_end_change_no_exit_code(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _ENDS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        end = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < end:
+            process.send_signal(number)
+            time.sleep(0.001)
+        process.kill()
+    assert process.returncode == 130
+
+
 def test_a_handler_that_runs_needs_no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.interrupts.PATIENCE_SECONDS", 0.1)
     unstuck: list[bool] = []
