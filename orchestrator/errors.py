@@ -13,7 +13,9 @@ import tempfile
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MORE_FILES: Final = "let it open more files: ulimit -n 1024"
 
 
 class ExitCode(IntEnum):
@@ -86,7 +88,7 @@ def host_failure(error: OSError) -> InfrastructureError:
     elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} and file:
         hint = f"see whose it is: ls -ld {shlex.quote(file)}"
     elif error.errno in {errno.EMFILE, errno.ENFILE}:
-        hint = "let it open more files: ulimit -n 1024"
+        hint = MORE_FILES
     return InfrastructureError(f"{file}: {what}" if file else what, hint=hint)
 
 

@@ -6,18 +6,20 @@ driver"): libvirt inside this process, its state below one folder, no daemon.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
 
-from orchestrator.errors import BadInputError, InfrastructureError
+from orchestrator.errors import MORE_FILES, BadInputError, InfrastructureError
 from orchestrator.host.bounded import UnansweredError, call_within
 from orchestrator.host.confined import DAC_OVERRIDE, SETGID, SETUID, confine_children
 from orchestrator.host.domain_xml import RunFiles, domain_name, relocated_xml
@@ -59,10 +61,16 @@ _KEPT = (DAC_OVERRIDE, SETGID, SETUID)
 _KEEPALIVE_SECONDS, _KEEPALIVES = 10, 6
 
 _EMBEDDED = "qemu:///embed"
-_ANY_INTERFACE = (
-    "passt wants a default route, even one that leads nowhere: ip tuntap add orch0 mode tap && "
-    "ip addr add 192.0.2.1/24 dev orch0 && ip link set orch0 up && ip route add default dev orch0"
-)
+# What libvirt or what it starts says, and what helps. The first are passt's own words (conf.c).
+_HINTS: Final = {
+    "routable interface": (
+        "passt wants a default route, even one that leads nowhere: ip tuntap add orch0 mode tap && "
+        "ip addr add 192.0.2.1/24 dev orch0 && ip link set orch0 up && ip route add default dev orch0"
+    ),
+    os.strerror(errno.EMFILE): MORE_FILES,
+}
+# passt says so behind each line of its own.
+_NO_SYSLOG: Final = re.compile(r"^Failed to send \d+ bytes to syslog\n", re.MULTILINE)
 
 _loop_lock = threading.Lock()
 _loop_running = False
@@ -232,12 +240,9 @@ class LibvirtHost:
                 f"libvirt did not start the guest in {_START_SECONDS:.0f} s", hint="orchestrator doctor"
             ) from late
         except self._libvirt.libvirtError as error:
-            unrouted = "routable interface" in str(error)  # passt's own words (conf.c)
-            raise InfrastructureError(
-                "libvirt could not start the guest",
-                details=str(error),
-                hint=_ANY_INTERFACE if unrouted else "orchestrator doctor",
-            ) from error
+            said = _NO_SYSLOG.sub("", str(error))
+            hint = next((hint for words, hint in _HINTS.items() if words in said), "orchestrator doctor")
+            raise InfrastructureError("libvirt could not start the guest", details=said, hint=hint) from error
 
 
 @contextmanager

@@ -76,10 +76,13 @@ def read_observations(trial_directory: Path) -> pd.DataFrame:
     for _ in range(2):  # the stream turns into the Parquet file between two looks at most once
         path = trial_directory / OBSERVATIONS
         try:
-            return _frame(pq.read_table(path, schema=schema(), page_checksum_verification=True))
+            # In this thread: where the machine gives no more, pyarrow's own readers wait for ever or call
+            # the file damaged.
+            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+                return _frame(file.read(use_threads=False).select(COLUMNS).cast(schema()))
         except FileNotFoundError:
             pass
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the kernel's; without a number it is pyarrow's word for what it cannot read
             raise BadInputError(f"{path}: damaged: {error}", hint="fetch it again if it was copied") from None
@@ -91,7 +94,7 @@ def read_observations(trial_directory: Path) -> pd.DataFrame:
 
 
 def _frame(table: Any) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas(use_threads=False)
     return frame
 
 

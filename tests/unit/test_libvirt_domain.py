@@ -341,6 +341,28 @@ def test_a_signal_while_qemu_is_started_leaves_no_qemu_behind(monkeypatch: pytes
     assert done == ["started", "destroyed"]
 
 
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("/dev/null open: Too many open files", "ulimit -n"),
+        ("No interface with a routable interface for IPv4", "ip route add default"),
+        ("no such device", "orchestrator doctor"),
+    ],
+)
+def test_a_guest_that_does_not_start_says_what_helps(said: str, hint: str) -> None:
+    def start(_xml: str, _flags: int) -> Any:
+        raise FakeError(f"passt failed:\nFailed to send 51 bytes to syslog\n{said}")
+
+    libvirt: Any = SimpleNamespace(libvirtError=FakeError)
+    host = LibvirtHost(
+        libvirt, SimpleNamespace(createXML=start), "test:///", HostShell(), Path(), cache=Path()
+    )
+    with pytest.raises(InfrastructureError) as caught, host.domain("<domain/>"):
+        pytest.fail("it began all the same")
+    assert hint in caught.value.hint
+    assert caught.value.details == f"passt failed:\n{said}"
+
+
 def test_the_next_guest_begins_when_the_one_before_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that were started from one saved state have one name."""
     done: list[str] = []

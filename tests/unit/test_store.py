@@ -88,6 +88,27 @@ def test_a_stream_cut_anywhere_gives_the_batches_before_the_cut(tmp_path: Path) 
     trial.close()
 
 
+_READ = """
+import sys
+from pathlib import Path
+import pandas, psutil, pyarrow.parquet
+from orchestrator.store import read_observations
+before = psutil.Process().num_threads()
+assert len(read_observations(Path(sys.argv[1]))) == 500
+print(psutil.Process().num_threads() - before)
+"""
+
+
+@pytest.mark.slow
+def test_reading_starts_no_thread(tmp_path: Path) -> None:
+    """Where the machine gives none, pyarrow's readers wait for ever, or say that the file is damaged."""
+    with TrialWriter(tmp_path / "t-01", "t-01") as trial:
+        batches(trial, 100)
+    words = [sys.executable, "-c", _READ, str(trial.directory)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
 def test_a_running_trial_can_be_read_beside_its_writer(tmp_path: Path) -> None:
     trial = TrialWriter(tmp_path / "t-01", "t-01")
     batches(trial, 2)
