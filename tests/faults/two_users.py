@@ -33,7 +33,8 @@ def _another(scene: Scene) -> Orchestrator:
     folder = scene.folder / "other"
     for name in ("home", "tmp", "results", "cache"):
         (folder / name).mkdir(parents=True)
-    shutil.copytree(scene.cache / "images", folder / "cache" / "images", symlinks=True)
+    for name in ("images", "ssh"):  # an image has the keys of its cache in it
+        shutil.copytree(scene.cache / name, folder / "cache" / name, symlinks=True)
     other = Orchestrator(
         folder / "results",
         into=_INTO,
