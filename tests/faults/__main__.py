@@ -56,6 +56,7 @@ def main() -> int:
             print(f"{one.name}: {one.what}; when: {one.when}")  # noqa: T201  # a program for people
         return 0
     if words.one:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is broken is put right all the same
         return play_one(chosen[0], *words.one)
     campaign = Campaign(
         words.work, words.cache, 1 if words.cache else words.at_once, words.result, words.patience

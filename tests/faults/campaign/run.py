@@ -21,6 +21,7 @@ from campaign.fault import Fault
 from campaign.play import Row, play
 from orchestrator.commit import program_commit
 from orchestrator.guest.cache import cache_dir
+from orchestrator.run.parallel import TOGETHER
 
 _MAIN = Path(__file__).resolve().parents[1] / "__main__.py"
 # Beyond its own deadlines a fault may take that long, to come to its moment and to be looked at afterwards.
@@ -95,7 +96,7 @@ class Campaign:
         shutil.rmtree(folder, ignore_errors=True)
         if fault.own_cache:
             cache = cache_copy(cache, self._work / f"c-{fault.name}")
-        argv = [sys.executable, str(_MAIN), fault.name, "--one", str(folder), str(cache)]
+        argv = [*TOGETHER, sys.executable, str(_MAIN), fault.name, "--one", str(folder), str(cache)]
         argv += ["--patience", str(self._patience)]
         wrong = ""
         try:
