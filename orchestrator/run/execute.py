@@ -23,6 +23,7 @@ from orchestrator.records.hosts import HostRecord
 from orchestrator.run.hosts import before_resuming, comparable, name_here, other_hosts, with_this_host
 from orchestrator.run.inputs import with_inputs
 from orchestrator.run.machinery import Machinery, RealMachinery
+from orchestrator.run.memory import give_back
 from orchestrator.run.meta import command_line, provenance
 from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 from orchestrator.run.unit import Unit, outcome_of
@@ -172,6 +173,7 @@ class Job:
                     running.discard(ended.name)
                     summarise(run, {ended.name}, without=running)
                     self.unit.progress.trial_done(ended.name, ended.outcome, ended.seconds)
+                    give_back()
             finally:
                 summarise(run, running)
         return errors

@@ -35,6 +35,7 @@ from orchestrator.plan import TrialSpec, make_plan
 from orchestrator.procfs import kib_lines
 from orchestrator.run import execute_plan, new_run_id
 from orchestrator.run.machinery import RealMachinery
+from orchestrator.run.memory import give_back
 from orchestrator.store import TrialWriter, open_run
 
 SCENARIO: Final = Path(__file__).with_name("soak.yaml")
@@ -45,7 +46,8 @@ class Soak(RealMachinery):
     """Runs trials as a run does, and reads after each what this process holds. A `Progress`, as well."""
 
     def __init__(self, run_dir: Path, temporary: Path) -> None:
-        self.samples: list[dict[str, float]] = []
+        # On disk: what is kept here would be counted.
+        self._lines = (temporary.parent / "samples.jsonl").open("w+")
         self.not_completed = 0
         self.environment: TrialEnvironment | None = None
         self._run_dir, self._temporary = run_dir, temporary
@@ -74,11 +76,20 @@ class Soak(RealMachinery):
         self.not_completed += outcome != "completed"
         self.environment.host.wait_for_ends()
         _wait_for_children()
-        self.samples.append({**self._sample(self.environment), "seconds": round(seconds, 3)})
+        sample = {**self._sample(self.environment), "seconds": round(seconds, 3)}
+        self._lines.write(json.dumps(sample) + "\n")
+        self._lines.flush()
         self.note(f"{trial_id}: {outcome} after {seconds:.1f} s")
+
+    @property
+    def samples(self) -> list[dict[str, float]]:
+        """Of all trials so far, in their order."""
+        self._lines.seek(0)
+        return [json.loads(line) for line in self._lines]
 
     def _sample(self, environment: TrialEnvironment) -> dict[str, float]:
         gc.collect()  # what only cycles hold has not grown
+        give_back()  # as the run does, once this trial is over
         process = psutil.Process()
         return {
             "anonymous_bytes": kib_lines(Path("/proc/self/status").read_text())["RssAnon"],
