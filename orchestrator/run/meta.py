@@ -66,4 +66,5 @@ def guest_facts(acceleration: Acceleration, image: Image) -> dict[str, object]:
 
 def command_line() -> list[str]:
     """How this process was called, without the path to the program."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    name = Path(sys.argv[0]).name
+    return ["orchestrator" if name == "__main__.py" else name, *sys.argv[1:]]
