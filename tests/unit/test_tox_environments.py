@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         ("faults", ["--list"], "qemu-killed: QEMU is killed"),
         ("soak", ["--help"], "--trials"),
-        ("bench", ["--collect-only", "-q"], "test_bench_replay.py"),
     ],
 )
 def test_it_finds_what_is_installed(name: str, words: list[str], said: str, tmp_path: Path) -> None:
