@@ -281,7 +281,7 @@ def test_a_signal_ends_ssh_and_the_guest(
     assert "stopping: ending the guest" in err
     assert (tmp_path / "terminated").exists()
     assert guest.ended
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "until the process has ended"
 
 
 def test_a_second_signal_does_not_disturb_the_end(capfd: pytest.CaptureFixture[str]) -> None:
