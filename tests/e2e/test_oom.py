@@ -94,7 +94,8 @@ def test_page_tables_are_what_filled_it(found: Found) -> None:
     assert sampled.is_monotonic_increasing
     assert 0.5 * owner["page_table_bytes"] <= sampled.iloc[-1] <= 1.01 * owner["page_table_bytes"]
     (trial,) = found.document["trials"]
-    assert trial["metrics"]["guest_page_table_bytes_peak"] >= sampled.max()
+    # A tick reads /proc/meminfo first, and the process grows on; behind the last one there is none.
+    assert trial["metrics"]["guest_page_table_bytes_peak"] >= sampled.iloc[-2]
     assert trial["metrics"]["guest_page_table_bytes_end"] < 0.1 * owner["page_table_bytes"]
 
 
