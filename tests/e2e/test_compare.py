@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from driver import Orchestrator, end, wait_for_line
 
-pytestmark = pytest.mark.alone
-
 SCENARIO = """\
 version: 1
 name: same
