@@ -10,7 +10,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from orchestrator.errors import SetupError
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.shell import GuestShell
 from orchestrator.host.confined import DAC_READ_SEARCH, confine_children
-from orchestrator.host.orphans import reap
+from orchestrator.host.orphans import children, reap, zombies
 from orchestrator.host.runtime import end, processes_of
 
 SETUP_SECONDS = 600
@@ -106,6 +106,7 @@ def apply_playbook(
             )
         )
 
+    others = children()
     thread = threading.Thread(target=work, name="ansible", daemon=True)
     thread.start()
     try:
@@ -117,19 +118,22 @@ def apply_playbook(
         thread.join(10)
         raise
     finally:
-        _end_connections(connections)
+        _end_connections(connections, others)
     if not finished or finished[0].status != "successful":
         status = finished[0].status if finished else "did not start"
         said = "\n".join(failures[-3:]) or (finished[0].stdout.read()[-2000:] if finished else "")
         raise SetupError(f"setting up the guest failed ({playbook.name}: {status})", details=said)
 
 
-def _end_connections(folder: Path) -> None:
-    """End what Ansible left for its next task (ControlPersist): an ssh, an orphan, whose parent we may be."""
+def _end_connections(folder: Path, others: Set[int]) -> None:
+    """End what Ansible left for its next task (ControlPersist): an ssh, an orphan, whose parent we may be.
+
+    `others`: our children before. One that has ended by itself has no command line any more to know it by.
+    """
     left = tuple(processes_of(folder))
     end(left)
-    for one in left:
-        reap(one.pid)
+    for pid in {one.pid for one in left} | (zombies("ssh") - others):
+        reap(pid)
 
 
 def apply_settings(shell: GuestShell, settings: Mapping[str, object], *, clock: bool) -> None:

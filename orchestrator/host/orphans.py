@@ -64,6 +64,21 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
+def children() -> set[int]:
+    """Ids of this process's children, of orphans that it has adopted as well."""
+    return {child.pid for child in psutil.Process().children()}
+
+
+def zombies(name: str) -> set[int]:
+    """Those of them that are called so, and have ended without being reaped."""
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE and child.name() == name:
+                found.add(child.pid)
+    return found
+
+
 def _keep(pid: int, status: int) -> None:
     _statuses.pop(pid, None)  # the id may have been another's
     _statuses[pid] = status

@@ -74,22 +74,24 @@ def test_only_the_guests_own_key_is_believed(
 
 # Adopts orphans, as a run does, and applies a playbook with a stand-in for Ansible that leaves what
 # ControlPersist does: an orphaned ssh in a session of its own, with its socket's path on its command line.
-# argv[1] is a program of that name, argv[2] the scratch folder.
+# argv[1] is a program of that name, argv[2] the scratch folder, argv[3] the tenths of a second that it lasts.
 _PERSISTS = """
-import subprocess, sys, ansible_runner, psutil
+import subprocess, sys, time, ansible_runner, psutil
 from pathlib import Path
 from types import SimpleNamespace
 from orchestrator.guest.keys import SshKeys
 from orchestrator.guest.setup import apply_playbook
 from orchestrator.host.orphans import adopt_orphans
 adopt_orphans()
-program, scratch = sys.argv[1], Path(sys.argv[2])
-LOOP = "n=0; while [ $n -lt 100 ]; do n=$((n+1)); sleep 0.1; done"
+program, scratch, lasts = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+LOOP = f"n=0; while [ $n -lt {lasts} ]; do n=$((n+1)); sleep 0.1; done"
 code = "import subprocess as s, sys; s.Popen(sys.argv[1:], stdout=s.DEVNULL, stderr=s.DEVNULL)"
 def run(**options):
     argv = [sys.executable, "-c", code, program, "-c", LOOP, str(scratch / "c" / "socket")]
     subprocess.run(argv, start_new_session=True, check=True)
     (left,) = psutil.Process().children()
+    while int(lasts) == 0 and left.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
     print(left.name(), end=" ")
     return SimpleNamespace(status="successful")
 ansible_runner.run = run
@@ -101,9 +103,10 @@ print([one.status() for one in psutil.Process().children(recursive=True) if one.
 
 
 @pytest.mark.slow
-def test_no_connection_of_ansibles_is_left_not_even_a_zombie(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lasts", ["100", "0"], ids=["goes on", "ended by itself"])
+def test_no_connection_of_ansibles_is_left_not_even_a_zombie(tmp_path: Path, lasts: str) -> None:
     program = shutil.copy("/bin/sh", tmp_path / "ssh")
-    argv = [sys.executable, "-c", _PERSISTS, str(program), str(tmp_path / "scratch")]
+    argv = [sys.executable, "-c", _PERSISTS, str(program), str(tmp_path / "scratch"), lasts]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "ssh []\n", done.stderr
 
