@@ -151,7 +151,7 @@ def _judged(
         code,
         round(seconds, 1) if seconds is not None else None,
         expected.seconds,
-        error_line(said.replace(str(scene.folder), "DIR")),
+        error_line(said.replace(str(scene.folder), "DIR").replace(str(scene.cache), "CACHE")),
         left,
         by_clean,
         wrong,
