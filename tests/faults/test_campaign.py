@@ -169,6 +169,7 @@ def _scene(folder: Path, said: str, trials: list[Any], fault: Fault = FAULT) -> 
     return SimpleNamespace(
         fault=fault,
         folder=folder,
+        cache=folder / "cache",
         said=said,
         run=run_folder,
         results=folder / "results",
