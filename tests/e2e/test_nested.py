@@ -101,19 +101,22 @@ def test_on_the_way_up_the_prediction_holds_at_every_sample(
     marks = [json.loads(line) for line in events.read_text().splitlines()]
     ends = {one["label"]: one["t_ns"] / 1e9 for one in marks if one["event"] == "mark"}
     filling = samples[(samples.index >= ends["booted"]) & (samples.index <= ends["filled"])]
-    assert len(filling) >= 5
+    assert len(filling) >= 3
     # At the marks as well: the last sample may be a sixth of the filling before its end.
     at_marks = pd.DataFrame([found["booted"], found["filled"]]).rename(
         columns={"needed_bytes": "second_level_needed_bytes"}
     )
-    both = pd.concat([filling, at_marks])
-    measured, needed = both["second_level_bytes"], both["second_level_needed_bytes"]
-    # At rest they are two tables apart, once four (results/reference/second-level). Here the guest fills
-    # memory while one is read after the other: of 28 samples six at most, with a standard deviation of 1.8.
-    tolerance = 16 * TABLE_BYTES
-    assert (measured - needed).abs().max() <= tolerance
+    measured, needed = filling["second_level_bytes"], filling["second_level_needed_bytes"]
+    # A sample reads the tables first and then which pages are there. While memory only grows, the tables of a
+    # sample lie between what the pages of the sample before it need and what those of its own do, however
+    # slowly this host reads. At rest they are two tables apart, once four (results/reference/second-level).
+    at_rest = 16 * TABLE_BYTES
+    assert (measured - needed).max() <= at_rest
+    assert (needed.shift(1) - measured).max() <= at_rest
+    assert (at_marks["second_level_bytes"] - at_marks["second_level_needed_bytes"]).abs().max() <= at_rest
+    measured = pd.concat([measured, at_marks["second_level_bytes"]])
     constant = (measured.max() - measured.min()) / 2
-    assert constant >= 3 * tolerance, "320 MiB take 160 tables: what predicts always the same must fail"
+    assert constant >= 3 * at_rest, "320 MiB take 160 tables: what predicts always the same must fail"
 
 
 def test_a_balloon_leaves_tables_that_map_nothing(run: tuple[Orchestrator, Path, Any]) -> None:

@@ -17,6 +17,7 @@ from campaign import leftovers, play, run
 from campaign.fault import FOLDER, Expected, Fault, load_faults
 from campaign.kills import TOLERANCES, differences, run_counts
 from campaign.leftovers import Places, Trace
+from orchestrator.guest.cache import locked
 from driver import ROOT
 
 FAULT = Fault("f", "guest", "it breaks", "step", Expected(3, "lost", ("it broke",), 30))
@@ -138,6 +139,14 @@ def test_folders_and_half_files_are_found(places: Places, before: set[Trace]) ->
         path.touch()
         assert kinds(places, before) == {"half file"}
         path.unlink()
+
+
+def test_what_another_run_saves_at_this_moment_was_not_left(places: Places, before: set[Trace]) -> None:
+    saving = places.cache / "states" / ".saving-0123.1-x"
+    saving.mkdir()
+    with locked(places.cache / "states" / ".locks" / "0123.1"):
+        assert kinds(places, before) == set()
+    assert kinds(places, before) == {"half file"}
 
 
 def test_a_setting_that_is_not_put_back_is_found(places: Places, tmp_path: Path) -> None:

@@ -85,10 +85,11 @@ from orchestrator.host.orphans import adopt_orphans
 adopt_orphans()
 program, scratch, lasts = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 LOOP = f"n=0; while [ $n -lt {lasts} ]; do n=$((n+1)); sleep 0.1; done"
-code = "import subprocess as s, sys; s.Popen(sys.argv[1:], stdout=s.DEVNULL, stderr=s.DEVNULL)"
+# Not by Popen, which reaps a child that has ended by the time it is deleted (subprocess.py, Popen.__del__)
+code = "import os, sys; os.posix_spawn(sys.argv[1], sys.argv[1:], {})"
 def run(**options):
     argv = [sys.executable, "-c", code, program, "-c", LOOP, str(scratch / "c" / "socket")]
-    subprocess.run(argv, start_new_session=True, check=True)
+    subprocess.run(argv, start_new_session=True, check=True, stdout=subprocess.DEVNULL)
     (left,) = psutil.Process().children()
     while int(lasts) == 0 and left.status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)

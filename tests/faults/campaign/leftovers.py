@@ -20,6 +20,9 @@ from pathlib import Path
 
 import psutil
 
+from orchestrator.guest.image import unfinished_builds
+from orchestrator.guest.states import unfinished_states
+
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _REAP_SECONDS = 0.1
 # What runs of ours change, or could: pages and tables of the host, and what passt and libvirt may touch.
@@ -169,8 +172,13 @@ def _folders(places: Places) -> Iterator[Trace]:
 def _half_files(places: Places) -> Iterator[Trace]:
     for pattern in _HALF:
         for depth in ("", "*/", "*/*/"):
-            for path in (*places.cache.glob(depth + pattern), *places.results.glob(depth + pattern)):
-                yield Trace("half file", str(path))
+            found = [*places.cache.glob(depth + pattern), *places.results.glob(depth + pattern)]
+            # Another run may use the same cache. While it makes an image or saves a state it holds a lock,
+            # which dies with the last process that has it: what was left is not locked.
+            abandoned = {*unfinished_builds(places.cache), *unfinished_states(places.cache)}
+            for path in found:
+                if path in abandoned or not path.name.startswith((".building-", ".saving-")):
+                    yield Trace("half file", str(path))
 
 
 def _settings(places: Places) -> Iterator[Trace]:
