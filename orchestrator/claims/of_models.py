@@ -17,6 +17,19 @@ _REFERENCES: Final = "two_levels.references_per_access.typical"
 
 
 @dataclass(frozen=True)
+class SnapshotsOf:
+    """Snapshots of one label, of the trials of an arm of a run."""
+
+    run: str
+    arm: str
+    snapshot: str
+
+
+TLB_RUN: Final = SnapshotsOf("pmd", "linux-6.12", "loaded")
+"""Whose huge pages `model tlb` is asked about."""
+
+
+@dataclass(frozen=True)
 class OvercommitFigure(Sampled):
     """What `model overcommit` said of a policy: `killed`, `fit`, `table_bytes_peak`, or `added.mean` and
     `added.p99` in seconds. `action` is empty where the file has the policy once."""
@@ -99,7 +112,7 @@ class TlbWithoutHugePages(Sampled):
 @dataclass(frozen=True)
 class TlbAfterPolicy(Sampled):
     """Such references to a guest's own memory with the huge pages that it could have after a policy, as a
-    share of those with what it could have as it was: boot by boot, of the run that tlb.json names."""
+    share of those with what it could have as it was: boot by boot, of TLB_RUN."""
 
     access: str
     policy: str
@@ -110,11 +123,16 @@ class TlbAfterPolicy(Sampled):
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        one = "results/reference/pmd --trial linux-6.12-01 --snapshot loaded"  # of the boots of that arm
-        return (Source("tlb", asked=f"{one} --access {self.access}"),)
+        trial = f"--trial {TLB_RUN.arm}-01 --snapshot {TLB_RUN.snapshot}"  # of the boots of that arm
+        return (
+            Source("tlb", asked=f"results/reference/{TLB_RUN.run} {trial} --access {self.access}"),
+            Source(TLB_RUN.run, TLB_RUN.arm),
+        )
 
     def sample(self, committed: Committed) -> Sample:
         run = committed.document("tlb")["run"]
+        if SnapshotsOf(run["run"], run["arm"], run["snapshot"]) != TLB_RUN:
+            raise BadInputError("tlb.json is of another run", hint="python tests/unit/modelled.py tlb")
         trials = run["trials"][self.access]
 
         def share(trial: Any) -> float | None:

@@ -133,7 +133,7 @@ def _do(
     states: Sequence[JobState], where: Workplace, within: float, again: str, do: Do
 ) -> dict[str, OrchestratorError]:
     """Job after job; what failed, by the job's name. One that fails is not the end."""
-    from orchestrator.retest import Progressed, RunJob
+    from orchestrator.retest import Progressed, RunJob, waits_for
 
     errors: dict[str, OrchestratorError] = {}
     began = time.monotonic()
@@ -146,6 +146,9 @@ def _do(
                     f"{escape(name)} is left for the next call: {_about(state.seconds)}, and of "
                     f"{format_duration(within)} {format_duration(max(0.0, within - spent))} are left"
                 )
+                continue
+            if waits := waits_for(state.job, where):
+                err.print(f"{escape(name)} is left for the next call: it reads {escape(waits)}")
                 continue
             rest = sum(one.seconds or 0.0 for one in to_do[number - 1 :])
             err.print(

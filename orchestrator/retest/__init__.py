@@ -5,7 +5,7 @@
 
 from orchestrator.retest.changes import Change, ClaimChange, PartChange, changes_of
 from orchestrator.retest.jobs import FOLDER, Job, RunJob, jobs_of
-from orchestrator.retest.loop import JobState, Progressed, Workplace, state_of, work
+from orchestrator.retest.loop import JobState, Progressed, Workplace, state_of, waits_for, work
 
 __all__ = [
     "FOLDER",
@@ -20,5 +20,6 @@ __all__ = [
     "changes_of",
     "jobs_of",
     "state_of",
+    "waits_for",
     "work",
 ]

@@ -6,17 +6,17 @@ one of them has begun is the run of the others as well. How often each is repeat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from orchestrator.claims import Claim, Committed, every_claim
 from orchestrator.claims.committed import CommittedRun
 from orchestrator.claims.evidence import Evidence, Source
 from orchestrator.claims.figure import NoFigureError
-from orchestrator.claims.of_models import GuestBytes, OvercommitFigure
+from orchestrator.claims.of_models import GuestBytes, OvercommitFigure, TlbAfterPolicy, TlbWithoutHugePages
 from orchestrator.host_kinds import is_guest
 from orchestrator.stats import FEWEST
 
@@ -42,12 +42,15 @@ class _Needed:
     name: str
     """Of the committed result, and of the folder or document of the fresh one."""
     claims: tuple[str, ...]
+    turn: ClassVar[int] = 0
+    """What has a lower one comes first."""
 
 
 @dataclass(frozen=True)
 class RunJob(_Needed):
     """A scenario to run. `seconds` is an estimate, None where no committed run says how long it takes."""
 
+    turn: ClassVar[int] = 1
     scenario: Path
     arms: tuple[str, ...]
     repeats: int
@@ -88,14 +91,20 @@ class GuestsJob(_Needed):
 
 
 @dataclass(frozen=True)
-class OtherJob(_Needed):
-    """A document that is not made here; `command` asks for one of its figures."""
+class TlbJob(_Needed):
+    """What to ask `model tlb`: patterns of `accesses` to made-up memory, and those to the memory of the
+    guests of TLB_RUN, with what each of `policies` frees. So that run comes first. `command` asks for a
+    part of it."""
 
+    turn: ClassVar[int] = 2
+    accesses: tuple[str, ...]
+    of_trials: tuple[str, ...]
+    policies: tuple[str, ...]
     command: str
     seconds: float | None = None
 
 
-Job: TypeAlias = RunJob | OvercommitJob | GuestsJob | OtherJob
+Job: TypeAlias = RunJob | OvercommitJob | GuestsJob | TlbJob
 
 
 def jobs_of(
@@ -129,26 +138,38 @@ def jobs_of(
             jobs.append(RunJob(name, tests, path, arms, times, _seconds(committed, name, len(arms), times)))
             continue
         asked = [one for _, evidence, _ in uses for one in _parts(evidence)]
-        if any(source.guest for source in sources):
-            figures = {(one.guest, one.key) for one in asked if isinstance(one, GuestBytes)}
-            jobs.append(GuestsJob(name, tests, tuple(sorted(figures))))
-        elif not name.startswith("overcommit/"):
-            jobs.append(OtherJob(name, tests, sources[0].command))
-        else:
-            of_file = [
-                one for one in asked if isinstance(one, OvercommitFigure) and name == f"overcommit/{one.file}"
-            ]
-            answers = {(one.policy, one.action) for one in of_file}
-            jobs.append(OvercommitJob(name, tests, path, tuple(sorted(answers))))
+        jobs.append(_model_job(name, tests, path, asked, sources))
     unknown = float("inf")
     return sorted(
         jobs,
         key=lambda job: (
-            isinstance(job, RunJob),
+            job.turn,
             unknown if job.seconds is None else job.seconds,
             job.name,
         ),
     )
+
+
+def _model_job(
+    name: str, tests: tuple[str, ...], path: Path, asked: Sequence[Evidence], sources: Sequence[Source]
+) -> Job:
+    """What makes a document that is `asked` for figures."""
+    if any(source.guest for source in sources):
+        figures = {(one.guest, one.key) for one in asked if isinstance(one, GuestBytes)}
+        return GuestsJob(name, tests, tuple(sorted(figures)))
+    if name == "tlb":
+        made_up = {one.access for one in asked if isinstance(one, TlbWithoutHugePages)}
+        of_guests = [one for one in asked if isinstance(one, TlbAfterPolicy)]
+        return TlbJob(
+            name,
+            tests,
+            accesses=tuple(sorted(made_up)),
+            of_trials=tuple(sorted({one.access for one in of_guests})),
+            policies=tuple(sorted({one.policy for one in of_guests})),
+            command=sources[0].command,
+        )
+    of_file = [one for one in asked if isinstance(one, OvercommitFigure) and name == f"overcommit/{one.file}"]
+    return OvercommitJob(name, tests, path, tuple(sorted({(one.policy, one.action) for one in of_file})))
 
 
 def _parts(evidence: Evidence) -> Iterator[Evidence]:

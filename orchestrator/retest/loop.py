@@ -12,18 +12,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.analysis.text import counted
+from orchestrator.claims.of_models import TLB_RUN
 from orchestrator.commit import program_commit
 from orchestrator.errors import BadInputError, BootTimeoutError
 from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.plan import Plan, make_plan
-from orchestrator.retest.jobs import GuestsJob, Job, OtherJob, OvercommitJob, RunJob
+from orchestrator.retest.jobs import GuestsJob, Job, OvercommitJob, RunJob, TlbJob
 from orchestrator.retest.models import guests_document, overcommit_document
+from orchestrator.retest.tlb import tlb_document
 from orchestrator.run import AGAIN, RunResult, execute_plan, missing_trials, resume_run
 from orchestrator.run.machinery import Machinery
 from orchestrator.scenario import Scenario
 from orchestrator.store import layout, open_run
 from orchestrator.store.atomic import replace_text
+from orchestrator.summary import load
 
 # A guest that did not boot in time is tried again by the next call: the machine was busy, as a rule.
 _AGAIN: Final = AGAIN | {BootTimeoutError.outcome}
@@ -74,8 +78,6 @@ def state_of(job: Job, where: Workplace) -> JobState:
 
     Raises BadInputError where its folder holds what was planned otherwise.
     """
-    if isinstance(job, OtherJob):
-        return JobState(job, Progressed.CANNOT, reason=f"not made again by this verb: {job.command}")
     if not isinstance(job, RunJob):
         done = _document(job, where).is_file()
         return JobState(job, Progressed.DONE if done else Progressed.TO_DO, 0 if done else 1, 1)
@@ -97,20 +99,36 @@ def work(job: Job, where: Workplace, progress: Progress) -> RunResult | None:
     """Do what is left of a job; the result of a run, or None of a model. Raises OrchestratorError."""
     if isinstance(job, RunJob):
         return _run(job, where, progress)
-    if isinstance(job, OtherJob):
-        raise BadInputError(f"{job.name} is not made again by this verb", hint=job.command)
+    if reason := waits_for(job, where):
+        raise BadInputError(f"{job.name} waits for {reason}")
     path = _document(job, where)
     path.parent.mkdir(parents=True, exist_ok=True)
     progress.note(f"asking the model: {job.command}")
-    found = _answered(job)
+    found = _answered(job, where)
     head = {"command": job.command, "commit": program_commit()}
     replace_text(path, json.dumps({**head, **found}, indent=1) + "\n")
     return None
 
 
-def _answered(job: OvercommitJob | GuestsJob) -> dict[str, Any]:
+def waits_for(job: Job, where: Workplace) -> str:
+    """The run that a job reads, with how much of it is left; empty where the job can be done."""
+    if not isinstance(job, TlbJob):
+        return ""
+    directory = where.folder / TLB_RUN.run
+    if not directory.exists():
+        return f"{TLB_RUN.run}, which has not run"
+    run = open_run(directory)
+    # By what it would read of them: a result that was copied has summaries, and no trials.
+    done = {one.trial for one in load(run) if one.outcome not in _AGAIN}
+    left = len({one.id for one in run.plan.trials} - done)
+    return f"{TLB_RUN.run}, of which {counted(left, 'trial')} must still run" if left else ""
+
+
+def _answered(job: OvercommitJob | GuestsJob | TlbJob, where: Workplace) -> dict[str, Any]:
     if isinstance(job, GuestsJob):
         return guests_document(job.figures)
+    if isinstance(job, TlbJob):
+        return tlb_document(where.folder, job.accesses, job.of_trials, job.policies)
     return overcommit_document(job.scenario, job.answers)
 
 

@@ -17,8 +17,9 @@ from campaign import leftovers, play, run
 from campaign.fault import FOLDER, Expected, Fault, load_faults
 from campaign.kills import TOLERANCES, differences, run_counts
 from campaign.leftovers import Places, Trace
-from orchestrator.guest.cache import locked
 from driver import ROOT
+
+from orchestrator.guest.cache import locked
 
 FAULT = Fault("f", "guest", "it breaks", "step", Expected(3, "lost", ("it broke",), 30))
 

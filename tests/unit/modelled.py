@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis.arms import view_run
+from orchestrator.analysis.huge_supply import FREE_OR_MOVABLE
 from orchestrator.analysis.instruction_costs import instruction_costs
 from orchestrator.analysis.model_check import ModelCheck, model_checks
 from orchestrator.analysis.text import seconds
-from orchestrator.cli.model_tlb import supplies_of
 from orchestrator.model.cost import NOT_COUNTED, SHIPPED, CostRange, CostTable
 from orchestrator.model.guest_tables import GuestTables
 from orchestrator.model.overcommit import OvercommitResult, answers
@@ -33,16 +33,15 @@ from orchestrator.model.patterns import pattern_named
 from orchestrator.model.policies import OverTrace
 from orchestrator.model.rebuild import Rebuild, rebuild
 from orchestrator.model.replay import EvictionAction
-from orchestrator.model.tlb import ASSUMPTIONS, Load, MappedMemory, tlb_answer
-from orchestrator.model.tlb_access import ACCESSES, access_pattern
-from orchestrator.model.tlb_cpu import shipped_cpu
+from orchestrator.model.tlb_access import ACCESSES
 from orchestrator.report.overcommit import cost_words, counted, ranged
 from orchestrator.retest.models import guest_named, guest_sizes
+from orchestrator.retest.tlb import CPUS, tlb_document
 from orchestrator.scenario.overcommit import OvercommitText, load_overcommit
 from orchestrator.store import open_run
 from orchestrator.store.costs_file import CostsFile, read_costs
 from orchestrator.summary import load
-from orchestrator.units import ENTRIES_PER_TABLE, GIB, PMD_BYTES, format_size
+from orchestrator.units import ENTRIES_PER_TABLE, GIB, format_size
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -60,14 +59,8 @@ _KEYS = ("policy", "action", "fit", "killed", "table_bytes_peak", "tables_kept_l
 _GUESTS = {"sparse": ("empty", "empty_all_levels"), "redis_churn": ("empty", "zero_page", "empty_all_levels")}
 
 
-# What `model tlb` is asked: memory of the size of a server's guest, with no huge pages and with nothing else.
-TLB_MEMORY = 64 * GIB
-TLB_CPUS = ("skylake", "skylake-small-caches", "amd-16h")
-TLB_SHARES = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))  # in huge pages of the guest, of the host
-TLB_ACCESSES, TLB_WARM_UP, TLB_SEEDS = 200_000, 100_000, 2
-# Of a run: the supply of each trial, whose own memory is accessed.
-TLB_RUN, TLB_RUN_ARM, TLB_RUN_SNAPSHOT = "pmd", "linux-6.12", "loaded"
-TLB_RUN_ROWS = ("free or movable", "empty", "empty_all_levels")
+# What of a run is shown beside what claims are judged by.
+TLB_POLICIES = ("empty", "empty_all_levels")
 
 
 def scenario(name: str) -> OvercommitText:
@@ -209,73 +202,8 @@ def extrapolate(before: float, measured: float, factor: float) -> float:
     return before + (measured - before) * factor
 
 
-def tlb_rows(cpu: str, access: str) -> list[dict[str, Any]]:
-    """What the code says now of 64 GiB with each of TLB_SHARES."""
-    found = shipped_cpu(cpu)
-    assert found
-    return [
-        {
-            "guest_huge": guest,
-            "host_huge": host,
-            **asdict(tlb_answer(found, _tlb_load(access), MappedMemory(TLB_MEMORY, guest, host), TLB_SEEDS)),
-        }
-        for guest, host in TLB_SHARES
-    ]
-
-
-def tlb_of_trial(trial: str, access: str) -> dict[str, Any]:
-    """What it says of one trial's supply, with memory that the host backs by huge pages."""
-    cpu = shipped_cpu(TLB_CPUS[0])
-    assert cpu
-    supplies = supplies_of(str(REFERENCE / TLB_RUN), REFERENCE, trial, TLB_RUN_SNAPSHOT)
-    assert supplies.huge_ranges
-    size = supplies.huge_ranges * PMD_BYTES
-    return {
-        one.what: {
-            "share": one.share,
-            **asdict(
-                tlb_answer(cpu, _tlb_load(access), MappedMemory(size, one.share, host_huge=1.0), TLB_SEEDS)
-            ),
-        }
-        for one in supplies.supplies
-        if one.what in TLB_RUN_ROWS
-    }
-
-
-def tlb_trials() -> list[str]:
-    """Those of the run whose supply is looked at."""
-    run = open_run(REFERENCE / TLB_RUN)
-    return [one.trial for one in load(run) if one.arm == TLB_RUN_ARM and not one.left_out]
-
-
-def _tlb_load(access: str) -> Load:
-    return Load(access_pattern(access, {}), TLB_ACCESSES, TLB_WARM_UP)
-
-
-def _tlb() -> dict[str, Any]:
-    return {
-        "memory_bytes": TLB_MEMORY,
-        "accesses": TLB_ACCESSES,
-        "warm_up": TLB_WARM_UP,
-        "seeds": TLB_SEEDS,
-        "assumptions": list(ASSUMPTIONS),
-        "cpus": {cpu: {access: tlb_rows(cpu, access) for access in ACCESSES} for cpu in TLB_CPUS},
-        "run": {
-            "run": TLB_RUN,
-            "arm": TLB_RUN_ARM,
-            "snapshot": TLB_RUN_SNAPSHOT,
-            "cpu": TLB_CPUS[0],
-            "host_huge": 1.0,
-            "trials": {
-                access: {trial: tlb_of_trial(trial, access) for trial in tlb_trials()}
-                for access in ("uniform", "hot")
-            },
-        },
-    }
-
-
 def tlb_figure(cpu: str, access: str, huge: Sequence[float], levels: str, key: str) -> float:
-    """A committed figure of 64 GiB, the median; `huge` is one of TLB_SHARES."""
+    """A committed figure of 64 GiB, the median; `huge` is one of tlb.SHARES."""
     (row,) = [
         one
         for one in committed("tlb")["cpus"][cpu][access]
@@ -364,10 +292,10 @@ GLOBALS: Mapping[str, object] = {
     "predicted": predicted,
     "rebuilt": rebuilt,
     "tlb": lambda: committed("tlb"),
-    "tlb_cpus": TLB_CPUS,
+    "tlb_cpus": CPUS,
     "tlb_figure": tlb_figure,
     "tlb_supply": tlb_supply,
-    "tlb_rows": TLB_RUN_ROWS,
+    "tlb_rows": (FREE_OR_MOVABLE, *TLB_POLICIES),
     "compared": compared,
     "shown": shown,
 }
@@ -405,7 +333,8 @@ def main() -> None:
     wanted = sys.argv[1:] or [*FIRST_SEED, "guests", "tlb"]
     for name in wanted:
         if name == "tlb":
-            _write("tlb", {**_head("python tests/unit/modelled.py tlb"), **_tlb()})
+            found = tlb_document(REFERENCE, ACCESSES, ("uniform", "hot"), TLB_POLICIES)
+            _write("tlb", {**_head("python tests/unit/modelled.py tlb"), **found})
         elif name == "guests":
             sizes = {one: sizes_of(one, guest_named(one)) for one in _GUESTS}
             _write("guests", {**_head("python tests/unit/modelled.py guests"), **sizes})

@@ -9,12 +9,14 @@ from typing import Any
 import modelled
 import pytest
 
+from orchestrator.analysis.huge_supply import FREE_OR_MOVABLE
 from orchestrator.model import overcommit
 from orchestrator.model.cost import CostTable
 from orchestrator.model.replay import EvictionAction
 from orchestrator.model.tlb import ASSUMPTIONS
 from orchestrator.model.tlb_access import ACCESSES
 from orchestrator.model.tlb_cpu import CacheShape, Tlb, shipped_cpu
+from orchestrator.retest import tlb
 
 pytestmark = pytest.mark.slow
 
@@ -85,26 +87,26 @@ def test_guests_that_live_are_those_that_are_not_killed() -> None:
 
 
 @pytest.mark.parametrize("access", ACCESSES)
-@pytest.mark.parametrize("cpu", modelled.TLB_CPUS)
+@pytest.mark.parametrize("cpu", tlb.CPUS)
 def test_the_tlb_model_gives_what_is_committed(cpu: str, access: str) -> None:
     found = modelled.committed("tlb")["cpus"]
-    assert json.loads(json.dumps(modelled.tlb_rows(cpu, access))) == found[cpu][access], AGAIN
-    assert list(found) == list(modelled.TLB_CPUS), "the first is the one that is typical"
+    assert json.loads(json.dumps(tlb.tlb_rows(cpu, access))) == found[cpu][access], AGAIN
+    assert list(found) == list(tlb.CPUS), "the first is the one that is typical"
 
 
 def test_the_tlb_model_gives_what_is_committed_of_each_boot() -> None:
     found = modelled.committed("tlb")
     for access, trials in found["run"]["trials"].items():
-        assert list(trials) == modelled.tlb_trials()
+        assert list(trials) == tlb.tlb_trials(modelled.REFERENCE)
         for trial, committed in trials.items():
-            assert json.loads(json.dumps(modelled.tlb_of_trial(trial, access))) == committed, AGAIN
+            rows = [FREE_OR_MOVABLE, *modelled.TLB_POLICIES]
+            fresh = tlb.tlb_of_trial(modelled.REFERENCE, trial, access, rows)
+            assert json.loads(json.dumps(fresh)) == committed, AGAIN
     assert found["assumptions"] == list(ASSUMPTIONS), AGAIN
 
 
 def test_a_tlb_that_changes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"l2": Tlb(both_sizes=CacheShape(entries=768, ways=12))}
-    monkeypatch.setattr(modelled, "shipped_cpu", lambda name: shipped_cpu(name).model_copy(update=small))  # type: ignore[union-attr]  # it is there
-    cpu = modelled.TLB_CPUS[0]
-    assert (
-        json.loads(json.dumps(modelled.tlb_rows(cpu, "hot"))) != modelled.committed("tlb")["cpus"][cpu]["hot"]
-    )
+    monkeypatch.setattr(tlb, "shipped_cpu", lambda name: shipped_cpu(name).model_copy(update=small))  # type: ignore[union-attr]  # it is there
+    cpu = tlb.CPUS[0]
+    assert json.loads(json.dumps(tlb.tlb_rows(cpu, "hot"))) != modelled.committed("tlb")["cpus"][cpu]["hot"]
