@@ -51,7 +51,9 @@ _SINCE: Final = {
 class _Meta(BaseModel):
     """The part of a Snapshot that is no array."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # pydantic keeps up to 16,384 strings of what it parses: each snapshot has some that never come again, and
+    # the process would grow with each trial (docs/soak.md).
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, cache_strings="keys")
 
     label: str
     kernel: str

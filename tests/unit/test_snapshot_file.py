@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
+import sys
 import tempfile
 import zipfile
 from dataclasses import fields, replace
@@ -54,6 +56,23 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     write_snapshot(path, small())
     assert_same(read_snapshot(path), small())
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_what_a_snapshot_says_is_not_kept(tmp_path: Path) -> None:
+    """Each of a long run says something that the others do not."""
+    path, texts = tmp_path / "a.npz", 50
+
+    def kept(name: str) -> int:
+        notes = {f"note {number}": f"{name} {number}" for number in range(texts)}
+        write_snapshot(path, replace(small(), notes=notes))
+        gc.collect()
+        before = sys.getallocatedblocks()
+        read_snapshot(path)
+        gc.collect()
+        return sys.getallocatedblocks() - before
+
+    kept("the first, whose keys are kept")
+    assert kept("another") < texts / 2
 
 
 def test_the_same_snapshot_makes_the_same_file(tmp_path: Path) -> None:
