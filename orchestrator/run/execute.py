@@ -23,7 +23,7 @@ from orchestrator.records.hosts import HostRecord
 from orchestrator.run.hosts import before_resuming, comparable, name_here, other_hosts, with_this_host
 from orchestrator.run.inputs import with_inputs
 from orchestrator.run.machinery import Machinery, RealMachinery
-from orchestrator.run.memory import give_back
+from orchestrator.run.memory import give_back, share_one_arena
 from orchestrator.run.meta import command_line, provenance
 from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 from orchestrator.run.unit import Unit, outcome_of
@@ -158,6 +158,7 @@ class Job:
 
     def _execute(self, run: RunWriter) -> list[TrialFailure]:
         errors: list[TrialFailure] = []
+        share_one_arena()
         with ExitStack() as stack:
             runtime = stack.enter_context(self.unit.machinery.runtime(run.directory))
             environment = self.unit.environment(stack, runtime, lambda facts: self._learn(run, facts))

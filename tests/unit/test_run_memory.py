@@ -1,9 +1,11 @@
-"""Memory that was freed goes back to the kernel between trials."""
+"""Memory of a run: freed, it goes back to the kernel, and threads have no arenas of their own."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import pytest
 
 # In an arena of a thread's own, below the last block, which stays in use: free(3) alone returns none of it.
 _SCATTERED = """
@@ -44,3 +46,31 @@ def test_what_threads_freed_is_given_back() -> None:
     kept, left = map(int, done.stdout.split())
     assert kept > 24 << 20, "free alone gives it back: nothing is shown"
     assert left < 4 << 20
+
+
+# Where a thread's block lies: with all of the main thread's, below the program break, or elsewhere.
+_BLOCK = """
+import ctypes, sys, threading
+from pathlib import Path
+from orchestrator.run.memory import share_one_arena
+
+if sys.argv[1] == "shared":
+    share_one_arena()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+blocks = []
+thread = threading.Thread(target=lambda: blocks.append(libc.malloc(64)))
+thread.start()
+thread.join()
+(heap,) = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]")]
+low, high = (int(end, 16) for end in heap.split()[0].split("-"))
+print(low <= blocks[0] < high)
+"""
+
+
+@pytest.mark.parametrize("arenas", ["own", "shared"])
+def test_threads_of_a_run_allocate_where_all_do(arenas: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _BLOCK, arenas], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == str(arenas == "shared")
