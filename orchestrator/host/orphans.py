@@ -20,7 +20,7 @@ import psutil
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _LOOK_SECONDS = 0.05
 _DAEMONS = ("qemu-system-", "passt")
-_MOST_STATUSES = 1000
+_MOST_STATUSES = 64  # of guests that ended just now: who asks does so at once
 
 # Of the daemons that were reaped, by pid: as subprocess has it, -N for signal N. The oldest go first.
 _statuses: dict[int, int] = {}
