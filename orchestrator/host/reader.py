@@ -53,8 +53,8 @@ def texts(patterns: Sequence[str]) -> dict[str, str]:
 def _matching(pattern: str) -> list[str]:
     """As glob.glob of an absolute pattern.
 
-    That keeps what it compiled of up to 32,768 components (lru_cache of fnmatch). One with the id of a QEMU in
-    it comes but once, and the process would grow with each guest (docs/soak.md).
+    That keeps what it compiled of up to 32,768 components (lru_cache of fnmatch). One with the id of a QEMU
+    in it comes but once, and the process would grow with each guest (docs/soak.md).
     """
     head, star, tail = pattern.partition("*")
     suffix, below, rest = tail.partition("/")
