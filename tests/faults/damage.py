@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from campaign.fault import Expected, Fault
 from campaign.scene import Scene
 
 Damage = Callable[[Path], None]
+
+_UNDISTURBED_SECONDS = 400.0  # where the guest has to be saved first
 
 
 def truncate(path: Path) -> None:
@@ -33,11 +37,30 @@ _DAMAGES: dict[str, tuple[Damage, str]] = {
 }
 
 
-def _of_cache(pattern: str, how: Damage) -> Callable[[Scene], None]:
+def _damage_image(how: Damage) -> Callable[[Scene], None]:
     def prepare(scene: Scene) -> None:
-        found = sorted(scene.cache.glob(pattern), key=lambda path: path.stat().st_mtime)
-        assert found, f"the cache has no {pattern}: play the fault `none` first"
-        how(found[-1])
+        (disk,) = scene.cache.glob("images/debian-13-*/disk.raw")
+        how(disk)
+
+    return prepare
+
+
+def _damage_state(how: Damage) -> Callable[[Scene], None]:
+    """Of the guest that the run is going to restore: other faults have saved guests that differ."""
+
+    def prepare(scene: Scene) -> None:
+        undisturbed = scene.orchestrator.run(scene.write_scenario(), seconds=_UNDISTURBED_SECONDS)
+        assert undisturbed.code == 0, undisturbed.err[-300:]
+        assert scene.run is not None
+        with (scene.run / "summary.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        shutil.rmtree(scene.run)
+        (memory,) = (
+            memory
+            for memory in scene.cache.glob("states/*/memory*")
+            if row["state"].startswith(memory.parent.name.rpartition("-")[2])
+        )
+        how(memory)
 
     return prepare
 
@@ -46,8 +69,9 @@ def _is_whole_again(scene: Scene) -> None:
     assert "is damaged" in scene.said, "nothing says that it was damaged"
 
 
-def _cached(what: str, pattern: str, damage: str, seconds: float) -> Fault:
+def _cached(what: str, damage: str, seconds: float) -> Fault:
     how, words = _DAMAGES[damage]
+    prepare = _damage_state if what == "state" else _damage_image
     return Fault(
         f"{what}-{damage}",
         "machine",
@@ -56,7 +80,7 @@ def _cached(what: str, pattern: str, damage: str, seconds: float) -> Fault:
         Expected(0, "completed", ("is damaged",), seconds),
         steps=("wait: {time: 2s}",),
         moment="is damaged",
-        prepare=_of_cache(pattern, how),
+        prepare=prepare(how),
         check=_is_whole_again,
     )
 
@@ -123,6 +147,6 @@ FAULTS = [
         for name in _FILES
         for damage in _DAMAGES
     ),
-    *(_cached("state", "states/*/memory*", damage, 400) for damage in _DAMAGES),
-    *(_cached("image", "images/debian-13-*/disk.raw", damage, 600) for damage in _DAMAGES),
+    *(_cached("state", damage, 400) for damage in _DAMAGES),
+    *(_cached("image", damage, 600) for damage in _DAMAGES),
 ]
