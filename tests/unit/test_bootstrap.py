@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pty
@@ -166,6 +167,27 @@ def test_bad_words_install_nothing(machine: Machine, argv: tuple[str, ...]) -> N
     assert done.returncode == 2
     assert "usage: ./bootstrap CMD" in done.stderr
     assert machine.calls == []
+
+
+def test_two_at_once_make_one_environment(machine: Machine) -> None:
+    holder = os.open(machine.clone, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    try:
+        second = subprocess.Popen(
+            [machine.clone / "bootstrap", "sh", "-c", "flock -n . true && echo ran"],
+            env=machine.environ,
+            cwd=machine.clone,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert second.stderr
+        assert "waiting for it" in second.stderr.readline()
+        assert second.poll() is None
+    finally:
+        os.close(holder)
+    said, _ = second.communicate(timeout=20)
+    assert (second.returncode, said) == (0, "ran\n"), "what is run does not hold the lock"
 
 
 def test_through_a_symlink_from_another_folder(machine: Machine) -> None:
