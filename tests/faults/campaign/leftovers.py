@@ -42,8 +42,8 @@ SETTINGS = (
     "/proc/sys/net/ipv4/ip_forward",
     "/proc/net/route",
 )
-# How files and folders of the cache are called until they are whole.
-_HALF = (".building-*", ".saving-*", ".*.new", ".*.unit", ".seal.json.*")
+# How files and folders are called until they are whole, beside images and states that are being made.
+_HALF = (".*.new", ".*.unit", ".seal.json.*")
 
 
 @dataclass(frozen=True, order=True)
@@ -170,15 +170,14 @@ def _folders(places: Places) -> Iterator[Trace]:
 
 
 def _half_files(places: Places) -> Iterator[Trace]:
+    # Another run may use the same cache. While it makes an image or saves a state it holds a lock, which dies
+    # with the last process that has it: what was left is not locked.
+    for path in (*unfinished_builds(places.cache), *unfinished_states(places.cache)):
+        yield Trace("half file", str(path))
     for pattern in _HALF:
         for depth in ("", "*/", "*/*/"):
-            found = [*places.cache.glob(depth + pattern), *places.results.glob(depth + pattern)]
-            # Another run may use the same cache. While it makes an image or saves a state it holds a lock,
-            # which dies with the last process that has it: what was left is not locked.
-            abandoned = {*unfinished_builds(places.cache), *unfinished_states(places.cache)}
-            for path in found:
-                if path in abandoned or not path.name.startswith((".building-", ".saving-")):
-                    yield Trace("half file", str(path))
+            for path in (*places.cache.glob(depth + pattern), *places.results.glob(depth + pattern)):
+                yield Trace("half file", str(path))
 
 
 def _settings(places: Places) -> Iterator[Trace]:
