@@ -204,7 +204,9 @@ def test_a_full_disk_and_a_network_that_is_cut(lab: Lab) -> None:
     lab.configure(silent="11s")
     end(lab.processes["net"], signal.SIGTERM)
     lab.head()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m,mode=0700", "none", str(lab.cache("h2"))], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600m,mode=0700", "none", str(lab.cache("h2"))], check=True
+    )
     lab.stack.callback(subprocess.run, ["umount", str(lab.cache("h2"))], check=False)
     for name in ("h1", "h2", "h3"):
         lab.worker(name, seconds=2)
