@@ -61,6 +61,13 @@ _KEPT = (DAC_OVERRIDE, SETGID, SETUID)
 _KEEPALIVE_SECONDS, _KEEPALIVES = 10, 6
 
 _EMBEDDED = "qemu:///embed"
+# passt takes so many of its socket's path, and drops the rest without a word (conf() in conf.c, by
+# UNIX_SOCK_MAX of passt.h): QEMU then waits for a socket that never comes, and the guest has no network.
+_PASST_CHARACTERS = 98
+# The file is called by the domain: by its id, which counts up in a process, and the beginning of its name
+# (virDomainDefGetShortName() of libvirt's domain_conf.c).
+_DOMAIN_ID = 99_999
+_SHORT_NAME_CHARACTERS = 20
 # What libvirt or what it starts says, and what helps. The first are passt's own words (conf.c).
 _HINTS: Final = {
     "routable interface": (
@@ -309,7 +316,16 @@ def _opened(libvirt: ModuleType, uri: str, *, here: bool) -> Any:  # libvirt-pyt
 
 
 def _embedded_root(root: Path, cache: Path) -> Path:
-    """A folder for an embedded driver to live in, with our settings of QEMU."""
+    """A folder for an embedded driver to live in, with our settings of QEMU.
+
+    Raises BadInputError where its path leaves passt no room for that of its socket.
+    """
+    socket = f"{root}/run/qemu/passt/{_DOMAIN_ID}-{'x' * _SHORT_NAME_CHARACTERS}-net0.socket"
+    if (beyond := len(socket) - _PASST_CHARACTERS) > 0:
+        raise BadInputError(
+            f"the path {root} has {beyond} characters too many: passt would cut off that of its socket",
+            hint="set ORCHESTRATOR_RUNTIME to a shorter folder, or to none for /var/tmp",
+        )
     (root / "etc").mkdir(parents=True)
     (root / "etc" / "qemu.conf").write_text(_QEMU_CONF.format(uid=os.getuid(), gid=os.getgid()))
     capabilities = cache / "libvirt"

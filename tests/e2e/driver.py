@@ -49,7 +49,7 @@ class Orchestrator:
         self.results = results
         self._into = into
         # A unix socket's path has to fit below it.
-        self.runtime = Path(tempfile.mkdtemp(prefix="orch-", dir="/var/tmp"))
+        self.runtime = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
         self.runtime.chmod(0o711)  # passt, started as root, passes through as `nobody`
         self._environment = {
             **os.environ,

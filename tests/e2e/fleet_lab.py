@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -62,6 +63,9 @@ class Lab:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._short = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
+        self._short.chmod(0o711)  # passt, started as root, passes through as `nobody`
+        self.stack.callback(shutil.rmtree, self._short, ignore_errors=True)
         self.results, self.fleet = self.folder / "results", self.folder / "keys"
         self.scenario = self.folder / "small.yaml"
         self.scenario.write_text(SCENARIO)
@@ -133,8 +137,8 @@ class Lab:
         return self.folder / f"cache-{name}"
 
     def runtime(self, name: str) -> Path:
-        """The runtime folder of a host."""
-        return self.folder / f"run-{name}"
+        """The runtime folder of a host: short, as unix sockets' paths have to fit below it."""
+        return self._short / name
 
     def environ(self, name: str, **more: str) -> dict[str, str]:
         """What runs on a host has."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,9 +20,9 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.cli.signals import stop_at_signals
 from orchestrator.deadline import Deadline, wait_for
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import BadInputError, InfrastructureError
 from orchestrator.host import runtime
-from orchestrator.host.libvirt_host import _let_passt_in
+from orchestrator.host.libvirt_host import _embedded_root, _let_passt_in
 from orchestrator.host.runtime import Process, end, leftovers, processes_of, remove, runtime_folder
 from orchestrator.processes import started_ticks
 
@@ -396,3 +397,34 @@ def test_nobody_else_writes_to_what_we_make(given: int, kept: int) -> None:
     finally:
         os.umask(before)
     assert found == kept
+
+
+def test_a_folder_whose_sockets_passt_would_cut_off_is_refused() -> None:
+    """Guests had no network from the tenth on: one more digit, and the path was too long."""
+    room = 98 - len("/run/qemu/passt/99999-state-0123456789abcd-net0.socket")
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        fits = Path(place) / ("x" * (room - len(place) - 1))
+        assert len(str(fits)) == room
+        assert _embedded_root(fits, Path(place) / "cache") == fits
+        with pytest.raises(BadInputError, match="1 characters too many") as refused:
+            _embedded_root(fits.with_name(fits.name + "x"), Path(place) / "cache")
+    assert "ORCHESTRATOR_RUNTIME" in refused.value.hint
+
+
+def test_passt_does_cut_it_off() -> None:
+    """Else the limit may go. That much of its source: 98 characters are taken, and the next are not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o777)  # started as root, passt is `nobody` there
+        for characters in (98, 99):
+            socket = Path(place) / ("x" * (characters - len(place) - 1))
+            passt = subprocess.Popen(
+                ["passt", "-f", "--one-off", "--socket", socket], stderr=subprocess.DEVNULL
+            )
+            try:
+                made = wait_for(lambda: next(Path(place).iterdir(), None), Deadline(10), every=0.05)
+                assert made
+                assert len(str(made)) == 98
+            finally:
+                passt.kill()
+                passt.wait()
+            made.unlink()
