@@ -19,9 +19,9 @@ COMMITTED = Committed(REFERENCE)
 TABLES = "guest_page_table_bytes_peak"
 
 
-def claim_of(*evidence: Evidence) -> Claim:
-    """A claim with a part for each."""
-    parts = (Part("what", one, Criterion(at_least=0), Unit.BYTES) for one in evidence)
+def claim_of(*evidence: Evidence, unit: Unit = Unit.BYTES) -> Claim:
+    """A claim with a part for each; differences count from one `unit` on."""
+    parts = (Part("what", one, Criterion(at_least=0), unit) for one in evidence)
     return Claim("x", 1, "It does.", tuple(parts), "Nothing.")
 
 

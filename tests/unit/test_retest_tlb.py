@@ -12,6 +12,7 @@ from reference import ROOT as REFERENCE
 from retested import COMMITTED, SCENARIOS, claim_of, workplace
 
 from orchestrator.claims import Committed, claim_named
+from orchestrator.claims.figure import Unit
 from orchestrator.claims.of_models import TLB_RUN, TlbAfterPolicy, TlbWithoutHugePages
 from orchestrator.errors import BadInputError, GuestLostError
 from orchestrator.observation import Origin
@@ -19,7 +20,7 @@ from orchestrator.retest import Change, Progressed, RunJob, Workplace, changes_o
 from orchestrator.retest.jobs import Job, TlbJob
 from orchestrator.retest.loop import waits_for
 
-CLAIM = claim_of(TlbWithoutHugePages("hot"), TlbAfterPolicy("hot", "empty"))
+CLAIM = claim_of(TlbWithoutHugePages("hot"), TlbAfterPolicy("hot", "empty"), unit=Unit.RATIO)
 
 
 @pytest.fixture
