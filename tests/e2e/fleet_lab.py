@@ -186,7 +186,8 @@ class Lab:
 
     def real_worker(self, name: str, images: Path) -> None:
         """Start the worker of a host, whose trials have guests, made from images that are there."""
-        # Linked, since each of them is large and none changes.
+        # With the keys that are in them. Images are linked, since each is large and none changes.
+        shutil.copytree(images.parent / "ssh", self.cache(name) / "ssh")
         shutil.copytree(images, self.cache(name) / "images", symlinks=True, copy_function=os.link)
         words = ["worker", HEAD, *self.config(), "--name", name, "--guests-dir", str(ROOT / "guests")]
         self._join(name, ["-m", "orchestrator", *words], wait=True)
