@@ -26,6 +26,7 @@ from orchestrator.records.unit import UnitRecord
 from orchestrator.run import AGAIN, RunResult
 from orchestrator.run.execute import (
     TrialFailure,
+    add_trial,
     missing_trials,
     must_be_alike,
     must_be_resumable,
@@ -165,6 +166,7 @@ class _Job:
         self.program = this_program()
         self.sha256 = self.plan.sha256
         self.ids = frozenset(trial.id for trial in self.plan.trials)
+        self._listed = self.plan.record()
 
     def must_have_hosts(self) -> None:
         """Raise InfrastructureError where there is no host, and BadInputError where none can do it."""
@@ -198,6 +200,7 @@ class _Job:
             wanted=self._unwanted,
         )
         self._tell(run, 0, errors)
+        summarise(run, ())
         try:
             for done, ended in enumerate(dispatcher.run(), start=1):
                 error = ended.error or self._failure(run, ended.trial)
@@ -282,7 +285,8 @@ class _Job:
             return
         fresh, self._unsummed = self._unsummed, set()
         run.update_meta(**self._facts())
-        summarise(run, fresh)
+        for one in sorted(fresh):
+            add_trial(run, self._listed, one)
         self._summed_at = time.monotonic()
         self._summing_seconds = self._summed_at - now
 

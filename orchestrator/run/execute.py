@@ -20,6 +20,7 @@ from orchestrator.launch.paths import ProjectPaths
 from orchestrator.launch.progress import Progress
 from orchestrator.plan import Plan, PlannedTrial, TrialSpec
 from orchestrator.records.hosts import HostRecord
+from orchestrator.records.plan import PlanRecord
 from orchestrator.run.hosts import before_resuming, comparable, name_here, other_hosts, with_this_host
 from orchestrator.run.inputs import with_inputs
 from orchestrator.run.machinery import Machinery, RealMachinery
@@ -28,7 +29,7 @@ from orchestrator.run.meta import command_line, provenance
 from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 from orchestrator.run.unit import Unit, outcome_of
 from orchestrator.store import UNFINISHED, Run, RunWriter, Status, checked_id, layout, open_run
-from orchestrator.summary import saved, summarise_trial, write_summaries
+from orchestrator.summary import add_summary, saved, summarise_trial, write_summaries
 from orchestrator.verdict import Gate, write_gate_result
 
 # Outcomes that say nothing of the guest's kernel: a trial with one of them is done again by `resume`.
@@ -164,6 +165,8 @@ class Job:
             environment = self.unit.environment(stack, runtime, lambda facts: self._learn(run, facts))
             run.update_meta(**with_this_host(self.others, open_run(run.directory), self.unit.host_name))
             self._save_boots(run, environment)
+            plan = self.unit.plan.record()
+            summarise(run, ())
             running = {trial.id for trial in self.trials}
             try:
                 for ended in (
@@ -172,7 +175,7 @@ class Job:
                     if ended.error:
                         errors.append((ended.name, ended.error))
                     running.discard(ended.name)
-                    summarise(run, {ended.name}, without=running)
+                    add_trial(run, plan, ended.name)
                     self.unit.progress.trial_done(ended.name, ended.outcome, ended.seconds)
                     give_back()
             finally:
@@ -245,15 +248,21 @@ def sets_the_host(trial: TrialSpec) -> bool:
     return trial.host_setup != HostSetup() or any(step.load().of_whole_host for step in trial.steps)
 
 
-def summarise(run: RunWriter, fresh: Collection[str], without: Collection[str] = ()) -> None:
+def summarise(run: RunWriter, fresh: Collection[str]) -> None:
     """Write summaries of trials that have begun, in the order of the plan; of the fresh ones made anew."""
     opened = open_run(run.directory)
     known = {one.trial: one for one in saved(opened)}
-    begun = [trial for trial in opened.trials if trial.id not in without]
-    for trial in begun:
+    for trial in opened.trials:
         if trial.id in fresh or trial.id not in known:
             known[trial.id] = summarise_trial(opened, trial)
-    write_summaries(run.directory, [known[trial.id] for trial in begun])
+    write_summaries(run.directory, [known[trial.id] for trial in opened.trials])
+
+
+def add_trial(run: RunWriter, plan: PlanRecord, trial: str) -> None:
+    """Add the summary of a trial that has ended. What it takes does not depend on how many there are."""
+    opened = run.reading(plan)
+    if folder := opened.trial(trial):
+        add_summary(opened, summarise_trial(opened, folder))
 
 
 def written_through(

@@ -15,7 +15,7 @@ from orchestrator.store.reader import (
     read_unit,
 )
 from orchestrator.store.tables import read_observations
-from orchestrator.store.writer import RunWriter, TrialWriter, note_exit, write_table
+from orchestrator.store.writer import RunWriter, TrialWriter, append_to_table, note_exit, write_table
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -27,6 +27,7 @@ __all__ = [
     "Status",
     "TrialFolder",
     "TrialWriter",
+    "append_to_table",
     "checked_id",
     "find_run",
     "list_runs",

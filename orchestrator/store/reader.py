@@ -16,7 +16,7 @@ from orchestrator.jsontext import parse_json
 from orchestrator.records.base import Record
 from orchestrator.records.events import Event, SnapshotTaken, TrialBegin, TrialEnd, of_kind, read_event
 from orchestrator.records.meta import RunMeta
-from orchestrator.records.plan import PlanRecord
+from orchestrator.records.plan import PlanRecord, TrialRecord
 from orchestrator.records.unit import UnitRecord
 from orchestrator.records.versions import SCHEMA_VERSION, migrated_line, must_be_readable
 from orchestrator.store import layout
@@ -151,6 +151,19 @@ class Run:
         """Trials that have begun and do not count."""
         return tuple(trial for trial in self._begun if trial.planned.warm_up)
 
+    def trial(self, trial_id: str) -> TrialFolder | None:
+        """One of the plan, without a look at the others; None unless it has begun and counts."""
+        folder = self.directory / layout.TRIALS / layout.checked_id("trial", trial_id)
+        one = next((trial for trial in self.plan.trials if trial.id == trial_id), None)
+        if one is None or one.warm_up or not folder.is_dir():
+            return None
+        self._must_be_inside(folder)
+        return TrialFolder(folder, _listed(one, _differs(self.plan)), self.meta.schema_version)
+
+    def _must_be_inside(self, folder: Path) -> None:
+        must_have_its_own_files(folder, self.directory)
+        must_have_its_own_files(folder / layout.SNAPSHOTS, self.directory)
+
     @cached_property
     def _begun(self) -> tuple[TrialFolder, ...]:
         root = self.directory / layout.TRIALS
@@ -160,8 +173,7 @@ class Run:
         names = (path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else ()
         there = {name for name in names if layout.is_id(name)}
         for name in there:
-            must_have_its_own_files(root / name, self.directory)
-            must_have_its_own_files(root / name / layout.SNAPSHOTS, self.directory)
+            self._must_be_inside(root / name)
         known = {trial.id: trial for trial in planned_trials(self.plan)}
         others = {name: ListedTrial(name, name, 0, {}) for name in sorted(there - set(known))}
         version = self.meta.schema_version
@@ -303,17 +315,22 @@ def read_unit(trial_directory: Path) -> UnitRecord:
 
 def planned_trials(plan: PlanRecord) -> tuple[ListedTrial, ...]:
     """The trials that plan.json lists, each with that in which its arm differs."""
-    differs = {arm.name: arm.differs for arm in plan.arms}
-    return tuple(
-        ListedTrial(
-            id=trial.id,
-            arm=trial.arm,
-            repeat=trial.repeat,
-            differs=differs.get(trial.arm, {}),
-            seed=trial.seed,
-            warm_up=trial.warm_up,
-        )
-        for trial in plan.trials
+    differs = _differs(plan)
+    return tuple(_listed(trial, differs) for trial in plan.trials)
+
+
+def _differs(plan: PlanRecord) -> dict[str, Mapping[str, str]]:
+    return {arm.name: arm.differs for arm in plan.arms}
+
+
+def _listed(trial: TrialRecord, differs: Mapping[str, Mapping[str, str]]) -> ListedTrial:
+    return ListedTrial(
+        id=trial.id,
+        arm=trial.arm,
+        repeat=trial.repeat,
+        differs=differs.get(trial.arm, {}),
+        seed=trial.seed,
+        warm_up=trial.warm_up,
     )
 
 

@@ -23,12 +23,13 @@ from orchestrator.observation import Observation
 from orchestrator.printable import clean
 from orchestrator.records.events import Event, TrialEnd
 from orchestrator.records.meta import RunMeta
+from orchestrator.records.plan import PlanRecord
 from orchestrator.records.versions import SCHEMA_VERSION
 from orchestrator.store import layout
 from orchestrator.store.atomic import keep_room, replace_file, replace_text, sync_directory
 from orchestrator.store.layout import Status, checked_id
 from orchestrator.store.liveness import this_process
-from orchestrator.store.reader import open_run
+from orchestrator.store.reader import Run, open_run
 from orchestrator.store.tables import read_stream_prefix, record_batch, schema, write_parquet
 
 Row = Mapping[str, object]
@@ -273,6 +274,10 @@ class RunWriter:
         """The run's id: the folder's name."""
         return self.directory.name
 
+    def reading(self, plan: PlanRecord) -> Run:
+        """The run as it is now, with its plan, which is not read again."""
+        return Run(self.directory, self._meta, plan)
+
     def update_meta(self, **facts: object) -> None:
         """Add what was learned since, such as `accel` and `second_level`."""
         with self._lock:
@@ -304,6 +309,31 @@ def note_exit(directory: Path, exit_code: int, error: str) -> None:
 def write_table(directory: Path, name: str, rows: Sequence[Row], at_least: Sequence[str]) -> None:
     """Write a table of a run folder. The columns are `at_least` and the keys, in the order they come up."""
     replace_text(directory / name, as_csv(rows, at_least))
+
+
+def append_to_table(directory: Path, name: str, rows: Sequence[Row], at_least: Sequence[str]) -> bool:
+    """Add rows to a table as `write_table` writes it, without reading those that are there.
+
+    Makes the table where there is none. False, and nothing is written, if a row has a column that the table
+    has not. Raises OSError, and leaves no half row.
+    """
+    path = directory / name
+    if not path.exists():
+        write_table(directory, name, rows, at_least)
+        return True
+    with path.open("r+b", buffering=0) as file:
+        columns = next(csv.reader([file.readline().decode()]), [])
+        if not {*at_least, *(key for row in rows for key in row)} <= {*columns}:
+            return False
+        data = "".join(as_csv(rows, columns).partition("\n")[2:]).encode("utf-8", "replace")
+        size = file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError as error:
+            file.truncate(size)
+            raise _at(path, error) from error
+    return True
 
 
 def as_csv(rows: Sequence[Row], at_least: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ A metric that cannot be had is missing, and `TrialSummary.gaps` says why: no cel
 from orchestrator.headline import CATALOGUE, METRIC, METRICS
 from orchestrator.metric import Metric
 from orchestrator.records.summary import PolicyResult, TrialSummary
-from orchestrator.summary.files import load, refresh, saved, write_summaries
+from orchestrator.summary.files import add_summary, load, refresh, saved, write_summaries
 from orchestrator.summary.metrics import summarise_run, summarise_trial
 from orchestrator.summary.resolution import resolution_of
 from orchestrator.summary.spent import TimeSpent, note_time, time_spent
@@ -20,6 +20,7 @@ __all__ = [
     "PolicyResult",
     "TimeSpent",
     "TrialSummary",
+    "add_summary",
     "load",
     "note_time",
     "of_known_host",

@@ -24,10 +24,12 @@ from orchestrator.records.summary import (
     Value,
 )
 from orchestrator.records.versions import Tables, migrated_tables
-from orchestrator.store import Run, layout, open_run, write_table
+from orchestrator.store import Run, append_to_table, layout, open_run, write_table
 from orchestrator.summary import moments
 from orchestrator.summary.metrics import summarise_run
 
+_KEYS: Final = ("run", "trial")
+_GAP_COLUMNS: Final = ("trial", "metric", "reason")
 # Columns of summary.csv that are not settings of an arm.
 _FRONT: Final = ("run", "trial", "arm", "repeat")
 _MIDDLE: Final = (
@@ -82,20 +84,31 @@ def write_summaries(run_dir: Path, summaries: Sequence[TrialSummary]) -> None:
     settings = dict.fromkeys(key for summary in summaries for key in summary.differs)
     known = any(summary.host for summary in summaries)
     rows = [_row(summary, settings, host=known) for summary in summaries]
-    write_table(run_dir, layout.SUMMARY, rows, ("run", "trial"))
-    gaps = [
-        {"trial": summary.trial, "metric": metric, "reason": reason}
-        for summary in summaries
-        for metric, reason in summary.gaps.items()
-    ]
-    write_table(run_dir, layout.SUMMARY_GAPS, gaps, ("trial", "metric", "reason"))
+    write_table(run_dir, layout.SUMMARY, rows, _KEYS)
+    gaps = [row for summary in summaries for row in _gap_rows(summary)]
+    write_table(run_dir, layout.SUMMARY_GAPS, gaps, _GAP_COLUMNS)
     for name, columns, rows_of in _DETAILS:
-        details = [
-            {"run": summary.run, "trial": summary.trial, **row}
-            for summary in summaries
-            for row in rows_of(summary)
-        ]
-        write_table(run_dir, name, details, ("run", "trial", *columns))
+        details = [row for summary in summaries for row in _detail_rows(summary, rows_of)]
+        write_table(run_dir, name, details, (*_KEYS, *columns))
+
+
+def add_summary(run: Run, summary: TrialSummary) -> None:
+    """Write the rows of a trial behind those of others, without reading these where that can be.
+
+    Its row of summary.csv is the last: a trial that has one has all its other rows. Raises OSError.
+    """
+    row = _row(summary, summary.differs, host=bool(summary.host))
+    fits = [
+        *(
+            append_to_table(run.directory, name, _detail_rows(summary, rows_of), (*_KEYS, *columns))
+            for name, columns, rows_of in _DETAILS
+        ),
+        append_to_table(run.directory, layout.SUMMARY_GAPS, _gap_rows(summary), _GAP_COLUMNS),
+        append_to_table(run.directory, layout.SUMMARY, [row], _KEYS),
+    ]
+    if not all(fits):  # the first with a setting or a host, or a table of an older version
+        others = [one for one in saved(run) if one.trial != summary.trial]
+        write_summaries(run.directory, [*others, summary])
 
 
 def refresh(run_dir: Path) -> list[TrialSummary]:
@@ -120,6 +133,19 @@ def saved(run: Run) -> list[TrialSummary]:
         return _saved(run)
     except (FileNotFoundError, KeyError, TypeError, ValueError, csv.Error):
         return []
+
+
+def _gap_rows(summary: TrialSummary) -> list[Mapping[str, object]]:
+    return [
+        {"trial": summary.trial, "metric": metric, "reason": reason}
+        for metric, reason in summary.gaps.items()
+    ]
+
+
+def _detail_rows(
+    summary: TrialSummary, rows_of: Callable[[TrialSummary], _Rows]
+) -> list[Mapping[str, object]]:
+    return [{"run": summary.run, "trial": summary.trial, **row} for row in rows_of(summary)]
 
 
 def _row(summary: TrialSummary, settings: Iterable[str], *, host: bool) -> dict[str, object]:
@@ -161,6 +187,9 @@ def _saved(run: Run) -> list[TrialSummary]:
     findings = _by_trial(tables, layout.FINDINGS, Finding)
     oom_kills = _by_trial(tables, layout.OOM_KILLS, KilledProcess)
     known = {*_FRONT, *_MIDDLE, *METRICS}
+    # While a run goes on they are in the order in which trials ended.
+    place = {trial.id: number for number, trial in enumerate(run.plan.trials)}
+    rows = sorted(tables[layout.SUMMARY], key=lambda row: place.get(row["trial"], len(place)))
     return [
         TrialSummary(
             run=row["run"],
@@ -189,7 +218,7 @@ def _saved(run: Run) -> list[TrialSummary]:
             left_out=row["left_out"],
             host=row.get("host", ""),
         )
-        for row in tables[layout.SUMMARY]
+        for row in rows
     ]
 
 
