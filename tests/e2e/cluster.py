@@ -1,6 +1,6 @@
 """A Slurm of one machine, its controller and its only node: no systemd, and nothing outside of a folder.
 
-It is in a network namespace of its own, where there is nothing but loopback: its ports are nobody else's.
+It is in a network namespace of its own, with nothing else in it: its ports are reached from nowhere else.
 """
 
 from __future__ import annotations
@@ -90,9 +90,17 @@ def cluster(cpus: int = 8) -> Iterator[Cluster]:
         into = ("nsenter", f"--net=/proc/{namespace.pid}/ns/net", "--")
         _in_its_own_network(namespace.pid)
         stack.callback(_end_all_in, _network(namespace.pid).stat())
-        subprocess.run([*into, "ip", "link", "set", "lo", "up"], check=True)
-        # getaddrinfo(3) with AI_ADDRCONFIG, by which Slurm listens, finds nothing where loopback is all.
-        subprocess.run([*into, "ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=True)
+        # getaddrinfo(3) with AI_ADDRCONFIG, by which Slurm listens, finds nothing where loopback is all, and
+        # passt(1), which guests have, wants a default route. It leads nowhere.
+        for words in (
+            "link set lo up",
+            "link add up0 type veth peer name nowhere",
+            "address add 192.0.2.2/30 dev up0",
+            "link set nowhere up",
+            "link set up0 up",
+            "route add default via 192.0.2.1",
+        ):
+            subprocess.run([*into, "ip", *words.split()], check=True)
         user, host = getpass.getuser(), socket.gethostname().partition(".")[0]
         text = _CONFIGURATION.format(
             folder=folder, user=user, host=host, cpus=cpus, memory=psutil.virtual_memory().total >> 20

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -184,11 +185,12 @@ class Lab:
         words = ["serve", HEAD, *self.config(keys), "--name", name]
         self._join(name, [str(SLEEPING), *words], wait=wait, SLEEP_SECONDS=str(seconds), **more)
 
-    def real_worker(self, name: str, images: Path) -> None:
-        """Start the worker of a host, whose trials have guests, made from images that are there."""
-        # With the keys that are in them. Images are linked, since each is large and none changes.
-        shutil.copytree(images.parent / "ssh", self.cache(name) / "ssh")
-        shutil.copytree(images, self.cache(name) / "images", symlinks=True, copy_function=os.link)
+    def real_worker(self, name: str, images: Path | None) -> None:
+        """Start the worker of a host, whose trials have guests, made from images that it has or is given."""
+        if images:
+            # With the keys that are in them. Images are linked, since each is large and none changes.
+            shutil.copytree(images.parent / "ssh", self.cache(name) / "ssh")
+            shutil.copytree(images, self.cache(name) / "images", symlinks=True, copy_function=os.link)
         words = ["worker", HEAD, *self.config(), "--name", name, "--guests-dir", str(ROOT / "guests")]
         self._join(name, ["-m", "orchestrator", *words], wait=True)
 
@@ -239,6 +241,13 @@ class Lab:
         """Of each trial that has come, the host that did it."""
         found = self.directory().glob("trials/*/unit.json")
         return {path.parent.name: json.loads(path.read_text())["host"] for path in found}
+
+    def hosts_of_rounds(self) -> dict[str, set[str]]:
+        """For each repeat, the hosts that did its trials."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for trial, host in self.hosts_of().items():
+            found[trial.rpartition("-")[2]].add(host)
+        return found
 
     def units(self, name: str = "") -> list[int]:
         """Processes of trials that run, on a host or any."""

@@ -12,13 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from driver import ROOT, Orchestrator, end, runs
+from driver import ROOT, end, runs
 from fleet_lab import HEAD, Lab, lab_in, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces take root")
@@ -31,14 +30,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         made.head()
         yield made
         until(lambda: not made.left(), 30, lambda: str(made.left()))
-
-
-def rounds_by_host(lab: Lab) -> dict[str, set[str]]:
-    """For each repeat, the hosts that did its trials."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for trial, host in lab.hosts_of().items():
-        found[trial.rpartition("-")[2]].add(host)
-    return found
 
 
 def outcomes(lab: Lab) -> list[str]:
@@ -68,9 +59,9 @@ def test_a_worker_that_is_killed_loses_its_trials_and_no_others(lab: Lab) -> Non
     lost = {line.partition(": ")[0].rpartition("-")[2] for line in meta["lost_trials"]}
     assert lost == {f"{repeat:02d}" for repeat in meta["broken_rounds"]}
     assert all("h1: " in line for line in meta["lost_trials"])
-    for repeat, hosts in rounds_by_host(lab).items():
+    for repeat, hosts in lab.hosts_of_rounds().items():
         assert len(hosts) == 1 or repeat in lost, "pairs are of one host"
-    assert {host for hosts in rounds_by_host(lab).values() for host in hosts} >= {"h2", "h3"}
+    assert {host for hosts in lab.hosts_of_rounds().values() for host in hosts} >= {"h2", "h3"}
 
 
 def test_who_is_not_of_the_fleet_is_refused(lab: Lab, tmp_path: Path) -> None:
@@ -241,54 +232,3 @@ def test_a_network_that_is_away_for_a_minute_loses_nothing(lab: Lab) -> None:
     assert set(lab.hosts_of().values()) == {"h1", "h2"}
     assert "lost_trials" not in lab.meta()
     assert lab.said("h1").count("does trials for") == 1, "it was away, and is the same worker"
-
-
-_GUESTS = """\
-version: 1
-name: guests
-guest: debian-13
-kernel: "6.12"
-accel: tcg
-machine: {memory: 512MiB, vcpus: 1, virtio_mem: {size: 256MiB}}
-arms: {never: {setup: {thp: never}}, madvise: {setup: {thp: madvise}}, always: {setup: {thp: always}}}
-repeats: 4
-boots: 1
-steps:
-  - plug: {to: 256MiB}
-  - exec: {argv: [cat, /sys/kernel/mm/transparent_hugepage/enabled]}
-  - inflate: {by: 64MiB}
-  - unplug: {to: 0B, settle: 2s}
-"""
-# What the scenario says, whatever a boot does.
-_SAID = ("trial", "arm", "repeat", "outcome", "unplug_requested_bytes", "balloon_achieved_bytes")
-
-
-def _table(directory: Path) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Columns of summary.csv, and of each trial what must be the same wherever it ran."""
-    with (directory / "summary.csv").open() as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or ())
-        rows = sorted(tuple(row[name] for name in _SAID) for row in reader)
-    return [name for name in columns if name != "host"], rows
-
-
-@pytest.mark.fleet
-@pytest.mark.timeout(1800)
-def test_guests_on_three_hosts_give_the_table_of_one(lab: Lab, tmp_path: Path) -> None:
-    scenario = tmp_path / "guests.yaml"
-    scenario.write_text(_GUESTS)
-    alone = Orchestrator(tmp_path / "alone")
-    finished = alone.run(scenario, seconds=900)
-    assert finished.code == 0, finished.err
-    images = Path(alone.call("image", "list", "--json").json["images"][0]["folder"]).parent
-    (one,) = alone.results.iterdir()
-    alone.close()
-    for name in ("h1", "h2", "h3"):
-        lab.real_worker(name, images)
-    words = ["--results", str(lab.results), "--guests-dir", str(ROOT / "guests")]
-    spread = lab.call("run", str(scenario), *lab.config(), *words, seconds=900)
-    assert spread.code == 0, spread.err
-    assert _table(lab.directory()) == _table(one)
-    assert len(_table(one)[1]) == 12
-    assert set(lab.hosts_of().values()) == {"h1", "h2", "h3"}
-    assert all(len(hosts) == 1 for hosts in rounds_by_host(lab).values())
