@@ -24,7 +24,7 @@ from orchestrator.records.plan import PlanRecord
 from orchestrator.run.hosts import before_resuming, comparable, name_here, other_hosts, with_this_host
 from orchestrator.run.inputs import with_inputs
 from orchestrator.run.machinery import Machinery, RealMachinery
-from orchestrator.run.memory import give_back, share_one_arena
+from orchestrator.run.memory import give_back, steady_malloc
 from orchestrator.run.meta import command_line, provenance
 from orchestrator.run.parallel import Ended, ParallelRunner, TrialTask
 from orchestrator.run.unit import Unit, outcome_of
@@ -159,7 +159,7 @@ class Job:
 
     def _execute(self, run: RunWriter) -> list[TrialFailure]:
         errors: list[TrialFailure] = []
-        share_one_arena()
+        steady_malloc()
         with ExitStack() as stack:
             runtime = stack.enter_context(self.unit.machinery.runtime(run.directory))
             environment = self.unit.environment(stack, runtime, lambda facts: self._learn(run, facts))

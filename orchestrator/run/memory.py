@@ -9,17 +9,26 @@ import ctypes
 from contextlib import suppress
 from typing import Final
 
-_M_ARENA_MAX: Final = -8  # malloc.h
+# malloc.h
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_MAPPED_BYTES: Final = 128 << 10  # what glibc begins with
 
 
-def share_one_arena() -> None:
-    """Have threads that are started from now on allocate where all others do (mallopt(3)).
+def steady_malloc() -> None:
+    """Keep what malloc has of memory from growing with trials (mallopt(3)).
 
-    Each trial has threads of its own. By arenas of their own they would not wait for each other; they do, for
-    the interpreter's lock. But each arena would get as large as what any of them ever had in it.
+    Threads that are started from now on allocate where all others do: each trial has some of its own, and
+    arenas of their own would each get as large as what any of them ever had in it. They do not wait for each
+    other at that, as they do for the interpreter's lock.
+
+    Large blocks are mappings, which go with them. Left to itself, malloc takes the next block as large as one
+    that was freed from the heap, whose holes it cannot return where anything small lies behind them.
     """
     with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def give_back() -> None:

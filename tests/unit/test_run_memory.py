@@ -1,4 +1,4 @@
-"""Memory of a run: freed, it goes back to the kernel, and threads have no arenas of their own."""
+"""Memory of a run: freed, it goes back to the kernel; threads have no arenas of their own."""
 
 from __future__ import annotations
 
@@ -48,29 +48,35 @@ def test_what_threads_freed_is_given_back() -> None:
     assert left < 4 << 20
 
 
-# Where a thread's block lies: with all of the main thread's, below the program break, or elsewhere.
-_BLOCK = """
+# Whether blocks lie with those of the main thread, below the program break, or elsewhere: one of a thread,
+# and a large one, when another as large was freed before.
+_BLOCKS = """
 import ctypes, sys, threading
 from pathlib import Path
-from orchestrator.run.memory import share_one_arena
+from orchestrator.run.memory import steady_malloc
 
-if sys.argv[1] == "shared":
-    share_one_arena()
+if sys.argv[1] == "steady":
+    steady_malloc()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
 blocks = []
 thread = threading.Thread(target=lambda: blocks.append(libc.malloc(64)))
 thread.start()
 thread.join()
+libc.free(libc.malloc(4 << 20))
+blocks.append(libc.malloc(2 << 20))
 (heap,) = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]")]
 low, high = (int(end, 16) for end in heap.split()[0].split("-"))
-print(low <= blocks[0] < high)
+print(*(low <= block < high for block in blocks))
 """
 
 
-@pytest.mark.parametrize("arenas", ["own", "shared"])
-def test_threads_of_a_run_allocate_where_all_do(arenas: str) -> None:
+@pytest.mark.parametrize(("malloc", "on_the_heap"), [("its own", "False True"), ("steady", "True False")])
+def test_of_a_run_all_threads_allocate_alike_and_large_blocks_are_mappings(
+    malloc: str, on_the_heap: str
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _BLOCK, arenas], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", _BLOCKS, malloc], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.strip() == str(arenas == "shared")
+    assert done.stdout.strip() == on_the_heap
