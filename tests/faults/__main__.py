@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
+from campaign.cold_kills import ColdKills
 from campaign.fault import GROUPS, load_faults
 from campaign.kills import Kills
 from campaign.run import Campaign, play_one, table
@@ -31,6 +32,9 @@ def main() -> int:
     parser.add_argument("--result", type=Path, help="the file for what came of each fault")
     parser.add_argument("--one", nargs=2, type=Path, metavar=("FOLDER", "CACHE"), help=argparse.SUPPRESS)
     parser.add_argument("--kills", type=int, metavar="N", help="kill runs of the quickstart until N were hit")
+    parser.add_argument(
+        "--cold", action="store_true", help="with --kills: of first runs, from ./bootstrap in a new clone on"
+    )
     parser.add_argument("--most", type=int, default=1000, help="so many kills in this call; the next goes on")
     parser.add_argument("--resumes", type=int, default=10, help="so many of the killed are resumed")
     parser.add_argument("--seed", type=int, default=17, help="of the moments of kills (default: 17)")
@@ -43,7 +47,11 @@ def main() -> int:
     if words.kills:
         if not (words.work and words.result):
             parser.error("--kills needs --work and --result, to go on with")
-        kills = Kills(words.work, words.result, words.seed, words.resumes)
+        kills = (
+            ColdKills(words.work, words.result, words.seed)
+            if words.cold
+            else Kills(words.work, words.result, words.seed, words.resumes)
+        )
         return 0 if kills.go_on(words.kills, words.most) else 1
     faults = load_faults()
     unknown = [name for name in words.names if name not in faults and name not in GROUPS]

@@ -155,7 +155,7 @@ def conditions() -> dict[str, Any]:
 
 def read_result(path: Path) -> dict[str, Any]:
     """A result file, or an empty one."""
-    empty: dict[str, Any] = {"conditions": {}, "rows": [], "kills": {}}
+    empty: dict[str, Any] = {"conditions": {}, "rows": [], "kills": {}, "cold_kills": {}}
     return {**empty, **json.loads(path.read_text())} if path.exists() else empty
 
 
