@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ _GROUPS = {
     "other hosts": "Other hosts",
     "packages": "Debian's mirror",
 }
+# Of what is printed, what tells one phase from another.
+_PHASES = {
+    "before the steps: ": "before the steps",
+    "plug to": "plug",
+    "the balloon": "balloon",
+    "snapshot": "snapshot",
+    "unplug": "unplug",
+    "start ": "start of a workload",
+    "bootstrap: ": "./bootstrap",
+    "guest image": "image",
+    "booting and saving": "boot and save",
+    ": boot": "boot and save",
+    "saved": "boot and save",
+}
 
 
 @cache
@@ -37,6 +52,7 @@ def campaign() -> dict[str, Any]:
     rows = found["rows"]
     groups = [(title, [row for row in rows if row["group"] == name]) for name, title in _GROUPS.items()]
     return {
+        "cold_kills": {},
         **found,
         "groups": [(title, members) for title, members in groups if members],
         "survived": sum(bool(row["survived"]) for row in rows),
@@ -63,6 +79,21 @@ def left(row: Mapping[str, Any]) -> str:
     return words
 
 
+def phases(kills: Sequence[Mapping[str, Any]]) -> str:
+    """What was going on when they hit, by what was printed last: each with how often."""
+    counts = Counter(_phase(one["doing"]) for one in kills)
+    return ", ".join(f"{phase} ({count})" for phase, count in sorted(counts.items()))
+
+
+def _phase(doing: str) -> str:
+    doing = re.sub(r"^\d+ s +", "", doing)
+    for text, phase in _PHASES.items():
+        if text in doing:
+            return phase
+    step = re.search(r"step \d+ of \d+: (\w+ ?\w*)", doing)
+    return step[1] if step else cell(doing)
+
+
 def _by_clean(row: Mapping[str, Any]) -> bool:
     return not any(wrong.startswith("left") for wrong in row["wrong"])
 
@@ -77,5 +108,10 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
-FILTERS: Mapping[str, Callable[..., str]] = {"left": left, "came_out": came_out, "cell": cell}
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "left": left,
+    "came_out": came_out,
+    "cell": cell,
+    "phases": phases,
+}
 GLOBALS: Mapping[str, object] = {"campaign": campaign}

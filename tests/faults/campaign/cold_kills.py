@@ -1,8 +1,9 @@
 """kill -9 of README's first command in a new clone, with an empty cache: what does the same command do then?
 
 Moments are uniform over what it takes without a kill: it makes the environment, builds an image, boots guests
-and saves them, runs both trials and writes the report. After each kill `clean` is called; then the same command,
-in the same clone and with the same cache, has to end with code 0 and the counts of a run that was not killed.
+and saves them, runs both trials and writes the report. After each kill `clean` is called; then the same
+command, in the same clone and with the same cache, has to end with code 0 and the counts of a run that was
+not killed.
 """
 
 from __future__ import annotations
