@@ -27,10 +27,10 @@ _GROUPS = {
 # Of what is printed, what tells one phase from another.
 _PHASES = {
     "before the steps: ": "before the steps",
-    "plug to": "plug",
-    "the balloon": "balloon",
     "snapshot": "snapshot",
     "unplug": "unplug",
+    "plug to": "plug",
+    "the balloon": "balloon",
     "start ": "start of a workload",
     "bootstrap: ": "./bootstrap",
     "guest image": "image",
