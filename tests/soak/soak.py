@@ -89,8 +89,8 @@ class Soak(RealMachinery):
 
     def _sample(self, environment: TrialEnvironment) -> dict[str, float]:
         gc.collect()  # what only cycles hold has not grown
-        # Nor have names of attributes in the 4,096 entries of CPython's cache of them, which its own search for
-        # leaks clears, too (test/libregrtest/refleak.py).
+        # Nor has what the 4,096 entries of CPython's cache of attributes hold: names. Its own search for
+        # leaks clears that, too (test/libregrtest/refleak.py).
         (getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache)()
         give_back()  # as the run does, once this trial is over
         process = psutil.Process()
