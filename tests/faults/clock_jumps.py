@@ -18,6 +18,7 @@ _LIBRARY = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/time.h>
@@ -71,6 +72,23 @@ int gettimeofday(struct timeval *at, void *zone)
 	at->tv_sec = now.tv_sec;
 	at->tv_usec = now.tv_nsec / 1000;
 	return 0;
+}
+
+/*
+ * libvirt waits for its turn until a time of this clock (virCondWaitUntil() in src/util/virthread.c), and the
+ * kernel, which ends the wait, has the other one. What waits by CLOCK_MONOTONIC has that in its flags
+ * (__PTHREAD_COND_CLOCK_MONOTONIC_MASK in glibc's nptl/pthread_cond_common.c).
+ */
+int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until)
+{
+	static int (*real)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+	struct timespec own = *until;
+
+	if (!real)
+		real = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+	if (!(cond->__data.__wrefs & 2))
+		own.tv_sec -= *offset();
+	return real(cond, mutex, &own);
 }
 """
 

@@ -139,7 +139,7 @@ def _short(value: float) -> str:
 
 
 def _slope(value: float) -> str:
-    return "0" if value == 0 else f"{value:+,.2g}"
+    return "0" if value == 0 else f"{value:+,.0f}" if abs(value) >= 10 else f"{value:+,.2g}"
 
 
 FILTERS: Final[Mapping[str, Callable[..., str]]] = {

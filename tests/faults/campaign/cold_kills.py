@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,8 @@ from orchestrator.commit import program_commit
 
 _RUN_SECONDS = 1800.0
 _END_SECONDS = 120.0
+# What bootstrap and the orchestrator print, and not what pip and apt do.
+_OURS = re.compile(r"bootstrap: |building | *\d+ s ")
 _NO_FAULT = Fault("kill-9-cold", "ourselves", "kill -9", "at random", Expected(-9, None))
 
 
@@ -140,8 +143,8 @@ class ColdKills:
         ended = process.poll() is not None
         process.send_signal(signal.SIGKILL)
         process.wait()
-        lines = [line.strip() for line in scene.said.splitlines() if line.strip()]
-        one = ColdKill(number, round(at, 2), lines[-1][-100:] if lines else "nothing printed yet", ended)
+        ours = [line.strip() for line in scene.said.splitlines() if _OURS.match(line)]
+        one = ColdKill(number, round(at, 2), ours[-1][-100:] if ours else "nothing printed yet", ended)
         if not ended:
             self._look(one, scene, before)
         self._all["kills"].append({**asdict(one), "commit": program_commit()})
