@@ -1,5 +1,15 @@
-"""`python -m orchestrator`."""
+"""`orchestrator`, and `python -m orchestrator`."""
 
-from orchestrator.cli import main
+from orchestrator.privileges import give_up_privileges
 
-main()
+
+def run() -> None:
+    """Be the command."""
+    give_up_privileges()
+    from orchestrator.cli import main  # takes longer than all before it
+
+    main()
+
+
+if __name__ == "__main__":
+    run()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from driver import Orchestrator, end, wait_for_line
 
+from orchestrator.privileges import NOT_NEEDED
+
 # The guest of test_resume.py: both start from one saved state.
 SCENARIO = """\
 version: 1
@@ -50,3 +52,5 @@ def test_qemu_and_passt_have_what_they_need(orchestrator: Orchestrator, tmp_path
         assert int(of_passt[name], 16) == 0, f"passt's {name}"
     assert "0" not in of_passt["Uid"].split()
     assert ours["CapEff"] != kept, "pagemap and memory of QEMU need more"
+    given_up = sum(1 << number for number in NOT_NEEDED.values())
+    assert int(ours["CapBnd"], 16) & given_up == 0
