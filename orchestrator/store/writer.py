@@ -315,13 +315,13 @@ def append_to_table(directory: Path, name: str, rows: Sequence[Row], at_least: S
     """Add rows to a table as `write_table` writes it, without reading those that are there.
 
     Makes the table where there is none. False, and nothing is written, if a row has a column that the table
-    has not. Raises OSError, and leaves no half row.
+    has not. Raises OSError, also for a link, and leaves no half row.
     """
     path = directory / name
     if not path.exists():
         write_table(directory, name, rows, at_least)
         return True
-    with path.open("r+b", buffering=0) as file:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b", buffering=0) as file:
         columns = next(csv.reader([file.readline().decode()]), [])
         if not {*at_least, *(key for row in rows for key in row)} <= {*columns}:
             return False

@@ -147,3 +147,17 @@ def test_a_disk_that_gets_full_leaves_no_half_row(going_on: tuple[Path, Trials])
     assert raised.value.errno == errno.EFBIG
     assert tables(run.directory)["summary.csv"] == before["summary.csv"]
     assert [found.trial for found in summary.load(run)] == [one.trial, two.trial], "they are computed again"
+
+
+def test_a_link_is_not_followed(going_on: tuple[Path, Trials], tmp_path: Path) -> None:
+    run, (one, two) = first_two(*going_on)
+    add_summary(run, one)
+    elsewhere = tmp_path / "elsewhere.csv"
+    table = run.directory / "summary.csv"
+    table.rename(elsewhere)
+    table.symlink_to(elsewhere)
+    before = elsewhere.read_bytes()
+    with pytest.raises(OSError, match="summary.csv") as raised:
+        add_summary(run, two)
+    assert raised.value.errno == errno.ELOOP
+    assert elsewhere.read_bytes() == before
