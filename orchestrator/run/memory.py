@@ -22,8 +22,8 @@ def steady_malloc() -> None:
     arenas of their own would each get as large as what any of them ever had in it. They do not wait for each
     other at that, as they do for the interpreter's lock.
 
-    Large blocks are mappings, which go with them. Left to itself, malloc takes from its heap what is no larger
-    than a block that was freed before; it cannot return the hole where anything small lies behind it.
+    Large blocks are mappings, which go with them. Left to itself, malloc takes from its heap what is no
+    larger than a block that was freed before; it cannot return the hole where anything small lies behind it.
     """
     with suppress(AttributeError):
         libc = ctypes.CDLL(None)

@@ -157,7 +157,7 @@ def test_a_link_is_not_followed(going_on: tuple[Path, Trials], tmp_path: Path) -
     table.rename(elsewhere)
     table.symlink_to(elsewhere)
     before = elsewhere.read_bytes()
-    with pytest.raises(OSError, match="summary.csv") as raised:
+    with pytest.raises(OSError, match=r"summary\.csv") as raised:
         add_summary(run, two)
     assert raised.value.errno == errno.ELOOP
     assert elsewhere.read_bytes() == before
