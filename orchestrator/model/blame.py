@@ -143,11 +143,14 @@ class RegionBlame:
 
         Of a device, where one such block is met, free ones count and those that would fit, too: virtio-mem
         gives the whole attempt up when it finds no memory to move pages to (-ENOMEM in virtio_mem_run_wq(),
-        drivers/virtio/virtio_mem.c), and does not come to them.
+        drivers/virtio/virtio_mem.c), and does not come to them. It waits before the next attempt
+        (VIRTIO_MEM_RETRY_TIMER_MIN_MS there: 50 s), and if a little became free meanwhile, each may fit while
+        all do not: then those count that it would not come to.
         """
         lacking = int(self.room.without_target(self.block_map).sum())
-        of_device = self.block_map.region.plugged_bytes > 0
-        return self._movable_only + self.free if lacking and of_device else lacking
+        if not self.block_map.region.plugged_bytes:
+            return lacking
+        return self._movable_only + self.free if lacking else int(self.room.not_come_to(self.block_map).sum())
 
     @property
     def unexplained(self) -> int:

@@ -55,13 +55,44 @@ class MigrationTargets:
         moves = block_map.frames_of(*MOVABLE)
         free = block_map.frames_of(FrameClass.FREE, FrameClass.CPU_LIST)
         by_itself = moves > self._outside(free)
-        units = int(self.taken_with.max(initial=-1)) + 1
-        spoiled = np.bincount(self.taken_with[~stays & ~block_map.free], minlength=units) > 0
+        units, spoiled = self._units(block_map)
         all_move = np.bincount(self.taken_with, weights=moves, minlength=units).astype(np.int64)
         all_free = np.bincount(self.taken_with, weights=free, minlength=units).astype(np.int64)
         together = ~spoiled & (all_move > self._outside(all_free))
         lacking: Bool = stays & (by_itself | together[self.taken_with])
         return lacking
+
+    def not_come_to(self, block_map: BlockMap) -> Bool:
+        """Movable and free blocks that an attempt at all of them would not come to now, shape (blocks,).
+
+        It begins with Linux memory blocks that are partially plugged, and with the highest of these, and ends
+        where something does not fit into what is free by then (virtio_mem_sbm_unplug_request(),
+        drivers/virtio/virtio_mem.c). By itself each may fit.
+        """
+        candidate = block_map.movable_only | block_map.free
+        if self.frames is None or not candidate.any():
+            return np.zeros(len(candidate), dtype=np.bool_)
+        units, spoiled = self._units(block_map)
+        partial = np.bincount(self.taken_with[~block_map.plugged], minlength=units) > 0
+        blocks = np.arange(len(candidate), dtype=np.int64)
+        in_turn = np.lexsort((-blocks, ~partial[self.taken_with]))
+        # Blocks that are not tried together are units of their own.
+        unit = np.where(spoiled[self.taken_with], units + blocks, self.taken_with)[in_turn]
+        begins = np.append(True, unit[1:] != unit[:-1])
+        turn = np.empty_like(blocks)
+        turn[in_turn] = np.cumsum(begins) - 1
+        moves = np.where(candidate, block_map.frames_of(*MOVABLE), 0)
+        free = np.where(candidate, block_map.frames_of(FrameClass.FREE, FrameClass.CPU_LIST), 0)
+        taken = np.cumsum(np.bincount(turn, weights=moves + free))
+        full = (np.bincount(turn, weights=moves) > 0) & (taken > self.frames + self.isolated)
+        beyond: Bool = candidate & (turn >= np.argmax(full)) & full.any()
+        return beyond
+
+    def _units(self, block_map: BlockMap) -> tuple[int, Bool]:
+        """How many numbers `taken_with` has, and which of them have a block that cannot be emptied."""
+        units = int(self.taken_with.max(initial=-1)) + 1
+        held = ~block_map.movable_only & ~block_map.free
+        return units, np.bincount(self.taken_with[held], minlength=units) > 0
 
     def _outside(self, free: I64) -> I64:
         """Frames to be had outside of what has `free` frames itself."""

@@ -53,6 +53,7 @@ HOLD = {
 # Busy, and yet it can be moved: it keeps no block while there is room elsewhere, and many without.
 MOVE = {"mlock": ("mlock", "{amount: 384MiB}"), "tmpfs": ("tmpfs", "{amount: 384MiB}")}
 FILL = {"mlock-full": ("mlock", "{amount: 1728MiB}"), "tmpfs-full": ("tmpfs", "{amount: 1728MiB}")}
+_MEMORY_BLOCK = 64  # blocks of 2 MiB that virtio-mem asks for at once: a Linux memory block of 128 MiB
 KINDS = {**MOVE, **FILL, **HOLD}
 
 
@@ -92,7 +93,9 @@ def test_blocks_that_stay_are_given_what_was_injected(shown: tuple[Orchestrator,
     assert beside <= max(background, 0.05 * row["blocks_still_plugged"]), (row, background)
     # Those alone would be no attribution: an injected class that is never found fails here.
     assert row["blocks_expected_share"] >= 0.8, row
-    assert row["blocks_unexplained_share"] <= 0.05, row
+    # A full guest has little less free than one memory block asks for, and between two attempts a little more.
+    waits = 2 * _MEMORY_BLOCK if kind in FILL else 0
+    assert row["blocks_unexplained"] <= max(0.05 * row["blocks_still_plugged"], waits), row
 
 
 # Of the class itself, not of a union in which slab is; from results/reference/blame, where the least recall

@@ -94,9 +94,14 @@ A, S, OUT = (ANON,), (SLAB,), (OFFLINE,)
         # Free memory is beside them, in the region itself: not in their own block.
         ((A * 4, A * 2, S * 4), ANON, None, 2, 2),
         ((A * 4, A + OUT * 3, S * 2), ANON, None, 1, 2),
-        ((A * 2, A, (), S + A), ANON, None, 0, 0),
+        ((A * 2, A, (), S + A), ANON, None, 0, 2),  # each fits, and not once the free block is unplugged
         ((A * 4, A * 4, ()), ANON, None, 0, 3),  # a memory block, asked for at once, does not fit
-        ((A * 4, (), ()), ANON, None, 0, 0),
+        ((A * 4, (), ()), ANON, None, 0, 2),  # as above
+        ((A * 4, (), (), (), ()), FREE, None, 0, 0),
+        # Many that would fit, one at a time: there is room for the two highest.
+        ((A * 4, S * 4) * 6, ANON, None, 6, 6),
+        ((A * 4, S * 4) * 6 + ((), S * 4) * 2, ANON, None, 0, 6),
+        (((), S * 4) * 2 + (A * 4, S * 4) * 6, ANON, None, 0, 6),
         ((A * 4, OUT * 4, ()), ANON, None, 0, 0),
         ((A * 4, OUT * 4, A + OUT * 3), ANON, None, 2, 2),
         # All that is free is the kernel's reserve.
@@ -123,7 +128,8 @@ def test_movable_memory_stays_for_lack_of_room_or_unexplained(
         (None, False, 3),  # 7 frames are free, and the two blocks that are tried together have 8 to move
         (KernelFree(100), False, 3),  # the kernel has no more than flags say
         (None, True, 0),  # what is elsewhere is not in it
-        (KernelFree(8), True, 0),
+        (KernelFree(8), True, 2),  # the free block goes first, which is half of what is free
+        (KernelFree(12), True, 0),
         (KernelFree(7), True, 3),
         (KernelFree(8, 1), True, 3),
     ],
