@@ -93,7 +93,7 @@ def test_blocks_that_stay_are_given_what_was_injected(shown: tuple[Orchestrator,
     assert beside <= max(background, 0.05 * row["blocks_still_plugged"]), (row, background)
     # Those alone would be no attribution: an injected class that is never found fails here.
     assert row["blocks_expected_share"] >= 0.8, row
-    # A full guest has little less free than one memory block asks for, and between two attempts a little more.
+    # A full guest has little less free than one memory block asks for, between two attempts a little more.
     waits = 2 * _MEMORY_BLOCK if kind in FILL else 0
     assert row["blocks_unexplained"] <= max(0.05 * row["blocks_still_plugged"], waits), row
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from campaign.cold_kills import ColdKills
 from campaign.fault import GROUPS, load_faults
-from campaign.kills import Kills
 from campaign.run import Campaign, play_one, table
+from campaign.warm_kills import WarmKills
 
 
 def main() -> int:
@@ -50,7 +50,7 @@ def main() -> int:
         kills = (
             ColdKills(words.work, words.result, words.seed)
             if words.cold
-            else Kills(words.work, words.result, words.seed, words.resumes)
+            else WarmKills(words.work, words.result, words.seed, words.resumes)
         )
         return 0 if kills.go_on(words.kills, words.most) else 1
     faults = load_faults()

@@ -1,37 +1,39 @@
-"""kill -9 at random moments of a quickstart: what is left after `clean`, and what `resume` makes of it.
+"""kill -9 at random moments: what is left after `clean`, and what comes of the run afterwards.
 
-Moments are uniform over the time from the start of the process to its end, as one run without a kill took it;
-saved guests are there (a warm cache). It goes on where it was: what came of each kill is kept in the result
-file, as are the seed and the run that all are held against.
+Moments are uniform over the time from the start of the process to its end, as one run without a kill took it.
+It goes on where it was: what came of each kill is kept in the result file, as are the seed and the run that
+all are held against. What is killed, and what has to come of it, is in `warm_kills` and `cold_kills`.
 """
 
 from __future__ import annotations
 
 import csv
 import random
+import re
 import shutil
 import signal
+import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import psutil
-from driver import ROOT
 
 from campaign import leftovers
 from campaign.fault import Expected, Fault
-from campaign.run import cache_copy, read_result, write_result
+from campaign.run import read_result, write_result
 from campaign.scene import Scene
 from orchestrator.commit import program_commit
-from orchestrator.guest.cache import cache_dir
 
-QUICKSTART = ROOT / "scenarios" / "quickstart.yaml"
-_RUN_SECONDS = 900.0
+RUN_SECONDS = 1800.0
 _NO_FAULT = Fault("kill-9", "ourselves", "kill -9", "at random", Expected(-9, None))
+# What bootstrap and the orchestrator print, and not what pip and apt do.
+_OURS = re.compile(r"bootstrap: |building | *\d+ s ")
 
 # What README's table of the quickstart has, and by how much trials of one arm differ there: tables by page
 # tables of background work, blocks and bytes by which pages fall into them (results/reference/quickstart).
@@ -58,123 +60,104 @@ class Kill:
     at_seconds: float
     doing: str
     had_ended: bool = False
-    folder: bool = False
     left: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
-    opens: bool | None = None
-    status: str = ""
-    resumed: bool | None = None
-    counts: Counts = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
 
-class Kills:
-    """`work` keeps the cache from call to call, `result` what came of the kills."""
+One = TypeVar("One", bound=Kill)
 
-    def __init__(self, work: Path, result: Path, seed: int, resumes: int) -> None:
-        self._most_resumes = resumes
+
+class Kills(ABC, Generic[One]):
+    """`work` keeps what is needed from call to call, `result` what came of the kills.
+
+    A kind of kills names its key in the result file and its kind of `Kill`, starts what is killed, and looks
+    what came of it.
+    """
+
+    key: str
+    kind: type[One]
+    salt = ""  # of its moments
+
+    def __init__(self, work: Path, result: Path, seed: int) -> None:
         self._work, self._result = work, result
         self._spared: set[int] = set()
         leftovers.adopt(self._spared)
-        self._cache = cache_copy(cache_dir(), work / "slot-0")
-        found = read_result(result)["kills"]
+        found = read_result(result)[self.key]
         self._all: dict[str, Any] = found if found.get("seed") == seed else {"seed": seed, "kills": []}
 
+    @abstractmethod
+    def prepare(self) -> None:
+        """Before the run without a kill."""
+
+    @abstractmethod
+    def cache(self, folder: Path) -> Path:
+        """The cache of a run in `folder`."""
+
+    @abstractmethod
+    def start(self, scene: Scene) -> subprocess.Popen[bytes]:
+        """Start what is killed; what it prints goes to the scene's log."""
+
+    @abstractmethod
+    def look(self, one: One, scene: Scene, before: set[leftovers.Trace]) -> None:
+        """What came of it, once it was killed and `clean` was called."""
+
+    @abstractmethod
+    def summary(self) -> list[str]:
+        """Lines for people."""
+
     def go_on(self, upto: int, most: int) -> bool:
-        """Make kills until there are `upto` that hit a run, `most` in this call. Whether all are made, and
-        survived."""
+        """Make kills until `upto` have hit, `most` in this call. Whether all are made, and survived."""
         if "undisturbed" not in self._all:
-            self._measure()
+            self.prepare()
+            self._all["undisturbed"] = self._undisturbed()
+            self._keep()
         for _ in range(most):
-            if self._hits >= upto:
+            if len(self.hits) >= upto:
                 break
             self._kill()
-        self._say()
-        return self._hits >= upto and not any(one["wrong"] for one in self._all["kills"])
+        wrong = [one for one in self.hits if one["wrong"]]
+        said = [f"kill {one['number']} at {one['at_seconds']} s: {'; '.join(one['wrong'])}" for one in wrong]
+        leaks = sum(len(one["leaks"]) for one in self.hits)
+        head = [f"{len(self.hits)} kills (seed {self._all['seed']})", f"{leaks} leaks after clean"]
+        print("\n".join([*head, *self.summary(), *said]))  # noqa: T201  # a program for people
+        return len(self.hits) >= upto and not wrong
 
     @property
-    def _hits(self) -> int:
-        return sum(not one["had_ended"] for one in self._all["kills"])
+    def hits(self) -> list[dict[str, Any]]:
+        """Kills of what had not ended."""
+        return [one for one in self._all["kills"] if not one["had_ended"]]
 
     @property
-    def _resumes(self) -> int:
-        return sum(one["resumed"] is not None for one in self._all["kills"])
+    def counts(self) -> Counts:
+        """Of the run that was not killed."""
+        counts: Counts = self._all["undisturbed"]["counts"]
+        return counts
 
-    def _scene(self, name: str) -> Scene:
-        folder = self._work / name
+    def begin(self, scene: Scene) -> subprocess.Popen[bytes]:
+        """As `start`; who waits for it reaps it."""
+        process = self.start(scene)
+        self._spared.add(process.pid)
+        return process
+
+    def run(self, scene: Scene) -> int:
+        """The exit code of one that is not killed."""
+        process = self.begin(scene)
+        try:
+            return process.wait(RUN_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+
+    def scene(self, name: str) -> Scene:
+        """A new one."""
+        folder = self._work / f"{self.key}-{name}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        return Scene(_NO_FAULT, folder, self._cache)
+        return Scene(_NO_FAULT, folder, self.cache(folder))
 
-    def _measure(self) -> None:
-        """One run that makes the saved guests, and one that is warm and measured."""
-        for name in ("first", "undisturbed"):
-            scene = self._scene(f"k-{name}")
-            began = time.monotonic()
-            process = scene.orchestrator.start(QUICKSTART, scene.log)
-            self._spared.add(process.pid)
-            code = process.wait(_RUN_SECONDS)
-            seconds = time.monotonic() - began
-            assert code == 0, scene.said[-2000:]
-            assert scene.run is not None
-            counts = run_counts(scene.run)
-            self._close(scene)
-        self._all |= {"undisturbed": {"seconds": round(seconds, 1), "counts": counts}}
-        self._keep()
-
-    def _kill(self) -> None:
-        number = len(self._all["kills"]) + 1
-        span = self._all["undisturbed"]["seconds"]
-        at = random.Random(f"{self._all['seed']}-{number}").uniform(0, span)  # noqa: S311  # no secret
-        scene = self._scene(f"k-{number}")
-        before = leftovers.look(scene.places)
-        began = time.monotonic()
-        process = scene.orchestrator.start(QUICKSTART, scene.log)
-        self._spared.add(process.pid)
-        while process.poll() is None and time.monotonic() - began < at:
-            time.sleep(0.005)
-        ended = process.poll() is not None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        lines = [line.strip() for line in scene.said.splitlines() if line.strip()]
-        one = Kill(number, round(at, 2), lines[-1][-100:] if lines else "nothing printed yet", ended)
-        if not ended:
-            self._look(one, scene, before)
-        self._all["kills"].append({**asdict(one), "commit": program_commit()})
-        self._keep()
-        self._close(scene)
-
-    def _look(self, one: Kill, scene: Scene, before: set[leftovers.Trace]) -> None:
-        words = ("--results", str(scene.results))
-        one.left = [str(trace) for trace in leftovers.left(before, leftovers.look(scene.places))]
-        cleaned = scene.orchestrator.call("clean", *words, seconds=120)
-        if cleaned.code != 0:
-            one.wrong.append(f"clean ended with code {cleaned.code}: {cleaned.err.strip()[:300]}")
-        one.leaks = [str(trace) for trace in leftovers.left(before, leftovers.look(scene.places))]
-        one.wrong += [f"left after clean: {leak}" for leak in one.leaks]
-        one.folder = scene.run is not None
-        if scene.run is None:
-            return
-        shown = scene.orchestrator.call("show", scene.run.name, *words, "--json", seconds=120)
-        one.opens = shown.code == 0
-        if not one.opens:
-            one.wrong.append(f"show ended with code {shown.code}: {shown.err.strip()[:300]}")
-            return
-        one.status = str(shown.json["status"])
-        if one.status == "completed":  # killed while it wrote its report
-            again = scene.orchestrator.call("report", scene.run.name, *words, seconds=300)
-            if again.code != 0:
-                one.wrong.append(f"report ended with code {again.code}: {again.err.strip()[:300]}")
-        elif self._resumes < self._most_resumes:
-            resumed = scene.orchestrator.call("resume", scene.run.name, *words, seconds=_RUN_SECONDS)
-            one.resumed = resumed.code == 0
-            if not one.resumed:
-                one.wrong.append(f"resume ended with code {resumed.code}: {resumed.err.strip()[-300:]}")
-                return
-            one.counts = run_counts(scene.run)
-            one.wrong += differences(one.counts, self._all["undisturbed"]["counts"])
-
-    def _close(self, scene: Scene) -> None:
+    def close(self, scene: Scene) -> None:
+        """Leave nothing of it."""
         for process in leftovers.descendants():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -182,25 +165,51 @@ class Kills:
         shutil.rmtree(scene.orchestrator.runtime, ignore_errors=True)
         shutil.rmtree(scene.folder, ignore_errors=True)
 
+    def _undisturbed(self) -> dict[str, Any]:
+        scene = self.scene("undisturbed")
+        began = time.monotonic()
+        code = self.run(scene)
+        seconds = time.monotonic() - began
+        assert code == 0, scene.said[-2000:]
+        assert scene.run is not None
+        counts = run_counts(scene.run)
+        self.close(scene)
+        return {"seconds": round(seconds, 1), "counts": counts}
+
+    def _kill(self) -> None:
+        number = len(self._all["kills"]) + 1
+        span = self._all["undisturbed"]["seconds"]
+        at = random.Random(f"{self._all['seed']}-{self.salt}{number}").uniform(0, span)  # noqa: S311  # no secret
+        scene = self.scene(str(number))
+        before = leftovers.look(scene.places)
+        began = time.monotonic()
+        process = self.begin(scene)
+        while process.poll() is None and time.monotonic() - began < at:
+            time.sleep(0.005)
+        ended = process.poll() is not None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        ours = [line.strip() for line in scene.said.splitlines() if _OURS.match(line)]
+        one = self.kind(number, round(at, 2), ours[-1][-100:] if ours else "nothing printed yet", ended)
+        if not ended:
+            one.left = [str(trace) for trace in leftovers.left(before, leftovers.look(scene.places))]
+            cleaned = scene.orchestrator.call("clean", "--results", str(scene.results), seconds=120)
+            if cleaned.code != 0:
+                one.wrong.append(f"clean ended with code {cleaned.code}: {cleaned.err.strip()[:300]}")
+            self.look(one, scene, before)
+        self._all["kills"].append({**asdict(one), "commit": program_commit()})
+        self._keep()
+        self.close(scene)
+
     def _keep(self) -> None:
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        write_result(self._result, kills={**self._all, "at": at})
+        write_result(self._result, (), **{self.key: {**self._all, "at": at}})
 
-    def _say(self) -> None:
-        kills = [one for one in self._all["kills"] if not one["had_ended"]]
-        folders = [one for one in kills if one["folder"]]
-        lines = [
-            f"{len(kills)} kills (seed {self._all['seed']})",
-            f"{sum(len(one['leaks']) for one in kills)} leaks after clean",
-            f"{sum(bool(one['opens']) for one in folders)} of {len(folders)} run folders open",
-            f"{sum(bool(one['resumed']) for one in kills)} of {self._resumes} resumed to their end",
-            *(
-                f"kill {one['number']} at {one['at_seconds']} s: {'; '.join(one['wrong'])}"
-                for one in kills
-                if one["wrong"]
-            ),
-        ]
-        print("\n".join(lines))  # noqa: T201  # a program for people
+
+def leaks_of(one: Kill, scene: Scene, before: set[leftovers.Trace]) -> None:
+    """Note what there is that was not there before."""
+    one.leaks = [str(trace) for trace in leftovers.left(before, leftovers.look(scene.places))]
+    one.wrong += [f"left after clean: {leak}" for leak in one.leaks]
 
 
 def run_counts(run: Path) -> Counts:
